@@ -1,0 +1,1 @@
+"""What runs in a child process: one actor each, on a host that a supervisor talks to."""

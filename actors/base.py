@@ -1,0 +1,152 @@
+"""The actor: what every component is, whoever wrote it.
+
+An actor is a class with ``accepts``, ``opened()``, ``handle(message)`` and ``closed()``. It runs
+alone in its process, on one thread, and may raise whenever it likes: the supervisor starts it
+again and it goes on with the next message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import msgspec
+import pykka
+
+from messages import Message, Rule, SessionInfo, Settings
+
+if TYPE_CHECKING:
+    from actors.host import Host, Inbox, Logger, Timer
+
+__all__ = ["Actor"]
+
+State = TypeVar("State")
+
+
+class Actor(pykka.ThreadingActor):
+    """A component. Started by its host, told messages by the supervisor, dead when it raises.
+
+    `opened`, `handle`, `closed`, posted calls and timers all run on the actor's own thread, one at
+    a time. No handler waits on a network, a device or a tool: those have threads of their own,
+    which `post` to the actor.
+    """
+
+    accepts: ClassVar[Mapping[type[Message], Rule]] = {}
+    """The message types it is told, each with its overflow rule."""
+    use_daemon_thread = True
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.settings: Settings = host.settings
+        self.session: SessionInfo = host.session
+        self.keep: dict[str, Any] = host.keep
+        """Objects that survive a raise (not a death): the next incarnation in this process finds
+        them. The host calls their ``close()`` when the process ends, last kept first."""
+        self.resumed: bool = host.resumed
+        """Whether `keep` comes from an incarnation that raised."""
+        self.name: str = host.name
+        self.log: Logger = host.logger
+        self._epoch = host.epoch
+        self._inbox: Inbox = host.new_inbox()
+        super().__init__()
+
+    # -- for subclasses to write --------------------------------------------------------------
+
+    @classmethod
+    def describe(cls, agent: str | None) -> Mapping[str, Any]:
+        """Return settings found out while importing; called once a process before anything else."""
+        return {}
+
+    def opened(self) -> None:
+        """Open devices and connections. Cleans up after itself if it fails."""
+
+    def handle(self, message: Message) -> None:
+        """Handle one message of a type in ``accepts``."""
+
+    def closed(self) -> None:
+        """Release what is not in `keep`; runs on every way out, also after a raise."""
+
+    # -- for subclasses to call ---------------------------------------------------------------
+
+    def send(self, message: Message) -> None:
+        """Give a message to every component that accepts its type."""
+        self.host.send(message, self._epoch)
+
+    def save(self, state: Any) -> None:
+        """Have the supervisor keep ``state`` (small) for the next incarnation.
+
+        It is kept before the message in hand counts as handled.
+        """
+        self.host.save(msgspec.msgpack.encode(state), self._epoch)
+
+    def saved(self, kind: type[State]) -> State | None:
+        """Return the state saved last, by whichever incarnation; None: nothing was saved."""
+        if self.host.state is None:
+            return None
+        return msgspec.msgpack.decode(self.host.state, type=kind)
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have ``call`` run on the actor's thread. The one thing another thread may touch."""
+        self._inbox.post(call)
+
+    def after(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Have ``call`` run on the actor's thread later, unless the result is cancelled."""
+        return self._inbox.after(seconds, call)
+
+    def hold(self, message: Message) -> None:
+        """Say while handling it that ``message`` is not done yet; its rule has ``held=True``."""
+        self.host.accounts.hold(message)
+
+    def done(self, message: Message) -> None:
+        """Say that a held message is handled. Until then it comes again after a crash."""
+        self.host.accounts.done(message)
+
+    # -- Pykka --------------------------------------------------------------------------------
+
+    def _create_actor_inbox(self) -> Any:  # type: ignore[override]
+        return self._inbox
+
+    def _start_actor_loop(self) -> None:
+        self.host.run_thread(self._actor_loop)
+
+    def on_start(self) -> None:
+        """Open, and tell the supervisor how that went."""
+        try:
+            self.opened()
+        except BaseException as error:  # SystemExit too: nothing may end the process unreported
+            self._fail(error, "open")
+            return
+        self.host.ready()
+
+    def on_receive(self, message: Any) -> None:
+        """Handle one frame or posted call, accounted as begun before and as handled after."""
+        try:
+            if isinstance(message, bytes):
+                self.host.accounts.handle(message, self._dispatch)
+            else:
+                self.host.accounts.run(message)
+        except BaseException as error:
+            self._fail(error, "handle")
+
+    def on_stop(self) -> None:
+        """Close in order, when the supervisor says so or is gone."""
+        try:
+            self.closed()
+        except BaseException as error:
+            self.host.crashed(error, "close")
+
+    def _dispatch(self, message: Message) -> None:
+        if type(message) in self.accepts:
+            self.handle(message)
+        else:
+            self.host.own_message(message)
+
+    def _fail(self, error: BaseException, during: str) -> None:
+        # Not raised on into Pykka, which would only log it: the supervisor is the one to know.
+        self.actor_stopped.set()
+        pykka.ActorRegistry.unregister(self.actor_ref)
+        try:
+            self.closed()
+        except BaseException as second:
+            error.add_note(f"and closing it raised {second!r}")
+        self.host.crashed(error, during)

@@ -1,0 +1,181 @@
+"""Sound on its way (tags 20-39). All of it 16-bit little-endian mono PCM at 24 kHz.
+
+Two clocks: ``first_sample`` of captured and of played audio counts samples on the timeline of the
+session (0 is `SessionInfo.epoch_ns`); positions of the assistant's audio count within its item.
+"""
+
+from __future__ import annotations
+
+from messages.base import Message
+
+__all__ = [
+    "AssistantAudio",
+    "CaptureEnded",
+    "CapturedAudio",
+    "FlushPlayback",
+    "PlaybackFlushed",
+    "PlayedAudio",
+    "PlayedPosition",
+    "ProgramCapture",
+    "ProgramCaptureEnded",
+    "ProgramFlush",
+    "ProgramPlayed",
+    "ProgramPlayout",
+    "ReplayCapture",
+    "ReplayEnded",
+    "ReplayedAudio",
+    "SetMuted",
+    "SetVolume",
+]
+
+
+class CapturedAudio(Message, frozen=True, array_like=True, tag=20):
+    """Microphone to realtime and recorder: one block as it was captured (silence when muted)."""
+
+    pcm: bytes
+    first_sample: int
+    """On the session timeline; a jump means that nothing was captured in between."""
+    captured_ns: int
+    """``time.monotonic_ns()`` when the device had delivered the last sample of the block."""
+    gap: bool = False
+    """Whether something before this block is lost (device reopened, process died)."""
+
+
+class AssistantAudio(Message, frozen=True, array_like=True, tag=21):
+    """Realtime to speaker: audio of one item, as it came from the server."""
+
+    attempts = 3
+    pcm: bytes
+    item_id: str
+    response_id: str
+    first_sample: int
+    """Of ``pcm``, counted from the start of the item's audio."""
+    last: bool = False
+    """No audio of this item follows (``pcm`` may be empty)."""
+    sent_ns: int = 0
+    """``time.monotonic_ns()`` when the server's event had been read."""
+    content_index: int = 0
+
+
+class PlayedAudio(Message, frozen=True, array_like=True, tag=22):
+    """Speaker to recorder: what the device has played, at the volume it was played."""
+
+    pcm: bytes
+    item_id: str
+    first_sample: int
+    """On the session timeline, by the device's clock."""
+
+
+class PlayedPosition(Message, frozen=True, array_like=True, tag=23):
+    """Speaker to realtime, ten a second at most and at the end of each item: what is played."""
+
+    item_id: str
+    played_samples: int
+    """Of the item, from its start."""
+    at_ns: int
+    """``time.monotonic_ns()`` at which that was true."""
+    finished: bool = False
+    """The item was played to its end."""
+    idle: bool = False
+    """Nothing else is queued at the speaker."""
+
+
+class FlushPlayback(Message, frozen=True, array_like=True, tag=24):
+    """Realtime to speaker: be silent now and throw away everything sent before this message."""
+
+    flushes = (AssistantAudio,)
+    attempts = 3
+    reason: str
+    sent_ns: int = 0
+
+
+class PlaybackFlushed(Message, frozen=True, array_like=True, tag=25):
+    """Speaker to realtime, the answer to `FlushPlayback`: where playback stopped.
+
+    ``item_id`` is empty when nothing was playing.
+    """
+
+    item_id: str
+    played_samples: int
+    at_ns: int = 0
+
+
+class ReplayCapture(Message, frozen=True, array_like=True, tag=26):
+    """Realtime to microphone: send again what was captured from this sample on (30 s at most)."""
+
+    from_sample: int
+    request_id: int
+
+
+class ReplayedAudio(Message, frozen=True, array_like=True, tag=27):
+    """Microphone to realtime: a block of `CapturedAudio` again."""
+
+    pcm: bytes
+    first_sample: int
+    request_id: int
+
+
+class ReplayEnded(Message, frozen=True, array_like=True, tag=28):
+    """Microphone to realtime: the replay is complete; live blocks go on at ``next_sample``."""
+
+    next_sample: int
+    request_id: int
+
+
+class CaptureEnded(Message, frozen=True, array_like=True, tag=29):
+    """Microphone to realtime: the input has come to its end; silence follows."""
+
+    attempts = 3
+    last_sample: int
+
+
+class SetMuted(Message, frozen=True, array_like=True, tag=30):
+    """To the microphone: deliver silence (True) or what is heard (False)."""
+
+    attempts = 3
+    muted: bool
+
+
+class SetVolume(Message, frozen=True, array_like=True, tag=31):
+    """To the speaker: playback volume, 0.0-1.0."""
+
+    attempts = 3
+    volume: float
+
+
+class ProgramCapture(Message, frozen=True, array_like=True, tag=32):
+    """Program to microphone: audio of an input device that lives in the program, of any length."""
+
+    pcm: bytes
+    sample_rate: int = 24_000
+    captured_ns: int = 0
+
+
+class ProgramCaptureEnded(Message, frozen=True, array_like=True, tag=33):
+    """Program to microphone: the program's input device has ended or failed."""
+
+    error: str | None = None
+
+
+class ProgramPlayout(Message, frozen=True, array_like=True, tag=34):
+    """Speaker to program: audio for an output device that lives in the program.
+
+    At most 200 ms ahead of real time.
+    """
+
+    pcm: bytes
+    first_sample: int
+    """Counted from the start of the device, without gaps: what `ProgramPlayed` refers to."""
+
+
+class ProgramFlush(Message, frozen=True, array_like=True, tag=35):
+    """Speaker to program: clear the device's buffer."""
+
+    flushes = (ProgramPlayout,)
+
+
+class ProgramPlayed(Message, frozen=True, array_like=True, tag=36):
+    """Program to speaker: how much of what was handed over the program's device has played."""
+
+    played_samples: int
+    at_ns: int

@@ -1,0 +1,91 @@
+"""What a message is: frozen, tagged with an integer, one registry of all of them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, ClassVar, Union
+
+import msgspec
+
+__all__ = ["FIRST_USER_TAG", "LAST_USER_TAG", "Event", "Message", "message_types", "type_of_tag"]
+
+FIRST_USER_TAG = 200
+"""Tags from here to `LAST_USER_TAG` belong to the messages of users' own components."""
+LAST_USER_TAG = 254
+
+_TYPES: dict[int, type[Message]] = {}
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True):
+    """The base of everything that crosses between components.
+
+    A subclass gives an integer ``tag`` of its own (1-254) in its class line. Fields are immutable;
+    new fields go last and have a default, so that two versions can talk.
+    """
+
+    attempts: ClassVar[int] = 1
+    """How often it may be begun; more than 1 only where handling it twice is harmless."""
+    flushes: ClassVar[tuple[type[Message], ...]] = ()
+    """Types that the hub throws out of a receiver's mailbox when this message arrives there."""
+
+    @classmethod
+    def tag(cls) -> int:
+        """Return the integer that names this type on the wire."""
+        tag = cls.__struct_config__.tag
+        if not isinstance(tag, int):
+            raise TypeError(f"{cls.__name__} has no integer tag: add tag=N to its class line")
+        return tag
+
+
+class Event(Message, frozen=True, array_like=True):
+    """A domain event: something that happened in the conversation or to its components.
+
+    Programs subscribe to these by type, and ``--events`` writes them by ``event`` name.
+    """
+
+    event: ClassVar[str] = ""
+
+
+def message_types() -> dict[int, type[Message]]:
+    """Return every message type that has a tag, by tag.
+
+    Raises:
+        TypeError: two types share a tag.
+    """
+    found: dict[int, type[Message]] = {}
+    waiting: list[type[Message]] = [Message]
+    while waiting:
+        kind = waiting.pop()
+        waiting.extend(kind.__subclasses__())
+        tag = kind.__struct_config__.tag
+        if tag is None:
+            continue
+        other = found.setdefault(kind.tag(), kind)
+        if other is not kind and other.__qualname__ != kind.__qualname__:
+            raise TypeError(f"{kind.__name__} and {other.__name__} share the message tag {tag}")
+    return found
+
+
+def type_of_tag(tag: int) -> type[Message]:
+    """Return the type with this tag.
+
+    Raises:
+        KeyError: no such type is known in this process.
+    """
+    kind = _TYPES.get(tag)
+    if kind is None:
+        _TYPES.update(message_types())
+        kind = _TYPES[tag]
+    return kind
+
+
+@lru_cache(maxsize=4)
+def _decoder(_known: int) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(Union[tuple(message_types().values())])  # noqa: UP007 - built at run time
+
+
+def decoder() -> msgspec.msgpack.Decoder[Any]:
+    """Return the decoder of the tagged union of all known messages."""
+    if not _TYPES:
+        _TYPES.update(message_types())
+    return _decoder(len(_TYPES))

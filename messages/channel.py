@@ -1,0 +1,102 @@
+"""A channel: frames over one connected socket, for the side that may block.
+
+The hub's own ends never block and are part of its loop; see `supervisor`.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import socket
+import sys
+import threading
+
+from messages.base import Message
+from messages.frame import encode, split
+
+__all__ = ["Channel", "adopt_stdio"]
+
+_READ_BYTES = 65536
+
+
+class Channel:
+    """Whole frames in and out. Any thread may write; one thread at a time reads."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.frames: collections.deque[bytes] = collections.deque()
+        """Frames that have been read and not been taken."""
+        self._rest = b""
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self.connection.fileno()
+
+    def write(self, message: Message, epoch: int = 0) -> None:
+        """Send a message.
+
+        Raises:
+            OSError: the other side is gone.
+        """
+        frame = encode(message, epoch)
+        with self._lock:
+            self.connection.sendall(frame)
+
+    def fill(self) -> None:
+        """Read once and put whole frames into `frames`; blocks if there is nothing to read.
+
+        Raises:
+            EOFError: the other side is gone.
+            FrameError: what came is no frame.
+        """
+        try:
+            data = self.connection.recv(_READ_BYTES)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise EOFError("the channel has ended")
+        if self._rest:
+            data = self._rest + data
+        used = 0
+        for frame in split(data):
+            self.frames.append(frame)
+            used += len(frame)
+        self._rest = data[used:] if used else data
+
+    def read(self) -> bytes:
+        """Return the next frame; blocks until there is one.
+
+        Raises:
+            EOFError: the other side is gone.
+        """
+        while not self.frames:
+            self.fill()
+        return self.frames.popleft()
+
+    def close(self) -> None:
+        """Close the connection; a reader gets EOFError."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
+
+def adopt_stdio() -> Channel:
+    """Make the channel of a process out of its standard input, and leave nothing of it behind.
+
+    The channel moves to a private descriptor that no subprocess inherits; standard input becomes
+    empty and standard output goes where standard error goes, so that a stray ``print`` or a tool's
+    own subprocess can neither read nor write nor keep open the channel.
+    """
+    if sys.platform == "win32":  # a socket is handed over by value there, see supervisor
+        size = int.from_bytes(sys.stdin.buffer.read(4), "little")
+        connection = socket.fromshare(sys.stdin.buffer.read(size))
+    else:
+        connection = socket.socket(fileno=os.dup(0))
+    connection.setblocking(True)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    os.dup2(2, 1)
+    return Channel(connection)

@@ -1,0 +1,299 @@
+"""The conversation (tags 40-79): speech, items, tool calls, and what a program asks for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from messages.base import Event, Message
+
+__all__ = [
+    "AssistantItem",
+    "AssistantTranscript",
+    "ConversationItem",
+    "ConversationOver",
+    "EndConversation",
+    "HistoryRequest",
+    "HistorySnapshot",
+    "Interrupt",
+    "Interrupted",
+    "ItemRemoved",
+    "PlaybackEnded",
+    "ProgramToolAnswer",
+    "ProgramToolCall",
+    "ResponseEnded",
+    "ResponseStarted",
+    "SendText",
+    "SetSpeed",
+    "SpeedChanged",
+    "ToolAnswer",
+    "ToolCall",
+    "ToolSpec",
+    "ToolsAvailable",
+    "Turn",
+    "UserItem",
+    "UserSpeechStarted",
+    "UserSpeechStopped",
+    "UserTranscript",
+]
+
+Role = Literal["user", "assistant", "system"]
+
+
+class UserSpeechStarted(Event, frozen=True, array_like=True, tag=40):
+    """The server's voice activity detection heard speech begin."""
+
+    event = "user_speech_started"
+    item_id: str
+    """Of the user's item that this speech will become."""
+    first_sample: int
+    """Where it begins on the session timeline."""
+
+
+class UserSpeechStopped(Event, frozen=True, array_like=True, tag=41):
+    """The server's voice activity detection heard speech end."""
+
+    event = "user_speech_stopped"
+    item_id: str
+    last_sample: int
+
+
+class UserItem(Message, frozen=True, array_like=True, tag=42):
+    """Realtime to history: the user has said or typed something."""
+
+    attempts = 3
+    item_id: str
+    previous_item_id: str | None
+    """The item before it in the conversation; None: the first."""
+    text: str
+    """Known at once for typed text; empty for speech until its `UserTranscript`."""
+    spoken: bool
+    transcript_expected: bool
+    first_sample: int = 0
+    last_sample: int = 0
+
+
+class UserTranscript(Message, frozen=True, array_like=True, tag=43):
+    """Realtime to history: what speech was heard as. ``error`` says why there is no text."""
+
+    attempts = 3
+    item_id: str
+    text: str
+    error: str | None = None
+
+
+class AssistantTranscript(Event, frozen=True, array_like=True, tag=44):
+    """A piece of the assistant's text, as it is generated (ahead of its sound)."""
+
+    event = "assistant_transcript"
+    item_id: str
+    delta: str
+
+
+class AssistantItem(Message, frozen=True, array_like=True, tag=45):
+    """Realtime to history: an item of the assistant, once begun and again when it is complete."""
+
+    attempts = 3
+    item_id: str
+    previous_item_id: str | None
+    response_id: str
+    text: str
+    status: Literal["in_progress", "completed", "incomplete"]
+    audio_samples: int = 0
+    """Length of its audio received so far."""
+
+
+class Interrupted(Event, frozen=True, array_like=True, tag=46):
+    """The assistant was interrupted: playback is silent and the server has been told."""
+
+    attempts = 3
+    event = "interrupted"
+    item_id: str
+    heard_ms: int
+    """How much of the item's audio was played."""
+    text_heard: str = ""
+    """The item's text up to there, estimated in proportion to its audio."""
+
+
+class ItemRemoved(Message, frozen=True, array_like=True, tag=47):
+    """Realtime to history: this item is not part of the conversation after all."""
+
+    attempts = 3
+    item_id: str
+    reason: str
+
+
+class Turn(Event, frozen=True, array_like=True, tag=48):
+    """A turn of the conversation, told once, in the order of the conversation."""
+
+    event = "turn"
+    role: Role
+    text: str
+    item_id: str
+    transcribed: bool = True
+    """False for speech of which no text is known."""
+
+
+class ToolCall(Event, frozen=True, array_like=True, tag=49):
+    """Realtime to tools, history and the program: the model calls a tool."""
+
+    event = "tool_call"
+    call_id: str
+    name: str
+    arguments: str
+    """JSON text as the model wrote it, unchecked."""
+    item_id: str = ""
+    previous_item_id: str | None = None
+
+
+class ToolAnswer(Event, frozen=True, array_like=True, tag=50):
+    """Tools to realtime, history and the program: the one answer to a `ToolCall`."""
+
+    attempts = 3
+    event = "tool_answer"
+    call_id: str
+    name: str
+    output: str
+    """What the model is told: JSON text or a sentence."""
+    failed: bool = False
+    respond: bool = True
+    """Whether the model is asked to speak about it."""
+    item_id: str = ""
+
+
+class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One tool as the model sees it (``tools`` of the session)."""
+
+    name: str
+    description: str
+    parameters: dict[str, object]
+    """JSON Schema of an object."""
+    response_instruction: str = ""
+
+
+class ToolsAvailable(Message, frozen=True, array_like=True, tag=51):
+    """Tools to realtime: the tools that the model may call from now on."""
+
+    attempts = 3
+    tools: tuple[ToolSpec, ...]
+
+
+class ProgramToolCall(Message, frozen=True, array_like=True, tag=52):
+    """Tools to program: run a tool that lives in the program; arguments are validated there."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+class ProgramToolAnswer(Message, frozen=True, array_like=True, tag=53):
+    """Program to tools: what the program's tool returned, as JSON text."""
+
+    call_id: str
+    output: str
+    failed: bool = False
+
+
+class SetSpeed(Message, frozen=True, array_like=True, tag=54):
+    """To realtime: speech speed from the next response on, 0.5-1.5."""
+
+    attempts = 3
+    speed: float
+
+
+class SpeedChanged(Message, frozen=True, array_like=True, tag=55):
+    """Realtime to tools: the speed now in force."""
+
+    attempts = 3
+    speed: float
+
+
+class SendText(Message, frozen=True, array_like=True, tag=56):
+    """Program to realtime: a turn of the user as text; it interrupts what is being said."""
+
+    attempts = 3
+    text: str
+    item_id: str
+    """Chosen by the sender, at most 32 characters; makes handling it twice harmless."""
+
+
+class Interrupt(Message, frozen=True, array_like=True, tag=57):
+    """Program to realtime: stop speaking."""
+
+    attempts = 3
+
+
+class EndConversation(Message, frozen=True, array_like=True, tag=58):
+    """To realtime: end the session when the farewell has been played, within 10 s."""
+
+    attempts = 3
+    reason: str
+
+
+class ConversationOver(Message, frozen=True, array_like=True, tag=59):
+    """Realtime to the supervisor: everything asked for has been said and played; stop."""
+
+    reason: str
+
+
+class ConversationItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One item as history remembers it: what a new connection has to be told."""
+
+    item_id: str
+    kind: Literal["message", "function_call", "function_call_output"]
+    role: Role = "user"
+    text: str = ""
+    """Of the assistant: only what was heard."""
+    transcribed: bool = True
+    complete: bool = True
+    """False: an answer that the connection did not live to finish."""
+    interrupted: bool = False
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+    output: str = ""
+    first_sample: int = 0
+    last_sample: int = 0
+
+
+class HistoryRequest(Message, frozen=True, array_like=True, tag=60):
+    """Realtime to history: what has been said so far?"""
+
+    attempts = 3
+    request_id: int
+
+
+class HistorySnapshot(Message, frozen=True, array_like=True, tag=61):
+    """History to realtime: the conversation in its order."""
+
+    attempts = 3
+    request_id: int
+    items: tuple[ConversationItem, ...]
+
+
+class ResponseStarted(Event, frozen=True, array_like=True, tag=62):
+    """The server has begun an answer."""
+
+    event = "response_started"
+    response_id: str
+
+
+class ResponseEnded(Event, frozen=True, array_like=True, tag=63):
+    """The server has ended an answer, whatever the outcome; its sound may still be playing."""
+
+    event = "response_ended"
+    response_id: str
+    status: str
+    reason: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class PlaybackEnded(Event, frozen=True, array_like=True, tag=64):
+    """An item of the assistant has been played to its end."""
+
+    event = "playback_ended"
+    item_id: str
+    heard_ms: int

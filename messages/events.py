@@ -1,0 +1,133 @@
+"""What happens to the session and its components (tags 100-119): events for programs."""
+
+from __future__ import annotations
+
+from messages.base import Event, Message
+
+__all__ = [
+    "ComponentCrashed",
+    "ComponentParked",
+    "ComponentRestarted",
+    "DeadLetter",
+    "FatalError",
+    "Notice",
+    "Reconnected",
+    "ServerError",
+    "SessionEnded",
+    "SessionFailed",
+    "SessionStarted",
+]
+
+
+class SessionStarted(Event, frozen=True, array_like=True, tag=100):
+    """Every component is open."""
+
+    event = "session_started"
+    pids: dict[str, int]
+    """Process id of each component, and of ``supervisor`` (and ``sandbox`` if we started one)."""
+    server: str
+    input: str
+    output: str
+    sandbox: bool = False
+
+
+class ComponentCrashed(Event, frozen=True, array_like=True, tag=101):
+    """A component raised, died or hung."""
+
+    event = "component_crashed"
+    component: str
+    pid: int
+    cause: str
+    """In one line: ``raised ValueError: …``, ``killed by SIGKILL``, ``hung for 3.0 s``, …"""
+    traceback: str = ""
+    log_tail: tuple[str, ...] = ()
+
+
+class ComponentRestarted(Event, frozen=True, array_like=True, tag=102):
+    """A component that crashed is open again."""
+
+    event = "component_restarted"
+    component: str
+    pid: int
+    cause: str
+    ms: float
+    """From noticing the crash until it was open again."""
+    incarnation: int
+    process: bool
+    """Whether a new process was needed."""
+
+
+class ComponentParked(Event, frozen=True, array_like=True, tag=103):
+    """A component crashes again and again without progress; it is tried again later."""
+
+    event = "component_parked"
+    component: str
+    cause: str
+    retry_s: float
+
+
+class DeadLetter(Event, frozen=True, array_like=True, tag=104):
+    """A message that will not be handled any more."""
+
+    event = "dead_letter"
+    component: str
+    message: str
+    """The name of its type."""
+    reason: str
+    attempts: int
+
+
+class Reconnected(Event, frozen=True, array_like=True, tag=105):
+    """Realtime has a new connection to the server."""
+
+    event = "reconnected"
+    state_restored: bool
+    """Whether the server was told the conversation so far."""
+    items: int
+    gap_ms: int
+    """How long there was no connection."""
+    cause: str = ""
+
+
+class ServerError(Event, frozen=True, array_like=True, tag=106):
+    """The server refused something (`error` event); the session goes on."""
+
+    event = "server_error"
+    code: str
+    text: str
+    param: str = ""
+
+
+class Notice(Event, frozen=True, array_like=True, tag=107):
+    """Something the person at the screen should know, in a sentence."""
+
+    event = "notice"
+    text: str
+
+
+class SessionFailed(Event, frozen=True, array_like=True, tag=108):
+    """The session cannot go on; the reason is in plain words with what to do."""
+
+    event = "session_failed"
+    reason: str
+    component: str = ""
+
+
+class SessionEnded(Event, frozen=True, array_like=True, tag=109):
+    """The last event: what was done, what was lost, why it ended."""
+
+    event = "summary"
+    reason: str
+    turns: int
+    tool_calls: int
+    restarts: dict[str, int]
+    lost: tuple[str, ...]
+    files: tuple[str, ...]
+    seconds: float
+    failed: bool = False
+
+
+class FatalError(Message, frozen=True, array_like=True, tag=110):
+    """Component to supervisor: fail the session, going on is pointless (a wrong key, say)."""
+
+    reason: str

@@ -1,0 +1,93 @@
+"""How a message looks on a channel: ``u32 length | u8 tag | u8 epoch | msgpack body``.
+
+The length counts everything after itself. The hub routes by the tag and fences by the epoch (the
+incarnation of the component, modulo 256); it does not read the body.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import msgspec
+
+from messages.base import Message, decoder, type_of_tag
+
+__all__ = [
+    "HEAD_BYTES",
+    "FrameError",
+    "decode",
+    "encode",
+    "epoch_of",
+    "split",
+    "tag_of",
+    "with_epoch",
+]
+
+HEAD_BYTES = 6
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+"""A length beyond this is not a frame but a writer gone mad."""
+
+_HEAD = struct.Struct("<IBB")
+_length = struct.Struct("<I").unpack_from
+_encoder = msgspec.msgpack.Encoder()
+_EPOCHS = [bytes((epoch,)) for epoch in range(256)]
+
+
+class FrameError(Exception):
+    """Bytes on a channel that are no frame, or a frame that is no known message."""
+
+
+def encode(message: Message, epoch: int = 0) -> bytes:
+    """Return the frame of a message."""
+    body = _encoder.encode(message)
+    return _HEAD.pack(len(body) + 2, type(message).tag(), epoch) + body
+
+
+def decode(frame: bytes) -> Message:
+    """Return the message of a whole frame.
+
+    Raises:
+        FrameError: the tag is unknown here or the body does not fit its type.
+    """
+    try:
+        type_of_tag(frame[4])
+        message = decoder().decode(memoryview(frame)[HEAD_BYTES:])
+    except KeyError:
+        raise FrameError(f"no message type has the tag {frame[4]}") from None
+    except msgspec.MsgspecError as error:
+        raise FrameError(f"the body of a frame with tag {frame[4]} is broken: {error}") from error
+    assert isinstance(message, Message)
+    return message
+
+
+def tag_of(frame: bytes) -> int:
+    """Return the tag of a frame without reading its body."""
+    return frame[4]
+
+
+def epoch_of(frame: bytes) -> int:
+    """Return the epoch of a frame without reading its body."""
+    return frame[5]
+
+
+def with_epoch(frame: bytes, epoch: int) -> bytes:
+    """Return the same frame for another epoch."""
+    return frame if frame[5] == epoch else frame[:5] + _EPOCHS[epoch] + frame[HEAD_BYTES:]
+
+
+def split(data: bytes) -> Iterator[bytes]:
+    """Yield the whole frames at the front of ``data``; what follows them is the caller's to keep.
+
+    Raises:
+        FrameError: a length that no frame has; nothing after it can be trusted.
+    """
+    start, end = 0, len(data)
+    while end - start >= HEAD_BYTES:
+        size = _length(data, start)[0] + 4
+        if size < HEAD_BYTES or size > MAX_FRAME_BYTES:
+            raise FrameError(f"a frame of {size} bytes cannot be")
+        if end - start < size:
+            return
+        yield data if size == end else data[start : start + size]
+        start += size

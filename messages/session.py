@@ -1,0 +1,154 @@
+"""Between a program and the supervisor (tags 120-139), and what a session is made of."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from messages.base import Message
+from messages.conversation import ToolSpec
+
+__all__ = [
+    "BUILTIN_TOOLS",
+    "Inject",
+    "SemanticVad",
+    "ServerVad",
+    "SessionInfo",
+    "Settings",
+    "StartSession",
+    "Status",
+    "StatusRequest",
+    "StopSession",
+    "Subscribe",
+]
+
+BUILTIN_TOOLS = (
+    "get_current_time",
+    "adjust_volume",
+    "change_assistant_response_speed",
+    "stop_assistant_run",
+)
+
+
+class ServerVad(msgspec.Struct, frozen=True, tag="server_vad"):
+    """Turn detection by loudness (``turn_detection`` of the API)."""
+
+    threshold: float = 0.5
+    """0-1: how loud speech has to be."""
+    prefix_padding_ms: int = 300
+    silence_duration_ms: int = 500
+
+
+class SemanticVad(msgspec.Struct, frozen=True, tag="semantic_vad"):
+    """Turn detection by meaning (``turn_detection`` of the API)."""
+
+    eagerness: Literal["auto", "low", "medium", "high"] = "auto"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything a session is told at its start. Every component gets all of it."""
+
+    instructions: str = ""
+    model: str = "gpt-realtime-2.1-mini"
+    voice: str = "marin"
+    speed: float = 1.0
+    """Speech speed, 0.5-1.5."""
+    language: str | None = None
+    """ISO 639-1 of what the user speaks, a hint for transcription."""
+    transcription_model: str | None = None
+    """None: the user's speech is not transcribed."""
+    greeting: str | None = None
+    """A sentence with which the assistant begins."""
+    turn_detection: ServerVad | SemanticVad = ServerVad()
+    inactivity_timeout_s: float | None = 60.0
+    """The session ends when nobody has spoken for so long; None: never."""
+
+    input: str = "default"
+    """``silence``, ``program``, ``default``, a WAV path, a device's index or part of its name."""
+    output: str = "default"
+    """``null``, ``program``, ``default``, a WAV path, a device's index or part of its name."""
+    block_ms: int = 40
+    """Length of a captured block, 10-100 ms."""
+    volume: float = 1.0
+    """0.0-1.0."""
+    muted: bool = False
+    program_input_rate: int = 24_000
+    program_output_rate: int = 24_000
+
+    recording_path: str | None = None
+    journal_path: str | None = None
+    """Where history keeps its journal; None: in the session's own temporary directory."""
+
+    server: str = "openai"
+    """``openai``, ``sandbox`` or a ws:// or wss:// URL."""
+    agent: str | None = None
+    """``module:attr`` or ``file.py:attr`` that the tools process loads."""
+    builtin_tools: tuple[str, ...] = BUILTIN_TOOLS
+    program_tools: tuple[ToolSpec, ...] = ()
+    """Tools that run in the program that embeds the session."""
+    tool_timeout_s: float = 60.0
+    components: dict[str, str] = {}
+    """Components of the user's own: name to ``module:Class``."""
+
+    hang_s: float = 3.0
+    start_s: float = 15.0
+    stop_s: float = 5.0
+    probes: bool = False
+    """Answer fault injection (for tests)."""
+    log_level: str = "INFO"
+    max_seconds: float | None = None
+
+
+class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor knows only once the session runs."""
+
+    epoch_ns: int
+    """``time.monotonic_ns()`` of sample 0 of the session timeline."""
+    directory: str
+    """A directory of the session's own, deleted at its end."""
+    server_url: str = ""
+    """Where realtime connects to."""
+    first: bool = True
+    """Whether this component is opened for the first time in this session."""
+
+
+class StartSession(Message, frozen=True, array_like=True, tag=120):
+    """Program to supervisor, its first message."""
+
+    settings: dict[str, Any]
+    """Fields of `Settings` as plain values; what is absent is the agent's or the default."""
+    subscribe: tuple[int, ...] = ()
+
+
+class Subscribe(Message, frozen=True, array_like=True, tag=121):
+    """Program to supervisor: the tags of the messages it wants from now on."""
+
+    tags: tuple[int, ...]
+
+
+class StatusRequest(Message, frozen=True, array_like=True, tag=122):
+    """Program to supervisor: how are the components?"""
+
+    call_id: int
+
+
+class Status(Message, frozen=True, array_like=True, tag=123):
+    """Supervisor to program, the answer to `StatusRequest`."""
+
+    call_id: int
+    components: dict[str, dict[str, Any]]
+    """Per component: ``pid``, ``state``, ``restarts``, ``mailbox``, ``dropped``, ``handled``."""
+
+
+class StopSession(Message, frozen=True, array_like=True, tag=124):
+    """Program to supervisor: end the session in order."""
+
+    reason: str
+
+
+class Inject(Message, frozen=True, array_like=True, tag=125):
+    """Program to one component, accepted only with `Settings.probes`: fail in this way."""
+
+    component: str
+    fault: str

@@ -1,0 +1,164 @@
+"""The actor and its host: handling, accounting, crashing, restarting."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import ClassVar
+
+from actors.base import Actor
+from messages import (
+    CONTROL,
+    AssistantAudio,
+    Crashed,
+    Inject,
+    Keep,
+    Message,
+    SendText,
+    SetMuted,
+    SetVolume,
+)
+from messages.page import HELD, MAIL
+from tests.rig import Rig
+
+
+class Echo(Actor):
+    """Answers what it is told; keeps what it is given to keep."""
+
+    accepts: ClassVar = {SetVolume: CONTROL, SendText: CONTROL, AssistantAudio: Keep(60, held=True)}
+    closings: ClassVar[list[str]] = []
+
+    def opened(self) -> None:
+        self.volume = self.saved(float) or 0.0
+        self.waiting: list[Message] = []
+        self.keep.setdefault("first", object())
+
+    def handle(self, message: Message) -> None:
+        match message:
+            case SetVolume(volume):
+                self.save(volume)
+                self.send(SetVolume(volume))
+            case SendText("raise"):
+                raise ValueError("told to")
+            case SendText("volume"):
+                self.send(SetVolume(self.volume))
+            case SendText("kept"):
+                self.send(SendText(str(id(self.keep["first"])), ""))
+            case SendText("done"):
+                self.done(self.waiting.pop(0))
+            case SendText("later"):
+                self.after(0.01, lambda: self.send(SendText("now", "")))
+            case SendText("thread"):
+                threading.Thread(target=lambda: self.post(self._posted)).start()
+            case AssistantAudio():
+                self.hold(message)
+                self.waiting.append(message)
+
+    def _posted(self) -> None:
+        self.send(SendText(threading.current_thread().name, ""))
+
+    def closed(self) -> None:
+        self.closings.append("closed")
+
+
+def test_a_message_is_handled_and_counted(tmp_path: Path) -> None:
+    with Rig(Echo, tmp_path) as rig:
+        rig.tell(SetVolume(0.5))
+
+        assert rig.expect(SetVolume).volume == 0.5
+        rig.wait_handled(mail=1)
+        assert rig.slot.in_hand() is None
+
+
+def test_state_saved_reaches_the_next_incarnation(tmp_path: Path) -> None:
+    with Rig(Echo, tmp_path) as rig:
+        rig.tell(SetVolume(0.5))
+        rig.tell(SendText("raise", ""))
+
+        rig.restart()
+        rig.tell(SendText("volume", ""))
+
+        rig.expect(SetVolume)
+        assert rig.expect(SetVolume).volume == 0.5
+
+
+def test_what_is_kept_survives_a_raise(tmp_path: Path) -> None:
+    with Rig(Echo, tmp_path) as rig:
+        rig.tell(SendText("kept", ""))
+        before = rig.expect(SendText).text
+        rig.tell(SendText("raise", ""))
+
+        rig.restart()
+        rig.tell(SendText("kept", ""))
+
+        assert rig.expect(SendText).text == before
+
+
+def test_a_raise_is_reported_and_leaves_its_message_in_hand(tmp_path: Path) -> None:
+    with Rig(Echo, tmp_path) as rig:
+        rig.tell(SetVolume(0.1))
+        rig.tell(SendText("raise", ""))
+
+        crash = rig.expect(Crashed)
+
+        assert crash.error == "ValueError: told to"
+        assert "in handle" in crash.traceback
+        assert rig.slot.handled(MAIL) == 1
+        assert rig.slot.in_hand() == (MAIL, 2)
+
+
+def test_closed_runs_after_a_raise(tmp_path: Path) -> None:
+    Echo.closings.clear()
+    with Rig(Echo, tmp_path) as rig:
+        rig.tell(SendText("raise", ""))
+        rig.expect(Crashed)
+
+        assert Echo.closings == ["closed"]
+
+
+def test_system_exit_is_a_crash_and_not_the_end_of_the_process(tmp_path: Path) -> None:
+    with Rig(Echo, tmp_path) as rig:
+        rig.tell(Inject("echo", "system-exit"))
+
+        rig.restart()
+        rig.tell(SetVolume(0.7))
+
+        assert rig.expect(SetVolume).volume == 0.7
+
+
+def test_a_held_message_counts_when_it_is_done(tmp_path: Path) -> None:
+    with Rig(Echo, tmp_path) as rig:
+        rig.tell(AssistantAudio(b"", "i", "r", 0))
+        rig.tell(AssistantAudio(b"", "i", "r", 0))
+        rig.tell(SetVolume(0.1))
+        rig.wait_handled(mail=1)
+        assert rig.slot.handled(HELD) == 0
+
+        rig.tell(SendText("done", ""))
+
+        rig.wait_handled(mail=2, held=1)
+        assert rig.slot.in_hand() is None
+
+
+def test_a_message_without_the_held_rule_cannot_be_held(tmp_path: Path) -> None:
+    class Holder(Echo):
+        def handle(self, message: Message) -> None:
+            self.hold(message)
+
+    globals()["Holder"] = Holder
+    Holder.__qualname__ = "Holder"
+    with Rig(Holder, tmp_path) as rig:
+        rig.tell(SetMuted(True))
+        rig.tell(SetVolume(1.0))
+
+        assert "cannot be held" in rig.expect(Crashed).error
+
+
+def test_a_timer_runs_on_time_and_a_post_runs_on_the_actors_thread(tmp_path: Path) -> None:
+    with Rig(Echo, tmp_path) as rig:
+        rig.tell(SendText("later", ""))
+        assert rig.expect(SendText).text == "now"
+
+        rig.tell(SendText("thread", ""))
+
+        assert rig.expect(SendText).text == "echo"
