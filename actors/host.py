@@ -155,6 +155,7 @@ class Accounts:
         self._room = room
         self._handled = [0, 0]
         self._begun_held = 0
+        self._local = 0
         self._held: collections.deque[tuple[Message, list[bool]]] = collections.deque()
         self._holding = False
 
@@ -170,9 +171,10 @@ class Accounts:
 
     def run(self, call: Callable[[], None]) -> None:
         """Run a posted call or timer, so that a hang in it is seen."""
-        self._slot.begin(LOCAL, 1)
+        self._local += 1
+        self._slot.begin(LOCAL, self._local)
         call()
-        self._slot.end()
+        self._slot.end_local(self._local)
 
     def hold(self, message: Message) -> None:
         """See `Actor.hold`."""

@@ -138,6 +138,7 @@ class Turn(Event, frozen=True, array_like=True, tag=48):
 class ToolCall(Event, frozen=True, array_like=True, tag=49):
     """Realtime to tools, history and the program: the model calls a tool."""
 
+    attempts = 3  # a call that comes twice is known by its id
     event = "tool_call"
     call_id: str
     name: str

@@ -74,7 +74,8 @@ class DeadLetter(Event, frozen=True, array_like=True, tag=104):
     message: str
     """The name of its type."""
     reason: str
-    attempts: int
+    begun: int
+    """How often a handler was called with it."""
 
 
 class Reconnected(Event, frozen=True, array_like=True, tag=105):

@@ -20,7 +20,7 @@ PAGE_BYTES = 4096
 _FIELDS = 8
 SLOTS = PAGE_BYTES // 8 // _FIELDS
 
-_IN_HAND, _WAKE = 2, 3
+_IN_HAND, _WAKE, _LOCAL = 2, 3, 5
 _LANE_SHIFT = 56
 
 
@@ -57,8 +57,8 @@ class Slot:
             self._numbers[field] = 0
 
     def handled(self, lane: int) -> int:
-        """Hub: how many messages of this lane the incarnation has handled."""
-        return int(self._numbers[lane])
+        """Hub: how much of this lane the incarnation has handled."""
+        return int(self._numbers[_LOCAL if lane == LOCAL else lane])
 
     def in_hand(self) -> tuple[int, int] | None:
         """Hub: (lane, sequence number) of what was begun and has not returned; from 1."""
@@ -77,6 +77,11 @@ class Slot:
 
     def end(self) -> None:
         """Child: the handler has returned."""
+        self._numbers[_IN_HAND] = 0
+
+    def end_local(self, number: int) -> None:
+        """Child: work of its own is done."""
+        self._numbers[_LOCAL] = number
         self._numbers[_IN_HAND] = 0
 
     def settle(self, lane: int, handled: int) -> bool:

@@ -1,0 +1,227 @@
+"""The mailbox of one component, kept by the hub: what waits, what is in flight, what is handled.
+
+mailbox -> flight (sent, not handled) -> handled. What was in flight when the component died comes
+back to the front, but for the one message that was in hand, if it may not be begun again.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from messages.base import Message, type_of_tag
+from messages.frame import tag_of
+from messages.lifecycle import Ping
+from messages.page import HELD, MAIL, Slot
+from messages.rules import CONTROL, PCM_BYTES_PER_MS, Rule
+
+__all__ = ["Mailbox", "MailboxFullError", "Suspect"]
+
+_HELD_MESSAGES = 8
+_HELD_BYTES = 300 * PCM_BYTES_PER_MS
+"""Held audio in flight: a flush never waits behind more than this."""
+
+
+class MailboxFullError(Exception):
+    """Control messages have piled up: the component is stuck."""
+
+    def __init__(self, tag: int, waiting: int) -> None:
+        self.tag = tag
+        self.waiting = waiting
+        super().__init__(f"{waiting} {_name(tag)} wait unhandled")
+
+
+class Suspect(msgspec.Struct, frozen=True):
+    """A message that was in hand when its receiver died, and may not be begun again."""
+
+    tag: int
+    attempts: int
+
+    @property
+    def name(self) -> str:
+        """The name of its type."""
+        return _name(self.tag)
+
+
+class _Waiting(msgspec.Struct):
+    frame: bytes
+    begun: int = 0
+    """How often a handler was called with it."""
+
+
+class _Lane:
+    """Messages that are accounted in one order."""
+
+    def __init__(self, max_messages: int, max_bytes: int | None) -> None:
+        self.queue: collections.deque[_Waiting] = collections.deque()
+        self.flight: collections.deque[_Waiting] = collections.deque()
+        self.flight_bytes = 0
+        self.handled = 0
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+
+    @property
+    def room(self) -> bool:
+        if len(self.flight) >= self._max_messages:
+            return False
+        return self._max_bytes is None or self.flight_bytes < self._max_bytes
+
+    def settle(self, handled: int) -> None:
+        for _ in range(min(handled - self.handled, len(self.flight))):
+            self.flight_bytes -= len(self.flight.popleft().frame)
+        self.handled = max(self.handled, handled)
+
+    def wake_at(self) -> int:
+        return self.handled + max(1, len(self.flight) // 2)
+
+
+class Mailbox:
+    """What one component has been sent and has not handled."""
+
+    def __init__(self, rules: Mapping[int, Rule], window: int = 8) -> None:
+        self.dropped: collections.Counter[int] = collections.Counter()
+        """Messages dropped because the mailbox was full, by tag."""
+        self._rules = rules
+        self._counts: collections.Counter[int] = collections.Counter()
+        self._bytes: collections.Counter[int] = collections.Counter()
+        self._lanes = (_Lane(window, None), _Lane(_HELD_MESSAGES, _HELD_BYTES))
+
+    def __len__(self) -> int:
+        """Return how many messages wait or are in flight."""
+        return sum(len(lane.queue) + len(lane.flight) for lane in self._lanes)
+
+    @property
+    def waiting(self) -> int:
+        """How many messages have not been sent."""
+        return sum(len(lane.queue) for lane in self._lanes)
+
+    @property
+    def waiting_mail(self) -> int:
+        """How many ordinary messages have not been sent."""
+        return len(self._lanes[MAIL].queue)
+
+    @property
+    def in_flight(self) -> int:
+        """How many ordinary messages have been sent and are not handled."""
+        return len(self._lanes[MAIL].flight)
+
+    def put(self, frame: bytes) -> None:
+        """Add a message at the end.
+
+        Raises:
+            MailboxFullError: too many messages wait that may not be dropped.
+        """
+        tag = tag_of(frame)
+        rule = self._rules.get(tag, CONTROL)
+        kind = _kind(tag)
+        if kind.flushes:
+            self._flush(other.tag() for other in kind.flushes)
+        lane = self._lanes[HELD if rule.held else MAIL]
+        while self._full(tag, rule, len(frame)):
+            if not rule.drops:
+                raise MailboxFullError(tag, self._counts[tag])
+            if not self._drop_oldest(lane, tag):
+                break
+        lane.queue.append(_Waiting(frame))
+        self._count(frame, 1)
+
+    def take(self, slot: Slot) -> list[bytes]:
+        """Return the frames to send now, and put them in flight.
+
+        If more wait than may be in flight, the child is asked to say when there is room.
+        """
+        frames: list[bytes] = []
+        for number, lane in enumerate(self._lanes):
+            if not lane.queue:
+                continue
+            lane.settle(slot.handled(number))
+            self._fill(lane, frames)
+            if lane.queue:  # the child may have handled some before it could see the request
+                slot.wake_at(number, lane.wake_at())
+                lane.settle(slot.handled(number))
+                self._fill(lane, frames)
+        return frames
+
+    def settle(self, slot: Slot) -> None:
+        """Forget what has been handled."""
+        for number, lane in enumerate(self._lanes):
+            lane.settle(slot.handled(number))
+
+    def reclaim(self, slot: Slot) -> Suspect | None:
+        """After a death: put what was not handled in front again. Return what may not be again."""
+        self.settle(slot)
+        in_hand = slot.in_hand()
+        suspect: Suspect | None = None
+        for number, lane in enumerate(self._lanes):
+            back = list(lane.flight)
+            if in_hand is not None and in_hand[0] == number:
+                place = in_hand[1] - lane.handled - 1
+                if 0 <= place < len(back):
+                    suspect = self._begun(back, place)
+            for waiting in reversed(back):
+                if tag_of(waiting.frame) != Ping.tag():
+                    lane.queue.appendleft(waiting)
+                    self._count(waiting.frame, 1)
+            lane.flight.clear()
+            lane.flight_bytes = lane.handled = 0
+        return suspect
+
+    def _begun(self, back: list[_Waiting], place: int) -> Suspect | None:
+        message = back[place]
+        message.begun += 1
+        tag = tag_of(message.frame)
+        if message.begun < _kind(tag).attempts:
+            return None
+        del back[place]
+        return Suspect(tag, message.begun)
+
+    def _fill(self, lane: _Lane, frames: list[bytes]) -> None:
+        while lane.queue and lane.room:
+            waiting = lane.queue.popleft()
+            lane.flight.append(waiting)
+            lane.flight_bytes += len(waiting.frame)
+            self._count(waiting.frame, -1)
+            frames.append(waiting.frame)
+
+    def _count(self, frame: bytes, sign: int) -> None:
+        tag = tag_of(frame)
+        self._counts[tag] += sign
+        self._bytes[tag] += sign * len(frame)
+
+    def _full(self, tag: int, rule: Rule, size: int) -> bool:
+        if rule.messages and self._counts[tag] >= rule.messages:
+            return True
+        return bool(rule.size_bytes) and self._bytes[tag] + size > rule.size_bytes
+
+    def _drop_oldest(self, lane: _Lane, tag: int) -> bool:
+        for place, waiting in enumerate(lane.queue):
+            if tag_of(waiting.frame) == tag:
+                del lane.queue[place]
+                self._count(waiting.frame, -1)
+                self.dropped[tag] += 1
+                return True
+        return False
+
+    def _flush(self, tags: Iterable[int]) -> None:
+        for tag in tags:
+            if not self._counts[tag]:
+                continue
+            lane = self._lanes[HELD if self._rules.get(tag, CONTROL).held else MAIL]
+            kept = [waiting for waiting in lane.queue if tag_of(waiting.frame) != tag]
+            lane.queue = collections.deque(kept)
+            self._counts[tag] = self._bytes[tag] = 0
+
+
+def _kind(tag: int) -> type[Message]:
+    """Return the type; a user's own, which only the children know, counts as a plain message."""
+    try:
+        return type_of_tag(tag)
+    except KeyError:
+        return Message
+
+
+def _name(tag: int) -> str:
+    kind = _kind(tag)
+    return f"messages with tag {tag}" if kind is Message else kind.__name__

@@ -1,0 +1,1471 @@
+"""The supervisor: starts the components, carries their messages, restarts what crashes.
+
+``python -m supervisor`` runs a conversation; `Session` embeds one in a program. Both come down to a
+`Supervisor`: one thread, one selector, a mailbox for each component. It routes frames by their tag
+and never reads what they carry, keeps what is not handled, and is the only one who knows who there
+is. User code never runs in its process.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from rtvoice.cli import main
+
+    main()
+    raise SystemExit(0)
+
+import asyncio
+import collections
+import contextlib
+import itertools
+import logging
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from messages import (
+    ComponentCrashed,
+    ComponentParked,
+    ComponentRestarted,
+    ConversationOver,
+    Crashed,
+    DeadLetter,
+    Event,
+    FatalError,
+    FrameError,
+    Hello,
+    Init,
+    Inject,
+    Log,
+    Message,
+    Notice,
+    Open,
+    Ping,
+    Ready,
+    Room,
+    Rule,
+    Save,
+    SessionEnded,
+    SessionFailed,
+    SessionInfo,
+    SessionStarted,
+    Settings,
+    StartSession,
+    Status,
+    StatusRequest,
+    Stop,
+    StopSession,
+    Subscribe,
+    ToolCall,
+    Turn,
+    decode,
+    encode,
+    epoch_of,
+    message_types,
+    tag_of,
+    with_epoch,
+)
+from messages.channel import Channel, adopt_stdio
+from messages.loop import Line, Loop, watch_text
+from messages.mailbox import Mailbox, MailboxFullError, Suspect
+from messages.page import HELD, LOCAL, MAIL, Page
+
+__all__ = [
+    "ChildSpec",
+    "ConfigurationError",
+    "Peer",
+    "RestartPolicy",
+    "RtvoiceError",
+    "Session",
+    "SessionFailedError",
+    "Supervisor",
+    "SupervisorDiedError",
+    "serve_program",
+]
+
+_ROOT = Path(__file__).resolve().parent
+_ROUTED_FROM = 20
+"""Tags below are between a child and the hub; see `messages`."""
+_AUDIO_TAGS = range(20, 40)
+_OVERSLEPT_S = 1.0
+_ABANDONED_S = 0.8
+"""How long the components may take to close when the program has gone without a word (G8)."""
+_EXIT_GRACE_S = 1.0
+"""How long a child may live on after its channel has ended, or after it was told to close."""
+_LOG_TAIL = 50
+_MAX_PEER_BYTES = 16 * 1024 * 1024
+
+EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_BUG = 0, 2, 3, 70
+
+
+class RtvoiceError(Exception):
+    """The base of the errors that a program gets from rtvoice."""
+
+
+class ConfigurationError(RtvoiceError):
+    """A setting that cannot work; the text says which and what to do."""
+
+
+class SessionFailedError(RtvoiceError):
+    """The session could not go on, or could not start."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class SupervisorDiedError(RtvoiceError):
+    """The supervisor's process ended without being asked to."""
+
+
+# -- policy: plain data and decisions, no processes -------------------------------------------
+
+
+class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor knows of a component before it has started it."""
+
+    name: str
+    target: str
+    """``module:Class`` of the actor."""
+    essential: bool = False
+    """Whether the session fails when it cannot be kept up."""
+    linger_s: float = 0.0
+    """Audio for it is collected for so long, to wake it less often."""
+    linger_messages: int = 10
+    window: int = 8
+    """Messages sent and not yet handled, at most."""
+
+
+SPECS = (
+    ChildSpec(name="recorder", target="actors.recorder:Recorder", linger_s=0.2, window=20),
+    ChildSpec(name="history", target="actors.history:History"),
+    ChildSpec(name="speaker", target="actors.speaker:Speaker"),
+    ChildSpec(name="tools", target="actors.tools.actor:ToolExecutor"),
+    ChildSpec(name="realtime", target="actors.realtime.actor:Realtime", essential=True),
+    ChildSpec(name="microphone", target="actors.microphone:Microphone"),
+)
+"""In the order of opening; closed in reverse."""
+
+
+class RestartPolicy:
+    """When a component that crashed is started again (guarantee G4).
+
+    Counted are crashes without progress in between: progress is a message of its own work handled.
+    """
+
+    MAX_CRASHES = 5
+    PERIOD_S = 10.0
+    MIN_SPACING_S = 0.05
+    MAX_DELAY_S = 2.0
+    SOFT_RESTARTS = 2
+    PARKED_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+
+    def __init__(self) -> None:
+        self._crashes: collections.deque[float] = collections.deque()
+        self._last_start = -self.PERIOD_S
+        self._parked = 0
+
+    @property
+    def row(self) -> int:
+        """How many crashes there were without progress."""
+        return len(self._crashes)
+
+    def started(self, now: float) -> None:
+        """Note that an incarnation is started."""
+        self._last_start = now
+
+    def crashed(self, now: float, *, progress: bool) -> float | None:
+        """Return how long to wait before the next start; None: the intensity is exceeded."""
+        if progress:
+            self._crashes.clear()
+            self._parked = 0
+        self._crashes.append(now)
+        while now - self._crashes[0] > self.PERIOD_S:
+            self._crashes.popleft()
+        if self.row > self.MAX_CRASHES:
+            return None
+        delay = 0.0 if self.row == 1 else self.MIN_SPACING_S * 2.0 ** (self.row - 2)
+        return max(min(delay, self.MAX_DELAY_S), self._last_start + self.MIN_SPACING_S - now)
+
+    def soft(self) -> bool:
+        """Return whether a raise may be answered in the same process."""
+        return self.row <= self.SOFT_RESTARTS
+
+    def parked(self) -> float:
+        """Return how long to wait before trying again what has exceeded its intensity."""
+        delay = self.PARKED_S[min(self._parked, len(self.PARKED_S) - 1)]
+        self._parked += 1
+        self._crashes.clear()
+        return delay
+
+
+class Peer(Protocol):
+    """A program beside the components: told what it wants; what it says, it says by `send`."""
+
+    wants: frozenset[type[Message]]
+
+    def told(self, message: Message) -> None:
+        """Take a message, on the hub's thread: return at once."""
+
+
+# -- components ---------------------------------------------------------------------------
+
+
+class _Process:
+    """A child's operating-system process: its channel, and a pipe of what it says on stderr."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+        if sys.platform == "win32":
+            raise ConfigurationError("rtvoice runs its components on Linux and macOS, not here yet")
+        self.connection, theirs = socket.socketpair()
+        self.stderr, their_stderr = socket.socketpair()
+        try:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-P", "-m", *arguments],
+                stdin=theirs.fileno(),
+                stdout=their_stderr.fileno(),
+                stderr=their_stderr.fileno(),
+                env=environment,
+                process_group=0,
+            )
+        finally:
+            theirs.close()
+            their_stderr.close()
+        self.pid = self._popen.pid
+
+    def kill(self) -> None:
+        """End it, whatever it is doing."""
+        self._popen.kill()  # does nothing to a process that has been reaped
+
+    def ended(self) -> bool:
+        """Return whether it has ended, and reap it."""
+        return self._popen.poll() is not None
+
+    def wait(self) -> None:
+        """Wait for the end of a process that was killed."""
+        self._popen.wait()
+
+    @property
+    def cause(self) -> str:
+        """How it ended, in words."""
+        code = self._popen.returncode
+        if code is None:
+            return "closed its channel"
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"killed by {signal.Signals(-code).name}"
+        return f"exited with code {code}"
+
+
+State = Literal["new", "loading", "loaded", "opening", "open", "down", "parked", "closed"]
+
+
+class _Child:
+    """One component: its mailbox, its process, its incarnations."""
+
+    def __init__(self, hub: Supervisor, spec: ChildSpec, slot: int) -> None:
+        self.hub = hub
+        self.spec = spec
+        self.slot_index = slot
+        self.slot = hub.page.slot(slot)
+        self.mailbox = Mailbox({}, spec.window)
+        self.accepts: dict[int, Rule] = {}
+        self.described: dict[str, Any] = {}
+        self.state: State = "new"
+        self.state_bytes: bytes | None = None
+        self.incarnation = 0
+        self.restarts = 0
+        self.pid = 0
+        self.log_tail: collections.deque[str] = collections.deque(maxlen=_LOG_TAIL)
+        self._policy = RestartPolicy()
+        self._process: _Process | None = None
+        self._line: Line | None = None
+        self._generation = 0
+        self._lingering = self._closing = False
+        self._failure = ""
+        self._down_at: float | None = None
+        self._traceback = ""
+        self._cause = ""
+        self._bad_states = 0
+        self._since = 0.0
+        self._alive: tuple[int, ...] = ()
+        self._alive_at = 0.0
+        self._pinged_at = 0.0
+        self._pings = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the component."""
+        return self.spec.name
+
+    @property
+    def asked_to_close(self) -> bool:
+        """Whether `close` has been called."""
+        return self._closing
+
+    @property
+    def has_process(self) -> bool:
+        """Whether there is a process that has to end before the session has ended."""
+        return self._process is not None
+
+    # -- mail ---------------------------------------------------------------------------------
+
+    def put(self, frame: bytes) -> None:
+        """Add a message to the mailbox, and send it if the component is open."""
+        if self.state == "closed":
+            return
+        try:
+            self.mailbox.put(frame)
+        except MailboxFullError as error:
+            self.hub.dead_letter(self.name, Suspect(tag_of(frame), 0), str(error))
+            if self.state == "open":
+                self.kill(f"is stuck: {error}")
+            return
+        if self.state != "open":
+            return
+        spec = self.spec
+        if (
+            spec.linger_s
+            and tag_of(frame) in _AUDIO_TAGS
+            and self.mailbox.waiting < spec.linger_messages
+        ):
+            if not self._lingering:
+                self._lingering = True
+                self.hub.loop.later(spec.linger_s, self._pump)
+            return
+        self._pump()
+
+    def _pump(self) -> None:
+        self._lingering = False
+        if self.state != "open" or self._line is None:
+            return
+        frames = self.mailbox.take(self.slot)
+        if frames:
+            epoch = self.incarnation & 255
+            self._line.write([with_epoch(frame, epoch) for frame in frames])
+        if self._closing and not self.mailbox.waiting_mail:
+            self.state = "closed"
+            self._write(Stop("the session ends"))
+
+    # -- one process --------------------------------------------------------------------------
+
+    def launch(self) -> None:
+        """Start a process and have it import the component."""
+        self._generation += 1
+        self.state, self._since = "loading", time.monotonic()
+        self._policy.started(self._since)
+        self._process = _Process(["actors", self.name], self.hub.environment_of(self.name))
+        self.pid = self._process.pid
+        loop = self.hub.loop
+        self._line = Line(loop, self._process.connection, self._read, self._channel_ended)
+        watch_text(loop, self._process.stderr, self._said)
+        self._write(
+            Init(
+                self.name,
+                self.spec.target,
+                str(self.hub.page_path),
+                self.slot_index,
+                self.hub.given.get("agent") if self.name == "tools" else None,
+                str(self.hub.given.get("log_level", "INFO")),
+                bool(self.hub.given.get("probes", False)),
+            )
+        )
+
+    def open(self, *, resumed: bool = False) -> None:
+        """Start an incarnation in the process that is there."""
+        self.incarnation += 1
+        self.state, self._since = "opening", time.monotonic()
+        self._policy.started(self._since)
+        self._pings = 0
+        self.slot.clear()
+        first = self.incarnation == 1
+        self._write(
+            Open(
+                self.incarnation,
+                msgspec.Raw(msgspec.msgpack.encode(self.hub.settings)),
+                msgspec.Raw(msgspec.msgpack.encode(self.hub.session_info(first=first))),
+                self.state_bytes,
+                resumed,
+            )
+        )
+
+    def close(self) -> None:
+        """Have the component close in order; it is gone when its channel ends."""
+        self._closing = True
+        if self.state == "open":
+            self._pump()
+        else:
+            self.state = "closed"
+            self._write(Stop("the session ends"))
+
+    def kill(self, why: str) -> None:
+        """End the process; its restart follows from its end."""
+        if self._process is not None:
+            self._failure = self._failure or why
+            self._process.kill()
+
+    def _write(self, message: Message) -> None:
+        if self._line is not None:
+            self._line.write([encode(message, self.incarnation & 255)])
+
+    def _said(self, line: str) -> None:
+        self.hub.log(self.name, "WARNING" if self.state == "loading" else "DEBUG", line)
+
+    def _read(self, frame: bytes) -> None:
+        tag = tag_of(frame)
+        if epoch_of(frame) != (0 if self.state == "loading" else self.incarnation & 255):
+            return  # of an earlier incarnation
+        if tag >= _ROUTED_FROM:
+            self.hub.route(frame, self)
+        else:
+            self._told(decode(frame))
+
+    def _told(self, message: Message) -> None:
+        match message:
+            case Room():
+                self._pump()
+            case Save(state):
+                self.state_bytes = state
+            case Log():
+                self.hub.log_record(self.name, message)
+            case Hello():
+                self._loaded(message)
+            case Ready():
+                self._opened()
+            case Crashed():
+                self._raised(message)
+
+    def _loaded(self, hello: Hello) -> None:
+        first = not self.incarnation
+        self.state = "loaded"
+        if first:
+            self.accepts = {tag: rule for tag, rule in hello.accepts}
+            self.mailbox = Mailbox(self.accepts, self.spec.window)
+            self.described = msgspec.msgpack.decode(hello.described)
+            self.hub.child_loaded(self)
+        else:
+            self.open()
+
+    def _opened(self) -> None:
+        self.state = "open"
+        now = time.monotonic()
+        self._alive_at = self._pinged_at = now
+        self._bad_states = 0
+        if self._down_at is not None:
+            ms = (now - self._down_at) * 1000
+            self._down_at = None
+            self.restarts += 1
+            self.hub.publish(
+                ComponentRestarted(
+                    self.name,
+                    self.pid,
+                    self._cause,
+                    round(ms, 1),
+                    self.incarnation,
+                    self._fresh_process,
+                )
+            )
+        self.hub.child_open(self)
+        self._pump()
+
+    _fresh_process = False
+
+    # -- crashes ------------------------------------------------------------------------------
+
+    def _raised(self, crash: Crashed) -> None:
+        if self.state == "closed":
+            self.hub.log(self.name, "WARNING", f"raised while closing: {crash.error}")
+            return
+        if crash.during in ("import", "open") and self.hub.starting:
+            self.hub.start_failed(self.name, crash.error, crash.traceback)
+            return
+        if crash.during == "import":
+            self._failure = f"cannot be imported: {crash.error}"
+            self._traceback = crash.traceback
+            return  # its process ends, which is the crash
+        if crash.during == "open":
+            self._blame_state()
+        self._crashed(f"raised {crash.error}", crash.traceback, soft=True)
+
+    def _blame_state(self) -> None:
+        self._bad_states += 1
+        if self.state_bytes is not None and self._bad_states >= 2:
+            self._bad_states = 0
+            self.state_bytes = None
+            self.hub.publish(
+                Notice(f"{self.name} could not be opened with its saved state; it starts without")
+            )
+
+    def _channel_ended(self) -> None:
+        self._line = None
+        self._reap(time.monotonic() + _EXIT_GRACE_S, self._generation)
+
+    def _reap(self, deadline: float, generation: int) -> None:
+        process = self._process
+        if process is None or generation != self._generation:
+            return
+        if not process.ended():
+            if time.monotonic() > deadline:
+                process.kill()
+            self.hub.loop.later(0.001, lambda: self._reap(deadline, generation))
+            return
+        self._process = None
+        if self.state == "closed":
+            self.hub.child_closed()
+            return
+        cause = self._failure or process.cause
+        trace, self._traceback, self._failure = self._traceback, "", ""
+        self._crashed(cause, trace, soft=False)
+
+    def _crashed(self, cause: str, trace: str, *, soft: bool) -> None:
+        """Account for the death of an incarnation, and decide when the next one starts."""
+        if self.state in ("down", "parked"):  # its process ends as expected
+            if self.state == "down":
+                self._relaunch()
+            return
+        now = time.monotonic()
+        if self.state == "opening" and not soft:
+            self._blame_state()
+        self.state = "down"
+        self._cause = cause
+        if self._down_at is None:
+            self._down_at = now
+        self.hub.publish(ComponentCrashed(self.name, self.pid, cause, trace, tuple(self.log_tail)))
+        progress = self._progress()
+        suspect = self.mailbox.reclaim(self.slot)
+        if suspect is not None:
+            self.hub.dead_letter(self.name, suspect, cause)
+        delay = self._policy.crashed(now, progress=progress)
+        if delay is None:
+            self._give_up(cause, soft)
+        else:
+            self._restart_after(delay, soft)
+
+    def _progress(self) -> bool:
+        slot = self.slot
+        own = slot.handled(MAIL) > self._pings
+        return own or slot.handled(HELD) > 0 or slot.handled(LOCAL) > 0
+
+    def _give_up(self, cause: str, soft: bool) -> None:
+        if self.spec.essential:
+            self.hub.fail(f"{self.name} keeps crashing: {cause}", self.name)
+            return
+        self.state = "parked"
+        delay = self._policy.parked()
+        self.hub.publish(ComponentParked(self.name, cause, delay))
+        if soft:
+            self._end_process()
+        generation = self._generation
+        self.hub.loop.later(delay, lambda: self._unpark(generation))
+
+    def _unpark(self, generation: int) -> None:
+        if self.state == "parked" and generation == self._generation:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+                self._process = None
+            self.state = "down"
+            self._relaunch()
+
+    def _restart_after(self, delay: float, soft: bool) -> None:
+        generation = self._generation
+        if not soft:
+            self._later(delay, generation, self._relaunch)
+        elif self._policy.soft():
+            self._fresh_process = False
+            self._later(delay, generation, lambda: self.open(resumed=True))
+        else:  # a third raise in a row: the process itself may be at fault
+            self._delay = delay
+            self._end_process()
+
+    _delay = 0.0
+
+    def _later(self, delay: float, generation: int, call: Callable[[], None]) -> None:
+        def run() -> None:
+            if self.state == "down" and generation == self._generation and not self.hub.stopping:
+                call()
+
+        if delay <= 0:
+            run()
+        else:
+            self.hub.loop.later(delay, run)
+
+    def _relaunch(self) -> None:
+        if self.hub.stopping:
+            return
+        delay, self._delay = self._delay, 0.0
+        if delay > 0:
+            self._later(delay, self._generation, self._relaunch)
+            return
+        self._fresh_process = True
+        self.launch()
+
+    def _end_process(self) -> None:
+        """Have the process release its devices and end; kill it if it does not."""
+        self._write(Stop("a new process takes over"))
+        if self._process is not None:
+            self.hub.loop.later(_EXIT_GRACE_S, self._process.kill)
+
+    # -- watching -----------------------------------------------------------------------------
+
+    def check(self, now: float, hang_s: float, start_s: float) -> None:
+        """Find out whether it is stuck."""
+        if self.state in ("loading", "opening"):
+            if now - self._since > start_s:
+                self.kill(f"has not started within {start_s:g} s")
+            return
+        if self.state != "open":
+            return
+        slot = self.slot
+        alive = (slot.handled(MAIL), slot.handled(HELD), slot.handled(LOCAL))
+        if alive != self._alive:
+            self._alive, self._alive_at = alive, now
+        self.mailbox.settle(slot)
+        if self.mailbox.in_flight == 0 and slot.in_hand() is None:
+            if now - self._alive_at >= hang_s / 4:
+                self._pings += 1
+                self._pinged_at = now
+                self.put(encode(Ping()))
+            return
+        if now - self._alive_at >= hang_s and (
+            slot.in_hand() is not None or now - self._pinged_at >= hang_s / 2
+        ):
+            self.kill(f"hung for {now - self._alive_at:.1f} s")
+
+    def forgive(self, now: float) -> None:
+        """Start all clocks anew: the supervisor itself did not run."""
+        self._alive_at = self._pinged_at = self._since = now
+
+    def status(self) -> dict[str, Any]:
+        """Return what a program is told about it."""
+        dropped = {_type_name(tag): count for tag, count in self.mailbox.dropped.items()}
+        return {
+            "pid": self.pid,
+            "state": self.state,
+            "restarts": self.restarts,
+            "incarnation": self.incarnation,
+            "mailbox": len(self.mailbox),
+            "dropped": dropped,
+            "handled": self.slot.handled(MAIL) + self.slot.handled(HELD),
+        }
+
+
+def _type_name(tag: int) -> str:
+    kind = message_types().get(tag)
+    return kind.__name__ if kind else f"tag {tag}"
+
+
+class _Sandbox:
+    """The Realtime server on loopback, a process of its own that ends with us."""
+
+    _LISTENING = "listening on "
+
+    def __init__(self, hub: Supervisor) -> None:
+        self.url = ""
+        self.pid = 0
+        self._hub = hub
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said = ""
+        self._launch(port=0)
+
+    def close(self) -> None:
+        """End it: it lives as long as its standard input is open."""
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.kill()
+            process.wait()
+
+    def _launch(self, port: int) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "rtvoice.sandbox", "--until-eof", "--port", str(port)],
+                stdin=subprocess.PIPE,
+                stdout=theirs.fileno(),
+                stderr=theirs.fileno(),
+                env=self._hub.environment_of("sandbox"),
+                process_group=0,
+            )
+        finally:
+            theirs.close()
+        self.pid = self._process.pid
+        watch_text(self._hub.loop, ours, self._line)
+        self._check()
+
+    def _line(self, line: str) -> None:
+        self._said = line
+        if not line.startswith(self._LISTENING):
+            self._hub.log("sandbox", "INFO" if self.url else "WARNING", line)
+            return
+        first = not self.url
+        self.url = line.removeprefix(self._LISTENING).strip()
+        if first:
+            self._hub.open_next()
+
+    def _check(self) -> None:
+        process = self._process
+        if process is None or self._hub.stopping:
+            return
+        if process.poll() is None:
+            self._hub.loop.later(0.1, self._check)
+        elif not self.url:
+            self._hub.start_failed("sandbox", self._said or "the sandbox has ended", "")
+        else:
+            self._hub.publish(Notice("the sandbox server has ended; starting it again"))
+            self._launch(port=int(self.url.partition("//")[2].partition("/")[0].rpartition(":")[2]))
+
+
+class _LocalPeer:
+    """A peer in this process: told decoded messages."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.tags = frozenset(kind.tag() for kind in peer.wants)
+
+    def put(self, frame: bytes) -> None:
+        self._peer.told(decode(frame))
+
+    def close(self) -> None:
+        """Nothing is buffered."""
+
+
+class _ProgramPeer:
+    """The embedding program at the other end of our standard input: told frames."""
+
+    def __init__(self, hub: Supervisor, connection: socket.socket) -> None:
+        self.tags: frozenset[int] = frozenset()
+        self._hub = hub
+        self._connection = connection
+        self._dropped = 0
+        self._line = Line(hub.loop, connection, self._read, self._gone)
+
+    def put(self, frame: bytes) -> None:
+        if self._line.unsent > _MAX_PEER_BYTES and tag_of(frame) in _AUDIO_TAGS:
+            self._dropped += 1
+            return
+        self._line.write([frame])
+
+    def close(self) -> None:
+        """Send what is unsent, for a second at most."""
+        with contextlib.suppress(OSError):
+            self._connection.setblocking(True)
+            self._connection.settimeout(1.0)
+            self._line.flush_all()
+        self._line.close()
+
+    def _read(self, frame: bytes) -> None:
+        self._hub.obey(decode(frame), frame)
+
+    def _gone(self) -> None:
+        self._hub.stop("the program has gone", within_s=_ABANDONED_S)
+
+
+class Supervisor:
+    """The hub of one session. Runs on the thread that calls `run`, until the session has ended."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        peer: Peer | None = None,
+        api_key: str | None = None,
+        specs: Sequence[ChildSpec] = SPECS,
+    ) -> None:
+        """Take the settings of a session.
+
+        Args:
+            settings: Fields of `messages.Settings` as plain values. What is absent is the agent's
+                (``settings["agent"]``) or the default.
+            peer: What is told of the session.
+            api_key: For the realtime component alone; None: ``OPENAI_API_KEY`` of the environment.
+            specs: The components, in the order of opening.
+
+        Raises:
+            ConfigurationError: a setting is unknown or out of range.
+        """
+        self.given = dict(settings)
+        self.settings = _checked(self.given)
+        self.loop = Loop()
+        self.directory = Path(tempfile.mkdtemp(prefix="rtvoice-"))
+        self.page_path = self.directory / "page"
+        self.page = Page(self.page_path, create=True)
+        self.starting = True
+        self.stopping = False
+        self._specs = specs
+        self._api_key = api_key
+        self._peer: _LocalPeer | _ProgramPeer | None = _LocalPeer(peer) if peer else None
+        self._children: dict[str, _Child] = {}
+        self._table: dict[int, list[_Child]] = {}
+        self._sandbox: _Sandbox | None = None
+        self._epoch_ns = time.monotonic_ns()
+        self._opening: list[_Child] = []
+        self._closing: list[_Child] = []
+        self._reason = ""
+        self._exit_code: int | None = None
+        self._patience_s = 0.0
+        self._code = EXIT_OK
+        self._ticked = time.monotonic()
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._lost: list[str] = []
+
+    # -- for the program ----------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run the session to its end; return 0, 2 (it could not start) or 3 (it failed)."""
+        self.loop.call(self._start)
+        try:
+            while self._exit_code is None:
+                self.loop.turn()
+        finally:  # on a bug of ours too (G16): the caller gets the exception, no child lives on
+            self.kill_children()
+            self._release()
+        return self._exit_code
+
+    def send(self, message: Message) -> None:
+        """Do or pass on what the program says; from any thread or signal handler."""
+        self.loop.call(lambda: self.obey(message, encode(message)))
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return how each component is: pid, state, restarts, mailbox, dropped, handled."""
+        return {name: child.status() for name, child in self._children.items()}
+
+    def attach(self, connection: socket.socket) -> None:
+        """Make the program at the other end of a socket the peer."""
+        self._peer = _ProgramPeer(self, connection)
+
+    def kill_children(self) -> None:
+        """End every process at once; for a second Ctrl-C and for bugs."""
+        for child in self._children.values():
+            child.kill("the supervisor ends")
+        if self._sandbox is not None:
+            self._sandbox.close()
+
+    # -- start --------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self.settings.server == "sandbox":
+            self._sandbox = _Sandbox(self)
+        own = [ChildSpec(name=name, target=at) for name, at in self.settings.components.items()]
+        for slot, spec in enumerate((*self._specs, *own)):
+            self._children[spec.name] = _Child(self, spec, slot)
+        self._opening = list(self._children.values())
+        for child in self._opening:
+            child.launch()
+        self._tick()
+
+    def child_loaded(self, child: _Child) -> None:
+        """Note what a component accepts; when all are known, open them."""
+        for tag in child.accepts:
+            self._table.setdefault(tag, []).append(child)
+        if child.described:
+            self._describe(child)
+        if all(other.state == "loaded" for other in self._children.values()):
+            self.open_next()
+
+    def _describe(self, child: _Child) -> None:
+        try:
+            self.settings = _checked({**child.described, **self.given})
+        except ConfigurationError as error:
+            self.start_failed(child.name, str(error), "")
+            return
+        if self.settings.server == "sandbox" and self._sandbox is None:
+            self._sandbox = _Sandbox(self)
+
+    def open_next(self) -> None:
+        """Open the next component, in order, if everything it needs is there."""
+        if not self.starting or self.stopping:
+            return
+        if not self._opening:
+            self._started()
+            return
+        child = self._opening[0]
+        if child.state != "loaded":
+            return
+        if child.name == "realtime" and self._sandbox is not None and not self._sandbox.url:
+            return
+        child.open()
+
+    def child_open(self, child: _Child) -> None:
+        """Go on with the next one."""
+        if self.starting and self._opening and self._opening[0] is child:
+            del self._opening[0]
+            self.open_next()
+
+    def _started(self) -> None:
+        self.starting = False
+        pids = {name: child.pid for name, child in self._children.items()}
+        pids["supervisor"] = os.getpid()
+        if self._sandbox is not None:
+            pids["sandbox"] = self._sandbox.pid
+        settings = self.settings
+        self.publish(
+            SessionStarted(
+                pids, self._server_url(), settings.input, settings.output, bool(self._sandbox)
+            )
+        )
+        if settings.max_seconds is not None:
+            self.loop.later(settings.max_seconds, lambda: self.stop("the time is over"))
+
+    def start_failed(self, name: str, error: str, trace: str) -> None:
+        """End a session that has not begun, with the reason."""
+        if trace:
+            self.log(name, "DEBUG", trace)
+        self.fail(f"{name} cannot start: {error}", name, code=EXIT_USAGE)
+
+    def session_info(self, *, first: bool) -> SessionInfo:
+        """Return what a component is told when it is opened."""
+        return SessionInfo(
+            epoch_ns=self._epoch_ns,
+            directory=str(self.directory),
+            server_url=self._server_url(),
+            first=first,
+        )
+
+    def _server_url(self) -> str:
+        if self._sandbox is not None:
+            return self._sandbox.url
+        return "" if self.settings.server == "openai" else self.settings.server
+
+    def environment_of(self, name: str) -> dict[str, str]:
+        """Return the environment of a child: only realtime and the user's tools see the key."""
+        environment = dict(os.environ)
+        environment["OPENBLAS_NUM_THREADS"] = "1"  # importing numpy starts threads otherwise
+        path = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{path}" if path else str(_ROOT)
+        if name == "realtime" and self._api_key is not None:
+            environment["OPENAI_API_KEY"] = self._api_key
+        elif name not in ("realtime", "tools", *self.settings.components):
+            environment.pop("OPENAI_API_KEY", None)
+        return environment
+
+    # -- messages -----------------------------------------------------------------------------
+
+    def route(self, frame: bytes, source: _Child | None = None) -> None:
+        """Give a message to every component that accepts its type, and to the program."""
+        tag = tag_of(frame)
+        if tag in _HUB_TAGS:
+            self._note(decode(frame))
+        for child in self._table.get(tag, ()):
+            if child is not source:
+                child.put(frame)
+        if self._peer is not None and tag in self._peer.tags:
+            self._peer.put(frame)
+
+    def publish(self, message: Message) -> None:
+        """Tell everyone something of our own."""
+        self.route(encode(message))
+
+    def obey(self, message: Message, frame: bytes) -> None:
+        """Do what the program says, or pass it on."""
+        match message:
+            case StopSession(reason):
+                self.stop(reason)
+            case Subscribe(tags):
+                if self._peer is not None:
+                    self._peer.tags = frozenset(tags)
+            case StatusRequest(call_id):
+                self._tell_peer(Status(call_id, self.status()))
+            case Inject(name, _):
+                child = self._children.get(name)
+                if child is not None and self.settings.probes:
+                    child.put(frame)
+            case _:
+                self.route(frame)
+
+    def _tell_peer(self, message: Message) -> None:
+        if self._peer is not None:
+            self._peer.put(encode(message))
+
+    def _note(self, message: Message) -> None:
+        match message:
+            case Turn() | ToolCall():
+                self._counts[type(message).__name__] += 1
+            case ConversationOver(reason):
+                self.stop(reason)
+            case FatalError(reason):
+                self.fail(reason, "realtime")
+
+    def dead_letter(self, name: str, suspect: Suspect, reason: str) -> None:
+        """Tell that a message will not be handled."""
+        self._lost.append(f"{suspect.name} to {name} ({reason})")
+        self.publish(DeadLetter(name, suspect.name, reason, suspect.attempts))
+
+    def log(self, name: str, level: str, text: str) -> None:
+        """Take a line that a process has written."""
+        self.log_record(name, Log(level, text))
+
+    def log_record(self, name: str, record: Log) -> None:
+        """Keep a record for crash reports, and pass it to whoever renders logs."""
+        child = self._children.get(name)
+        if child is not None:
+            child.log_tail.append(f"{record.level} {record.text}")
+        wanted = logging.getLevelName(self.settings.log_level)
+        if logging.getLevelName(record.level) >= wanted and self._peer is not None:
+            if Log.tag() in self._peer.tags:
+                self._tell_peer(msgspec.structs.replace(record, component=name))
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        interval = min(0.25, self.settings.hang_s / 8)
+        now = time.monotonic()
+        overslept = now - self._ticked > interval + _OVERSLEPT_S
+        self._ticked = now
+        for child in self._children.values():
+            if overslept:
+                child.forgive(now)
+            child.check(now, self.settings.hang_s, self.settings.start_s)
+        self.loop.later(interval, self._tick)
+
+    # -- end ----------------------------------------------------------------------------------
+
+    def fail(self, reason: str, component: str = "", *, code: int = EXIT_FAILED) -> None:
+        """End the session because it cannot go on."""
+        if self.stopping:
+            return
+        self._code = code
+        self.publish(SessionFailed(reason, component))
+        self.stop(reason)
+
+    def stop(self, reason: str, *, within_s: float | None = None) -> None:
+        """Close the components one after the other; a later one may still need an earlier one."""
+        if self.stopping:
+            return
+        self._patience_s = (within_s or self.settings.stop_s * 0.9) / 2
+        self.stopping = True
+        self._reason = reason
+        self._closing = list(reversed(self._children.values()))
+        self.loop.later(self._patience_s * 2, self.kill_children)
+        self._close_next()
+
+    def child_closed(self) -> None:
+        """Go on with the next one."""
+        if self.stopping:
+            self._close_next()
+
+    def _close_next(self) -> None:
+        while self._closing:
+            child = self._closing[0]
+            if not child.asked_to_close:
+                child.close()
+                self.loop.later(self._patience_s, partial(child.kill, "did not close"))
+            if child.has_process:
+                return
+            del self._closing[0]
+        self._ended()
+
+    def _ended(self) -> None:
+        settings = self.settings
+        written = [settings.recording_path, settings.journal_path]
+        if settings.output.lower().endswith(".wav"):
+            written.append(settings.output)
+        restarts = {name: child.restarts for name, child in self._children.items()}
+        self._lost.extend(self._dropped())
+        self.publish(
+            SessionEnded(
+                self._reason,
+                self._counts["Turn"],
+                self._counts["ToolCall"],
+                {name: count for name, count in restarts.items() if count},
+                tuple(self._lost),
+                tuple(path for path in written if path and Path(path).exists()),
+                round((time.monotonic_ns() - self._epoch_ns) / 1e9, 3),
+                self._code != EXIT_OK,
+            )
+        )
+        self._exit_code = self._code
+
+    def _dropped(self) -> Iterator[str]:
+        for name, child in self._children.items():
+            for tag, count in child.mailbox.dropped.items():
+                yield f"{count} {_type_name(tag)} to {name} (mailbox full)"
+
+    def _release(self) -> None:
+        if self._sandbox is not None:
+            self._sandbox.close()
+        if self._peer is not None:
+            self._peer.close()
+        self.loop.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+_HUB_TAGS = frozenset(kind.tag() for kind in (Turn, ToolCall, ConversationOver, FatalError))
+
+
+def _checked(given: Mapping[str, Any]) -> Settings:
+    try:
+        settings = msgspec.convert(dict(given), Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"a setting is wrong: {error}") from error
+    bounds = {"speed": (0.5, 1.5), "volume": (0.0, 1.0), "block_ms": (10, 100)}
+    for name, (low, high) in bounds.items():
+        if not low <= getattr(settings, name) <= high:
+            raise ConfigurationError(
+                f"{name} is {getattr(settings, name)}; it must be between {low} and {high}"
+            )
+    server = settings.server
+    if server not in ("openai", "sandbox") and not server.startswith(("ws://", "wss://")):
+        raise ConfigurationError(
+            f"server is {server!r}; it must be openai, sandbox, or a ws:// or wss:// URL"
+        )
+    taken = {spec.name for spec in SPECS} & set(settings.components)
+    if taken:
+        raise ConfigurationError(f"a component of your own cannot be named {taken.pop()!r}")
+    return settings
+
+
+# -- embedding --------------------------------------------------------------------------------
+
+
+def serve_program() -> int:
+    """Be the supervisor of a program that has started us: ``python -m supervisor --peer``."""
+    channel = adopt_stdio()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to answer
+    try:
+        first = decode(channel.read())
+    except EOFError:
+        return EXIT_OK
+    assert isinstance(first, StartSession), first
+    api_key = os.environ.pop("RTVOICE_API_KEY", None)
+    try:
+        hub = Supervisor(first.settings, api_key=api_key)
+    except ConfigurationError as error:
+        channel.write(SessionFailed(str(error)))
+        return EXIT_USAGE
+    signal.signal(signal.SIGTERM, lambda *_: hub.send(StopSession("terminated")))
+    hub.attach(channel.connection)
+    hub.send(Subscribe(first.subscribe))
+    return hub.run()
+
+
+class EventStream:
+    """Messages of a session for one reader; iterate with ``for`` in a thread or ``async for``.
+
+    It ends with the session. When the reader is slower than the session, the oldest are dropped
+    and counted in ``dropped``.
+    """
+
+    def __init__(
+        self, kinds: tuple[type[Message], ...], limit: int, on_close: Callable[[EventStream], None]
+    ) -> None:
+        self.kinds = kinds
+        self.dropped = 0
+        self._limit = limit
+        self._on_close = on_close
+        self._messages: collections.deque[Message] = collections.deque()
+        self._news = threading.Condition()
+        self._ended = False
+        self._waker: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def put(self, message: Message | None) -> None:
+        """Add a message; None: there will be no more."""
+        with self._news:
+            if message is None:
+                self._ended = True
+            else:
+                if len(self._messages) >= self._limit:
+                    self._messages.popleft()
+                    self.dropped += 1
+                self._messages.append(message)
+            self._news.notify_all()
+            waker = self._waker
+        if waker is not None:
+            with contextlib.suppress(RuntimeError):  # the reader's loop is closed
+                waker[0].call_soon_threadsafe(waker[1].set)
+
+    def get(self, timeout_s: float | None = None) -> Message | None:
+        """Return the next message; None: the session has ended.
+
+        Raises:
+            TimeoutError: nothing came in time.
+        """
+        with self._news:
+            if not self._news.wait_for(lambda: self._messages or self._ended, timeout_s):
+                raise TimeoutError(f"no event came within {timeout_s} s")
+            return self._messages.popleft() if self._messages else None
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._on_close(self)
+        self.put(None)
+
+    def __iter__(self) -> Iterator[Message]:
+        while (message := self.get()) is not None:
+            yield message
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        woken = asyncio.Event()
+        self._waker = (asyncio.get_running_loop(), woken)
+        while True:
+            with self._news:
+                message = self._messages.popleft() if self._messages else None
+                ended = self._ended
+                if message is None:
+                    woken.clear()
+            if message is not None:
+                yield message
+            elif ended:
+                return
+            else:
+                await woken.wait()
+
+
+class Session:
+    """A conversation embedded in a program, under a supervisor in a process of its own.
+
+    It installs no signal handlers, prints nothing (log records reach ``logging`` under
+    ``rtvoice.COMPONENT``) and never blocks an event loop: one thread reads, one writes.
+
+        with Session(server="sandbox", input="question.wav", output="null") as session:
+            for event in session.events(Turn):
+                print(event.role, event.text)
+
+    In asyncio: ``async with Session(...) as session`` and ``async for event in session.events()``.
+    """
+
+    _QUEUED = 10_000
+
+    def __init__(self, *, api_key: str | None = None, **settings: Any) -> None:
+        """Describe a session; nothing is started yet.
+
+        Args:
+            api_key: For the service; None: ``OPENAI_API_KEY`` of the environment.
+            settings: Fields of `messages.Settings`.
+
+        Raises:
+            ConfigurationError: a setting is unknown or out of range.
+        """
+        _checked(settings)
+        self._settings = settings
+        self._api_key = api_key
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel
+        self._outgoing: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._streams: list[EventStream] = []
+        self._answers: dict[int, queue.SimpleQueue[Status | None]] = {}
+        self._call_ids = itertools.count(1)
+        self._started = threading.Event()
+        self._over = threading.Event()
+        self._failure: RtvoiceError | None = None
+        self.started: SessionStarted | None = None
+        """Process ids and devices, once the session runs."""
+        self.summary: SessionEnded | None = None
+        """What was done and lost, once the session has ended."""
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def start(self, timeout_s: float = 30.0) -> Session:
+        """Start the processes and return when every component is open.
+
+        Raises:
+            SessionFailedError: a component cannot start; the reason says which and why.
+            SupervisorDiedError: the supervisor ended without a word.
+        """
+        if self._process is not None:
+            raise RuntimeError("a session is started once; make a new one")
+        ours, theirs = socket.socketpair()
+        environment = dict(os.environ)
+        path = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{path}" if path else str(_ROOT)
+        if self._api_key is not None:
+            environment["RTVOICE_API_KEY"] = self._api_key
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "supervisor", "--peer"],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            env=environment,
+            process_group=0,
+        )
+        theirs.close()
+        self._channel = Channel(ours)
+        self._channel.write(StartSession(self._settings, self._wanted()))
+        for target in (self._read, self._write):
+            threading.Thread(target=target, name=f"rtvoice-{target.__name__}", daemon=True).start()
+        if not self._started.wait(timeout_s):
+            self._failure = SessionFailedError(f"not started within {timeout_s:g} s")
+            self.kill()
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def stop(self, reason: str = "the program asked", timeout_s: float = 10.0) -> SessionEnded:
+        """End the session in order; again: return the same summary.
+
+        Raises:
+            SessionFailedError: it has failed before; ``reason`` says why.
+            SupervisorDiedError: the supervisor ended without a summary.
+        """
+        if self._process is None:
+            raise RuntimeError("the session was never started")
+        if not self._over.is_set():
+            self.send(StopSession(reason))
+            if not self._over.wait(timeout_s):
+                self.kill()
+                self._over.wait()
+        if self.summary is None:
+            raise self._failure or SupervisorDiedError("the supervisor ended without a summary")
+        return self.summary
+
+    def wait(self, timeout_s: float | None = None) -> SessionEnded:
+        """Wait until the session ends by itself.
+
+        Raises:
+            SessionFailedError: it failed.
+            TimeoutError: it still runs.
+        """
+        if not self._over.wait(timeout_s):
+            raise TimeoutError(f"the session still runs after {timeout_s} s")
+        if self._failure is not None:
+            raise self._failure
+        return self.stop()
+
+    def kill(self) -> None:
+        """End the supervisor at once; its children end with it."""
+        if self._process is not None:
+            self._process.kill()
+
+    # -- talk ---------------------------------------------------------------------------------
+
+    def send(self, message: Message) -> None:
+        """Say something to the components that accept it (`SendText`, `SetMuted`, …)."""
+        self._outgoing.put(message)
+
+    def events(self, *kinds: type[Message]) -> EventStream:
+        """Return a stream of events of these types; none given: all domain events."""
+        stream = EventStream(kinds or (Event,), self._QUEUED, self._forget)
+        with self._lock:
+            self._streams.append(stream)
+            ended = self._over.is_set()
+        if ended:
+            stream.put(None)
+        elif self._process is not None:
+            self.send(Subscribe(self._wanted()))
+        return stream
+
+    def status(self, timeout_s: float = 5.0) -> dict[str, dict[str, Any]]:
+        """Return pid, state, restarts, mailbox of each component.
+
+        Raises:
+            TimeoutError: the supervisor does not answer.
+            SupervisorDiedError: the session is over.
+        """
+        call_id = next(self._call_ids)
+        answer = self._answers[call_id] = queue.SimpleQueue()
+        if self._over.is_set():
+            raise SupervisorDiedError("the session is over")
+        self.send(StatusRequest(call_id))
+        try:
+            status = answer.get(timeout=timeout_s)
+        except queue.Empty:
+            raise TimeoutError(f"no status within {timeout_s:g} s") from None
+        finally:
+            del self._answers[call_id]
+        if status is None:
+            raise SupervisorDiedError("the session is over")
+        return status.components
+
+    def __enter__(self) -> Session:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.suppress(*((RtvoiceError,) if kind is not None else ())):
+            self.stop()
+
+    async def __aenter__(self) -> Session:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await asyncio.to_thread(self.__exit__, kind, *_)
+
+    # -- threads ------------------------------------------------------------------------------
+
+    def _wanted(self) -> tuple[int, ...]:
+        kinds: set[type[Message]] = {Event, Status, Log}
+        with self._lock:
+            for stream in self._streams:
+                kinds.update(stream.kinds)
+        wanted = tuple(kinds)
+        return tuple(tag for tag, kind in message_types().items() if issubclass(kind, wanted))
+
+    def _forget(self, stream: EventStream) -> None:
+        with self._lock:
+            self._streams.remove(stream)
+
+    def _write(self) -> None:
+        while (message := self._outgoing.get()) is not None:
+            try:
+                self._channel.write(message)
+            except OSError:
+                return  # the reader sees the end too, and says so
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self._take(decode(self._channel.read()))
+        except EOFError:
+            pass
+        except FrameError as error:
+            self._failure = self._failure or SupervisorDiedError(str(error))
+            self.kill()
+        self._end()
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case SessionStarted():
+                self.started = message
+                self._started.set()
+            case SessionFailed(reason):
+                self._failure = SessionFailedError(reason)
+            case SessionEnded():
+                self.summary = message
+            case Status(call_id):
+                if call_id in self._answers:
+                    self._answers[call_id].put(message)
+                return
+            case Log():
+                _log(message)
+        with self._lock:
+            streams = [stream for stream in self._streams if isinstance(message, stream.kinds)]
+        for stream in streams:
+            stream.put(message)
+
+    def _end(self) -> None:
+        assert self._process is not None
+        code = self._process.wait()
+        if self.summary is None and self._failure is None:
+            self._failure = SupervisorDiedError(f"the supervisor has ended with code {code}")
+        self._channel.close()
+        self._outgoing.put(None)
+        self._over.set()
+        self._started.set()
+        for answer in list(self._answers.values()):
+            answer.put(None)
+        with self._lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.put(None)
+
+
+def _log(record: Log) -> None:
+    logger = logging.getLogger(f"rtvoice.{record.component}")
+    level = logging.getLevelName(record.level)
+    if logger.isEnabledFor(level):
+        fields = {key: msgspec.msgpack.decode(value) for key, value in record.fields.items()}
+        extra = " ".join(f"{key}={value!r}" for key, value in fields.items())
+        logger.log(level, "%s", f"{record.text} {extra}".rstrip())

@@ -1,0 +1,236 @@
+"""The supervisor's policy, on tiny real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from messages import (
+    AssistantAudio,
+    ComponentCrashed,
+    ComponentParked,
+    ComponentRestarted,
+    DeadLetter,
+    FlushPlayback,
+    PlaybackFlushed,
+    SendText,
+    SessionEnded,
+    SessionFailed,
+    SetMuted,
+    Turn,
+)
+from supervisor import ChildSpec, ConfigurationError, RestartPolicy, Supervisor
+from tests.hub import Hub
+
+ECHO = ChildSpec(name="echo", target="tests.tiny:Echo")
+OTHER = ChildSpec(name="other", target="tests.tiny:Player")
+
+
+def say(hub: Hub, text: str, item_id: str = "i") -> None:
+    hub.supervisor.send(SendText(text, item_id))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def strike(pid: int, number: int) -> None:
+    os.kill(pid, number)
+    if number == signal.SIGSTOP:  # it takes effect a little later, perhaps within a message
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+
+
+@pytest.mark.parametrize("fault", ["!raise", "!exit", "!hang"])
+def test_messages_behind_a_fault_arrive_once_in_order_and_one_is_lost(fault: str) -> None:
+    with Hub([ECHO, OTHER]) as hub:
+        other = hub.pid("other")
+        say(hub, fault)
+        for number in range(20):
+            say(hub, str(number))
+
+        hub.expect(Turn, lambda turn: turn.text == "19")
+
+        assert [turn.text for turn in hub.of(Turn)] == [str(number) for number in range(20)]
+        assert [(letter.component, letter.message) for letter in hub.of(DeadLetter)] == [
+            ("echo", "SendText")
+        ]
+        assert hub.pid("other") == other
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+def test_a_component_ended_by_a_signal_works_again_and_loses_nothing(number: int) -> None:
+    with Hub([ECHO, OTHER]) as hub:
+        say(hub, "before")
+        hub.settled("echo")
+        strike(hub.pid("echo"), number)
+        for text in range(20):
+            say(hub, str(text))
+
+        hub.expect(Turn, lambda turn: turn.text == "19")
+
+        assert [turn.text for turn in hub.of(Turn)][1:] == [str(text) for text in range(20)]
+        assert not hub.of(DeadLetter)
+
+
+def test_a_raise_keeps_the_process_twice_and_not_the_third_time() -> None:
+    with Hub([ECHO]) as hub:
+        pid = hub.pid("echo")
+        for times in (1, 2, 3):
+            say(hub, "!raise")
+            hub.wait_for(lambda times=times: len(hub.of(ComponentRestarted)) == times)
+
+        assert [restart.process for restart in hub.of(ComponentRestarted)] == [False, False, True]
+        assert hub.pid("echo") != pid
+
+
+def test_saved_state_survives_the_process() -> None:
+    with Hub([ECHO]) as hub:
+        hub.supervisor.send(SetMuted(True))
+        say(hub, "!exit")
+
+        say(hub, "!muted")
+
+        assert hub.expect(Turn).text == "True"
+
+
+def test_what_crashes_without_progress_is_parked_and_the_session_goes_on() -> None:
+    loop = ChildSpec(name="loop", target="tests.tiny:CrashLoop")
+    with Hub([ECHO, loop]) as hub:
+        parked = hub.expect(ComponentParked)
+
+        say(hub, "still here")
+
+        assert parked.component == "loop"
+        assert hub.expect(Turn).text == "still here"
+
+
+def test_what_is_essential_and_crashes_without_progress_fails_the_session() -> None:
+    loop = ChildSpec(name="loop", target="tests.tiny:CrashLoop", essential=True)
+    with Hub([ECHO, loop]) as hub:
+        failed = hub.expect(SessionFailed)
+
+        hub.expect(SessionEnded)
+
+    assert "loop keeps crashing: exited with code 9" in failed.reason
+    assert hub.exit_code == 3
+
+
+def test_a_component_that_cannot_start_is_named_with_its_reason() -> None:
+    bad = ChildSpec(name="bad", target="tests.tiny:BadStart")
+    with Hub([ECHO, bad]) as hub:
+        failed = hub.expect(SessionFailed)
+
+    assert failed.reason == "bad cannot start: OSError: no such device: plughw:9"
+    assert hub.exit_code == 2
+
+
+def test_a_crash_is_told_with_its_traceback() -> None:
+    with Hub([ECHO]) as hub:
+        say(hub, "!raise")
+
+        crash = hub.expect(ComponentCrashed)
+
+    assert crash.cause == "raised ValueError: told to"
+    assert "in handle" in crash.traceback
+
+
+def test_stop_ends_a_component_that_does_not_close() -> None:
+    deaf = ChildSpec(name="deaf", target="tests.tiny:DeafToStop")
+    with Hub([ECHO, deaf], stop_s=1.0) as hub:
+        pids = [hub.pid("echo"), hub.pid("deaf")]
+
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_stop_leaves_no_process_and_no_directory() -> None:
+    with Hub([ECHO, OTHER]) as hub:
+        pids = [hub.pid("echo"), hub.pid("other")]
+        directory = hub.supervisor.directory
+        assert directory.exists()
+
+    assert not any(alive(pid) for pid in pids)
+    assert not directory.exists()
+    assert hub.exit_code == 0
+
+
+def test_a_flush_overtakes_queued_audio_and_empties_it() -> None:
+    with Hub([OTHER]) as hub:
+        hub.supervisor._peer.tags |= {PlaybackFlushed.tag()}  # type: ignore[union-attr]
+        for number in range(500):
+            hub.supervisor.send(AssistantAudio(bytes(4800), "i", "r", number * 2400))
+
+        hub.supervisor.send(FlushPlayback("barge-in"))
+        first = hub.expect(PlaybackFlushed)
+        hub.supervisor.send(FlushPlayback("again"))
+        hub.wait_for(lambda: len(hub.of(PlaybackFlushed)) == 2)
+
+        assert first.played_samples <= 8
+        assert hub.of(PlaybackFlushed)[1].played_samples == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"speed": 9.0}, "speed is 9.0; it must be between 0.5 and 1.5"),
+        ({"sped": 1.0}, "unknown field `sped`"),
+        ({"server": "nowhere"}, "it must be openai, sandbox"),
+        ({"components": {"speaker": "app:Mine"}}, "cannot be named 'speaker'"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(settings: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Supervisor(settings)
+
+    assert told in str(caught.value)
+
+
+def test_restart_delays_grow_without_progress_until_the_intensity_is_exceeded() -> None:
+    policy = RestartPolicy()
+
+    delays = [policy.crashed(now, progress=False) for now in (0, 1, 2, 3, 4, 5)]
+
+    assert delays == [0.0, 0.05, 0.1, 0.2, 0.4, None]
+
+
+def test_progress_starts_the_count_anew_but_starts_stay_apart() -> None:
+    policy = RestartPolicy()
+    for now in (0, 1, 2):
+        policy.crashed(now, progress=False)
+    policy.started(3.0)
+
+    assert policy.crashed(3.01, progress=True) == pytest.approx(0.04)
+    assert policy.row == 1
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=50))
+def test_a_component_is_never_started_more_often_than_every_50_ms(
+    steps: list[tuple[float, bool]],
+) -> None:
+    policy, now, last = RestartPolicy(), 100.0, -1.0
+    for lived, progress in steps:
+        now += lived
+        delay = policy.crashed(now, progress=progress)
+        if delay is None:
+            delay = policy.parked()
+        now += delay
+        assert now - last >= policy.MIN_SPACING_S - 1e-9
+        policy.started(now)
+        last = now
+
+
+def test_the_directory_of_a_refused_session_is_not_left(tmp_path: Path) -> None:
+    before = set(Path("/tmp").glob("rtvoice-*"))
+
+    with pytest.raises(ConfigurationError):
+        Supervisor({"speed": 9.0})
+
+    assert set(Path("/tmp").glob("rtvoice-*")) - before == set()

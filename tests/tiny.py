@@ -1,0 +1,88 @@
+"""Tiny components, for tests of the supervisor's policy."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import ClassVar
+
+from actors.base import Actor
+from messages import (
+    CONTROL,
+    AssistantAudio,
+    FlushPlayback,
+    Keep,
+    Message,
+    PlaybackFlushed,
+    SendText,
+    SetMuted,
+    Turn,
+)
+
+
+class Echo(Actor):
+    """Answers each `SendText` with a `Turn`; does to itself what a text starting with ! says."""
+
+    accepts: ClassVar = {SendText: CONTROL, SetMuted: CONTROL}
+
+    def opened(self) -> None:
+        self.muted = self.saved(bool) or False
+        self.count = 0
+
+    def handle(self, message: Message) -> None:
+        match message:
+            case SetMuted(muted):
+                self.muted = muted
+                self.save(muted)
+            case SendText("!raise"):
+                raise ValueError("told to")
+            case SendText("!exit"):
+                os._exit(7)
+            case SendText("!hang"):
+                time.sleep(3600)
+            case SendText("!muted"):
+                self.send(Turn("assistant", str(self.muted), message.item_id))
+            case SendText(text, item_id):
+                self.send(Turn("assistant", text, item_id))
+
+
+class Player(Actor):
+    """Holds audio for ever; counts what it holds when it is flushed."""
+
+    accepts: ClassVar = {AssistantAudio: Keep(900, held=True), FlushPlayback: CONTROL}
+
+    def opened(self) -> None:
+        self.held: list[Message] = []
+
+    def handle(self, message: Message) -> None:
+        if isinstance(message, AssistantAudio):
+            self.hold(message)
+            self.held.append(message)
+        else:
+            self.send(PlaybackFlushed("", len(self.held)))
+            for held in self.held:
+                self.done(held)
+            self.held.clear()
+
+
+class BadStart(Actor):
+    """Cannot be opened."""
+
+    def opened(self) -> None:
+        raise OSError("no such device: plughw:9")
+
+
+class CrashLoop(Echo):
+    """Opens, and dies at once."""
+
+    def opened(self) -> None:
+        super().opened()
+        threading.Timer(0.005, os._exit, (9,)).start()
+
+
+class DeafToStop(Echo):
+    """Does not close."""
+
+    def closed(self) -> None:
+        time.sleep(3600)
