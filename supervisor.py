@@ -25,14 +25,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -82,6 +82,10 @@ from messages.channel import Channel, adopt_stdio
 from messages.loop import Line, Loop, watch_text
 from messages.mailbox import Mailbox, MailboxFullError, Suspect
 from messages.page import HELD, LOCAL, MAIL, Page
+from messages.spawning import environment_with_us, spawn
+
+if TYPE_CHECKING:
+    from actors.hosting import Hosting, InputDevice, OutputDevice, ToolSet
 
 __all__ = [
     "ChildSpec",
@@ -96,7 +100,6 @@ __all__ = [
     "serve_program",
 ]
 
-_ROOT = Path(__file__).resolve().parent
 _ROUTED_FROM = 20
 """Tags below are between a child and the hub; see `messages`."""
 _AUDIO_TAGS = range(20, 40)
@@ -228,22 +231,9 @@ class _Process:
     """A child's operating-system process: its channel, and a pipe of what it says on stderr."""
 
     def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
-        if sys.platform == "win32":
-            raise ConfigurationError("rtvoice runs its components on Linux and macOS, not here yet")
-        self.connection, theirs = socket.socketpair()
         self.stderr, their_stderr = socket.socketpair()
-        try:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-P", "-m", *arguments],
-                stdin=theirs.fileno(),
-                stdout=their_stderr.fileno(),
-                stderr=their_stderr.fileno(),
-                env=environment,
-                process_group=0,
-            )
-        finally:
-            theirs.close()
-            their_stderr.close()
+        with their_stderr:
+            self._popen, self.connection = spawn(arguments, environment, their_stderr)
         self.pid = self._popen.pid
 
     def kill(self) -> None:
@@ -452,7 +442,7 @@ class _Child:
         first = not self.incarnation
         self.state = "loaded"
         if first:
-            self.accepts = {tag: rule for tag, rule in hello.accepts}
+            self.accepts = dict(hello.accepts)
             self.mailbox = Mailbox(self.accepts, self.spec.window)
             self.described = msgspec.msgpack.decode(hello.described)
             self.hub.child_loaded(self)
@@ -509,8 +499,10 @@ class _Child:
                 Notice(f"{self.name} could not be opened with its saved state; it starts without")
             )
 
-    def _channel_ended(self) -> None:
+    def _channel_ended(self, why: str) -> None:
         self._line = None
+        if why:
+            self.kill(why)
         self._reap(time.monotonic() + _EXIT_GRACE_S, self._generation)
 
     def _reap(self, deadline: float, generation: int) -> None:
@@ -675,36 +667,27 @@ class _Sandbox:
 
     def __init__(self, hub: Supervisor) -> None:
         self.url = ""
-        self.pid = 0
         self._hub = hub
-        self._process: subprocess.Popen[bytes] | None = None
         self._said = ""
+        self._process: _Process
         self._launch(port=0)
 
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
     def close(self) -> None:
-        """End it: it lives as long as its standard input is open."""
-        process, self._process = self._process, None
-        if process is not None:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.kill()
-            process.wait()
+        """End it."""
+        self._process.connection.close()
+        self._process.kill()
+        self._process.wait()
 
     def _launch(self, port: int) -> None:
-        ours, theirs = socket.socketpair()
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "rtvoice.sandbox", "--until-eof", "--port", str(port)],
-                stdin=subprocess.PIPE,
-                stdout=theirs.fileno(),
-                stderr=theirs.fileno(),
-                env=self._hub.environment_of("sandbox"),
-                process_group=0,
-            )
-        finally:
-            theirs.close()
-        self.pid = self._process.pid
-        watch_text(self._hub.loop, ours, self._line)
+        # It ends at the end of its standard input, which is our end of the socket.
+        arguments = ["rtvoice.sandbox", "--until-eof", "--port", str(port)]
+        self._process = _Process(arguments, self._hub.environment_of("sandbox"))
+        watch_text(self._hub.loop, self._process.stderr, self._line)
         self._check()
 
     def _line(self, line: str) -> None:
@@ -718,16 +701,16 @@ class _Sandbox:
             self._hub.open_next()
 
     def _check(self) -> None:
-        process = self._process
-        if process is None or self._hub.stopping:
+        if self._hub.stopping:
             return
-        if process.poll() is None:
+        if not self._process.ended():
             self._hub.loop.later(0.1, self._check)
         elif not self.url:
             self._hub.start_failed("sandbox", self._said or "the sandbox has ended", "")
         else:
             self._hub.publish(Notice("the sandbox server has ended; starting it again"))
-            self._launch(port=int(self.url.partition("//")[2].partition("/")[0].rpartition(":")[2]))
+            self._process.connection.close()
+            self._launch(port=urlsplit(self.url).port or 0)
 
 
 class _LocalPeer:
@@ -771,7 +754,7 @@ class _ProgramPeer:
     def _read(self, frame: bytes) -> None:
         self._hub.obey(decode(frame), frame)
 
-    def _gone(self) -> None:
+    def _gone(self, _why: str) -> None:
         self._hub.stop("the program has gone", within_s=_ABANDONED_S)
 
 
@@ -943,10 +926,8 @@ class Supervisor:
 
     def environment_of(self, name: str) -> dict[str, str]:
         """Return the environment of a child: only realtime and the user's tools see the key."""
-        environment = dict(os.environ)
+        environment = environment_with_us(os.environ)
         environment["OPENBLAS_NUM_THREADS"] = "1"  # importing numpy starts threads otherwise
-        path = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{path}" if path else str(_ROOT)
         if name == "realtime" and self._api_key is not None:
             environment["OPENAI_API_KEY"] = self._api_key
         elif name not in ("realtime", "tools", *self.settings.components):
@@ -1240,18 +1221,43 @@ class Session:
 
     _QUEUED = 10_000
 
-    def __init__(self, *, api_key: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        input_device: InputDevice | None = None,
+        output_device: OutputDevice | None = None,
+        tools: ToolSet | None = None,
+        **settings: Any,
+    ) -> None:
         """Describe a session; nothing is started yet.
 
         Args:
             api_key: For the service; None: ``OPENAI_API_KEY`` of the environment.
+            input_device: An object of the program as the microphone, instead of ``input``.
+            output_device: An object of the program as the loudspeaker, instead of ``output``.
+            tools: Functions of the program that the model may call.
             settings: Fields of `messages.Settings`.
 
         Raises:
             ConfigurationError: a setting is unknown or out of range.
         """
+        if input_device is not None:
+            settings["input"] = "program"
+        if output_device is not None:
+            settings["output"] = "program"
+        if tools is not None:
+            settings["program_tools"] = msgspec.to_builtins(tools.specs())
         _checked(settings)
         self._settings = settings
+        self._hosting: Hosting | None = None
+        if any(thing is not None for thing in (input_device, output_device, tools)):
+            from actors.hosting import Hosting
+
+            self._hosting = Hosting(
+                self.send, input_device=input_device, output_device=output_device, tools=tools
+            )
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._api_key = api_key
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel
@@ -1279,20 +1285,10 @@ class Session:
         """
         if self._process is not None:
             raise RuntimeError("a session is started once; make a new one")
-        ours, theirs = socket.socketpair()
-        environment = dict(os.environ)
-        path = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{path}" if path else str(_ROOT)
+        environment = environment_with_us(os.environ)
         if self._api_key is not None:
             environment["RTVOICE_API_KEY"] = self._api_key
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "supervisor", "--peer"],
-            stdin=theirs.fileno(),
-            stdout=subprocess.DEVNULL,
-            env=environment,
-            process_group=0,
-        )
-        theirs.close()
+        self._process, ours = spawn(["supervisor", "--peer"], environment)
         self._channel = Channel(ours)
         self._channel.write(StartSession(self._settings, self._wanted()))
         for target in (self._read, self._write):
@@ -1302,6 +1298,8 @@ class Session:
             self.kill()
         if self._failure is not None:
             raise self._failure
+        if self._hosting is not None:
+            self._hosting.start(self._loop)
         return self
 
     def stop(self, reason: str = "the program asked", timeout_s: float = 10.0) -> SessionEnded:
@@ -1388,6 +1386,7 @@ class Session:
             self.stop()
 
     async def __aenter__(self) -> Session:
+        self._loop = asyncio.get_running_loop()
         return await asyncio.to_thread(self.start)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -1400,6 +1399,8 @@ class Session:
         with self._lock:
             for stream in self._streams:
                 kinds.update(stream.kinds)
+        if self._hosting is not None:
+            kinds.update(self._hosting.wants)
         wanted = tuple(kinds)
         return tuple(tag for tag, kind in message_types().items() if issubclass(kind, wanted))
 
@@ -1440,6 +1441,8 @@ class Session:
                 return
             case Log():
                 _log(message)
+        if self._hosting is not None and isinstance(message, self._hosting.wants):
+            self._hosting.told(message)
         with self._lock:
             streams = [stream for stream in self._streams if isinstance(message, stream.kinds)]
         for stream in streams:
@@ -1452,6 +1455,8 @@ class Session:
             self._failure = SupervisorDiedError(f"the supervisor has ended with code {code}")
         self._channel.close()
         self._outgoing.put(None)
+        if self._hosting is not None and self.started is not None:
+            self._hosting.stop(2.0)
         self._over.set()
         self._started.set()
         for answer in list(self._answers.values()):

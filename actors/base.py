@@ -113,7 +113,7 @@ class Actor(pykka.ThreadingActor):
         """Open, and tell the supervisor how that went."""
         try:
             self.opened()
-        except BaseException as error:  # SystemExit too: nothing may end the process unreported
+        except BaseException as error:  # noqa: BLE001 - SystemExit too: nothing ends unreported
             self._fail(error, "open")
             return
         self.host.ready()
@@ -125,14 +125,14 @@ class Actor(pykka.ThreadingActor):
                 self.host.accounts.handle(message, self._dispatch)
             else:
                 self.host.accounts.run(message)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the supervisor is told
             self._fail(error, "handle")
 
     def on_stop(self) -> None:
         """Close in order, when the supervisor says so or is gone."""
         try:
             self.closed()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the supervisor is told
             self.host.crashed(error, "close")
 
     def _dispatch(self, message: Message) -> None:
@@ -147,6 +147,6 @@ class Actor(pykka.ThreadingActor):
         pykka.ActorRegistry.unregister(self.actor_ref)
         try:
             self.closed()
-        except BaseException as second:
+        except BaseException as second:  # noqa: BLE001 - told with the first
             error.add_note(f"and closing it raised {second!r}")
         self.host.crashed(error, during)

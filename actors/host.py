@@ -333,7 +333,7 @@ class Host:
             self._accepts = accepts
             found = msgspec.Raw(msgspec.msgpack.encode(described))
             self.send(Hello(os.getpid(), accepts, found), 0)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the supervisor is told
             self.crashed(error, "import")
             return None
         return kind
@@ -383,7 +383,7 @@ class Host:
             try:
                 if close is not None:
                     close()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the supervisor is told
                 self.crashed(error, "close")
                 code = 1
         return code

@@ -55,7 +55,7 @@ def decode(frame: bytes) -> Message:
         message = decoder().decode(memoryview(frame)[HEAD_BYTES:])
     except KeyError:
         raise FrameError(f"no message type has the tag {frame[4]}") from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:  # ValueError: text that is not UTF-8
         raise FrameError(f"the body of a frame with tag {frame[4]} is broken: {error}") from error
     assert isinstance(message, Message)
     return message

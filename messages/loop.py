@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from messages.frame import split
+from messages.frame import FrameError, split
 
 __all__ = ["Line", "Loop", "watch_text"]
 
@@ -82,14 +82,17 @@ class Loop:
 
 
 class Line:
-    """A non-blocking socket in the hub's loop: frames in, frames out."""
+    """A non-blocking socket in the hub's loop: frames in, frames out.
+
+    ``on_end`` is called once, with what was wrong with the other side's frames if anything was.
+    """
 
     def __init__(
         self,
         loop: Loop,
         connection: socket.socket,
         on_frame: Callable[[bytes], None],
-        on_end: Callable[[], None],
+        on_end: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._socket = connection
@@ -158,14 +161,19 @@ class Line:
             data = b""
         if not data:
             self.close()
-            self._on_end()
+            self._on_end("")
             return
         if self._rest:
             data = self._rest + data
         used = 0
-        for frame in split(data):
-            used += len(frame)
-            self._on_frame(frame)
+        try:
+            for frame in split(data):
+                used += len(frame)
+                self._on_frame(frame)
+        except FrameError as error:  # nothing that follows can be trusted
+            self.close()
+            self._on_end(f"wrote what is no message: {error}")
+            return
         self._rest = data[used:] if used else data
 
 

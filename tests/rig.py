@@ -1,4 +1,4 @@
-"""A rig for one actor: the real host and the real Pykka thread, with the test in the hub's place."""
+"""A rig for one actor: the real host and Pykka thread, with the test in the hub's place."""
 
 from __future__ import annotations
 

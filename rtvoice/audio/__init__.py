@@ -1,0 +1,1 @@
+"""Audio of the user's own."""

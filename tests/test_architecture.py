@@ -1,0 +1,129 @@
+"""The rules that keep the project as it is drawn in docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pykka
+import pytest
+
+from actors.base import Actor
+from supervisor import SPECS
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {"messages", "actors", "supervisor", "rtvoice"}
+COMPONENTS = ["recorder", "history", "speaker", "tools", "realtime", "microphone"]
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Yield the dotted names that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def ours(folder: str) -> list[tuple[str, str]]:
+    """Return (file, module of ours that it imports) for all files of a package."""
+    return [
+        (str(path.relative_to(ROOT)), name)
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for name in imports_of(path)
+        if name.split(".")[0] in OURS
+    ]
+
+
+def component_of(module: str) -> str:
+    """Return the component that a module of actors belongs to; empty: shared by all."""
+    name = module.split(".")[1] if "." in module else ""
+    return name if name in COMPONENTS else ""
+
+
+def test_messages_import_nothing_of_ours_but_messages() -> None:
+    assert [(f, n) for f, n in ours("messages") if n.split(".")[0] != "messages"] == []
+
+
+def test_actors_import_messages_and_actors_only() -> None:
+    wrong = [(f, n) for f, n in ours("actors") if n.split(".")[0] not in ("messages", "actors")]
+
+    assert wrong == []
+
+
+def test_no_actor_imports_another_actor() -> None:
+    for path in sorted((ROOT / "actors").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        mine = component_of(module)
+        others = {component_of(name) for name in imports_of(path) if name.startswith("actors.")}
+        assert others <= {"", mine}, f"{module} imports {others - {'', mine}}"
+
+
+def test_the_supervisor_imports_rtvoice_only_in_its_main_lines() -> None:
+    tree = ast.parse((ROOT / "supervisor.py").read_text(encoding="utf-8"))
+    main = next(
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
+    )
+    inside = {id(node) for node in ast.walk(main)}
+    outside = [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom | ast.Import) and id(node) not in inside
+    ]
+
+    assert [line for line in outside if "rtvoice" in line] == []
+    assert {line for line in outside if "actors" in line} <= {
+        "from actors.hosting import Hosting",
+        "from actors.hosting import Hosting, InputDevice, OutputDevice, ToolSet",
+    }
+
+
+def test_the_six_components_are_those_of_the_picture() -> None:
+    assert [spec.name for spec in SPECS] == COMPONENTS
+    assert [spec.name for spec in SPECS if spec.essential] == ["realtime"]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_each_component_is_a_pykka_threading_actor(spec: object) -> None:
+    module, _, name = spec.target.partition(":")  # type: ignore[attr-defined]
+    kind = getattr(importlib.import_module(module), name)
+
+    assert issubclass(kind, Actor)
+    assert issubclass(kind, pykka.ThreadingActor)
+    assert kind.on_receive is Actor.on_receive  # accounted, on the actor's own thread
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_a_child_imports_nothing_heavy(spec: object) -> None:
+    module = spec.target.partition(":")[0]  # type: ignore[attr-defined]
+    heavy = "numpy structlog asyncio pyaudio supervisor rtvoice pocketsphinx hypothesis"
+    code = (
+        f"import actors.host, {module}, sys; "
+        f"print(*(name for name in {heavy.split()!r} if name in sys.modules))"
+    )
+
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert found.stdout.split() == []
+
+
+def test_only_what_people_expect_lies_at_the_top() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    top = {Path(name).parts[0] for name in listed}
+    expected = {
+        *("actors", "messages", "rtvoice", "supervisor.py", "tests", "scripts", "docs"),
+        *("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
+        *(".ci", ".gitignore"),
+    }
+
+    assert top <= expected
