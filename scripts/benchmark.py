@@ -1,0 +1,449 @@
+"""Measure a session: start the real command, stamp PCM, read the stamps at the server's socket.
+
+    python scripts/benchmark.py                     all figures, about two minutes
+    python scripts/benchmark.py latency recovery    only these: start latency barge-in recovery load
+
+The benchmark is the Realtime server. Its own devices run in the microphone and speaker processes:
+each captured block carries the time of its capture, each delta the time of its sending. Figures are
+medians; compare them within one run, the machine is part of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import json
+import os
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
+
+from actors.devices.base import Captured, to_ns
+from actors.devices.silence import PacedCapture, PacedPlayback
+
+_STAMP = struct.Struct("<4sQ")
+_MAGIC = b"\x07stm"
+_BLOCK_MS = 40
+_PUT_LOG = "RTVOICE_BENCHMARK_LOG"
+_PLAYED_BYTES = 960
+"""The device's block: 20 ms."""
+
+
+def stamped(length: int) -> bytes:
+    """Return PCM that says when it was made, in each 20 ms of it."""
+    block = _STAMP.pack(_MAGIC, time.monotonic_ns()).ljust(_PLAYED_BYTES, b"\0")
+    return (block * (length // _PLAYED_BYTES + 1))[:length]
+
+
+def stamp_of(pcm: bytes) -> int:
+    """Return when PCM was made; 0: it does not say."""
+    magic, made = _STAMP.unpack_from(pcm)
+    return made if magic == _MAGIC else 0
+
+
+class StampedCapture(PacedCapture):
+    """A microphone that hears the time."""
+
+    name = "stamps"
+
+    def __init__(self) -> None:
+        super().__init__(24 * _BLOCK_MS)
+
+    def _next(self, due: int) -> Captured:
+        return Captured(b"", due - to_ns(self._block), due)
+
+    def start(self, deliver: Any, failed: Any) -> None:
+        """Stamp when the block is due, not when it is prepared."""
+        length = 2 * self._block
+        super().start(lambda block: deliver(block._replace(pcm=stamped(length))), failed)
+
+
+class StampedPlayback(PacedPlayback):
+    """A loudspeaker that notes when it was given what."""
+
+    name = "stamps"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log = open(os.environ[_PUT_LOG], "ab", buffering=0)  # noqa: SIM115, PTH123 - for life
+
+    def _put(self, pcm: bytes, at_ns: int, *, contiguous: bool) -> None:
+        if len(pcm) >= _STAMP.size and (made := stamp_of(pcm)):
+            self._log.write(struct.pack("<QQ", made, time.monotonic_ns()))
+
+
+# -- the server ---------------------------------------------------------------------------------
+
+
+class Server:
+    """The other end of the conversation."""
+
+    def __init__(self) -> None:
+        self.latencies: list[int] = []
+        self.last_stamp = 0
+        self.arrived: dict[str, int] = {}
+        """When an event of a type (or the answer to a call) came last."""
+        self.appends = 0
+        self._news = threading.Condition()
+        self._socket: ServerConnection | None = None
+        self._numbers = iter(range(1, 1_000_000_000))
+        self._server = serve(self._talk, "127.0.0.1", 0, compression=None, max_size=None)
+        self.url = f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}/v1/realtime"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        """Send an event."""
+        assert self._socket is not None
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"type": kind, "event_id": f"event_{number}", **fields}))
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        """Wait until something is so."""
+        with self._news:
+            if not self._news.wait_for(condition, timeout_s):
+                raise TimeoutError("the session did not do what was expected")
+
+    def answer(self, name: str, chunks: int, ms: int = 200, pace_s: float = 0.0) -> None:
+        """Speak: so many deltas of so many milliseconds."""
+        ids = {
+            "response_id": f"resp_{name}",
+            "item_id": f"item_{name}",
+            "output_index": 0,
+            "content_index": 0,
+        }
+        item = {"id": f"item_{name}", "type": "message", "role": "assistant", "content": []}
+        response = {"id": f"resp_{name}", "object": "realtime.response", "output": []}
+        self.tell("response.created", response={**response, "status": "in_progress"})
+        self.tell(
+            "response.output_item.added", response_id=f"resp_{name}", output_index=0, item=item
+        )
+        for _ in range(chunks):
+            delta = base64.b64encode(stamped(48 * ms)).decode()
+            self.tell("response.output_audio.delta", delta=delta, **ids)
+            if pace_s:
+                time.sleep(pace_s)
+        self.tell("response.output_audio.done", **ids)
+        self.tell("response.done", response={**response, "status": "completed"})
+
+    def call(self, call_id: str) -> None:
+        """Call a tool."""
+        item = {
+            "id": f"item_{call_id}",
+            "type": "function_call",
+            "status": "completed",
+            "call_id": call_id,
+            "name": "get_current_time",
+            "arguments": "{}",
+        }
+        response = {"id": f"resp_{call_id}", "object": "realtime.response", "output": []}
+        self.tell("response.created", response={**response, "status": "in_progress"})
+        self.tell(
+            "response.output_item.done", response_id=response["id"], output_index=0, item=item
+        )
+        self.tell("response.done", response={**response, "status": "completed"})
+
+    def hear(self, item: str) -> None:
+        """Tell that something was said."""
+        message = {"id": item, "type": "message", "role": "user", "content": []}
+        self.tell("input_audio_buffer.committed", item_id=item, previous_item_id=None)
+        self.tell("conversation.item.added", item=message)
+        self.tell(
+            "conversation.item.input_audio_transcription.completed",
+            item_id=item,
+            content_index=0,
+            transcript="hello",
+            usage={"type": "duration", "seconds": 1.0},
+        )
+
+    def _talk(self, socket: ServerConnection) -> None:
+        self._socket = socket
+        self.tell("session.created", session={"type": "realtime", "id": "sess_1"})
+        with contextlib.suppress(ConnectionClosed):
+            for text in socket:
+                self._heard(text, time.monotonic_ns())
+
+    def _heard(self, text: str | bytes, now: int) -> None:
+        event = json.loads(text)
+        kind = event["type"]
+        with self._news:
+            if kind == "input_audio_buffer.append":
+                self.appends += 1
+                if made := stamp_of(base64.b64decode(event["audio"])):
+                    self.last_stamp = made
+                    self.latencies.append(now - made)
+            elif kind == "conversation.item.create":
+                kind = str(event["item"].get("call_id", kind))
+            self.arrived[kind] = now
+            self._news.notify_all()
+        if kind == "session.update":
+            self.tell("session.updated", session=event["session"])
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+class Command:
+    """The real command, in its processes, and its events."""
+
+    def __init__(self, folder: Path, server: str, *options: str) -> None:
+        self.put_log = folder / "put"
+        self.put_log.write_bytes(b"")
+        self.events: list[tuple[int, dict[str, Any]]] = []
+        self._news = threading.Condition()
+        here = Path(__file__).resolve()
+        command = [sys.executable, "-m", "supervisor", "--server", server, "--events", "-"]
+        command += ["--input", f"{here}:StampedCapture", "--output", f"{here}:StampedPlayback"]
+        command += [
+            "--record",
+            str(folder / "recording.wav"),
+            "--inactivity-timeout",
+            "0",
+            *options,
+        ]
+        environment = {**os.environ, _PUT_LOG: str(self.put_log), "OPENBLAS_NUM_THREADS": "1"}
+        self.started_ns = time.monotonic_ns()
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def expect(self, name: str, since_ns: int = 0, **fields: object) -> tuple[int, dict[str, Any]]:
+        """Wait for an event, and return when it came and what it says."""
+
+        def found() -> list[tuple[int, dict[str, Any]]]:
+            return [
+                (at, event)
+                for at, event in self.events
+                if event["event"] == name
+                and at >= since_ns
+                and all(event.get(key) == value for key, value in fields.items())
+            ]
+
+        with self._news:
+            if not self._news.wait_for(found, 20.0):
+                raise TimeoutError(f"no {name} came: {self.events[-3:]}")
+        return found()[0]
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The processes of the session, as they are now."""
+        pids = dict(self.expect("session_started")[1]["pids"])
+        for _, event in self.events:
+            if event["event"] == "component_restarted":
+                pids[event["component"]] = event["pid"]
+        return pids
+
+    def puts(self) -> list[tuple[int, int]]:
+        """Return (sent, given to the device) of what the loudspeaker was given."""
+        data = self.put_log.read_bytes()
+        return list(struct.iter_unpack("<QQ", data[: len(data) // 16 * 16]))
+
+    def stop(self) -> None:
+        """End the session."""
+        self._process.terminate()
+        self._process.wait(10)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._news:
+                self.events.append((time.monotonic_ns(), json.loads(line)))
+                self._news.notify_all()
+
+
+@contextlib.contextmanager
+def running(*options: str) -> Iterator[tuple[Server, Command]]:
+    """Run the command against a server of ours, until it has sent some audio."""
+    server = Server()
+    with tempfile.TemporaryDirectory() as folder:
+        command = Command(Path(folder), server.url, *options)
+        try:
+            command.expect("session_started")
+            server.wait_for(lambda: server.appends > 10)
+            yield server, command
+        finally:
+            command.stop()
+
+
+def report(name: str, values_ms: list[float], limit_ms: float) -> None:
+    """Print one figure."""
+    ordered = sorted(values_ms)
+    p50, p99 = statistics.median(ordered), ordered[int(len(ordered) * 0.99)]
+    verdict = "ok" if p50 <= limit_ms else "MISSED"
+    print(
+        f"{name:44} p50 {p50:8.2f}  p99 {p99:8.2f}  worst {ordered[-1]:8.2f} ms"
+        f"  (n={len(ordered)}, limit {limit_ms:g}) {verdict}",
+        flush=True,
+    )
+
+
+# -- what is measured ---------------------------------------------------------------------------
+
+
+def measure_start(runs: int = 5) -> None:
+    """From the start of the command to the first audio at the server."""
+    known = []
+    for _ in range(runs):
+        server = Server()
+        with tempfile.TemporaryDirectory() as folder:
+            command = Command(Path(folder), server.url)
+            server.wait_for(lambda server=server: server.appends > 0)
+            known.append((server.arrived["input_audio_buffer.append"] - command.started_ns) / 1e6)
+            command.stop()
+    report("start to first audio, server already there", known, 1000)
+    own = []
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as folder:
+            command = Command(Path(folder), "sandbox")
+            at, _ = command.expect("session_started")
+            own.append((at - command.started_ns) / 1e6)
+            command.stop()
+    report("start to session_started, sandbox started too", own, 1500)
+
+
+def measure_latency(seconds: float = 10.0) -> None:
+    """Both ways through the hub, while both are busy."""
+    with running() as (server, command):
+        server.latencies.clear()
+        end = time.monotonic() + seconds
+        number = 0
+        while time.monotonic() < end:
+            number += 1
+            server.answer(f"latency_{number}", chunks=1, ms=20)
+            time.sleep(0.15)
+        report("captured block to websocket", [ns / 1e6 for ns in server.latencies], 0.8)
+        report("audio delta to speaker's device", [(b - a) / 1e6 for a, b in command.puts()], 0.8)
+
+
+def measure_barge_in(runs: int = 20) -> None:
+    """From speech_started until the server is told where playback stopped."""
+    for queued_s, label in ((2, "2 s"), (600, "10 min")):
+        times = []
+        with running() as (server, command):
+            for number in range(runs if queued_s < 60 else 5):
+                name = f"barge_{number}"
+                before = len(command.puts())
+                server.answer(name, chunks=queued_s * 5, ms=200)
+                while len(command.puts()) < before + 3:
+                    time.sleep(0.01)
+                time.sleep(0.3 if queued_s < 60 else 2.0)
+                server.arrived.pop("conversation.item.truncate", None)
+                sent = time.monotonic_ns()
+                server.tell(
+                    "input_audio_buffer.speech_started", audio_start_ms=0, item_id=f"u{number}"
+                )
+                server.wait_for(lambda: "conversation.item.truncate" in server.arrived)
+                times.append((server.arrived["conversation.item.truncate"] - sent) / 1e6)
+        report(f"speech_started to truncate, {label} queued", times, 2.0)
+
+
+def measure_recovery(runs: int = 5) -> None:
+    """From the fault until the component has done its work again."""
+    limits = {"history": 200, "tools": 200, "microphone": 300, "speaker": 300, "recorder": 300}
+    with running() as (server, command):
+        for component, limit in {**limits, "realtime": 400}.items():
+            times = []
+            for number in range(runs):
+                time.sleep(0.3)  # works for a while between two faults
+                pid, fault = command.pids[component], time.monotonic_ns()
+                os.kill(pid, signal.SIGKILL)
+                times.append(
+                    (_works_again(server, command, component, number, fault) - fault) / 1e6
+                )
+            report(f"SIGKILL of {component} to works again", times, limit)
+
+
+def _works_again(server: Server, command: Command, component: str, number: int, fault: int) -> int:
+    """Return when the component had done something that was asked for after the fault."""
+    match component:
+        case "tools":
+            server.call(f"call_{number}")
+            server.wait_for(lambda: f"call_{number}" in server.arrived)
+            return server.arrived[f"call_{number}"]
+        case "history":
+            server.hear(f"heard_{number}")
+            return command.expect("turn", fault, item_id=f"heard_{number}")[0]
+        case "microphone" | "realtime":
+            server.wait_for(lambda: server.last_stamp > fault)
+            return time.monotonic_ns()
+        case "speaker":
+            server.answer(f"again_{number}", chunks=1, ms=20)
+            while not (puts := [given for made, given in command.puts() if made > fault]):
+                time.sleep(0.001)
+            return puts[0]
+        case _:
+            return command.expect("component_restarted", fault, component=component)[0]
+
+
+def measure_load(seconds: float = 30.0) -> None:
+    """CPU and memory of a conversation in which the assistant speaks six seconds in ten."""
+    with running() as (server, command):
+        pids = command.pids
+        before = {name: _cpu_s(pid) for name, pid in pids.items()}
+        begun = time.monotonic()
+        number = 0
+        while time.monotonic() - begun < seconds:
+            number += 1
+            server.answer(f"load_{number}", chunks=30, ms=200, pace_s=0.05)
+            time.sleep(max(0.0, begun + 10 * number - time.monotonic()))
+        minutes = (time.monotonic() - begun) / 60
+        used = {name: (_cpu_s(pid) - before[name]) / minutes for name, pid in pids.items()}
+        pss = {name: _pss_mib(pid) for name, pid in pids.items()}
+    for name in sorted(pids, key=lambda name: -used[name]):
+        print(f"  {name:12} {used[name]:6.2f} CPU-s a minute  {pss[name]:6.1f} MiB PSS")
+    for what, total, limit in (
+        ("CPU-seconds a minute, all together", sum(used.values()), 4),
+        ("MiB PSS, all together", sum(pss.values()), 95),
+    ):
+        verdict = "ok" if total <= limit else "MISSED"
+        print(f"{what:44} {total:8.2f}  (limit {limit}) {verdict}", flush=True)
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _pss_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+MEASURES: dict[str, Callable[[], None]] = {
+    "start": measure_start,
+    "latency": measure_latency,
+    "barge-in": measure_barge_in,
+    "recovery": measure_recovery,
+    "load": measure_load,
+}
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="*", help=f"any of {', '.join(MEASURES)}; default all")
+    chosen = parser.parse_args().what
+    if unknown := set(chosen) - set(MEASURES):
+        parser.error(f"nothing is named {unknown.pop()!r}; there are {', '.join(MEASURES)}")
+    for name in chosen or MEASURES:
+        MEASURES[name]()
+
+
+if __name__ == "__main__":
+    main()

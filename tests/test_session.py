@@ -1,0 +1,229 @@
+"""`Session`: embedding a conversation in a program, from a thread and from asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.tools.registry import Tools
+from messages import ComponentRestarted, SendText, SessionEnded, ToolAnswer, Turn
+from supervisor import (
+    ConfigurationError,
+    Session,
+    SessionFailedError,
+    SupervisorDiedError,
+)
+from tests.conversation import noise
+from tests.fake_server import FakeServer
+from tests.rig import TIMEOUT_S
+
+ROOT = Path(__file__).resolve().parent.parent
+QUIET = {"input": "silence", "output": "null", "inactivity_timeout_s": None}
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def wait_until_gone(pids: list[int], within_s: float) -> None:
+    end = time.monotonic() + within_s
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < end, [pid for pid in pids if alive(pid)]
+        time.sleep(0.01)
+
+
+def test_a_session_runs_in_a_thread_and_tells_what_was_done(server: FakeServer) -> None:
+    with Session(server=server.url, **QUIET) as session:
+        events = session.events(Turn)
+        session.send(SendText("Hello", "text_1"))
+        assert events.get(TIMEOUT_S) == Turn("user", "Hello", "text_1")
+        status = session.status()
+        summary = session.stop()
+
+    assert sorted(status) == sorted(
+        ["microphone", "speaker", "realtime", "tools", "history", "recorder"]
+    )
+    assert all(entry["state"] == "open" for entry in status.values())
+    assert (summary.turns, summary.reason) == (1, "the program asked")
+    assert events.get(TIMEOUT_S) is None
+
+
+def test_a_session_runs_in_asyncio_without_blocking_the_loop(server: FakeServer) -> None:
+    async def talk() -> tuple[list[str], float]:
+        lag = 0.0
+
+        async def heartbeat() -> None:
+            nonlocal lag
+            while True:
+                before = time.monotonic()
+                await asyncio.sleep(0.01)
+                lag = max(lag, time.monotonic() - before - 0.01)
+
+        beating = asyncio.create_task(heartbeat())
+        texts = []
+        async with Session(server=server.url, **QUIET) as session:
+            events = session.events(Turn)
+            for number in range(3):
+                session.send(SendText(f"Text {number}", f"text_{number}"))
+            async for event in events:
+                assert isinstance(event, Turn)
+                texts.append(event.text)
+                if len(texts) == 3:
+                    break
+        beating.cancel()
+        return texts, lag
+
+    texts, lag = asyncio.run(talk())
+
+    assert texts == ["Text 0", "Text 1", "Text 2"]
+    assert lag < 1.0
+
+
+def test_a_device_of_the_program_speaks_and_hears(server: FakeServer) -> None:
+    voice, answer = noise(400, seed=1), noise(300, seed=2)
+
+    class Microphone:
+        stopped = False
+
+        async def start(self) -> None: ...
+
+        async def stop(self) -> None:
+            self.stopped = True
+
+        async def stream_chunks(self) -> AsyncIterator[bytes]:
+            for start in range(0, len(voice), 1001):  # any length, odd ones too
+                yield voice[start : start + 1001]
+                await asyncio.sleep(0.02)
+
+    class Loudspeaker:
+        def __init__(self) -> None:
+            self.heard = b""
+            self.news = threading.Condition()
+
+        def start(self) -> None: ...
+
+        def stop(self) -> None: ...
+
+        def play_chunk(self, pcm: bytes) -> None:
+            with self.news:
+                self.heard += pcm
+                self.news.notify_all()
+
+        def clear_buffer(self) -> None: ...
+
+    microphone, loudspeaker = Microphone(), Loudspeaker()
+    with Session(
+        server=server.url,
+        input_device=microphone,
+        output_device=loudspeaker,
+        inactivity_timeout_s=None,
+    ):
+        server.connection().say("Hi.", answer, item="item_1")
+        server.wait_for(lambda: voice in server.connections[0].audio)
+        with loudspeaker.news:
+            assert loudspeaker.news.wait_for(lambda: answer in loudspeaker.heard, TIMEOUT_S)
+
+    assert microphone.stopped
+
+
+def test_a_tool_of_the_program_runs_in_the_program(server: FakeServer) -> None:
+    tools = Tools()
+
+    @tools.action("Return the id of the process.")
+    async def process_id() -> int:
+        return os.getpid()
+
+    with Session(server=server.url, tools=tools, **QUIET) as session:
+        events = session.events(ToolAnswer)
+        server.connection().call("process_id", "{}", call_id="call_1")
+
+        answer = events.get(TIMEOUT_S)
+
+    assert isinstance(answer, ToolAnswer)
+    assert (answer.output, answer.failed) == (str(os.getpid()), False)
+
+
+def test_what_cannot_start_is_told_with_its_reason(tmp_path: Path) -> None:
+    missing = tmp_path / "none.wav"
+    session = Session(server="ws://127.0.0.1:9/", input=str(missing), output="null")
+
+    with pytest.raises(SessionFailedError, match=r"microphone cannot start: .*none\.wav"):
+        session.start()
+
+
+def test_a_wrong_setting_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ConfigurationError, match="volume is 2"):
+        Session(volume=2.0)
+
+
+def test_a_killed_component_comes_back_under_a_program(server: FakeServer) -> None:
+    with Session(server=server.url, **QUIET) as session:
+        events = session.events(ComponentRestarted)
+        os.kill(session.status()["history"]["pid"], signal.SIGKILL)
+
+        restarted = events.get(TIMEOUT_S)
+
+    assert isinstance(restarted, ComponentRestarted)
+    assert restarted.component == "history"
+
+
+def test_the_death_of_the_supervisor_is_told_and_leaves_no_process(server: FakeServer) -> None:
+    session = Session(server=server.url, **QUIET).start()
+    assert session.started is not None
+    pids = list(session.started.pids.values())
+
+    os.kill(session.started.pids["supervisor"], signal.SIGKILL)
+
+    with pytest.raises(SupervisorDiedError):
+        session.wait(TIMEOUT_S)
+    wait_until_gone(pids, 1.0 + TIMEOUT_S / 10)
+
+
+def test_the_death_of_the_program_leaves_no_process(server: FakeServer) -> None:
+    program = textwrap.dedent(
+        f"""
+        import sys, time
+        from supervisor import Session
+        session = Session(server={server.url!r}, input="silence", output="null").start()
+        print(*session.started.pids.values(), flush=True)
+        time.sleep(600)
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        os.kill(pids[0], signal.SIGSTOP)  # one that cannot see the end coming
+        process.kill()
+
+    wait_until_gone(pids, 1.0 + TIMEOUT_S / 10)
+
+
+def test_stop_can_be_called_again_and_gives_the_same_summary(server: FakeServer) -> None:
+    session = Session(server=server.url, **QUIET).start()
+
+    first = session.stop()
+
+    assert isinstance(first, SessionEnded)
+    assert session.stop() is first
