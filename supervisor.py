@@ -9,6 +9,12 @@ is. User code never runs in its process.
 from __future__ import annotations
 
 if __name__ == "__main__":
+    import sys
+
+    if sys.argv[1:] == ["--peer"]:  # a program has started us, see Session
+        from supervisor import serve_program
+
+        raise SystemExit(serve_program())
     from rtvoice.cli import main
 
     main()

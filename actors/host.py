@@ -388,6 +388,13 @@ class Host:
                 code = 1
         return code
 
+    def close(self) -> None:
+        """Release the descriptors, where the process goes on (in tests)."""
+        self._selector.close()
+        for used in (self._waker, self._woken, self._end_signal, self._end_seen):
+            used.close()
+        self.channel.close()
+
     # -- for the actor ------------------------------------------------------------------------
 
     def send(self, message: Message, epoch: int) -> None:

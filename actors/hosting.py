@@ -267,6 +267,7 @@ class Hosting:
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout_s)
+            self._loop.close()
 
     def _start(self) -> None:
         for device in (self._input, self._output):

@@ -69,10 +69,11 @@ class Loop:
             heapq.heappop(self._timers)[2]()
 
     def close(self) -> None:
-        """Release the descriptors."""
+        """Release the descriptors, of what is still watched too."""
+        for key in list(self._selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
         self._selector.close()
         self._waker.close()
-        self._woken.close()
 
     def _run_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):

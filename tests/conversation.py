@@ -72,7 +72,7 @@ class Conversation:
     @property
     def connection(self) -> Connection:
         """The connection that realtime has now."""
-        return self.server.connection(len(self.server.connections) - 1)
+        return self.server.connection(max(0, len(self.server.connections) - 1))
 
     def of(self, kind: type[M]) -> list[M]:
         """Return the messages of this type so far."""

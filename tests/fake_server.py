@@ -29,6 +29,7 @@ class Connection:
         self._server = server
         self._socket = socket
         self._numbers = itertools.count(1)
+        self._last: str | None = None
         self._lock = threading.Lock()
 
     def tell(self, kind: str, **fields: Any) -> None:
@@ -60,7 +61,7 @@ class Connection:
             output_index=0,
             item={**message, "content": []},
         )
-        self.tell("conversation.item.added", item={**message, "content": []})
+        self._add({**message, "content": []})
         self.tell("response.output_audio_transcript.delta", delta=text, **ids)
         for start in range(0, len(pcm), DELTA_BYTES):
             delta = base64.b64encode(pcm[start : start + DELTA_BYTES]).decode()
@@ -97,19 +98,19 @@ class Connection:
             "arguments": arguments,
         }
         self.tell("response.created", response=_response(response, "in_progress"))
-        self.tell("conversation.item.added", item={**call, "status": "in_progress"})
+        self._add({**call, "status": "in_progress"})
         self.tell("response.output_item.done", response_id=response, output_index=0, item=call)
         self.tell("response.done", response=_response(response, "completed", call))
 
-    def hear(self, item: str, text: str, previous: str | None = None) -> None:
+    def hear(self, item: str, text: str) -> None:
         """Tell that speech was heard, and what it was heard as."""
+        previous = self._last
         message = {"id": item, "type": "message", "role": "user", "status": "completed"}
         content = [{"type": "input_audio", "transcript": None}]
         self.tell("input_audio_buffer.speech_started", audio_start_ms=0, item_id=item)
         self.tell("input_audio_buffer.speech_stopped", audio_end_ms=100, item_id=item)
         self.tell("input_audio_buffer.committed", item_id=item, previous_item_id=previous)
-        for kind in ("conversation.item.added", "conversation.item.done"):
-            self.tell(kind, item={**message, "content": content}, previous_item_id=previous)
+        self._add({**message, "content": content})
         self.tell(
             "conversation.item.input_audio_transcription.completed",
             item_id=item,
@@ -117,6 +118,10 @@ class Connection:
             transcript=text,
             usage={"type": "duration", "seconds": 1.0},
         )
+
+    def _add(self, item: Json) -> None:
+        self.tell("conversation.item.added", item=item, previous_item_id=self._last)
+        self._last = item["id"]
 
     def drop(self) -> None:
         """End the connection without a word."""
@@ -138,8 +143,8 @@ class Connection:
             case "session.update":
                 self.tell("session.updated", session=event["session"])
             case "conversation.item.create":
-                for kind in ("conversation.item.added", "conversation.item.done"):
-                    self.tell(kind, item={"status": "completed", **event["item"]})
+                self._add({"status": "completed", **event["item"]})
+                self.tell("conversation.item.done", item=event["item"])
             case "conversation.item.truncate":
                 keep = ("item_id", "content_index", "audio_end_ms")
                 self.tell("conversation.item.truncated", **{key: event[key] for key in keep})

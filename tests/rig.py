@@ -77,8 +77,12 @@ class Rig:
                 probes=True,
             )
         )
-        self.hello = self.expect(Hello)
-        return self.open()
+        try:
+            self.hello = self.expect(Hello)
+            return self.open()
+        except BaseException:
+            self.channel.close()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -167,7 +171,7 @@ class Rig:
         with self._news:
             self.exit_code = code
             self._news.notify_all()
-        self.host.channel.close()
+        self.host.close()
 
     def _read(self) -> None:
         try:
