@@ -1,0 +1,351 @@
+"""What every device has in common: its two interfaces, its errors, and how one is chosen."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from messages import PCM_BYTES_PER_MS, SAMPLE_RATE, Message, SessionInfo, Settings
+
+if TYPE_CHECKING:
+    from actors.devices.playout import Playout
+
+__all__ = [
+    "Capture",
+    "Captured",
+    "DeviceError",
+    "DeviceLostError",
+    "DeviceOpenError",
+    "FileFormatError",
+    "NoSuchDeviceError",
+    "NoSuchFileError",
+    "Playback",
+    "SoundLibraryError",
+    "UnwritableFileError",
+    "block_samples",
+    "is_file",
+    "open_capture",
+    "open_playback",
+    "to_ns",
+    "to_samples",
+]
+
+_NS_PER_S = 1_000_000_000
+_BLOCK_MS = (10, 100)
+
+
+def to_samples(ns: int) -> int:
+    """Return how many samples fit into so much time, rounded."""
+    return (ns * SAMPLE_RATE + _NS_PER_S // 2) // _NS_PER_S
+
+
+def to_ns(samples: int) -> int:
+    """Return how long so many samples last, in nanoseconds."""
+    return samples * _NS_PER_S // SAMPLE_RATE
+
+
+def block_samples(settings: Settings) -> int:
+    """Return the length of a captured block."""
+    shortest, longest = _BLOCK_MS
+    return min(max(settings.block_ms, shortest), longest) * PCM_BYTES_PER_MS // 2
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+class DeviceError(Exception):
+    """A microphone or a speaker that cannot be used; its sentence says what to do."""
+
+
+class NoSuchDeviceError(DeviceError):
+    """No sound device has this name or index. ``names`` are those that there are."""
+
+    def __init__(self, wanted: str, direction: str, names: tuple[str, ...] = ()) -> None:
+        super().__init__(wanted, direction, names)
+        self.wanted, self.direction, self.names = wanted, direction, names
+
+    def __str__(self) -> str:
+        if self.wanted == "default":
+            what = f"there is no {self.direction} device on this machine"
+        else:
+            what = f"no {self.direction} device is named {self.wanted!r} or has that index"
+        if self.names:
+            return f"{what}; there are: {', '.join(self.names)}"
+        return f"{what}; {_without_sound_card(self.direction)}"
+
+
+class DeviceOpenError(DeviceError):
+    """A sound device that is there and does not open: busy, refused, broken."""
+
+    def __init__(self, device: str, direction: str, reason: str) -> None:
+        super().__init__(device, direction, reason)
+        self.device, self.direction, self.reason = device, direction, reason
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.direction} device {self.device!r} does not open: {self.reason}; is another "
+            f"program using it, and may this one? Otherwise choose another {self.direction} device"
+        )
+
+
+class DeviceLostError(DeviceError):
+    """A device that worked and delivers or takes nothing any more: unplugged, server gone."""
+
+    def __init__(self, device: str, reason: str) -> None:
+        super().__init__(device, reason)
+        self.device, self.reason = device, reason
+
+    def __str__(self) -> str:
+        return f"the sound device {self.device!r} is lost: {self.reason}"
+
+
+class SoundLibraryError(DeviceError):
+    """PyAudio or PortAudio is not there, or does not work on this machine."""
+
+    def __init__(self, direction: str, reason: str) -> None:
+        super().__init__(direction, reason)
+        self.direction, self.reason = direction, reason
+
+    def __str__(self) -> str:
+        return (
+            f"no sound card can be used, because {self.reason}. To install what is needed: "
+            f'pip install "rtvoice[audio]", on Linux after apt-get install portaudio19-dev, on '
+            f"macOS after brew install portaudio. {_without_sound_card(self.direction)}"
+        )
+
+
+class NoSuchFileError(DeviceError):
+    """An input file that is not there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"the input file {str(self.path)!r} does not exist"
+
+
+class FileFormatError(DeviceError):
+    """A file that is not the WAV file it should be."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{str(self.path)!r} {self.reason}; WAV files with 8, 16, 24 or 32 bits or floats can "
+            f"be read (ffmpeg -i FILE out.wav makes one)"
+        )
+
+
+class UnwritableFileError(DeviceError):
+    """A file to which nothing can be written."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"cannot write to {str(self.path)!r}: {self.reason}"
+
+
+def _without_sound_card(direction: str) -> str:
+    other = "silence" if direction == "input" else "null"
+    return f"Without a sound card use {other!r} or a WAV file as {direction}"
+
+
+# -- interfaces -----------------------------------------------------------------------------------
+
+
+class Captured(NamedTuple):
+    """One block that a capture device delivers."""
+
+    pcm: bytes
+    """int16 little-endian mono, 24 kHz, always of the same length."""
+    first_ns: int
+    """``time.monotonic_ns()`` at which its first sample was heard, as well as the device knows."""
+    captured_ns: int
+    """``time.monotonic_ns()`` at which the device had delivered its last sample."""
+    position: int = 0
+    """Of a file: how many samples have been delivered, this block included."""
+    used: int = -1
+    """Of the last block of an input that ends: how many samples are of the input. Else -1."""
+    lost: bool = False
+    """Whether something before this block is lost."""
+
+
+class Capture(abc.ABC):
+    """An open input device. Made by `open_capture`; delivers nothing before `start`."""
+
+    name: str
+    check_s: ClassVar[float | None] = None
+    """How often `check` is to be called; None: it never fails."""
+    jump_ns: ClassVar[int] = 250_000_000
+    """How far its blocks may fall behind the clock before they are taken for later sound."""
+    jump_loses: ClassVar[bool] = False
+    """Whether something is lost when they do."""
+
+    @abc.abstractmethod
+    def start(
+        self, deliver: Callable[[Captured], None], failed: Callable[[Exception], None]
+    ) -> None:
+        """Begin to deliver, on a thread of the device's own or in `pump`.
+
+        Args:
+            deliver: is called with each block.
+            failed: is called if the device's thread ends with an error.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Stop and release the device. Calling it twice is harmless."""
+
+    def check(self, now_ns: int) -> None:  # noqa: B027 - most are never lost
+        """Raise if the device is lost.
+
+        Raises:
+            DeviceLostError: open a new one.
+        """
+
+    def pump(self, now_ns: int) -> float | None:
+        """Do the work of a device without a thread; return in how many seconds to call again."""
+        return None
+
+
+class Playback(abc.ABC):
+    """An open output device. Made by `open_playback`; takes from a `Playout` once started."""
+
+    name: str
+    check_s: ClassVar[float | None] = None
+    """How often `check` is to be called; None: it never fails."""
+    prefill_ms: ClassVar[int] = 0
+    """How much audio should wait before an item starts, so that it does not falter."""
+    clears: ClassVar[bool] = False
+    """Whether a flush also takes back what the device was given and has not played."""
+    trouble: str = ""
+    """A sentence about what goes wrong without ending it; empty: nothing does."""
+
+    @abc.abstractmethod
+    def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
+        """Begin to take audio, on a thread of the device's own or in `pump`.
+
+        Args:
+            playout: to take it from.
+            failed: is called if the device's thread ends with an error.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Stop and release the device. Calling it twice is harmless."""
+
+    def check(self, now_ns: int) -> None:  # noqa: B027 - most are never lost
+        """Raise if the device is lost.
+
+        Raises:
+            DeviceLostError: open a new one.
+        """
+
+    def heard_until(self, now_ns: int) -> int:
+        """Return the moment up to which everything due has been played; usually now."""
+        return now_ns
+
+    def pump(self, now_ns: int) -> tuple[list[Message], float | None]:
+        """Do the work of a device without a thread.
+
+        Returns:
+            What to send, and in how many seconds to call again (None: when there is new audio).
+        """
+        return [], None
+
+    def flush(self, now_ns: int) -> list[Message]:
+        """Forget what was taken and not played, if `clears`; return what to send."""
+        return []
+
+
+# -- choosing -------------------------------------------------------------------------------------
+
+_NOTHING = ("silence", "null")
+
+
+def is_file(setting: str) -> bool:
+    """Tell whether a device setting means a file, by its looks."""
+    separators = [mark for mark in (os.sep, os.altsep) if mark]
+    return setting.lower().endswith(".wav") or any(mark in setting for mark in separators)
+
+
+def open_capture(settings: Settings, session: SessionInfo, position: int = 0) -> Capture:
+    """Open the input device that ``settings.input`` names.
+
+    Args:
+        settings: of the session.
+        session: of the session.
+        position: where to go on in a file, in samples of 24 kHz.
+
+    Raises:
+        DeviceError: it cannot be opened.
+    """
+    wanted = settings.input.strip() or "default"
+    block = block_samples(settings)
+    if wanted.lower() in _NOTHING:
+        from actors.devices.silence import SilenceCapture
+
+        return SilenceCapture(block)
+    if wanted.lower() == "program":
+        from actors.devices.program import ProgramInput
+
+        return ProgramInput(block)
+    if ":" in wanted:
+        from actors.devices.named import is_name, load_capture
+
+        if is_name(wanted):
+            return load_capture(wanted)
+    path = Path(wanted).expanduser()
+    if is_file(wanted) or path.is_file():
+        from actors.devices.files import FileCapture
+
+        return FileCapture(path, block, position)
+    from actors.devices.portaudio import PortAudioCapture
+
+    return PortAudioCapture(wanted, block)
+
+
+def open_playback(settings: Settings, session: SessionInfo) -> Playback:
+    """Open the output device that ``settings.output`` names.
+
+    Raises:
+        DeviceError: it cannot be opened.
+    """
+    wanted = settings.output.strip() or "default"
+    if wanted.lower() in _NOTHING:
+        from actors.devices.silence import NullPlayback
+
+        return NullPlayback()
+    if wanted.lower() == "program":
+        from actors.devices.program import ProgramOutput
+
+        return ProgramOutput(settings.program_output_rate)
+    if ":" in wanted:
+        from actors.devices.named import is_name, load_playback
+
+        if is_name(wanted):
+            return load_playback(wanted)
+    path = Path(wanted).expanduser()
+    if is_file(wanted) or path.is_file():
+        from actors.devices.files import FilePlayback
+
+        if path.suffix.lower() != ".wav":
+            raise UnwritableFileError(path, "an output file is a WAV file; let its name end so")
+        if is_file(settings.input) and _same_file(path, Path(settings.input).expanduser()):
+            raise UnwritableFileError(path, "it is the input; choose another output")
+        return FilePlayback(path, session)
+    from actors.devices.portaudio import PortAudioPlayback
+
+    return PortAudioPlayback(wanted)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()

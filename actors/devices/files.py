@@ -1,0 +1,82 @@
+"""WAV files as devices: one that speaks into the session, and one that the assistant speaks to."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from actors.devices.base import Captured, to_ns, to_samples
+from actors.devices.silence import PacedCapture, PacedPlayback
+from actors.devices.wav import WavSource, WavTarget
+from messages import SessionInfo
+
+__all__ = ["FileCapture", "FilePlayback"]
+
+
+class FileCapture(PacedCapture):
+    """A WAV file in real time, and silence after its end.
+
+    Args:
+        path: of the file.
+        block: samples of a block.
+        position: where in it to begin, in samples of 24 kHz.
+
+    Raises:
+        NoSuchFileError: it does not exist.
+        FileFormatError: it cannot be read.
+    """
+
+    def __init__(self, path: Path, block: int, position: int = 0) -> None:
+        super().__init__(block)
+        self.name = str(path)
+        self._source = WavSource(path, position)
+        self._ended = False
+
+    def close(self) -> None:
+        super().close()
+        self._source.close()
+
+    def _next(self, due: int) -> Captured:
+        first_ns = due - to_ns(self._block)
+        if self._ended:
+            return Captured(self._silence, first_ns, due, self._source.position)
+        pcm = self._source.read(self._block)
+        self._ended = self._source.position >= self._source.samples
+        used = len(pcm) // 2 if self._ended else -1
+        pcm += bytes(2 * self._block - len(pcm))
+        return Captured(pcm, first_ns, due, self._source.position, used)
+
+
+class FilePlayback(PacedPlayback):
+    """A WAV file whose beginning is the beginning of the session.
+
+    What is played lies in it at its time, and silence where nothing was played. An incarnation that
+    is not the session's first goes on with the file.
+
+    Raises:
+        UnwritableFileError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, session: SessionInfo) -> None:
+        super().__init__()
+        self.name = str(path)
+        self._epoch_ns = session.epoch_ns
+        self._target = WavTarget(path, 1, fresh=session.first)
+        self._next_sample = 0
+
+    def close(self) -> None:
+        super().close()
+        with contextlib.suppress(OSError):  # what was played is in the file
+            self._target.extend(to_samples(time.monotonic_ns() - self._epoch_ns))
+        self._target.close()
+
+    def _put(self, pcm: bytes, at_ns: int, *, contiguous: bool) -> None:
+        if not contiguous:
+            self._next_sample = max(to_samples(at_ns - self._epoch_ns), self._next_sample)
+        try:
+            self._target.write(self._next_sample, pcm)
+            self.trouble = ""
+        except OSError as error:  # a full disk, say; the next block is tried again
+            self.trouble = f"cannot write to {self.name!r}: {error.strerror or error}"
+        self._next_sample += len(pcm) // 2

@@ -1,0 +1,487 @@
+"""The playout: audio waiting for the speaker, and what became of it. No thread, no clock.
+
+The actor pushes, flushes and settles; the device pulls, on its own thread. Each call holds one lock
+for microseconds. Times are ``time.monotonic_ns()`` passed in; positions count within an item.
+"""
+
+from __future__ import annotations
+
+import collections
+import sys
+import threading
+from array import array
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from actors.devices.base import to_ns, to_samples
+from messages import SAMPLE_RATE
+
+__all__ = ["Finished", "Flushed", "Marker", "Played", "Playout", "Settled"]
+
+_FADE = 8 * SAMPLE_RATE // 1000
+"""Samples of the fade-out after a flush, and of the ramp from one volume to another: 8 ms."""
+_LOW = 100 * SAMPLE_RATE // 1000
+"""With less than this waiting, the actor is told, so that it makes room for more."""
+_MAX_PREFILL = 200 * SAMPLE_RATE // 1000
+_NEW_RUN_NS = 50_000_000
+"""The device's clock may differ so much from counting before sound counts as interrupted."""
+_KNOWN_ITEMS = 16
+
+
+class Marker(Protocol):
+    """What remembers over a death how far each item was taken; see `actors.devices.mark`."""
+
+    def taken(self) -> dict[str, int]: ...
+    def set(self, item_id: str, taken: int) -> None: ...
+
+
+class Played(NamedTuple):
+    """A stretch of sound that was heard."""
+
+    item_id: str
+    run_ns: int
+    """When the uninterrupted sound that it belongs to began."""
+    offset: int
+    """Where in that sound it lies, in samples."""
+    pcm: bytes
+    """As it was heard, volume and fade included."""
+
+
+class Finished(NamedTuple):
+    """An item of which the last sample was heard."""
+
+    item_id: str
+    played: int
+
+
+class Settled(NamedTuple):
+    """What has become true since the last look."""
+
+    audio: list[Played]
+    finished: list[Finished]
+    position: tuple[str, int] | None
+    """The item being played and how much of it was heard; None: no item is."""
+    idle: bool
+    """Nothing waits to be taken."""
+
+
+class Flushed(NamedTuple):
+    """Where playback stopped. ``item_id`` is empty if nothing was playing or waiting."""
+
+    item_id: str
+    played: int
+    at_ns: int
+    """When the device's own buffer has run out, so that this is true."""
+
+
+class _Item:
+    __slots__ = ("begun", "item_id", "last", "played", "received", "starved", "taken")
+
+    def __init__(self, item_id: str, start: int) -> None:
+        self.item_id = item_id
+        self.received = start
+        """The sample that is expected next."""
+        self.taken = start
+        """The sample that the device takes next."""
+        self.played = start
+        """The sample that is heard next."""
+        self.begun = False
+        """The device has taken something of it."""
+        self.starved = False
+        """The device wanted more of it in vain."""
+        self.last = False
+        """All of it is received."""
+
+
+class _Chunk(NamedTuple):
+    item: _Item
+    first: int
+    pcm: memoryview
+
+
+class _Segment(NamedTuple):
+    """What a device has taken at once of one item, until it was heard."""
+
+    item: _Item
+    first: int
+    pcm: bytes
+    at_ns: int
+    run_ns: int
+    offset: int
+
+    @property
+    def samples(self) -> int:
+        return len(self.pcm) // 2
+
+    @property
+    def end_ns(self) -> int:
+        return self.at_ns + to_ns(self.samples)
+
+
+class Playout:
+    """A queue of audio of one item after the other.
+
+    Args:
+        prefill: samples that should wait before an item starts. It starts with fewer if all of it
+            is there, or once the device has asked for as many in vain.
+        marker: remembers how far each item was taken. What it knows as taken is not played again.
+        volume: 0.0-1.0.
+    """
+
+    def __init__(self, prefill: int = 0, marker: Marker | None = None, volume: float = 1.0) -> None:
+        self.underruns = 0
+        """How often an item faltered because its audio came too late."""
+        self._marker = marker
+        self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
+        self._items: collections.deque[_Item] = collections.deque()
+        self._known = marker.taken() if marker else {}
+        self._chunks: collections.deque[_Chunk] = collections.deque()
+        self._queued = 0
+        self._segments: collections.deque[_Segment] = collections.deque()
+        self._gain = self._target = volume
+        self._base_prefill = self._prefill = prefill
+        self._running = False
+        self._waited = 0
+        self._run_ns = -1
+        self._run_samples = 0
+        self._wake: Callable[[], None] = _nothing
+        self._low = False
+        self._told = False
+
+    # -- for the actor ------------------------------------------------------------------------
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called, on the device's thread, when there is room for more audio.
+
+        Once; then again after the next `progress`.
+        """
+        with self._lock:
+            self._wake = wake
+            self._told = False
+
+    def push(self, item_id: str, first: int, pcm: bytes, last: bool = False) -> None:
+        """Queue audio of an item; what of it was queued or taken before is skipped."""
+        with self._lock:
+            item = self._item(item_id, first)
+            if item.received < first:  # something before it is missing
+                if item.taken == item.received:
+                    item.taken = item.played = first
+                item.received = first
+            new = memoryview(pcm)[2 * (item.received - first) : len(pcm) & ~1]
+            item.last = item.last or last
+            if not new:
+                return
+            if item.starved:
+                item.starved = False
+                self.underruns += 1
+                self._prefill = min(2 * self._prefill, _MAX_PREFILL)
+            self._chunks.append(_Chunk(item, item.received, new))
+            item.received += len(new) // 2
+            self._queued += len(new) // 2
+            self._news.notify_all()
+
+    def progress(self) -> dict[str, int]:
+        """Return the items that are not over, and which sample of each the device takes next."""
+        with self._lock:
+            self._told = False
+            return {item.item_id: item.taken for item in self._items}
+
+    def settle(self, heard_ns: int) -> Settled:
+        """Return what was heard until this moment and has not been returned before."""
+        with self._lock:
+            audio = self._settle_audio(heard_ns)
+            finished = self._settle_items()
+            front = self._items[0] if self._items else None
+            position = (front.item_id, front.played) if front else None
+            return Settled(audio, finished, position, not self._chunks)
+
+    def left_ns(self, now_ns: int) -> int | None:
+        """Return how long what is here still plays, if it is not interrupted; None: it is heard."""
+        with self._lock:
+            if not self._segments and not self._chunks:
+                return None
+            taken_ns = self._segments[-1].end_ns - now_ns if self._segments else 0
+            return max(0, taken_ns) + to_ns(self._queued)
+
+    def flush(self, now_ns: int, *, taken_back: bool = False) -> Flushed:
+        """Throw away what waits, but for a fade-out of a few milliseconds.
+
+        Args:
+            now_ns: the time.
+            taken_back: the device also forgets what it has taken and what was not heard when
+                `settle` was called last.
+        """
+        with self._lock:
+            if taken_back:
+                self._take_back()
+            current = self._current()
+            tail = None if taken_back else self._fade_out()
+            self._chunks.clear()
+            self._queued = 0
+            end_ns = max(now_ns, self._segments[-1].end_ns) if self._segments else now_ns
+            if tail is None:
+                self._stop()
+            else:
+                self._chunks.append(tail)
+                self._queued = len(tail.pcm) // 2
+                end_ns += to_ns(self._queued)
+            if current is None:
+                return Flushed("", 0, end_ns)
+            played = current.taken + (self._queued if tail and tail.item is current else 0)
+            self._drop_from(current)
+            self._remember(current.item_id, played)
+            return Flushed(current.item_id, played, end_ns)
+
+    def set_volume(self, volume: float) -> None:
+        """Change the volume, 0.0-1.0, over a few milliseconds."""
+        with self._lock:
+            self._target = volume
+            if not self._running:
+                self._gain = volume
+
+    def interrupt(self) -> None:
+        """End a `wait` whose ``closing`` is set."""
+        with self._lock:
+            self._news.notify_all()
+
+    # -- for the device -----------------------------------------------------------------------
+
+    def pull(self, samples: int, at_ns: int) -> bytes:
+        """Take the next block, silence where there is nothing.
+
+        Args:
+            samples: how many.
+            at_ns: when its first sample will be heard.
+        """
+        pcm = self._take(samples, at_ns, pads=True)
+        return pcm + bytes(2 * samples - len(pcm))
+
+    def take(self, samples: int, at_ns: int) -> bytes:
+        """Take the next block; it is shorter, or empty, where there is no more."""
+        return self._take(samples, at_ns, pads=False)
+
+    def wait(self, closing: threading.Event) -> bool:
+        """Sleep until there is something to take; return False once ``closing`` is set."""
+        with self._lock:
+            while not self._chunks and not closing.is_set():
+                self._news.wait()
+            return not closing.is_set()
+
+    # -- taking, with the lock held -----------------------------------------------------------
+
+    def _take(self, samples: int, at_ns: int, *, pads: bool) -> bytes:
+        with self._lock:
+            pcm = self._next(samples, at_ns)
+            if not pcm or (pads and len(pcm) < 2 * samples):
+                self._stop()
+            wake = self._low and not self._told
+            if wake:
+                self._told, self._low = True, False
+        if wake:
+            self._wake()
+        return pcm
+
+    def _next(self, samples: int, at_ns: int) -> bytes:
+        if not self._chunks or not (self._running or self._may_start(samples)):
+            return b""
+        self._running = True
+        plenty = self._queued >= _LOW
+        parts, whole = self._next_parts(samples)
+        if self._queued < _LOW and (plenty or whole):
+            self._low = True
+        raw = bytes(parts[0].pcm) if len(parts) == 1 else b"".join(part.pcm for part in parts)
+        pcm = self._at_volume(raw)
+        self._note_taken(parts, pcm, at_ns)
+        return pcm
+
+    def _next_parts(self, samples: int) -> tuple[list[_Chunk], bool]:
+        """Return the parts of the next block, and whether a pushed piece is now all taken."""
+        parts: list[_Chunk] = []
+        missing = samples
+        whole = False
+        while missing and self._chunks:
+            chunk = self._chunks.popleft()
+            if len(chunk.pcm) > 2 * missing:
+                rest = chunk._replace(first=chunk.first + missing, pcm=chunk.pcm[2 * missing :])
+                self._chunks.appendleft(rest)
+                chunk = chunk._replace(pcm=chunk.pcm[: 2 * missing])
+            else:
+                whole = True
+            missing -= len(chunk.pcm) // 2
+            parts.append(chunk)
+        self._queued -= samples - missing
+        return parts, whole
+
+    def _may_start(self, samples: int) -> bool:
+        first = self._chunks[0].item
+        if self._queued < self._prefill and self._waited < self._prefill:
+            if not first.last and self._items[-1] is first:
+                self._waited += samples
+                return False
+        self._waited = 0
+        return True
+
+    def _stop(self) -> None:
+        """Note that there is silence now."""
+        if self._running and self._items and not self._chunks:
+            newest = self._items[-1]
+            newest.starved = not newest.last
+        self._running = False
+        self._run_ns = -1
+        self._gain = self._target
+
+    def _note_taken(self, parts: list[_Chunk], pcm: bytes, at_ns: int) -> None:
+        expected_ns = self._run_ns + to_ns(self._run_samples)
+        if self._run_ns == -1 or abs(at_ns - expected_ns) > _NEW_RUN_NS:
+            self._run_ns, self._run_samples = at_ns, 0
+        done = 0
+        for item, first, piece in parts:
+            samples = len(piece) // 2
+            part = pcm[2 * done : 2 * (done + samples)]
+            part_ns = at_ns + to_ns(done)
+            self._segments.append(
+                _Segment(item, first, part, part_ns, self._run_ns, self._run_samples)
+            )
+            done += samples
+            self._run_samples += samples
+            item.taken = first + samples
+            item.begun = True
+            if self._marker:
+                self._marker.set(item.item_id, item.taken)
+
+    def _at_volume(self, pcm: bytes) -> bytes:
+        if self._gain == self._target:
+            return _scaled(pcm, self._gain)
+        step = (self._target - self._gain) / min(_FADE, len(pcm) // 2)
+        ramp = _ramped(pcm[: 2 * _FADE], self._gain, step)
+        self._gain = self._target
+        return ramp + _scaled(pcm[2 * _FADE :], self._gain)
+
+    # -- settling and flushing, with the lock held --------------------------------------------
+
+    def _item(self, item_id: str, first: int) -> _Item:
+        for item in reversed(self._items):
+            if item.item_id == item_id:
+                return item
+        item = _Item(item_id, self._known.get(item_id, first))
+        self._items.append(item)
+        return item
+
+    def _settle_audio(self, heard_ns: int) -> list[Played]:
+        audio: list[Played] = []
+        while self._segments:
+            segment = self._segments[0]
+            heard = segment.samples
+            if segment.end_ns > heard_ns:
+                heard = min(heard, to_samples(heard_ns - segment.at_ns))
+                if heard <= 0:
+                    break
+            self._segments.popleft()
+            segment.item.played = segment.first + heard
+            pcm = segment.pcm[: 2 * heard]
+            _append(audio, Played(segment.item.item_id, segment.run_ns, segment.offset, pcm))
+            if heard < segment.samples:
+                self._segments.appendleft(_rest(segment, heard))
+                break
+        return audio
+
+    def _settle_items(self) -> list[Finished]:
+        finished: list[Finished] = []
+        while self._items:
+            item = self._items[0]
+            if item.played < item.received:
+                break
+            if item.last:
+                finished.append(Finished(item.item_id, item.played))
+                self._prefill = max(self._prefill // 2, self._base_prefill)
+            elif len(self._items) == 1 or not self._items[1].begun:
+                break  # more of it may come
+            self._items.popleft()
+            self._remember(item.item_id, item.taken)
+        return finished
+
+    def _take_back(self) -> None:
+        for segment in self._segments:
+            segment.item.taken = min(segment.item.taken, segment.first)
+        self._segments.clear()
+
+    def _current(self) -> _Item | None:
+        """Return the item that a flush interrupts: the last begun of those not heard to the end."""
+        unheard = [item for item in self._items if item.played < item.received]
+        begun = [item for item in unheard if item.begun]
+        for items in (begun[-1:], unheard[:1], list(self._items)[:1]):
+            if items:
+                return items[0]
+        return None
+
+    def _fade_out(self) -> _Chunk | None:
+        if not self._running or not self._chunks or not self._chunks[0].item.begun:
+            return None
+        chunk = self._chunks[0]
+        pcm = bytes(chunk.pcm[: 2 * _FADE])
+        return chunk._replace(pcm=memoryview(_ramped(pcm, 1.0, -2.0 / len(pcm))))
+
+    def _drop_from(self, current: _Item) -> None:
+        """Drop the current item and what follows; what is before it will be heard."""
+        kept = list(self._items)
+        dropped = kept[kept.index(current) :]
+        for item in dropped:
+            self._remember(item.item_id, item.taken)
+        self._items = collections.deque(item for item in kept if item not in dropped and item.last)
+
+    def _remember(self, item_id: str, taken: int) -> None:
+        self._known.pop(item_id, None)
+        self._known[item_id] = taken
+        while len(self._known) > _KNOWN_ITEMS:
+            del self._known[next(iter(self._known))]
+
+
+def _append(audio: list[Played], piece: Played) -> None:
+    if audio:
+        before = audio[-1]
+        joins = before.item_id == piece.item_id and before.run_ns == piece.run_ns
+        if joins and before.offset + len(before.pcm) // 2 == piece.offset:
+            audio[-1] = before._replace(pcm=before.pcm + piece.pcm)
+            return
+    audio.append(piece)
+
+
+def _rest(segment: _Segment, heard: int) -> _Segment:
+    return segment._replace(
+        first=segment.first + heard,
+        pcm=segment.pcm[2 * heard :],
+        at_ns=segment.at_ns + to_ns(heard),
+        offset=segment.offset + heard,
+    )
+
+
+def _nothing() -> None:
+    pass
+
+
+def _scaled(pcm: bytes, gain: float) -> bytes:
+    if gain == 1.0:
+        return pcm
+    if gain == 0.0:
+        return bytes(len(pcm))
+    return _packed([int(sample * gain) for sample in _unpacked(pcm)])
+
+
+def _ramped(pcm: bytes, gain: float, step: float) -> bytes:
+    samples = _unpacked(pcm)
+    return _packed([int(sample * (gain + step * i)) for i, sample in enumerate(samples, 1)])
+
+
+def _unpacked(pcm: bytes) -> array[int]:
+    samples = array("h", pcm)
+    if sys.byteorder == "big":
+        samples.byteswap()
+    return samples
+
+
+def _packed(values: list[int]) -> bytes:
+    samples = array("h", values)
+    if sys.byteorder == "big":
+        samples.byteswap()
+    return samples.tobytes()

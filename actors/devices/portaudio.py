@@ -1,0 +1,507 @@
+"""Sound cards, through PyAudio and PortAudio.
+
+What is odd here was measured or is a known fault of theirs: callbacks, because stopping a blocking
+stream while it is read crashes; never fewer frames than asked for, because that ends the stream;
+only differences of PortAudio's clock, because on Linux it is not the monotonic one; a new PyAudio
+for each opening, because PortAudio lists the devices once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actors.devices.base import (
+    Capture,
+    Captured,
+    DeviceLostError,
+    DeviceOpenError,
+    NoSuchDeviceError,
+    Playback,
+    SoundLibraryError,
+    to_ns,
+)
+from actors.devices.playout import Playout
+from messages import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from pyaudio import Stream
+
+    from actors.devices.resample import Resampler
+
+__all__ = [
+    "PortAudioCapture",
+    "PortAudioPlayback",
+    "SoundDevice",
+    "list_devices",
+    "sound_card_present",
+]
+
+_CALLBACK_MS = 20
+_SWITCH_S = 0.0005
+"""How soon another thread must let the callback have the GIL."""
+_LOST_NS = 500_000_000
+"""A device from which nothing came for so long is lost."""
+_FIRST_NS = 3_000_000_000
+"""But opening may take its time: Bluetooth, a sound server that has to be started."""
+_UNSETTLED = 3
+"""Callbacks after the opening whose times are not to be believed."""
+_PROBE_S = 10.0
+_INT16, _CONTINUE, _OVERFLOW, _UNDERFLOW = 8, 0, 2, 4  # portaudio.h
+
+_CallbackResult = tuple[bytes | None, int]
+
+
+class SoundDevice(msgspec.Struct, frozen=True):
+    """A device as PortAudio lists it."""
+
+    index: int
+    name: str
+    host_api: str
+    input_channels: int
+    output_channels: int
+    rate: int
+    default_input: bool = False
+    default_output: bool = False
+
+
+# -- without opening anything ---------------------------------------------------------------------
+
+
+def list_devices(timeout_s: float = _PROBE_S) -> list[SoundDevice]:
+    """Ask PortAudio for its devices, in a process of its own: it may crash, hang or be noisy.
+
+    Raises:
+        SoundLibraryError: PyAudio is not installed, or PortAudio does not work.
+    """
+    code = (
+        "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+        "from actors.devices.portaudio import print_devices; print_devices()"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, json.dumps(sys.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise SoundLibraryError("input", f"PortAudio did not answer in {timeout_s} s") from None
+    if done.returncode:
+        raise SoundLibraryError("input", f"PortAudio ended with {done.returncode}")
+    found = msgspec.json.decode(done.stdout, type=list[SoundDevice] | str)
+    if isinstance(found, str):
+        raise SoundLibraryError("input", found)
+    return found
+
+
+def sound_card_present(timeout_s: float = _PROBE_S) -> tuple[bool, bool]:
+    """Tell whether there is a default input, and a default output. Never raises."""
+    from importlib.util import find_spec
+
+    if find_spec("pyaudio") is None:
+        return False, False
+    try:
+        devices = list_devices(timeout_s)
+    except SoundLibraryError:
+        return False, False
+    return any(one.default_input for one in devices), any(one.default_output for one in devices)
+
+
+def print_devices() -> None:
+    """Write the devices as JSON, or the sentence why there are none: the process of the above."""
+    found: list[SoundDevice] | str
+    try:
+        library = _Library("input")
+    except SoundLibraryError as error:
+        found = error.reason
+    else:
+        found = library.devices()
+        library.close()
+    sys.stdout.write(msgspec.json.encode(found).decode())
+
+
+# -- PortAudio ------------------------------------------------------------------------------------
+
+
+class _Library:
+    """PortAudio, from its initialization to its end."""
+
+    def __init__(self, direction: str) -> None:
+        try:
+            import pyaudio
+        except ImportError as error:
+            reason = "PyAudio is not installed"
+            if error.name != "pyaudio":
+                reason = f"PyAudio does not load ({error})"
+            raise SoundLibraryError(direction, reason) from None
+        self.direction = direction
+        self._pyaudio = pyaudio
+        try:
+            with _quiet():
+                self._audio = pyaudio.PyAudio()
+        except OSError as error:
+            raise SoundLibraryError(direction, f"PortAudio does not start ({error})") from None
+
+    def devices(self) -> list[SoundDevice]:
+        audio = self._audio
+        apis = [
+            str(audio.get_host_api_info_by_index(i)["name"])
+            for i in range(audio.get_host_api_count())
+        ]
+        first_in, first_out = self._default("input"), self._default("output")
+        return [
+            SoundDevice(
+                index=index,
+                name=str(about["name"]),
+                host_api=apis[int(about["hostApi"])],
+                input_channels=int(about["maxInputChannels"]),
+                output_channels=int(about["maxOutputChannels"]),
+                rate=int(about["defaultSampleRate"]),
+                default_input=index == first_in,
+                default_output=index == first_out,
+            )
+            for index, about in self._about_all()
+        ]
+
+    def choose(self, wanted: str) -> SoundDevice:
+        """Return the device that a setting means: ``default``, an index, part of a name.
+
+        Raises:
+            NoSuchDeviceError: there is none.
+        """
+        capture = self.direction == "input"
+        fitting = [
+            one
+            for one in self.devices()
+            if (one.input_channels if capture else one.output_channels) > 0
+        ]
+        for fits in _choices(wanted, capture):
+            for one in fitting:
+                if fits(one):
+                    return one
+        names = tuple(f"{one.index} {one.name}" for one in fitting)
+        raise NoSuchDeviceError(wanted, self.direction, names)
+
+    def open(
+        self, device: SoundDevice, callback: Callable[..., _CallbackResult]
+    ) -> tuple[Stream, int, int]:
+        """Open a stream of 24 kHz mono, or as near to it as the device can.
+
+        Returns:
+            The stream, not started, its sample rate and its channels.
+
+        Raises:
+            DeviceOpenError: the device opens in no way.
+        """
+        capture = self.direction == "input"
+        most = device.input_channels if capture else device.output_channels
+        reason = ""
+        for rate, channels in dict.fromkeys(
+            [(SAMPLE_RATE, 1), (device.rate, 1), (device.rate, min(most, 2)), (device.rate, most)]
+        ):
+            where: dict[str, Any] = {
+                "input": capture,
+                "output": not capture,
+                "input_device_index" if capture else "output_device_index": device.index,
+            }
+            try:
+                with _quiet():
+                    stream = self._audio.open(
+                        rate=rate,
+                        channels=channels,
+                        format=_INT16,
+                        frames_per_buffer=rate * _CALLBACK_MS // 1000,
+                        start=False,
+                        stream_callback=callback,
+                        **where,
+                    )
+                return stream, rate, channels
+            except (OSError, ValueError) as error:
+                reason = reason or str(error)
+        raise DeviceOpenError(device.name, self.direction, reason)
+
+    def close(self) -> None:
+        self._audio.terminate()
+
+    def _about_all(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        for index in range(self._audio.get_device_count()):
+            with contextlib.suppress(OSError):
+                yield index, self._audio.get_device_info_by_index(index)
+
+    def _default(self, direction: str) -> int:
+        audio = self._audio
+        try:
+            if direction == "input":
+                return int(audio.get_default_input_device_info()["index"])
+            return int(audio.get_default_output_device_info()["index"])
+        except OSError:
+            return -1
+
+
+def _choices(wanted: str, capture: bool) -> list[Callable[[SoundDevice], bool]]:
+    """Return the tests by which a device is looked for, the narrowest first."""
+    name = wanted.strip().casefold()
+    if name == "default":
+        return [lambda one: one.default_input if capture else one.default_output]
+    tests: list[Callable[[SoundDevice], bool]] = []
+    if name.isdecimal():
+        tests.append(lambda one: one.index == int(name))
+    return [
+        *tests,
+        lambda one: one.name.casefold() == name,
+        lambda one: one.name.casefold().startswith(name),
+        lambda one: name in one.name.casefold(),
+    ]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what ALSA and JACK write to standard error, by the page, from being seen."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
+
+
+class _Stream:
+    """An open stream and its watchdog."""
+
+    def __init__(
+        self, wanted: str, direction: str, callback: Callable[..., _CallbackResult]
+    ) -> None:
+        sys.setswitchinterval(_SWITCH_S)
+        self._library = _Library(direction)
+        self.error: Exception | None = None
+        self.callbacks = 0
+        self.last_ns = 0
+        try:
+            device = self._library.choose(wanted)
+            self.name = device.name
+            self._stream, self.rate, self.channels = self._library.open(device, callback)
+        except BaseException:
+            self._library.close()
+            raise
+        self._closed = False
+        self._seen = -1
+
+    @property
+    def latency_s(self) -> float:
+        return float(self._stream.get_output_latency())
+
+    def start(self) -> None:
+        self.last_ns = time.monotonic_ns()
+        self._stream.start_stream()
+
+    def check(self, now_ns: int) -> None:
+        if self._closed:
+            return
+        if self.error is not None:
+            raise DeviceLostError(self.name, f"its callback failed: {self.error!r}")
+        if not self._stream.is_active():
+            raise DeviceLostError(self.name, "it has stopped (unplugged, or its server is gone)")
+        silent_ns = now_ns - self.last_ns
+        limit_ns = _LOST_NS if self.callbacks > _UNSETTLED else _FIRST_NS
+        if silent_ns > limit_ns and self._seen == self.callbacks:
+            raise DeviceLostError(self.name, f"nothing came from it for {silent_ns // 10**6} ms")
+        self._seen = self.callbacks  # twice in a row: it may be we who slept
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            with contextlib.suppress(OSError):
+                self._stream.stop_stream()
+            with contextlib.suppress(OSError):
+                self._stream.close()
+            self._library.close()
+
+
+class PortAudioCapture(Capture):
+    """A microphone.
+
+    Args:
+        wanted: ``default``, an index or part of a name.
+        block: samples of a block.
+
+    Raises:
+        DeviceError: it is not there or does not open.
+    """
+
+    check_s = 0.25
+    jump_ns = 100_000_000
+    jump_loses = True
+
+    def __init__(self, wanted: str, block: int) -> None:
+        self._block = block
+        self._parts = bytearray()
+        self._deliver: Callable[[Captured], None] = _ignore
+        self._resampler: Resampler | None = None
+        self.overflows = 0
+        """How often the card had to throw something away."""
+        self._stream = _Stream(wanted, "input", self._callback)
+        self.name = self._stream.name
+        if self._stream.rate != SAMPLE_RATE:
+            from actors.devices.resample import Resampler
+
+            self._resampler = Resampler(self._stream.rate, SAMPLE_RATE)
+
+    def start(
+        self, deliver: Callable[[Captured], None], failed: Callable[[Exception], None]
+    ) -> None:
+        self._deliver = deliver
+        self._stream.start()
+
+    def check(self, now_ns: int) -> None:
+        self._stream.check(now_ns)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _callback(
+        self, data: bytes, frames: int, times: Mapping[str, float], status: int
+    ) -> _CallbackResult:
+        try:
+            self._take(data, frames, times, status)
+        except Exception as error:  # noqa: BLE001 - it would end the stream and be lost
+            self._stream.error = error
+        return None, _CONTINUE
+
+    def _take(self, data: bytes, frames: int, times: Mapping[str, float], status: int) -> None:
+        now = time.monotonic_ns()
+        stream = self._stream
+        stream.last_ns = now
+        stream.callbacks += 1
+        self.overflows += status & _OVERFLOW != 0
+        age_s = times["current_time"] - times["input_buffer_adc_time"]
+        length_s = frames / stream.rate
+        if stream.callbacks <= _UNSETTLED or not length_s <= age_s < 1.0:
+            age_s = length_s
+        end_ns = now - int((age_s - length_s) * 1e9)
+        self._parts += data if self._plain() else self._converted(data)
+        size = 2 * self._block
+        while len(self._parts) >= size:
+            pcm = bytes(self._parts[:size])
+            del self._parts[:size]
+            last_ns = end_ns - to_ns(len(self._parts) // 2)
+            self._deliver(Captured(pcm, last_ns - to_ns(self._block), now))
+
+    def _plain(self) -> bool:
+        return self._resampler is None and self._stream.channels == 1
+
+    def _converted(self, data: bytes) -> bytes:
+        from actors.devices.convert import downmixed, to_floats, to_pcm
+
+        samples = downmixed(to_floats(data), self._stream.channels)
+        return to_pcm(self._resampler.process(samples) if self._resampler else samples)
+
+
+class PortAudioPlayback(Playback):
+    """A speaker. Its stream always runs; without audio it plays silence.
+
+    Args:
+        wanted: ``default``, an index or part of a name.
+
+    Raises:
+        DeviceError: it is not there or does not open.
+    """
+
+    check_s = 0.25
+    prefill_ms = 40
+
+    def __init__(self, wanted: str) -> None:
+        self._playout: Playout | None = None
+        self._resampler: Resampler | None = None
+        self._ready = bytearray()
+        self._last_dac_ns = 0
+        self.underflows = 0
+        """How often the card had nothing to play because we were late."""
+        self._stream = _Stream(wanted, "output", self._callback)
+        self.name = self._stream.name
+        self._latency_s = self._stream.latency_s
+        if self._stream.rate != SAMPLE_RATE:
+            from actors.devices.resample import Resampler
+
+            self._resampler = Resampler(SAMPLE_RATE, self._stream.rate)
+
+    def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
+        self._playout = playout
+        self._stream.start()
+
+    def check(self, now_ns: int) -> None:
+        self._stream.check(now_ns)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _callback(
+        self, _: bytes | None, frames: int, times: Mapping[str, float], status: int
+    ) -> _CallbackResult:
+        try:
+            return self._give(frames, times, status), _CONTINUE
+        except Exception as error:  # noqa: BLE001 - it would end the stream and be lost
+            self._stream.error = error
+            return bytes(2 * frames * self._stream.channels), _CONTINUE
+
+    def _give(self, frames: int, times: Mapping[str, float], status: int) -> bytes:
+        now = time.monotonic_ns()
+        stream = self._stream
+        stream.last_ns = now
+        stream.callbacks += 1
+        self.underflows += status & _UNDERFLOW != 0
+        ahead_s = times["output_buffer_dac_time"] - times["current_time"]
+        if stream.callbacks <= _UNSETTLED or not 0.0 <= ahead_s < 2.0:
+            ahead_s = self._latency_s
+        dac_ns = self._last_dac_ns = max(self._last_dac_ns, now + int(ahead_s * 1e9))
+        assert self._playout is not None
+        if self._resampler is None:
+            pcm = self._playout.pull(frames, dac_ns)
+        else:
+            pcm = self._resampled(self._playout, frames, dac_ns)
+        return pcm if stream.channels == 1 else _spread(pcm, stream.channels)
+
+    def _resampled(self, playout: Playout, frames: int, dac_ns: int) -> bytes:
+        from actors.devices.convert import to_floats, to_pcm
+
+        assert self._resampler is not None
+        block = _CALLBACK_MS * SAMPLE_RATE // 1000
+        while len(self._ready) < 2 * frames:
+            ahead_ns = len(self._ready) // 2 * 1_000_000_000 // self._stream.rate
+            pcm = playout.pull(block, dac_ns + ahead_ns)
+            self._ready += to_pcm(self._resampler.process(to_floats(pcm)))
+        pcm = bytes(self._ready[: 2 * frames])
+        del self._ready[: 2 * frames]
+        return pcm
+
+
+def _spread(pcm: bytes, channels: int) -> bytes:
+    """Return mono on every channel."""
+    from array import array
+
+    mono = array("h", pcm)
+    wide = array("h", bytes(len(pcm) * channels))
+    for channel in range(channels):
+        wide[channel::channels] = mono
+    return wide.tobytes()
+
+
+def _ignore(_: Captured) -> None:
+    pass

@@ -1,0 +1,307 @@
+"""The microphone: what the user says, as blocks on the timeline of the session."""
+
+from __future__ import annotations
+
+import collections
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from actors.base import Actor
+from actors.devices.base import Capture, Captured, DeviceError, open_capture, to_samples
+from actors.devices.mark import Mark
+from actors.devices.program import ProgramInput
+from messages import (
+    CONTROL,
+    SAMPLE_RATE,
+    CapturedAudio,
+    CaptureEnded,
+    Keep,
+    Message,
+    Notice,
+    ProgramCapture,
+    ProgramCaptureEnded,
+    ReplayCapture,
+    ReplayedAudio,
+    ReplayEnded,
+    SessionInfo,
+    SetMuted,
+)
+
+if TYPE_CHECKING:
+    from actors.host import Timer
+
+__all__ = ["Microphone"]
+
+_MEMORY = 30 * SAMPLE_RATE
+_WAITING_BLOCKS = 250
+"""Blocks that wait for an actor that is being restarted: 10 s of 40 ms."""
+_ZEROS_S = 10
+"""A sound card that has delivered only zeros for so long does not hear anything."""
+_NEXT, _POSITION, _ENDED, _MUTED = 0, 1, 2, 3
+_UNMUTED_MARK, _MUTED_MARK = 1, 2
+
+
+class _State(msgspec.Struct, frozen=True):
+    muted: bool
+
+
+class _Line:
+    """The device and what is known about its sound; survives a raise of the actor."""
+
+    def __init__(self, session: SessionInfo) -> None:
+        self.mark = Mark(session, "microphone.mark")
+        """Survives death too: the next sample of the timeline, the position in a file, whether it
+        has ended, whether we are muted."""
+        self.device: Capture | None = None
+        self.waiting: collections.deque[Captured] = collections.deque()
+        self.memory: collections.deque[tuple[int, bytes]] = collections.deque()
+        self.remembered = 0
+        self.next = self.mark[_NEXT]
+        self.anchored = False
+        self.gap = not session.first
+        self.dropped = 0
+        self.failure: Exception | None = None
+        self.wake: Callable[[], None] = _nothing
+
+    def put(self, block: Captured) -> None:
+        """Take a block from the device, on its thread."""
+        if len(self.waiting) >= _WAITING_BLOCKS:
+            self.waiting.popleft()
+            self.dropped += 1
+        self.waiting.append(block)
+        self.wake()
+
+    def fail(self, error: Exception) -> None:
+        """Take the error with which the device's thread has ended."""
+        self.failure = error
+        self.wake()
+
+    def remember(self, first: int, pcm: bytes) -> None:
+        self.memory.append((first, pcm))
+        self.remembered += len(pcm) // 2
+        while self.remembered > _MEMORY:
+            self.remembered -= len(self.memory.popleft()[1]) // 2
+
+    def close_device(self) -> None:
+        if self.device is not None:
+            self.device.close()
+        self.device = None
+        self.failure = None
+        self.anchored = False
+        self.gap = True
+
+    def close(self) -> None:
+        self.close_device()
+        self.mark.close()
+
+
+class Microphone(Actor):
+    """Captures. Told to mute, and by realtime to send again what a lost connection has not heard.
+
+    Dies when its device is lost, and is opened anew; when it raises for another reason, the device
+    goes on without it and its blocks wait.
+    """
+
+    accepts: ClassVar = {
+        SetMuted: CONTROL,
+        ReplayCapture: CONTROL,
+        ProgramCapture: Keep(seconds=5),
+        ProgramCaptureEnded: CONTROL,
+    }
+
+    def opened(self) -> None:
+        self._heard_from_ns = 0
+        """What was captured before this is not passed on: the microphone was muted."""
+        self._zero_blocks = 0
+        self._told: set[str] = set()
+        self._pump_timer: Timer | None = None
+        line = self.keep.get("line")
+        self._line: _Line = line or _Line(self.session)
+        self.keep["line"] = self._line
+        self._muted = self._was_muted()
+        self._line.wake = lambda: self.post(self._forward)
+        if self._line.device is None:
+            self._open()
+        self._forward()
+        self._check()
+        self._pump()
+
+    def handle(self, message: Message) -> None:
+        match message:
+            case SetMuted(muted):
+                self._mute(muted)
+            case ReplayCapture(from_sample, request_id):
+                self._replay(from_sample, request_id)
+            case ProgramCapture():
+                self._feed(message)
+            case ProgramCaptureEnded(error):
+                self._end_program(error)
+
+    def closed(self) -> None:
+        self._line.wake = _nothing
+
+    def _was_muted(self) -> bool:
+        """Return what was last set. State is withheld if the device fails to open twice."""
+        state = self.saved(_State)
+        if mark := self._line.mark[_MUTED]:
+            return mark == _MUTED_MARK
+        return state.muted if state else self.settings.muted
+
+    # -- the device ---------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        line = self._line
+        device = open_capture(self.settings, self.session, position=line.mark[_POSITION])
+        if line.mark[_ENDED] and isinstance(device, ProgramInput):
+            device.end()
+        line.device = device
+        device.start(line.put, line.fail)
+        self.log.info("microphone open", device=device.name, muted=self._muted)
+
+    def _check(self) -> None:
+        device = self._line.device
+        if device is None or device.check_s is None:
+            return
+        try:
+            device.check(time.monotonic_ns())
+        except DeviceError:
+            self._lose()
+            raise
+        self.after(device.check_s, self._check)
+
+    def _lose(self) -> None:
+        """Close a device that is lost, so that the next incarnation opens a new one."""
+        self._pass_on_waiting()
+        self._line.close_device()
+
+    def _pump(self) -> None:
+        device = self._line.device
+        assert device is not None
+        if self._pump_timer is not None:
+            self._pump_timer.cancel()
+        wait_s = device.pump(time.monotonic_ns())
+        if wait_s is not None:
+            self._pump_timer = self.after(wait_s, self._pump)
+
+    # -- its sound ----------------------------------------------------------------------------
+
+    def _forward(self) -> None:
+        self._pass_on_waiting()
+        if (failure := self._line.failure) is not None:
+            self._lose()
+            raise failure
+
+    def _pass_on_waiting(self) -> None:
+        waiting = self._line.waiting
+        while waiting:
+            self._pass_on(waiting.popleft())
+
+    def _pass_on(self, block: Captured) -> None:
+        line = self._line
+        first = self._place(block)
+        pcm = block.pcm
+        if self._muted or block.first_ns < self._heard_from_ns:
+            pcm = bytes(len(pcm))
+        else:
+            self._watch_zeros(pcm)
+        line.next = first + len(pcm) // 2
+        self.send(CapturedAudio(pcm, first, block.captured_ns, line.gap))
+        line.gap = False
+        line.remember(first, pcm)
+        line.mark[_NEXT] = line.next
+        line.mark[_POSITION] = block.position
+        if block.used >= 0 and not line.mark[_ENDED]:
+            self.send(CaptureEnded(first + block.used - 1))
+            line.mark[_ENDED] = 1
+
+    def _place(self, block: Captured) -> int:
+        """Return where a block lies on the timeline: after the one before, while that is true."""
+        line, device = self._line, self._line.device
+        at = to_samples(block.first_ns - self.session.epoch_ns)
+        if line.dropped:
+            self.log.warning("captured audio dropped", blocks=line.dropped)
+            line.dropped = 0
+            line.gap = True
+        line.gap = line.gap or block.lost
+        if not line.anchored:
+            line.anchored = True
+            return max(at, line.next, 0)
+        if device is not None and at - line.next > to_samples(device.jump_ns):
+            line.gap = line.gap or device.jump_loses
+            return at
+        return line.next
+
+    def _watch_zeros(self, pcm: bytes) -> None:
+        """Say once if a sound card delivers nothing but zeros (permission, switch, driver)."""
+        if self._line.device is None or self._line.device.check_s is None or self._zero_blocks < 0:
+            return
+        if any(pcm):
+            self._zero_blocks = -1
+            return
+        self._zero_blocks += 1
+        if self._zero_blocks * len(pcm) // 2 >= _ZEROS_S * SAMPLE_RATE:
+            self._zero_blocks = -1
+            self._say_zeros()
+
+    def _say_zeros(self) -> None:
+        self.log.warning("the microphone delivers only zeros", seconds=_ZEROS_S)
+        if sys.platform == "darwin":
+            self.send(
+                Notice(
+                    "The microphone hears nothing at all. Allow this terminal to use it: System "
+                    "Settings, Privacy & Security, Microphone."
+                )
+            )
+
+    # -- what it is told ----------------------------------------------------------------------
+
+    def _mute(self, muted: bool) -> None:
+        self._line.mark[_MUTED] = _MUTED_MARK if muted else _UNMUTED_MARK
+        self.save(_State(muted))  # before anything else leaves
+        if self._muted and not muted:
+            self._heard_from_ns = time.monotonic_ns()
+        self._muted = muted
+        self.log.info("microphone muted" if muted else "microphone unmuted")
+
+    def _replay(self, from_sample: int, request_id: int) -> None:
+        for first, pcm in self._line.memory:
+            missing = from_sample - first
+            if missing >= len(pcm) // 2:
+                continue
+            if missing > 0:
+                first, pcm = from_sample, pcm[2 * missing :]  # noqa: PLW2901 - cut to it
+            self.send(ReplayedAudio(pcm, first, request_id))
+        self.send(ReplayEnded(self._line.next, request_id))
+
+    def _feed(self, message: ProgramCapture) -> None:
+        device = self._line.device
+        if not isinstance(device, ProgramInput):
+            self._say_once(f"The program sends audio, but the input is {self.settings.input!r}.")
+            return
+        try:
+            device.feed(message)
+        except DeviceError as error:
+            self._say_once(f"{error}.")
+        self._pump()
+
+    def _end_program(self, error: str | None) -> None:
+        if error:
+            self._say_once(f"The program's input has failed: {error}")
+        device = self._line.device
+        if isinstance(device, ProgramInput):
+            device.end()
+            self._pump()
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.log.warning(text)
+            self.send(Notice(text[0].upper() + text[1:]))
+
+
+def _nothing() -> None:
+    pass

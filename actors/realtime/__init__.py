@@ -1,0 +1,1 @@
+"""The conversation with the Realtime API: a sans-IO core, a websocket, the actor around them."""

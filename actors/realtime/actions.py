@@ -1,0 +1,52 @@
+"""What the core wants done; the shell does it in this order."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from actors.realtime.wire import ClientEvent
+from messages import Message
+
+__all__ = ["Action", "ConnectAfter", "Disconnect", "Log", "Publish", "SaveState", "SendEvent"]
+
+
+class SendEvent(msgspec.Struct):
+    """Send an event to the server."""
+
+    event: ClientEvent
+
+
+class Publish(msgspec.Struct):
+    """Give a message to whoever accepts it."""
+
+    message: Message
+
+
+class ConnectAfter(msgspec.Struct):
+    """Connect to the server, so much later."""
+
+    seconds: float
+    reason: str
+
+
+class Disconnect(msgspec.Struct):
+    """Close the connection; nothing that still comes from it is wanted."""
+
+    reason: str
+
+
+class SaveState(msgspec.Struct):
+    """`Core.saved` has changed in a way that matters after a crash."""
+
+
+class Log(msgspec.Struct):
+    """Write a log record. Never what was said."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    text: str
+    fields: dict[str, Any] = {}
+
+
+Action = SendEvent | Publish | ConnectAfter | Disconnect | SaveState | Log

@@ -1,0 +1,236 @@
+"""The realtime component: moves bytes between the server, the core and the other components."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from actors.base import Actor
+from actors.realtime import wire
+from actors.realtime.actions import ConnectAfter, Disconnect, Log, Publish, SaveState, SendEvent
+from actors.realtime.connection import STALL_S, Closed, Connection, Opened, Refused, Text
+from actors.realtime.core import Core
+from actors.realtime.state import Saved
+from messages import (
+    CONTROL,
+    CapturedAudio,
+    CaptureEnded,
+    EndConversation,
+    HistorySnapshot,
+    Interrupt,
+    Keep,
+    Message,
+    Newest,
+    PlaybackFlushed,
+    PlayedPosition,
+    ReplayedAudio,
+    ReplayEnded,
+    SendText,
+    SetSpeed,
+    ToolAnswer,
+    ToolsAvailable,
+)
+
+if TYPE_CHECKING:
+    from actors.host import Timer
+
+__all__ = ["Realtime"]
+
+OPENAI_URL = "wss://api.openai.com/v1/realtime"
+KEY_VARIABLE = "OPENAI_API_KEY"
+_KEPT_CORE, _KEPT_CONNECTION = "core", "connection"
+_EARLY_S = 0.0005
+"""A timer may run so much too early."""
+
+
+class Realtime(Actor):
+    """Holds the conversation with the server.
+
+    The core decides; this class connects, sends, passes on and keeps time. Core and connection
+    survive a raise (`Actor.keep`): the server sees one connection, and at most the event in hand
+    is lost. After a death, `Saved` and the history bring the conversation back.
+    """
+
+    accepts: ClassVar = {
+        CapturedAudio: Newest(50),
+        ReplayedAudio: Keep(40),
+        ReplayEnded: CONTROL,
+        CaptureEnded: CONTROL,
+        # An item's last position must not be lost: as many as come in 5 s at ten a second.
+        PlayedPosition: Newest(50),
+        PlaybackFlushed: CONTROL,
+        ToolAnswer: CONTROL,
+        ToolsAvailable: CONTROL,
+        SetSpeed: CONTROL,
+        SendText: CONTROL,
+        Interrupt: CONTROL,
+        EndConversation: CONTROL,
+        HistorySnapshot: CONTROL,
+    }
+
+    def opened(self) -> None:
+        """Take up the conversation where it is, or begin to connect; waits for nothing."""
+        self._timer: Timer | None = None
+        self._timer_ns = 0
+        self._connecting: Timer | None = None
+        self._watching = False
+        self._key = os.environ.get(KEY_VARIABLE, "").strip()
+        self._url, self._headers = self._address()
+        now = time.monotonic_ns()
+        kept = self.keep.get(_KEPT_CORE)
+        if isinstance(kept, Core):
+            self._core = kept
+            connection = self._connection
+            if connection is None:
+                self._connect()
+            else:
+                connection.wake = self._wake
+                self.post(self._drain)
+            self._core.tick(now)
+        else:
+            self._core = self.keep[_KEPT_CORE] = Core(
+                self.settings, self.session, self.saved(Saved), now
+            )
+            self._core.opened(now)
+        self._perform(now)
+
+    def handle(self, message: Message) -> None:
+        """Pass a message to the core and do what it wants."""
+        now = time.monotonic_ns()
+        try:
+            self._core.message(message, now)
+        finally:
+            self._perform(now)
+
+    # -- doing what the core wants ------------------------------------------------------------
+
+    def _perform(self, now: int) -> None:
+        for action in self._core.take():
+            match action:
+                case SendEvent(event):
+                    self._send(event)
+                case Publish(message):
+                    self.send(message)
+                case SaveState():
+                    self.save(self._core.saved)
+                case Log(level, text, fields):
+                    getattr(self.log, level)(text, **fields)
+                case ConnectAfter(seconds, _):
+                    if self._connecting is not None:
+                        self._connecting.cancel()
+                    self._connecting = self.after(seconds, self._connect)
+                case Disconnect(_):
+                    self._disconnect()
+        self._set_timer(now)
+
+    def _send(self, event: wire.ClientEvent) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if not connection.send(wire.encode(event)) and not self._watching:
+            self._watching = True
+            self.after(STALL_S / 5, self._watch)
+
+    def _watch(self) -> None:
+        """See that what waits for the socket does not wait for ever."""
+        connection = self._connection
+        self._watching = connection is not None and connection.is_sending()
+        if connection is not None and connection.is_stalled():
+            self.log.warning("the server takes nothing any more, giving the connection up")
+            connection.abort()
+        if self._watching:
+            self.after(STALL_S / 5, self._watch)
+
+    def _set_timer(self, now: int) -> None:
+        due = self._core.next_deadline(now)
+        if due is None or (self._timer is not None and self._timer_ns <= due):
+            return  # the timer that is set comes first, and then the next one is
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ns = due
+        self._timer = self.after(max(0.0, (due - now) / 1e9 + _EARLY_S), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = time.monotonic_ns()
+        try:
+            self._core.tick(now)
+        finally:
+            self._perform(now)
+
+    # -- the connection -----------------------------------------------------------------------
+
+    @property
+    def _connection(self) -> Connection | None:
+        kept = self.keep.get(_KEPT_CONNECTION)
+        return kept if isinstance(kept, Connection) else None
+
+    def _address(self) -> tuple[str, dict[str, str]]:
+        """Return where to connect to, and the headers."""
+        url = self.session.server_url
+        if not url:
+            url = OPENAI_URL if self.settings.server == "openai" else self.settings.server
+        if "model=" not in url.partition("?")[2]:
+            from urllib.parse import quote
+
+            url += ("&" if "?" in url else "?") + f"model={quote(self.settings.model, safe='')}"
+        if not self._key or self.settings.server == "sandbox":
+            return url, {}
+        if not url.startswith("wss:") and not _is_local(url):
+            self.log.warning("the API key is not sent over a connection without encryption")
+            return url, {}
+        return url, {"Authorization": f"Bearer {self._key}"}
+
+    def _connect(self) -> None:
+        self._connecting = None
+        self._disconnect()
+        if self._url.startswith(OPENAI_URL) and not self._key:
+            now = time.monotonic_ns()
+            self._core.connect_failed(0, "missing_api_key", f"{KEY_VARIABLE} is not set", now)
+            self._perform(now)
+            return
+        connection = Connection(self._url, self._headers, self._key)
+        connection.wake = self._wake
+        self.keep[_KEPT_CONNECTION] = connection
+        connection.start()
+
+    def _disconnect(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            del self.keep[_KEPT_CONNECTION]
+            connection.wake = _nobody
+            connection.close_soon()
+
+    def _wake(self) -> None:
+        self.post(self._drain)
+
+    def _drain(self) -> None:
+        """Handle what has arrived; runs until there is nothing left."""
+        connection = self._connection
+        while connection is not None and connection.arrived:
+            what = connection.arrived.popleft()
+            now = time.monotonic_ns()
+            try:
+                match what:
+                    case Text(data, read_ns):
+                        now = read_ns
+                        self._core.server_event(wire.decode(data), now)
+                    case Opened():
+                        self._core.connected(now)
+                    case Refused(status, code, text):
+                        self._core.connect_failed(status, code, text, now)
+                    case Closed(code_, reason):
+                        self._core.lost(code_, reason, now)
+            finally:
+                self._perform(now)
+            connection = self._connection
+
+
+def _is_local(url: str) -> bool:
+    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    return host.startswith(("localhost", "127.", "[::1]"))
+
+
+def _nobody() -> None:
+    pass

@@ -1,0 +1,67 @@
+"""The user's sound on its way to the server: live, or again after a connection was lost."""
+
+from __future__ import annotations
+
+from actors.realtime.timeline import Timeline
+from messages import CapturedAudio, ReplayedAudio, ReplayEnded
+
+__all__ = ["Capture"]
+
+REPLAY_NS = 1_000_000_000
+"""How long the microphone may be silent while it is asked to say everything again."""
+
+
+class Capture:
+    """Passes every sample on once, in order, to each session with the server."""
+
+    def __init__(self) -> None:
+        self.timeline = Timeline()
+        self.replay_by: int | None = None
+        """Until when a replay is waited for; live blocks are part of it and not passed on."""
+        self.appended_ns = 0
+        """When sound was appended last."""
+        self._request_id = 0
+
+    def restart(self, from_sample: int, request_id: int, now: int) -> None:
+        """Begin a session with the server: what was captured from a sample on comes again."""
+        self.timeline = Timeline(from_sample)
+        self.replay_by = now + REPLAY_NS
+        self._request_id = request_id
+
+    def live(self, block: CapturedAudio, now: int) -> bytes | None:
+        """Return what of a captured block is to be appended."""
+        if self.replay_by is not None:
+            return None
+        return self._new(block.pcm, block.first_sample, now)
+
+    def replayed(self, block: ReplayedAudio, now: int) -> bytes | None:
+        """Return what of a block of the replay is to be appended."""
+        if block.request_id != self._request_id:
+            return None
+        if self.replay_by is not None:
+            self.replay_by = now + REPLAY_NS
+        return self._new(block.pcm, block.first_sample, now)
+
+    def ended(self, end: ReplayEnded) -> bool:
+        """Go on live. Return False if this is about an earlier replay."""
+        if end.request_id != self._request_id or self.replay_by is None:
+            return False
+        self.replay_by = None
+        return True
+
+    def tick(self, now: int) -> bool:
+        """Return whether the replay was waited for in vain; it goes on live then."""
+        if self.replay_by is None or now < self.replay_by:
+            return False
+        self.replay_by = None
+        return True
+
+    def _new(self, pcm: bytes, first_sample: int, now: int) -> bytes | None:
+        known = self.timeline.next_sample - first_sample
+        if known > 0:
+            pcm, first_sample = pcm[2 * known :], first_sample + known
+        if len(pcm) < 2:
+            return None
+        self.timeline.append(first_sample, len(pcm) >> 1)
+        self.appended_ns = now
+        return pcm

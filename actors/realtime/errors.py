@@ -1,0 +1,124 @@
+"""Which errors of the server mean what: one table."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from actors.realtime.wire import ErrorBody
+
+__all__ = ["Meaning", "close_meaning", "code_of", "handshake_is_fatal", "meaning", "why_fatal"]
+
+
+class Meaning(Enum):
+    """What to do about an error."""
+
+    HARMLESS = "nothing"
+    ACTIVE = "an answer is active: ask again when it is done"
+    NOT_ACTIVE = "no answer is active: ours, if any, is over"
+    EXPIRED = "begin a new session"
+    TRANSIENT = "try again, once"
+    RATE = "try again, once, later"
+    FATAL = "end"
+    REPORT = "tell the program"
+
+
+_KEY = "the server refuses the API key: check OPENAI_API_KEY (https://platform.openai.com/api-keys)"
+_MONEY = (
+    "the account has no credit left: see https://platform.openai.com/settings/organization/billing"
+)
+_SHAPE = "the server does not speak the GA Realtime protocol with us: is the URL right?"
+_PLACE = "the service is not available in this country or region"
+_ACCOUNT = "the account is deactivated: see https://platform.openai.com/settings/organization"
+
+_FATAL = {
+    "invalid_api_key": _KEY,
+    "invalid_authentication": _KEY,
+    "authentication_error": _KEY,
+    "account_deactivated": _ACCOUNT,
+    "insufficient_quota": _MONEY,
+    "credit_balance_exhausted": _MONEY,
+    "billing_hard_limit_reached": _MONEY,
+    "billing_not_active": _MONEY,
+    "beta_api_shape_disabled": _SHAPE,
+    "unsupported_country_region_territory": _PLACE,
+    "missing_api_key": (
+        "OPENAI_API_KEY is not set: create a key at https://platform.openai.com/api-keys, "
+        "or talk to the sandbox instead"
+    ),
+    "invalid_url": "the server's address is no ws:// or wss:// URL",
+    "model_not_found": "",
+    "invalid_model": "",
+}
+
+_TABLE = {
+    "response_cancel_not_active": Meaning.NOT_ACTIVE,
+    "conversation_already_has_active_response": Meaning.ACTIVE,
+    "input_audio_buffer_commit_empty": Meaning.HARMLESS,
+    "item_truncate_invalid_item_id": Meaning.HARMLESS,
+    "item_delete_invalid_item_id": Meaning.HARMLESS,
+    "item_create_duplicate_item_id": Meaning.HARMLESS,
+    "unsupported_content_type": Meaning.HARMLESS,
+    "session_expired": Meaning.EXPIRED,
+    "rate_limit_exceeded": Meaning.RATE,
+    "rate_limit_error": Meaning.RATE,
+    "server_error": Meaning.TRANSIENT,
+    "internal_error": Meaning.TRANSIENT,
+    **dict.fromkeys(_FATAL, Meaning.FATAL),
+}
+"""By code or, where that says nothing, by type. What is not here is told to the program."""
+
+_HARMLESS_TEXTS = ("already shorter than", "Only model output audio")
+"""Of truncations that the server finds unnecessary; they come without a code."""
+
+_PROTOCOL_CLOSE = 4000
+"""Closes with ``<type>.<code>`` as its reason: the server does not want to go on with us."""
+
+
+def code_of(error: ErrorBody | None) -> str:
+    """Return the name of an error: its code or, without one, its type."""
+    if error is None:
+        return ""
+    return str(error.code or error.type or "")
+
+
+def meaning(error: ErrorBody | None) -> Meaning:
+    """Return what an error means for us."""
+    if error is None:
+        return Meaning.REPORT
+    for name in (error.code, error.type):
+        if name is not None and (found := _TABLE.get(str(name))) is not None:
+            return found
+    if any(text in (error.message or "") for text in _HARMLESS_TEXTS):
+        return Meaning.HARMLESS
+    return Meaning.REPORT
+
+
+def why_fatal(code: str, model: str) -> str:
+    """Return the sentence for a fatal code."""
+    return _FATAL.get(code) or (
+        f"the server does not know the model {model!r}, or this key may not use it: "
+        f"choose another model"
+    )
+
+
+def close_meaning(code: int, reason: str) -> tuple[Meaning, str]:
+    """Return what the end of a connection means, and the code of its error if it has one."""
+    name = reason.rpartition(".")[2]
+    if code == _PROTOCOL_CLOSE:
+        return Meaning.FATAL, name if name in _FATAL else "beta_api_shape_disabled"
+    if name in _FATAL:
+        return Meaning.FATAL, name
+    return Meaning.TRANSIENT, name
+
+
+def handshake_is_fatal(status: int, code: str, text: str) -> str | None:
+    """Return the fatal code of a refused handshake; None: it may succeed later."""
+    if code in _FATAL:
+        return code
+    if status == 401:
+        return "invalid_api_key"
+    if status == 403:
+        return "invalid_api_key"
+    if status in (400, 404) and "model" in f"{code} {text}".lower():
+        return "model_not_found"
+    return None

@@ -1,0 +1,224 @@
+"""The single writer of ``response.create``: one answer at a time, each asked for once.
+
+Idle, asked (create sent), active; the server's voice activity detection goes from idle to active
+without us. What is wanted while that is not possible is owed, and owed once however often it is
+wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from actors.realtime.state import Ask
+
+__all__ = ["Active", "Asked", "Responses"]
+
+_NS = 1_000_000_000
+ANSWER_NS = 10 * _NS
+"""How long an answer may take to begin."""
+ACTIVE_ELSEWHERE_NS = 2 * _NS
+"""When to ask again if the server says an answer is active that we have not seen."""
+SILENCE_NS = 30 * _NS
+"""An active answer of which nothing was heard for so long is given up, if another is wanted."""
+TRIES = 2
+
+
+class Active(msgspec.Struct):
+    """The answer that the server is generating."""
+
+    response_id: str
+    ask: Ask | None
+    """As it was asked for; None: the server made it by itself."""
+    create_id: str
+    news_ns: int
+    audio: bool = False
+    call: bool = False
+    cancelled: bool = False
+
+
+class Asked(msgspec.Struct):
+    """A ``response.create`` that has no answer yet."""
+
+    event_id: str
+    ask: Ask
+    sent_ns: int
+    cancel: bool = False
+    """To be cancelled as soon as it begins."""
+
+
+class Responses:
+    """Decides when an answer is asked for. Times are ns."""
+
+    def __init__(self, owed: Ask | None = None) -> None:
+        self.active: Active | None = None
+        self.asked: Asked | None = None
+        self.owed = owed
+        self.not_before = 0
+        self.expected_until: int | None = None
+        """The server is about to answer speech by itself; past this time we ask."""
+        self.unseen: dict[str, None] = {}
+        """Items that the owed answer is about and that the server has not confirmed."""
+
+    def want(self, ask: Ask, about: Iterable[str] = ()) -> None:
+        """Want an answer, about items that were just sent."""
+        if self.owed is not None:
+            extra = dict.fromkeys(self.owed.extra + ask.extra)
+            ask = msgspec.structs.replace(ask, extra=tuple(extra))
+        self.owed = ask
+        for item_id in about:
+            self.unseen[item_id] = None
+
+    def expect(self, now: int) -> None:
+        """Take note that the server answers speech that was just committed."""
+        self.expected_until = now + ANSWER_NS
+
+    def seen(self, item_id: str) -> None:
+        """Take note that the server has put an item into the conversation."""
+        self.unseen.pop(item_id, None)
+
+    def next_ask(self, now: int) -> Ask | None:
+        """Return what may be asked for now: call `sent` once it is."""
+        if self.active is not None or self.asked is not None or self.expected_until is not None:
+            return None
+        if self.owed is None or now < self.not_before:
+            return None
+        return self.owed
+
+    def sent(self, event_id: str, now: int) -> None:
+        """Take note that what is owed has been asked for."""
+        if self.owed is None or self.asked is not None or self.active is not None:
+            raise RuntimeError("a second answer was asked for")
+        self.asked = Asked(event_id, self.owed, now)
+        self.owed = None
+
+    def created(self, response_id: str, now: int) -> Active:
+        """Take note that an answer has begun, whoever asked for it."""
+        asked, expected, self.expected_until = self.asked, self.expected_until, None
+        if asked is not None and asked.cancel and expected is not None:
+            asked = None  # this is the server's answer to speech; what becomes of ours is to come
+        else:
+            self.asked = None
+        self.active = Active(
+            response_id,
+            asked.ask if asked else None,
+            asked.event_id if asked else "",
+            now,
+        )
+        if asked is not None and asked.cancel:
+            self.active.cancelled = True
+        if asked is None and self.owed is not None and not self.unseen:
+            # The model has seen everything that we wanted to ask about.
+            self.active.ask, self.owed = self.owed, None
+        return self.active
+
+    def done(self, response_id: str) -> Active | None:
+        """Take note that an answer has ended. Return it, if it was the active one."""
+        active = self.active
+        if active is None or active.response_id != response_id:
+            return None
+        self.active = None
+        return active
+
+    def refused(self, event_id: str | None, now: int) -> bool:
+        """Take note that ``response.create`` was refused because an answer is active."""
+        asked, active = self.asked, self.active
+        if asked is not None and event_id in (None, asked.event_id):
+            self.asked = None
+            if not asked.cancel:
+                self.want(asked.ask)
+                if active is None:
+                    self.not_before = now + ACTIVE_ELSEWHERE_NS
+            return True
+        if active is not None and event_id is not None and active.create_id == event_id:
+            # It was the server's own answer that began, just before ours was read.
+            if self.unseen and active.ask is not None:
+                self.want(active.ask)
+            active.create_id = ""
+            return True
+        return event_id is None
+
+    def failed_to_ask(self, event_id: str | None) -> Ask | None:
+        """Take note that ``response.create`` was refused for another reason."""
+        asked = self.asked
+        if asked is None or asked.event_id != event_id:
+            return None
+        self.asked = None
+        return asked.ask
+
+    def again(self, ask: Ask | None, not_before: int) -> bool:
+        """Ask once more what failed, not before then. Return False if that was done already."""
+        ask = ask or Ask()
+        if ask.retries + 1 >= TRIES:
+            return False
+        self.want(msgspec.structs.replace(ask, retries=ask.retries + 1))
+        self.not_before = not_before
+        return True
+
+    def cancel(self) -> str | None:
+        """Return the id of the answer that has to be cancelled now, if there is one."""
+        if self.asked is not None:
+            self.asked.cancel = True
+        if self.active is None or self.active.cancelled:
+            return None
+        self.active.cancelled = True
+        return self.active.response_id
+
+    def lost(self) -> None:
+        """Forget what belonged to the connection; what had not begun is owed."""
+        if self.asked is not None and not self.asked.cancel:
+            self.want(self.asked.ask)
+        self.asked = self.active = self.expected_until = None
+        self.not_before = 0
+        self.unseen.clear()
+
+    def tick(self, now: int) -> list[str]:
+        """Do what is due. Return what happened, for the log."""
+        happened = []
+        asked = self.asked
+        if asked is not None and now >= asked.sent_ns + ANSWER_NS:
+            self.asked = None
+            if asked.cancel:
+                happened.append("a cancelled answer never began")
+            elif self.again(asked.ask, now):
+                happened.append("the server has not begun an answer, asking again")
+            else:
+                happened.append("the server does not answer")
+        if self.expected_until is not None and now >= self.expected_until:
+            self.expected_until = None
+            if self.active is None and self.asked is None:
+                self.want(Ask())
+                happened.append("the server has not answered speech, asking")
+        if self.is_stuck(now):
+            self.active = None
+            happened.append("nothing was heard of the answer under way, given up")
+        return happened
+
+    def is_stuck(self, now: int) -> bool:
+        """Tell whether the active answer keeps others waiting without a sign of life."""
+        active = self.active
+        return active is not None and self.owed is not None and now >= active.news_ns + SILENCE_NS
+
+    def busy(self) -> bool:
+        """Tell whether an answer is being generated, asked for or owed."""
+        return not (
+            self.active is None
+            and self.asked is None
+            and self.owed is None
+            and self.expected_until is None
+        )
+
+    def deadline(self) -> int | None:
+        """Return when `tick` or `next_ask` should be called next."""
+        times = []
+        if self.asked is not None:
+            times.append(self.asked.sent_ns + ANSWER_NS)
+        if self.expected_until is not None:
+            times.append(self.expected_until)
+        if self.owed is not None:
+            if self.active is not None:
+                times.append(self.active.news_ns + SILENCE_NS)
+            elif self.asked is None and self.expected_until is None:
+                times.append(self.not_before)
+        return min(times, default=None)

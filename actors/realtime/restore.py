@@ -1,0 +1,187 @@
+"""What a new session with the server is told of the conversation so far, and what it must do.
+
+Items keep their ids where the API allows it (32 characters), so that the history's links hold.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from actors.realtime.state import Ask, Call, Saved, Turn
+from messages import ConversationItem
+
+__all__ = [
+    "GO_ON",
+    "MAX_REPEATS",
+    "Plan",
+    "call_item",
+    "output_id",
+    "output_item",
+    "plan",
+    "text_item",
+    "wire_id",
+]
+
+GO_ON = (
+    "The connection was lost in the middle of your last answer. Go on from where it stopped, "
+    "without a greeting and without repeating what you have said."
+)
+MAX_REPEATS = 3
+"""How often the same speech is sent again; it might be what the server dies of."""
+
+_ID_CHARS = 32
+
+
+class Plan(msgspec.Struct):
+    """How to go on in a new session."""
+
+    items: list[dict[str, Any]] = []
+    """To be created, in this order."""
+    aliases: dict[str, str] = {}
+    """Ids that had to be shortened: as the server knows it to as history knows it."""
+    from_sample: int = 0
+    """From here on the server has to hear the user again."""
+    again: list[Turn] = []
+    """Turns that the server hears again; they leave the history."""
+    given_up: list[Turn] = []
+    """Turns that were sent again too often."""
+    ask: Ask | None = None
+    answered: dict[str, str] = {}
+    """Outputs that the server has now, by call_id."""
+    open: set[str] = set()
+    """Calls that the server knows without an output."""
+    hears_speech: bool = False
+    """Whether speech is known to be in what it hears again."""
+
+
+def wire_id(item_id: str) -> str:
+    """Return an id that the API accepts, the same for the same id."""
+    if len(item_id) <= _ID_CHARS:
+        return item_id
+    return f"{item_id[:23]}-{zlib.crc32(item_id.encode()):08x}"
+
+
+def text_item(item_id: str, role: str, text: str) -> dict[str, Any]:
+    """Return a message as it is created. Sound of the assistant cannot be created, its text can."""
+    kind = "output_text" if role == "assistant" else "input_text"
+    content = [{"type": kind, "text": text}]
+    return {"id": wire_id(item_id), "type": "message", "role": role, "content": content}
+
+
+def call_item(item_id: str, call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    """Return a function call as it is created."""
+    item = {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
+    return {"id": wire_id(item_id), **item} if item_id else item
+
+
+def output_item(item_id: str, call_id: str, output: str) -> dict[str, Any]:
+    """Return the output of a function call as it is created."""
+    return {
+        "id": wire_id(item_id),
+        "type": "function_call_output",
+        "call_id": call_id,
+        "output": output,
+    }
+
+
+def output_id(call_id: str) -> str:
+    """Return the id of the item with the output of a call."""
+    return wire_id(f"out_{call_id}")
+
+
+def plan(items: Iterable[ConversationItem], saved: Saved, speech_from: int | None) -> Plan:
+    """Return how to go on.
+
+    Args:
+        items: the history, in order.
+        saved: what we remember.
+        speech_from: the sample at which speech began that the lost server had not committed.
+    """
+    history = {item.item_id: item for item in items}
+    result = Plan()
+    _decide_speech(result, history, saved, speech_from)
+    left_out = {turn.item_id for turn in result.again}
+    for item in history.values():
+        if item.item_id not in left_out:
+            _add(result, item)
+    for text in saved.texts:
+        if text.item_id not in history:
+            result.items.append(text_item(text.item_id, "user", text.text))
+    _add_calls(result, saved.calls)
+    result.hears_speech = bool(result.again) or speech_from is not None
+    if not result.hears_speech:
+        result.ask = _ask(saved)
+    return result
+
+
+def _decide_speech(
+    result: Plan, history: dict[str, ConversationItem], saved: Saved, speech_from: int | None
+) -> None:
+    unanswered = [turn for turn in saved.turns if turn.spoken]
+    for index, turn in enumerate(unanswered):
+        item = history.get(turn.item_id)
+        turn.transcribed = turn.transcribed or bool(item and item.text)
+        if not turn.transcribed:
+            # What follows it has to come after it, so that is heard again too.
+            result.again = unanswered[index:]
+            break
+    if saved.repeats >= MAX_REPEATS:
+        result.given_up, result.again = result.again, []
+    result.from_sample = saved.safe_sample
+    if result.again:
+        result.from_sample = result.again[0].first_sample
+    elif unanswered:
+        result.from_sample = max(saved.safe_sample, *(turn.last_sample for turn in unanswered))
+    elif speech_from is not None:
+        result.from_sample = max(saved.safe_sample, speech_from)
+
+
+def _add(result: Plan, item: ConversationItem) -> None:
+    short = wire_id(item.item_id)
+    if short != item.item_id:
+        result.aliases[short] = item.item_id
+    if item.kind == "message":
+        if item.text:
+            result.items.append(text_item(item.item_id, item.role, item.text))
+    elif item.kind == "function_call":
+        if item.call_id in result.open or item.call_id in result.answered:
+            return
+        result.items.append(call_item(item.item_id, item.call_id, item.name, item.arguments))
+        result.open.add(item.call_id)
+    elif item.call_id in result.open:
+        _answer(result, item.call_id, item.item_id or output_id(item.call_id), item.output)
+
+
+def _add_calls(result: Plan, calls: Iterable[Call]) -> None:
+    for call in calls:
+        if call.call_id not in result.open and call.call_id not in result.answered:
+            result.items.append(call_item(call.item_id, call.call_id, call.name, call.arguments))
+            result.open.add(call.call_id)
+        if call.output is not None and call.call_id in result.open:
+            item_id = call.output_id or output_id(call.call_id)
+            if not call.output_id:
+                result.aliases[item_id] = call.item_id
+            elif wire_id(item_id) != item_id:
+                result.aliases[wire_id(item_id)] = item_id
+            _answer(result, call.call_id, item_id, call.output)
+
+
+def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
+    result.items.append(output_item(item_id, call_id, output))
+    result.open.discard(call_id)
+    result.answered[call_id] = output
+
+
+def _ask(saved: Saved) -> Ask | None:
+    answer = saved.answer
+    if answer is None:
+        return Ask() if saved.turns else None
+    if answer.call:
+        return None  # its outputs will ask
+    if not answer.audio:
+        return answer.ask
+    return None if answer.ask.goes_on else Ask(extra=(GO_ON,), goes_on=True)

@@ -1,0 +1,116 @@
+"""What the realtime component remembers across the death of its process."""
+
+from __future__ import annotations
+
+import msgspec
+
+from messages import ToolSpec
+
+__all__ = ["Answer", "Ask", "Audible", "Call", "Ending", "InputEnd", "Saved", "Text", "Turn"]
+
+
+class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An answer that is to be asked for (``response.create``)."""
+
+    instructions: str | None = None
+    """In place of those of the session."""
+    extra: tuple[str, ...] = ()
+    """In addition to those of the session."""
+    retries: int = 0
+    """How often it has been asked for in vain."""
+    goes_on: bool = False
+    """Whether it goes on with an answer that a lost connection cut off."""
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    """The answer under way."""
+
+    response_id: str
+    ask: Ask
+    audio: bool = False
+    """Some of its sound has come."""
+    call: bool = False
+    """It has called a tool."""
+
+
+class Turn(msgspec.Struct, omit_defaults=True):
+    """Something the user has said or typed and that has not been answered."""
+
+    item_id: str
+    spoken: bool
+    first_sample: int = 0
+    last_sample: int = 0
+    transcribed: bool = False
+
+
+class Call(msgspec.Struct, omit_defaults=True):
+    """A tool call of an answer whose calls are not all answered."""
+
+    call_id: str
+    item_id: str
+    name: str
+    arguments: str
+    response_id: str
+    output: str | None = None
+    output_id: str = ""
+    respond: bool = True
+    abandoned: bool = False
+    """It was cut off by the end of its answer and never run."""
+
+
+class Text(msgspec.Struct):
+    """A typed turn that the server has not confirmed."""
+
+    item_id: str
+    text: str
+
+
+class Audible(msgspec.Struct, omit_defaults=True):
+    """An item whose sound is not known to have been played to its end."""
+
+    item_id: str
+    response_id: str
+    samples: int
+    """Received when this was saved; all of them if it is ``complete``."""
+    complete: bool = False
+
+
+class Ending(msgspec.Struct):
+    """The conversation ends when what is being said has been played."""
+
+    reason: str
+    deadline_ns: int
+
+
+class InputEnd(msgspec.Struct):
+    """Where and when the input came to its end."""
+
+    last_sample: int
+    at_ns: int
+
+
+class Saved(msgspec.Struct, omit_defaults=True):
+    """The state of the component. Times are ``time.monotonic_ns()``."""
+
+    speed: float = 1.0
+    greeted: bool = False
+    connected: bool = False
+    """Whether there was a session with the server before."""
+    safe_sample: int = 0
+    """Everything said before it is answered, or in the history as text."""
+    repeats: int = 0
+    """How often speech was sent again without an answer coming."""
+    turns: list[Turn] = []
+    answer: Answer | None = None
+    owed: Ask | None = None
+    calls: list[Call] = []
+    texts: list[Text] = []
+    seen_texts: list[str] = []
+    """Item ids of the last typed turns, to know one that is delivered twice."""
+    untranscribed: list[str] = []
+    """Item ids of speech whose text has not come."""
+    playing: list[Audible] = []
+    tools: tuple[ToolSpec, ...] | None = None
+    ending: Ending | None = None
+    input_end: InputEnd | None = None
+    quiet_since_ns: int = 0

@@ -1,0 +1,348 @@
+"""The events of the Realtime API (GA) as types: what the server says, what we say.
+
+Only events that are acted on have a type. Unknown events and unknown fields are harmless; a frame
+that is no event, or an event we know with wrong fields, becomes a `BadFrame`.
+https://platform.openai.com/docs/api-reference/realtime-server-events
+"""
+
+from __future__ import annotations
+
+from typing import Any, Union
+
+import msgspec
+
+__all__ = [
+    "Append",
+    "AudioDelta",
+    "AudioDone",
+    "BadFrame",
+    "Cancel",
+    "ClientEvent",
+    "Committed",
+    "ErrorBody",
+    "ErrorEvent",
+    "Item",
+    "ItemAdded",
+    "ItemCreate",
+    "ItemCreated",
+    "ItemDone",
+    "OutputItemAdded",
+    "OutputItemDone",
+    "Response",
+    "ResponseCreate",
+    "ResponseCreated",
+    "ResponseDone",
+    "ServerEvent",
+    "SessionCreated",
+    "SessionUpdate",
+    "SessionUpdated",
+    "SpeechStarted",
+    "SpeechStopped",
+    "TextDelta",
+    "TextDone",
+    "TranscriptDelta",
+    "TranscriptDone",
+    "TranscriptionCompleted",
+    "TranscriptionFailed",
+    "Truncate",
+    "Truncated",
+    "UnknownEvent",
+    "decode",
+    "encode",
+]
+
+
+class ErrorBody(msgspec.Struct):
+    """What went wrong, in an `ErrorEvent`, a failed response or a failed transcription."""
+
+    type: str | None = None
+    code: str | int | None = None
+    message: str | None = None
+    param: str | None = None
+    event_id: str | None = None
+    """Of the client event that is refused; None: unknown."""
+
+
+class Item(msgspec.Struct):
+    """An item of the conversation, without its content."""
+
+    id: str = ""
+    type: str = ""
+    role: str | None = None
+    status: str | None = None
+    name: str | None = None
+    call_id: str | None = None
+    arguments: str | None = None
+
+
+class _StatusDetails(msgspec.Struct):
+    type: str | None = None
+    reason: str | None = None
+    error: ErrorBody | None = None
+
+
+class _InputTokens(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_token_details: _InputTokens | None = None
+
+
+class Response(msgspec.Struct):
+    """An answer of the model."""
+
+    id: str
+    status: str | None = None
+    status_details: _StatusDetails | None = None
+    output: list[Item] | None = None
+    usage: _Usage | None = None
+
+
+# -- what the server says --------------------------------------------------------------------------
+
+
+class ServerEvent(msgspec.Struct, tag_field="type"):
+    """The base of all events from the server."""
+
+
+class ErrorEvent(ServerEvent, tag="error"):
+    """Something was refused; the session stays open, mostly."""
+
+    error: ErrorBody
+
+
+class SessionCreated(ServerEvent, tag="session.created"):
+    """The first event."""
+
+
+class SessionUpdated(ServerEvent, tag="session.updated"):
+    """A `SessionUpdate` is in force."""
+
+
+class ItemAdded(ServerEvent, tag="conversation.item.added"):
+    """An item has entered the conversation."""
+
+    item: Item
+    previous_item_id: str | None = None
+
+
+class ItemCreated(ServerEvent, tag="conversation.item.created"):
+    """`ItemAdded` by its old name, which some servers use."""
+
+    item: Item
+    previous_item_id: str | None = None
+
+
+class ItemDone(ServerEvent, tag="conversation.item.done"):
+    """An item is final."""
+
+    item: Item
+    previous_item_id: str | None = None
+
+
+class Truncated(ServerEvent, tag="conversation.item.truncated"):
+    """The answer to `Truncate`."""
+
+    item_id: str
+
+
+class TranscriptionCompleted(
+    ServerEvent, tag="conversation.item.input_audio_transcription.completed"
+):
+    """What the user's speech was heard as."""
+
+    item_id: str
+    transcript: str
+
+
+class TranscriptionFailed(ServerEvent, tag="conversation.item.input_audio_transcription.failed"):
+    """There is no text of the user's speech."""
+
+    item_id: str
+    error: ErrorBody | None = None
+
+
+class SpeechStarted(ServerEvent, tag="input_audio_buffer.speech_started"):
+    """Voice activity has begun. ``audio_start_ms`` counts all audio appended in this session."""
+
+    item_id: str
+    audio_start_ms: float
+
+
+class SpeechStopped(ServerEvent, tag="input_audio_buffer.speech_stopped"):
+    """Voice activity has ended."""
+
+    item_id: str
+    audio_end_ms: float
+
+
+class Committed(ServerEvent, tag="input_audio_buffer.committed"):
+    """The user's speech has become an item."""
+
+    item_id: str
+    previous_item_id: str | None = None
+
+
+class ResponseCreated(ServerEvent, tag="response.created"):
+    """An answer begins."""
+
+    response: Response
+
+
+class ResponseDone(ServerEvent, tag="response.done"):
+    """An answer has ended, whatever the outcome."""
+
+    response: Response
+
+
+class OutputItemAdded(ServerEvent, tag="response.output_item.added"):
+    """An answer has a further item."""
+
+    response_id: str
+    item: Item
+
+
+class OutputItemDone(ServerEvent, tag="response.output_item.done"):
+    """An item of an answer is final; of a function call: it may be run."""
+
+    response_id: str
+    item: Item
+
+
+class AudioDelta(ServerEvent, tag="response.output_audio.delta"):
+    """Sound of an answer."""
+
+    response_id: str
+    item_id: str
+    delta: bytes
+    content_index: int = 0
+
+
+class AudioDone(ServerEvent, tag="response.output_audio.done"):
+    """A part's sound is complete."""
+
+    response_id: str
+    item_id: str
+    content_index: int = 0
+
+
+class TranscriptDelta(ServerEvent, tag="response.output_audio_transcript.delta"):
+    """Text of what is being said."""
+
+    response_id: str
+    item_id: str
+    delta: str
+
+
+class TranscriptDone(ServerEvent, tag="response.output_audio_transcript.done"):
+    """The whole text of what is being said."""
+
+    response_id: str
+    item_id: str
+    transcript: str
+
+
+class TextDelta(ServerEvent, tag="response.output_text.delta"):
+    """Text of an answer without sound."""
+
+    response_id: str
+    item_id: str
+    delta: str
+
+
+class TextDone(ServerEvent, tag="response.output_text.done"):
+    """The whole text of an answer without sound."""
+
+    response_id: str
+    item_id: str
+    text: str
+
+
+class UnknownEvent(msgspec.Struct):
+    """An event that is not acted on."""
+
+    type: str
+
+
+class BadFrame(msgspec.Struct):
+    """What came is no event, or an event that is not what it should be."""
+
+    reason: str
+    """Without anything of the content."""
+
+
+_KINDS = tuple(ServerEvent.__subclasses__())
+_KNOWN = frozenset(str(kind.__struct_config__.tag) for kind in _KINDS)
+_events: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Union[_KINDS])  # noqa: UP007 - built at run time
+_heads: msgspec.json.Decoder[UnknownEvent] = msgspec.json.Decoder(UnknownEvent)
+
+
+def decode(text: bytes | str) -> ServerEvent | UnknownEvent | BadFrame:
+    """Return the event in one websocket message."""
+    try:
+        event: ServerEvent = _events.decode(text)
+        return event
+    except msgspec.ValidationError as error:
+        try:
+            head = _heads.decode(text)
+        except msgspec.MsgspecError:
+            return BadFrame("a JSON text without a type")
+        return BadFrame(f"{head.type}: {error}") if head.type in _KNOWN else head
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return BadFrame("no JSON")
+
+
+# -- what we say -----------------------------------------------------------------------------------
+
+
+class ClientEvent(msgspec.Struct, tag_field="type", omit_defaults=True):
+    """The base of all events to the server."""
+
+
+class Append(ClientEvent, tag="input_audio_buffer.append"):
+    """Captured audio. It has no answer."""
+
+    audio: bytes
+
+
+class SessionUpdate(ClientEvent, tag="session.update"):
+    """Change what is given of the session's configuration."""
+
+    session: dict[str, Any]
+    event_id: str
+
+
+class ItemCreate(ClientEvent, tag="conversation.item.create"):
+    """Append an item to the conversation."""
+
+    item: dict[str, Any]
+    event_id: str
+
+
+class Truncate(ClientEvent, tag="conversation.item.truncate"):
+    """Cut an item of the assistant to what was heard."""
+
+    item_id: str
+    content_index: int
+    audio_end_ms: int
+    event_id: str
+
+
+class ResponseCreate(ClientEvent, tag="response.create"):
+    """Ask for an answer."""
+
+    event_id: str
+    response: dict[str, Any] | None = None
+
+
+class Cancel(ClientEvent, tag="response.cancel"):
+    """End the answer under way."""
+
+    response_id: str
+    event_id: str
+
+
+encode = msgspec.json.Encoder().encode

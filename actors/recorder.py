@@ -1,0 +1,105 @@
+"""The recorder: the conversation as a stereo file, the user left and the assistant right."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from pathlib import Path
+from typing import ClassVar
+
+from actors.base import Actor
+from actors.devices.base import UnwritableFileError, is_file
+from actors.devices.wav import WavTarget
+from messages import CapturedAudio, Keep, Message, Notice, PlayedAudio
+
+__all__ = ["Recorder"]
+
+_LEFT, _RIGHT = 0, 1
+_REOPEN_S = 1.0
+
+
+class Recorder(Actor):
+    """Records what was captured and played at its time on the timeline of the session.
+
+    Each block is in the file when it counts as handled, and the file is whole at any moment.
+    Without a path it does nothing. A disk that is full is reported once, and tried again with each
+    block.
+    """
+
+    accepts: ClassVar = {CapturedAudio: Keep(seconds=30), PlayedAudio: Keep(seconds=30)}
+
+    def opened(self) -> None:
+        self._target: WavTarget | None = None
+        self._retry_at = 0.0
+        self._failing = False
+        self._lost = 0
+        self._path: Path | None = None
+        if self.settings.recording_path is None:
+            return
+        self._path = Path(self.settings.recording_path).expanduser()
+        if self.session.first:
+            self._refuse_devices(self._path)
+            self._target = WavTarget(self._path, 2, fresh=True)
+            self.log.info("recording", path=str(self._path))
+
+    def handle(self, message: Message) -> None:
+        if self._path is None:
+            return
+        match message:
+            case CapturedAudio():
+                self._record(_LEFT, message.first_sample, message.pcm)
+            case PlayedAudio():
+                self._record(_RIGHT, message.first_sample, message.pcm)
+
+    def closed(self) -> None:
+        if self._target is not None:
+            self._target.close()
+
+    def _refuse_devices(self, path: Path) -> None:
+        for setting in (self.settings.input, self.settings.output):
+            if is_file(setting) and Path(setting).expanduser().resolve() == path.resolve():
+                raise UnwritableFileError(path, "it is the input or the output; record elsewhere")
+
+    def _record(self, channel: int, first: int, pcm: bytes) -> None:
+        if first < 0:
+            pcm, first = pcm[-2 * first :], 0
+        if len(pcm) < 2:
+            return
+        try:
+            target = self._open()
+            if target is not None:
+                _mix(target, channel, first, pcm)
+        except (OSError, UnwritableFileError) as error:
+            self._lost += len(pcm) // 2
+            self._say_failing(error)
+        else:
+            if target is None:
+                self._lost += len(pcm) // 2
+            elif self._failing:
+                self._failing = False
+                self.log.info("recording goes on", lost_samples=self._lost)
+
+    def _open(self) -> WavTarget | None:
+        """Return the file, opened again if it must be; None while that has just failed."""
+        if self._target is None and self._path is not None:
+            now = time.monotonic()
+            if now < self._retry_at:
+                return None
+            self._retry_at = now + _REOPEN_S
+            self._target = WavTarget(self._path, 2, fresh=False)
+        return self._target
+
+    def _say_failing(self, error: Exception) -> None:
+        if not self._failing:
+            self._failing = True
+            self.log.warning("recording fails", path=str(self._path), error=str(error))
+            self.send(Notice(f"The recording {str(self._path)!r} has a hole here: {error}."))
+
+
+def _mix(target: WavTarget, channel: int, first: int, pcm: bytes) -> None:
+    """Put one channel of a stretch into the file and leave the other as it is."""
+    mono = array("h", pcm[: len(pcm) & ~1])
+    old = target.read(first, len(mono))
+    both = array("h", old + bytes(4 * len(mono) - len(old)))
+    both[channel::2] = mono
+    target.write(first, both.tobytes())

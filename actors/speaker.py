@@ -1,0 +1,216 @@
+"""The speaker: plays what the assistant says, and tells how much of it was heard."""
+
+from __future__ import annotations
+
+import collections
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from actors.base import Actor
+from actors.devices.base import DeviceError, Playback, open_playback, to_samples
+from actors.devices.mark import ItemMark
+from actors.devices.playout import Playout, Settled
+from actors.devices.program import ProgramOutput
+from messages import (
+    CONTROL,
+    PCM_BYTES_PER_MS,
+    SAMPLE_RATE,
+    AssistantAudio,
+    FlushPlayback,
+    Keep,
+    Message,
+    Newest,
+    Notice,
+    PlaybackEnded,
+    PlaybackFlushed,
+    PlayedAudio,
+    PlayedPosition,
+    ProgramPlayed,
+    SetVolume,
+)
+
+if TYPE_CHECKING:
+    from actors.host import Timer
+
+__all__ = ["Speaker"]
+
+_REPORT_S = 0.1
+_SOONEST_S = 0.01
+_EARLY = 100 * SAMPLE_RATE // 1000
+"""The only message here counts as done when so little of it is left, so that the next one comes in
+time; a death in that moment loses this much."""
+_SAMPLES_PER_MS = PCM_BYTES_PER_MS // 2
+
+
+class _State(msgspec.Struct, frozen=True):
+    volume: float
+
+
+class Speaker(Actor):
+    """Plays. Told by realtime what to say and when to be silent, by anyone how loud.
+
+    Audio stays the supervisor's until the device has taken it. Dies when its device is lost; when
+    it raises for another reason, device and playout go on without it.
+    """
+
+    accepts: ClassVar = {
+        AssistantAudio: Keep(seconds=1800, held=True),
+        FlushPlayback: CONTROL,
+        SetVolume: CONTROL,
+        ProgramPlayed: Newest(5),
+    }
+
+    def opened(self) -> None:
+        self._held: collections.deque[tuple[AssistantAudio, int]] = collections.deque()
+        self._timer: Timer | None = None
+        self._reported = ("", 0)
+        self._trouble = ""
+        mark = self._mark = self.keep.get("mark") or ItemMark(self.session, "speaker.mark")
+        self.keep["mark"] = mark
+        volume = self._last_volume()
+        self._device: Playback = self.keep.get("device") or open_playback(
+            self.settings, self.session
+        )
+        prefill = self._device.prefill_ms * _SAMPLES_PER_MS
+        self._playout: Playout = self.keep.get("playout") or Playout(prefill, mark)
+        self._playout.set_volume(volume)
+        self._playout.attach(lambda: self.post(self._release))
+        self.keep["playout"] = self._playout
+        if "device" not in self.keep:
+            self.keep["device"] = self._device
+            self._device.start(self._playout, self._on_failure)
+            self.log.info("speaker open", device=self._device.name, volume=volume)
+        self._check()
+        self._go_on()
+
+    def handle(self, message: Message) -> None:
+        match message:
+            case AssistantAudio():
+                self._play(message)
+            case FlushPlayback():
+                self._flush()
+            case SetVolume(volume):
+                volume = self._mark.volume = _clamped(volume)
+                self.save(_State(volume))
+                self._playout.set_volume(volume)
+            case ProgramPlayed():
+                if isinstance(self._device, ProgramOutput):
+                    self._device.played(message)
+
+    def _last_volume(self) -> float:
+        """Return the volume set last. State is withheld if the device fails to open twice."""
+        state = self.saved(_State)
+        if self._mark.volume is not None:
+            return _clamped(self._mark.volume)
+        return _clamped(state.volume if state else self.settings.volume)
+
+    # -- the device ---------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._device.check_s is None:
+            return
+        try:
+            self._device.check(time.monotonic_ns())
+        except DeviceError:
+            self._lose()
+            raise
+        self.after(self._device.check_s, self._check)
+
+    def _lose(self) -> None:
+        """Close a device that is lost, so that the next incarnation opens a new one."""
+        self.keep.pop("device").close()
+
+    def _on_failure(self, error: Exception) -> None:
+        """Raise on the actor's thread what has ended the device's thread."""
+
+        def fail() -> None:
+            self._lose()
+            raise error
+
+        self.post(fail)
+
+    # -- playing ------------------------------------------------------------------------------
+
+    def _play(self, message: AssistantAudio) -> None:
+        self._playout.push(message.item_id, message.first_sample, message.pcm, message.last)
+        self.hold(message)
+        self._held.append((message, message.first_sample + len(message.pcm) // 2))
+        if message.last:
+            self._settle()
+        self._go_on()
+
+    def _flush(self) -> None:
+        now_ns = time.monotonic_ns()
+        self._settle()
+        flushed = self._playout.flush(now_ns, taken_back=self._device.clears)
+        for message in self._device.flush(now_ns):
+            self.send(message)
+        self.send(PlaybackFlushed(flushed.item_id, flushed.played, flushed.at_ns))
+        while self._held:
+            self.done(self._held.popleft()[0])
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Do what is due, and come back while anything plays."""
+        now_ns = time.monotonic_ns()
+        messages, wait_s = self._device.pump(now_ns)
+        for message in messages:
+            self.send(message)
+        self._release()
+        left_ns = self._playout.left_ns(now_ns)
+        if left_ns is not None:
+            wait_s = min(_REPORT_S if wait_s is None else wait_s, _REPORT_S, left_ns / 1e9)
+        if wait_s is not None and self._timer is None:
+            self._timer = self.after(max(wait_s, _SOONEST_S), self._report)
+
+    def _report(self) -> None:
+        self._timer = None
+        self._settle()
+        self._go_on()
+        if self._device.trouble != self._trouble:
+            self._trouble = self._device.trouble
+            self._say_trouble()
+
+    # -- what it tells ------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        now_ns = time.monotonic_ns()
+        settled = self._playout.settle(self._device.heard_until(now_ns))
+        for audio in settled.audio:
+            first = to_samples(audio.run_ns - self.session.epoch_ns) + audio.offset
+            self.send(PlayedAudio(audio.pcm, audio.item_id, first))
+        self._tell_positions(settled, now_ns)
+        self._release()
+
+    def _tell_positions(self, settled: Settled, now_ns: int) -> None:
+        for item_id, played in settled.finished:
+            self.send(PlayedPosition(item_id, played, now_ns, True, settled.idle))
+            self.send(PlaybackEnded(item_id, played // _SAMPLES_PER_MS))
+        position = settled.position
+        if position is not None and position[1] > 0 and position != self._reported:
+            self._reported = position
+            self.send(PlayedPosition(*position, now_ns))
+
+    def _release(self) -> None:
+        """Be done with what the device has taken; with the end of an item when it is heard."""
+        progress = self._playout.progress()
+        while self._held:
+            message, end = self._held[0]
+            taken = progress.get(message.item_id, -1)
+            if taken >= 0:  # the item is not over
+                lone = len(self._held) == 1 and taken > message.first_sample
+                if message.last or end - taken >= (_EARLY if lone else 1):
+                    return
+            self._held.popleft()
+            self.done(message)
+
+    def _say_trouble(self) -> None:
+        if self._trouble:
+            self.log.warning(self._trouble)
+            self.send(Notice(f"What the assistant says is not written: {self._trouble}."))
+
+
+def _clamped(volume: float) -> float:
+    return min(max(volume, 0.0), 1.0)

@@ -1,0 +1,227 @@
+"""The tools component: says what the model may call, runs what it calls, answers each call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from actors.base import Actor
+from actors.tools.builtin import Effect, builtin_tools
+from actors.tools.executor import Executor, Outcome
+from actors.tools.loading import load_agent
+from actors.tools.registry import Tool, ToolArgumentsError, ToolDefinitionError, Tools
+from messages import (
+    CONTROL,
+    Message,
+    ProgramToolAnswer,
+    ProgramToolCall,
+    SetSpeed,
+    SpeedChanged,
+    ToolAnswer,
+    ToolCall,
+    ToolsAvailable,
+)
+
+__all__ = ["ToolExecutor"]
+
+_MAX_RUNNING = 64
+"""Calls at the same time; a model that wants more is told so."""
+_MAX_ANSWERED = 64
+"""Ids of answered calls that are remembered, to know a call that comes twice."""
+_MAX_RUNS = 2
+"""How often an idempotent tool is begun that takes its process down."""
+_INTERRUPTED = "outcome unknown: the tool was interrupted"
+
+
+class _InFlight(msgspec.Struct):
+    """A call that has begun and is not answered."""
+
+    name: str
+    arguments: str
+    runs: int = 1
+
+
+class _State(msgspec.Struct):
+    """What survives a death."""
+
+    calls: dict[str, _InFlight] = msgspec.field(default_factory=dict)
+    answered: list[str] = msgspec.field(default_factory=list)
+    speed: float | None = None
+
+
+class ToolExecutor(Actor):
+    """Runs tools. Told calls by realtime; tells their answers to whoever accepts `ToolAnswer`.
+
+    A call runs on a thread of its own or on an event loop, never here, and goes on if this actor
+    raises. If the process dies, an idempotent tool is run again; for any other the model is told
+    that the outcome is unknown. There may be two answers to one call only if the process dies
+    between an answer and its being noted; receivers tell them by the ``call_id``.
+    """
+
+    accepts: ClassVar = {ToolCall: CONTROL, ProgramToolAnswer: CONTROL, SpeedChanged: CONTROL}
+
+    @classmethod
+    def describe(cls, agent: str | None) -> Mapping[str, Any]:
+        """Load the user's agent and return the settings it describes.
+
+        Raises:
+            AgentLoadError: it cannot be loaded.
+        """
+        return load_agent(agent).describe() if agent is not None else {}
+
+    def opened(self) -> None:
+        self._state = self.saved(_State) or _State()
+        self._speed = self.settings.speed if self._state.speed is None else self._state.speed
+        self._builtin = self._enabled_builtin_tools()
+        self._own = self._agent_tools()
+        self._program = {spec.name: spec for spec in self.settings.program_tools}
+        if both := sorted(set(self._program) & {tool.name for tool in self._own}):
+            raise ToolDefinitionError(both[0], "the agent and the program both have such a tool")
+        if "executor" not in self.keep:
+            self.keep["executor"] = Executor()
+        self._executor: Executor = self.keep["executor"]
+        self._executor.notify = lambda: self.post(self._take_outcomes)
+        self.send(ToolsAvailable(self._specs()))
+        self._take_outcomes()
+        self._resume()
+
+    def handle(self, message: Message) -> None:
+        match message:
+            case ToolCall():
+                self._call(message)
+            case ProgramToolAnswer(call_id, output, failed):
+                if call_id in self._state.calls:
+                    self._answer(call_id, output, failed=failed)
+            case SpeedChanged(speed):
+                self._set_speed(speed)
+
+    # -- what there is ------------------------------------------------------------------------
+
+    def _enabled_builtin_tools(self) -> dict[str, Tool]:
+        tools = {tool.name: tool for tool in builtin_tools(lambda: self._speed)}
+        for name in self.settings.builtin_tools:
+            if name not in tools:
+                raise ToolDefinitionError(name, f"is not built in; there are {', '.join(tools)}")
+        return {name: tools[name] for name in tools if name in self.settings.builtin_tools}
+
+    def _agent_tools(self) -> Tools:
+        if self.settings.agent is None:
+            return Tools()
+        found: Tools | None = load_agent(self.settings.agent).tools
+        return Tools() if found is None else found
+
+    def _specs(self) -> tuple[Any, ...]:
+        """Return what the model may call; a tool of the user's replaces a built-in one."""
+        specs = {tool.name: tool.spec for tool in self._builtin.values()}
+        specs |= {tool.name: tool.spec for tool in self._own}
+        return tuple((specs | self._program).values())
+
+    # -- calls --------------------------------------------------------------------------------
+
+    def _call(self, call: ToolCall) -> None:
+        call_id, name = call.call_id, call.name
+        if call_id in self._state.calls or call_id in self._state.answered:
+            self.log.debug("a tool call came twice", call_id=call_id, tool=name)
+            return
+        self._state.calls[call_id] = _InFlight(name, call.arguments)
+        if len(self._state.calls) > _MAX_RUNNING:
+            self._answer(call_id, f"{name} was not run: too many tools are running", failed=True)
+            return
+        self._begin(call_id)
+
+    def _begin(self, call_id: str) -> None:
+        """Run a call that is in the list of those in flight."""
+        call = self._state.calls[call_id]
+        own = self._own.get(call.name)
+        if own is None and call.name in self._program:
+            self._save()
+            self.send(ProgramToolCall(call_id, call.name, call.arguments))
+            self._watch(call_id, self.settings.tool_timeout_s)
+            return
+        tool = own or self._builtin.get(call.name)
+        if tool is None:
+            known = ", ".join(spec.name for spec in self._specs()) or "none"
+            self._answer(call_id, f"no tool is named {call.name}; there are: {known}", failed=True)
+            return
+        try:
+            positional, named = tool.bind(call.arguments)
+        except ToolArgumentsError as error:
+            self._answer(call_id, str(error), failed=True)
+            return
+        if own is None:
+            self._run_builtin(call_id, tool, named)
+            return
+        self._save()
+        self._executor.start(call_id, tool, positional, named)
+        self._watch(call_id, self.settings.tool_timeout_s)
+
+    def _run_builtin(self, call_id: str, tool: Tool, named: dict[str, Any]) -> None:
+        """Run it here: it does not block, and what it does is a message of this incarnation."""
+        result = tool.function(**named)
+        if isinstance(result, Effect):
+            self.send(result.message)
+            if isinstance(result.message, SetSpeed):
+                self._set_speed(result.message.speed)
+            result = result.output
+        self._answer(call_id, result)
+
+    def _take_outcomes(self) -> None:
+        for outcome in self._executor.finished():
+            call = self._state.calls.get(outcome.call_id)
+            if call is None:
+                continue
+            self._log_failure(call.name, outcome)
+            self._answer(outcome.call_id, outcome.output, failed=outcome.failed)
+
+    def _log_failure(self, name: str, outcome: Outcome) -> None:
+        if outcome.trace:
+            self.log.warning("a tool raised", tool=name, traceback=outcome.trace)
+
+    def _answer(self, call_id: str, output: str, *, failed: bool = False) -> None:
+        name = self._state.calls.pop(call_id).name
+        self.send(ToolAnswer(call_id, name, output, failed=failed, item_id=f"out_{call_id[-28:]}"))
+        self._state.answered = [*self._state.answered, call_id][-_MAX_ANSWERED:]
+        self._save()
+
+    def _watch(self, call_id: str, seconds: float) -> None:
+        def give_up() -> None:
+            if call_id in self._state.calls:
+                name = self._state.calls[call_id].name
+                limit = f"{self.settings.tool_timeout_s:g} s"
+                self._answer(
+                    call_id, f"{name} failed: it did not finish within {limit}", failed=True
+                )
+                self._executor.give_up(call_id)
+
+        self.after(max(0.0, seconds), give_up)
+
+    # -- after a crash ------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        """Go on with the calls that an incarnation before had begun."""
+        for call_id, call in list(self._state.calls.items()):
+            age_s = self._executor.age_s(call_id)
+            if age_s is not None:  # the actor raised, the call did not notice
+                self._watch(call_id, self.settings.tool_timeout_s - age_s)
+            elif call.name in self._program and call.name not in self._own:
+                self._watch(call_id, self.settings.tool_timeout_s)  # the program runs it
+            elif self._may_run_again(call):
+                call.runs += 1
+                self._begin(call_id)
+            else:
+                self._answer(call_id, _INTERRUPTED, failed=True)
+
+    def _may_run_again(self, call: _InFlight) -> bool:
+        tool = self._own.get(call.name) or self._builtin.get(call.name)
+        return tool is not None and tool.idempotent and call.runs < _MAX_RUNS
+
+    # -- state --------------------------------------------------------------------------------
+
+    def _set_speed(self, speed: float) -> None:
+        self._speed = self._state.speed = speed
+        self._save()
+
+    def _save(self) -> None:
+        self.save(self._state)

@@ -1,0 +1,67 @@
+"""The tools that every assistant has: the time, the volume, the speed, the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import msgspec
+
+from actors.tools.registry import Tools
+from messages import EndConversation, Message, SetSpeed, SetVolume
+
+__all__ = ["SPEED_STEP", "Effect", "builtin_tools"]
+
+SPEED_STEP = 0.2
+_SLOWEST, _FASTEST = 0.5, 1.5
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """What a built-in tool does: a message to send, and what the model is told."""
+
+    message: Message
+    output: str
+
+
+def builtin_tools(speed: Callable[[], float]) -> Tools:
+    """Return all built-in tools. They do not block, and return text or an `Effect`.
+
+    Args:
+        speed: returns the speech speed now in force.
+    """
+    tools = Tools()
+
+    @tools.action("Get the current local time as HH:MM:SS.", idempotent=True)
+    def get_current_time() -> str:
+        return time.strftime("%H:%M:%S")
+
+    @tools.action(
+        "Set the volume at which the user hears you.",
+        response_instruction="Confirm the new volume in a few words.",
+        idempotent=True,
+    )
+    def adjust_volume(
+        level: Annotated[float, msgspec.Meta(ge=0.0, le=1.0), "from 0.0 (silent) to 1.0 (full)"],
+    ) -> Effect:
+        return Effect(SetVolume(level), f"The volume is {level:g} now.")
+
+    @tools.action(
+        "Speak faster or slower from the next answer on.",
+        response_instruction="Confirm in a few words.",
+    )
+    def change_assistant_response_speed(
+        instructions: Annotated[Literal["faster", "slower"], "which way"],
+    ) -> Effect:
+        step = SPEED_STEP if instructions == "faster" else -SPEED_STEP
+        new = round(min(_FASTEST, max(_SLOWEST, speed() + step)), 2)
+        return Effect(SetSpeed(new), f"The speech speed is {new:g} now.")
+
+    @tools.action(
+        "End the conversation. Use it when the user says goodbye or asks you to stop.",
+        response_instruction="Say goodbye in one short sentence.",
+    )
+    def stop_assistant_run() -> Effect:
+        return Effect(EndConversation("stop tool"), "The conversation ends after your farewell.")
+
+    return tools

@@ -1,0 +1,417 @@
+"""The core asks for answers: one at a time, each once; and it runs tools."""
+
+from __future__ import annotations
+
+import pytest
+
+from messages import (
+    FatalError,
+    ResponseEnded,
+    SendText,
+    ServerError,
+    ToolAnswer,
+    ToolCall,
+    ToolSpec,
+)
+from tests.actors.realtime.bench import Bench
+
+
+def _creates(bench: Bench) -> int:
+    return len(bench.events("response.create"))
+
+
+def _answer(call_id: str = "c1", output: str = "12:00", respond: bool = True) -> ToolAnswer:
+    return ToolAnswer(call_id, "clock", output, respond=respond)
+
+
+# -- the single writer of response.create ----------------------------------------------------------
+
+
+def test_no_answer_is_asked_for_while_one_is_active() -> None:
+    bench = Bench().live().begin()
+
+    bench.tell(SendText("Hello", "t1")).flushed("", 0)
+    assert _creates(bench) == 0
+    bench.done(status="cancelled")
+
+    assert _creates(bench) == 1
+
+
+def test_no_answer_is_asked_for_while_one_is_asked_for() -> None:
+    bench = Bench().live()
+
+    bench.tell(SendText("One", "t1")).tell(SendText("Two", "t2"))
+    assert _creates(bench) == 1
+    bench.begin("r1").done("r1", status="cancelled")
+
+    assert _creates(bench) == 2
+
+
+def test_what_the_server_answers_by_itself_is_not_asked_for() -> None:
+    bench = Bench().live().speak().answer()
+
+    assert _creates(bench) == 0
+
+
+def test_speech_that_the_server_does_not_answer_is_asked_for_after_ten_seconds() -> None:
+    bench = Bench().live().speak()
+
+    bench.wait(9.9)
+    assert _creates(bench) == 0
+    bench.wait(0.2)
+
+    assert _creates(bench) == 1
+
+
+def test_a_refusal_because_one_is_active_is_made_good_when_that_is_done() -> None:
+    bench = Bench().live()
+    bench.tell(SendText("Hello", "t1"))
+
+    bench.error("conversation_already_has_active_response", "response.create")
+    bench.begin("r9", "a9")
+    assert _creates(bench) == 1
+    bench.done("r9")
+
+    assert _creates(bench) == 2
+    bench.none(ServerError)
+
+
+def test_a_refusal_without_an_answer_in_sight_is_made_good_after_a_while() -> None:
+    bench = Bench().live()
+    bench.tell(SendText("Hello", "t1"))
+    bench.error("conversation_already_has_active_response", "response.create")
+
+    bench.wait(2.1)
+
+    assert _creates(bench) == 2
+
+
+def test_a_refusal_after_the_servers_own_answer_began_is_not_asked_again_if_it_saw_all() -> None:
+    bench = Bench().live()
+    bench.tell(SendText("Hello", "t1")).added("t1")
+
+    bench.begin("r9", "a9")
+    bench.error("conversation_already_has_active_response", "response.create")
+    bench.done("r9")
+
+    assert _creates(bench) == 1
+
+
+def test_a_request_without_an_answer_is_repeated_once() -> None:
+    bench = Bench().live()
+    bench.tell(SendText("Hello", "t1"))
+
+    bench.wait(10.1)
+    assert _creates(bench) == 2
+    bench.wait(60)
+
+    assert _creates(bench) == 2
+    assert "does not answer" in bench.one(ServerError).text
+
+
+def test_an_answer_of_which_nothing_more_is_heard_does_not_block_the_next_for_ever() -> None:
+    bench = Bench(inactivity_timeout_s=None).live().begin()
+    bench.tell(SendText("Hello?", "t1")).flushed("", 0)
+
+    bench.wait(31)
+
+    assert _creates(bench) == 1
+
+
+def test_a_cancellation_that_comes_too_late_is_harmless() -> None:
+    bench = Bench().live().begin().say()
+    bench.tell(SendText("Stop", "t1")).flushed()
+
+    bench.error("response_cancel_not_active", "response.cancel")
+
+    bench.none(ServerError)
+    assert _creates(bench) == 1
+
+
+# -- answers that fail -----------------------------------------------------------------------------
+
+
+def _fail(bench: Bench, response_id: str, kind: str, code: str | None) -> Bench:
+    details = {"type": "failed", "error": {"type": kind, "code": code, "message": "no"}}
+    bench.server("response.created", response={"id": response_id})
+    return bench.done(response_id, status="failed", status_details=details)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "after"),
+    [("server_error", None, 0.6), ("tokens", "rate_limit_exceeded", 3.1)],
+)
+def test_a_failure_that_may_pass_is_tried_again_once(kind: str, code: str, after: float) -> None:
+    bench = Bench().live().speak()
+
+    _fail(bench, "r1", kind, code)
+    assert _creates(bench) == 0
+    bench.wait(after)
+    assert _creates(bench) == 1
+    bench.none(ServerError)
+    _fail(bench, "r2", kind, code)
+    bench.wait(30)
+
+    assert _creates(bench) == 1
+    assert bench.one(ServerError)
+
+
+def test_other_failures_are_told() -> None:
+    bench = Bench().live().speak()
+
+    _fail(bench, "r1", "invalid_request_error", "content_strange")
+    bench.wait(30)
+
+    assert _creates(bench) == 0
+    assert bench.one(ServerError).code == "content_strange"
+    assert bench.one(ResponseEnded).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("insufficient_quota", "credit"),
+        ("invalid_api_key", "OPENAI_API_KEY"),
+        ("model_not_found", "gpt-x"),
+    ],
+)
+def test_some_failures_are_final(code: str, says: str) -> None:
+    bench = Bench(model="gpt-x").live().speak()
+
+    _fail(bench, "r1", "invalid_request_error", code)
+
+    assert says in bench.one(FatalError).reason
+
+
+def test_a_failure_after_sound_is_not_repeated() -> None:
+    bench = Bench().live().speak().begin().say()
+
+    bench.done(status="failed", status_details={"error": {"type": "server_error"}})
+    bench.wait(2)
+
+    assert _creates(bench) == 0
+    assert bench.one(ServerError)
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "response_cancel_not_active",
+        "input_audio_buffer_commit_empty",
+        "item_truncate_invalid_item_id",
+        "item_create_duplicate_item_id",
+        "unsupported_content_type",
+    ],
+)
+def test_harmless_errors_are_not_told(code: str) -> None:
+    bench = Bench().live().error(code)
+
+    bench.none(ServerError, FatalError)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Audio content of 1000ms is already shorter than 1085ms",
+        "Only model output audio messages can be truncated",
+    ],
+)
+def test_truncations_that_are_not_needed_are_not_told(text: str) -> None:
+    bench = Bench().live().error(None, message=text)
+
+    bench.none(ServerError, FatalError)
+
+
+def test_other_errors_are_told_and_end_nothing() -> None:
+    bench = Bench().live().error("something_new", param="item.id")
+
+    assert bench.one(ServerError) == ServerError("something_new", "no", "item.id")
+    bench.none(FatalError)
+    assert bench.connects == []
+
+
+def test_the_same_error_many_times_is_told_once() -> None:
+    bench = Bench().live()
+
+    for _ in range(100):
+        bench.error("something_new")
+
+    assert bench.one(ServerError)
+
+
+def test_a_bad_frame_is_told_and_ends_nothing() -> None:
+    from actors.realtime import wire
+
+    bench = Bench().live()
+
+    bench.core.server_event(wire.decode(b"{"), bench.now)
+    bench.collect()
+
+    assert bench.one(ServerError).code == "bad_frame"
+
+
+def test_an_expired_session_is_followed_by_a_new_one() -> None:
+    bench = Bench().live().error("session_expired")
+
+    assert bench.disconnects
+    assert bench.connects == [0.0]
+    bench.none(ServerError, FatalError)
+
+
+@pytest.mark.parametrize("code", ["invalid_api_key", "insufficient_quota", "account_deactivated"])
+def test_some_errors_are_final(code: str) -> None:
+    bench = Bench().live().error(code)
+
+    assert bench.one(FatalError)
+    assert bench.disconnects
+
+
+def test_a_final_error_may_be_named_by_its_type() -> None:
+    bench = Bench().live().error(None, type="insufficient_quota")
+
+    assert bench.one(FatalError)
+
+
+# -- tools -----------------------------------------------------------------------------------------
+
+
+def test_a_completed_call_is_run_once() -> None:
+    bench = Bench().live().speak().begin()
+
+    bench.call("c1").call("c1")
+
+    call = bench.one(ToolCall)
+    assert (call.call_id, call.name, call.arguments, call.item_id) == ("c1", "clock", "{}", "f1")
+
+
+def test_an_output_is_sent_at_once_and_the_answer_asked_for_when_the_first_is_done() -> None:
+    bench = Bench().live().speak().begin().call("c1")
+
+    bench.tell(_answer("c1"))
+    assert [(i["type"], i["call_id"], i["output"]) for i in bench.items()] == [
+        ("function_call_output", "c1", "12:00")
+    ]
+    assert _creates(bench) == 0
+    bench.done("r1")
+
+    assert _creates(bench) == 1
+
+
+def test_several_calls_have_one_answer() -> None:
+    bench = Bench().live().speak().begin()
+    bench.call("c1", item_id="f1").call("c2", item_id="f2").done("r1")
+
+    bench.tell(_answer("c1"))
+    assert _creates(bench) == 0
+    bench.tell(_answer("c2"))
+
+    assert _creates(bench) == 1
+    assert [item["call_id"] for item in bench.items()] == ["c1", "c2"]
+
+
+def test_one_call_has_one_output_however_often_it_is_answered() -> None:
+    bench = Bench().live().speak().begin().call("c1").done("r1")
+
+    bench.tell(_answer("c1", "1")).tell(_answer("c1", "2"))
+    bench.begin("r2").done("r2")
+    bench.tell(_answer("c1", "3"))
+
+    assert [item["output"] for item in bench.items()] == ["1"]
+    assert _creates(bench) == 1
+
+
+def test_an_answer_of_an_unknown_call_is_ignored() -> None:
+    bench = Bench().live()
+
+    bench.tell(_answer("c9"))
+
+    assert bench.sent == []
+
+
+def test_a_tool_that_wants_no_answer_gets_none() -> None:
+    bench = Bench().live().speak().begin().call("c1").done("r1")
+
+    bench.tell(_answer("c1", respond=False))
+
+    assert bench.items()
+    assert _creates(bench) == 0
+
+
+def test_one_of_several_calls_that_wants_an_answer_is_enough() -> None:
+    bench = Bench().live().speak().begin()
+    bench.call("c1", item_id="f1").call("c2", item_id="f2").done("r1")
+
+    bench.tell(_answer("c1")).tell(_answer("c2", respond=False))
+
+    assert _creates(bench) == 1
+
+
+def test_the_instruction_of_a_tool_is_added_to_the_session_instructions() -> None:
+    spec = ToolSpec("clock", "", {}, response_instruction="Be quick.")
+    bench = Bench(instructions="You are kind.", tools=(spec,)).live()
+    bench.speak().begin().call("c1").done("r1")
+
+    bench.tell(_answer("c1"))
+
+    assert bench.event("response.create")["response"] == {
+        "instructions": "You are kind.\nBe quick."
+    }
+
+
+def test_a_call_that_was_cut_off_is_not_run_but_answered() -> None:
+    bench = Bench().live().speak().begin().call("c1", status="incomplete")
+
+    bench.none(ToolCall)
+    assert bench.items()[0]["call_id"] == "c1"
+    assert "cancelled" in bench.items()[0]["output"]
+
+
+def test_a_call_that_was_never_finished_is_answered_when_the_answer_is_done() -> None:
+    bench = Bench().live().speak().begin()
+    item = {"id": "f1", "type": "function_call", "call_id": "c1", "name": "clock"}
+    bench.server("response.output_item.added", response_id="r1", item=item)
+
+    bench.done(status="cancelled", status_details={"reason": "turn_detected"})
+
+    bench.none(ToolCall)
+    assert bench.items()[0]["call_id"] == "c1"
+    assert _creates(bench) == 0
+
+
+def test_an_output_during_another_answer_is_spoken_about_after_it() -> None:
+    bench = Bench().live().speak().begin("r1").call("c1").done("r1")
+    bench.speak("u2").begin("r2", "a2")
+
+    bench.tell(_answer("c1"))
+    assert bench.items()
+    assert _creates(bench) == 0
+    bench.done("r2")
+
+    assert _creates(bench) == 1
+
+
+def test_an_output_that_the_servers_own_answer_has_seen_is_not_asked_about() -> None:
+    bench = Bench().live().speak().begin("r1").call("c1").done("r1")
+    bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)
+    bench.capture(0)
+    bench.tell(_answer("c1"))
+    bench.added(bench.items()[0]["id"], type="function_call_output")
+    bench.stop_speaking("u2")
+
+    bench.answer("r2", "a2")
+
+    assert _creates(bench) == 0
+
+
+def test_no_answer_is_asked_for_while_the_user_speaks() -> None:
+    bench = Bench().live().speak().begin("r1").call("c1").done("r1")
+    bench.capture(0)
+    bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)
+
+    bench.tell(_answer("c1"))
+
+    assert bench.items()
+    assert _creates(bench) == 0

@@ -1,0 +1,122 @@
+"""Events of the Realtime API: decoded, encoded, and what happens to those that are broken."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from actors.realtime import wire
+
+
+def test_an_audio_delta_is_decoded_to_bytes() -> None:
+    text = json.dumps(
+        {
+            "type": "response.output_audio.delta",
+            "event_id": "e",
+            "response_id": "r",
+            "item_id": "i",
+            "output_index": 0,
+            "content_index": 1,
+            "delta": base64.b64encode(b"\1\2\3\4").decode(),
+        }
+    ).encode()
+
+    event = wire.decode(text)
+
+    assert isinstance(event, wire.AudioDelta)
+    assert (event.delta, event.item_id, event.content_index) == (b"\1\2\3\4", "i", 1)
+
+
+def test_an_append_is_encoded_from_bytes() -> None:
+    event = json.loads(wire.encode(wire.Append(b"\1\2")))
+
+    assert event == {"type": "input_audio_buffer.append", "audio": "AQI="}
+
+
+def test_a_truncation_at_zero_says_so() -> None:
+    event = json.loads(wire.encode(wire.Truncate("i", 0, 0, "e")))
+
+    assert event == {
+        "type": "conversation.item.truncate",
+        "item_id": "i",
+        "content_index": 0,
+        "audio_end_ms": 0,
+        "event_id": "e",
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"type": "response.thought.delta", "delta": 1}',
+        b'{"event_id": "x", "type": "rate_limits.updated", "rate_limits": []}',
+    ],
+)
+def test_an_unknown_event_is_harmless(text: bytes) -> None:
+    assert isinstance(wire.decode(text), wire.UnknownEvent)
+
+
+def test_unknown_and_null_fields_are_harmless() -> None:
+    event = wire.decode(
+        b'{"type":"response.done","new":{"a":[1]},"response":{"id":"r","usage":null,'
+        b'"status":"completed","status_details":null,"output":[{"phase":"commentary"}]}}'
+    )
+
+    assert isinstance(event, wire.ResponseDone)
+    assert event.response.usage is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"no json",
+        b"[]",
+        b'"text"',
+        b"null",
+        b"{}",
+        b'{"type": 5}',
+        b'{"type": "response.done"',
+        b'{"type": "response.done"}',
+        b'{"type": "response.done", "response": []}',
+        b'{"type": "response.output_audio.delta", "response_id": "r", "item_id": 5, "delta": ""}',
+        b'{"type":"response.output_audio.delta","response_id":"r","item_id":"i","delta":"a b"}',
+        b'{"type": "error", "error": "no"}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_broken_frame_is_a_value_and_not_a_crash(text: bytes) -> None:
+    assert isinstance(wire.decode(text), wire.BadFrame)
+
+
+def test_the_reason_of_a_bad_frame_has_nothing_of_what_was_said() -> None:
+    frame = wire.decode(
+        b'{"type":"conversation.item.input_audio_transcription.completed","item_id":1,'
+        b'"transcript":"my secret"}'
+    )
+
+    assert isinstance(frame, wire.BadFrame)
+    assert "secret" not in frame.reason
+
+
+_RECORDINGS = os.environ.get("RTVOICE_RECORDINGS", "")
+
+
+@pytest.mark.skipif(not _RECORDINGS, reason="RTVOICE_RECORDINGS names no recordings")
+def test_every_recorded_event_is_understood() -> None:
+    kinds = set()
+    for path in sorted(Path(_RECORDINGS).glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            if record["direction"] != "received":
+                continue
+            event = wire.decode(json.dumps(record["data"]).encode())
+            assert not isinstance(event, wire.BadFrame), (path.name, event)
+            kinds.add(type(event))
+
+    assert wire.AudioDelta in kinds
+    assert wire.OutputItemDone in kinds

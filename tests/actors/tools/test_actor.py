@@ -1,0 +1,469 @@
+"""The tools actor on its host: one answer to each call, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from actors.tools.actor import ToolExecutor
+from actors.tools.loading import load_agent
+from messages import (
+    Crashed,
+    EndConversation,
+    Inject,
+    ProgramToolAnswer,
+    ProgramToolCall,
+    Ready,
+    SetSpeed,
+    SetVolume,
+    SpeedChanged,
+    ToolAnswer,
+    ToolCall,
+    ToolsAvailable,
+    ToolSpec,
+)
+from tests.rig import Rig
+
+AGENT = """
+import asyncio, os, threading, sys
+from actors.tools.registry import Tools
+
+tools = Tools()
+gates = {name: threading.Event() for name in "abc"}
+runs = []
+
+class Agent:
+    def describe(self):
+        return {"instructions": "be kind", "voice": "cedar"}
+
+agent = Agent()
+agent.tools = tools
+
+@tools.action("adds")
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+@tools.action("waits for the gate")
+def wait(gate: str) -> str:
+    runs.append(gate)
+    gates[gate].wait(10)
+    return f"waited for {gate}"
+
+@tools.action("waits for the gate, may be run twice", idempotent=True)
+def look(gate: str) -> str:
+    runs.append(gate)
+    gates[gate].wait(10)
+    return f"looked at {gate}"
+
+@tools.action("async")
+async def double(x: int) -> dict:
+    await asyncio.sleep(0)
+    return {"double": 2 * x, "thread": threading.current_thread().name}
+
+@tools.action("never")
+async def forever() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        gates["c"].set()
+
+@tools.action("raises")
+def divide(a: int) -> float:
+    return a / 0
+
+@tools.action("raises, async")
+async def refuse() -> None:
+    raise SystemExit("not today")
+
+@tools.action("returns a coroutine")
+def delegate():
+    return double(21)
+
+@tools.action("returns nothing that can be told")
+def odd():
+    return object()
+"""
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[str]:
+    load_agent.cache_clear()
+    name = f"agent_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(AGENT)
+    path = list(sys.path)
+    yield f"{tmp_path / name}.py:agent"
+    for gate in sys.modules[name].gates.values() if name in sys.modules else ():
+        gate.set()
+    sys.path[:] = path
+    sys.modules.pop(name, None)
+
+
+def module_of(agent: str):
+    return sys.modules[Path(agent.rpartition(":")[0]).stem]
+
+
+def call(name: str, call_id: str = "call_1", **arguments: object) -> ToolCall:
+    return ToolCall(call_id, name, json.dumps(arguments))
+
+
+def died(rig: Rig) -> Rig:
+    """Return a rig for a new process of the same session: only what was saved is known."""
+    again = Rig(rig.kind, Path(rig.session.directory))
+    again.settings, again.state = rig.settings, rig.state
+    return again
+
+
+def saved_calls(rig: Rig) -> list[str]:
+    return list(msgspec.msgpack.decode(rig.state)["calls"])
+
+
+# -- what there is ----------------------------------------------------------------------------
+
+
+def test_built_in_tools_are_announced(tmp_path: Path) -> None:
+    with Rig(ToolExecutor, tmp_path) as rig:
+        names = [tool.name for tool in rig.expect(ToolsAvailable).tools]
+
+    assert names == [
+        "get_current_time",
+        "adjust_volume",
+        "change_assistant_response_speed",
+        "stop_assistant_run",
+    ]
+
+
+def test_the_agents_and_the_programs_tools_join_them(tmp_path: Path, agent: str) -> None:
+    spec = ToolSpec("ask", "asks", {"type": "object"})
+    settings = {"builtin_tools": ("adjust_volume",), "program_tools": (spec,), "agent": agent}
+    with Rig(ToolExecutor, tmp_path, **settings) as rig:
+        names = [tool.name for tool in rig.expect(ToolsAvailable).tools]
+
+    assert names[:3] == ["adjust_volume", "add", "wait"]
+    assert names[-1] == "ask"
+
+
+def test_a_built_in_tool_that_is_none_is_refused(tmp_path: Path) -> None:
+    rig = Rig(ToolExecutor, tmp_path, builtin_tools=("get_weather",))
+    rig.open = lambda: Rig.open(rig, wait=False)
+    with rig:
+        crash = rig.expect(Crashed)
+
+    assert "'get_weather': is not built in; there are get_current_time" in crash.error
+
+
+def test_the_agent_describes_its_settings(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        described = msgspec.msgpack.decode(rig.hello.described)
+
+    assert described == {"instructions": "be kind", "voice": "cedar"}
+
+
+# -- built-in tools ---------------------------------------------------------------------------
+
+
+def test_the_time_is_told(tmp_path: Path) -> None:
+    with Rig(ToolExecutor, tmp_path) as rig:
+        rig.tell(call("get_current_time"))
+
+        answer = rig.expect(ToolAnswer)
+
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", answer.output)
+    assert (answer.call_id, answer.failed, answer.respond) == ("call_1", False, True)
+
+
+def test_the_volume_is_set(tmp_path: Path) -> None:
+    with Rig(ToolExecutor, tmp_path) as rig:
+        rig.tell(call("adjust_volume", level=0.3))
+
+        assert rig.expect(SetVolume).volume == 0.3
+        assert "0.3" in rig.expect(ToolAnswer).output
+
+
+def test_a_volume_out_of_range_is_refused(tmp_path: Path) -> None:
+    with Rig(ToolExecutor, tmp_path) as rig:
+        rig.tell(call("adjust_volume", level=30))
+
+        assert rig.expect(ToolAnswer).failed
+        assert not rig.take(SetVolume)
+
+
+@pytest.mark.parametrize(
+    ("at", "way", "new"),
+    [(1.0, "faster", 1.2), (1.0, "slower", 0.8), (1.4, "faster", 1.5), (0.6, "slower", 0.5)],
+)
+def test_the_speed_changes_by_a_step(tmp_path: Path, at: float, way: str, new: float) -> None:
+    with Rig(ToolExecutor, tmp_path, speed=at) as rig:
+        rig.tell(call("change_assistant_response_speed", instructions=way))
+
+        assert rig.expect(SetSpeed).speed == new
+        assert f"{new:g}" in rig.expect(ToolAnswer).output
+
+
+def test_the_speed_is_remembered_over_a_death(tmp_path: Path) -> None:
+    with Rig(ToolExecutor, tmp_path) as rig:
+        rig.tell(SpeedChanged(0.7))
+        rig.wait_handled(mail=1)
+
+        with died(rig) as again:
+            again.tell(call("change_assistant_response_speed", instructions="faster"))
+
+            assert again.expect(SetSpeed).speed == 0.9
+
+
+def test_stopping_ends_the_conversation(tmp_path: Path) -> None:
+    with Rig(ToolExecutor, tmp_path) as rig:
+        rig.tell(call("stop_assistant_run"))
+
+        assert rig.expect(EndConversation).reason == "stop tool"
+        assert rig.expect(ToolAnswer).respond
+
+
+# -- the user's tools -------------------------------------------------------------------------
+
+
+def test_a_call_is_answered_with_the_result(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("add", a=2, b=3))
+
+        answer = rig.expect(ToolAnswer)
+
+    assert (answer.output, answer.failed) == ("5", False)
+    assert len(answer.item_id) <= 32
+
+
+def test_async_tools_share_a_loop_on_a_thread_of_its_own(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("double", "a", x=1))
+        rig.tell(call("double", "b", x=2))
+        rig.tell(call("delegate", "c"))
+
+        outputs = [json.loads(rig.expect(ToolAnswer).output) for _ in range(3)]
+
+    assert sorted(output["double"] for output in outputs) == [2, 4, 42]
+    assert {output["thread"] for output in outputs} == {"async tools"}
+
+
+def test_a_slow_tool_keeps_nobody_waiting(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("wait", "slow", gate="a"))
+        rig.tell(call("add", "quick", a=1))
+
+        assert rig.expect(ToolAnswer).call_id == "quick"
+        module_of(agent).gates["a"].set()
+        assert rig.expect(ToolAnswer).call_id == "slow"
+
+
+@pytest.mark.parametrize(
+    ("tool_call", "words"),
+    [
+        (ToolCall("c", "nobody", "{}"), "no tool is named nobody; there are: get_current_time"),
+        (ToolCall("c", "add", '{"a": 1'), "arguments are not JSON"),
+        (call("add", "c", a="x"), "a: expected int"),
+        (call("divide", "c", a=1), "divide failed: division by zero"),
+        (call("refuse", "c"), "refuse failed: not today"),
+        (call("odd", "c"), "odd failed: its result, of type object"),
+    ],
+)
+def test_each_failure_is_answered_once(
+    tmp_path: Path, agent: str, tool_call: ToolCall, words: str
+) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(tool_call)
+
+        answer = rig.expect(ToolAnswer)
+
+        assert answer.failed
+        assert words in answer.output
+        assert "Traceback" not in answer.output
+        assert rig.take(ToolAnswer) == []
+
+
+def test_a_traceback_goes_to_the_log(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("divide", a=1))
+        rig.expect(ToolAnswer)
+
+        logged = [msgspec.msgpack.decode(log.fields["traceback"]) for log in rig.logs]
+
+    assert "return a / 0" in logged[0]
+
+
+def test_a_tool_that_takes_too_long_is_answered_for(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent, tool_timeout_s=0.05) as rig:
+        rig.tell(call("wait", "sync", gate="a"))
+        rig.tell(call("forever", "async"))
+
+        answers = [rig.expect(ToolAnswer) for _ in range(2)]
+        module_of(agent).gates["a"].set()
+        assert module_of(agent).gates["c"].wait(5), "an async tool is cancelled"
+        rig.tell(call("add", "next", a=1))
+
+        assert rig.expect(ToolAnswer).call_id == "next"
+        assert rig.take(ToolAnswer) == []
+
+    assert sorted(answer.output for answer in answers) == [
+        "forever failed: it did not finish within 0.05 s",
+        "wait failed: it did not finish within 0.05 s",
+    ]
+
+
+def test_a_call_that_comes_twice_is_run_once(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("wait", gate="a"))
+        rig.tell(call("wait", gate="a"))
+        rig.wait_handled(mail=2)
+        module_of(agent).gates["a"].set()
+        rig.expect(ToolAnswer)
+        rig.tell(call("wait", gate="a"))
+        rig.wait_handled(mail=3)
+
+        assert rig.take(ToolAnswer) == []
+        assert module_of(agent).runs == ["a"]
+
+
+def test_too_many_calls_at_once_are_answered(tmp_path: Path) -> None:
+    spec = ToolSpec("ask", "asks", {"type": "object"})
+    with Rig(ToolExecutor, tmp_path, program_tools=(spec,)) as rig:
+        for number in range(65):
+            rig.tell(call("ask", str(number)))
+
+        answer = rig.expect(ToolAnswer)
+
+    assert (answer.call_id, answer.failed) == ("64", True)
+    assert "too many" in answer.output
+
+
+# -- tools of the program ---------------------------------------------------------------------
+
+
+def test_a_tool_of_the_program_runs_there(tmp_path: Path) -> None:
+    spec = ToolSpec("ask", "asks", {"type": "object"})
+    with Rig(ToolExecutor, tmp_path, program_tools=(spec,)) as rig:
+        rig.tell(call("ask", what="time"))
+
+        asked = rig.expect(ProgramToolCall)
+        rig.tell(ProgramToolAnswer(asked.call_id, "noon"))
+        rig.tell(ProgramToolAnswer(asked.call_id, "twice"))
+
+        assert json.loads(asked.arguments) == {"what": "time"}
+        assert rig.expect(ToolAnswer).output == "noon"
+        rig.wait_handled(mail=3)
+        assert rig.take(ToolAnswer) == []
+
+
+def test_a_program_that_does_not_answer_is_answered_for(tmp_path: Path) -> None:
+    spec = ToolSpec("ask", "asks", {"type": "object"})
+    with Rig(ToolExecutor, tmp_path, program_tools=(spec,), tool_timeout_s=0.05) as rig:
+        rig.tell(call("ask"))
+
+        assert "did not finish" in rig.expect(ToolAnswer).output
+
+
+def test_the_program_may_answer_a_new_process(tmp_path: Path) -> None:
+    spec = ToolSpec("ask", "asks", {"type": "object"})
+    with Rig(ToolExecutor, tmp_path, program_tools=(spec,)) as rig:
+        rig.tell(call("ask"))
+        rig.expect(ProgramToolCall)
+
+        with died(rig) as again:
+            again.tell(ProgramToolAnswer("call_1", "late"))
+
+            assert again.expect(ToolAnswer).output == "late"
+            assert again.take(ProgramToolCall) == []
+
+
+# -- crashes ----------------------------------------------------------------------------------
+
+
+def test_a_call_is_saved_before_it_begins(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("wait", gate="a"))
+        rig.wait_handled(mail=1)
+
+        assert saved_calls(rig) == ["call_1"]
+        module_of(agent).gates["a"].set()
+        rig.expect(ToolAnswer)
+        rig.tell(SpeedChanged(1.0))
+        rig.wait_handled(mail=2)
+        assert saved_calls(rig) == []
+
+
+def test_calls_go_on_over_a_raise(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("wait", "before", gate="a"))
+        rig.tell(call("wait", "while down", gate="b"))
+        rig.wait_handled(mail=2)
+        rig.tell(Inject("tools", "raise"))
+        rig.expect(Crashed)
+        module_of(agent).gates["b"].set()
+
+        rig.open()
+        assert rig.expect(ToolAnswer).output == "waited for b"
+        module_of(agent).gates["a"].set()
+
+        assert rig.expect(ToolAnswer).output == "waited for a"
+        assert sorted(module_of(agent).runs) == ["a", "b"]
+
+
+def test_a_call_in_a_process_that_died_is_answered_as_unknown(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("wait", gate="a"))
+        rig.wait_handled(mail=1)
+
+        with died(rig) as again:
+            answer = again.expect(ToolAnswer)
+            again.tell(call("wait", gate="a"))
+            again.wait_handled(mail=1)
+
+            assert (answer.call_id, answer.failed) == ("call_1", True)
+            assert answer.output == "outcome unknown: the tool was interrupted"
+            assert module_of(agent).runs == ["a"]
+
+
+def test_an_idempotent_tool_is_run_again_and_then_no_more(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("look", gate="a"))
+        rig.wait_handled(mail=1)
+
+        with died(rig) as second:
+            second.tell(SpeedChanged(1.0))
+            second.wait_handled(mail=1)
+
+            with died(second) as third:
+                assert third.expect(ToolAnswer).output.startswith("outcome unknown")
+                assert module_of(agent).runs == ["a", "a"]
+
+            module_of(agent).gates["a"].set()
+            assert second.expect(ToolAnswer).output == "looked at a"
+
+
+def test_a_new_call_is_answered_after_a_death(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("wait", gate="a"))
+        rig.wait_handled(mail=1)
+
+        with died(rig) as again:
+            again.expect(ToolsAvailable)
+            again.tell(call("add", "new", a=1))
+
+            answers = {again.expect(ToolAnswer).call_id for _ in range(2)}
+
+    assert answers == {"call_1", "new"}
+
+
+def test_an_agent_that_does_not_load_says_why(tmp_path: Path) -> None:
+    rig = Rig(ToolExecutor, tmp_path, agent=f"{tmp_path}/nothing.py:agent")
+
+    with pytest.raises(AssertionError):
+        rig.__enter__()
+
+    crash = rig.expect(Crashed)
+    assert crash.during == "import"
+    assert "there is no file" in crash.error
+    assert Ready not in {type(message) for message in rig._queue}

@@ -1,0 +1,332 @@
+"""Tools: their schema, the checking of arguments, the form of results."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from typing import Annotated, Any, Literal, TypedDict
+
+import msgspec
+import pytest
+
+from actors.tools.registry import (
+    Tool,
+    ToolArgumentsError,
+    ToolDefinitionError,
+    ToolError,
+    Tools,
+    output_of,
+)
+
+
+class Unit(enum.Enum):
+    CELSIUS = "C"
+    FAHRENHEIT = "F"
+
+
+class Place(msgspec.Struct):
+    name: str
+    height_m: float = 0.0
+
+
+def tool_of(function: Any, **options: Any) -> Tool:
+    return Tools().add(function, description="does it", **options)
+
+
+def test_decorating_returns_the_function_unchanged() -> None:
+    tools = Tools()
+
+    def double(x: int) -> int:
+        return 2 * x
+
+    assert tools.action("Doubles.")(double) is double
+    assert "double" in tools
+
+
+def test_the_description_may_be_a_keyword_or_the_docstring() -> None:
+    tools = Tools()
+
+    @tools.action(description="by keyword")
+    def first() -> None: ...
+
+    @tools.action()
+    def second() -> None:
+        """Does the second thing.
+
+        Args:
+            none: of these concern the model.
+        """
+
+    @tools.action
+    def third() -> None:
+        """Does the third thing."""
+
+    assert [tool.description for tool in tools] == [
+        "by keyword",
+        "Does the second thing.",
+        "Does the third thing.",
+    ]
+
+
+def test_a_tool_without_a_description_is_refused() -> None:
+    with pytest.raises(ToolDefinitionError, match="needs a description"):
+
+        @Tools().action()
+        def silent() -> None: ...
+
+
+def test_two_tools_of_one_name_are_refused() -> None:
+    tools = Tools()
+    tools.action("one", name="same")(lambda: 1)
+
+    with pytest.raises(ToolDefinitionError, match="'same': there is a tool of this name already"):
+        tools.action("two", name="same")(lambda: 2)
+
+
+@pytest.mark.parametrize("name", ["has space", "ümlaut", "a" * 65])
+def test_a_name_that_the_service_refuses_is_refused_here(name: str) -> None:
+    with pytest.raises(ToolDefinitionError, match="give one with name="):
+        Tools().action("x", name=name)(lambda: 1)
+
+
+def test_the_schema_is_strict_and_tells_everything() -> None:
+    def weather(
+        city: Annotated[str, "a city's name"],
+        days: int = 1,
+        unit: Literal["C", "F"] = "C",
+    ) -> None: ...
+
+    assert tool_of(weather).schema == {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "description": "a city's name"},
+            "days": {"type": "integer", "default": 1},
+            "unit": {"type": "string", "enum": ["C", "F"], "default": "C"},
+        },
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+
+
+def test_a_function_without_parameters_has_an_empty_object() -> None:
+    assert tool_of(lambda: 1, name="now").schema == {
+        "type": "object",
+        "properties": {},
+        "required": [],
+        "additionalProperties": False,
+    }
+
+
+def test_nested_types_are_strict_too() -> None:
+    def visit(place: Place, unit: Unit = Unit.CELSIUS) -> None: ...
+
+    schema = tool_of(visit).schema
+
+    assert schema["properties"]["place"] == {"$ref": "#/$defs/Place"}
+    assert schema["$defs"]["Place"]["additionalProperties"] is False
+    assert schema["$defs"]["Unit"] == {"title": "Unit", "type": "string", "enum": ["C", "F"]}
+    assert schema["properties"]["unit"]["default"] == "C"
+
+
+def test_types_of_an_enclosing_function_are_found() -> None:
+    @dataclasses.dataclass
+    class Inner:
+        x: int
+
+    tools = Tools()
+
+    @tools.action("nested")
+    def use(inner: Inner) -> int:
+        return inner.x
+
+    positional, named = next(iter(tools)).bind('{"inner": {"x": 3}}')
+
+    assert use(*positional, **named) == 3
+
+
+def test_the_schema_goes_through_a_message() -> None:
+    spec = tool_of(lambda: 1, name="now", response_instruction="briefly").spec
+
+    again = msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=type(spec))
+
+    assert again == spec
+
+
+class Options(TypedDict, total=False):
+    loud: bool
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+def everything(
+    text: str,
+    number: float,
+    points: list[Point],
+    table: dict[str, int],
+    options: Options,
+    unit: Unit,
+    either: int | str | None = None,
+    *,
+    names: set[str] = frozenset(),  # type: ignore[assignment]
+    nothing: str = None,  # type: ignore[assignment]  # noqa: RUF013 - as people write it
+    free=3,
+) -> Any:
+    return text, number, points, table, options, unit, either, names, nothing, free
+
+
+def test_arguments_are_converted_to_the_annotated_types() -> None:
+    given = {
+        "text": "a",
+        "number": 1,
+        "points": [{"x": 1}, {"x": 2, "y": 3}],
+        "table": {"a": 1},
+        "options": {"loud": True},
+        "unit": "F",
+        "either": "b",
+        "names": ["n"],
+        "nothing": None,
+    }
+
+    positional, named = tool_of(everything).bind(json.dumps(given))
+
+    assert everything(*positional, **named) == (
+        "a",
+        1.0,
+        [Point(1), Point(2, 3)],
+        {"a": 1},
+        {"loud": True},
+        Unit.FAHRENHEIT,
+        "b",
+        {"n"},
+        None,
+        3,
+    )
+
+
+def test_positional_only_parameters_are_filled() -> None:
+    def add(a: int, b: int = 5, /) -> int:
+        return a + b
+
+    positional, named = tool_of(add).bind('{"a": 1}')
+
+    assert add(*positional, **named) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [('{"n": 3}', 3), ('{"n": 3.0}', 3), ('{"n": "3"}', 3)]
+)
+def test_a_number_may_be_written_as_models_write_it(text: str, number: int) -> None:
+    def count(n: int) -> None: ...
+
+    assert tool_of(count).bind(text) == ([], {"n": number})
+
+
+def test_no_arguments_may_be_no_text() -> None:
+    assert tool_of(lambda: 1, name="now").bind("") == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ('{"days": 1}', "missing required field city"),
+        ('{"city": 7}', "city: expected str, got int"),
+        ('{"city": "Rome", "days": "many"}', "days: expected int, got str"),
+        ('{"city": "Rome", "unit": "K"}', "unit: invalid enum value 'K'"),
+        ('{"city": "Rome", "town": 1}', "unknown field town"),
+        ('{"city": "Ro', "are not JSON: input data was truncated"),
+        ("[]", "expected object, got array"),
+    ],
+)
+def test_wrong_arguments_are_told_in_words(arguments: str, words: str) -> None:
+    def weather(city: str, days: int = 1, unit: Literal["C", "F"] = "C") -> None: ...
+
+    with pytest.raises(ToolArgumentsError, match="weather was not run") as refusal:
+        tool_of(weather).bind(arguments)
+
+    assert words in str(refusal.value)
+    assert "`" not in str(refusal.value)
+
+
+def test_wrong_arguments_are_answered_with_what_it_takes() -> None:
+    def weather(city: str, unit: Literal["C", "F"] = "C") -> None: ...
+
+    with pytest.raises(ToolArgumentsError) as refusal:
+        tool_of(weather).bind("{}")
+
+    assert "It takes city (string), unit (C or F, may be left out)." in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda *rest: 1, lambda **rest: 1], ids=["positional", "named"]
+)
+def test_open_parameter_lists_are_refused(function: Any) -> None:
+    with pytest.raises(ToolDefinitionError, match="name each parameter"):
+        tool_of(function, name="open")
+
+
+def test_a_method_without_its_object_is_refused_and_with_it_is_fine() -> None:
+    class Thing:
+        def use(self, x: int) -> int:
+            return x + 1
+
+    with pytest.raises(ToolDefinitionError, match="method of an object"):
+        tool_of(Thing.use)
+
+    assert list(tool_of(Thing().use).schema["properties"]) == ["x"]
+
+
+def test_a_type_that_json_cannot_carry_is_refused_by_name() -> None:
+    def send(channel: Tools) -> None: ...
+
+    with pytest.raises(ToolDefinitionError, match=r"JSON cannot carry.*Tools.*Use str, int"):
+        tool_of(send)
+
+
+def test_an_annotation_that_means_nothing_is_refused() -> None:
+    def send(to: "Nobody") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
+
+    with pytest.raises(ToolDefinitionError, match="Nobody"):
+        tool_of(send)
+
+
+def test_async_functions_are_known_as_such() -> None:
+    async def later() -> None: ...
+
+    assert tool_of(later).is_async
+    assert not tool_of(lambda: 1, name="now").is_async
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (None, "done"),
+        ("as it is", "as it is"),
+        ("", ""),
+        (3, "3"),
+        (True, "true"),
+        ([1, 2.5], "[1,2.5]"),
+        ({"a": Place("x")}, '{"a":{"name":"x","height_m":0.0}}'),
+        (Point(1), '{"x":1,"y":0}'),
+        (Unit.CELSIUS, '"C"'),
+    ],
+)
+def test_results_become_text(result: object, text: str) -> None:
+    assert output_of(result) == text
+
+
+def test_a_result_with_model_dump_is_dumped() -> None:
+    class Model:
+        def model_dump(self, *, mode: str) -> dict[str, str]:
+            return {"mode": mode}
+
+    assert output_of(Model()) == '{"mode":"json"}'
+
+
+def test_a_result_that_is_no_json_is_refused() -> None:
+    with pytest.raises(ToolError, match="of type object, cannot be written as JSON"):
+        output_of(object())
