@@ -521,7 +521,10 @@ class _Child:
             self.hub.loop.later(0.001, lambda: self._reap(deadline, generation))
             return
         self._process = None
-        if self.state == "closed":
+        if self.hub.stopping:
+            if self.state != "closed":
+                self.hub.log(self.name, "WARNING", f"ended while stopping: {process.cause}")
+            self.state = "closed"
             self.hub.child_closed()
             return
         cause = self._failure or process.cause
@@ -860,7 +863,9 @@ class Supervisor:
     def child_loaded(self, child: _Child) -> None:
         """Note what a component accepts; when all are known, open them."""
         for tag in child.accepts:
-            self._table.setdefault(tag, []).append(child)
+            receivers = self._table.setdefault(tag, [])
+            receivers.append(child)
+            receivers.sort(key=lambda receiver: receiver.spec.linger_s)  # who is in a hurry first
         if child.described:
             self._describe(child)
         if all(other.state == "loaded" for other in self._children.values()):

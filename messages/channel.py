@@ -28,6 +28,7 @@ class Channel:
         self.frames: collections.deque[bytes] = collections.deque()
         """Frames that have been read and not been taken."""
         self._rest = b""
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
@@ -52,9 +53,10 @@ class Channel:
             FrameError: what came is no frame.
         """
         try:
-            data = self.connection.recv(_READ_BYTES)
+            size = self.connection.recv_into(self._buffer)
         except ConnectionError:
-            data = b""
+            size = 0
+        data = bytes(self._buffer[:size])
         if not data:
             raise EOFError("the channel has ended")
         if self._rest:

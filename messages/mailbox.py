@@ -7,7 +7,7 @@ back to the front, but for the one message that was in hand, if it may not be be
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -19,6 +19,7 @@ from messages.rules import CONTROL, PCM_BYTES_PER_MS, Rule
 
 __all__ = ["Mailbox", "MailboxFullError", "Suspect"]
 
+_PING = Ping.tag()
 _HELD_MESSAGES = 8
 _HELD_BYTES = 300 * PCM_BYTES_PER_MS
 """Held audio in flight: a flush never waits behind more than this."""
@@ -77,20 +78,41 @@ class _Lane:
         return self.handled + max(1, len(self.flight) // 2)
 
 
+class _Kind:
+    """What the mailbox knows of one type of message. Looked up for every frame, hence the slots."""
+
+    __slots__ = ("count", "dropped", "flushes", "lane", "rule", "size")
+
+    def __init__(self, rule: Rule, lane: _Lane, flushes: tuple[int, ...]) -> None:
+        self.rule = rule
+        self.lane = lane
+        self.flushes = flushes
+        self.count = self.size = self.dropped = 0
+        """Messages and bytes that wait; messages dropped so far."""
+
+    def is_full(self, more: int) -> bool:
+        rule = self.rule
+        if rule.messages and self.count >= rule.messages:
+            return True
+        return bool(rule.size_bytes) and self.size + more > rule.size_bytes
+
+
 class Mailbox:
     """What one component has been sent and has not handled."""
 
     def __init__(self, rules: Mapping[int, Rule], window: int = 8) -> None:
-        self.dropped: collections.Counter[int] = collections.Counter()
-        """Messages dropped because the mailbox was full, by tag."""
         self._rules = rules
-        self._counts: collections.Counter[int] = collections.Counter()
-        self._bytes: collections.Counter[int] = collections.Counter()
+        self._kinds: dict[int, _Kind] = {}
         self._lanes = (_Lane(window, None), _Lane(_HELD_MESSAGES, _HELD_BYTES))
 
     def __len__(self) -> int:
         """Return how many messages wait or are in flight."""
         return sum(len(lane.queue) + len(lane.flight) for lane in self._lanes)
+
+    @property
+    def dropped(self) -> dict[int, int]:
+        """How many messages were dropped because the mailbox was full, by tag."""
+        return {tag: kind.dropped for tag, kind in self._kinds.items() if kind.dropped}
 
     @property
     def waiting(self) -> int:
@@ -114,18 +136,18 @@ class Mailbox:
             MailboxFullError: too many messages wait that may not be dropped.
         """
         tag = tag_of(frame)
-        rule = self._rules.get(tag, CONTROL)
-        kind = _kind(tag)
-        if kind.flushes:
-            self._flush(other.tag() for other in kind.flushes)
-        lane = self._lanes[HELD if rule.held else MAIL]
-        while self._full(tag, rule, len(frame)):
-            if not rule.drops:
-                raise MailboxFullError(tag, self._counts[tag])
-            if not self._drop_oldest(lane, tag):
+        kind = self._kinds.get(tag) or self._learn(tag)
+        for other in kind.flushes:
+            self._flush(other)
+        size = len(frame)
+        while kind.is_full(size):
+            if not kind.rule.drops:
+                raise MailboxFullError(tag, kind.count)
+            if not self._drop_oldest(kind, tag):
                 break
-        lane.queue.append(_Waiting(frame))
-        self._count(frame, 1)
+        kind.lane.queue.append(_Waiting(frame))
+        kind.count += 1
+        kind.size += size
 
     def take(self, slot: Slot) -> list[bytes]:
         """Return the frames to send now, and put them in flight.
@@ -161,18 +183,27 @@ class Mailbox:
                 if 0 <= place < len(back):
                     suspect = self._begun(back, place)
             for waiting in reversed(back):
-                if tag_of(waiting.frame) != Ping.tag():
+                tag = tag_of(waiting.frame)
+                if tag != _PING:
                     lane.queue.appendleft(waiting)
-                    self._count(waiting.frame, 1)
+                    self._kinds[tag].count += 1
+                    self._kinds[tag].size += len(waiting.frame)
             lane.flight.clear()
             lane.flight_bytes = lane.handled = 0
         return suspect
+
+    def _learn(self, tag: int) -> _Kind:
+        rule = self._rules.get(tag, CONTROL)
+        flushes = tuple(other.tag() for other in _type(tag).flushes)
+        kind = _Kind(rule, self._lanes[HELD if rule.held else MAIL], flushes)
+        self._kinds[tag] = kind
+        return kind
 
     def _begun(self, back: list[_Waiting], place: int) -> Suspect | None:
         message = back[place]
         message.begun += 1
         tag = tag_of(message.frame)
-        if message.begun < _kind(tag).attempts:
+        if message.begun < _type(tag).attempts:
             return None
         del back[place]
         return Suspect(tag, message.begun)
@@ -180,41 +211,36 @@ class Mailbox:
     def _fill(self, lane: _Lane, frames: list[bytes]) -> None:
         while lane.queue and lane.room:
             waiting = lane.queue.popleft()
+            frame = waiting.frame
             lane.flight.append(waiting)
-            lane.flight_bytes += len(waiting.frame)
-            self._count(waiting.frame, -1)
-            frames.append(waiting.frame)
+            lane.flight_bytes += len(frame)
+            kind = self._kinds[frame[4]]
+            kind.count -= 1
+            kind.size -= len(frame)
+            frames.append(frame)
 
-    def _count(self, frame: bytes, sign: int) -> None:
-        tag = tag_of(frame)
-        self._counts[tag] += sign
-        self._bytes[tag] += sign * len(frame)
-
-    def _full(self, tag: int, rule: Rule, size: int) -> bool:
-        if rule.messages and self._counts[tag] >= rule.messages:
-            return True
-        return bool(rule.size_bytes) and self._bytes[tag] + size > rule.size_bytes
-
-    def _drop_oldest(self, lane: _Lane, tag: int) -> bool:
-        for place, waiting in enumerate(lane.queue):
+    def _drop_oldest(self, kind: _Kind, tag: int) -> bool:
+        queue = kind.lane.queue
+        for place, waiting in enumerate(queue):
             if tag_of(waiting.frame) == tag:
-                del lane.queue[place]
-                self._count(waiting.frame, -1)
-                self.dropped[tag] += 1
+                del queue[place]
+                kind.count -= 1
+                kind.size -= len(waiting.frame)
+                kind.dropped += 1
                 return True
         return False
 
-    def _flush(self, tags: Iterable[int]) -> None:
-        for tag in tags:
-            if not self._counts[tag]:
-                continue
-            lane = self._lanes[HELD if self._rules.get(tag, CONTROL).held else MAIL]
-            kept = [waiting for waiting in lane.queue if tag_of(waiting.frame) != tag]
-            lane.queue = collections.deque(kept)
-            self._counts[tag] = self._bytes[tag] = 0
+    def _flush(self, tag: int) -> None:
+        kind = self._kinds.get(tag)
+        if kind is None or not kind.count:
+            return
+        lane = kind.lane
+        kept = [waiting for waiting in lane.queue if tag_of(waiting.frame) != tag]
+        lane.queue = collections.deque(kept)
+        kind.count = kind.size = 0
 
 
-def _kind(tag: int) -> type[Message]:
+def _type(tag: int) -> type[Message]:
     """Return the type; a user's own, which only the children know, counts as a plain message."""
     try:
         return type_of_tag(tag)
@@ -223,5 +249,5 @@ def _kind(tag: int) -> type[Message]:
 
 
 def _name(tag: int) -> str:
-    kind = _kind(tag)
+    kind = _type(tag)
     return f"messages with tag {tag}" if kind is Message else kind.__name__

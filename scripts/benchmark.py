@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from websockets.exceptions import ConnectionClosed
+from websockets.frames import DATA_OPCODES, Frame
 from websockets.sync.server import ServerConnection, serve
 
 from actors.devices.base import Captured, to_ns
@@ -48,9 +48,11 @@ def stamped(length: int) -> bytes:
 
 
 def stamp_of(pcm: bytes) -> int:
-    """Return when PCM was made; 0: it does not say."""
-    magic, made = _STAMP.unpack_from(pcm)
-    return made if magic == _MAGIC else 0
+    """Return when PCM was made, by the first stamp in it; 0: there is none."""
+    place = pcm.find(_MAGIC)
+    if not 0 <= place <= len(pcm) - _STAMP.size:
+        return 0
+    return int(_STAMP.unpack_from(pcm, place)[1])
 
 
 class StampedCapture(PacedCapture):
@@ -80,11 +82,23 @@ class StampedPlayback(PacedPlayback):
         self._log = open(os.environ[_PUT_LOG], "ab", buffering=0)  # noqa: SIM115, PTH123 - for life
 
     def _put(self, pcm: bytes, at_ns: int, *, contiguous: bool) -> None:
-        if len(pcm) >= _STAMP.size and (made := stamp_of(pcm)):
+        if made := stamp_of(pcm):
             self._log.write(struct.pack("<QQ", made, time.monotonic_ns()))
 
 
 # -- the server ---------------------------------------------------------------------------------
+
+
+class _Connection(ServerConnection):
+    """Notes when a message came on the thread that reads the socket: no wake-up of ours counts."""
+
+    heard: Callable[[bytes, int], None] = lambda *_: None
+
+    def process_event(self, event: Any) -> None:
+        if isinstance(event, Frame) and event.opcode in DATA_OPCODES:
+            self.heard(bytes(event.data), time.monotonic_ns())
+        else:
+            super().process_event(event)
 
 
 class Server:
@@ -99,7 +113,14 @@ class Server:
         self._news = threading.Condition()
         self._socket: ServerConnection | None = None
         self._numbers = iter(range(1, 1_000_000_000))
-        self._server = serve(self._talk, "127.0.0.1", 0, compression=None, max_size=None)
+        self._server = serve(
+            self._talk,
+            "127.0.0.1",
+            0,
+            compression=None,
+            max_size=None,
+            create_connection=_Connection,
+        )
         self.url = f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}/v1/realtime"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -168,13 +189,13 @@ class Server:
         )
 
     def _talk(self, socket: ServerConnection) -> None:
+        assert isinstance(socket, _Connection)
         self._socket = socket
+        socket.heard = self._heard
         self.tell("session.created", session={"type": "realtime", "id": "sess_1"})
-        with contextlib.suppress(ConnectionClosed):
-            for text in socket:
-                self._heard(text, time.monotonic_ns())
+        socket.recv_events_thread.join()
 
-    def _heard(self, text: str | bytes, now: int) -> None:
+    def _heard(self, text: bytes, now: int) -> None:
         event = json.loads(text)
         kind = event["type"]
         with self._news:
