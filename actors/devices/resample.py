@@ -60,6 +60,11 @@ class Resampler:
         self._down = from_hz // common
         self._passes_through = from_hz == to_hz
         self._table = _filter_table(self._up, self._down)
+        self._half = self._table.shape[1] // 2
+        self._buffer: Floats
+        self._buffer_start: int
+        self._received: int
+        self._produced: int
         self._reset()
 
     def process(self, samples: Floats) -> Floats:
@@ -90,7 +95,6 @@ class Resampler:
         return rest
 
     def _reset(self) -> None:
-        self._half = self._table.shape[1] // 2
         # The buffer starts `half - 1` samples before the first: the left wing of output 0.
         self._buffer = np.zeros(self._half - 1, np.float32)
         self._buffer_start = 1 - self._half
@@ -153,7 +157,7 @@ def _filter_table(up: int, down: int) -> Floats:
     stretch = max(1.0, down / up)
     half = int(np.ceil(_TAPS / 2 * stretch))
     phases = up if up <= _MAX_PHASES else _MAX_PHASES + 1
-    steps = up if up <= _MAX_PHASES else _MAX_PHASES
+    steps = min(up, _MAX_PHASES)
     cutoff = _ROLL_OFF / stretch
     fraction = np.arange(phases)[:, np.newaxis] / steps
     distance = np.arange(1 - half, half + 1)[np.newaxis, :] - fraction

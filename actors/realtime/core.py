@@ -274,7 +274,8 @@ class Core:
     def message(self, message: Message, now: int) -> None:
         """Act on a message from another component."""
         if type(message) is CapturedAudio:
-            self._append(self._capture.live(message, now))
+            if self.phase is Phase.LIVE:
+                self._append(self._capture.live(message, now))
             if self.saved.input_end is None:
                 return
         else:

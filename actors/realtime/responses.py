@@ -119,6 +119,7 @@ class Responses:
         if active is None or active.response_id != response_id:
             return None
         self.active = None
+        self.not_before = 0
         return active
 
     def refused(self, event_id: str | None, now: int) -> bool:

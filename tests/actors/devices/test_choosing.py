@@ -93,11 +93,10 @@ def test_without_pyaudio_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyaudio", None)
 
+    choose = open_capture if direction == "input" else open_playback
+
     with pytest.raises(SoundLibraryError) as caught:
-        if direction == "input":
-            open_capture(Settings(), SESSION)
-        else:
-            open_playback(Settings(), SESSION)
+        choose(Settings(), SESSION)
 
     said = str(caught.value)
     assert 'pip install "rtvoice[audio]"' in said

@@ -509,7 +509,8 @@ class Run:
         self.last = False
 
     def end(self, _: int) -> None:
-        self.playout.push(self.item, self.received[self.item], b"", last=True)
+        if not self.last:
+            self.playout.push(self.item, self.received[self.item], b"", last=True)
         self.last = True
 
     def pull(self, samples: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import pairwise
 from math import pi, sin
 
 import pytest
@@ -117,7 +118,7 @@ def test_another_rate_is_converted() -> None:
     used = [block.used for block in program.blocks if block.used >= 0]
     heard = array("h", program.heard)[:24_000]
     assert len(used) == 1
-    crossings = sum(a < 0 <= b for a, b in zip(heard, heard[1:], strict=False))
+    crossings = sum(a < 0 <= b for a, b in pairwise(heard))
     assert crossings == pytest.approx(440, abs=2)
 
 

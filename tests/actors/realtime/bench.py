@@ -157,6 +157,11 @@ class Bench:
         for seen in (self.published, self.sent, self.actions, self.connects, self.disconnects):
             seen.clear()
 
+    def clear_but_requests(self) -> None:
+        requests = self.all(HistoryRequest)
+        self.clear()
+        self.published += requests
+
     def all(self, kind: type[M]) -> list[M]:
         return [message for message in self.published if isinstance(message, kind)]
 

@@ -1,0 +1,17 @@
+"""The assistant that ``python -m supervisor`` runs when it is given no other."""
+
+from __future__ import annotations
+
+from rtvoice.agent import Agent
+
+__all__ = ["ASSISTANT"]
+
+ASSISTANT = Agent(
+    instructions=(
+        "You are a friendly assistant in a spoken conversation. Answer in one or two short "
+        "sentences, in the language in which you are spoken to, without lists or markup. If you "
+        "did not understand, say so and ask. When the user says goodbye or asks you to stop, call "
+        "stop_assistant_run."
+    ),
+    transcription_model="gpt-transcribe",
+)

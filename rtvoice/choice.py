@@ -1,0 +1,237 @@
+"""What the command runs: decided from its options, the environment and the sound card."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = [
+    "Card",
+    "Choice",
+    "UsageError",
+    "choose",
+    "find_card",
+    "read_env_file",
+    "server_of",
+]
+
+_ROOT = Path(__file__).resolve().parent.parent
+_CARD_S = 3.0
+
+
+class UsageError(Exception):
+    """The command was given something that cannot work; the text says what to do."""
+
+
+class Card(NamedTuple):
+    """Which halves of a sound card there are."""
+
+    input: bool
+    output: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether one can talk and listen."""
+        return self.input and self.output
+
+
+class Choice(NamedTuple):
+    """What is run, and what the user should know about it."""
+
+    demo: bool
+    given: dict[str, Any]
+    """Fields of `messages.Settings` that the user has asked for."""
+    defaults: dict[str, Any]
+    """Fields that hold where neither the user nor the agent says otherwise."""
+    hints: tuple[str, ...]
+
+    @property
+    def server(self) -> str:
+        """The server, as far as it is known before the agent is loaded."""
+        return str(self.given.get("server") or self.defaults.get("server") or "openai")
+
+
+def server_of(text: str) -> str:
+    """Return the server that a text names.
+
+    Raises:
+        argparse.ArgumentTypeError: it names none.
+    """
+    if text in ("openai", "sandbox") or re.match(r"wss?://[^/]", text):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no server: write openai, sandbox, or a ws:// or wss:// URL"
+    )
+
+
+def find_card() -> Card:
+    """Look for a sound card, in a process of its own: PortAudio may crash, hang or chatter."""
+    code = (
+        "from actors.devices.portaudio import sound_card_present\n"
+        "input, output = sound_card_present()\n"
+        "print('card', int(input), int(output))"
+    )
+    environment = {**os.environ, "PYTHONPATH": _search_path()}
+    try:
+        found = subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            timeout=_CARD_S,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return Card(input=False, output=False)
+    match = re.search(rb"card ([01]) ([01])", found)
+    if match is None:
+        return Card(input=False, output=False)
+    return Card(match[1] == b"1", match[2] == b"1")
+
+
+def _search_path() -> str:
+    path = os.environ.get("PYTHONPATH")
+    return f"{_ROOT}{os.pathsep}{path}" if path else str(_ROOT)
+
+
+def choose(
+    options: argparse.Namespace,
+    environment: Mapping[str, str],
+    look: Callable[[], Card] = find_card,
+) -> Choice:
+    """Decide what is run.
+
+    Args:
+        options: what the user has said.
+        environment: the environment, with what a ``.env`` file adds.
+        look: looks for a sound card; called only if it matters.
+
+    Raises:
+        UsageError: what is asked for cannot work.
+    """
+    has_key = bool(environment.get("OPENAI_API_KEY", "").strip())
+    server = _asked_server(options, environment)
+    if options.demo and server not in (None, "sandbox"):
+        raise UsageError(f"the demo talks with the sandbox, not with {server}: leave --demo out")
+    if server == "openai" and not has_key:
+        raise UsageError(
+            "the OpenAI service needs a key: set OPENAI_API_KEY (here, or in a .env file in this "
+            "folder), or use --server sandbox, which needs none"
+        )
+    devices_given = options.input is not None or options.output is not None
+    card = Card(input=False, output=False)
+    if not options.demo and (options.input is None or options.output is None):
+        card = look()
+    free = server in (None, "sandbox") and not devices_given and options.agent is None
+    if options.demo or (free and not card.whole):
+        return _demo(options, has_key=has_key, asked=options.demo)
+    hints: list[str] = []
+    defaults = {
+        "server": "openai" if has_key else "sandbox",
+        "input": "default" if card.input else "silence",
+        "output": "default" if card.output else "null",
+    }
+    if not has_key and server is None:
+        hints.append(
+            "There is no key, so this is the sandbox, a server on this machine. "
+            "To talk with the OpenAI service, set OPENAI_API_KEY."
+        )
+    if options.agent is None and options.input is None and not card.input:
+        hints.append("There is no microphone: type, or give --input a WAV file.")
+    if options.agent is None and options.output is None and not card.output:
+        hints.append("There is no speaker: nothing is played; --output FILE.wav keeps it.")
+    given = _given(options)
+    if server is not None:
+        given["server"] = server
+    return Choice(False, given, defaults, tuple(hints))
+
+
+def _asked_server(options: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
+    if options.server is not None:
+        return str(options.server)
+    text = environment.get("RTVOICE_SERVER", "").strip()
+    if not text:
+        return None
+    try:
+        return server_of(text)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"RTVOICE_SERVER: {error}") from None
+
+
+def _demo(options: argparse.Namespace, *, has_key: bool, asked: bool) -> Choice:
+    for name in ("agent", "input", "output", "record"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"the demo has its own {name}: leave --demo out")
+    hints = [] if asked else ["There is no sound card here, so this is the demo."]
+    if has_key:
+        hints.append("Your key is not used: the demo talks with the sandbox on this machine.")
+    given = _given(options)
+    given["server"] = "sandbox"
+    return Choice(True, given, {}, tuple(hints))
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    fields = {
+        "agent": options.agent,
+        "input": options.input,
+        "output": options.output,
+        "volume": options.volume,
+        "block_ms": options.block_ms,
+        "model": options.model,
+        "voice": options.voice,
+        "speed": options.speed,
+        "language": options.language,
+        "instructions": options.instructions,
+        "greeting": options.greeting,
+        "max_seconds": options.max_seconds,
+        "recording_path": options.record,
+        "journal_path": options.journal,
+    }
+    given = {name: value for name, value in fields.items() if value is not None}
+    if options.inactivity_timeout is not None:
+        given["inactivity_timeout_s"] = options.inactivity_timeout or None
+    return given
+
+
+# -- the .env file ---------------------------------------------------------------------------
+
+_ENV_LINE = re.compile(
+    r"""\s* (?:export\s+)? (?P<name>[A-Za-z_][A-Za-z0-9_]*) \s* = \s*
+    (?: '(?P<single>[^']*)' | "(?P<double>(?:[^"\\]|\\.)*)" | (?P<bare>.*?) )
+    \s* (?:(?:^|(?<=\s|['"]))\#.*)? $""",
+    re.VERBOSE,
+)
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the variables of a ``.env`` file; empty if there is none.
+
+    Lines are ``NAME=value``, with ``export`` before and quotes around allowed; ``#`` begins a
+    comment.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        match = _ENV_LINE.match(line)
+        if match is None or line.lstrip().startswith("#"):
+            continue
+        if match["double"] is not None:
+            value = re.sub(r"\\(.)", lambda escape: _unescaped(escape[1]), match["double"])
+        else:
+            value = match["single"] if match["single"] is not None else match["bare"]
+        found[match["name"]] = value
+    return found
+
+
+def _unescaped(character: str) -> str:
+    return {"n": "\n", "t": "\t", "r": "\r"}.get(character, character)

@@ -1,0 +1,354 @@
+"""The command: ``python -m supervisor``, also installed as ``rtvoice``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+from rtvoice.choice import Choice, UsageError, choose, read_env_file, server_of
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from rtvoice.console import Console
+    from supervisor import Supervisor
+
+__all__ = ["main", "run"]
+
+EXIT_OK, EXIT_USAGE, EXIT_BUG, EXIT_KILLED = 0, 2, 70, 130
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+_DESCRIPTION = """\
+Talk with a voice assistant. With nothing given:
+
+  a key and a sound card      a conversation with the OpenAI service
+  a sound card, no key        a conversation with the sandbox, a server on this machine that
+                              understands a few phrases (they are listed) and costs nothing
+  no sound card               the demo: a scripted conversation with the sandbox, as WAV files and
+                              a transcript; the service is never used for it
+"""
+
+_EPILOG = """\
+examples:
+  python -m supervisor                                talk, or see the demo
+  python -m supervisor assistant.py:agent             talk with an agent of your own
+  python -m supervisor --input question.wav --output reply.wav --server sandbox
+  python -m supervisor --input silence --output null  type instead of talking
+  python -m supervisor --record talk.wav --events events.jsonl
+
+an agent (assistant.py):
+  from rtvoice import Agent
+  agent = Agent("You are a pirate.", voice="cedar", transcription_model="gpt-transcribe")
+
+at the terminal, during a conversation:
+  a line of text is said for you; Enter alone interrupts; m mutes; q quits; Ctrl-C ends in order,
+  a second one kills
+
+environment (also read from a .env file in this folder, which never overrides the real one):
+  OPENAI_API_KEY      the key of the OpenAI service
+  RTVOICE_SERVER      openai, sandbox or a ws:// or wss:// URL; --server goes before it
+  RTVOICE_LOG_LEVEL   DEBUG, INFO, WARNING (the default) or ERROR; --log-level goes before it
+  NO_COLOR            no colours
+
+exit codes:
+  0 ended as asked (goodbye, timeout, end of input, --max-seconds, Ctrl-C, SIGTERM)
+  2 wrong usage or configuration     3 the session failed     130 killed by a second Ctrl-C
+"""
+
+
+# -- what the user says -----------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m supervisor",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("agent", nargs="?", metavar="AGENT", help="file.py:name or module:name of an rtvoice.Agent")
+
+    group = parser.add_argument_group("devices")
+    add = group.add_argument
+    add("--input", metavar="DEV", help="default, a device's index or name, a WAV file, silence")
+    add("--output", metavar="DEV", help="default, a device's index or name, a WAV file, null")
+    add("--volume", type=_between(0.0, 1.0), metavar="0-1", help="of playback")
+    add("--block-ms", type=_between(10, 100, int), metavar="10-100", help="captured block, 40 ms")
+
+    group = parser.add_argument_group("conversation")
+    add = group.add_argument
+    add("--server", type=server_of, metavar="SERVER", help="openai, sandbox, or a ws(s):// URL")
+    add("--model", help="a Realtime model")
+    add("--voice", help="a voice of the service, such as marin or cedar")
+    add("--speed", type=_between(0.5, 1.5), metavar="0.5-1.5", help="of speech")
+    add("--language", help="what you speak, such as en (helps transcription)")
+    add("--instructions", metavar="TEXT", help="what the assistant shall be and do")
+    add("--greeting", metavar="TEXT", help="the assistant begins with this sentence")
+
+    group = parser.add_argument_group("end")
+    add = group.add_argument
+    add("--max-seconds", type=_positive, metavar="N", help="end after N seconds")
+    add(
+        "--inactivity-timeout",
+        type=_seconds_or_never,
+        metavar="N",
+        help="end when nobody has spoken for N seconds (60); 0: never",
+    )
+
+    group = parser.add_argument_group("files")
+    add = group.add_argument
+    add("--record", metavar="FILE.wav", help="both sides: you on the left, the assistant right")
+    add("--events", metavar="FILE", help="each event as a line of JSON; -: to standard output")
+    add("--journal", metavar="FILE", help="keep the conversation, also over crashes")
+
+    group = parser.add_argument_group("others")
+    add = group.add_argument
+    add("--demo", action="store_true", help="run the demo, even if there is a sound card")
+    add("--log-level", type=_level, metavar="LEVEL", help=", ".join(_LEVELS))
+    add("--version", action="version", version=_version())
+    return parser
+
+
+def _version() -> str:
+    from rtvoice import __version__
+
+    return f"rtvoice {__version__}"
+
+
+def _between(low: float, high: float, kind: type[float] | type[int] = float) -> Any:
+    def check(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind(low - 1)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+        return value
+
+    return check
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _seconds_or_never(text: str) -> float:
+    return 0.0 if text in ("0", "never", "none") else _positive(text)
+
+
+def _level(text: str) -> str:
+    if text.upper() not in _LEVELS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no log level: {', '.join(_LEVELS)}")
+    return text.upper()
+
+
+# -- what is run ------------------------------------------------------------------------------
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Find what is wrong with files before anything is started."""
+    if options.agent is not None:
+        where, colon, attribute = options.agent.rpartition(":")
+        if not (colon and where and attribute):
+            raise UsageError(
+                f"AGENT is {options.agent!r}; write file.py:name or module:name, such as "
+                f"assistant.py:agent"
+            )
+        if where.endswith(".py") and not Path(where).is_file():
+            raise UsageError(f"there is no file {where} (AGENT is {options.agent!r})")
+    if options.input is not None and _is_wav(options.input) and not Path(options.input).is_file():
+        raise UsageError(f"--input: there is no file {options.input}")
+    for name in ("output", "record", "journal"):
+        path = getattr(options, name)
+        if path is None or (name == "output" and not _is_wav(path)):
+            continue
+        if name == "record" and not _is_wav(path):
+            raise UsageError(f"--record: {path} must end in .wav")
+        if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
+            raise UsageError(f"--{name}: {path} cannot be written: there is no such folder")
+
+
+def _is_wav(name: str) -> bool:
+    return name.lower().endswith(".wav")
+
+
+# -- running it -------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit."""
+    sys.exit(run(argv))
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    parser = _parser()
+    options = parser.parse_args(argv)
+    for name, value in read_env_file(Path(".env")).items():
+        os.environ.setdefault(name, value)
+    try:
+        _check_files(options)
+        level = _log_level(options)
+        choice = choose(options, os.environ)
+        return _converse(options, choice, level)
+    except UsageError as error:
+        print(f"rtvoice: {error}", file=sys.stderr)
+        print("python -m supervisor --help tells more.", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_KILLED
+
+
+def _log_level(options: argparse.Namespace) -> int:
+    text = options.log_level or os.environ.get("RTVOICE_LOG_LEVEL", "").strip() or "WARNING"
+    try:
+        level = logging.getLevelName(_level(text))
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"RTVOICE_LOG_LEVEL: {error}") from None
+    assert isinstance(level, int)
+    return level
+
+
+def _converse(options: argparse.Namespace, choice: Choice, level: int) -> int:
+    from rtvoice.console import Console
+
+    events = _open_events(options.events)
+    console = Console(
+        transcript=sys.stderr if options.events == "-" else sys.stdout,
+        errors=sys.stderr,
+        events=events,
+        log_level=level,
+    )
+    for hint in choice.hints:
+        console.say(hint)
+    # The records below the console's level still go into crash reports.
+    given = {**choice.given, "log_level": logging.getLevelName(min(level, logging.INFO))}
+    code = EXIT_BUG
+    try:
+        code = _run_demo(console, given) if choice.demo else _run_session(console, choice, given)
+    finally:
+        if not console.close():
+            os._exit(code)  # its thread is stuck in a full pipe, and exiting would wait for that
+    return code
+
+
+def _open_events(name: str | None) -> BinaryIO | None:
+    if name is None:
+        return None
+    if name == "-":
+        return sys.stdout.buffer
+    try:
+        return Path(name).open("wb")
+    except OSError as error:
+        raise UsageError(f"--events: {name} cannot be written: {error.strerror}") from None
+
+
+def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int:
+    from rtvoice.console import KEYBOARD_HELP, Keyboard, in_foreground
+
+    if choice.server == "sandbox":
+        _list_phrases(console)
+    if "agent" not in given:
+        from rtvoice.assistant import ASSISTANT
+
+        given = {**ASSISTANT.describe(), **choice.defaults, **given}
+    elif choice.server == "sandbox":
+        given = {**given, "server": "sandbox"}
+    hub = _supervisor(given, console)
+    if hub is None:
+        return EXIT_USAGE
+    if in_foreground(sys.stdin):
+        console.say(KEYBOARD_HELP)
+        Keyboard(sys.stdin, hub.send, console).start()
+    return _run_hub(hub, console)
+
+
+def _run_demo(console: Console, given: dict[str, Any]) -> int:
+    from rtvoice.assistant import ASSISTANT
+    from rtvoice.demo import Demo
+
+    demo = Demo(console)
+    settings = {**ASSISTANT.describe(), **given, **demo.settings}
+    hub = _supervisor(settings, demo)
+    if hub is None:
+        return EXIT_USAGE
+    demo.start(hub.send)
+    code = _run_hub(hub, console)
+    demo.finish()
+    return code
+
+
+def _supervisor(given: dict[str, Any], peer: Any) -> Supervisor | None:
+    from supervisor import ConfigurationError, Supervisor
+
+    try:
+        return Supervisor(given, peer=peer)
+    except ConfigurationError as error:
+        print(f"rtvoice: {error}", file=sys.stderr)
+        return None
+
+
+def _list_phrases(console: Console) -> None:
+    try:
+        from rtvoice.sandbox.phrases import printed_list
+    except ImportError:
+        return
+    console.say("The sandbox understands these phrases, spoken or typed:")
+    for phrase in printed_list():
+        console.say(f"  {phrase}")
+
+
+def _run_hub(hub: Supervisor, console: Console) -> int:
+    """Run a session with Ctrl-C and SIGTERM ending it in order, and a second Ctrl-C at once."""
+    from messages import StopSession
+
+    pressed = 0
+
+    def interrupted(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed += 1
+        if pressed == 1:
+            hub.send(StopSession("Ctrl-C"))
+            console.say("[ending; Ctrl-C again kills]")
+        elif pressed == 2:
+            hub.kill_children()
+            raise SystemExit(EXIT_KILLED)
+        else:
+            os._exit(EXIT_KILLED)
+
+    def terminated(number: int, _frame: FrameType | None) -> None:
+        hub.send(StopSession(signal.Signals(number).name))
+
+    def unread() -> None:
+        hub.send(StopSession("nobody reads the events"))
+
+    console.events_closed = unread
+    signal.signal(signal.SIGINT, interrupted)
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), terminated)
+    if hasattr(signal, "SIGTTIN"):
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # put into the background: no keyboard
+    try:
+        return hub.run()
+    except Exception:  # noqa: BLE001 - a bug of ours; the caller must not take it for an end
+        traceback.print_exc()
+        return EXIT_BUG

@@ -1,0 +1,510 @@
+"""The console of the command: a transcript, a keyboard, the events as JSON lines, the log.
+
+It is a peer of the supervisor, in its process. A thread of its own does all the writing, so that a
+slow terminal or a full pipe never keeps the hub from its work.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, TextIO
+
+import msgspec
+
+from messages import (
+    AssistantTranscript,
+    ComponentCrashed,
+    ComponentParked,
+    ComponentRestarted,
+    DeadLetter,
+    Event,
+    Interrupt,
+    Interrupted,
+    Log,
+    Message,
+    Notice,
+    Reconnected,
+    SendText,
+    ServerError,
+    SessionEnded,
+    SessionFailed,
+    SessionStarted,
+    SetMuted,
+    StopSession,
+    ToolAnswer,
+    ToolCall,
+    Turn,
+    UserSpeechStopped,
+)
+
+__all__ = ["KEYBOARD_HELP", "Console", "Keyboard", "Transcript", "event_line", "in_foreground"]
+
+_MAX_QUEUED = 10_000
+"""Events that wait for a slow terminal; then pieces of text are left out, then whatever comes."""
+_CRASH_LINE_S = 1.0
+"""A crash is shown together with the restart, unless that takes longer."""
+_SHORT = 120
+
+
+# -- the transcript ---------------------------------------------------------------------------
+
+
+class Transcript:
+    """Shows a conversation, line by line, on a stream.
+
+    Args:
+        stream: where to.
+        live: whether it is a terminal, on which the assistant's text appears as it comes.
+        colour: whether to use colours.
+    """
+
+    def __init__(self, stream: TextIO, *, live: bool, colour: bool) -> None:
+        self._stream: TextIO | None = stream
+        self._live = live
+        self._colour = colour
+        self._open = ""
+        """The item whose text the cursor is behind."""
+        self._streamed: set[str] = set()
+        self._typed: set[str] = set()
+        self._asked: list[str] = []
+        """Speech whose text is still to come: it stands before its answer."""
+        self._held: list[Message] = []
+        self._started = False
+
+    def typed(self, item_id: str) -> None:
+        """Note that the user has typed this turn, and sees it already."""
+        self._typed.add(item_id)
+
+    def line(self, text: str, style: str = "") -> None:
+        """Write one line of its own."""
+        self.break_line()
+        self._write(f"{self._styled(_clean(text), style)}\n")
+
+    def break_line(self) -> None:
+        """End the line that is being written, if there is one."""
+        if self._open:
+            self._open = ""
+            self._write("\n")
+
+    def show(self, message: Message) -> None:
+        """Show a message, if it is one for the transcript."""
+        match message:
+            case AssistantTranscript() | ToolCall() | ToolAnswer() if self._asked:
+                self._held.append(message)
+            case AssistantTranscript():
+                self._piece(message)
+            case Turn():
+                self._turn(message)
+            case UserSpeechStopped(item_id):
+                self._asked.append(item_id)
+            case SessionEnded():
+                self._flush_held()
+                for text in _summary(message) if self._started else ():
+                    self.line(text, "dim")
+            case SessionStarted():
+                self._started = True
+                self.line(_header(message), "dim")
+            case _:
+                text, style = _bracket(message)
+                if text:
+                    self.line(f"[{text}]", style)
+
+    def _turn(self, turn: Turn) -> None:
+        if turn.role == "user":
+            if turn.item_id in self._asked:  # those before it were no turns
+                del self._asked[: self._asked.index(turn.item_id) + 1]
+            if turn.item_id not in self._typed:
+                unknown = "(nothing)" if turn.transcribed else "(speech, not transcribed)"
+                self._said("you", turn.text or unknown)
+            if not self._asked:
+                self._flush_held()
+            return
+        self._flush_held()  # a turn is told after those before it
+        if turn.item_id not in self._streamed:
+            self._said("assistant", turn.text)
+        elif self._open == turn.item_id:
+            self.break_line()
+
+    def _said(self, who: str, text: str) -> None:
+        self.break_line()
+        self._write(f"{self._styled(f'{who}:', who)} {_clean(text)}\n")
+
+    def _piece(self, piece: AssistantTranscript) -> None:
+        if not self._live:
+            return
+        if self._open != piece.item_id:
+            self.break_line()
+            again = "… " if piece.item_id in self._streamed else ""
+            self._write(f"{self._styled('assistant:', 'assistant')} {again}")
+            self._open = piece.item_id
+            self._streamed.add(piece.item_id)
+        self._write(_clean(piece.delta))
+
+    def _flush_held(self) -> None:
+        held, self._held = self._held, []
+        self._asked.clear()
+        for message in held:
+            self.show(message)
+
+    def _styled(self, text: str, style: str) -> str:
+        code = _STYLES.get(style) if self._colour else None
+        return f"\x1b[{code}m{text}\x1b[0m" if code else text
+
+    def _write(self, text: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._stream = None  # nobody reads any more
+
+
+_STYLES = {"you": "1;36", "assistant": "1;32", "dim": "2", "tool": "33", "bad": "31"}
+
+
+def _clean(text: str) -> str:
+    """Leave out what would steer a terminal: the text is a model's, or a tool's."""
+    return "".join(
+        character if character.isprintable() or character in " \t" else " " for character in text
+    )
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _SHORT else f"{text[: _SHORT - 1]}…"
+
+
+def _header(started: SessionStarted) -> str:
+    server = "the sandbox" if started.sandbox else started.server or "the OpenAI service"
+    return (
+        f"[connected to {server}; microphone: {started.input}; speaker: {started.output}; "
+        f"{len(started.pids)} processes]"
+    )
+
+
+def _bracket(message: Message) -> tuple[str, str]:
+    match message:
+        case ToolCall(name=name, arguments=arguments):
+            given = "" if arguments.strip() in ("", "{}") else f" {_short(arguments)}"
+            return f"tool {name}{given}", "tool"
+        case ToolAnswer(name=name, output=output):
+            return f"tool {name}: {_short(output)}", "tool"
+        case Interrupted(heard_ms=heard_ms, text_heard=heard):
+            if not heard_ms:
+                return "interrupted before anything was heard", "dim"
+            words = f", heard: {_short(heard)}" if heard else ""
+            return f"interrupted after {heard_ms / 1000:.1f} s{words}", "dim"
+        case ComponentCrashed(component=component, cause=cause):
+            return f"{component} crashed: {cause}", "bad"
+        case ComponentRestarted(component=component, cause=cause, ms=ms):
+            return f"{component} crashed: {cause}; back in {ms:.0f} ms", "bad"
+        case ComponentParked(component=component, cause=cause, retry_s=retry_s):
+            return f"{component} keeps crashing: {cause}; next try in {retry_s:g} s", "bad"
+        case DeadLetter(component=component, message=name, reason=reason):
+            return f"lost: {name} for {component} ({reason})", "bad"
+        case Reconnected():
+            return _reconnected(message), "bad"
+        case ServerError(code=code, text=text):
+            return f"the server refused something: {text or code}", "bad"
+        case Notice(text=text):
+            return text, "dim"
+    return "", ""
+
+
+def _reconnected(message: Reconnected) -> str:
+    text = f"reconnected after {message.gap_ms} ms"
+    if message.cause:
+        text += f" ({message.cause})"
+    if message.state_restored:
+        text += f", the conversation of {_count(message.items, 'item')} restored"
+    return text
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _summary(ended: SessionEnded) -> Iterator[str]:
+    turns, calls = _count(ended.turns, "turn"), _count(ended.tool_calls, "tool call")
+    how = "failed" if ended.failed else "ended"
+    yield f"[{how} after {ended.seconds:.1f} s: {ended.reason}; {turns}, {calls}]"
+    if ended.restarts:
+        parts = ", ".join(
+            f"{name} {_count(count, 'time')}" for name, count in ended.restarts.items()
+        )
+        yield f"[restarted: {parts}]"
+    if ended.lost:
+        yield f"[lost: {'; '.join(ended.lost)}]"
+    elif ended.restarts:
+        yield "[lost: nothing]"
+    if ended.files:
+        yield f"[written: {', '.join(ended.files)}]"
+
+
+def event_line(event: Event, t: float) -> bytes:
+    """Return a domain event as one line of JSON."""
+    fields = msgspec.structs.asdict(event)
+    name = event.event or type(event).__name__
+    return msgspec.json.encode({"event": name, "t": round(t, 3), **fields}) + b"\n"
+
+
+# -- the peer ---------------------------------------------------------------------------------
+
+
+class Console:
+    """Shows what happens. Told messages by the hub, on whose thread it does nothing but queue.
+
+    Args:
+        transcript: the stream of the transcript.
+        errors: the stream of failures and log records.
+        events: where to write events as JSON lines.
+        log_level: records below it are not shown.
+    """
+
+    def __init__(
+        self,
+        *,
+        transcript: TextIO,
+        errors: TextIO,
+        events: BinaryIO | None = None,
+        log_level: int = logging.WARNING,
+    ) -> None:
+        live = transcript.isatty()
+        self.wants: frozenset[type[Message]] = frozenset({*_event_types(), Log})
+        if not live and events is None:
+            self.wants -= {AssistantTranscript}
+        self.dropped = 0
+        """Events that were not shown because nobody read fast enough."""
+        self.events_closed: Callable[[], None] = lambda: None
+        """Called on our thread when nobody reads the events any more."""
+        self._transcript = Transcript(transcript, live=live, colour=live and _colours_wanted())
+        self._errors = errors
+        self._error_colour = errors.isatty() and _colours_wanted()
+        self._events = events
+        self._log_level = log_level
+        self._render_log: Callable[[Log], str] | None = None
+        self._queue: queue.SimpleQueue[tuple[float, Any]] = queue.SimpleQueue()
+        self._began = time.monotonic()
+        self._crashed: dict[str, tuple[float, ComponentCrashed]] = {}
+        self._turns: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="console", daemon=True)
+        self._thread.start()
+
+    # -- from other threads -------------------------------------------------------------------
+
+    def told(self, message: Message) -> None:
+        """Take a message from the hub."""
+        waiting = self._queue.qsize()
+        if waiting >= _MAX_QUEUED and not isinstance(message, SessionFailed | SessionEnded):
+            self.dropped += 1
+            return
+        self._queue.put((time.monotonic() - self._began, message))
+
+    def say(self, text: str) -> None:
+        """Show a line of our own, in its turn; safe in a signal handler."""
+        self._queue.put((0.0, text))
+
+    def typed(self, item_id: str) -> None:
+        """Note that a turn was typed, before it is sent."""
+        self._queue.put((0.0, lambda: self._transcript.typed(item_id)))
+
+    def close(self, timeout_s: float = 2.0) -> bool:
+        """Write what there is, and end; return whether that was possible."""
+        self._queue.put((0.0, None))
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # -- on our thread ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            try:
+                t, item = self._queue.get(timeout=0.2 if self._crashed else None)
+            except queue.Empty:
+                self._show_old_crashes()
+                continue
+            if item is None:
+                break
+            if isinstance(item, str):
+                self._transcript.line(item, "dim")
+            elif isinstance(item, Log):
+                self._log(item)
+            elif isinstance(item, Message):
+                self._event(item, t)
+            else:
+                item()
+            self._show_old_crashes()
+        self._transcript.break_line()
+        if self.dropped:
+            self._transcript.line(f"[{_count(self.dropped, 'event')} not shown: nobody read]")
+
+    def _event(self, message: Message, t: float) -> None:
+        if isinstance(message, Turn):
+            if message.item_id in self._turns:
+                return  # history tells a turn twice rather than never, if it dies in between
+            self._turns.add(message.item_id)
+        if self._events is not None and isinstance(message, Event):
+            try:
+                self._events.write(event_line(message, t))
+                self._events.flush()
+            except (OSError, ValueError):
+                self._events = None
+                self.events_closed()
+        match message:
+            case ComponentCrashed(component):
+                self._crashed[component] = (time.monotonic(), message)
+            case ComponentRestarted(component) | ComponentParked(component):
+                self._crashed.pop(component, None)
+                self._transcript.show(message)
+            case SessionFailed(reason):
+                self._transcript.break_line()
+                self._complain(f"rtvoice: {reason}")
+            case SessionEnded():
+                self._show_old_crashes(all_of_them=True)
+                self._transcript.show(message)
+            case _:
+                self._transcript.show(message)
+
+    def _show_old_crashes(self, *, all_of_them: bool = False) -> None:
+        now = time.monotonic()
+        for component, (at, crash) in list(self._crashed.items()):
+            if all_of_them or now - at > _CRASH_LINE_S:
+                del self._crashed[component]
+                self._transcript.show(crash)
+
+    def _log(self, record: Log) -> None:
+        level = logging.getLevelName(record.level)
+        if not isinstance(level, int) or level < self._log_level:
+            return
+        if self._render_log is None:
+            self._render_log = _log_renderer(colours=self._error_colour)
+        if self._errors.isatty():
+            self._transcript.break_line()
+        self._complain(self._render_log(record))
+
+    def _complain(self, text: str) -> None:
+        try:
+            print(text, file=self._errors, flush=True)
+        except (OSError, ValueError):
+            pass  # there is nobody left to tell
+
+
+def _event_types() -> Iterator[type[Message]]:
+    waiting: list[type[Message]] = [Event]
+    while waiting:
+        kind = waiting.pop()
+        waiting.extend(kind.__subclasses__())
+        if kind is not Event:
+            yield kind
+
+
+def _colours_wanted() -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _log_renderer(*, colours: bool) -> Callable[[Log], str]:
+    """Return what makes text of a record. Imports structlog, which takes its time."""
+    from structlog.dev import ConsoleRenderer
+
+    render = ConsoleRenderer(colors=colours)
+
+    def text_of(record: Log) -> str:
+        event: dict[str, Any] = {
+            "timestamp": time.strftime("%H:%M:%S"),
+            "level": record.level.lower(),
+            "event": record.text,
+        }
+        if record.component:
+            event["component"] = record.component
+        for name, value in record.fields.items():
+            event[name] = msgspec.msgpack.decode(value)
+        if "traceback" in event:
+            event["exception"] = event.pop("traceback")
+        return str(render(None, "", event))
+
+    return text_of
+
+
+# -- the keyboard -----------------------------------------------------------------------------
+
+KEYBOARD_HELP = "Type a line to say it; Enter interrupts, m mutes, q quits."
+
+
+class Keyboard:
+    """Reads lines from a terminal, on a thread of its own.
+
+    Args:
+        stream: the terminal.
+        send: takes what the user wants, as a message.
+        console: shows what the keyboard did.
+        muted: whether the session begins muted.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        send: Callable[[Message], None],
+        console: Console,
+        *,
+        muted: bool = False,
+    ) -> None:
+        self._stream = stream
+        self._send = send
+        self._console = console
+        self._muted = muted
+
+    def start(self) -> None:
+        """Read until there is nothing more to read."""
+        threading.Thread(target=self.read, name="keyboard", daemon=True).start()
+
+    def read(self) -> None:
+        """Read the lines and do what they say; the end of the stream (Ctrl-D) quits."""
+        rest = b""
+        try:
+            # Not through the stream's buffer: a thread inside it blocks the end of the process.
+            while data := os.read(self._stream.fileno(), 4096):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self.obey(line.decode(errors="replace"))
+        except (OSError, ValueError):
+            return  # in the background, or closed: a session goes on without
+        self._send(StopSession("the keyboard was closed"))
+
+    def obey(self, line: str) -> None:
+        """Do what one line says."""
+        text = line.strip()
+        match text:
+            case "":
+                self._send(Interrupt())
+            case "m":
+                self._muted = not self._muted
+                self._send(SetMuted(self._muted))
+                self._console.say("[muted; m again to be heard]" if self._muted else "[unmuted]")
+            case "q":
+                self._send(StopSession("the user quit"))
+            case _:
+                item_id = os.urandom(16).hex()
+                self._console.typed(item_id)
+                self._send(SendText(text, item_id))
+
+
+def in_foreground(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that is ours to read.
+
+    In the background, reading would stop the process.
+    """
+    if not stream.isatty():
+        return False
+    if sys.platform == "win32":
+        return True
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except OSError:
+        return False

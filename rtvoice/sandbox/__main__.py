@@ -1,0 +1,156 @@
+"""`python -m rtvoice.sandbox`: a Realtime API server on this machine, for trying things out."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import socket
+import sys
+from typing import Final, NoReturn
+
+_USAGE_ERROR: Final = 2
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+_EPILOG: Final = """\
+It speaks the protocol of OpenAI's Realtime API (GA), so every client of that API can talk to it:
+
+  rtvoice --sandbox                                      starts one and talks to it
+  OPENAI_BASE_URL=http://127.0.0.1:PORT/v1               for programs that use OpenAI's library
+
+No key is needed; any key is taken and none is kept. It understands a short list of spoken phrases,
+which it prints when it starts. Typed text may be anything: what is no phrase is repeated, and
+
+  call NAME {"argument": 1}                              calls a tool of the session, one a line
+
+A response.create with the instructions "Say: Hello there" speaks just that.
+
+Environment:
+  RTVOICE_SANDBOX_LISTEN=none      recognise nothing, as without the extra
+  RTVOICE_SANDBOX_VOICE=builtin    speak with tones, as without espeak-ng
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the server until a signal, or the end of stdin, ends it.
+
+    Returns:
+        The exit code: 0, or 2 if it cannot listen.
+    """
+    options = _parser().parse_args(arguments)
+    # Before anything is imported that could be interrupted half-way.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, _exit_cleanly)
+    try:
+        listening = _listening_socket(options.host, options.port)
+    except OSError as error:
+        print(_why_not(options.host, options.port, error), file=sys.stderr)
+        return _USAGE_ERROR
+    # The line comes before the slow imports: who connects now is served when they are done.
+    print(f"listening on {_url(listening)}", flush=True)
+    if options.until_eof and sys.platform == "linux":
+        _die_with_parent()
+    from rtvoice.sandbox.run import run
+
+    return run(listening, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rtvoice.sandbox",
+        description="A Realtime API server on this machine. It needs no key and no network.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: %(default)s, this machine)",
+    )
+    parser.add_argument("--port", type=_port, default=0, help="port (default: any that is free)")
+    parser.add_argument(
+        "--pace",
+        type=_pace,
+        default=4.0,
+        metavar="N",
+        help="send speech N times faster than real time; 0: as fast as possible (default: 4)",
+    )
+    parser.add_argument(
+        "--max-session",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="end sessions after so long, as the service does (default: 3600)",
+    )
+    parser.add_argument(
+        "--until-eof",
+        action="store_true",
+        help="end when stdin does: for programs that start it as their child "
+        "(on Linux it also ends with the thread that started it)",
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is not between 0 and 65535")
+    return port
+
+
+def _pace(text: str) -> float:
+    pace = float(text)
+    if not pace >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return pace
+
+
+def _exit_cleanly(_signal: int, _frame: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"ws://{f'[{host}]' if ':' in host else host}:{port}/v1/realtime"
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Port {port} is in use by another program. "
+            "Choose another with --port, or leave it out for one that is free."
+        )
+    if error.errno == errno.EACCES:
+        return f"This user may not listen on port {port}. Choose one above 1023 with --port."
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f"This machine has no address {host}. The usual one is 127.0.0.1."
+    return f"Cannot listen on {host} port {port}: {error}"
+
+
+def _die_with_parent() -> None:
+    """Have Linux end us with our parent, also when we are stopped or stuck."""
+    import ctypes
+
+    # PR_SET_PDEATHSIG (prctl(2)). If the parent is gone already, stdin is at its end.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

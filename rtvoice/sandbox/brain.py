@@ -1,0 +1,285 @@
+"""What the sandbox answers: a function of the conversation and the tools, the same every time."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from rtvoice.sandbox.conversation import Item
+from rtvoice.sandbox.phrases import Intent, Phrase, find_phrase, printed_list
+
+__all__ = ["NOT_UNDERSTOOD", "Call", "Calls", "Say", "think"]
+
+NOT_UNDERSTOOD: Final = "Sorry, I did not understand that."
+
+_TIME_TOOL: Final = "get_current_time"
+_VOLUME_TOOL: Final = "adjust_volume"
+_SPEED_TOOL: Final = "change_assistant_response_speed"
+_STOP_TOOL: Final = "stop_assistant_run"
+
+_FIRST_LEVEL: Final = 0.5
+_LEVEL_STEP: Final = 0.2
+
+_STORY: Final = (
+    "Once upon a time there was a small lighthouse on a rock at the edge of the sea. "
+    "Every evening its keeper climbed the ninety nine stairs and lit the lamp. "
+    "One night the wind was so strong that the lamp went out. "
+    "The keeper took a drum, and she beat it slowly until the morning came. "
+    "The ships heard the drum, and not one of them was lost. "
+    "Since then there is a drum beside the lamp, and nobody has needed it again. "
+    "That is the end of the story."
+)
+_COUNT: Final = (
+    "One, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen, "
+    "fourteen, fifteen, sixteen, seventeen, eighteen, nineteen, twenty."
+)
+_SPOKEN: Final = {
+    Intent.GREET: "Hello. I am the sandbox. Say help to hear what I understand.",
+    Intent.STORY: _STORY,
+    Intent.COUNT: _COUNT,
+    Intent.NAME: "My name is Sandbox.",
+    Intent.THANKS: "You are welcome.",
+    Intent.GOODBYE: "Goodbye.",
+}
+
+
+class Say(NamedTuple):
+    """Answer with these words."""
+
+    text: str
+
+
+class Call(NamedTuple):
+    """A call of one tool. `arguments`: the text of a JSON object."""
+
+    name: str
+    arguments: str
+
+
+class Calls(NamedTuple):
+    """Answer by calling tools."""
+
+    calls: tuple[Call, ...]
+
+
+def think(
+    items: Iterable[Item],
+    tools: Iterable[dict[str, Any]] = (),
+    tool_choice: Any = "auto",
+    instructions: str | None = None,
+) -> Say | Calls:
+    """Decide on an answer.
+
+    Args:
+        items: the conversation, oldest first.
+        tools: function tools as the session has them.
+        tool_choice: as the session has it.
+        instructions: of this response alone; `Say: ...` and `Say exactly ...` are spoken.
+    """
+    history = list(items)
+    words = _asked_to_say(instructions)
+    if words is not None:
+        return Say(words)
+    names = [] if tool_choice == "none" else [tool["name"] for tool in tools if "name" in tool]
+    forced = _forced_tool(tool_choice, names)
+    answer = _answer(history, names, instructions)
+    if forced is None or (isinstance(answer, Calls) and answer.calls[0].name in forced):
+        return answer
+    return Calls((Call(forced[0], "{}"),))
+
+
+def _forced_tool(tool_choice: Any, names: list[str]) -> list[str] | None:
+    """Name the tools of which one must be called, or None."""
+    if isinstance(tool_choice, dict):
+        return [tool_choice["name"]] if tool_choice.get("name") in names else None
+    return names if tool_choice == "required" and names else None
+
+
+def _asked_to_say(instructions: str | None) -> str | None:
+    found = re.match(r"(?is)\s*say(?:\s*:|\s+exactly\b\s*:?)\s*(.+)", instructions or "")
+    return found.group(1).strip().strip("\"'“”").strip() if found else None
+
+
+def _answer(history: list[Item], names: list[str], instructions: str | None) -> Say | Calls:
+    open_items = _unanswered(history)
+    last = open_items[-1] if open_items else None
+    if last is None:
+        return _unasked(history, instructions)
+    if last.kind == "function_call_output":
+        outputs = [item for item in open_items if item.kind == "function_call_output"]
+        return Say(" ".join(_about_output(item, history) for item in outputs))
+    if last.kind == "function_call":
+        return Say(f"I am still waiting for the answer of {last.name}.")
+    if last.role == "system":
+        return Say(_asked_to_say(last.words) or _SPOKEN[Intent.GREET])
+    return _about_user(last, history, names)
+
+
+def _unanswered(history: list[Item]) -> list[Item]:
+    """List what came after the assistant's last words, without calls that are answered."""
+    found: list[Item] = []
+    answered = {item.call_id for item in history if item.kind == "function_call_output"}
+    for item in reversed(history):
+        if item.role == "assistant":
+            break
+        if item.role == "system" and _asked_to_say(item.words) is None:
+            continue
+        if item.kind != "function_call" or item.call_id not in answered:
+            found.insert(0, item)
+    return found
+
+
+def _unasked(history: list[Item], instructions: str | None) -> Say:
+    greeted = re.search(r"(?i)\b(greet|greeting|welcome|hello)\b", instructions or "")
+    if greeted or not any(item.role == "user" for item in history):
+        return Say(_SPOKEN[Intent.GREET])
+    return Say("I am listening.")
+
+
+def _about_user(item: Item, history: list[Item], names: list[str]) -> Say | Calls:
+    heard = [part.heard for part in item.content if part.heard is not None]
+    typed = " ".join(part.text for part in item.content if part.text)
+    if not typed:
+        if heard and not any(each.seconds for each in heard):
+            return Say("Are you still there?")
+        if heard and heard[0].text is None:
+            seconds = sum(each.seconds for each in heard)
+            return Say(f"I heard {seconds:.1f} seconds of speech.")
+        if heard and not any(each.text for each in heard):
+            return Say(NOT_UNDERSTOOD)
+        if not heard:
+            return Say("I see a picture." if item.content else NOT_UNDERSTOOD)
+    text = typed or " ".join(each.text for each in heard if each.text)
+    if re.match(r"\s*call\s+\S", text):
+        return _typed_calls(text, names)
+    phrase = find_phrase(text)
+    return Say(f"You said: {text}") if phrase is None else _about(phrase, item, history, names)
+
+
+def _typed_calls(text: str, names: list[str]) -> Say | Calls:
+    """Read `call NAME {json}`, one a line: the user's own tools, tried by hand."""
+    calls = []
+    for line in text.strip().splitlines():
+        found = re.match(r"\s*call\s+([\w-]+)\s*(.*)", line)
+        if found is None:
+            return Say(f"I can not read this call: {line}")
+        name, arguments = found.group(1), found.group(2).strip() or "{}"
+        if name not in names:
+            there = f"The tools are: {', '.join(names)}." if names else "There are no tools."
+            return Say(f"There is no tool {name}. {there}")
+        try:
+            json.loads(arguments)
+        except ValueError:
+            return Say(f"The arguments of {name} are not JSON: {arguments}")
+        calls.append(Call(name, arguments))
+    return Calls(tuple(calls))
+
+
+def _about(phrase: Phrase, item: Item, history: list[Item], names: list[str]) -> Say | Calls:
+    match phrase.intent:
+        case Intent.TIME:
+            return _use(_TIME_TOOL, {}, names, "I have no clock")
+        case Intent.FASTER | Intent.SLOWER:
+            arguments = {"instructions": phrase.intent.value}
+            return _use(_SPEED_TOOL, arguments, names, f"I can not speak {phrase.intent}")
+        case Intent.LOUDER | Intent.QUIETER | Intent.VOLUME:
+            level = _wanted_level(phrase, history)
+            return _use(_VOLUME_TOOL, {"level": level}, names, "I can not change the volume")
+        case Intent.STOP:
+            return _use(_STOP_TOOL, {}, names, "I can not end the conversation")
+        case Intent.RECALL:
+            return Say(_recall(item, history))
+        case Intent.HELP:
+            listed = ", ".join(re.sub(r"\s*\(.*", "", line) for line in printed_list())
+            return Say(f"You can say: {listed}.")
+    return Say(_SPOKEN[phrase.intent])
+
+
+def _use(tool: str, arguments: dict[str, Any], names: list[str], without: str) -> Say | Calls:
+    if tool in names:
+        return Calls((Call(tool, json.dumps(arguments)),))
+    return Say(f"{without}: this session has no tool {tool}.")
+
+
+def _wanted_level(phrase: Phrase, history: list[Item]) -> float:
+    if phrase.percent is not None:
+        return phrase.percent / 100
+    step = _LEVEL_STEP if phrase.intent is Intent.LOUDER else -_LEVEL_STEP
+    return round(min(1.0, max(0.0, _last_level(history) + step)), 2)
+
+
+def _last_level(history: list[Item]) -> float:
+    for item in reversed(history):
+        if item.kind == "function_call" and item.name == _VOLUME_TOOL:
+            level = _level_of(item)
+            if level is not None:
+                return level
+    return _FIRST_LEVEL
+
+
+def _level_of(call: Item) -> float | None:
+    try:
+        level = json.loads(call.arguments)["level"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return level if isinstance(level, int | float) else None
+
+
+def _recall(item: Item, history: list[Item]) -> str:
+    before = history[: history.index(item)]
+    said = [each.words for each in before if each.role == "user" and each.words]
+    return f"You said: {said[-1]}" if said else "You have not said anything before."
+
+
+def _about_output(output: Item, history: list[Item]) -> str:
+    calls = (each for each in history if each.kind == "function_call")
+    call = next((each for each in calls if each.call_id == output.call_id), None)
+    value = _value_of(output.output)
+    name = call.name if call is not None else "the tool"
+    if call is not None and isinstance(value, str) and not re.match(r"(?i)\W*error", value):
+        sentence = _about_known(name, call, value)
+        if sentence is not None:
+            return sentence
+    return f"The answer of {name} is {_read(value)}."
+
+
+def _about_known(name: str, call: Item, value: str) -> str | None:
+    if name == _TIME_TOOL:
+        return _time_sentence(value)
+    if name == _VOLUME_TOOL:
+        level = _level_of(call)
+        return None if level is None else f"The volume is {level * 100:.0f} percent now."
+    if name == _SPEED_TOOL:
+        return "I speak slower now." if "slower" in call.arguments else "I speak faster now."
+    return "Goodbye." if name == _STOP_TOOL else None
+
+
+def _time_sentence(value: str) -> str | None:
+    found = re.search(r"\b(\d{1,2}:\d\d)(?::(\d\d))?", value)
+    if found is None:
+        return None
+    if found.group(2) is None:
+        return f"It is {found.group(1)}."
+    seconds = int(found.group(2))
+    return f"It is {found.group(1)} and {seconds} second{'' if seconds == 1 else 's'}."
+
+
+def _value_of(output: str) -> Any:
+    try:
+        value = json.loads(output)
+    except ValueError:
+        return output
+    return value if isinstance(value, str | dict | list) else output
+
+
+def _read(value: Any) -> str:
+    """Put JSON into words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_read(each)}" for name, each in value.items()) or "empty"
+    if isinstance(value, list):
+        return ", ".join(_read(each) for each in value) or "empty"
+    if isinstance(value, str):
+        return value.strip().rstrip(".") or "empty"
+    return json.dumps(value)

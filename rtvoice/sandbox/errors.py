@@ -1,0 +1,104 @@
+"""What the server refuses, as the Realtime API words it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "RefusedError",
+    "invalid_type",
+    "invalid_value",
+    "missing",
+    "quoted",
+    "too_long",
+    "unknown_parameter",
+]
+
+
+class RefusedError(Exception):
+    """An event of the client that is answered with an `error` event; the session lives on.
+
+    Attributes:
+        message: what the client reads.
+        code: the API's word for it, or None.
+        param: path of the field that is wrong (`session.audio.output.speed`), or None.
+        kind: `invalid_request_error`, or `server_error`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        kind: str = "invalid_request_error",
+    ) -> None:
+        super().__init__(message, code, param)
+        self.message = message
+        self.code = code
+        self.param = param
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def missing(param: str) -> RefusedError:
+    return RefusedError(
+        f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param
+    )
+
+
+def unknown_parameter(param: str) -> RefusedError:
+    return RefusedError(f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
+
+
+def invalid_type(param: str, expected: str, value: Any) -> RefusedError:
+    return RefusedError(
+        f"Invalid type for '{param}': expected {expected}, but got {_kind_of(value)} instead.",
+        code="invalid_type",
+        param=param,
+    )
+
+
+def invalid_value(param: str, value: Any, supported: tuple[str, ...]) -> RefusedError:
+    return RefusedError(
+        f"Invalid value: '{value}'. Supported values are: {quoted(supported)}.",
+        code="invalid_value",
+        param=param,
+    )
+
+
+def too_long(param: str, limit: int, length: int) -> RefusedError:
+    return RefusedError(
+        f"Invalid '{param}': string too long. Expected a string with maximum length {limit}, "
+        f"but got a string with length {length} instead.",
+        code="string_above_max_length",
+        param=param,
+    )
+
+
+def quoted(names: tuple[str, ...]) -> str:
+    """Write names as the API does: `'a', 'b', and 'c'`."""
+    each = [f"'{name}'" for name in names]
+    if len(each) < 3:
+        return " and ".join(each)
+    return f"{', '.join(each[:-1])}, and {each[-1]}"
+
+
+def _kind_of(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int():
+            return "an integer"
+        case float():
+            return "a decimal"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"

@@ -1,0 +1,80 @@
+"""What a response and a transcription are said to cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from rtvoice.sandbox.conversation import Item
+
+__all__ = ["audio_tokens", "response_usage", "text_tokens", "transcription_usage"]
+
+# Rules of thumb for the service: 10 tokens a second of the user's audio, 20 of the assistant's,
+# four characters a token of text.
+_USER_HZ: Final = 10
+_ASSISTANT_HZ: Final = 20
+_RATE: Final = 24_000
+_CHARACTERS: Final = 4
+_CACHE_STEP: Final = 64
+
+
+def text_tokens(text: str) -> int:
+    return -(-len(text) // _CHARACTERS)
+
+
+def audio_tokens(samples: int, *, of_user: bool = False) -> int:
+    return -(-samples * (_USER_HZ if of_user else _ASSISTANT_HZ) // _RATE)
+
+
+def response_usage(
+    instructions: str, context: Iterable[Item], said: str, samples: int, cached: int
+) -> dict[str, Any]:
+    """Work out the `usage` of a response.
+
+    Args:
+        instructions: in force for it.
+        context: what it was given.
+        said: its text, transcript or arguments.
+        samples: its audio at 24 kHz.
+        cached: input tokens of the response before, of which the service caches a prefix.
+    """
+    text_in, audio_in = text_tokens(instructions), 0
+    for item in context:
+        text_in += text_tokens(item.arguments + item.output)
+        for part in item.content:
+            spoken = part.kind == "input_audio"
+            audio_in += audio_tokens(part.samples, of_user=spoken)
+            text_in += 0 if spoken else text_tokens(part.text or part.transcript or "")
+    cached = min(cached, text_in) // _CACHE_STEP * _CACHE_STEP
+    text_out, audio_out = text_tokens(said), audio_tokens(samples)
+    return {
+        "total_tokens": text_in + audio_in + text_out + audio_out,
+        "input_tokens": text_in + audio_in,
+        "output_tokens": text_out + audio_out,
+        "input_token_details": {
+            "text_tokens": text_in,
+            "audio_tokens": audio_in,
+            "image_tokens": 0,
+            "cached_tokens": cached,
+            "cached_tokens_details": {
+                "text_tokens": cached,
+                "audio_tokens": 0,
+                "image_tokens": 0,
+            },
+        },
+        "output_token_details": {"text_tokens": text_out, "audio_tokens": audio_out},
+    }
+
+
+def transcription_usage(model: str | None, samples: int, transcript: str) -> dict[str, Any]:
+    """Work out the `usage` of a transcription: whisper is billed by time, others by tokens."""
+    if model is None or "whisper" in model:
+        return {"type": "duration", "seconds": -(-samples // _RATE)}
+    audio, text = audio_tokens(samples, of_user=True), text_tokens(transcript)
+    return {
+        "type": "tokens",
+        "total_tokens": audio + text,
+        "input_tokens": audio,
+        "input_token_details": {"text_tokens": 0, "audio_tokens": audio},
+        "output_tokens": text,
+    }

@@ -1,0 +1,114 @@
+"""A PyAudio that fails on command, for what no virtual card does."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+DEVICES = (
+    ("Built-in Microphone", 2, 0),
+    ("Built-in Speaker", 0, 2),
+    ("USB Headset", 1, 2),
+    ("Speaker of the Monitor", 0, 2),
+)
+
+
+class Stream:
+    def __init__(self, callback: Callable[..., Any], rate: int, channels: int) -> None:
+        self.callback = callback
+        self.rate, self.channels = rate, channels
+        self.active = False
+        self.closed = False
+
+    def call(
+        self, data: bytes | None, frames: int, *, ahead_s: float = 0.04, status: int = 0
+    ) -> tuple[bytes | None, int]:
+        """Call back as PortAudio does."""
+        times = {
+            "current_time": 1000.0,
+            "input_buffer_adc_time": 1000.0 - ahead_s,
+            "output_buffer_dac_time": 1000.0 + ahead_s,
+        }
+        result: tuple[bytes | None, int] = self.callback(data, frames, times, status)
+        return result
+
+    def start_stream(self) -> None:
+        self.active = True
+
+    def stop_stream(self) -> None:
+        self.active = False
+
+    def is_active(self) -> bool:
+        return self.active
+
+    def get_output_latency(self) -> float:
+        return 0.04
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakePyAudio(types.ModuleType):
+    """The module. ``refuse`` says which (rate, channels) do not open."""
+
+    def __init__(
+        self,
+        devices: tuple[tuple[str, int, int], ...] = DEVICES,
+        refuse: Callable[[int, int], bool] = lambda rate, channels: False,
+    ) -> None:
+        super().__init__("pyaudio")
+        self.devices = devices
+        self.refuse = refuse
+        self.streams: list[Stream] = []
+        self.alive = 0
+        module = self
+
+        class PyAudio:
+            def __init__(self) -> None:
+                module.alive += 1
+
+            def terminate(self) -> None:
+                module.alive -= 1
+
+            def get_host_api_count(self) -> int:
+                return 1
+
+            def get_host_api_info_by_index(self, index: int) -> dict[str, Any]:
+                return {"name": "Fake"}
+
+            def get_device_count(self) -> int:
+                return len(module.devices)
+
+            def get_device_info_by_index(self, index: int) -> dict[str, Any]:
+                name, inputs, outputs = module.devices[index]
+                return {
+                    "index": index,
+                    "name": name,
+                    "hostApi": 0,
+                    "maxInputChannels": inputs,
+                    "maxOutputChannels": outputs,
+                    "defaultSampleRate": 48_000.0,
+                }
+
+            def get_default_input_device_info(self) -> dict[str, Any]:
+                return self._first("maxInputChannels")
+
+            def get_default_output_device_info(self) -> dict[str, Any]:
+                return self._first("maxOutputChannels")
+
+            def open(self, *, rate: int, channels: int, **options: Any) -> Stream:
+                if module.refuse(rate, channels):
+                    raise OSError(-9997, "Invalid sample rate")
+                stream = Stream(options["stream_callback"], rate, channels)
+                module.streams.append(stream)
+                return stream
+
+            def _first(self, key: str) -> dict[str, Any]:
+                for index in range(len(module.devices)):
+                    about = self.get_device_info_by_index(index)
+                    if about[key]:
+                        return about
+                raise OSError("No Default Device Available")
+
+        self.PyAudio = PyAudio

@@ -1,0 +1,446 @@
+"""Sound cards: with a PyAudio that fails on command, and on a real PortAudio where there is a card.
+
+The real card is the virtual one of ``scripts/virtual-sound-card``, of which VIRTUAL_SOUND_CARD
+tells. Machines under load make it stutter, so what is asserted of it is sound, not latency.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from math import pi, sin
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.devices import portaudio
+from actors.devices.base import (
+    Captured,
+    DeviceLostError,
+    DeviceOpenError,
+    NoSuchDeviceError,
+    SoundLibraryError,
+    to_ns,
+)
+from actors.devices.playout import Playout
+from actors.devices.portaudio import PortAudioCapture, PortAudioPlayback
+from tests.actors.devices.fake_pyaudio import FakePyAudio
+
+MS = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _switch_interval() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakePyAudio]:
+    def install(**options: Any) -> FakePyAudio:
+        module = FakePyAudio(**options)
+        monkeypatch.setitem(sys.modules, "pyaudio", module)
+        return module
+
+    return install
+
+
+def tone(samples: int, rate: int = 24_000, hz: float = 440.0) -> bytes:
+    return array("h", [int(8000 * sin(2 * pi * hz * i / rate)) for i in range(samples)]).tobytes()
+
+
+def started_capture(block: int = 960) -> tuple[PortAudioCapture, list[Captured]]:
+    capture = PortAudioCapture("default", block)
+    blocks: list[Captured] = []
+    capture.start(blocks.append, lambda _: None)
+    return capture, blocks
+
+
+# -- choosing a device ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("default", "Built-in Microphone"),
+        ("0", "Built-in Microphone"),
+        ("2", "USB Headset"),
+        ("headset", "USB Headset"),
+        ("Built-in", "Built-in Microphone"),
+    ],
+)
+def test_an_input_is_found_by_index_and_by_part_of_its_name(
+    fake: Callable[..., FakePyAudio], wanted: str, found: str
+) -> None:
+    fake()
+
+    with closing(PortAudioCapture(wanted, 960)) as capture:
+        assert capture.name == found
+
+
+def test_the_beginning_of_a_name_comes_before_its_middle(
+    fake: Callable[..., FakePyAudio],
+) -> None:
+    fake()
+
+    with closing(PortAudioPlayback("speaker")) as playback:
+        assert playback.name == "Speaker of the Monitor"
+
+
+def test_a_device_that_is_not_there_is_named_with_those_that_are(
+    fake: Callable[..., FakePyAudio],
+) -> None:
+    module = fake()
+
+    with pytest.raises(NoSuchDeviceError) as caught:
+        PortAudioPlayback("bluetooth")
+
+    assert "'bluetooth'" in str(caught.value)
+    assert "2 USB Headset" in str(caught.value)
+    assert "Microphone" not in str(caught.value)
+    assert module.alive == 0
+
+
+def test_a_machine_without_sound_cards_is_told_what_else_to_use(
+    fake: Callable[..., FakePyAudio],
+) -> None:
+    fake(devices=())
+
+    with pytest.raises(NoSuchDeviceError, match="no input device on this machine") as caught:
+        PortAudioCapture("default", 960)
+
+    assert "silence" in str(caught.value)
+
+
+def test_a_device_that_does_not_open_says_why(fake: Callable[..., FakePyAudio]) -> None:
+    module = fake(refuse=lambda rate, channels: True)
+
+    with pytest.raises(DeviceOpenError, match="Invalid sample rate"):
+        PortAudioCapture("default", 960)
+
+    assert module.alive == 0
+
+
+def test_a_broken_pyaudio_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "pyaudio":
+                raise ImportError("libportaudio.so.2: cannot open", name="pyaudio._portaudio")
+
+    monkeypatch.delitem(sys.modules, "pyaudio", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+
+    with pytest.raises(SoundLibraryError, match=r"libportaudio\.so\.2"):
+        PortAudioCapture("default", 960)
+
+
+# -- what the card takes and gives ----------------------------------------------------------------
+
+
+def test_24_khz_mono_is_asked_for_first(fake: Callable[..., FakePyAudio]) -> None:
+    module = fake()
+
+    with closing(PortAudioCapture("default", 960)):
+        assert (module.streams[0].rate, module.streams[0].channels) == (24_000, 1)
+
+
+def test_captured_frames_become_blocks(fake: Callable[..., FakePyAudio]) -> None:
+    module = fake()
+    capture, blocks = started_capture()
+    data = tone(4800)
+
+    for at in range(0, 4800, 480):
+        module.streams[0].call(data[2 * at : 2 * at + 960], 480)
+    capture.close()
+
+    assert b"".join(block.pcm for block in blocks) == data
+    assert {len(block.pcm) for block in blocks} == {1920}
+    assert all(block.captured_ns - block.first_ns >= to_ns(960) for block in blocks)
+
+
+def test_a_stereo_card_at_48_khz_is_converted(fake: Callable[..., FakePyAudio]) -> None:
+    module = fake(refuse=lambda rate, channels: (rate, channels) != (48_000, 2))
+    capture, blocks = started_capture()
+    mono = array("h", tone(48_000, 48_000))
+    stereo = array("h", bytes(4 * len(mono)))
+    stereo[0::2] = stereo[1::2] = mono
+    data = stereo.tobytes()
+
+    for at in range(0, 48_000, 960):
+        module.streams[0].call(data[4 * at : 4 * (at + 960)], 960)
+    capture.close()
+
+    heard = np.frombuffer(b"".join(block.pcm for block in blocks), "<i2").astype(float)
+    spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
+    assert len(heard) >= 22_000
+    assert spectrum.argmax() * 24_000 / len(heard) == pytest.approx(440, abs=2)
+    assert np.sqrt((heard[1000:] ** 2).mean()) == pytest.approx(8000 / np.sqrt(2), rel=0.02)
+
+
+def test_the_output_plays_and_is_then_silent(fake: Callable[..., FakePyAudio]) -> None:
+    module = fake()
+    playback, playout = PortAudioPlayback("default"), Playout()
+    playback.start(playout, lambda _: None)
+    playout.push("a", 0, tone(700), last=True)
+
+    given = [module.streams[0].call(None, 480) for _ in range(3)]
+    playback.close()
+
+    assert b"".join(data or b"" for data, _ in given) == tone(700) + bytes(2 * 740)
+    assert {go_on for _, go_on in given} == {0}
+
+
+def test_the_output_of_a_stereo_card_at_48_khz_is_converted(
+    fake: Callable[..., FakePyAudio],
+) -> None:
+    module = fake(refuse=lambda rate, channels: (rate, channels) != (48_000, 2))
+    playback, playout = PortAudioPlayback("default"), Playout()
+    playback.start(playout, lambda _: None)
+    playout.push("a", 0, tone(24_000), last=True)
+
+    given = b"".join(module.streams[0].call(None, 960)[0] or b"" for _ in range(55))
+    playback.close()
+
+    frames = np.frombuffer(given, "<i2").reshape(-1, 2).astype(float)
+    sound = frames[100:47_000, 0]
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
+    assert len(frames) == 55 * 960
+    assert (frames[:, 0] == frames[:, 1]).all()
+    assert spectrum.argmax() * 48_000 / len(sound) == pytest.approx(440, abs=2)
+    assert np.sqrt((sound**2).mean()) == pytest.approx(8000 / np.sqrt(2), rel=0.02)
+
+
+def test_what_is_heard_follows_the_converter_of_the_card(
+    fake: Callable[..., FakePyAudio],
+) -> None:
+    module = fake()
+    playback, playout = PortAudioPlayback("default"), Playout()
+    playback.start(playout, lambda _: None)
+    for _ in range(4):  # the first times are not believed
+        module.streams[0].call(None, 480)
+    playout.push("a", 0, tone(4800))
+    before = time.monotonic_ns()
+    module.streams[0].call(None, 480, ahead_s=0.1)
+    after = time.monotonic_ns()
+    playback.close()
+
+    assert playout.settle(before + 99 * MS).position == ("a", 0)
+    assert playout.settle(after + 121 * MS).position == ("a", 480)
+
+
+# -- the watchdog ---------------------------------------------------------------------------------
+
+
+def test_a_stream_that_stops_is_a_lost_device(fake: Callable[..., FakePyAudio]) -> None:
+    module = fake()
+    capture, _ = started_capture()
+    capture.check(time.monotonic_ns())
+
+    module.streams[0].active = False
+
+    with pytest.raises(DeviceLostError, match="Built-in Microphone"):
+        capture.check(time.monotonic_ns())
+    capture.close()
+    assert module.alive == 0
+
+
+def test_a_stream_without_callbacks_is_a_lost_device(fake: Callable[..., FakePyAudio]) -> None:
+    module = fake()
+    capture, _ = started_capture()
+    for _ in range(5):
+        module.streams[0].call(bytes(960), 480)
+    now = time.monotonic_ns()
+
+    capture.check(now)
+    capture.check(now + 400 * MS)
+    capture.check(now + 1_000 * MS - 600 * MS)
+
+    with pytest.raises(DeviceLostError, match="nothing came"):
+        capture.check(now + 700 * MS)
+    capture.close()
+
+
+def test_a_watchdog_that_slept_itself_is_patient(fake: Callable[..., FakePyAudio]) -> None:
+    module = fake()
+    capture, _ = started_capture()
+    for _ in range(5):
+        module.streams[0].call(bytes(960), 480)
+
+    capture.check(time.monotonic_ns() + 5_000 * MS)  # the whole process was stopped
+    module.streams[0].call(bytes(960), 480)
+
+    capture.check(time.monotonic_ns())
+    capture.close()
+
+
+def test_a_callback_that_raises_is_a_lost_device_and_plays_silence(
+    fake: Callable[..., FakePyAudio],
+) -> None:
+    module = fake()
+    playback = PortAudioPlayback("default")
+
+    class Broken(Playout):
+        def pull(self, samples: int, at_ns: int) -> bytes:
+            raise RuntimeError("oh")
+
+    playback.start(Broken(), lambda _: None)
+    data, _ = module.streams[0].call(None, 480)
+
+    assert data == bytes(960)
+    with pytest.raises(DeviceLostError, match="oh"):
+        playback.check(time.monotonic_ns())
+    playback.close()
+
+
+def test_closing_twice_is_harmless(fake: Callable[..., FakePyAudio]) -> None:
+    module = fake()
+    capture, _ = started_capture()
+
+    capture.close()
+    capture.close()
+
+    assert module.alive == 0
+    assert module.streams[0].closed
+    capture.check(time.monotonic_ns() + 60_000 * MS)
+
+
+def test_overflows_and_underflows_are_counted(fake: Callable[..., FakePyAudio]) -> None:
+    module = fake()
+    capture, _ = started_capture()
+    playback = PortAudioPlayback("default")
+    playback.start(Playout(), lambda _: None)
+    microphone, speaker = module.streams
+
+    microphone.call(bytes(960), 480, status=2)
+    speaker.call(None, 480, status=4)
+    speaker.call(None, 480)
+    capture.close()
+    playback.close()
+
+    assert (capture.overflows, playback.underflows) == (1, 1)
+
+
+# -- listing --------------------------------------------------------------------------------------
+
+
+def test_without_pyaudio_there_is_no_sound_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    assert portaudio.sound_card_present() == (False, False)
+
+
+def test_a_probe_that_hangs_or_crashes_means_no_sound_card(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+
+    assert portaudio.sound_card_present() == (False, False)
+
+    with pytest.raises(SoundLibraryError):
+        portaudio.list_devices()
+
+
+def test_devices_are_listed_as_json(
+    fake: Callable[..., FakePyAudio], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake()
+
+    portaudio.print_devices()
+
+    assert '"name":"USB Headset"' in capsys.readouterr().out
+
+
+def test_the_lack_of_pyaudio_is_listed_as_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyaudio", None)
+
+    portaudio.print_devices()
+
+    assert capsys.readouterr().out == '"PyAudio is not installed"'
+
+
+# -- a real PortAudio -----------------------------------------------------------------------------
+
+real_card = pytest.mark.skipif(
+    not os.environ.get("VIRTUAL_SOUND_CARD"),
+    reason="NO SOUND CARD: set one up with scripts/virtual-sound-card (scripts/test does)",
+)
+
+
+def chirp(seconds: float = 0.6) -> np.ndarray[Any, np.dtype[np.float64]]:
+    t = np.arange(int(seconds * 24_000)) / 24_000
+    return 8000 * np.sin(2 * np.pi * (300 * t + (3000 - 300) / (2 * seconds) * t**2))
+
+
+def likeness(heard: bytes, sound: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """Return the highest normalized correlation of the sound with what was heard; 1 is equal."""
+    data = np.frombuffer(heard, "<i2").astype(float)
+    size = len(data) + len(sound)
+    spectrum = np.fft.rfft(data, size) * np.conj(np.fft.rfft(sound, size))
+    match = np.fft.irfft(spectrum, size)[: len(data) - len(sound)]
+    at = int(match.argmax())
+    there = data[at : at + len(sound)]
+    return float(match[at] / (np.linalg.norm(there) * np.linalg.norm(sound) + 1))
+
+
+def play(playback: PortAudioPlayback, sound: np.ndarray[Any, np.dtype[np.float64]]) -> Playout:
+    playout = Playout(960)
+    playback.start(playout, lambda _: None)
+    playout.push("a", 0, sound.astype("<i2").tobytes(), last=True)
+    return playout
+
+
+@real_card
+@pytest.mark.parametrize(("output", "input_"), [("room", "mic"), ("speaker", "speaker_monitor")])
+def test_what_is_played_arrives_on_the_other_side(output: str, input_: str) -> None:
+    pytest.importorskip("pyaudio")
+    heard: list[bytes] = []
+    begun, enough = threading.Event(), threading.Event()
+
+    def deliver(block: Captured) -> None:
+        heard.append(block.pcm)
+        begun.set()
+        if len(heard) * 960 > 2 * 24_000:
+            enough.set()
+
+    with closing(PortAudioCapture(input_, 960)) as capture:
+        capture.start(deliver, lambda _: None)
+        assert begun.wait(10)
+        heard.clear()
+        with closing(PortAudioPlayback(output)) as playback:
+            playout = play(playback, chirp())
+            assert enough.wait(10)
+            settled = playout.settle(time.monotonic_ns())
+            playback.check(time.monotonic_ns())
+        capture.check(time.monotonic_ns())
+
+    assert [item for item, _ in settled.finished] == ["a"]
+    assert likeness(b"".join(heard), chirp()) > 0.8
+
+
+@real_card
+def test_the_virtual_card_is_found() -> None:
+    pytest.importorskip("pyaudio")
+
+    assert portaudio.sound_card_present() == (True, True)
+    assert {"mic", "speaker", "room"} <= {device.name for device in portaudio.list_devices()}
+
+
+@real_card
+def test_opening_a_card_writes_nothing_to_standard_error() -> None:
+    pytest.importorskip("pyaudio")
+    code = "from actors.devices.portaudio import PortAudioCapture as P\nP('default', 960).close()\n"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+    assert done.stderr == b""

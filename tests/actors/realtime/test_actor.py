@@ -1,0 +1,431 @@
+"""The realtime actor on its real host, with a scripted server on a real socket."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from actors.realtime import websocket
+from actors.realtime.actor import KEY_VARIABLE, Realtime
+from actors.realtime.state import Saved
+from messages import (
+    AssistantAudio,
+    AssistantItem,
+    CapturedAudio,
+    ConversationItem,
+    ConversationOver,
+    Crashed,
+    EndConversation,
+    FatalError,
+    FlushPlayback,
+    HistoryRequest,
+    HistorySnapshot,
+    Inject,
+    Interrupted,
+    Notice,
+    PlaybackFlushed,
+    PlayedPosition,
+    Reconnected,
+    ReplayCapture,
+    ReplayedAudio,
+    ReplayEnded,
+    ResponseEnded,
+    SendText,
+    ServerError,
+    ToolAnswer,
+    ToolCall,
+    ToolsAvailable,
+    UserItem,
+)
+from tests.actors.realtime.server import Peer, ScriptedServer, scripted_server
+from tests.rig import TIMEOUT_S, Rig
+
+KEY = "sk-canary-0123456789"
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[ScriptedServer, str]]:
+    with scripted_server() as running:
+        yield running
+
+
+class Stage:
+    """An actor, its server, and the test in the place of everybody else."""
+
+    def __init__(self, server: tuple[ScriptedServer, str], tmp_path: Path, **settings: object):
+        self.server, self.url = server
+        self.rig = Rig(Realtime, tmp_path, **{"server": self.url, "model": "m", **settings})
+        self.rig.session = msgspec.structs.replace(self.rig.session, server_url=self.url)
+        self.history: tuple[ConversationItem, ...] = ()
+
+    def __enter__(self) -> Stage:
+        self.rig.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rig.__exit__()
+
+    def snapshot(self) -> None:
+        request = self.rig.expect(HistoryRequest)
+        self.rig.tell(HistorySnapshot(request.request_id, self.history))
+
+    def live(self, from_sample: int = 0) -> Peer:
+        """Bring a session up to the point where captured audio flows."""
+        peer = self.server.peer()
+        self.rig.tell(ToolsAvailable(()))
+        self.snapshot()
+        peer.begin()
+        replay = self.rig.expect(ReplayCapture)
+        assert replay.from_sample == from_sample
+        self.rig.tell(ReplayEnded(from_sample, replay.request_id))
+        return peer
+
+    def block(self, first_sample: int, byte: bytes = b"\1") -> None:
+        self.rig.tell(CapturedAudio(byte * 1920, first_sample, 0))
+
+
+@pytest.fixture
+def stage(
+    server: tuple[ScriptedServer, str], tmp_path: Path
+) -> Iterator[Stage]:
+    with Stage(server, tmp_path) as running:
+        yield running
+
+
+def _speak(peer: Peer, text: str = "Hello", ms: int = 100, response_id: str = "r1") -> None:
+    """Have the server give an answer up to its sound."""
+    ids = {"response_id": response_id, "item_id": f"a{response_id}"}
+    peer.send("response.created", response={"id": response_id, "status": "in_progress"})
+    item = {"id": ids["item_id"], "type": "message", "role": "assistant"}
+    peer.send("response.output_item.added", response_id=response_id, item=item)
+    peer.send("conversation.item.added", item=item, previous_item_id=None)
+    peer.send("response.output_audio_transcript.delta", **ids, delta=text)
+    delta = base64.b64encode(b"\7" * 48 * ms).decode()
+    peer.send("response.output_audio.delta", **ids, content_index=0, delta=delta)
+
+
+def _finish(peer: Peer, response_id: str = "r1") -> None:
+    ids = {"response_id": response_id, "item_id": f"a{response_id}"}
+    peer.send("response.output_audio.done", **ids)
+    item = {"id": ids["item_id"], "type": "message", "role": "assistant", "status": "completed"}
+    peer.send("response.output_item.done", response_id=response_id, item=item)
+    peer.send("response.done", response={"id": response_id, "status": "completed"})
+
+
+def test_it_is_open_before_the_server_has_answered(stage: Stage) -> None:
+    assert stage.rig.expect(HistoryRequest)  # and so `Ready` was said without a session
+
+
+def test_the_handshake_names_model_agent_and_key(
+    key: None, server: tuple[ScriptedServer, str], tmp_path: Path
+) -> None:
+    with Stage(server, tmp_path, model="gpt realtime&2") as stage:
+        request = stage.server.peer().request
+
+        assert request.path == "/v1/realtime?model=gpt%20realtime%262"
+        assert request.headers["Authorization"] == f"Bearer {KEY}"
+        assert request.headers["User-Agent"] == websocket.USER_AGENT
+        assert "OpenAI-Beta" not in request.headers
+        assert "Sec-WebSocket-Extensions" not in request.headers
+
+
+def test_without_a_key_none_is_sent(
+    monkeypatch: pytest.MonkeyPatch, server: tuple[ScriptedServer, str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    with Stage(server, tmp_path) as stage:
+        assert "Authorization" not in stage.server.peer().request.headers
+
+
+def test_the_agent_has_our_version() -> None:
+    project = Path(__file__).parents[3] / "pyproject.toml"
+    version = tomllib.loads(project.read_text())["project"]["version"]
+
+    assert f"rtvoice/{version}" == websocket.USER_AGENT
+
+
+def test_captured_audio_reaches_the_server(stage: Stage) -> None:
+    peer = stage.live()
+
+    stage.block(0, b"\5")
+
+    audio = peer.expect("input_audio_buffer.append")["audio"]
+    assert base64.b64decode(audio) == b"\5" * 1920
+
+
+def test_an_audio_delta_reaches_the_speaker(stage: Stage) -> None:
+    peer = stage.live()
+
+    _speak(peer, ms=100)
+
+    audio = stage.rig.expect(AssistantAudio)
+    assert audio.pcm == b"\7" * 4800
+    assert (audio.item_id, audio.response_id, audio.first_sample) == ("ar1", "r1", 0)
+    assert audio.sent_ns > 0
+    assert stage.rig.expect(AssistantItem).text == "Hello"
+
+
+def test_a_barge_in_goes_through(stage: Stage) -> None:
+    peer = stage.live()
+    _speak(peer, "one two", ms=1000)
+    _finish(peer)
+    stage.rig.expect(ResponseEnded)
+
+    peer.send("input_audio_buffer.speech_started", item_id="u1", audio_start_ms=0)
+    stage.rig.expect(FlushPlayback)
+    stage.rig.tell(PlaybackFlushed("ar1", 12000))
+
+    assert peer.expect("conversation.item.truncate")["audio_end_ms"] == 500
+    assert stage.rig.expect(Interrupted).heard_ms == 500
+
+
+def test_broken_frames_end_nothing(stage: Stage) -> None:
+    peer = stage.live()
+
+    for text in ("no json", "[]", '{"type": "response.done"}', '{"type": "of.tomorrow"}'):
+        peer.send_raw(text)
+    stage.block(0)
+
+    assert peer.expect("input_audio_buffer.append")
+    assert stage.rig.expect(ServerError).code == "bad_frame"
+
+
+def test_a_tool_is_called_and_its_answer_sent(stage: Stage) -> None:
+    peer = stage.live()
+    peer.send("response.created", response={"id": "r1"})
+    item = {"id": "f1", "type": "function_call", "call_id": "c1", "name": "clock"}
+    peer.send("response.output_item.done", response_id="r1", item={**item, "arguments": "{}"})
+    assert stage.rig.expect(ToolCall).name == "clock"
+
+    stage.rig.tell(ToolAnswer("c1", "clock", "12:00"))
+    peer.send("response.done", response={"id": "r1", "status": "completed"})
+
+    assert peer.expect("conversation.item.create")["item"]["output"] == "12:00"
+    assert peer.expect("response.create")
+
+
+def test_the_end_is_told(stage: Stage) -> None:
+    stage.live()
+
+    stage.rig.tell(EndConversation("enough"))
+
+    assert stage.rig.expect(ConversationOver).reason == "enough"
+
+
+def test_timers_of_the_core_run(stage: Stage) -> None:
+    peer = stage.live()
+    _speak(peer, ms=1000)
+    stage.rig.expect(AssistantAudio)
+
+    peer.send("input_audio_buffer.speech_started", item_id="u1", audio_start_ms=0)
+
+    assert stage.rig.expect(Interrupted)  # after 300 ms without an answer of the speaker
+
+
+# -- losing the connection -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["drop", "close"])
+def test_a_lost_connection_is_made_again_with_the_conversation(stage: Stage, how: str) -> None:
+    first = stage.live()
+    stage.history = (ConversationItem("u1", "message", "user", "Hello"),)
+
+    first.drop() if how == "drop" else first.close(1001, "going away")
+    second = stage.server.peer()
+    stage.snapshot()
+    second.begin()
+
+    assert second.expect("conversation.item.create")["item"]["id"] == "u1"
+    told = stage.rig.expect(Reconnected)
+    assert (told.state_restored, told.items) == (True, 1)
+    replay = stage.rig.expect(ReplayCapture)
+    stage.rig.tell(ReplayedAudio(b"\2" * 1920, 0, replay.request_id))
+    stage.rig.tell(ReplayEnded(960, replay.request_id))
+    stage.block(960, b"\3")
+    heard = [second.expect("input_audio_buffer.append")["audio"] for _ in range(2)]
+    assert [base64.b64decode(audio)[:1] for audio in heard] == [b"\2", b"\3"]
+
+
+def test_after_a_death_the_conversation_goes_on(
+    server: tuple[ScriptedServer, str], tmp_path: Path
+) -> None:
+    with Stage(server, tmp_path) as before:
+        before.live()
+        before.rig.tell(SendText("Hello?", "t1"))
+        before.rig.expect(UserItem)
+        before.rig.wait_handled(mail=4)
+        state = before.rig.state
+    assert state is not None
+    assert msgspec.msgpack.decode(state, type=Saved).texts
+
+    after = Stage(server, tmp_path)
+    after.rig.state = state
+    after.rig.session = msgspec.structs.replace(after.rig.session, first=False)
+    with after:
+        peer = after.server.peer()
+        after.snapshot()
+        peer.begin()
+
+        assert peer.expect("conversation.item.create")["item"]["id"] == "t1"
+        assert peer.expect("response.create")
+        assert after.rig.expect(Reconnected)
+
+
+def test_a_server_that_is_not_there_yet_is_waited_for(
+    server: tuple[ScriptedServer, str], tmp_path: Path
+) -> None:
+    server[0].refuse = [(503, ""), (503, "")]
+    with Stage(server, tmp_path) as stage:
+        notice = stage.rig.expect(Notice)
+        assert notice.text.startswith(f"cannot reach {stage.url}: HTTP 503")
+
+        stage.live()
+
+        assert stage.rig.expect(Notice).text.startswith("connected")
+
+
+def test_a_refused_connection_is_tried_again(tmp_path: Path) -> None:
+    with scripted_server() as closed:
+        pass  # nobody listens there any more
+    with Stage(closed, tmp_path) as stage:
+        assert "refused" in stage.rig.expect(Notice).text.lower()
+
+
+def test_a_refused_key_ends_the_session_and_is_not_quoted(
+    key: None, server: tuple[ScriptedServer, str], tmp_path: Path
+) -> None:
+    body = '{"error": {"code": "invalid_api_key", "message": "Incorrect key: %s"}}' % KEY
+    server[0].refuse = [(401, body)]
+    with Stage(server, tmp_path) as stage:
+        reason = stage.rig.expect(FatalError).reason
+
+        assert "OPENAI_API_KEY" in reason
+        assert KEY not in reason
+        assert KEY not in repr(stage.rig.logs)
+
+
+def test_a_key_that_the_server_quotes_does_not_get_in(
+    key: None, server: tuple[ScriptedServer, str], tmp_path: Path
+) -> None:
+    with Stage(server, tmp_path) as stage:
+        peer = stage.live()
+
+        peer.send("error", error={"type": "x", "code": "odd", "message": f"your key {KEY}"})
+
+        assert stage.rig.expect(ServerError).text == "your key [key]"
+
+
+def test_without_a_key_openai_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    with Rig(Realtime, tmp_path, server="openai") as rig:
+        assert "not set" in rig.expect(FatalError).reason
+
+
+def test_a_server_that_takes_nothing_any_more_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
+    monkeypatch.setattr("actors.realtime.connection.STALL_S", 0.2)
+    monkeypatch.setattr("actors.realtime.actor.STALL_S", 0.2)
+    peer = stage.live()
+    peer.stop_reading()
+    given_up = threading.Event()
+
+    def fill() -> None:
+        first = 0
+        while not given_up.is_set():
+            stage.rig.tell(CapturedAudio(b"\1" * 192_000, first, 0))
+            first += 96_000
+            given_up.wait(0.005)
+
+    threading.Thread(target=fill, daemon=True).start()
+    try:
+        assert stage.server.peer()
+    finally:
+        given_up.set()
+    stage.rig.wait_handled(mail=5)  # the actor has not hung meanwhile
+
+
+# -- a raise ---------------------------------------------------------------------------------------
+
+
+def test_after_a_raise_the_server_sees_the_same_connection(stage: Stage) -> None:
+    peer = stage.live()
+    stage.rig.tell(Inject("realtime", "raise"))
+
+    stage.rig.restart()
+    stage.block(0, b"\5")
+    _speak(peer)
+
+    assert peer.expect("input_audio_buffer.append")
+    assert stage.rig.expect(AssistantAudio)
+    assert len(stage.server.all) == 1
+
+
+def test_what_arrives_while_the_actor_is_away_is_not_lost(stage: Stage) -> None:
+    peer = stage.live()
+    stage.rig.tell(Inject("realtime", "raise"))
+    stage.rig.expect(Crashed)
+
+    _speak(peer)
+    _finish(peer)
+    stage.rig.open()
+
+    assert stage.rig.expect(AssistantAudio, lambda audio: audio.last)
+    assert stage.rig.expect(ResponseEnded)
+
+
+def test_a_raise_while_connecting_connects_all_the_same(
+    server: tuple[ScriptedServer, str], tmp_path: Path
+) -> None:
+    with Stage(server, tmp_path) as stage:
+        stage.rig.tell(Inject("realtime", "raise"))
+        stage.rig.restart()
+
+        peer = stage.live()
+
+        stage.block(0)
+        assert peer.expect("input_audio_buffer.append")
+
+
+def test_a_tool_answer_after_a_raise_is_sent_once(stage: Stage) -> None:
+    peer = stage.live()
+    peer.send("response.created", response={"id": "r1"})
+    item = {"id": "f1", "type": "function_call", "call_id": "c1", "name": "clock"}
+    peer.send("response.output_item.done", response_id="r1", item={**item, "arguments": "{}"})
+    peer.send("response.done", response={"id": "r1", "status": "completed"})
+    stage.rig.expect(ResponseEnded)
+    stage.rig.tell(Inject("realtime", "raise"))
+    stage.rig.restart()
+
+    stage.rig.tell(ToolAnswer("c1", "clock", "12:00"))
+    stage.rig.tell(ToolAnswer("c1", "clock", "12:00"))
+    stage.rig.tell(PlayedPosition("none", 0, 0))
+    stage.block(0)
+    peer.expect("input_audio_buffer.append")
+
+    assert peer.kinds().count("conversation.item.create") == 1
+    assert peer.kinds().count("response.create") == 1
+
+
+def test_stopping_says_goodbye_to_the_server(stage: Stage) -> None:
+    peer = stage.live()
+
+    stage.rig.stop()
+
+    assert stage.rig.exit_code == 0
+    peer.connection.recv_events_thread.join(TIMEOUT_S)
+    assert peer.connection.close_code == 1000

@@ -1,0 +1,379 @@
+"""The microphone: blocks on a timeline, muted when told, and nothing lost that need not be."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from actors.devices.base import Captured
+from actors.devices.wav import WavTarget
+from actors.microphone import Microphone
+from messages import (
+    CapturedAudio,
+    CaptureEnded,
+    Crashed,
+    Inject,
+    Notice,
+    ProgramCapture,
+    ProgramCaptureEnded,
+    ReplayCapture,
+    ReplayedAudio,
+    ReplayEnded,
+    SetMuted,
+)
+from tests.actors.process import ProcessRig
+from tests.rig import Rig
+
+BLOCK = 960
+
+
+def pcm(samples: int, start: int = 1) -> bytes:
+    """Return samples that tell where they come from, none of them zero."""
+    return array("h", [(start + i - 1) % 32_000 + 1 for i in range(samples)]).tobytes()
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    """Return a WAV file of half a second."""
+    path = tmp_path / "speech.wav"
+    target = WavTarget(path, 1, fresh=True)
+    target.write(0, pcm(12_000))
+    target.close()
+    return path
+
+
+def sound(blocks: list[CapturedAudio]) -> bytes:
+    """Return what was captured, without the silence around it."""
+    return b"".join(block.pcm for block in blocks if any(block.pcm)).rstrip(b"\0")
+
+
+def block_after(rig: Rig, sample: int) -> CapturedAudio:
+    return rig.expect(CapturedAudio, lambda block: block.first_sample > sample)
+
+
+# -- capturing ------------------------------------------------------------------------------------
+
+
+def test_a_file_arrives_whole_and_then_silence_follows(tmp_path: Path, speech: Path) -> None:
+    with Rig(Microphone, tmp_path, input=str(speech)) as rig:
+        ended = rig.expect(CaptureEnded)
+        blocks = rig.take(CapturedAudio)
+        after = block_after(rig, ended.last_sample)
+
+        assert sound(blocks) == pcm(12_000)
+        assert ended.last_sample == blocks[0].first_sample + 12_000 - 1
+        assert not any(after.pcm)
+
+
+def test_blocks_have_the_length_of_the_setting_and_follow_each_other(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="silence", block_ms=20) as rig:
+        block_after(rig, 4_000)
+        blocks = rig.take(CapturedAudio)
+
+        assert {len(block.pcm) for block in blocks} == {2 * 480}
+        assert all(b.first_sample - a.first_sample == 480 for a, b in pairwise(blocks))
+        assert not any(block.gap for block in blocks)
+
+
+def test_the_timeline_is_that_of_the_session(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="silence") as rig:
+        block = rig.expect(CapturedAudio)
+
+        end_ns = block.captured_ns - rig.session.epoch_ns
+        assert block.first_sample + BLOCK == pytest.approx(end_ns * 24e-6, abs=2)
+        assert block.captured_ns <= time.monotonic_ns()
+
+
+def test_a_file_is_delivered_in_real_time(tmp_path: Path, speech: Path) -> None:
+    before = time.monotonic()
+    with Rig(Microphone, tmp_path, input=str(speech)) as rig:
+        rig.expect(CaptureEnded)
+
+        assert time.monotonic() - before >= 0.5
+
+
+def test_the_end_of_the_input_is_told_once(tmp_path: Path, speech: Path) -> None:
+    with ProcessRig(Microphone, tmp_path, input=str(speech)) as rig:
+        rig.expect(CaptureEnded)
+        rig.kill()
+
+        rig.reborn()
+        first = rig.expect(CapturedAudio, lambda block: block.gap)
+        block_after(rig, first.first_sample + 3 * BLOCK)
+
+        assert rig.take(CaptureEnded) == []
+
+
+# -- muting ---------------------------------------------------------------------------------------
+
+
+def test_muted_is_true_silence(tmp_path: Path, speech: Path) -> None:
+    with Rig(Microphone, tmp_path, input=str(speech)) as rig:
+        block_after(rig, 2 * BLOCK)
+        rig.tell(SetMuted(True))
+        rig.wait_handled(mail=1)
+        rig.take(CapturedAudio)
+
+        rig.expect(CaptureEnded)
+
+        assert sound(rig.take(CapturedAudio)) == b""
+
+
+def test_muted_at_the_start_is_muted_from_the_first_sample(tmp_path: Path, speech: Path) -> None:
+    with Rig(Microphone, tmp_path, input=str(speech), muted=True) as rig:
+        rig.expect(CaptureEnded)
+
+        assert sound(rig.take(CapturedAudio)) == b""
+
+
+def test_unmuted_does_not_pass_on_what_was_said_before(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="program", muted=True) as rig:
+        rig.tell(ProgramCapture(pcm(BLOCK + 600)))
+        rig.expect(CapturedAudio)
+        rig.tell(SetMuted(False))
+        rig.tell(ProgramCapture(pcm(BLOCK)))
+
+        assert not any(rig.expect(CapturedAudio).pcm)  # it began while muted
+        for _ in range(100):
+            rig.tell(ProgramCapture(pcm(BLOCK)))
+            if any(rig.expect(CapturedAudio).pcm):
+                return
+        raise AssertionError("it stays silent")
+
+
+def test_not_one_sample_of_a_muted_microphone_leaves_it_after_a_death(
+    tmp_path: Path, speech: Path
+) -> None:
+    with ProcessRig(Microphone, tmp_path, input=str(speech)) as rig:
+        rig.expect(CapturedAudio)
+        rig.tell(SetMuted(True))
+        rig.wait_handled(mail=1)
+        rig.kill()
+        rig.take(CapturedAudio)
+
+        rig.reborn()
+        rig.expect(CaptureEnded)
+
+        assert sound(rig.take(CapturedAudio)) == b""
+
+
+@pytest.mark.parametrize("lost", ["state", "mark"])
+def test_muted_is_remembered_twice(tmp_path: Path, speech: Path, lost: str) -> None:
+    with ProcessRig(Microphone, tmp_path, input=str(speech)) as rig:
+        rig.tell(SetMuted(True))
+        rig.wait_handled(mail=1)
+        rig.kill()
+        rig.take(CapturedAudio)
+        if lost == "state":  # it is withheld when a device does not open twice
+            rig.state = None
+        else:
+            (tmp_path / "microphone.mark").unlink()
+
+        rig.reborn()
+        rig.expect(CaptureEnded)
+
+        assert sound(rig.take(CapturedAudio)) == b""
+
+
+# -- crashes --------------------------------------------------------------------------------------
+
+
+def test_a_raise_loses_nothing(tmp_path: Path, speech: Path) -> None:
+    with Rig(Microphone, tmp_path, input=str(speech)) as rig:
+        first = rig.expect(CapturedAudio)
+        rig.tell(Inject("microphone", "raise"))
+        rig.restart()
+        rig.expect(CaptureEnded)
+
+        blocks = [first, *rig.take(CapturedAudio)]
+
+        assert sound(blocks) == pcm(12_000)
+        assert all(b.first_sample - a.first_sample == BLOCK for a, b in pairwise(blocks))
+        assert not any(block.gap for block in blocks)
+
+
+def test_a_death_loses_nothing_of_a_file_and_marks_the_gap(tmp_path: Path, speech: Path) -> None:
+    with ProcessRig(Microphone, tmp_path, input=str(speech)) as rig:
+        block_after(rig, 0)
+        block_after(rig, 0)
+        rig.kill()
+        before = rig.take(CapturedAudio)
+        rig.reborn()
+        rig.expect(CaptureEnded)
+
+        after = rig.take(CapturedAudio)
+
+        last = max((b.first_sample for b in before), default=0)
+        assert after[0].gap
+        assert not any(block.gap for block in after[1:])
+        assert after[0].first_sample > last
+        assert sound(after) == pcm(12_000)[-len(sound(after)) :]
+        assert len(sound(after)) >= 2 * (12_000 - (2 + len(before)) * BLOCK)
+
+
+def test_what_waits_for_a_new_incarnation_is_bounded_and_its_loss_is_reported(
+    tmp_path: Path,
+) -> None:
+    with Rig(Microphone, tmp_path, input="program") as rig:
+        rig.tell(Inject("microphone", "raise"))
+        rig.expect(Crashed)
+        line = rig.host.keep["line"]
+        now = time.monotonic_ns()
+        for number in range(300):
+            line.put(Captured(pcm(BLOCK, number * BLOCK + 1), now, now))
+
+        rig.open()
+        first = rig.expect(CapturedAudio)
+
+        assert first.gap
+        assert first.pcm == pcm(BLOCK, 50 * BLOCK + 1)
+        assert any("dropped" in record.text for record in rig.logs)
+
+
+def test_a_device_that_fails_is_opened_anew(tmp_path: Path, speech: Path) -> None:
+    with Rig(Microphone, tmp_path, input=str(speech)) as rig:
+        rig.expect(CapturedAudio)
+        rig.host.keep["line"].device._source.close()  # reading it raises from now on
+
+        crash = rig.expect(Crashed)
+        rig.open()
+        rig.expect(CaptureEnded)
+
+        assert "closed file" in crash.error
+        gaps = [block for block in rig.take(CapturedAudio) if block.gap]
+        assert len(gaps) == 1
+
+
+def test_an_input_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="silence") as rig:
+        rig.host.keep["line"].close_device()
+        rig.settings = msgspec.structs.replace(rig.settings, input="nobody.wav")
+        rig.tell(Inject("microphone", "raise"))
+        rig.expect(Crashed)
+
+        rig.open(wait=False)
+        crash = rig.expect(Crashed)
+
+        assert crash.during == "open"
+        assert "NoSuchFileError" in crash.error
+        assert "nobody.wav" in crash.error
+
+
+# -- its memory -----------------------------------------------------------------------------------
+
+
+def test_a_replay_begins_at_the_sample_asked_for_and_ends_where_live_blocks_go_on(
+    tmp_path: Path, speech: Path
+) -> None:
+    with Rig(Microphone, tmp_path, input=str(speech)) as rig:
+        first = rig.expect(CapturedAudio).first_sample
+        block_after(rig, first + 4 * BLOCK)
+        rig.tell(ReplayCapture(first + 100, 7))
+        ended = rig.expect(ReplayEnded)
+        replayed = rig.take(ReplayedAudio)
+
+        live = rig.expect(CapturedAudio, lambda block: block.first_sample >= ended.next_sample)
+
+        assert ended.request_id == 7
+        assert {block.request_id for block in replayed} == {7}
+        assert replayed[0].first_sample == first + 100
+        data = b"".join(block.pcm for block in replayed)
+        assert data == pcm(len(data) // 2, 101)
+        assert live.first_sample == ended.next_sample == first + 100 + len(data) // 2
+
+
+def test_a_replay_of_the_future_is_empty(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="silence") as rig:
+        rig.expect(CapturedAudio)
+
+        rig.tell(ReplayCapture(10**9, 1))
+
+        rig.expect(ReplayEnded)
+        assert rig.take(ReplayedAudio) == []
+
+
+def test_the_memory_survives_a_raise(tmp_path: Path, speech: Path) -> None:
+    with Rig(Microphone, tmp_path, input=str(speech)) as rig:
+        first = rig.expect(CapturedAudio).first_sample
+        rig.tell(Inject("microphone", "raise"))
+        rig.restart()
+
+        rig.tell(ReplayCapture(0, 1))
+
+        assert rig.expect(ReplayedAudio).first_sample == first
+
+
+def test_the_memory_ends_after_thirty_seconds(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="program") as rig:
+        rig.tell(Inject("microphone", "raise"))
+        rig.expect(Crashed)
+        line = rig.host.keep["line"]
+        for number in range(1_000):
+            line.remember(number * BLOCK, pcm(BLOCK))
+        rig.open()
+
+        rig.tell(ReplayCapture(0, 1))
+        rig.expect(ReplayEnded)
+
+        replayed = rig.take(ReplayedAudio)
+        assert len(replayed) == 750
+        assert replayed[0].first_sample == 250 * BLOCK
+
+
+# -- a device in the program ----------------------------------------------------------------------
+
+
+def test_the_programs_audio_becomes_blocks(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="program") as rig:
+        data = pcm(3 * BLOCK)
+        for start in range(0, len(data), 701):
+            rig.tell(ProgramCapture(data[start : start + 701]))
+        rig.tell(ProgramCaptureEnded())
+
+        ended = rig.expect(CaptureEnded)
+        blocks = rig.take(CapturedAudio)
+
+        assert sound(blocks) == data
+        assert ended.last_sample == blocks[0].first_sample + 3 * BLOCK - 1
+        assert not any(rig.expect(CapturedAudio).pcm)  # silence follows
+
+
+def test_a_failed_input_of_the_program_is_told(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="program") as rig:
+        rig.tell(ProgramCaptureEnded("the phone line is down"))
+
+        assert "the phone line is down" in rig.expect(Notice).text
+        rig.expect(CaptureEnded)
+
+
+@pytest.mark.parametrize(("input_", "said"), [("silence", "'silence'"), ("program", "17 Hz")])
+def test_audio_of_the_program_that_cannot_be_used_is_told_once(
+    tmp_path: Path, input_: str, said: str
+) -> None:
+    with Rig(Microphone, tmp_path, input=input_) as rig:
+        for _ in range(3):
+            rig.tell(ProgramCapture(pcm(100), 17))
+        rig.wait_handled(mail=3)
+
+        notices = rig.take(Notice)
+
+        assert len(notices) == 1
+        assert said in notices[0].text
+
+
+def test_after_a_pause_of_the_program_blocks_are_at_the_time_of_now(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="program") as rig:
+        line = rig.host.keep["line"]
+        now = time.monotonic_ns()
+        line.put(Captured(pcm(BLOCK), now, now))
+        line.put(Captured(pcm(BLOCK), now + 3_000_000_000, now))
+
+        first, second = rig.expect(CapturedAudio), rig.expect(CapturedAudio)
+
+        assert second.first_sample - first.first_sample == pytest.approx(72_000, abs=2)
+        assert not second.gap

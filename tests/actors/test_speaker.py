@@ -1,0 +1,413 @@
+"""The speaker: what it plays, what it tells, and what is left of it after a crash."""
+
+from __future__ import annotations
+
+import time
+import wave
+from array import array
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from actors.speaker import Speaker
+from messages import (
+    AssistantAudio,
+    Crashed,
+    FlushPlayback,
+    Inject,
+    Notice,
+    PlaybackEnded,
+    PlaybackFlushed,
+    PlayedAudio,
+    PlayedPosition,
+    ProgramFlush,
+    ProgramPlayed,
+    ProgramPlayout,
+    SetVolume,
+)
+from messages.page import HELD
+from tests.actors.process import ProcessRig
+from tests.rig import Rig
+
+
+def pcm(samples: int, start: int = 1) -> bytes:
+    """Return samples that tell where they come from, none of them zero."""
+    return array("h", [(start + i - 1) % 32_000 + 1 for i in range(samples)]).tobytes()
+
+
+def audio(samples: int, first: int = 0, item: str = "a", *, last: bool = False) -> AssistantAudio:
+    return AssistantAudio(pcm(samples, first + 1), item, "r", first, last)
+
+
+def end(first: int, item: str = "a") -> AssistantAudio:
+    return AssistantAudio(b"", item, "r", first, last=True)
+
+
+def finished(rig: Rig, item: str = "a") -> PlayedPosition:
+    return rig.expect(PlayedPosition, lambda m: m.finished and m.item_id == item)
+
+
+def samples_of(path: Path) -> list[int]:
+    with wave.open(str(path)) as file:
+        return array("h", file.readframes(file.getnframes())).tolist()
+
+
+def sound(samples: list[int]) -> list[int]:
+    return [sample for sample in samples if sample]
+
+
+# -- playing --------------------------------------------------------------------------------------
+
+
+def test_an_item_is_played_to_its_end_and_that_is_told(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(3_000))
+        rig.tell(end(3_000))
+
+        told = finished(rig)
+
+        assert (told.played_samples, told.idle) == (3_000, True)
+        assert rig.expect(PlaybackEnded) == PlaybackEnded("a", 125)
+        rig.wait_handled(held=2)
+
+
+def test_playing_takes_as_long_as_the_sound(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        before = time.monotonic_ns()
+        rig.tell(audio(7_200, last=True))
+
+        told = finished(rig)
+
+        assert told.at_ns - before >= 300_000_000
+
+
+def test_what_was_played_lies_on_the_timeline_without_gaps(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        before = time.monotonic_ns() - rig.session.epoch_ns
+        rig.tell(audio(3_000))
+        rig.tell(audio(3_000, 3_000, last=True))
+        finished(rig)
+
+        played = rig.take(PlayedAudio)
+
+        assert b"".join(block.pcm for block in played) == pcm(6_000)
+        assert played[0].first_sample >= before * 24_000 // 1_000_000_000 - 1
+        for block, after in pairwise(played):
+            assert block.first_sample + len(block.pcm) // 2 == after.first_sample
+
+
+def test_positions_grow_and_are_told_ten_times_a_second_at_most(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(12_000, last=True))
+        finished(rig)
+
+        positions = [message.played_samples for message in rig.take(PlayedPosition)]
+
+        assert positions == sorted(positions)
+        assert 1 <= len(positions) <= 6
+
+
+def test_an_item_behind_another_is_played_after_it(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output=str(tmp_path / "out.wav")) as rig:
+        rig.tell(audio(1_000, last=True))
+        rig.tell(audio(1_000, item="b", last=True))
+
+        assert not finished(rig, "a").idle
+        assert finished(rig, "b").idle
+
+    assert sound(samples_of(tmp_path / "out.wav")) == array("h", pcm(1_000) * 2).tolist()
+
+
+def test_audio_stays_with_the_supervisor_until_it_is_taken(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(4_800))
+        rig.tell(audio(24_000, 4_800))
+
+        rig.wait_handled(held=1)
+
+        assert rig.slot.handled(HELD) == 1
+
+
+def test_a_long_message_alone_makes_room_before_it_runs_out(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(7_200))
+        rig.wait_handled(held=1)  # the supervisor would send the next one now
+        rig.tell(audio(2_400, 7_200, last=True))
+        finished(rig)
+
+        played = rig.take(PlayedAudio)
+
+        total = sum(len(block.pcm) // 2 for block in played)
+        assert played[-1].first_sample + len(played[-1].pcm) // 2 - played[0].first_sample == total
+
+
+def test_an_output_file_has_everything_at_its_time(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    with Rig(Speaker, tmp_path, output=str(path)) as rig:
+        rig.tell(audio(2_400, last=True))
+        finished(rig)
+        first = rig.take(PlayedAudio)[0].first_sample
+        live = samples_of(path)  # the file is whole while the session runs
+
+    samples = samples_of(path)
+    assert samples[first : first + 2_400] == array("h", pcm(2_400)).tolist()
+    assert sound(samples) == sound(live) == array("h", pcm(2_400)).tolist()
+
+
+def test_an_output_file_of_an_earlier_session_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    path.write_bytes(b"\1" * 1_000_000)
+
+    with Rig(Speaker, tmp_path, output=str(path)) as rig:
+        rig.tell(audio(100, last=True))
+        finished(rig)
+
+    assert sound(samples_of(path)) == array("h", pcm(100)).tolist()
+
+
+def test_a_full_disk_is_told_once_and_playing_goes_on(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        device = rig.host.keep["device"]
+        device.trouble = "cannot write to 'out.wav': No space left on device"
+        rig.tell(audio(4_800, last=True))
+
+        finished(rig)
+
+        assert "No space left" in rig.expect(Notice).text
+        assert rig.take(Notice) == []
+
+
+# -- flushing -------------------------------------------------------------------------------------
+
+
+def test_a_flush_is_answered_with_where_playback_stopped(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(48_000))
+        rig.expect(PlayedPosition, lambda m: m.played_samples > 1_000)
+        before = time.monotonic_ns()
+
+        rig.tell(FlushPlayback("barge-in"))
+        flushed = rig.expect(PlaybackFlushed)
+
+        assert flushed.item_id == "a"
+        assert 1_000 < flushed.played_samples < 24_000
+        assert flushed.at_ns - before < 500_000_000
+        rig.wait_handled(mail=1, held=1)
+
+
+def test_after_a_flush_only_a_short_fade_is_played(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    with Rig(Speaker, tmp_path, output=str(path)) as rig:
+        rig.tell(audio(48_000))
+        rig.expect(PlayedPosition)
+        rig.tell(FlushPlayback("barge-in"))
+        flushed = rig.expect(PlaybackFlushed)
+        rig.tell(audio(480, item="b", last=True))
+        finished(rig, "b")
+
+        played = [block for block in rig.take(PlayedAudio) if block.item_id == "a"]
+
+        assert sum(len(block.pcm) // 2 for block in played) == flushed.played_samples
+    assert len(sound(samples_of(path))) <= flushed.played_samples + 480
+
+
+def test_a_flush_of_silence_names_no_item(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(FlushPlayback("barge-in"))
+
+        flushed = rig.expect(PlaybackFlushed)
+
+        assert (flushed.item_id, flushed.played_samples) == ("", 0)
+
+
+def test_a_flushed_item_is_not_finished(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(24_000, last=True))
+        rig.tell(FlushPlayback("barge-in"))
+        rig.tell(audio(100, item="b", last=True))
+        finished(rig, "b")
+
+        assert [m.item_id for m in rig.take(PlaybackEnded)] == ["b"]
+
+
+# -- volume ---------------------------------------------------------------------------------------
+
+
+def test_the_volume_changes_what_is_played_and_recorded(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(SetVolume(0.0))
+        rig.tell(audio(1_000, last=True))
+        finished(rig)
+
+        assert not any(b"".join(block.pcm for block in rig.take(PlayedAudio)))
+
+
+@pytest.mark.parametrize(("asked", "volume"), [(0.25, 0.25), (7.0, 1.0), (-1.0, 0.0)])
+def test_the_volume_is_saved_within_its_limits(tmp_path: Path, asked: float, volume: float) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(SetVolume(asked))
+        rig.wait_handled(mail=1)
+        rig.tell(Inject("speaker", "raise"))
+        rig.restart()
+        rig.tell(AssistantAudio(array("h", [1_000] * 480).tobytes(), "a", "r", 0, last=True))
+
+        finished(rig)
+
+        assert rig.state is not None
+        loudest = max(array("h", rig.take(PlayedAudio)[0].pcm))
+        assert loudest == int(1_000 * volume)
+
+
+# -- crashes --------------------------------------------------------------------------------------
+
+
+def test_a_raise_does_not_even_make_it_stutter(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    with Rig(Speaker, tmp_path, output=str(path)) as rig:
+        messages = [audio(4_800), audio(4_800, 4_800, last=True)]
+        for message in messages:
+            rig.tell(message)
+        rig.expect(PlayedPosition)
+
+        rig.tell(Inject("speaker", "raise"))
+        rig.restart()
+        for message in messages[rig.slot.handled(HELD) :]:  # as the supervisor does
+            rig.tell(message)
+
+        finished(rig)
+    samples = samples_of(path)
+    first = next(i for i, sample in enumerate(samples) if sample)
+    assert samples[first : first + 9_600] == array("h", pcm(9_600)).tolist()
+    assert len(sound(samples)) == 9_600
+
+
+def test_after_a_death_unplayed_audio_is_played_once_and_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    with ProcessRig(Speaker, tmp_path, output=str(path)) as rig:
+        messages = [audio(9_600), audio(2_400, 9_600), end(12_000)]
+        for message in messages:
+            rig.tell(message)
+        rig.expect(PlayedPosition, lambda m: m.played_samples > 2_000)
+
+        rig.kill()
+        handled = rig.slot.handled(HELD)
+        rig.reborn()
+        for message in messages[handled:]:
+            rig.tell(message)
+        told = finished(rig)
+
+    got = sound(samples_of(path))
+    expected = array("h", pcm(12_000)).tolist()
+    missing = len(expected) - len(got)
+    lost_from = next((i for i, value in enumerate(got) if value != expected[i]), len(got))
+    assert told.played_samples == 12_000
+    assert 0 <= missing <= 480  # the block that was taken and not written
+    assert got == expected[:lost_from] + expected[lost_from + missing :]
+
+
+def test_after_a_death_the_volume_is_as_it_was(tmp_path: Path) -> None:
+    with ProcessRig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(SetVolume(0.5))
+        rig.wait_handled(mail=1)
+
+        rig.kill()
+        rig.state = None  # withheld, because a device did not open twice
+        rig.reborn()
+        rig.tell(AssistantAudio(array("h", [1_000] * 480).tobytes(), "a", "r", 0, last=True))
+        finished(rig)
+
+        assert max(array("h", rig.take(PlayedAudio)[0].pcm)) == 500
+
+
+def test_a_second_incarnation_goes_on_with_the_output_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    with ProcessRig(Speaker, tmp_path, output=str(path)) as rig:
+        rig.tell(audio(480, last=True))
+        finished(rig)
+        before = sound(samples_of(path))
+
+        rig.kill()
+        rig.reborn()
+        rig.tell(audio(480, item="b", last=True))
+        finished(rig, "b")
+
+    assert sound(samples_of(path)) == before + array("h", pcm(480)).tolist()
+
+
+# -- the device -----------------------------------------------------------------------------------
+
+
+def test_a_device_that_fails_is_opened_anew_and_audio_goes_on(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        device = rig.host.keep["device"]
+        device._put = None  # its thread ends with an error at the next block
+        message = audio(2_400, last=True)
+        rig.tell(message)
+
+        rig.restart()
+        assert rig.host.keep["device"] is not device
+        rig.tell(message)
+
+        assert finished(rig).played_samples == 2_400
+
+
+def test_an_output_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.host.keep.pop("device").close()
+        path = str(tmp_path / "no" / "out.wav")
+        rig.settings = msgspec.structs.replace(rig.settings, output=path)
+        rig.tell(Inject("speaker", "raise"))
+        rig.expect(Crashed)
+
+        rig.open(wait=False)
+        crash = rig.expect(Crashed)
+
+        assert crash.during == "open"
+        assert "UnwritableFileError" in crash.error
+        assert "no/out.wav" in crash.error
+
+
+# -- a device in the program ----------------------------------------------------------------------
+
+
+def test_the_program_is_handed_audio_a_little_ahead(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        rig.tell(audio(12_000, last=True))
+
+        first = rig.expect(ProgramPlayout)
+        finished(rig)
+        rest = rig.take(ProgramPlayout)
+
+        assert len(first.pcm) == 2 * 4_800
+        assert first.pcm + b"".join(message.pcm for message in rest) == pcm(12_000)
+
+
+def test_a_flush_clears_the_programs_device_and_counts_what_it_says(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        rig.tell(audio(48_000))
+        rig.expect(ProgramPlayout)
+        rig.tell(ProgramPlayed(1_234, time.monotonic_ns()))
+
+        rig.tell(FlushPlayback("barge-in"))
+
+        assert rig.expect(PlaybackFlushed).played_samples == 1_234
+        rig.expect(ProgramFlush)
+
+
+def test_a_raise_does_not_hand_audio_over_twice(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        message = audio(9_600, last=True)
+        rig.tell(message)
+        rig.expect(ProgramPlayout, lambda m: m.first_sample == 0)
+        rig.tell(Inject("speaker", "raise"))
+        rig.expect(Crashed)
+        early = rig.take(ProgramPlayout)
+
+        rig.open()
+        rig.tell(message)
+        finished(rig)
+
+        total = pcm(9_600)[: 2 * 4_800] + b"".join(m.pcm for m in early + rig.take(ProgramPlayout))
+        assert total == pcm(9_600)
