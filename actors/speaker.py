@@ -42,6 +42,7 @@ _EARLY = 100 * SAMPLE_RATE // 1000
 """The only message here counts as done when so little of it is left, so that the next one comes in
 time; a death in that moment loses this much."""
 _SAMPLES_PER_MS = PCM_BYTES_PER_MS // 2
+_ITEMS = 16
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -67,6 +68,10 @@ class Speaker(Actor):
         self._timer: Timer | None = None
         self._reported = ("", 0)
         self._trouble = ""
+        self._underruns = 0
+        self._flushed_ns = 0
+        """When what was to be silenced last had been sent; older audio comes too late."""
+        self._too_late: collections.deque[str] = collections.deque(maxlen=_ITEMS)
         mark = self._mark = self.keep.get("mark") or ItemMark(self.session, "speaker.mark")
         self.keep["mark"] = mark
         volume = self._last_volume()
@@ -90,7 +95,7 @@ class Speaker(Actor):
             case AssistantAudio():
                 self._play(message)
             case FlushPlayback():
-                self._flush()
+                self._flush(message.sent_ns)
             case SetVolume(volume):
                 volume = self._mark.volume = _clamped(volume)
                 self.save(_State(volume))
@@ -134,6 +139,8 @@ class Speaker(Actor):
     # -- playing ------------------------------------------------------------------------------
 
     def _play(self, message: AssistantAudio) -> None:
+        if self._is_too_late(message):
+            return
         self._playout.push(message.item_id, message.first_sample, message.pcm, message.last)
         self.hold(message)
         self._held.append((message, message.first_sample + len(message.pcm) // 2))
@@ -141,8 +148,16 @@ class Speaker(Actor):
             self._settle()
         self._go_on()
 
-    def _flush(self) -> None:
+    def _is_too_late(self, message: AssistantAudio) -> bool:
+        """Tell whether it was flushed already: after a crash a flush overtakes audio."""
+        if 0 < message.sent_ns < self._flushed_ns:
+            self._too_late.append(message.item_id)
+            return True
+        return not message.sent_ns and message.item_id in self._too_late
+
+    def _flush(self, sent_ns: int) -> None:
         now_ns = time.monotonic_ns()
+        self._flushed_ns = max(self._flushed_ns, sent_ns)
         self._settle()
         flushed = self._playout.flush(now_ns, taken_back=self._device.clears)
         for message in self._device.flush(now_ns):
@@ -188,6 +203,9 @@ class Speaker(Actor):
         for item_id, played in settled.finished:
             self.send(PlayedPosition(item_id, played, now_ns, True, settled.idle))
             self.send(PlaybackEnded(item_id, played // _SAMPLES_PER_MS))
+            if self._playout.underruns != self._underruns:
+                self._underruns = self._playout.underruns
+                self.log.info("playback faltered, its audio came late", times=self._underruns)
         position = settled.position
         if position is not None and position[1] > 0 and position != self._reported:
             self._reported = position

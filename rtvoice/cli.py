@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -244,9 +246,15 @@ def _converse(options: argparse.Namespace, choice: Choice, level: int) -> int:
     code = EXIT_BUG
     try:
         code = _run_demo(console, given) if choice.demo else _run_session(console, choice, given)
+    except SystemExit:
+        code = EXIT_KILLED
+        raise
     finally:
         if not console.close():
             os._exit(code)  # its thread is stuck in a full pipe, and exiting would wait for that
+        if events is not None:
+            with contextlib.suppress(OSError):
+                events.close()
     return code
 
 
@@ -254,7 +262,7 @@ def _open_events(name: str | None) -> BinaryIO | None:
     if name is None:
         return None
     if name == "-":
-        return sys.stdout.buffer
+        return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     try:
         return Path(name).open("wb")
     except OSError as error:
@@ -264,8 +272,6 @@ def _open_events(name: str | None) -> BinaryIO | None:
 def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int:
     from rtvoice.console import KEYBOARD_HELP, Keyboard, in_foreground
 
-    if choice.server == "sandbox":
-        _list_phrases(console)
     if "agent" not in given:
         from rtvoice.assistant import ASSISTANT
 
@@ -275,8 +281,9 @@ def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int
     hub = _supervisor(given, console)
     if hub is None:
         return EXIT_USAGE
+    console.sandbox_hints = _phrases
     if in_foreground(sys.stdin):
-        console.say(KEYBOARD_HELP)
+        console.hints = (KEYBOARD_HELP,)
         Keyboard(sys.stdin, hub.send, console).start()
     return _run_hub(hub, console)
 
@@ -306,14 +313,15 @@ def _supervisor(given: dict[str, Any], peer: Any) -> Supervisor | None:
         return None
 
 
-def _list_phrases(console: Console) -> None:
-    try:
-        from rtvoice.sandbox.phrases import printed_list
-    except ImportError:
-        return
-    console.say("The sandbox understands these phrases, spoken or typed:")
-    for phrase in printed_list():
-        console.say(f"  {phrase}")
+def _phrases() -> list[str]:
+    """Return what is said of the sandbox, once it runs."""
+    import textwrap
+
+    from rtvoice.sandbox.phrases import printed_list
+
+    phrases = " · ".join(re.sub(r"\s+", " ", phrase) for phrase in printed_list())
+    lines = textwrap.wrap(phrases, 92, initial_indent="  ", subsequent_indent="  ")
+    return ["The sandbox understands these phrases, spoken or typed:", *lines]
 
 
 def _run_hub(hub: Supervisor, console: Console) -> int:
@@ -343,8 +351,9 @@ def _run_hub(hub: Supervisor, console: Console) -> int:
     console.events_closed = unread
     signal.signal(signal.SIGINT, interrupted)
     for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), terminated)
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup does
+            signal.signal(number, terminated)
     if hasattr(signal, "SIGTTIN"):
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # put into the background: no keyboard
     try:

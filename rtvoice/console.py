@@ -12,7 +12,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, TextIO
 
 import msgspec
@@ -284,6 +284,10 @@ class Console:
         """Events that were not shown because nobody read fast enough."""
         self.events_closed: Callable[[], None] = lambda: None
         """Called on our thread when nobody reads the events any more."""
+        self.hints: Sequence[str] = ()
+        """Shown when the session has started."""
+        self.sandbox_hints: Callable[[], Sequence[str]] = lambda: ()
+        """Returns what is shown then, if the server is the sandbox."""
         self._transcript = Transcript(transcript, live=live, colour=live and _colours_wanted())
         self._errors = errors
         self._error_colour = errors.isatty() and _colours_wanted()
@@ -363,6 +367,10 @@ class Console:
             case ComponentRestarted(component) | ComponentParked(component):
                 self._crashed.pop(component, None)
                 self._transcript.show(message)
+            case SessionStarted():
+                self._transcript.show(message)
+                for hint in (*(self.sandbox_hints() if message.sandbox else ()), *self.hints):
+                    self._transcript.line(hint, "dim")
             case SessionFailed(reason):
                 self._transcript.break_line()
                 self._complain(f"rtvoice: {reason}")

@@ -37,6 +37,8 @@ from rtvoice.console import Console
 __all__ = ["Demo", "Microphone", "Voice"]
 
 _BLOCK_S = 0.04
+_BETWEEN_S = 0.5
+"""After an answer the user waits so long before speaking."""
 _ANSWER_S = 20.0
 _LONG_ANSWER_S = 45.0
 _LONGEST_S = 150.0
@@ -324,7 +326,7 @@ class Demo:
     def _answered(self, timeout_s: float = _ANSWER_S) -> None:
         """Wait until an answer has been heard to its end."""
         self._expect(PlaybackEnded, "no answer was heard to its end", timeout_s=timeout_s)
-        self._pause(0.5)
+        self._pause(_BETWEEN_S)
 
     def _pause(self, seconds: float) -> None:
         with self._news:

@@ -181,7 +181,7 @@ class Captured(NamedTuple):
 class Capture(abc.ABC):
     """An open input device. Made by `open_capture`; delivers nothing before `start`."""
 
-    name: str
+    name: str = "input"
     check_s: ClassVar[float | None] = None
     """How often `check` is to be called; None: it never fails."""
     jump_ns: ClassVar[int] = 250_000_000
@@ -219,7 +219,7 @@ class Capture(abc.ABC):
 class Playback(abc.ABC):
     """An open output device. Made by `open_playback`; takes from a `Playout` once started."""
 
-    name: str
+    name: str = "output"
     check_s: ClassVar[float | None] = None
     """How often `check` is to be called; None: it never fails."""
     prefill_ms: ClassVar[int] = 0

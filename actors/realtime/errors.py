@@ -6,7 +6,15 @@ from enum import Enum
 
 from actors.realtime.wire import ErrorBody
 
-__all__ = ["Meaning", "close_meaning", "code_of", "handshake_is_fatal", "meaning", "why_fatal"]
+__all__ = [
+    "Meaning",
+    "close_meaning",
+    "code_of",
+    "fatal_code",
+    "handshake_is_fatal",
+    "meaning",
+    "why_fatal",
+]
 
 
 class Meaning(Enum):
@@ -29,6 +37,9 @@ _MONEY = (
 _SHAPE = "the server does not speak the GA Realtime protocol with us: is the URL right?"
 _PLACE = "the service is not available in this country or region"
 _ACCOUNT = "the account is deactivated: see https://platform.openai.com/settings/organization"
+_MODEL = (
+    "the server does not know the model {model!r}, or this key may not use it: choose another model"
+)
 
 _FATAL = {
     "invalid_api_key": _KEY,
@@ -46,8 +57,8 @@ _FATAL = {
         "or talk to the sandbox instead"
     ),
     "invalid_url": "the server's address is no ws:// or wss:// URL",
-    "model_not_found": "",
-    "invalid_model": "",
+    "model_not_found": _MODEL,
+    "invalid_model": _MODEL,
 }
 
 _TABLE = {
@@ -63,9 +74,11 @@ _TABLE = {
     "rate_limit_error": Meaning.RATE,
     "server_error": Meaning.TRANSIENT,
     "internal_error": Meaning.TRANSIENT,
-    **dict.fromkeys(_FATAL, Meaning.FATAL),
 }
-"""By code or, where that says nothing, by type. What is not here is told to the program."""
+"""By code or, where that says nothing, by type; the codes of `_FATAL` come before these.
+
+What is in neither is told to the program.
+"""
 
 _HARMLESS_TEXTS = ("already shorter than", "Only model output audio")
 """Of truncations that the server finds unnecessary; they come without a code."""
@@ -81,10 +94,18 @@ def code_of(error: ErrorBody | None) -> str:
     return str(error.code or error.type or "")
 
 
+def fatal_code(error: ErrorBody | None) -> str | None:
+    """Return what makes an error fatal, its code or its type; None: it is not."""
+    names = (str(error.code), str(error.type)) if error else ()
+    return next((name for name in names if name in _FATAL), None)
+
+
 def meaning(error: ErrorBody | None) -> Meaning:
     """Return what an error means for us."""
     if error is None:
         return Meaning.REPORT
+    if fatal_code(error) is not None:
+        return Meaning.FATAL
     for name in (error.code, error.type):
         if name is not None and (found := _TABLE.get(str(name))) is not None:
             return found
@@ -95,10 +116,7 @@ def meaning(error: ErrorBody | None) -> Meaning:
 
 def why_fatal(code: str, model: str) -> str:
     """Return the sentence for a fatal code."""
-    return _FATAL.get(code) or (
-        f"the server does not know the model {model!r}, or this key may not use it: "
-        f"choose another model"
-    )
+    return _FATAL[code].format(model=model)
 
 
 def close_meaning(code: int, reason: str) -> tuple[Meaning, str]:

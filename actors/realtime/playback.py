@@ -132,7 +132,7 @@ class Playback:
     def begin(self, item_id: str, response_id: str, session: int) -> Spoken:
         """Return the item, made if it is new."""
         item = self.items.get(item_id)
-        if item is None:
+        if item is None or (session and not item.session):
             item = self.items[item_id] = Spoken(item_id, response_id, session)
             while len(self.items) > _ITEMS:
                 del self.items[next(iter(self.items))]

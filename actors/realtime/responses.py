@@ -13,7 +13,7 @@ import msgspec
 
 from actors.realtime.state import Ask
 
-__all__ = ["Active", "Asked", "Responses"]
+__all__ = ["MARK", "Active", "Asked", "Responses"]
 
 _NS = 1_000_000_000
 ANSWER_NS = 10 * _NS
@@ -23,6 +23,8 @@ ACTIVE_ELSEWHERE_NS = 2 * _NS
 SILENCE_NS = 30 * _NS
 """An active answer of which nothing was heard for so long is given up, if another is wanted."""
 TRIES = 2
+MARK = "rtvoice"
+"""The key in the metadata of an answer under which it carries the id of our event."""
 
 
 class Active(msgspec.Struct):
@@ -45,7 +47,19 @@ class Asked(msgspec.Struct):
     ask: Ask
     sent_ns: int
     cancel: bool = False
-    """To be cancelled as soon as it begins."""
+    """To be cancelled as soon as it begins: the user or the program has interrupted it."""
+    unwanted: bool = False
+    """The program has interrupted it, so that it is not asked for again."""
+    overtaken: bool = False
+    """The server's own answer began meanwhile; what becomes of this one is to come."""
+    missed: bool = False
+    """That answer has not seen what this one is about."""
+
+    def is_open(self) -> bool:
+        """Tell whether it has to be asked for again if it comes to nothing."""
+        if self.unwanted:
+            return False
+        return self.missed if self.overtaken else not self.cancel
 
 
 class Responses:
@@ -58,6 +72,10 @@ class Responses:
         self.not_before = 0
         self.expected_until: int | None = None
         """The server is about to answer speech by itself; past this time we ask."""
+        self._marks = False
+        """Whether the server is known to give back the mark of an answer (its metadata)."""
+        self.in_vain = False
+        """Set when an answer was asked for as often as makes sense, and did not begin."""
         self.unseen: dict[str, None] = {}
         """Items that the owed answer is about and that the server has not confirmed."""
 
@@ -93,18 +111,27 @@ class Responses:
         self.asked = Asked(event_id, self.owed, now)
         self.owed = None
 
-    def created(self, response_id: str, now: int) -> Active:
-        """Take note that an answer has begun, whoever asked for it."""
+    def created(self, response_id: str, mark: str | None, now: int) -> Active:
+        """Take note that an answer has begun, whoever asked for it.
+
+        Args:
+            response_id: of the answer.
+            mark: the event id that we gave it as metadata, if the server gives that back.
+            now: the time.
+        """
         asked, expected, self.expected_until = self.asked, self.expected_until, None
-        if asked is not None and asked.cancel and expected is not None:
-            asked = None  # this is the server's answer to speech; what becomes of ours is to come
+        self._marks = self._marks or mark is not None
+        if self._marks:
+            ours = asked is not None and asked.event_id == mark
+        else:
+            ours = expected is None  # the server answers speech, and begins that first
+        if asked is not None and not ours:
+            asked.overtaken, asked.missed = True, bool(self.unseen)
+            asked = None
         else:
             self.asked = None
         self.active = Active(
-            response_id,
-            asked.ask if asked else None,
-            asked.event_id if asked else "",
-            now,
+            response_id, asked.ask if asked else None, asked.event_id if asked else "", now
         )
         if asked is not None and asked.cancel:
             self.active.cancelled = True
@@ -120,25 +147,28 @@ class Responses:
             return None
         self.active = None
         self.not_before = 0
+        if self.asked is not None and self.asked.overtaken and not self._marks:
+            self._drop_asked()  # nobody will tell what became of it
         return active
 
-    def refused(self, event_id: str | None, now: int) -> bool:
+    def refused(self, event_id: str | None, now: int) -> None:
         """Take note that ``response.create`` was refused because an answer is active."""
         asked, active = self.asked, self.active
         if asked is not None and event_id in (None, asked.event_id):
-            self.asked = None
-            if not asked.cancel:
-                self.want(asked.ask)
-                if active is None:
-                    self.not_before = now + ACTIVE_ELSEWHERE_NS
-            return True
-        if active is not None and event_id is not None and active.create_id == event_id:
-            # It was the server's own answer that began, just before ours was read.
-            if self.unseen and active.ask is not None:
-                self.want(active.ask)
-            active.create_id = ""
-            return True
-        return event_id is None
+            if self._drop_asked() and active is None:
+                self.not_before = now + ACTIVE_ELSEWHERE_NS
+        elif active is not None and active.ask is not None and active.create_id == event_id:
+            # It was not ours that began. What ours was about may not have been seen.
+            self.want(active.ask)
+            active.ask = None
+
+    def _drop_asked(self) -> bool:
+        """Forget what was asked for. Return whether it is owed again."""
+        asked, self.asked = self.asked, None
+        if asked is None or not asked.is_open():
+            return False
+        self.want(asked.ask)
+        return True
 
     def failed_to_ask(self, event_id: str | None) -> Ask | None:
         """Take note that ``response.create`` was refused for another reason."""
@@ -160,7 +190,7 @@ class Responses:
     def cancel(self) -> str | None:
         """Return the id of the answer that has to be cancelled now, if there is one."""
         if self.asked is not None:
-            self.asked.cancel = True
+            self.asked.cancel = self.asked.unwanted = True
         if self.active is None or self.active.cancelled:
             return None
         self.active.cancelled = True
@@ -168,8 +198,7 @@ class Responses:
 
     def lost(self) -> None:
         """Forget what belonged to the connection; what had not begun is owed."""
-        if self.asked is not None and not self.asked.cancel:
-            self.want(self.asked.ask)
+        self._drop_asked()
         self.asked = self.active = self.expected_until = None
         self.not_before = 0
         self.unseen.clear()
@@ -180,11 +209,12 @@ class Responses:
         asked = self.asked
         if asked is not None and now >= asked.sent_ns + ANSWER_NS:
             self.asked = None
-            if asked.cancel:
+            if not asked.is_open():
                 happened.append("a cancelled answer never began")
             elif self.again(asked.ask, now):
                 happened.append("the server has not begun an answer, asking again")
             else:
+                self.in_vain = True
                 happened.append("the server does not answer")
         if self.expected_until is not None and now >= self.expected_until:
             self.expected_until = None

@@ -99,6 +99,7 @@ class Response(msgspec.Struct):
     status_details: _StatusDetails | None = None
     output: list[Item] | None = None
     usage: _Usage | None = None
+    metadata: dict[str, Any] | None = None
 
 
 # -- what the server says --------------------------------------------------------------------------
@@ -335,7 +336,7 @@ class ResponseCreate(ClientEvent, tag="response.create"):
     """Ask for an answer."""
 
     event_id: str
-    response: dict[str, Any] | None = None
+    response: dict[str, Any]
 
 
 class Cancel(ClientEvent, tag="response.cancel"):

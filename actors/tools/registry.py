@@ -297,7 +297,10 @@ def _from_docstring(function: Callable[..., Any]) -> str:
 
 
 def _parameters(name: str, function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    parameters = dict(inspect.signature(function).parameters)
+    try:
+        parameters = dict(inspect.signature(function).parameters)
+    except NameError as error:  # from Python 3.14 on, annotations are looked up now
+        raise _unknown_annotation(name, error) from None
     for parameter in parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ToolDefinitionError(
@@ -317,9 +320,11 @@ def _hints(name: str, function: Callable[..., Any], frame: FrameType | None) -> 
     try:
         return get_type_hints(function, localns=local_names, include_extras=True)
     except NameError as error:
-        raise ToolDefinitionError(
-            name, f"the annotation of a parameter cannot be looked up: {error}"
-        ) from None
+        raise _unknown_annotation(name, error) from None
+
+
+def _unknown_annotation(name: str, error: NameError) -> ToolDefinitionError:
+    return ToolDefinitionError(name, f"the annotation of a parameter cannot be looked up: {error}")
 
 
 def _struct(

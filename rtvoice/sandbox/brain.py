@@ -45,6 +45,10 @@ _SPOKEN: Final = {
 }
 
 
+_SAY = re.compile(r"(?is)\s*say(?:\s*:|\s+exactly\b(?:\s+this\b[^:\n]*:|\s*:)?)\s*(.+)")
+"""Instructions that name the words: ``Say: …``, ``Say exactly …``, ``Say exactly this, …: …``."""
+
+
 class Say(NamedTuple):
     """Answer with these words."""
 
@@ -98,7 +102,7 @@ def _forced_tool(tool_choice: Any, names: list[str]) -> list[str] | None:
 
 
 def _asked_to_say(instructions: str | None) -> str | None:
-    found = re.match(r"(?is)\s*say(?:\s*:|\s+exactly\b\s*:?)\s*(.+)", instructions or "")
+    found = _SAY.match(instructions or "")
     return found.group(1).strip().strip("\"'“”").strip() if found else None
 
 
@@ -257,7 +261,7 @@ def _about_known(name: str, call: Item, value: str) -> str | None:
 
 
 def _time_sentence(value: str) -> str | None:
-    found = re.search(r"\b(\d{1,2}:\d\d)(?::(\d\d))?", value)
+    found = re.search(r"(?<!\d)(\d{1,2}:\d\d)(?::(\d\d))?", value)
     if found is None:
         return None
     if found.group(2) is None:

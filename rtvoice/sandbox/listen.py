@@ -181,11 +181,13 @@ class Listener:
         asking.add_done_callback(self._asking.discard)
         return await asyncio.shield(asking)
 
-    def close(self) -> None:
-        """End the processes."""
-        for worker in self._workers:
-            worker.end()
-        self._workers.clear()
+    async def close(self) -> None:
+        """End the processes; who still waits for one of them is told nothing."""
+        for asking in self._asking:
+            asking.cancel()
+        workers, self._workers = self._workers, set()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+        await asyncio.gather(*(worker.end() for worker in workers))
 
     async def _ask(self, pcm: bytes) -> str:
         for _ in range(2):
@@ -194,7 +196,7 @@ class Listener:
                 text = await worker.ask(pcm)
             except (OSError, asyncio.IncompleteReadError):
                 self._workers.discard(worker)
-                worker.end()
+                await worker.end()
                 continue
             self._idle.put_nowait(worker)
             return text
@@ -220,11 +222,12 @@ class _Worker:
     async def ask(self, pcm: bytes) -> str:
         return (await self._exchange(pcm)).decode()
 
-    def end(self) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+    async def end(self) -> None:
+        if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
+            # Reads what is left, too: a pipe that nobody reads to its end stays open.
+            await self._process.communicate()
 
     async def _exchange(self, pcm: bytes) -> bytes:
         process = self._process or await self._start()

@@ -53,7 +53,8 @@ async def _serve(listening: socket.socket, options: argparse.Namespace) -> None:
         warming = asyncio.create_task(_warm(listener, voice))
         await ended.wait()
         warming.cancel()
-        listener.close()
+        await asyncio.gather(warming, return_exceptions=True)
+    await listener.close()
 
 
 def _end_on_signals(ended: asyncio.Event) -> None:

@@ -197,7 +197,7 @@ class EspeakVoice:
             # Whoever does not want the rest leaves us here, with espeak still writing.
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            await process.communicate()
 
 
 async def _from_wav(stream: asyncio.StreamReader) -> AsyncGenerator[bytes]:

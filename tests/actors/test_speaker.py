@@ -229,7 +229,20 @@ def test_a_flushed_item_is_not_finished(tmp_path: Path) -> None:
         rig.tell(audio(100, item="b", last=True))
         finished(rig, "b")
 
-        assert [m.item_id for m in rig.take(PlaybackEnded)] == ["b"]
+        assert rig.expect(PlaybackEnded).item_id == "b"  # the first
+
+
+def test_audio_sent_before_a_flush_is_not_played_when_it_comes_after_it(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(FlushPlayback("barge-in", sent_ns=2_000))
+        rig.tell(AssistantAudio(pcm(480), "a", "r", 0, sent_ns=1_000))
+        rig.tell(end(480))
+        rig.tell(AssistantAudio(pcm(480), "b", "r", 0, last=True, sent_ns=2_000))
+
+        finished(rig, "b")
+
+        assert {block.item_id for block in rig.take(PlayedAudio)} == {"b"}
+        assert rig.expect(PlaybackEnded).item_id == "b"  # the first
 
 
 # -- volume ---------------------------------------------------------------------------------------

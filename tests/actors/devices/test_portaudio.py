@@ -7,6 +7,7 @@ tells. Machines under load make it stutter, so what is asserted of it is sound, 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from math import pi, sin
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -444,3 +446,35 @@ def test_opening_a_card_writes_nothing_to_standard_error() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
     assert done.stderr == b""
+
+
+@real_card
+def test_a_card_whose_server_is_killed_is_lost_and_comes_back() -> None:
+    pytest.importorskip("pyaudio")
+    card = Path(os.environ["VIRTUAL_SOUND_CARD"])
+    capture, playback = PortAudioCapture("mic", 960), PortAudioPlayback("speaker")
+    try:
+        capture.start(lambda _: None, lambda _: None)
+        playback.start(Playout(), lambda _: None)
+        os.kill(int((card / "pid").read_text()), signal.SIGKILL)
+
+        for device in (capture, playback):
+            with pytest.raises(DeviceLostError):
+                watch(device)
+    finally:
+        capture.close()
+        playback.close()
+        script = Path(__file__).parents[3] / "scripts" / "virtual-sound-card"
+        subprocess.run([script, "up"], stdout=subprocess.DEVNULL, check=True)
+
+    delivered = threading.Event()
+    with closing(PortAudioCapture("mic", 960)) as again:
+        again.start(lambda _: delivered.set(), lambda _: None)
+        assert delivered.wait(10)
+
+
+def watch(device: PortAudioCapture | PortAudioPlayback) -> None:
+    """Check a device as its actor does, for at most ten seconds."""
+    for _ in range(200):
+        device.check(time.monotonic_ns())
+        threading.Event().wait(0.05)

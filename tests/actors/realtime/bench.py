@@ -1,4 +1,4 @@
-"""A bench for the core: a clock that is moved by hand, a server and components that are scripted."""
+"""A bench for the core: the clock is moved by hand, server and components are scripted."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 import tomllib
 from collections.abc import Iterator
@@ -78,7 +79,7 @@ class Stage:
         self.rig.__exit__()
 
     def snapshot(self) -> None:
-        request = self.rig.expect(HistoryRequest)
+        request = [self.rig.expect(HistoryRequest), *self.rig.take(HistoryRequest)][-1]
         self.rig.tell(HistorySnapshot(request.request_id, self.history))
 
     def live(self, from_sample: int = 0) -> Peer:
@@ -97,9 +98,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(
-    server: tuple[ScriptedServer, str], tmp_path: Path
-) -> Iterator[Stage]:
+def stage(server: tuple[ScriptedServer, str], tmp_path: Path) -> Iterator[Stage]:
     with Stage(server, tmp_path) as running:
         yield running
 
@@ -306,7 +305,7 @@ def test_a_refused_connection_is_tried_again(tmp_path: Path) -> None:
 def test_a_refused_key_ends_the_session_and_is_not_quoted(
     key: None, server: tuple[ScriptedServer, str], tmp_path: Path
 ) -> None:
-    body = '{"error": {"code": "invalid_api_key", "message": "Incorrect key: %s"}}' % KEY
+    body = json.dumps({"error": {"code": "invalid_api_key", "message": f"no {KEY}"}})
     server[0].refuse = [(401, body)]
     with Stage(server, tmp_path) as stage:
         reason = stage.rig.expect(FatalError).reason
@@ -327,9 +326,7 @@ def test_a_key_that_the_server_quotes_does_not_get_in(
         assert stage.rig.expect(ServerError).text == "your key [key]"
 
 
-def test_without_a_key_openai_is_not_asked(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_a_key_openai_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     with Rig(Realtime, tmp_path, server="openai") as rig:
         assert "not set" in rig.expect(FatalError).reason

@@ -236,10 +236,8 @@ def test_a_replay_for_an_earlier_session_is_not_appended() -> None:
 def test_the_greeting_is_said_exactly_and_once() -> None:
     bench = Bench(greeting="Good day!").configured()
 
-    create = bench.event("response.create")
-    assert create["response"] == {
-        "instructions": "Say exactly this, and nothing else: Good day!"
-    }
+    response = bench.event("response.create")["response"]
+    assert response["instructions"] == "Say exactly this, and nothing else: Good day!"
 
 
 def test_without_a_greeting_no_answer_is_asked_for() -> None:

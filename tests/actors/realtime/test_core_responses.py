@@ -20,6 +20,12 @@ def _creates(bench: Bench) -> int:
     return len(bench.events("response.create"))
 
 
+def _marked(bench: Bench, response_id: str) -> Bench:
+    """The server begins what was asked for last, and says so."""
+    metadata = bench.events("response.create")[-1]["response"]["metadata"]
+    return bench.server("response.created", response={"id": response_id, "metadata": metadata})
+
+
 def _answer(call_id: str = "c1", output: str = "12:00", respond: bool = True) -> ToolAnswer:
     return ToolAnswer(call_id, "clock", output, respond=respond)
 
@@ -86,15 +92,35 @@ def test_a_refusal_without_an_answer_in_sight_is_made_good_after_a_while() -> No
     assert _creates(bench) == 2
 
 
-def test_a_refusal_after_the_servers_own_answer_began_is_not_asked_again_if_it_saw_all() -> None:
+@pytest.mark.parametrize("seen", [True, False])
+def test_an_answer_that_the_servers_own_overtook_is_asked_for_again_if_it_missed_something(
+    seen: bool,
+) -> None:
     bench = Bench().live()
-    bench.tell(SendText("Hello", "t1")).added("t1")
+    bench.tell(SendText("Hello", "t1"))
+    bench.speak("u1")
+    if seen:
+        bench.added("t1")
 
     bench.begin("r9", "a9")
     bench.error("conversation_already_has_active_response", "response.create")
-    bench.done("r9")
+    bench.done("r9", status="cancelled")
 
-    assert _creates(bench) == 1
+    assert _creates(bench) == (1 if seen else 2)
+
+
+def test_an_answer_is_known_by_its_mark() -> None:
+    bench = Bench().live()
+    bench.tell(SendText("One", "t1"))
+    _marked(bench, "r1").done("r1")
+    bench.tell(SendText("Two", "t2"))
+
+    bench.begin("r2", "a2").done("r2")  # of the server's own
+    assert _creates(bench) == 2
+    bench.tell(SendText("Three", "t3"))
+    _marked(bench, "r3").done("r3")
+
+    assert _creates(bench) == 3
 
 
 def test_a_request_without_an_answer_is_repeated_once() -> None:
@@ -356,9 +382,8 @@ def test_the_instruction_of_a_tool_is_added_to_the_session_instructions() -> Non
 
     bench.tell(_answer("c1"))
 
-    assert bench.event("response.create")["response"] == {
-        "instructions": "You are kind.\nBe quick."
-    }
+    response = bench.event("response.create")["response"]
+    assert response["instructions"] == "You are kind.\nBe quick."
 
 
 def test_a_call_that_was_cut_off_is_not_run_but_answered() -> None:

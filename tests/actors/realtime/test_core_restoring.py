@@ -44,9 +44,7 @@ def _assistant(item_id: str, text: str, **fields: Any) -> ConversationItem:
 
 
 def _call(call_id: str = "c1", item_id: str = "f1") -> ConversationItem:
-    return ConversationItem(
-        item_id, "function_call", call_id=call_id, name="clock", arguments="{}"
-    )
+    return ConversationItem(item_id, "function_call", call_id=call_id, name="clock", arguments="{}")
 
 
 def _output(call_id: str = "c1", output: str = "12:00") -> ConversationItem:

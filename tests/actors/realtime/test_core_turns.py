@@ -15,8 +15,8 @@ from messages import (
     ResponseEnded,
     ResponseStarted,
     SendText,
-    SpeedChanged,
     SetSpeed,
+    SpeedChanged,
     UserItem,
     UserSpeechStarted,
     UserSpeechStopped,
@@ -202,9 +202,7 @@ def _speaking(**settings: object) -> Bench:
 
 
 def _barge_in(bench: Bench, item_id: str = "u2") -> Bench:
-    return bench.server(
-        "input_audio_buffer.speech_started", item_id=item_id, audio_start_ms=3000
-    )
+    return bench.server("input_audio_buffer.speech_started", item_id=item_id, audio_start_ms=3000)
 
 
 def test_a_barge_in_silences_the_speaker_before_anything_else() -> None:

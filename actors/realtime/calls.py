@@ -1,0 +1,146 @@
+"""Tool calls: each is run once, has one output, and calls made together have one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from actors.realtime import restore, wire
+from actors.realtime.context import Context, Recent
+from actors.realtime.state import Ask, Call
+from messages import ToolAnswer, ToolCall
+
+__all__ = ["Calls"]
+
+CUT_OFF = "cancelled: the call was interrupted and did not run"
+
+
+class Calls:
+    """The calls of the model and their outputs. What is not settled is in `Saved.calls`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._half: dict[str, tuple[str, str]] = {}
+        """Calls that are being written: item id to (response_id, call_id)."""
+        self._orphans: set[str] = set()
+        """Calls of the history that have no output and that we do not know of."""
+        self._early = Recent()
+        """Answers that came before the history, of calls that we do not know of."""
+        self._outputs: set[str] = set()
+        """Calls whose output this session with the server has."""
+
+    def begun(self, response_id: str, item: wire.Item) -> None:
+        """Take note of a call that is being written."""
+        self._half[item.id] = (response_id, item.call_id or "")
+
+    def written(self, response_id: str, item: wire.Item, now: int) -> bool:
+        """Have a call run if it is complete. Return whether it is."""
+        self._half.pop(item.id, None)
+        context, call_id = self._context, item.call_id or ""
+        if item.status not in (None, "completed"):
+            self._abandon(call_id)
+            return False
+        if not call_id or call_id in context.done:
+            return False
+        context.done[call_id] = True
+        name, arguments = item.name or "", item.arguments or ""
+        context.saved.calls.append(Call(call_id, item.id, name, arguments, response_id))
+        before = context.chain.previous(item.id)
+        context.publish(ToolCall(call_id, name, arguments, item.id, before))
+        context.touch(now)
+        context.changed()
+        return True
+
+    def response_done(self, response_id: str) -> None:
+        """Abandon calls that the end of an answer has cut off."""
+        for item_id in [item for item, half in self._half.items() if half[0] == response_id]:
+            self._abandon(self._half.pop(item_id)[1])
+
+    def answered(self, message: ToolAnswer, now: int) -> None:
+        """Take an output from the tools; `settle` sends it."""
+        context = self._context
+        context.touch(now)
+        call = next((c for c in context.saved.calls if c.call_id == message.call_id), None)
+        if call is None:
+            if context.told:
+                self._answer_orphan(message)
+            else:
+                self._early[message.call_id] = message
+        elif call.output is None:
+            call.output, call.respond = message.output, message.respond
+            call.output_id = message.item_id
+            context.changed()
+
+    def restored(self, plan: restore.Plan) -> None:
+        """Begin a new session with the server, which has been told of some calls."""
+        calls = self._context.saved.calls
+        self._half.clear()
+        self._outputs = set(plan.answered)
+        self._orphans = plan.open - {call.call_id for call in calls}
+        for call in calls:
+            if call.output is None:
+                call.output = plan.answered.get(call.call_id)
+        for message in self._early.values():
+            self._answer_orphan(message)
+        self._early.clear()
+
+    def settle(self) -> None:
+        """Send the outputs that are there, and ask for an answer when a group is complete."""
+        context = self._context
+        saved, active = context.saved, context.responses.active
+        if not saved.calls:
+            return
+        groups: dict[str, list[Call]] = {}
+        for call in saved.calls:
+            groups.setdefault(call.response_id, []).append(call)
+            if call.output is not None and call.call_id not in self._outputs:
+                self._send(call.call_id, call.output_id, call.output)
+        for response_id, group in groups.items():
+            if active is not None and active.response_id == response_id:
+                continue  # it may call for more
+            if all(call.output is not None for call in group):
+                saved.calls = [call for call in saved.calls if call.response_id != response_id]
+                self._ask(group)
+                context.changed()
+
+    def _ask(self, group: Iterable[Call]) -> None:
+        aloud = [call for call in group if call.respond]
+        if not aloud:
+            return
+        ids = [restore.wire_id(c.output_id) or restore.output_id(c.call_id) for c in group]
+        about = [item_id for item_id in ids if item_id not in self._context.chain]
+        self._context.responses.want(Ask(extra=self._extra(c.name for c in aloud)), about)
+
+    def _answer_orphan(self, message: ToolAnswer) -> None:
+        if message.call_id not in self._orphans:
+            return
+        self._orphans.discard(message.call_id)
+        item_id = self._send(message.call_id, message.item_id, message.output)
+        if message.respond:
+            ask = Ask(extra=self._extra([message.name]))
+            self._context.responses.want(ask, [item_id])
+
+    def _abandon(self, call_id: str) -> None:
+        """Answer a call that was never run, so that the conversation is consistent."""
+        if call_id and call_id not in self._context.done and call_id not in self._outputs:
+            self._context.done[call_id] = True
+            self._send(call_id, "", CUT_OFF)
+
+    def _send(self, call_id: str, item_id: str, output: str) -> str:
+        context = self._context
+        item = restore.output_item(item_id or restore.output_id(call_id), call_id, output)
+        wire_id = str(item["id"])
+        if item_id:
+            context.chain.alias(wire_id, item_id)
+        else:
+            context.chain.hide(wire_id)
+        self._outputs.add(call_id)
+        context.send(wire.ItemCreate(item, context.event_id(f"output {call_id}")))
+        return wire_id
+
+    def _extra(self, names: Iterable[str]) -> tuple[str, ...]:
+        wanted = {
+            spec.name: spec.response_instruction
+            for spec in self._context.saved.tools or ()
+            if spec.response_instruction
+        }
+        return tuple(dict.fromkeys(wanted[name] for name in names if name in wanted))

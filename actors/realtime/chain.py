@@ -1,0 +1,74 @@
+"""The order of the items: which one stands before which, as the server and as history know them."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+
+__all__ = ["Chain"]
+
+_REMEMBERED = 1000
+
+
+class Chain:
+    """The items of one session with the server. History may know some of them by other ids."""
+
+    def __init__(self) -> None:
+        self._before: collections.OrderedDict[str, str | None] = collections.OrderedDict()
+        self._tail: str | None = None
+        self._root: str | None = None
+        self._aliases: collections.OrderedDict[str, str | None] = collections.OrderedDict()
+
+    def __contains__(self, item_id: object) -> bool:
+        """Tell whether the server has the item."""
+        return item_id in self._before
+
+    def restart(self, aliases: Mapping[str, str]) -> None:
+        """Begin a session with the server, some of whose items have other ids."""
+        self._before.clear()
+        self._aliases.clear()
+        self._aliases.update(aliases)
+        self._tail = self._root = None
+
+    def join(self, last_of_history: str | None) -> None:
+        """Take note that everything new comes after this item, even if it was not replayed."""
+        self._root = last_of_history
+        if self._tail is not None and last_of_history is not None:
+            if self._known(self._tail) != last_of_history:
+                self._aliases[self._tail] = last_of_history
+
+    def note(self, item_id: str, previous: str | None = None) -> None:
+        """Take note of an item; without a previous one it is the last."""
+        if not item_id or item_id in self._before:
+            return
+        self._before[item_id] = previous or self._tail
+        self._tail = item_id
+        if len(self._before) > _REMEMBERED:
+            self._before.popitem(last=False)
+
+    def alias(self, item_id: str, known: str) -> None:
+        """Take note that history knows an item by another id."""
+        if item_id != known:
+            self._set_alias(item_id, known)
+
+    def hide(self, item_id: str) -> None:
+        """Take note that history knows nothing of an item that is about to be appended."""
+        self._set_alias(item_id, self._tail)
+
+    def previous(self, item_id: str) -> str | None:
+        """Return what history knows before an item; None: it is the first."""
+        if item_id in self._before:
+            return self._known(self._before[item_id])
+        return self._known(self._tail)
+
+    def _set_alias(self, item_id: str, known: str | None) -> None:
+        self._aliases[item_id] = known
+        if len(self._aliases) > _REMEMBERED:
+            self._aliases.popitem(last=False)
+
+    def _known(self, item_id: str | None) -> str | None:
+        for _ in range(len(self._aliases) + 1):
+            if item_id is None or item_id not in self._aliases:
+                break
+            item_id = self._aliases[item_id]
+        return item_id or self._root

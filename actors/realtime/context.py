@@ -1,0 +1,107 @@
+"""What the parts of the core share: the state, the outbox, and what they all look at."""
+
+from __future__ import annotations
+
+import collections
+from typing import Any, Literal
+
+from actors.realtime import wire
+from actors.realtime.actions import Action, Log, Publish, SaveState, SendEvent
+from actors.realtime.capture import Capture
+from actors.realtime.chain import Chain
+from actors.realtime.playback import Playback
+from actors.realtime.responses import Responses
+from actors.realtime.state import Saved
+from messages import Message, Settings
+
+__all__ = ["Context", "Recent"]
+
+_REMEMBERED = 1000
+
+
+class Recent(collections.OrderedDict[str, Any]):
+    """A dictionary of the newest entries."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        if len(self) > _REMEMBERED:
+            self.popitem(last=False)
+
+
+class Context:
+    """Shared by the parts of one core."""
+
+    def __init__(self, settings: Settings, saved: Saved, server: str, now: int) -> None:
+        self.settings = settings
+        self.saved = saved
+        self.server = server
+        """As people are told of it."""
+        self.responses = Responses(saved.owed)
+        self.playback = Playback(saved.playing, now)
+        self.capture = Capture()
+        self.chain = Chain()
+        self.session = 0
+        """Number of the session with the server."""
+        self.told = False
+        """Whether the server knows the conversation, so that it can be gone on with."""
+        self.finished = False
+        """The conversation is over, or cannot go on."""
+        self.done = Recent()
+        """Ids of speech whose text has been told, and of calls that have been run."""
+        self._actions: list[Action] = []
+        self._changed = False
+        self._numbers = 0
+        self._intents = Recent()
+
+    def take(self) -> list[Action]:
+        """Return the actions collected since the last call."""
+        if self._changed:
+            self._changed = False
+            self.saved.playing = self.playback.audible()
+            self._actions.append(SaveState())
+        actions, self._actions = self._actions, []
+        return actions
+
+    def changed(self) -> None:
+        """Have the state saved."""
+        self._changed = True
+
+    def touch(self, now: int) -> None:
+        """Take note that somebody does something."""
+        self.saved.quiet_since_ns = now
+
+    def do(self, action: Action) -> None:
+        """Have something done."""
+        self._actions.append(action)
+
+    def publish(self, message: Message) -> None:
+        """Have a message given to other components."""
+        self._actions.append(Publish(message))
+
+    def send(self, event: wire.ClientEvent) -> None:
+        """Have an event sent to the server."""
+        self._actions.append(SendEvent(event))
+
+    def update(self, changes: dict[str, Any], intent: str) -> None:
+        """Have the session's configuration changed."""
+        event_id = self.event_id(intent)
+        self._intents[event_id] = (intent, changes)
+        self.send(wire.SessionUpdate(changes, event_id))
+
+    def event_id(self, intent: str) -> str:
+        """Return an id for an event, to know by it what an error is about."""
+        self._numbers += 1
+        event_id = f"rtvoice_{self.session}_{self._numbers}"
+        self._intents[event_id] = (intent, None)
+        return event_id
+
+    def intent(self, event_id: str | None) -> tuple[str, dict[str, Any] | None]:
+        """Return what an event was for, and of an `update` its changes."""
+        found: tuple[str, dict[str, Any] | None] = self._intents.get(event_id or "", ("", None))
+        return found
+
+    def log(
+        self, level: Literal["debug", "info", "warning", "error"], text: str, **fields: Any
+    ) -> None:
+        """Have a log record written. Never what was said."""
+        self._actions.append(Log(level, text, fields))

@@ -1,0 +1,357 @@
+"""The session with the server: how it is begun, begun again, and told what was said before."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+from actors.realtime import errors, restore, session, wire
+from actors.realtime.actions import ConnectAfter, Disconnect
+from actors.realtime.answers import Answers
+from actors.realtime.calls import Calls
+from actors.realtime.context import Context
+from actors.realtime.errors import Meaning
+from actors.realtime.playback import Spoken
+from actors.realtime.state import Ask
+from actors.realtime.user import User
+from messages import (
+    AssistantAudio,
+    AssistantItem,
+    ConversationItem,
+    FatalError,
+    HistoryRequest,
+    HistorySnapshot,
+    ItemRemoved,
+    Notice,
+    Reconnected,
+    ReplayCapture,
+    UserTranscript,
+)
+
+__all__ = ["Link", "Phase"]
+
+_NS = 1_000_000_000
+_MS = 1_000_000
+HISTORY_NS = 2 * _NS
+"""How long the history is waited for; then it goes on without."""
+TOOLS_NS = 1 * _NS
+"""How long the first tools are waited for."""
+HANDSHAKE_NS = 10 * _NS
+"""How long ``session.created`` and ``session.updated`` may take."""
+SESSION_NS = 50 * 60 * _NS
+"""The server ends a session after 60 minutes; from here on a quiet moment is used to renew it."""
+STEADY_NS = 10 * _NS
+"""A session that has lived so long was a good one: the next back-off starts anew."""
+BACKOFF_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
+MAX_REFUSALS = 8
+
+
+class Phase(IntEnum):
+    """How far the session is."""
+
+    OFFLINE = 0
+    CONNECTED = 1
+    """``session.created`` is awaited."""
+    CREATED = 2
+    """History and tools are awaited."""
+    CONFIGURING = 3
+    """The server has been told everything; ``session.updated`` is awaited."""
+    LIVE = 4
+
+
+class Link:
+    """Connects, configures, restores; after each loss again, and never gives up."""
+
+    def __init__(
+        self, context: Context, user: User, answers: Answers, calls: Calls, now: int
+    ) -> None:
+        self._context = context
+        self._user = user
+        self._answers = answers
+        self._calls = calls
+        self.phase = Phase.OFFLINE
+        self.live_ns: int | None = None
+        """Since when the session is live."""
+        self._phase_by = 0
+        self._opened_ns = self._outage_ns = now
+        self._cause = "realtime was started again" if context.saved.connected else ""
+        self._outage_told = False
+        self._failures = 0
+        self._created_ns = 0
+        self._request_id = now // _MS
+        self._requested_ns = 0
+        self._history: tuple[ConversationItem, ...] | None = None
+        self._plan = restore.Plan()
+        self._refusals = 0
+        self._told_tools: object = None
+        self._told_speed = 0.0
+
+    # -- the connection -----------------------------------------------------------------------
+
+    def open(self, now: int) -> None:
+        """Ask for the history, and connect meanwhile."""
+        for was in self._context.saved.playing:
+            if not was.complete:  # no more of it will come
+                self._context.publish(
+                    AssistantAudio(b"", was.item_id, was.response_id, was.samples, last=True)
+                )
+        self._seek(0.0, self._cause, now)
+
+    def connected(self, now: int) -> None:
+        """Take note that the websocket is open."""
+        self._enter(Phase.CONNECTED)
+        self._phase_by = now + HANDSHAKE_NS
+        if now - self._requested_ns > _NS:  # what it says may be old
+            self._request_history(now)
+
+    def connect_failed(self, status: int, code: str, text: str, now: int) -> None:
+        """Take note that there is no websocket."""
+        fatal = errors.handshake_is_fatal(status, code, text)
+        if fatal is not None:
+            self.fail(fatal)
+            return
+        if not self._outage_told:
+            self._outage_told = True
+            notice = f"cannot reach {self._context.server}: {text}; trying again"
+            self._context.publish(Notice(notice))
+        self._connect_again(text, now)
+
+    def lost(self, code: int, reason: str, now: int) -> None:
+        """Take note that the websocket has ended."""
+        meaning, name = errors.close_meaning(code, reason)
+        if meaning is Meaning.FATAL:
+            self.fail(name)
+            return
+        self._settle(f"the connection ended ({code}{': ' + reason if reason else ''})", now)
+        self._connect_again(self._cause, now)
+
+    def renew(self, reason: str, now: int, *, at_once: bool = False) -> None:
+        """Give this session up for a new one."""
+        self._context.do(Disconnect(reason))
+        self._settle(reason, now)
+        if at_once:
+            self._failures = 0
+        self._connect_again(reason, now)
+
+    def fail(self, code: str) -> None:
+        """Give up: going on is pointless."""
+        reason = errors.why_fatal(code, self._context.settings.model)
+        self._context.finished = True
+        self._enter(Phase.OFFLINE)
+        self._context.do(Disconnect(reason))
+        self._context.publish(FatalError(reason))
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._context.told = phase >= Phase.CONFIGURING
+
+    def _seek(self, seconds: float, reason: str, now: int) -> None:
+        self._enter(Phase.OFFLINE)
+        self._request_history(now)
+        self._context.do(ConnectAfter(seconds, reason))
+
+    def _connect_again(self, reason: str, now: int) -> None:
+        delay = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
+        self._failures += 1
+        jitter = 0.75 + now // 1000 % 1000 / 2000  # the clock's last digits are random enough
+        self._seek(delay * jitter, reason, now)
+
+    def _settle(self, cause: str, now: int) -> None:
+        """Settle what belonged to the session that is gone."""
+        was_live, self.live_ns = self.live_ns, None
+        if was_live is not None:
+            self._outage_ns, self._cause = now, cause
+            if now - was_live >= STEADY_NS:
+                self._failures = 0
+        self._answers.lost()
+
+    # -- the beginning of a session -----------------------------------------------------------
+
+    def session_created(self, _: wire.SessionCreated, now: int) -> None:
+        """Take note that the server has begun a session."""
+        if self.phase is Phase.CONNECTED:
+            self._enter(Phase.CREATED)
+            self._created_ns = now
+
+    def session_updated(self, _: wire.SessionUpdated, now: int) -> None:
+        """Take note that the configuration is in force."""
+        if self.phase is Phase.CONFIGURING:
+            self._go_live(now)
+
+    def snapshot(self, message: HistorySnapshot, now: int) -> None:
+        """Take the history."""
+        if message.request_id == self._request_id and self.phase < Phase.CONFIGURING:
+            self._history = message.items
+
+    def refused(self, refused: dict[str, Any] | None, param: str | None, now: int) -> None:
+        """Do without what the server does not want of the configuration.
+
+        A session without instructions and tools would be no use, so the rest is sent again.
+        """
+        if refused is None:
+            refused = self._configuration()
+        self._refusals += 1
+        left = session.without(refused, param)
+        if left is not None and self._refusals <= MAX_REFUSALS:
+            self._context.update(left, "configure")
+            self._phase_by = now + HANDSHAKE_NS
+            self._context.publish(Notice(f"the server refuses {param}; going on without it"))
+        elif self.phase is Phase.CONFIGURING:
+            self._go_live(now)
+
+    def refused_speed(self) -> bool:
+        """Try a refused speed again after the answer under way. Return False if that is no use."""
+        if self._context.responses.active is None or self._refusals > MAX_REFUSALS:
+            return False
+        self._refusals += 1
+        self._told_speed = 0.0
+        return True
+
+    def _request_history(self, now: int) -> None:
+        self._history = None
+        self._request_id += 1
+        self._requested_ns = now
+        self._context.publish(HistoryRequest(self._request_id))
+
+    def _configuration(self) -> dict[str, Any]:
+        saved = self._context.saved
+        return session.configuration(self._context.settings, saved.speed, saved.tools or ())
+
+    def _configure(self, now: int) -> None:
+        """Tell a new session everything: it is one ordered stream, nothing is waited for."""
+        context, saved = self._context, self._context.saved
+        if self._history is None:
+            context.log("warning", "the history has not answered; going on without it")
+        context.session += 1
+        self._plan = restore.plan(self._history or (), saved, self._user.speech_from())
+        self._refusals = 0
+        self._told_tools, self._told_speed = saved.tools, saved.speed
+        context.update(self._configuration(), "configure")
+        self._repair_history()
+        self._replay()
+        self._enter(Phase.CONFIGURING)
+        self._calls.restored(self._plan)
+        self._phase_by = now + HANDSHAKE_NS
+
+    def _repair_history(self) -> None:
+        """Tell history how things that the lost session left open have ended."""
+        context, saved, plan = self._context, self._context.saved, self._plan
+        again = [turn.item_id for turn in plan.again]
+        for item_id in again:
+            context.publish(ItemRemoved(item_id, "the server is sent this speech again"))
+        for item_id in saved.untranscribed:
+            if item_id not in again:
+                context.publish(UserTranscript(item_id, "", "the connection was lost"))
+        if plan.given_up:
+            context.publish(Notice("what was said last could not be answered, please say it again"))
+        self._end_items()
+        saved.untranscribed = []
+        saved.turns = [
+            turn for turn in saved.turns if turn not in plan.again and turn not in plan.given_up
+        ]
+        if again or plan.given_up:
+            saved.repeats = saved.repeats + 1 if again else 0
+        saved.safe_sample = max(saved.safe_sample, plan.from_sample)
+        context.changed()
+
+    def _end_items(self) -> None:
+        before = None
+        for item in self._history or ():
+            known = self._context.playback.items.get(item.item_id)
+            if known is not None and not known.text:
+                known.text = item.text
+            spoken = item.kind == "message" and item.role == "assistant" and not item.complete
+            if spoken and (not known.ended if known else self._context.session == 1):
+                self._end_item(known or Spoken(item.item_id, "", session=0), item.text, before)
+            before = item.item_id
+
+    def _end_item(self, item: Spoken, text: str, before: str | None) -> None:
+        item.ended = True
+        self._context.publish(
+            AssistantItem(item.item_id, before, item.response_id, text, "incomplete", item.received)
+        )
+
+    def _replay(self) -> None:
+        context, plan = self._context, self._plan
+        context.chain.restart(plan.aliases)
+        for item in plan.items:
+            event_id = context.event_id(f"replay {item.get('id')}")
+            context.send(wire.ItemCreate(item, event_id))
+            context.chain.note(item.get("id", ""))
+        left_out = {turn.item_id for turn in plan.again}
+        kept = [item.item_id for item in self._history or () if item.item_id not in left_out]
+        context.chain.join(kept[-1] if kept else None)
+
+    def _go_live(self, now: int) -> None:
+        context, saved = self._context, self._context.saved
+        self._enter(Phase.LIVE)
+        self.live_ns = now
+        self._tell_reconnected(now)
+        self._request_id += 1
+        context.capture.restart(self._plan.from_sample, self._request_id, now)
+        context.publish(ReplayCapture(self._plan.from_sample, self._request_id))
+        self._user.restored(self._plan, now)
+        if self._plan.ask is not None:
+            context.responses.want(self._plan.ask)
+        saved.answer = None
+        greeting = context.settings.greeting
+        if not saved.greeted and greeting:
+            context.responses.want(Ask(f"Say exactly this, and nothing else: {greeting}"))
+        saved.greeted = saved.connected = True
+        context.changed()
+
+    def _tell_reconnected(self, now: int) -> None:
+        context, saved = self._context, self._context.saved
+        gap_ns = now - self._outage_ns
+        if saved.connected:
+            count = len(self._plan.items)
+            restored = self._history is not None
+            context.publish(Reconnected(restored, count, gap_ns // _MS, self._cause))
+            saved.quiet_since_ns = min(now, saved.quiet_since_ns + gap_ns)
+        else:
+            saved.quiet_since_ns = now
+            if self._outage_told:
+                context.publish(Notice(f"connected to {context.server}"))
+        self._outage_told = False
+
+    # -- as time goes by ----------------------------------------------------------------------
+
+    def tick(self, now: int, *, quiet: bool) -> None:
+        """Do what is due. ``quiet``: nothing is going on, so that a session may be renewed."""
+        due = self.deadline()
+        if due is None or now < due:
+            return
+        if self.phase is Phase.CONNECTED:
+            self.renew("the server did not begin the session", now)
+        elif self.phase is Phase.CREATED:
+            self._configure(now)
+        elif self.phase is Phase.CONFIGURING:
+            self._context.log("warning", "the server has not confirmed the configuration")
+            self._go_live(now)
+        elif self.phase is Phase.LIVE and quiet:
+            self.renew("the server ends sessions after 60 minutes", now, at_once=True)
+
+    def follow(self) -> None:
+        """Tell a live session what has changed: tools at any time, speed between two answers."""
+        context, saved = self._context, self._context.saved
+        between = context.responses.active is None and context.responses.asked is None
+        if self._told_speed != saved.speed and between:
+            self._told_speed = saved.speed
+            context.update(session.speed_update(saved.speed), "speed")
+        if self._told_tools != saved.tools:
+            self._told_tools = saved.tools
+            context.update(session.tools_update(saved.tools or ()), "tools")
+
+    def deadline(self) -> int | None:
+        """Return when `tick` has something to do."""
+        match self.phase:
+            case Phase.CONNECTED | Phase.CONFIGURING:
+                return self._phase_by
+            case Phase.CREATED:
+                history = self._requested_ns + HISTORY_NS if self._history is None else 0
+                tools = self._opened_ns + TOOLS_NS if self._context.saved.tools is None else 0
+                return max(history, tools)
+            case Phase.LIVE:
+                return self._created_ns + SESSION_NS
+            case _:
+                return None

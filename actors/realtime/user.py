@@ -1,0 +1,188 @@
+"""What the user says and types, and what text it is heard as."""
+
+from __future__ import annotations
+
+import msgspec
+
+from actors.realtime import errors, restore, wire
+from actors.realtime.context import Context
+from actors.realtime.interruption import Interruption
+from actors.realtime.state import Ask, Text, Turn
+from messages import (
+    SendText,
+    UserItem,
+    UserSpeechStarted,
+    UserSpeechStopped,
+    UserTranscript,
+)
+
+__all__ = ["User"]
+
+_NS = 1_000_000_000
+COMMIT_NS = 2 * _NS
+"""After speech has stopped, it is committed within this time."""
+STILL_NS = 3 * _NS
+"""Without captured sound for so long, speech that has begun is not waited for."""
+TRANSCRIPT_NS = 5 * _NS
+"""The end of the conversation waits so long for the text of speech."""
+SPEECH_DUE_NS = 3 * _NS
+"""Speech that is sent again is answered first, if it is found within this time."""
+_SEEN_TEXTS = 20
+
+
+class _Speech(msgspec.Struct):
+    item_id: str
+    first_sample: int
+    last_sample: int = 0
+    stopped_ns: int | None = None
+
+
+class User:
+    """The turns of the user. Those without an answer are in `Saved.turns`."""
+
+    def __init__(self, context: Context, interruption: Interruption) -> None:
+        self._context = context
+        self._interruption = interruption
+        self._speech: _Speech | None = None
+        self._committed_ns = 0
+        self._speech_due_by = 0
+
+    # -- the server's voice activity detection ------------------------------------------------
+
+    def speech_started(self, event: wire.SpeechStarted, now: int) -> None:
+        """Interrupt what is being said; where it is in time is told."""
+        context = self._context
+        self._interruption.by_speech(now)
+        first = context.capture.timeline.session_sample(event.audio_start_ms)
+        self._speech = _Speech(event.item_id, first)
+        self._speech_due_by = 0
+        context.publish(UserSpeechStarted(event.item_id, first))
+        context.touch(now)
+
+    def speech_stopped(self, event: wire.SpeechStopped, now: int) -> None:
+        """Take note that speech has stopped; it is committed next."""
+        context = self._context
+        last = context.capture.timeline.session_sample(event.audio_end_ms)
+        if self._speech is None or self._speech.item_id != event.item_id:
+            self._speech = _Speech(event.item_id, last)
+        self._speech.last_sample, self._speech.stopped_ns = last, now
+        context.publish(UserSpeechStopped(event.item_id, last))
+        context.touch(now)
+
+    def committed(self, event: wire.Committed, now: int) -> None:
+        """Tell history that there is a new turn; the server answers it by itself."""
+        context, saved = self._context, self._context.saved
+        end = context.capture.timeline.next_sample
+        speech = self._speech
+        if speech is None or speech.item_id != event.item_id:
+            speech = _Speech(event.item_id, end, end)
+        else:
+            self._speech = None
+        first, last = speech.first_sample, speech.last_sample or end
+        context.chain.note(event.item_id, event.previous_item_id)
+        before = context.chain.previous(event.item_id)
+        expected = context.settings.transcription_model is not None
+        context.publish(UserItem(event.item_id, before, "", True, expected, first, last))
+        if expected and event.item_id not in context.done:
+            saved.untranscribed.append(event.item_id)
+        saved.turns.append(Turn(event.item_id, True, first, last))
+        context.responses.expect(now)
+        self._committed_ns = now
+        context.touch(now)
+        context.changed()
+
+    def transcribed(self, event: wire.TranscriptionCompleted, now: int) -> None:
+        """Tell history what speech was heard as."""
+        saved = self._context.saved
+        self._tell(UserTranscript(event.item_id, event.transcript))
+        for turn in saved.turns:
+            if turn.item_id == event.item_id:
+                turn.transcribed = bool(event.transcript.strip())
+        for turn in saved.turns:
+            if turn.spoken and not turn.transcribed:
+                break
+            saved.safe_sample = max(saved.safe_sample, turn.last_sample)
+
+    def not_transcribed(self, event: wire.TranscriptionFailed, now: int) -> None:
+        """Tell history that there will be no text."""
+        error = event.error
+        why = (error.message if error else None) or errors.code_of(error) or "no transcript"
+        self._tell(UserTranscript(event.item_id, "", why))
+
+    def _tell(self, transcript: UserTranscript) -> None:
+        context, item_id = self._context, transcript.item_id
+        if item_id in context.done:
+            return
+        context.done[item_id] = True
+        context.publish(transcript)
+        if item_id in context.saved.untranscribed:
+            context.saved.untranscribed.remove(item_id)
+        context.changed()
+
+    # -- typed --------------------------------------------------------------------------------
+
+    def types(self, message: SendText, now: int) -> None:
+        """Interrupt, append the text and have it answered; the same item only once."""
+        context, saved = self._context, self._context.saved
+        item_id = message.item_id or f"text_{now:x}"
+        if item_id in saved.seen_texts:
+            return
+        saved.seen_texts = [*saved.seen_texts[1 - _SEEN_TEXTS :], item_id]
+        self._interruption.by_program(None, now)
+        wire_id = restore.wire_id(item_id)
+        context.chain.note(wire_id)
+        context.chain.alias(wire_id, item_id)
+        before, at = context.chain.previous(wire_id), context.capture.timeline.next_sample
+        context.publish(UserItem(item_id, before, message.text, False, False, at, at))
+        if context.told:
+            item = restore.text_item(item_id, "user", message.text)
+            context.send(wire.ItemCreate(item, context.event_id(f"text {item_id}")))
+        saved.turns.append(Turn(item_id, False))
+        saved.texts.append(Text(item_id, message.text))
+        context.responses.want(Ask(), [wire_id])
+        context.touch(now)
+        context.changed()
+
+    def confirmed(self, wire_id: str) -> None:
+        """Take note that the server has an item."""
+        saved = self._context.saved
+        left = [text for text in saved.texts if restore.wire_id(text.item_id) != wire_id]
+        if len(left) < len(saved.texts):
+            saved.texts = left
+            self._context.changed()
+
+    # -- how it stands ------------------------------------------------------------------------
+
+    def speech_from(self) -> int | None:
+        """Return where speech began that has not become a turn."""
+        return self._speech.first_sample if self._speech else None
+
+    def restored(self, plan: restore.Plan, now: int) -> None:
+        """Begin a new session with the server."""
+        self._speech = None
+        self._speech_due_by = now + SPEECH_DUE_NS if plan.hears_speech else 0
+
+    def is_speaking(self, now: int) -> bool:
+        """Tell whether speech is under way or about to be, which the server answers by itself."""
+        if now < self._speech_due_by:
+            return True
+        return self._speech is not None and now < self._context.capture.appended_ns + STILL_NS
+
+    def is_unheard(self, now: int) -> bool:
+        """Tell whether the text of speech may still come."""
+        return bool(self._context.saved.untranscribed) and now < self._committed_ns + TRANSCRIPT_NS
+
+    def tick(self, now: int) -> None:
+        """Forget speech that was not committed."""
+        speech = self._speech
+        if speech and speech.stopped_ns is not None and now >= speech.stopped_ns + COMMIT_NS:
+            self._speech = None
+
+    def deadlines(self) -> list[int]:
+        """Return the times at which something of this changes by itself."""
+        times = [self._speech_due_by, self._committed_ns + TRANSCRIPT_NS]
+        if self._speech is not None:
+            times.append(self._context.capture.appended_ns + STILL_NS)
+            if self._speech.stopped_ns is not None:
+                times.append(self._speech.stopped_ns + COMMIT_NS)
+        return times

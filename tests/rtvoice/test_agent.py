@@ -1,0 +1,174 @@
+"""Agent: a frozen description, its checks, and what it tells as settings."""
+
+from __future__ import annotations
+
+import enum
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import rtvoice
+from actors.tools.registry import Tools as RegistryTools
+from messages import BUILTIN_TOOLS, SemanticVad, ServerVad, Settings
+from rtvoice import Agent, Tools
+from rtvoice.agent import AgentError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_an_agent_with_nothing_given_describes_the_default_settings() -> None:
+    described = Agent().describe()
+
+    assert msgspec.convert(described, Settings) == Settings()
+    assert "input" not in described
+    assert "server" not in described
+
+
+def test_everything_given_is_described_in_plain_values() -> None:
+    class Voice(enum.Enum):
+        CEDAR = "cedar"
+
+    described = Agent(
+        "be brief",
+        "some-model",
+        Voice.CEDAR,  # type: ignore[arg-type]
+        1.2,
+        "gpt-transcribe",
+        Tools(),
+        Path("talk.wav"),
+        audio_input=3,
+        audio_output=Path("out.wav"),
+        greeting="Hello!",
+        language="DE",
+        inactivity_timeout_s=None,
+        turn_detection=SemanticVad("low"),
+        volume=0.5,
+        builtin_tools=("stop_assistant_run", "get_current_time"),
+        tool_timeout_s=5,
+        journal_path="talk.journal",
+        server="wss://example.org/v1/realtime",
+    ).describe()
+
+    assert msgspec.convert(msgspec.msgpack.decode(msgspec.msgpack.encode(described)), Settings) == (
+        Settings(
+            instructions="be brief",
+            model="some-model",
+            voice="cedar",
+            speed=1.2,
+            transcription_model="gpt-transcribe",
+            recording_path="talk.wav",
+            input="3",
+            output="out.wav",
+            greeting="Hello!",
+            language="de",
+            inactivity_timeout_s=None,
+            turn_detection=SemanticVad("low"),
+            volume=0.5,
+            builtin_tools=("get_current_time", "stop_assistant_run"),
+            tool_timeout_s=5.0,
+            journal_path="talk.journal",
+            server="wss://example.org/v1/realtime",
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"instructions": 3}, "instructions: give a text, not a value of type int"),
+        ({"model": " "}, "model: it is empty"),
+        ({"voice": None}, "voice: give a text, not None"),
+        ({"speech_speed": 2}, "speech_speed: 2 is out of range; give a number from 0.5 to 1.5"),
+        ({"speech_speed": "fast"}, "give a number from 0.5 to 1.5, not a value of type str"),
+        ({"speech_speed": True}, "not a value of type bool"),
+        ({"speech_speed": float("nan")}, "out of range"),
+        ({"volume": 1.5}, "volume: 1.5 is out of range; give a number from 0 to 1"),
+        ({"tools": [print]}, "tools: give an rtvoice.Tools, not a value of type list"),
+        ({"recording_output_path": 7}, "recording_output_path: give a path"),
+        ({"audio_input": True}, "audio_input: give a device's name or index"),
+        ({"language": "english"}, "language: 'english' is no language code"),
+        ({"inactivity_timeout_s": 0}, "seconds above 0, or None for never"),
+        ({"turn_detection": "server_vad"}, "turn_detection: give messages.ServerVad"),
+        ({"builtin_tools": ("get_weather",)}, "'get_weather' is not built in; there are get_cur"),
+        ({"builtin_tools": "get_current_time"}, "builtin_tools: give names out of"),
+        ({"server": "http://x"}, "server: 'http://x' is no server; give openai, sandbox"),
+        ({"components": {"mood": "app"}}, "components: 'mood': 'app' is no component"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_to_do(given: dict[str, object], words: str) -> None:
+    with pytest.raises(AgentError) as refusal:
+        Agent(**given)  # type: ignore[arg-type]
+
+    assert words in str(refusal.value)
+
+
+def test_an_agent_cannot_be_changed() -> None:
+    agent = Agent("a")
+
+    with pytest.raises(AttributeError, match="make another one with voice="):
+        agent.voice = "cedar"
+    with pytest.raises(AttributeError):
+        agent.colour = "blue"  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        del agent.voice
+
+
+def test_objects_cannot_be_told_to_another_process() -> None:
+    class Phone:
+        pass
+
+    with pytest.raises(AgentError, match=r"audio_input: .*object \(Phone\).*give audio_input as a"):
+        Agent(audio_input=Phone()).describe()
+    with pytest.raises(AgentError, match="give audio_output as a name"):
+        Agent(audio_output=Phone()).describe()
+    with pytest.raises(AgentError, match="own components"):
+        Agent(components={"mood": "app:Mood"}).describe()
+
+
+def test_the_key_is_neither_told_nor_shown() -> None:
+    agent = Agent(api_key="sk-canary")
+
+    assert "canary" not in repr(agent)
+    with pytest.raises(AgentError, match="OPENAI_API_KEY") as refusal:
+        agent.describe()
+    assert "canary" not in str(refusal.value)
+
+
+def test_the_built_in_assistant_is_an_agent_like_any_other() -> None:
+    from rtvoice.assistant import ASSISTANT
+
+    settings = msgspec.convert(ASSISTANT.describe(), Settings)
+
+    assert settings.transcription_model == "gpt-transcribe"
+    assert settings.builtin_tools == BUILTIN_TOOLS
+    assert settings.turn_detection == ServerVad()
+
+
+def test_the_front_door_has_what_it_says() -> None:
+    assert set(rtvoice.__all__) <= set(dir(rtvoice))
+    assert rtvoice.Tools is RegistryTools
+    assert rtvoice.__version__
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        rtvoice.Nothing  # noqa: B018
+
+
+def test_importing_an_agent_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from rtvoice import Agent, Tools; "
+        "print([name for name in ('asyncio', 'numpy', 'structlog', 'supervisor', 'pykka') "
+        "if name in sys.modules])"
+    )
+
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,252 @@
+"""What is answered to what."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rtvoice.sandbox.brain import NOT_UNDERSTOOD, Calls, Say, think
+from rtvoice.sandbox.conversation import Heard, Item, Part
+from rtvoice.sandbox.phrases import PHRASES
+
+TOOLS = [
+    {"type": "function", "name": name}
+    for name in (
+        "get_current_time",
+        "adjust_volume",
+        "change_assistant_response_speed",
+        "stop_assistant_run",
+    )
+]
+
+
+def user(text):
+    return Item("u", "message", role="user", content=[Part("input_text", text=text)])
+
+
+def assistant(text="Yes."):
+    return Item("a", "message", role="assistant", content=[Part("output_text", text=text)])
+
+
+def speech(text, seconds=1.2):
+    part = Part("input_audio", pcm=bytes(48))
+    part.heard = Heard(seconds, text)
+    return Item("s", "message", role="user", content=[part])
+
+
+def call(name, arguments="{}"):
+    return Item("c", "function_call", name=name, arguments=arguments, call_id="call")
+
+
+def output(text):
+    return Item("o", "function_call_output", call_id="call", output=text)
+
+
+def called(answer):
+    assert isinstance(answer, Calls)
+    return [(each.name, json.loads(each.arguments)) for each in answer.calls]
+
+
+@pytest.mark.parametrize("phrase", PHRASES, ids=lambda phrase: phrase.words)
+def test_every_phrase_has_an_answer_without_tools(phrase):
+    answer = think([user(phrase.words)])
+
+    assert isinstance(answer, Say)
+    assert answer.text
+    assert not answer.text.startswith("You said: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "arguments"),
+    [
+        ("what time is it", "get_current_time", {}),
+        ("what is the time", "get_current_time", {}),
+        ("set the volume to fifty percent", "adjust_volume", {"level": 0.5}),
+        ("set the volume to one hundred percent", "adjust_volume", {"level": 1.0}),
+        ("louder", "adjust_volume", {"level": 0.7}),
+        ("quieter", "adjust_volume", {"level": 0.3}),
+        ("speak faster", "change_assistant_response_speed", {"instructions": "faster"}),
+        ("speak slower", "change_assistant_response_speed", {"instructions": "slower"}),
+        ("stop", "stop_assistant_run", {}),
+    ],
+)
+def test_an_intent_calls_the_tool_of_the_session(text, name, arguments):
+    assert called(think([user(text)], TOOLS)) == [(name, arguments)]
+
+
+def test_without_the_tool_it_says_so_and_guesses_nothing():
+    answer = think([user("what time is it")], [{"type": "function", "name": "get_weather"}])
+
+    assert answer == Say("I have no clock: this session has no tool get_current_time.")
+
+
+def test_louder_goes_on_from_the_last_level():
+    history = [user("x"), call("adjust_volume", '{"level": 0.7}'), output("ok"), assistant()]
+
+    assert called(think([*history, user("louder")], TOOLS)) == [("adjust_volume", {"level": 0.9})]
+
+
+def test_the_volume_stays_between_0_and_1():
+    history = [call("adjust_volume", '{"level": 0.1}'), output("ok"), assistant()]
+
+    assert called(think([*history, user("quieter")], TOOLS)) == [("adjust_volume", {"level": 0.0})]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "result", "sentence"),
+    [
+        ("get_current_time", "{}", "14:05:09", "It is 14:05 and 9 seconds."),
+        ("get_current_time", "{}", '"14:05:01"', "It is 14:05 and 1 second."),
+        ("get_current_time", "{}", "2026-11-22T14:05:00+01:00", "It is 14:05 and 0 seconds."),
+        ("get_current_time", "{}", "no idea", "The answer of get_current_time is no idea."),
+        ("adjust_volume", '{"level": 0.5}', "done", "The volume is 50 percent now."),
+        ("adjust_volume", '{"level": 2}', "Error: too loud", None),
+        ("change_assistant_response_speed", '{"instructions": "slower"}', "", "I speak slower now."),
+        ("stop_assistant_run", "{}", "The conversation ends.", "Goodbye."),
+        ("get_weather", "{}", "foggy", "The answer of get_weather is foggy."),
+        ("get_weather", "{}", '{"sky": "fog", "t": [1, 2]}', None),
+    ],
+)
+def test_the_output_of_a_tool_is_told(name, arguments, result, sentence):
+    answer = think([user("x"), call(name, arguments), output(result)], TOOLS)
+
+    assert isinstance(answer, Say)
+    if sentence is None:
+        assert answer.text.startswith(f"The answer of {name} is ")
+    else:
+        assert answer.text == sentence
+
+
+def test_json_is_read_as_words():
+    answer = think([call("f"), output('{"sky": "fog", "t": [1, 2]}')])
+
+    assert answer == Say("The answer of f is sky fog, t 1, 2.")
+
+
+def test_two_outputs_are_told_in_one_answer():
+    first = Item("c1", "function_call", name="f", arguments="{}", call_id="1")
+    second = Item("c2", "function_call", name="g", arguments="{}", call_id="2")
+    outputs = [
+        Item("o1", "function_call_output", call_id="1", output="a"),
+        Item("o2", "function_call_output", call_id="2", output="b"),
+    ]
+
+    answer = think([user("x"), first, second, *outputs])
+
+    assert answer == Say("The answer of f is a. The answer of g is b.")
+
+
+def test_a_call_without_output_is_waited_for():
+    assert think([user("x"), call("f")]) == Say("I am still waiting for the answer of f.")
+
+
+def test_what_did_i_say_remembers_the_turn_before():
+    history = [user("hello"), assistant(), speech("tell me a story"), assistant()]
+
+    assert think([*history, speech("what did i say")]) == Say("You said: tell me a story")
+
+
+def test_what_did_i_say_as_the_first_words():
+    assert think([user("what did I say?")]) == Say("You have not said anything before.")
+
+
+def test_an_unanswered_text_of_a_replayed_conversation_is_answered():
+    history = [user("hello"), assistant(), user("what is your name")]
+
+    assert think(history) == Say("My name is Sandbox.")
+
+
+def test_unknown_text_is_repeated():
+    assert think([user("good evening, dear")]) == Say("You said: good evening, dear")
+
+
+@pytest.mark.parametrize(
+    ("instructions", "words"),
+    [
+        ("Say: Hello there", "Hello there"),
+        ('say exactly "Welcome back."', "Welcome back."),
+        ("Say exactly: one, two.", "one, two."),
+    ],
+)
+def test_instructions_to_say_something_are_followed(instructions, words):
+    assert think([user("hello")], TOOLS, instructions=instructions) == Say(words)
+
+
+@pytest.mark.parametrize(
+    "instructions", ["Say goodbye in one short sentence.", "Confirm in a few words.", None]
+)
+def test_other_instructions_do_not_change_the_answer(instructions):
+    history = [user("stop"), call("stop_assistant_run"), output("done")]
+
+    assert think(history, TOOLS, instructions=instructions) == Say("Goodbye.")
+
+
+def test_without_anything_to_answer_it_greets():
+    answer = think([], instructions="Greet the user.")
+
+    assert isinstance(answer, Say)
+    assert answer.text.startswith("Hello.")
+
+
+def test_a_system_message_to_say_something_is_followed():
+    system = Item("y", "message", role="system", content=[Part("input_text", text="Say: Tea.")])
+
+    assert think([user("hello"), assistant(), system]) == Say("Tea.")
+
+
+def test_typed_calls_reach_any_tool():
+    text = 'call get_weather {"city": "London"}\ncall ping'
+
+    answer = think([user(text)], [{"name": "get_weather"}, {"name": "ping"}])
+
+    assert called(answer) == [("get_weather", {"city": "London"}), ("ping", {})]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("call nothing {}", "There is no tool nothing. The tools are: ping."),
+        ("call ping {not json", "The arguments of ping are not JSON"),
+    ],
+)
+def test_a_typed_call_that_can_not_be_made_says_why(text, part):
+    answer = think([user(text)], [{"name": "ping"}])
+
+    assert isinstance(answer, Say)
+    assert part in answer.text
+
+
+def test_speech_that_was_not_understood():
+    assert think([speech("")]) == Say(NOT_UNDERSTOOD)
+
+
+def test_speech_that_nobody_could_recognise_is_measured():
+    assert think([speech(None)]) == Say("I heard 1.2 seconds of speech.")
+
+
+def test_silence_is_asked_about():
+    assert think([speech("", 0.0)]) == Say("Are you still there?")
+
+
+def test_tool_choice_none_calls_nothing():
+    assert isinstance(think([user("what time is it")], TOOLS, "none"), Say)
+
+
+def test_tool_choice_required_always_calls():
+    assert called(think([user("hello")], TOOLS, "required")) == [("get_current_time", {})]
+    assert called(think([user("stop")], TOOLS, "required")) == [("stop_assistant_run", {})]
+
+
+def test_tool_choice_of_one_function_calls_that_one():
+    choice = {"type": "function", "name": "adjust_volume"}
+
+    assert called(think([user("set the volume to 20%")], TOOLS, choice)) == [
+        ("adjust_volume", {"level": 0.2})
+    ]
+
+
+def test_the_same_conversation_gives_the_same_answer():
+    history = [user("hello"), assistant(), speech("louder")]
+
+    assert think(history, TOOLS) == think(history, TOOLS)

@@ -1,0 +1,254 @@
+"""The program: how it starts, what it prints, how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rtvoice.sandbox.launch import SandboxError, child_environment, start_sandbox
+from rtvoice.sandbox.phrases import printed_list
+from tests.sandbox.client import TIMEOUT_S, Client
+
+COMMAND = [sys.executable, "-P", "-m", "rtvoice.sandbox"]
+on_posix = pytest.mark.skipif(os.name != "posix", reason="there are no such signals there")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+@contextmanager
+def running(*options, **more):
+    process = subprocess.Popen(
+        [*COMMAND, *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=child_environment() | more,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def lines_until(process, wanted):
+    lines = [process.stdout.readline()]
+    while lines[-1] and wanted not in lines[-1]:
+        lines.append(process.stdout.readline())
+    return lines
+
+
+def gone(pid):
+    try:
+        return "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]
+    except FileNotFoundError:
+        return True
+
+
+def children_of(pid):
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    return [int(each) for each in found.stdout.split()]
+
+
+def wait_until(condition):
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_the_first_line_says_where_and_the_rest_what():
+    with running() as process:
+        first = process.stdout.readline()
+        rest = lines_until(process, "voice:")
+
+    assert re.fullmatch(r"listening on ws://127\.0\.0\.1:\d+/v1/realtime\n", first)
+    assert all(f"  {line}\n" in rest for line in printed_list())
+    assert any(line.startswith("recogniser: ") for line in rest)
+
+
+def test_it_listens_quickly():
+    taken = []
+    for _ in range(3):
+        began = time.monotonic()
+        with start_sandbox():
+            taken.append(time.monotonic() - began)
+
+    assert min(taken) < 1.0  # 50 ms on an idle machine
+
+
+def test_a_client_that_connects_at_once_is_served():
+    with running() as process:
+        url = process.stdout.readline().split()[-1]
+        with Client(url) as client:
+            assert client.receive()["type"] == "session.created"
+
+
+def test_help_teaches():
+    shown = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True,
+                           env=child_environment()).stdout  # fmt: skip
+
+    for word in ("--port", "--until-eof", "RTVOICE_SANDBOX_LISTEN", "call NAME", "no key"):
+        assert word in shown.replace("No key", "no key")
+
+
+def test_a_port_in_use_is_said_and_ends_with_2():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        ended = subprocess.run(
+            [*COMMAND, f"--port={port}"], capture_output=True, text=True, check=False,
+            env=child_environment(), timeout=TIMEOUT_S,
+        )  # fmt: skip
+
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert f"Port {port} is in use" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("option", ["--port=70000", "--port=x", "--pace=-1", "--nonsense"])
+def test_a_wrong_option_ends_with_2(option):
+    ended = subprocess.run(
+        [*COMMAND, option], capture_output=True, text=True, check=False, env=child_environment()
+    )
+
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+
+
+@on_posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["at once", "with a session"])
+def test_a_signal_ends_it_cleanly(number, when):
+    with running() as process:
+        url = process.stdout.readline().split()[-1]
+        if when == "at once":
+            process.send_signal(number)
+            code = process.wait(TIMEOUT_S)
+        else:
+            with Client(url) as client:
+                client.receive()
+                lines_until(process, "voice:")
+                process.send_signal(number)
+                code = process.wait(TIMEOUT_S)
+        errors = process.stderr.read()
+
+    assert code == 0
+    assert errors == ""
+
+
+def test_the_end_of_stdin_ends_it():
+    with running("--until-eof") as process:
+        process.stdout.readline()
+
+        process.stdin.close()
+
+        assert process.wait(TIMEOUT_S) == 0
+        process.stdin = None
+
+
+@on_linux
+def test_it_leaves_no_process_behind():
+    with running("--until-eof") as process:
+        lines_until(process, "voice:")
+        lines_until(process, "ready") if "pocketsphinx" in sys.modules else None
+        wait_until(lambda: children_of(process.pid) or process.poll() is not None)
+        family = children_of(process.pid)
+
+        process.kill()
+
+        wait_until(lambda: all(gone(pid) for pid in family))
+
+
+@on_linux
+@pytest.mark.parametrize("state", ["running", "stopped"])
+def test_it_ends_with_the_program_that_started_it(state):
+    program = (
+        "import sys, time\n"
+        "from rtvoice.sandbox.launch import start_sandbox\n"
+        "print(start_sandbox().pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=child_environment()
+    )
+    with parent:
+        pid = int(parent.stdout.readline())
+        if state == "stopped":
+            os.kill(pid, signal.SIGSTOP)
+
+        parent.kill()
+
+        wait_until(lambda: gone(pid))
+
+
+def test_the_printed_output_need_not_be_read():
+    with running() as process:
+        url = process.stdout.readline().split()[-1]
+        process.stdout.close()
+        with Client(url) as client:
+            assert client.receive()["type"] == "session.created"
+        process.stdout = None
+
+
+def test_without_its_options_it_says_what_to_install():
+    with running(PATH="", RTVOICE_SANDBOX_LISTEN="none") as process:
+        said = "".join(lines_until(process, "voice:"))
+
+    assert "recogniser: none (RTVOICE_SANDBOX_LISTEN=none)" in said
+    assert "apt-get install espeak-ng" in said
+
+
+# From a program.
+
+
+def test_a_program_starts_it_and_ends_it():
+    with start_sandbox() as sandbox:
+        alive = sandbox.is_alive()
+        with Client(sandbox.url) as client:
+            first = client.receive()["type"]
+
+    sandbox.close()
+    assert (alive, first) == (True, "session.created")
+    assert not sandbox.is_alive()
+
+
+@on_linux
+def test_it_outlives_the_thread_that_asked_for_it():
+    import threading
+
+    started = []
+    asking = threading.Thread(target=lambda: started.append(start_sandbox()))
+    asking.start()
+    asking.join()
+
+    with started[0] as sandbox, Client(sandbox.url) as client:
+        assert client.receive()["type"] == "session.created"
+
+
+def test_a_sandbox_that_can_not_start_says_why():
+    with start_sandbox() as first:
+        port = int(re.search(r":(\d+)/", first.url).group(1))
+
+        with pytest.raises(SandboxError, match=f"Port {port} is in use"):
+            start_sandbox(port=port)
+
+
+def test_no_key_reaches_it(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+
+    assert "sk-canary" not in child_environment().values()
