@@ -81,8 +81,8 @@ def draw(events: list[dict[str, Any]], recording: Path) -> str:
             f"{escape(text)}</text>"
         )
     parts += [
-        f'<text x="{LEFT + second * scale:.1f}" y="{height - 8:.0f}" fill="{GREY}">{second} s</text>'
-        for second in range(0, int(seconds) + 1, 5)
+        f'<text x="{LEFT + t * scale:.1f}" y="{height - 8:.0f}" fill="{GREY}">{t} s</text>'
+        for t in range(0, int(seconds) + 1, 5)
     ]
     return "\n".join([*parts, "</g></svg>", ""])
 

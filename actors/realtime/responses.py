@@ -26,6 +26,8 @@ TRIES = 2
 MARK = "rtvoice"
 """The key in the metadata of an answer under which it carries the id of our event."""
 
+_EARLIER = 20
+
 
 class Active(msgspec.Struct):
     """The answer that the server is generating."""
@@ -33,7 +35,6 @@ class Active(msgspec.Struct):
     response_id: str
     ask: Ask | None
     """As it was asked for; None: the server made it by itself."""
-    create_id: str
     news_ns: int
     audio: bool = False
     call: bool = False
@@ -68,6 +69,8 @@ class Responses:
     def __init__(self, owed: Ask | None = None) -> None:
         self.active: Active | None = None
         self.asked: Asked | None = None
+        self._earlier: dict[str, Asked] = {}
+        """What was asked for last, by event id."""
         self.owed = owed
         self.not_before = 0
         self.expected_until: int | None = None
@@ -108,7 +111,9 @@ class Responses:
         """Take note that what is owed has been asked for."""
         if self.owed is None or self.asked is not None or self.active is not None:
             raise RuntimeError("a second answer was asked for")
-        self.asked = Asked(event_id, self.owed, now)
+        self.asked = self._earlier[event_id] = Asked(event_id, self.owed, now)
+        while len(self._earlier) > _EARLIER:
+            del self._earlier[next(iter(self._earlier))]
         self.owed = None
 
     def created(self, response_id: str, mark: str | None, now: int) -> Active:
@@ -121,18 +126,15 @@ class Responses:
         """
         asked, expected, self.expected_until = self.asked, self.expected_until, None
         self._marks = self._marks or mark is not None
+        ours = expected is None  # the server answers speech, and begins that first
         if self._marks:
             ours = asked is not None and asked.event_id == mark
-        else:
-            ours = expected is None  # the server answers speech, and begins that first
         if asked is not None and not ours:
             asked.overtaken, asked.missed = True, bool(self.unseen)
             asked = None
         else:
             self.asked = None
-        self.active = Active(
-            response_id, asked.ask if asked else None, asked.event_id if asked else "", now
-        )
+        self.active = Active(response_id, asked.ask if asked else None, now)
         if asked is not None and asked.cancel:
             self.active.cancelled = True
         if asked is None and self.owed is not None and not self.unseen:
@@ -157,10 +159,12 @@ class Responses:
         if asked is not None and event_id in (None, asked.event_id):
             if self._drop_asked() and active is None:
                 self.not_before = now + ACTIVE_ELSEWHERE_NS
-        elif active is not None and active.ask is not None and active.create_id == event_id:
-            # It was not ours that began. What ours was about may not have been seen.
-            self.want(active.ask)
-            active.ask = None
+        else:
+            # It was another that began when we thought it was this one. What this one was about
+            # may not have been seen.
+            earlier = self._earlier.pop(event_id or "", None)
+            if earlier is not None and not earlier.unwanted:
+                self.want(earlier.ask)
 
     def _drop_asked(self) -> bool:
         """Forget what was asked for. Return whether it is owed again."""

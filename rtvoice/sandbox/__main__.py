@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the server until a signal, or the end of stdin, ends it.
 
     Returns:
-        The exit code: 0, or 2 if it cannot listen.
+        The exit code, if it cannot listen: 2.
     """
     options = _parser().parse_args(arguments)
     # Before anything is imported that could be interrupted half-way.
@@ -47,13 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(_why_not(options.host, options.port, error), file=sys.stderr)
         return _USAGE_ERROR
-    # The line comes before the slow imports: who connects now is served when they are done.
-    print(f"listening on {_url(listening)}", flush=True)
     if options.until_eof and sys.platform == "linux":
         _die_with_parent()
+    # The line comes before the slow imports: who connects now is served when they are done.
+    print(f"listening on {_url(listening)}", flush=True)
     from rtvoice.sandbox.run import run
 
-    return run(listening, options)
+    run(listening, options)
 
 
 def _parser() -> argparse.ArgumentParser:

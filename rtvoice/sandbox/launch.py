@@ -67,9 +67,7 @@ class SandboxProcess:
 
     def close(self) -> None:
         """End it, within two seconds. Safe to call twice."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
+        _close_stdin(self._process)
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
@@ -118,6 +116,7 @@ def start_sandbox(port: int = 0, timeout_s: float = 10.0, *options: str) -> Sand
     if line.startswith("listening on "):
         return SandboxProcess(process, line.removeprefix("listening on ").strip())
     process.wait()
+    _close_stdin(process)
     errors.join(_END_S)
     raise SandboxError(reason, "".join(last_words).strip())
 
@@ -132,6 +131,12 @@ def child_environment() -> dict[str, str]:
     # numpy would start a thread for each core, and we multiply nothing.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     return environment
+
+
+def _close_stdin(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):
+        process.stdin.close()
 
 
 def _start_and_read(

@@ -13,7 +13,7 @@ import threading
 import time
 from contextlib import aclosing
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from rtvoice.sandbox import listen, speak
 from rtvoice.sandbox.listen import Listener
@@ -27,20 +27,13 @@ _GRACE_S: Final = 1.0
 """Time to end after stdin did; a loop that is stuck is not waited for any longer."""
 
 
-def run(listening: socket.socket, options: argparse.Namespace) -> int:
-    """Serve on a socket until something ends it.
-
-    Returns:
-        The exit code.
-    """
-    try:
-        asyncio.run(_serve(listening, options))
-    except KeyboardInterrupt:
-        pass
-    return 0
+def run(listening: socket.socket, options: argparse.Namespace) -> NoReturn:
+    """Serve on a socket until something ends it, and the process with it (exit code 0)."""
+    asyncio.run(_serve(listening, options))
+    raise AssertionError("it ends inside")
 
 
-async def _serve(listening: socket.socket, options: argparse.Namespace) -> None:
+async def _serve(listening: socket.socket, options: argparse.Namespace) -> NoReturn:
     listener = Listener(wanted=os.environ.get("RTVOICE_SANDBOX_LISTEN") != "none")
     voice = choose_voice(builtin=os.environ.get("RTVOICE_SANDBOX_VOICE") == "builtin")
     sandbox = Sandbox(listener, voice, pace=options.pace, max_session_s=options.max_session)
@@ -55,6 +48,9 @@ async def _serve(listening: socket.socket, options: argparse.Namespace) -> None:
         warming.cancel()
         await asyncio.gather(warming, return_exceptions=True)
     await listener.close()
+    # Half an import may still run on a thread, and nothing is left to be saved.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _end_on_signals(ended: asyncio.Event) -> None:

@@ -282,7 +282,7 @@ def bare():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RTVOICE_SANDBOX_LISTEN", "none")
         patch.setenv("RTVOICE_SANDBOX_VOICE", "builtin")
-        with start_sandbox() as running:
+        with start_sandbox(0, 10, "--pace=0") as running:
             yield running
 
 

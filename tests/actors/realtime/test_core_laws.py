@@ -146,10 +146,9 @@ class Chaos:
             elif isinstance(message, UserTranscript) and not message.error:
                 self.transcripts[message.item_id] += 1
                 assert self.transcripts[message.item_id] == 1
-            elif isinstance(message, AssistantAudio):
+            elif isinstance(message, AssistantAudio) and message.pcm:
                 assert len(message.pcm) % 2 == 0
-                expected = self.next_sample.get(message.item_id, 0)
-                assert message.first_sample == expected or not message.pcm
+                assert message.first_sample == self.next_sample.get(message.item_id, 0)
                 self.next_sample[message.item_id] = message.first_sample + len(message.pcm) // 2
                 self.received[message.item_id] += len(message.pcm) // 2
         deadline = bench.core.next_deadline(bench.now)
