@@ -9,12 +9,6 @@ is. User code never runs in its process.
 from __future__ import annotations
 
 if __name__ == "__main__":
-    import sys
-
-    if sys.argv[1:] == ["--peer"]:  # a program has started us, see Session
-        from supervisor import serve_program
-
-        raise SystemExit(serve_program())
     from rtvoice.cli import main
 
     main()
@@ -34,7 +28,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -776,6 +770,7 @@ class Supervisor:
         *,
         peer: Peer | None = None,
         api_key: str | None = None,
+        defaults: Mapping[str, Any] | None = None,
         specs: Sequence[ChildSpec] = SPECS,
     ) -> None:
         """Take the settings of a session.
@@ -785,13 +780,15 @@ class Supervisor:
                 (``settings["agent"]``) or the default.
             peer: What is told of the session.
             api_key: For the realtime component alone; None: ``OPENAI_API_KEY`` of the environment.
+            defaults: Settings that an agent's own go before.
             specs: The components, in the order of opening.
 
         Raises:
             ConfigurationError: a setting is unknown or out of range.
         """
         self.given = dict(settings)
-        self.settings = _checked(self.given)
+        self._defaults = dict(defaults or {})
+        self.settings = _checked({**self._defaults, **self.given})
         self.loop = Loop()
         self.directory = Path(tempfile.mkdtemp(prefix="rtvoice-"))
         self.page_path = self.directory / "page"
@@ -804,6 +801,7 @@ class Supervisor:
         self._children: dict[str, _Child] = {}
         self._table: dict[int, list[_Child]] = {}
         self._sandbox: _Sandbox | None = None
+        self._described = False
         self._epoch_ns = time.monotonic_ns()
         self._opening: list[_Child] = []
         self._closing: list[_Child] = []
@@ -813,6 +811,7 @@ class Supervisor:
         self._code = EXIT_OK
         self._ticked = time.monotonic()
         self._counts: collections.Counter[str] = collections.Counter()
+        self._told: set[str] = set()
         self._lost: list[str] = []
 
     # -- for the program ----------------------------------------------------------------------
@@ -850,15 +849,24 @@ class Supervisor:
     # -- start --------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        if self.settings.server == "sandbox":
-            self._sandbox = _Sandbox(self)
-        own = [ChildSpec(name=name, target=at) for name, at in self.settings.components.items()]
-        for slot, spec in enumerate((*self._specs, *own)):
-            self._children[spec.name] = _Child(self, spec, slot)
-        self._opening = list(self._children.values())
-        for child in self._opening:
-            child.launch()
+        self._add(self._specs)
+        self._add_what_settings_name()
         self._tick()
+
+    def _add(self, specs: Iterable[ChildSpec]) -> None:
+        for spec in specs:
+            child = _Child(self, spec, len(self._children))
+            self._children[spec.name] = child
+            self._opening.append(child)
+            child.launch()
+
+    def _add_what_settings_name(self) -> None:
+        settings = self.settings
+        agent_may_say = "agent" in self.given and not self._described
+        if settings.server == "sandbox" and self._sandbox is None and not agent_may_say:
+            self._sandbox = _Sandbox(self)
+        new = settings.components.keys() - self._children.keys()
+        self._add(ChildSpec(name=name, target=settings.components[name]) for name in sorted(new))
 
     def child_loaded(self, child: _Child) -> None:
         """Note what a component accepts; when all are known, open them."""
@@ -873,12 +881,12 @@ class Supervisor:
 
     def _describe(self, child: _Child) -> None:
         try:
-            self.settings = _checked({**child.described, **self.given})
+            self.settings = _checked({**self._defaults, **child.described, **self.given})
         except ConfigurationError as error:
             self.start_failed(child.name, str(error), "")
             return
-        if self.settings.server == "sandbox" and self._sandbox is None:
-            self._sandbox = _Sandbox(self)
+        self._described = True
+        self._add_what_settings_name()
 
     def open_next(self) -> None:
         """Open the next component, in order, if everything it needs is there."""
@@ -950,8 +958,8 @@ class Supervisor:
     def route(self, frame: bytes, source: _Child | None = None) -> None:
         """Give a message to every component that accepts its type, and to the program."""
         tag = tag_of(frame)
-        if tag in _HUB_TAGS:
-            self._note(decode(frame))
+        if tag in _HUB_TAGS and not self._note(decode(frame)):
+            return
         for child in self._table.get(tag, ()):
             if child is not source:
                 child.put(frame)
@@ -983,14 +991,21 @@ class Supervisor:
         if self._peer is not None:
             self._peer.put(encode(message))
 
-    def _note(self, message: Message) -> None:
+    def _note(self, message: Message) -> bool:
+        """Take notice of what concerns the session as a whole; return whether it is news."""
         match message:
-            case Turn() | ToolCall():
-                self._counts[type(message).__name__] += 1
+            case Turn(item_id=told) | ToolCall(call_id=told):
+                kind = type(message).__name__
+                if told not in self._told:
+                    self._told.add(told)
+                    self._counts[kind] += 1
+                else:  # history died between telling a turn and noting that it did
+                    return not isinstance(message, Turn)
             case ConversationOver(reason):
                 self.stop(reason)
             case FatalError(reason):
                 self.fail(reason, "realtime")
+        return True
 
     def dead_letter(self, name: str, suspect: Suspect, reason: str) -> None:
         """Tell that a message will not be handled."""

@@ -199,6 +199,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    if list(sys.argv[1:] if argv is None else argv) == ["--peer"]:  # started by a `Session`
+        from supervisor import serve_program
+
+        return serve_program()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -276,9 +280,7 @@ def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int
         from rtvoice.assistant import ASSISTANT
 
         given = {**ASSISTANT.describe(), **choice.defaults, **given}
-    elif choice.server == "sandbox":
-        given = {**given, "server": "sandbox"}
-    hub = _supervisor(given, console)
+    hub = _supervisor(given, console, choice.defaults)
     if hub is None:
         return EXIT_USAGE
     console.sandbox_hints = _phrases
@@ -303,11 +305,13 @@ def _run_demo(console: Console, given: dict[str, Any]) -> int:
     return code
 
 
-def _supervisor(given: dict[str, Any], peer: Any) -> Supervisor | None:
+def _supervisor(
+    given: dict[str, Any], peer: Any, defaults: dict[str, Any] | None = None
+) -> Supervisor | None:
     from supervisor import ConfigurationError, Supervisor
 
     try:
-        return Supervisor(given, peer=peer)
+        return Supervisor(given, peer=peer, defaults=defaults)
     except ConfigurationError as error:
         print(f"rtvoice: {error}", file=sys.stderr)
         return None

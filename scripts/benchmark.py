@@ -92,7 +92,7 @@ class StampedPlayback(PacedPlayback):
 class _Connection(ServerConnection):
     """Notes when a message came on the thread that reads the socket: no wake-up of ours counts."""
 
-    heard: Callable[[bytes, int], None] = lambda *_: None
+    heard: Callable[[bytes, int], None]
 
     def process_event(self, event: Any) -> None:
         if isinstance(event, Frame) and event.opcode in DATA_OPCODES:
@@ -233,7 +233,8 @@ class Command:
             "0",
             *options,
         ]
-        environment = {**os.environ, _PUT_LOG: str(self.put_log), "OPENBLAS_NUM_THREADS": "1"}
+        environment = {**os.environ, _PUT_LOG: str(self.put_log)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each child compiles all it imports
         self.started_ns = time.monotonic_ns()
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True

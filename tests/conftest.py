@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each child compiles all it imports
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

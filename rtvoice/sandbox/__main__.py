@@ -14,17 +14,16 @@ _USAGE_ERROR: Final = 2
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 _EPILOG: Final = """\
-It speaks the protocol of OpenAI's Realtime API (GA), so every client of that API can talk to it:
+It speaks the protocol of OpenAI's Realtime API (GA), so that clients of that API can talk to it:
+those that use OpenAI's library with OPENAI_BASE_URL=http://127.0.0.1:PORT/v1, and any key.
 
-  rtvoice --sandbox                                      starts one and talks to it
-  OPENAI_BASE_URL=http://127.0.0.1:PORT/v1               for programs that use OpenAI's library
-
-No key is needed; any key is taken and none is kept. It understands a short list of spoken phrases,
+No key is needed; any is taken and none is kept. It understands a short list of spoken phrases,
 which it prints when it starts. Typed text may be anything: what is no phrase is repeated, and
 
-  call NAME {"argument": 1}                              calls a tool of the session, one a line
+  call NAME {"argument": 1}
 
-A response.create with the instructions "Say: Hello there" speaks just that.
+calls a tool of the session (one call a line). A response.create with the instructions
+"Say: Hello there" speaks just that.
 
 Environment:
   RTVOICE_SANDBOX_LISTEN=none      recognise nothing, as without the extra
@@ -53,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"listening on {_url(listening)}", flush=True)
     from rtvoice.sandbox.run import run
 
-    run(listening, options)
+    return run(listening, options)
 
 
 def _parser() -> argparse.ArgumentParser:

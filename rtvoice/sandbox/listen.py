@@ -11,7 +11,6 @@ import contextlib
 import math
 import os
 import re
-import signal
 import struct
 import sys
 from importlib.util import find_spec
@@ -46,6 +45,7 @@ _LOG_BASE: Final = math.log(1.0001)
 
 _LENGTH: Final = struct.Struct("<I")
 _MAX_WORKERS: Final = 2
+_HANGS_S: Final = 20.0
 
 
 class ListenerDiedError(Exception):
@@ -153,16 +153,15 @@ class Listener:
 
     def __init__(self, *, wanted: bool = True) -> None:
         self.available = wanted and find_spec("pocketsphinx") is not None
-        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
-        self._workers: set[_Worker] = set()
+        self._turns = asyncio.Semaphore(_MAX_WORKERS)
+        self._idle: list[_Worker] = []
         self._asking: set[asyncio.Task[str]] = set()
 
     async def warm(self) -> None:
         """Start the first process and wait until it has loaded the model."""
         if self.available:
-            worker = await self._take()
-            await worker.ready()
-            self._idle.put_nowait(worker)
+            # An empty utterance: the answer comes when the model is there.
+            await self._ask(b"")
 
     async def listen(self, pcm: bytes) -> str | None:
         """Find the phrase that was said, as `Recogniser.recognise` does.
@@ -183,31 +182,28 @@ class Listener:
 
     async def close(self) -> None:
         """End the processes; who still waits for one of them is told nothing."""
-        for asking in self._asking:
-            asking.cancel()
-        workers, self._workers = self._workers, set()
-        await asyncio.gather(*self._asking, return_exceptions=True)
-        await asyncio.gather(*(worker.end() for worker in workers))
+        asking = list(self._asking)
+        for each in asking:
+            each.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.gather(*(worker.end() for worker in self._idle))
+        self._idle.clear()
 
     async def _ask(self, pcm: bytes) -> str:
-        for _ in range(2):
-            worker = await self._take()
-            try:
-                text = await worker.ask(pcm)
-            except (OSError, asyncio.IncompleteReadError):
-                self._workers.discard(worker)
-                await worker.end()
-                continue
-            self._idle.put_nowait(worker)
-            return text
+        async with self._turns:
+            for _ in range(2):
+                worker = self._idle.pop() if self._idle else _Worker()
+                try:
+                    text = await asyncio.wait_for(worker.ask(pcm), _HANGS_S)
+                except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                    await worker.end()
+                except asyncio.CancelledError:
+                    await worker.end()
+                    raise
+                else:
+                    self._idle.append(worker)
+                    return text
         raise ListenerDiedError
-
-    async def _take(self) -> _Worker:
-        if self._idle.empty() and len(self._workers) < _MAX_WORKERS:
-            worker = _Worker()
-            self._workers.add(worker)
-            return worker
-        return await self._idle.get()
 
 
 class _Worker:
@@ -216,11 +212,14 @@ class _Worker:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
-    async def ready(self) -> None:
-        await self._exchange(b"")
-
     async def ask(self, pcm: bytes) -> str:
-        return (await self._exchange(pcm)).decode()
+        process = self._process or await self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(_LENGTH.pack(len(pcm)) + pcm)
+        await process.stdin.drain()
+        (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
+        return (await process.stdout.readexactly(length)).decode()
 
     async def end(self) -> None:
         if self._process is not None:
@@ -228,15 +227,6 @@ class _Worker:
                 self._process.kill()
             # Reads what is left, too: a pipe that nobody reads to its end stays open.
             await self._process.communicate()
-
-    async def _exchange(self, pcm: bytes) -> bytes:
-        process = self._process or await self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(_LENGTH.pack(len(pcm)) + pcm)
-        await process.stdin.drain()
-        (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
-        return await process.stdout.readexactly(length)
 
     async def _start(self) -> asyncio.subprocess.Process:
         from rtvoice.sandbox.launch import child_environment
@@ -249,6 +239,8 @@ class _Worker:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=child_environment(),
+            # Ctrl-C in the terminal is for the server; we are ended by it.
+            **({} if sys.platform == "win32" else {"process_group": 0}),
         )
         return self._process
 
@@ -264,8 +256,6 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _main() -> None:
-    # Ctrl-C in the terminal is for the server; we end when it closes our stdin.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What a library prints must not come between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

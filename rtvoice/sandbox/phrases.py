@@ -102,7 +102,9 @@ def grammar() -> str:
 
 def printed_list() -> list[str]:
     """Write the table for people: one line a phrase, the volumes in one."""
-    lines = [phrase.words for phrase in PHRASES if phrase.percent in (None, 50)]
+    shown = [phrase for phrase in PHRASES if phrase.percent in (None, 50)]
     return [
-        f"{line}  (ten, twenty ... one hundred)" if "percent" in line else line for line in lines
+        phrase.words.replace(" i ", " I ")
+        + ("" if phrase.percent is None else "  (ten, twenty ... one hundred)")
+        for phrase in shown
     ]

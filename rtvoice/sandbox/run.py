@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from rtvoice.sandbox import listen, speak
-from rtvoice.sandbox.listen import Listener
+from rtvoice.sandbox.listen import Listener, ListenerDiedError
 from rtvoice.sandbox.phrases import printed_list
 from rtvoice.sandbox.server import Sandbox, listen_on
 from rtvoice.sandbox.speak import Voice, choose_voice
@@ -95,9 +95,9 @@ async def _warm_listener(listener: Listener) -> None:
     began = time.monotonic()
     try:
         await listener.warm()
-    except (OSError, asyncio.IncompleteReadError) as error:
+    except ListenerDiedError:
         listener.available = False
-        sys.stderr.write(f"the recogniser did not start: {error!r}\n")
+        sys.stderr.write("the recogniser did not start: speech is measured only\n")
     else:
         if listener.available:
             _print(f"recogniser ready after {time.monotonic() - began:.2f} s")

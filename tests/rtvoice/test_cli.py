@@ -28,7 +28,13 @@ class FakeSupervisor:
     result: ClassVar[Any] = 0
     during: ClassVar[Any] = None
 
-    def __init__(self, settings: Mapping[str, Any], *, peer: Any) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        peer: Any,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         if settings.get("model") == "impossible":
             raise supervisor.ConfigurationError("model: there is no such thing")
         self.settings = settings

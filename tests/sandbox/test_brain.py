@@ -102,7 +102,12 @@ def test_the_volume_stays_between_0_and_1():
         ("get_current_time", "{}", "no idea", "The answer of get_current_time is no idea."),
         ("adjust_volume", '{"level": 0.5}', "done", "The volume is 50 percent now."),
         ("adjust_volume", '{"level": 2}', "Error: too loud", None),
-        ("change_assistant_response_speed", '{"instructions": "slower"}', "", "I speak slower now."),
+        (
+            "change_assistant_response_speed",
+            '{"instructions": "slower"}',
+            "",
+            "I speak slower now.",
+        ),
         ("stop_assistant_run", "{}", "The conversation ends.", "Goodbye."),
         ("get_weather", "{}", "foggy", "The answer of get_weather is foggy."),
         ("get_weather", "{}", '{"sky": "fog", "t": [1, 2]}', None),

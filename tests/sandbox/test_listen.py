@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 
-from rtvoice.sandbox.listen import Listener, Recogniser
+from rtvoice.sandbox.listen import Listener, ListenerDiedError, Recogniser
 from rtvoice.sandbox.phrases import PHRASES
 from tests.sandbox.client import silence, spoken
 
@@ -50,9 +50,7 @@ def test_the_phrases_are_recognised(recogniser):
 
 
 def test_other_speech_is_not_taken_for_a_phrase(recogniser):
-    taken = [
-        (words, found) for words in OTHERS if (found := recogniser.recognise(spoken(words)))
-    ]
+    taken = [(words, found) for words in OTHERS if (found := recogniser.recognise(spoken(words)))]
 
     assert len(taken) <= 1, taken
 
@@ -107,7 +105,7 @@ def test_a_process_that_dies_is_replaced_and_the_audio_heard():
     async def ask():
         listener = Listener()
         await listener.warm()
-        (worker,) = listener._workers
+        (worker,) = listener._idle
         os.kill(worker._process.pid, signal.SIGTERM)
         try:
             return await listener.listen(spoken("hello"))
@@ -132,3 +130,17 @@ def test_who_goes_away_while_it_works_does_not_harm_the_next():
             await listener.close()
 
     assert asyncio.run(asyncio.wait_for(ask(), 30)) == ["hello", "tell me a story"]
+
+
+@pytest.mark.usefixtures("recogniser_installed")
+def test_a_process_that_always_dies_is_reported_to_everybody(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+
+    async def ask():
+        listener = Listener()
+        asked = (listener.listen(silence(100)) for _ in range(5))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    answers = asyncio.run(asyncio.wait_for(ask(), 30))
+
+    assert [type(answer) for answer in answers] == [ListenerDiedError] * 5

@@ -85,7 +85,7 @@ def test_it_listens_quickly():
         with start_sandbox():
             taken.append(time.monotonic() - began)
 
-    assert min(taken) < 1.0  # 50 ms on an idle machine
+    assert min(taken) < 2.0  # 50 ms on an idle machine
 
 
 def test_a_client_that_connects_at_once_is_served():
@@ -162,11 +162,11 @@ def test_the_end_of_stdin_ends_it():
 
 
 @on_linux
+@pytest.mark.usefixtures("recogniser_installed")
 def test_it_leaves_no_process_behind():
     with running("--until-eof") as process:
         lines_until(process, "voice:")
-        lines_until(process, "ready") if "pocketsphinx" in sys.modules else None
-        wait_until(lambda: children_of(process.pid) or process.poll() is not None)
+        wait_until(lambda: children_of(process.pid))
         family = children_of(process.pid)
 
         process.kill()

@@ -94,6 +94,7 @@ def test_the_openai_library_holds_a_turn(sandbox):
                     sound += base64.b64decode(event.delta)
                 elif event.type == "response.done":
                     return words, sound, event.response.status
+        raise AssertionError("the connection ended")
 
     words, sound, status = asyncio.run(asyncio.wait_for(talk(), TIMEOUT_S))
 

@@ -146,11 +146,11 @@ def test_a_truncated_item_has_the_length_that_was_heard(client):
 def test_long_speech_is_sent_faster_than_it_sounds_but_not_all_at_once(client):
     client.type("Say: nothing")
     began = time.monotonic()
-    client.answer(instructions=f"Say: {'one two three four five. ' * 5}")
+    client.answer(instructions=f"Say: {'one two three four five. ' * 4}")
 
     took = time.monotonic() - began
     sound_s = sum(len(e["delta"]) for e in client.of("response.output_audio.delta")) * 0.75 / 48_000
-    assert sound_s > 5
+    assert sound_s > 4
     assert took > sound_s / 4 - 1
 
 
@@ -158,8 +158,10 @@ def test_the_speed_of_the_session_changes_the_length_of_the_speech(client):
     def length(speed):
         client.configure(audio={"output": {"speed": speed}})
         before = len(client.received)
-        client.answer(instructions="Say: Once upon a time there was a lighthouse.")
-        return sum(len(e["delta"]) for e in client.received[before:] if e["type"].endswith("audio.delta"))
+        client.answer(instructions="Say: Once upon a time.")
+        return sum(
+            len(e["delta"]) for e in client.received[before:] if e["type"].endswith("audio.delta")
+        )
 
     assert length(0.5) > 1.5 * length(1.0) > 1.5 * length(1.5)
 
@@ -216,7 +218,9 @@ def test_intent_transcription_is_a_transcription_session(sandbox):
 
 def test_another_path_is_not_found(sandbox):
     with pytest.raises(HTTPError) as refused:
-        urlopen(sandbox.url.replace("ws:", "http:").replace("/realtime", "/chat"), timeout=TIMEOUT_S)
+        urlopen(
+            sandbox.url.replace("ws:", "http:").replace("/realtime", "/chat"), timeout=TIMEOUT_S
+        )
 
     with refused.value as answer:
         assert answer.status == 404
@@ -243,7 +247,9 @@ def test_an_append_of_15_mib_passes(client):
 def test_a_client_that_goes_away_in_the_middle_harms_nobody(sandbox):
     for _ in range(3):
         rude = connect(sandbox.url, max_size=None)
-        rude.send(json.dumps({"type": "response.create", "response": {"instructions": "Say: a b c"}}))
+        rude.send(
+            json.dumps({"type": "response.create", "response": {"instructions": "Say: a b c"}})
+        )
         rude.socket.close()
 
     with Client(sandbox.url) as client:

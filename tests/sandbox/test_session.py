@@ -202,7 +202,10 @@ def test_empty_instructions_bring_the_default_back(talk):
             "session.audio.output.speed",
         ),
         (
-            {"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}},
+            {
+                "type": "realtime",
+                "audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}},
+            },
             "invalid_value",
             "session.audio.input.format.rate",
         ),
@@ -214,7 +217,9 @@ def test_empty_instructions_bring_the_default_back(talk):
         (
             {
                 "type": "realtime",
-                "audio": {"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 10}}},
+                "audio": {
+                    "input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 10}}
+                },
             },
             "integer_below_min_value",
             "session.audio.input.turn_detection.idle_timeout_ms",
@@ -756,7 +761,10 @@ def test_a_response_may_have_its_own_input(talk):
 
     talk.send(
         "response.create",
-        response={"conversation": "none", "input": [{"type": "item_reference", "id": "there"}, name]},
+        response={
+            "conversation": "none",
+            "input": [{"type": "item_reference", "id": "there"}, name],
+        },
     )
     (done,) = only(talk.respond(), "response.done")
 
@@ -812,7 +820,7 @@ def test_a_response_can_be_cancelled_before_it_says_anything(talk):
     talk.send("response.create")
 
     events = talk.send("response.cancel")
-    response_id, speech = talk.think()
+    _, speech = talk.think()
 
     assert kinds(events) == ["response.done", "rate_limits.updated"]
     assert events[0]["response"]["output"] == []

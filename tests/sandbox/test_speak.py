@@ -114,7 +114,6 @@ def test_who_does_not_want_the_rest_ends_the_program(tmp_path):
 
     async def take_one():
         async with aclosing(EspeakVoice(str(program)).say("Hello.", "alloy", 1.0)) as blocks:
-            async for block in blocks:
-                return block
+            return await anext(blocks)
 
     assert asyncio.run(asyncio.wait_for(take_one(), 10))
