@@ -142,7 +142,8 @@ class Microphone(Actor):
                 self._end_program(error)
 
     def closed(self) -> None:
-        self._line.wake = _nothing
+        if "line" in self.keep:
+            self._line.wake = _nothing
 
     def _was_muted(self) -> bool:
         """Return what was last set. State is withheld if the device fails to open twice."""

@@ -104,6 +104,7 @@ class Mailbox:
         self._rules = rules
         self._kinds: dict[int, _Kind] = {}
         self._lanes = (_Lane(window, None), _Lane(_HELD_MESSAGES, _HELD_BYTES))
+        self._flushed: list[collections.deque[_Waiting]] = []
 
     def __len__(self) -> int:
         """Return how many messages wait or are in flight."""
@@ -167,7 +168,11 @@ class Mailbox:
         return frames
 
     def settle(self, slot: Slot) -> None:
-        """Forget what has been handled."""
+        """Forget what has been handled, and what was flushed.
+
+        Freeing ten minutes of audio takes milliseconds, which a flush must not wait for.
+        """
+        self._flushed.clear()
         for number, lane in enumerate(self._lanes):
             lane.settle(slot.handled(number))
 
@@ -235,8 +240,8 @@ class Mailbox:
         if kind is None or not kind.count:
             return
         lane = kind.lane
-        kept = [waiting for waiting in lane.queue if tag_of(waiting.frame) != tag]
-        lane.queue = collections.deque(kept)
+        self._flushed.append(lane.queue)
+        lane.queue = collections.deque(w for w in lane.queue if w.frame[4] != tag)
         kind.count = kind.size = 0
 
 

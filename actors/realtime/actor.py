@@ -93,7 +93,8 @@ class Realtime(Actor):
                 self.settings, self.session, self.saved(Saved), now
             )
             self._core.opened(now)
-        self._perform(now)
+        self._perform()
+        self._set_timer(now)
 
     def handle(self, message: Message) -> None:
         """Pass a message to the core and do what it wants."""
@@ -101,11 +102,13 @@ class Realtime(Actor):
         try:
             self._core.message(message, now)
         finally:
-            self._perform(now)
+            self._perform()
+            if type(message) is not CapturedAudio:
+                self._set_timer(now)
 
     # -- doing what the core wants ------------------------------------------------------------
 
-    def _perform(self, now: int) -> None:
+    def _perform(self) -> None:
         for action in self._core.take():
             match action:
                 case SendEvent(event):
@@ -122,7 +125,6 @@ class Realtime(Actor):
                     self._connecting = self.after(seconds, self._connect)
                 case Disconnect(_):
                     self._disconnect()
-        self._set_timer(now)
 
     def _send(self, event: wire.ClientEvent) -> None:
         connection = self._connection
@@ -157,7 +159,8 @@ class Realtime(Actor):
         try:
             self._core.tick(now)
         finally:
-            self._perform(now)
+            self._perform()
+            self._set_timer(now)
 
     # -- the connection -----------------------------------------------------------------------
 
@@ -188,7 +191,7 @@ class Realtime(Actor):
         if self._url.startswith(OPENAI_URL) and not self._key:
             now = time.monotonic_ns()
             self._core.connect_failed(0, "missing_api_key", f"{KEY_VARIABLE} is not set", now)
-            self._perform(now)
+            self._perform()
             return
         connection = Connection(self._url, self._headers, self._key)
         connection.wake = self._wake
@@ -211,11 +214,13 @@ class Realtime(Actor):
         while connection is not None and connection.arrived:
             what = connection.arrived.popleft()
             now = time.monotonic_ns()
+            sound = False
             try:
                 match what:
                     case Text(data, read_ns):
-                        now = read_ns
-                        self._core.server_event(wire.decode(data), now)
+                        now, event = read_ns, wire.decode(data)
+                        sound = type(event) is wire.AudioDelta
+                        self._core.server_event(event, now)
                     case Opened():
                         self._core.connected(now)
                     case Refused(status, code, text):
@@ -223,7 +228,9 @@ class Realtime(Actor):
                     case Closed(code_, reason):
                         self._core.lost(code_, reason, now)
             finally:
-                self._perform(now)
+                self._perform()
+                if not sound:
+                    self._set_timer(now)
             connection = self._connection
 
 

@@ -143,7 +143,7 @@ class Core:
         context = self._context
         if context.finished:
             return
-        self._link.tick(now, quiet=self._is_quiet(now))
+        self._link.tick(now, self._is_quiet)
         self._interruption.tick(now)
         self._user.tick(now)
         if context.capture.tick(now):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -316,8 +317,8 @@ class Link:
 
     # -- as time goes by ----------------------------------------------------------------------
 
-    def tick(self, now: int, *, quiet: bool) -> None:
-        """Do what is due. ``quiet``: nothing is going on, so that a session may be renewed."""
+    def tick(self, now: int, is_quiet: Callable[[int], bool]) -> None:
+        """Do what is due. ``is_quiet``: whether nothing is going on, so that it may be renewed."""
         due = self.deadline()
         if due is None or now < due:
             return
@@ -328,7 +329,7 @@ class Link:
         elif self.phase is Phase.CONFIGURING:
             self._context.log("warning", "the server has not confirmed the configuration")
             self._go_live(now)
-        elif self.phase is Phase.LIVE and quiet:
+        elif self.phase is Phase.LIVE and is_quiet(now):
             self.renew("the server ends sessions after 60 minutes", now, at_once=True)
 
     def follow(self) -> None:

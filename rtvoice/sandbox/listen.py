@@ -231,6 +231,8 @@ class _Worker:
     async def _start(self) -> asyncio.subprocess.Process:
         from rtvoice.sandbox.launch import child_environment
 
+        # Ctrl-C in the terminal is for the server, which then ends us.
+        group: dict[str, Any] = {} if sys.platform == "win32" else {"process_group": 0}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
@@ -239,8 +241,7 @@ class _Worker:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=child_environment(),
-            # Ctrl-C in the terminal is for the server; we are ended by it.
-            **({} if sys.platform == "win32" else {"process_group": 0}),
+            **group,
         )
         return self._process
 

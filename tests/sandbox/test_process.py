@@ -23,6 +23,12 @@ on_posix = pytest.mark.skipif(os.name != "posix", reason="there are no such sign
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
+@pytest.fixture(autouse=True)
+def without_recogniser(monkeypatch):
+    """Loading its model would take more time than all of these tests."""
+    monkeypatch.setenv("RTVOICE_SANDBOX_LISTEN", "none")
+
+
 @contextmanager
 def running(*options, **more):
     process = subprocess.Popen(
@@ -163,7 +169,8 @@ def test_the_end_of_stdin_ends_it():
 
 @on_linux
 @pytest.mark.usefixtures("recogniser_installed")
-def test_it_leaves_no_process_behind():
+def test_it_leaves_no_process_behind(monkeypatch):
+    monkeypatch.delenv("RTVOICE_SANDBOX_LISTEN")
     with running("--until-eof") as process:
         lines_until(process, "voice:")
         wait_until(lambda: children_of(process.pid))
