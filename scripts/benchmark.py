@@ -136,6 +136,10 @@ class Server:
             if not self._news.wait_for(condition, timeout_s):
                 raise TimeoutError("the session did not do what was expected")
 
+    def hears(self) -> bool:
+        """Return whether audio has arrived."""
+        return self.appends > 0
+
     def answer(self, name: str, chunks: int, ms: int = 200, pace_s: float = 0.0) -> None:
         """Speak: so many deltas of so many milliseconds."""
         ids = {
@@ -321,7 +325,7 @@ def measure_start(runs: int = 5) -> None:
         server = Server()
         with tempfile.TemporaryDirectory() as folder:
             command = Command(Path(folder), server.url)
-            server.wait_for(lambda server=server: server.appends > 0)
+            server.wait_for(server.hears)
             known.append((server.arrived["input_audio_buffer.append"] - command.started_ns) / 1e6)
             command.stop()
     report("start to first audio, server already there", known, 1000)
