@@ -48,6 +48,8 @@ class Suspect(msgspec.Struct, frozen=True):
 
 class _Waiting(msgspec.Struct):
     frame: bytes
+    order: int
+    """Its place among all messages to this receiver, over both lanes."""
     begun: int = 0
     """How often a handler was called with it."""
 
@@ -104,6 +106,7 @@ class Mailbox:
         self._rules = rules
         self._kinds: dict[int, _Kind] = {}
         self._lanes = (_Lane(window, None), _Lane(_HELD_MESSAGES, _HELD_BYTES))
+        self._order = 0
         self._flushed: list[collections.deque[_Waiting]] = []
 
     def __len__(self) -> int:
@@ -146,7 +149,8 @@ class Mailbox:
                 raise MailboxFullError(tag, kind.count)
             if not self._drop_oldest(kind, tag):
                 break
-        kind.lane.queue.append(_Waiting(frame))
+        self._order += 1
+        kind.lane.queue.append(_Waiting(frame, self._order))
         kind.count += 1
         kind.size += size
 
@@ -195,7 +199,14 @@ class Mailbox:
                     self._kinds[tag].size += len(waiting.frame)
             lane.flight.clear()
             lane.flight_bytes = lane.handled = 0
+        self._flush_again()
         return suspect
+
+    def _flush_again(self) -> None:
+        """Drop what came back from flight and was sent before a flush that came back too."""
+        for waiting in list(self._lanes[MAIL].queue):
+            for tag in self._kinds[tag_of(waiting.frame)].flushes:
+                self._flush(tag, before=waiting.order)
 
     def _learn(self, tag: int) -> _Kind:
         rule = self._rules.get(tag, CONTROL)
@@ -235,14 +246,21 @@ class Mailbox:
                 return True
         return False
 
-    def _flush(self, tag: int) -> None:
+    def _flush(self, tag: int, before: int | None = None) -> None:
         kind = self._kinds.get(tag)
         if kind is None or not kind.count:
             return
-        lane = kind.lane
-        self._flushed.append(lane.queue)
-        lane.queue = collections.deque(w for w in lane.queue if w.frame[4] != tag)
+        queue, kept = kind.lane.queue, collections.deque[_Waiting]()
         kind.count = kind.size = 0
+        for waiting in queue:
+            if waiting.frame[4] != tag:
+                kept.append(waiting)
+            elif before is not None and waiting.order > before:
+                kept.append(waiting)
+                kind.count += 1
+                kind.size += len(waiting.frame)
+        kind.lane.queue = kept
+        self._flushed.append(queue)
 
 
 def _type(tag: int) -> type[Message]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -27,12 +28,13 @@ from messages import (
 from supervisor import ChildSpec, ConfigurationError, RestartPolicy, Supervisor
 from tests.hub import Hub
 
+numbers = itertools.count()
 ECHO = ChildSpec(name="echo", target="tests.tiny:Echo")
 OTHER = ChildSpec(name="other", target="tests.tiny:Player")
 
 
-def say(hub: Hub, text: str, item_id: str = "i") -> None:
-    hub.supervisor.send(SendText(text, item_id))
+def say(hub: Hub, text: str) -> None:
+    hub.supervisor.send(SendText(text, f"item {next(numbers)}"))
 
 
 def alive(pid: int) -> bool:
@@ -175,6 +177,16 @@ def test_a_flush_overtakes_queued_audio_and_empties_it() -> None:
 
         assert first.played_samples <= 8
         assert hub.of(PlaybackFlushed)[1].played_samples == 0
+
+
+def test_a_turn_that_is_told_twice_is_passed_on_once() -> None:
+    with Hub([ECHO]) as hub:
+        for item_id in ("one", "one", "two"):
+            hub.supervisor.send(SendText("hello", item_id))
+
+        hub.expect(Turn, lambda turn: turn.item_id == "two")
+
+        assert [turn.item_id for turn in hub.of(Turn)] == ["one", "two"]
 
 
 @pytest.mark.parametrize(

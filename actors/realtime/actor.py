@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 from actors.base import Actor
 from actors.realtime import wire
 from actors.realtime.actions import ConnectAfter, Disconnect, Log, Publish, SaveState, SendEvent
-from actors.realtime.connection import STALL_S, Closed, Connection, Opened, Refused, Text
+from actors.realtime.connection import (
+    STALL_S,
+    Closed,
+    Connection,
+    Opened,
+    Refused,
+    Text,
+    is_local,
+)
 from actors.realtime.core import Core
 from actors.realtime.state import Saved
 from messages import (
@@ -82,8 +90,8 @@ class Realtime(Actor):
         if isinstance(kept, Core):
             self._core = kept
             connection = self._connection
-            if connection is None:
-                self._connect()
+            if connection is None or (connection.is_over() and not connection.arrived):
+                self._connect()  # the timer that would have done it died with our predecessor
             else:
                 connection.wake = self._wake
                 self.post(self._drain)
@@ -119,11 +127,13 @@ class Realtime(Actor):
                     self.save(self._core.saved)
                 case Log(level, text, fields):
                     getattr(self.log, level)(text, **fields)
-                case ConnectAfter(seconds, _):
+                case ConnectAfter(seconds, reason):
+                    self.log.debug("connecting", seconds=seconds, reason=reason)
                     if self._connecting is not None:
                         self._connecting.cancel()
                     self._connecting = self.after(seconds, self._connect)
-                case Disconnect(_):
+                case Disconnect(reason):
+                    self.log.debug("disconnecting", reason=reason)
                     self._disconnect()
 
     def _send(self, event: wire.ClientEvent) -> None:
@@ -180,7 +190,7 @@ class Realtime(Actor):
             url += ("&" if "?" in url else "?") + f"model={quote(self.settings.model, safe='')}"
         if not self._key or self.settings.server == "sandbox":
             return url, {}
-        if not url.startswith("wss:") and not _is_local(url):
+        if not url.startswith("wss:") and not is_local(url):
             self.log.warning("the API key is not sent over a connection without encryption")
             return url, {}
         return url, {"Authorization": f"Bearer {self._key}"}
@@ -232,11 +242,6 @@ class Realtime(Actor):
                 if not sound:
                     self._set_timer(now)
             connection = self._connection
-
-
-def _is_local(url: str) -> bool:
-    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
-    return host.startswith(("localhost", "127.", "[::1]"))
 
 
 def _nobody() -> None:

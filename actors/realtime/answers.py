@@ -26,7 +26,7 @@ __all__ = ["Answers", "retry_delay"]
 
 _NS = 1_000_000_000
 RATE_NS, TRANSIENT_NS = 3 * _NS, _NS // 2
-TEXT_STEP = 80
+TEXT_STEP = 24
 """History is told of an item's text whenever it has grown by so many characters."""
 
 
@@ -81,9 +81,10 @@ class Answers:
         pcm, first = item.take(event.delta, event.content_index)
         if not pcm:
             return
+        read_ns = max(now, context.flushed_ns)  # read before a flush, but not what it was about
         context.publish(
             AssistantAudio(
-                pcm, event.item_id, event.response_id, first, False, now, event.content_index
+                pcm, event.item_id, event.response_id, first, False, read_ns, event.content_index
             )
         )
         context.playback.news(now)

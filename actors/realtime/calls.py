@@ -123,16 +123,15 @@ class Calls:
         """Answer a call that was never run, so that the conversation is consistent."""
         if call_id and call_id not in self._context.done and call_id not in self._outputs:
             self._context.done[call_id] = True
+            self._context.chain.hide(restore.output_id(call_id))
             self._send(call_id, "", CUT_OFF)
 
     def _send(self, call_id: str, item_id: str, output: str) -> str:
         context = self._context
-        item = restore.output_item(item_id or restore.output_id(call_id), call_id, output)
+        item_id = item_id or restore.output_id(call_id)
+        item = restore.output_item(item_id, call_id, output)
         wire_id = str(item["id"])
-        if item_id:
-            context.chain.alias(wire_id, item_id)
-        else:
-            context.chain.hide(wire_id)
+        context.chain.alias(wire_id, item_id)
         self._outputs.add(call_id)
         context.send(wire.ItemCreate(item, context.event_id(f"output {call_id}")))
         return wire_id

@@ -19,7 +19,7 @@ import msgspec
 if TYPE_CHECKING:
     from actors.realtime.websocket import Socket
 
-__all__ = ["Arrived", "Closed", "Connection", "Opened", "Refused", "Text"]
+__all__ = ["Arrived", "Closed", "Connection", "Opened", "Refused", "Text", "is_local"]
 
 STALL_S = 5.0
 """A connection that takes nothing for so long is lost."""
@@ -112,6 +112,10 @@ class Connection:
                 self._progress_s = time.monotonic()
                 threading.Thread(target=self._send_waiting, name="sender", daemon=True).start()
         return False
+
+    def is_over(self) -> bool:
+        """Tell whether the connection has ended, or never was."""
+        return self._over
 
     def is_sending(self) -> bool:
         """Tell whether something waits for the socket."""
@@ -210,6 +214,12 @@ class Connection:
     def _clean(self, text: str) -> str:
         secret = self._secret.decode()
         return text.replace(secret, "[key]") if secret else text
+
+
+def is_local(url: str) -> bool:
+    """Tell whether a URL names this machine."""
+    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    return host.startswith(("localhost", "127.", "[::1]"))
 
 
 def _nobody() -> None:

@@ -46,6 +46,8 @@ class Context:
         """Whether the server knows the conversation, so that it can be gone on with."""
         self.finished = False
         """The conversation is over, or cannot go on."""
+        self.flushed_ns = 0
+        """When the speaker was told last to throw away everything it had been sent before."""
         self.done = Recent()
         """Ids of speech whose text has been told, and of calls that have been run."""
         self._actions: list[Action] = []

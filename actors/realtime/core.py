@@ -41,6 +41,8 @@ from messages import (
 __all__ = ["Core", "Phase"]
 
 _NS = 1_000_000_000
+TROUBLES = 4
+"""After so many errors of the server's own without an answer, a new session may help."""
 SAME_ERROR_NS = 5 * _NS
 """The same error is told to the program at most once in this time."""
 
@@ -70,6 +72,8 @@ class Core:
         self._answers = Answers(self._context, self._interruption, self._calls, self._failed)
         self._link = Link(self._context, self._user, self._answers, self._calls, now)
         self._told_errors = Recent()
+        self._troubles = 0
+        """Errors of the server's own since it has answered last."""
         self._on_event = self._event_table()
         self._on_message = self._message_table()
 
@@ -251,7 +255,7 @@ class Core:
             wire.TranscriptionCompleted: user.transcribed,
             wire.TranscriptionFailed: user.not_transcribed,
             wire.ResponseCreated: answers.created,
-            wire.ResponseDone: answers.done,
+            wire.ResponseDone: self._done,
             wire.OutputItemAdded: answers.item_added,
             wire.OutputItemDone: answers.item_done,
             wire.AudioDone: answers.audio_done,
@@ -260,6 +264,22 @@ class Core:
             wire.TextDelta: answers.text,
             wire.TextDone: answers.text_done,
         }
+
+    def _done(self, event: wire.ResponseDone, now: int) -> None:
+        self._answers.done(event, now)
+        if event.response.status == "completed":
+            self._troubles = 0
+        elif event.response.status == "failed":
+            details = event.response.status_details
+            self._count_trouble(errors.meaning(details.error if details else None), now)
+
+    def _count_trouble(self, meaning: Meaning, now: int) -> None:
+        if meaning is not Meaning.TRANSIENT:
+            return
+        self._troubles += 1
+        if self._troubles >= TROUBLES and self.phase is Phase.LIVE:
+            self._troubles = 0
+            self._link.renew("the server reports errors of its own again and again", now)
 
     def _item(self, event: wire.ItemAdded | wire.ItemCreated | wire.ItemDone, now: int) -> None:
         self._context.chain.note(event.item.id, event.previous_item_id)
@@ -292,6 +312,7 @@ class Core:
             case meaning:
                 context.log("warning", "the server refuses something", code=code, intent=intent)
                 self._refused(error, meaning, now)
+                self._count_trouble(meaning, now)
 
     def _refused(self, error: wire.ErrorBody, meaning: Meaning, now: int) -> None:
         context = self._context

@@ -74,6 +74,7 @@ class Interruption:
         if active is None and not playback.queue():
             return
         context.publish(FlushPlayback(reason, now))  # before everything else
+        context.flushed_ns = now
         if playback.flush_by is not None:
             self.cut(playback.flushed("", 0))
         unvoiced = []

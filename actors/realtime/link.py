@@ -240,8 +240,9 @@ class Link:
         again = [turn.item_id for turn in plan.again]
         for item_id in again:
             context.publish(ItemRemoved(item_id, "the server is sent this speech again"))
+        known = {item.item_id for item in self._history or () if item.text}
         for item_id in saved.untranscribed:
-            if item_id not in again:
+            if item_id not in again and item_id not in known:
                 context.publish(UserTranscript(item_id, "", "the connection was lost"))
         if plan.given_up:
             context.publish(Notice("what was said last could not be answered, please say it again"))
@@ -261,8 +262,9 @@ class Link:
             known = self._context.playback.items.get(item.item_id)
             if known is not None and not known.text:
                 known.text = item.text
-            spoken = item.kind == "message" and item.role == "assistant" and not item.complete
-            if spoken and (not known.ended if known else self._context.session == 1):
+            spoken = item.kind == "message" and item.role == "assistant"
+            cut_off = spoken and not item.complete and not item.interrupted
+            if cut_off and (not known.ended if known else self._context.session == 1):
                 self._end_item(known or Spoken(item.item_id, "", session=0), item.text, before)
             before = item.item_id
 
@@ -281,12 +283,19 @@ class Link:
             context.chain.note(item.get("id", ""))
         left_out = {turn.item_id for turn in plan.again}
         kept = [item.item_id for item in self._history or () if item.item_id not in left_out]
-        context.chain.join(kept[-1] if kept else None)
+        context.chain.join(next((item_id for item_id in reversed(kept) if item_id), None))
 
     def _go_live(self, now: int) -> None:
         context, saved = self._context, self._context.saved
         self._enter(Phase.LIVE)
         self.live_ns = now
+        context.log(
+            "info",
+            "a session with the server has begun",
+            server=context.server,
+            items=len(self._plan.items),
+            ms=(now - self._outage_ns) // _MS,
+        )
         self._tell_reconnected(now)
         self._request_id += 1
         context.capture.restart(self._plan.from_sample, self._request_id, now)

@@ -89,8 +89,8 @@ def output_item(item_id: str, call_id: str, output: str) -> dict[str, Any]:
 
 
 def output_id(call_id: str) -> str:
-    """Return the id of the item with the output of a call."""
-    return wire_id(f"out_{call_id}")
+    """Return the id of the item with the output of a call, by which history knows it too."""
+    return f"out_{call_id[-28:]}"
 
 
 def plan(items: Iterable[ConversationItem], saved: Saved, speech_from: int | None) -> Plan:
@@ -101,11 +101,12 @@ def plan(items: Iterable[ConversationItem], saved: Saved, speech_from: int | Non
         saved: what we remember.
         speech_from: the sample at which speech began that the lost server had not committed.
     """
+    items = list(items)
     history = {item.item_id: item for item in items}
     result = Plan()
     _decide_speech(result, history, saved, speech_from)
     left_out = {turn.item_id for turn in result.again}
-    for item in history.values():
+    for item in items:
         if item.item_id not in left_out:
             _add(result, item)
     for text in saved.texts:
@@ -142,18 +143,19 @@ def _decide_speech(
 
 def _add(result: Plan, item: ConversationItem) -> None:
     short = wire_id(item.item_id)
-    if short != item.item_id:
-        result.aliases[short] = item.item_id
-    if item.kind == "message":
+    if item.kind == "function_call_output":
+        if item.call_id in result.open:
+            _answer(result, item.call_id, item.item_id, item.output)
+    elif any(short == other.get("id", "") for other in result.items):
+        return  # an id may be there once
+    elif item.kind == "message":
         if item.text:
             result.items.append(text_item(item.item_id, item.role, item.text))
-    elif item.kind == "function_call":
-        if item.call_id in result.open or item.call_id in result.answered:
-            return
+    elif item.call_id not in result.open and item.call_id not in result.answered:
         result.items.append(call_item(item.item_id, item.call_id, item.name, item.arguments))
         result.open.add(item.call_id)
-    elif item.call_id in result.open:
-        _answer(result, item.call_id, item.item_id or output_id(item.call_id), item.output)
+    if short != item.item_id:
+        result.aliases[short] = item.item_id
 
 
 def _add_calls(result: Plan, calls: Iterable[Call]) -> None:
@@ -162,15 +164,14 @@ def _add_calls(result: Plan, calls: Iterable[Call]) -> None:
             result.items.append(call_item(call.item_id, call.call_id, call.name, call.arguments))
             result.open.add(call.call_id)
         if call.output is not None and call.call_id in result.open:
-            item_id = call.output_id or output_id(call.call_id)
-            if not call.output_id:
-                result.aliases[item_id] = call.item_id
-            elif wire_id(item_id) != item_id:
-                result.aliases[wire_id(item_id)] = item_id
-            _answer(result, call.call_id, item_id, call.output)
+            _answer(result, call.call_id, call.output_id, call.output)
+            if wire_id(call.output_id) != call.output_id:
+                result.aliases[wire_id(call.output_id)] = call.output_id
 
 
 def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
+    if not item_id or any(wire_id(item_id) == other.get("id") for other in result.items):
+        item_id = output_id(call_id)
     result.items.append(output_item(item_id, call_id, output))
     result.open.discard(call_id)
     result.answered[call_id] = output

@@ -84,7 +84,7 @@ class User:
         expected = context.settings.transcription_model is not None
         context.publish(UserItem(event.item_id, before, "", True, expected, first, last))
         if expected and event.item_id not in context.done:
-            saved.untranscribed.append(event.item_id)
+            saved.untranscribed = [*saved.untranscribed[1 - _SEEN_TEXTS :], event.item_id]
         saved.turns.append(Turn(event.item_id, True, first, last))
         context.responses.expect(now)
         self._committed_ns = now

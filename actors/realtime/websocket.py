@@ -15,12 +15,16 @@ from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 from websockets.frames import DATA_OPCODES, Frame
 from websockets.sync import client
 
+from actors.realtime.connection import is_local
+
 __all__ = ["USER_AGENT", "Socket", "connect", "explain"]
 
 USER_AGENT = "rtvoice/0.1.0"
 """Written out: asking importlib.metadata takes longer than connecting."""
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 0.5
+PING_S, PONG_S = 5.0, 10.0
+"""A network that is silently gone is noticed after 15 s at most: the microphone remembers 30 s."""
 
 
 class Socket(client.ClientConnection):
@@ -104,6 +108,9 @@ def connect(
         user_agent_header=USER_AGENT,
         compression=None,
         max_size=None,
+        ping_interval=PING_S,
+        ping_timeout=PONG_S,
+        proxy=None if is_local(url) else True,
         open_timeout=OPEN_TIMEOUT_S,
         close_timeout=CLOSE_TIMEOUT_S,
         create_connection=cast(type[Socket], create),  # it is only called

@@ -37,7 +37,7 @@ _LONGEST_S: Final = 8.0
 _TRIES: Final = ((30.0, 0.15), (26.0, 0.40))
 
 # A phrase counts if the grammar's path is not much worse than a path over any phones: by how much,
-# depends on the frames of speech (n): 18 * ln(n) - 114. Fitted on 8 synthetic voices: 93 % of the
+# depends on the frames of speech (n): 18 * ln(n) - 114. Fitted on 8 synthetic voices: 92 % of the
 # phrases pass, 4 % of other sentences do.
 _BIAS: Final = -114.0
 _PER_LOG_FRAME: Final = 18.0

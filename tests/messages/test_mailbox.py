@@ -105,6 +105,22 @@ def test_a_flush_empties_what_came_before_it_and_not_what_comes_after(slot: Slot
     assert firsts == [99]
 
 
+def test_a_flush_that_comes_back_after_a_death_drops_what_it_had_flushed(slot: Slot) -> None:
+    mailbox = Mailbox(RULES)
+    mailbox.put(audio(0))
+    mailbox.take(slot)
+    mailbox.put(encode(FlushPlayback("barge-in")))
+    mailbox.put(audio(99))
+    mailbox.take(slot)
+
+    mailbox.reclaim(slot)
+    slot.clear()
+
+    messages = sent(mailbox, slot)
+    assert [m.first_sample for m in messages if isinstance(m, AssistantAudio)] == [99]
+    assert FlushPlayback("barge-in") in messages
+
+
 def test_the_child_is_asked_to_say_when_there_is_room(slot: Slot) -> None:
     mailbox = Mailbox(RULES, window=8)
     for number in range(20):

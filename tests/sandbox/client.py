@@ -39,13 +39,14 @@ def spoken(text: str, voice: str = "en-us", speed: int = 165) -> bytes:
 
 
 class Client:
-    """A connection that sends events and collects what it receives."""
+    """A connection that sends events and collects what it receives; a context manager."""
 
     def __init__(self, url: str, **options: Any) -> None:
-        self.socket = connect(url, max_size=None, compression=None, **options)
+        self._connecting = connect(url, max_size=None, compression=None, **options)
         self.received: list[dict[str, Any]] = []
 
     def __enter__(self) -> Client:
+        self.socket = self._connecting.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import base64
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.error import HTTPError
@@ -11,7 +12,6 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from rtvoice.sandbox.launch import start_sandbox
 from tests.sandbox.client import CLOCK, MS, TIMEOUT_S, Client, said, silence, spoken
@@ -85,8 +85,6 @@ def test_push_to_talk_with_commit_and_create_in_one_breath(client):
 
 @pytest.mark.usefixtures("recogniser_installed")
 def test_replayed_audio_is_heard(client):
-    import base64
-
     audio = base64.b64encode(spoken("thank you")).decode()
     content = [{"type": "input_audio", "audio": audio}]
 
@@ -146,11 +144,11 @@ def test_a_truncated_item_has_the_length_that_was_heard(client):
 def test_long_speech_is_sent_faster_than_it_sounds_but_not_all_at_once(client):
     client.type("Say: nothing")
     began = time.monotonic()
-    client.answer(instructions=f"Say: {'one two three four five. ' * 4}")
+    client.answer(instructions=f"Say: {'one two three four five. ' * 3}")
 
     took = time.monotonic() - began
     sound_s = sum(len(e["delta"]) for e in client.of("response.output_audio.delta")) * 0.75 / 48_000
-    assert sound_s > 4
+    assert sound_s > 3
     assert took > sound_s / 4 - 1
 
 
@@ -246,11 +244,9 @@ def test_an_append_of_15_mib_passes(client):
 
 def test_a_client_that_goes_away_in_the_middle_harms_nobody(sandbox):
     for _ in range(3):
-        rude = connect(sandbox.url, max_size=None)
-        rude.send(
-            json.dumps({"type": "response.create", "response": {"instructions": "Say: a b c"}})
-        )
-        rude.socket.close()
+        with Client(sandbox.url) as rude:
+            rude.send("response.create", response={"instructions": "Say: a b c"})
+            rude.socket.socket.shutdown(socket.SHUT_RDWR)
 
     with Client(sandbox.url) as client:
         assert said(client.ask("thank you")) == "You are welcome."

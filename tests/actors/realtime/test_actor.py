@@ -148,6 +148,26 @@ def test_without_a_key_none_is_sent(
         assert "Authorization" not in stage.server.peer().request.headers
 
 
+def test_the_sandbox_is_not_given_the_key(
+    key: None, server: tuple[ScriptedServer, str], tmp_path: Path
+) -> None:
+    with Stage(server, tmp_path, server="sandbox") as stage:
+        assert "Authorization" not in stage.server.peer().request.headers
+
+
+def test_the_key_does_not_leave_this_machine_in_clear(key: None, tmp_path: Path) -> None:
+    with Rig(Realtime, tmp_path, server="ws://192.0.2.1:9/v1/realtime") as rig:
+        rig.expect(HistoryRequest)
+
+        assert any("key is not sent" in log.text for log in rig.logs)
+        assert KEY not in repr(rig.logs)
+
+
+def test_a_model_in_the_url_is_kept(server: tuple[ScriptedServer, str], tmp_path: Path) -> None:
+    with Stage((server[0], f"{server[1]}?model=mine&x=1"), tmp_path) as stage:
+        assert stage.server.peer().request.path == "/v1/realtime?model=mine&x=1"
+
+
 def test_the_agent_has_our_version() -> None:
     project = Path(__file__).parents[3] / "pyproject.toml"
     version = tomllib.loads(project.read_text())["project"]["version"]
@@ -426,3 +446,15 @@ def test_stopping_says_goodbye_to_the_server(stage: Stage) -> None:
     assert stage.rig.exit_code == 0
     peer.connection.recv_events_thread.join(TIMEOUT_S)
     assert peer.connection.close_code == 1000
+
+
+def test_a_raise_while_waiting_to_connect_again_connects_all_the_same(
+    server: tuple[ScriptedServer, str], tmp_path: Path
+) -> None:
+    server[0].refuse = [(503, "")] * 3
+    with Stage(server, tmp_path) as stage:
+        stage.rig.expect(Notice)
+        stage.rig.tell(Inject("realtime", "raise"))
+        stage.rig.restart()
+
+        stage.live()

@@ -34,7 +34,14 @@ from messages import (
 )
 from tests.actors.realtime.bench import NS, Bench
 
-EXAMPLES = int(os.environ.get("RTVOICE_TEST_EXAMPLES", "150"))
+# More of them, and new ones each time: RTVOICE_TEST_EXAMPLES=10000
+_WANTED = os.environ.get("RTVOICE_TEST_EXAMPLES")
+THOROUGH = settings(
+    max_examples=int(_WANTED or 150),
+    derandomize=_WANTED is None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 RESPONSES, ITEMS, USERS, CALLS = ("r1", "r2", "r3"), ("a1", "a2", "a3"), ("u1", "u2"), ("c1", "c2")
 
 responses, items, users, calls = map(st.sampled_from, (RESPONSES, ITEMS, USERS, CALLS))
@@ -332,7 +339,7 @@ class Chaos:
         self.next_sample.clear()
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@THOROUGH
 @given(st.lists(operations, max_size=60))
 def test_whatever_happens_the_laws_hold(steps: list[tuple[Any, ...]]) -> None:
     chaos = Chaos()
@@ -485,7 +492,7 @@ class FairServer:
         raise AssertionError("the conversation does not come to rest")
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@THOROUGH
 @given(st.integers(0, 2**32))
 def test_with_a_fair_server_everything_is_answered_in_the_end(seed: int) -> None:
     world = FairServer(seed)

@@ -268,6 +268,28 @@ def test_the_same_error_many_times_is_told_once() -> None:
     assert bench.one(ServerError)
 
 
+def test_errors_of_the_servers_own_again_and_again_lead_to_a_new_session() -> None:
+    bench = Bench().live()
+
+    for _ in range(3):
+        bench.error("server_error")
+    assert bench.connects == []
+    bench.error("server_error")
+
+    assert bench.disconnects
+    assert len(bench.connects) == 1
+
+
+def test_errors_between_answers_do_not() -> None:
+    bench = Bench().live()
+
+    for number in range(6):
+        bench.error("server_error")
+        bench.speak(f"u{number}").answer(f"r{number}", f"a{number}")
+
+    assert bench.connects == []
+
+
 def test_a_bad_frame_is_told_and_ends_nothing() -> None:
     from actors.realtime import wire
 

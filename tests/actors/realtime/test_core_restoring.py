@@ -517,6 +517,26 @@ def test_a_call_that_only_history_knows_can_be_answered() -> None:
     assert len(bench.events("response.create")) == 1
 
 
+def test_what_follows_an_output_follows_it_in_history_too() -> None:
+    bench = Bench().live().begin().call("c1").done()
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+    output = bench.items()[0]["id"]
+    bench.added(output, type="function_call_output")
+    bench.answer("r2", "a2")
+
+    assert output == "out_c1"
+    assert bench.all(AssistantItem)[-1].previous_item_id == "out_c1"
+
+
+def test_a_text_that_history_has_is_not_taken_back() -> None:
+    bench = _say(Bench(**TRANSCRIBE).live()).answer()
+    bench.history = [_user("u1", "Hello")]
+
+    bench = _again(bench, "process")
+
+    bench.none(UserTranscript)
+
+
 def test_calls_are_not_run_again() -> None:
     bench = Bench().live().begin().call("c1").done()
     bench.history = [_call()]

@@ -10,6 +10,17 @@ from pathlib import Path
 import pytest
 
 from actors.realtime import wire
+from messages import (
+    AssistantAudio,
+    AssistantItem,
+    AssistantTranscript,
+    ResponseEnded,
+    ServerError,
+    ToolCall,
+    UserItem,
+    UserTranscript,
+)
+from tests.actors.realtime.bench import Bench
 
 
 def test_an_audio_delta_is_decoded_to_bytes() -> None:
@@ -120,3 +131,52 @@ def test_every_recorded_event_is_understood() -> None:
 
     assert wire.AudioDelta in kinds
     assert wire.OutputItemDone in kinds
+
+
+def _replayed(name: str) -> Bench:
+    """Have the core go through a recorded session."""
+    bench = Bench(transcription_model="gpt-transcribe", inactivity_timeout_s=None).live()
+    for line in (Path(_RECORDINGS) / name).read_text().splitlines():
+        record = json.loads(line)
+        if record["direction"] == "received":
+            event = wire.decode(json.dumps(record["data"]).encode())
+            bench.core.server_event(event, bench.now)
+            bench.collect()
+    return bench
+
+
+@pytest.mark.skipif(not _RECORDINGS, reason="RTVOICE_RECORDINGS names no recordings")
+def test_a_recorded_turn_is_told_as_it_was() -> None:
+    bench = _replayed("audio_in_server_vad_turn.jsonl")
+
+    user, answer = bench.one(UserItem), bench.all(AssistantItem)[-1]
+    assert bench.one(UserTranscript).item_id == user.item_id
+    assert bench.one(UserTranscript).text
+    assert (answer.previous_item_id, answer.status) == (user.item_id, "completed")
+    assert answer.text == "".join(piece.delta for piece in bench.all(AssistantTranscript))
+    assert bench.all(AssistantAudio)[-1].last
+    assert bench.one(ResponseEnded).output_tokens > 0
+    bench.none(ServerError)
+
+
+@pytest.mark.skipif(not _RECORDINGS, reason="RTVOICE_RECORDINGS names no recordings")
+def test_recorded_turns_are_chained() -> None:
+    bench = _replayed("input_audio_retention_segments_three_server_vad_turns.jsonl")
+
+    assert len(bench.all(UserItem)) == 3
+    before = {item.item_id: item.previous_item_id for item in bench.all(UserItem)}
+    before |= {item.item_id: item.previous_item_id for item in bench.all(AssistantItem)}
+    assert sum(previous is None for previous in before.values()) == 1
+    assert set(before.values()) - {None} <= set(before)
+    bench.none(ServerError)
+
+
+@pytest.mark.skipif(not _RECORDINGS, reason="RTVOICE_RECORDINGS names no recordings")
+def test_a_recorded_tool_call_is_run() -> None:
+    bench = _replayed("tool_call_round.jsonl")
+
+    call = bench.one(ToolCall)
+    assert call.name == "get_weather"
+    assert json.loads(call.arguments) == {"city": "London"}
+    assert "foggy" in bench.all(AssistantItem)[-1].text
+    bench.none(ServerError)

@@ -1,0 +1,91 @@
+"""Which item stands before which."""
+
+from __future__ import annotations
+
+from actors.realtime.chain import Chain
+
+
+def test_what_the_server_tells_counts_and_null_means_the_last_item() -> None:
+    chain = Chain()
+
+    chain.note("a")
+    chain.note("b")
+    chain.note("c", "a")
+    chain.note("d", None)
+
+    assert [chain.previous(item) for item in "abcd"] == [None, "a", "a", "c"]
+
+
+def test_an_item_that_is_not_noted_is_the_next_one() -> None:
+    chain = Chain()
+    chain.note("a")
+
+    assert chain.previous("new") == "a"
+
+
+def test_telling_it_again_changes_nothing() -> None:
+    chain = Chain()
+    chain.note("a")
+    chain.note("b")
+
+    chain.note("b", None)
+    chain.note("a", "b")
+
+    assert chain.previous("a") is None
+    assert chain.previous("new") == "b"
+
+
+def test_items_that_history_does_not_know_stand_for_the_one_before() -> None:
+    chain = Chain()
+    chain.note("call")
+    chain.hide("output")
+    chain.note("output")
+    chain.note("answer")
+
+    assert chain.previous("answer") == "call"
+
+
+def test_items_that_history_knows_by_another_id_are_told_by_that() -> None:
+    chain = Chain()
+    chain.restart({"short": "a very long id"})
+    chain.note("short")
+
+    assert chain.previous("next") == "a very long id"
+
+
+def test_what_comes_after_a_replay_comes_after_the_whole_history() -> None:
+    chain = Chain()
+    chain.note("a")
+
+    chain.join("z")
+    chain.note("b", "a")
+
+    assert chain.previous("b") == "z"
+
+
+def test_without_a_replay_too() -> None:
+    chain = Chain()
+
+    chain.join("z")
+    chain.note("b")
+
+    assert chain.previous("b") == "z"
+
+
+def test_aliases_that_go_round_end() -> None:
+    chain = Chain()
+    chain.restart({"a": "b", "b": "a"})
+    chain.note("a")
+
+    assert chain.previous("c") in ("a", "b")
+
+
+def test_it_does_not_grow_for_ever() -> None:
+    chain = Chain()
+
+    for number in range(5000):
+        chain.note(f"i{number}")
+        chain.hide(f"o{number}")
+
+    assert chain.previous("new") == "i4999"
+    assert "i0" not in chain

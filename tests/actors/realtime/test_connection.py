@@ -1,0 +1,294 @@
+"""The connection by itself, on a real socket."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from actors.realtime import connection as module
+from actors.realtime.connection import (
+    Arrived,
+    Closed,
+    Connection,
+    Opened,
+    Refused,
+    Text,
+    is_local,
+)
+from tests.actors.realtime.server import ScriptedServer, scripted_server
+from tests.rig import TIMEOUT_S
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[ScriptedServer, str]]:
+    with scripted_server() as running:
+        yield running
+
+
+class Waker:
+    """Waits for what arrives."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.woken = threading.Event()
+        self.wakes = 0
+        connection.wake = self._wake
+
+    def _wake(self) -> None:
+        self.wakes += 1
+        self.woken.set()
+
+    def next(self) -> Arrived:
+        assert self.woken.wait(TIMEOUT_S)
+        what = self.connection.arrived.popleft()
+        if not self.connection.arrived:
+            self.woken.clear()
+            if self.connection.arrived:
+                self.woken.set()
+        return what
+
+    def until(self, fits: Callable[[Arrived], bool]) -> Arrived:
+        while not fits(what := self.next()):
+            pass
+        return what
+
+
+def _open(url: str, **headers: str) -> tuple[Connection, Waker]:
+    connection = Connection(url, headers, "secret-key")
+    waker = Waker(connection)
+    connection.start()
+    return connection, waker
+
+
+def test_messages_arrive_after_the_opening_in_order(server: tuple[ScriptedServer, str]) -> None:
+    connection, waker = _open(server[1])
+    peer = server[0].peer()
+
+    for number in range(50):
+        peer.send("n", number=number)
+
+    assert isinstance(waker.next(), Opened)
+    for number in range(50):
+        text = waker.next()
+        assert isinstance(text, Text)
+        assert json.loads(text.data)["number"] == number
+    connection.close()
+
+
+def test_a_message_in_pieces_arrives_whole(server: tuple[ScriptedServer, str]) -> None:
+    connection, waker = _open(server[1])
+    peer = server[0].peer()
+    waker.next()
+
+    peer.connection.send(iter(['{"type":', '"pie', 'ces"}']))
+
+    text = waker.next()
+    assert isinstance(text, Text)
+    assert json.loads(text.data) == {"type": "pieces"}
+    connection.close()
+
+
+def test_a_large_message_arrives(server: tuple[ScriptedServer, str]) -> None:
+    connection, waker = _open(server[1])
+    peer = server[0].peer()
+    waker.next()
+
+    peer.send("large", audio="x" * 4_000_000)
+
+    text = waker.next()
+    assert isinstance(text, Text)
+    assert len(text.data) > 4_000_000
+    connection.close()
+
+
+def test_what_is_sent_arrives_in_order_whatever_its_size(
+    server: tuple[ScriptedServer, str],
+) -> None:
+    connection, waker = _open(server[1])
+    peer = server[0].peer()
+    waker.next()
+    sizes = [10, 50_000, 10, 20, 200_000, 10, 15_000, 10]
+
+    for number, size in enumerate(sizes):
+        data = json.dumps({"type": "x", "number": number, "pad": "x" * size})
+        connection.send(data.encode())
+
+    received = [peer.expect("x") for _ in sizes]
+    assert [event["number"] for event in received] == list(range(len(sizes)))
+    connection.close()
+
+
+def test_the_end_is_told_with_code_and_reason(server: tuple[ScriptedServer, str]) -> None:
+    connection, waker = _open(server[1])
+    peer = server[0].peer()
+
+    peer.close(4000, "invalid_request_error.odd")
+
+    closed = waker.until(lambda what: isinstance(what, Closed))
+    assert closed == Closed(4000, "invalid_request_error.odd")
+    assert connection.is_over()
+    connection.send(b"{}")  # is harmless
+
+
+def test_a_broken_connection_ends_with_1006(server: tuple[ScriptedServer, str]) -> None:
+    _, waker = _open(server[1])
+    server[0].peer().drop()
+
+    closed = waker.until(lambda what: isinstance(what, Closed))
+
+    assert isinstance(closed, Closed)
+    assert closed.code == 1006
+
+
+def test_an_abort_does_not_wait(server: tuple[ScriptedServer, str]) -> None:
+    connection, waker = _open(server[1])
+    server[0].peer()
+    waker.next()
+
+    connection.abort()
+
+    assert isinstance(waker.next(), Closed)
+
+
+def test_closing_while_it_connects_leaves_nothing_open(
+    server: tuple[ScriptedServer, str],
+) -> None:
+    connection, waker = _open(server[1])
+
+    connection.close_soon()
+
+    waker.until(lambda what: isinstance(what, Closed | Refused))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "says"),
+    [
+        (
+            401,
+            '{"error": {"code": "invalid_api_key", "message": "sk-..ab"}}',
+            "invalid_api_key",
+            "",
+        ),
+        (
+            429,
+            '{"error": {"type": "insufficient_quota", "message": "no"}}',
+            "insufficient_quota",
+            "no",
+        ),
+        (503, "busy", "", "HTTP 503"),
+        (500, '{"error": "odd"}', "", "HTTP 500"),
+        (500, "[]", "", "HTTP 500"),
+    ],
+)
+def test_a_refusal_says_why(
+    server: tuple[ScriptedServer, str], status: int, body: str, code: str, says: str
+) -> None:
+    server[0].refuse = [(status, body)]
+    _, waker = _open(server[1])
+
+    refused = waker.next()
+
+    assert isinstance(refused, Refused)
+    assert (refused.status, refused.code) == (status, code)
+    assert says in refused.text
+    assert "sk-" not in refused.text
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "says"),
+    [
+        ("http://127.0.0.1/", "invalid_url", "ws://"),
+        ("nonsense", "invalid_url", "ws://"),
+        ("ws://127.0.0.1:1/", "", "refused"),
+    ],
+)
+def test_what_cannot_be_reached_says_why(url: str, code: str, says: str) -> None:
+    _, waker = _open(url)
+
+    refused = waker.next()
+
+    assert isinstance(refused, Refused)
+    assert (refused.status, refused.code) == (0, code)
+    assert says in refused.text.lower()
+    assert refused.text
+
+
+def test_the_secret_does_not_get_in(server: tuple[ScriptedServer, str]) -> None:
+    connection, waker = _open(server[1])
+    peer = server[0].peer()
+    waker.next()
+
+    peer.send("x", text="the secret-key is")
+    text = waker.next()
+    assert isinstance(text, Text)
+    assert b"secret-key" not in text.data
+    peer.close(4000, "about secret-key")
+
+    closed = waker.next()
+    assert isinstance(closed, Closed)
+    assert closed.reason == "about [key]"
+    connection.close()
+
+
+def test_messages_that_nobody_takes_do_not_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch, server: tuple[ScriptedServer, str]
+) -> None:
+    monkeypatch.setattr(module, "_UNREAD", 100)
+    connection, _ = _open(server[1])
+    peer = server[0].peer()
+
+    try:
+        for number in range(1000):
+            peer.send("n", number=number)
+    except Exception:  # noqa: BLE001 - the connection is gone, as it should be
+        pass
+
+    peer.connection.recv_events_thread.join(TIMEOUT_S)
+    assert len(connection.arrived) <= 101
+
+
+def test_frames_that_cannot_be_sent_do_not_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch, server: tuple[ScriptedServer, str]
+) -> None:
+    monkeypatch.setattr(module, "_WAITING", 20)
+    connection, waker = _open(server[1])
+    peer = server[0].peer()
+    waker.next()
+    peer.stop_reading()
+    data = json.dumps({"type": "x", "pad": "x" * 500_000}).encode()
+
+    for _ in range(100):
+        connection.send(data)
+
+    assert isinstance(waker.next(), Closed)
+
+
+def test_a_burst_is_one_wake_up(server: tuple[ScriptedServer, str]) -> None:
+    connection, waker = _open(server[1])
+    peer = server[0].peer()
+
+    for number in range(20):
+        peer.send("n", number=number)
+    done = threading.Event()
+    while len(connection.arrived) < 21 and not done.wait(0.002):
+        pass
+
+    assert waker.wakes == 1
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("ws://127.0.0.1:80/x", True),
+        ("ws://localhost/x", True),
+        ("ws://[::1]:5/x", True),
+        ("wss://api.openai.com/v1", False),
+        ("ws://example.org/127.0.0.1", False),
+    ],
+)
+def test_this_machine_is_known(url: str, local: bool) -> None:
+    assert is_local(url) is local
