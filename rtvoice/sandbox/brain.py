@@ -175,7 +175,7 @@ def _typed_calls(text: str, names: list[str]) -> Say | Calls:
             return Say(f"There is no tool {name}. {there}")
         try:
             json.loads(arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             return Say(f"The arguments of {name} are not JSON: {arguments}")
         calls.append(Call(name, arguments))
     return Calls(tuple(calls))
@@ -226,7 +226,7 @@ def _last_level(history: list[Item]) -> float:
 def _level_of(call: Item) -> float | None:
     try:
         level = json.loads(call.arguments)["level"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return level if isinstance(level, int | float) else None
 
@@ -273,7 +273,8 @@ def _time_sentence(value: str) -> str | None:
 def _value_of(output: str) -> Any:
     try:
         value = json.loads(output)
-    except ValueError:
+        _read(value)
+    except (ValueError, RecursionError):
         return output
     return value if isinstance(value, str | dict | list) else output
 

@@ -22,7 +22,6 @@ class RefusedError(Exception):
         message: what the client reads.
         code: the API's word for it, or None.
         param: path of the field that is wrong (`session.audio.output.speed`), or None.
-        kind: `invalid_request_error`, or `server_error`.
     """
 
     def __init__(
@@ -31,13 +30,11 @@ class RefusedError(Exception):
         *,
         code: str | None = None,
         param: str | None = None,
-        kind: str = "invalid_request_error",
     ) -> None:
         super().__init__(message, code, param)
         self.message = message
         self.code = code
         self.param = param
-        self.kind = kind
 
     def __str__(self) -> str:
         return self.message

@@ -35,11 +35,6 @@ class Outcome(NamedTuple):
     def incomplete(cls, reason: str) -> Outcome:
         return cls("incomplete", {"type": "incomplete", "reason": reason})
 
-    @classmethod
-    def failed(cls, message: str) -> Outcome:
-        error = {"type": "server_error", "code": None, "message": message}
-        return cls("failed", {"type": "failed", "error": error})
-
 
 class Response:
     """One answer, from `response.created` to `response.done`.

@@ -41,6 +41,7 @@ __all__ = ["Event", "Listen", "Respond", "Session", "Speech", "Work"]
 
 Event = dict[str, Any]
 
+_MAX_DEPTH: Final = 64
 _TOKENS_PER_MINUTE: Final = 15_000_000
 
 
@@ -243,7 +244,7 @@ class Session:
         self._emit(
             "error",
             error={
-                "type": error.kind,
+                "type": "invalid_request_error",
                 "code": error.code,
                 "message": error.message,
                 "param": error.param,
@@ -574,7 +575,24 @@ def _decoded(frame: str | bytes) -> Event:
         raise RefusedError(f"The event is not JSON: {error}", code="invalid_json") from None
     if not isinstance(event, dict):
         raise invalid_type("event", "an object", event)
+    if _is_deeper(event, _MAX_DEPTH):
+        raise RefusedError(
+            f"The event is nested deeper than {_MAX_DEPTH} levels.", code="invalid_json"
+        )
     return event
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    layer = [value]
+    while layer and levels:
+        levels -= 1
+        layer = [
+            inner
+            for outer in layer
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(layer)
 
 
 def _kind_of(event: Event) -> str:

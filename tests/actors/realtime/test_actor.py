@@ -65,7 +65,9 @@ def server() -> Iterator[tuple[ScriptedServer, str]]:
 class Stage:
     """An actor, its server, and the test in the place of everybody else."""
 
-    def __init__(self, server: tuple[ScriptedServer, str], tmp_path: Path, **settings: object):
+    def __init__(
+        self, server: tuple[ScriptedServer, str], tmp_path: Path, /, **settings: object
+    ) -> None:
         self.server, self.url = server
         self.rig = Rig(Realtime, tmp_path, **{"server": self.url, "model": "m", **settings})
         self.rig.session = msgspec.structs.replace(self.rig.session, server_url=self.url)
