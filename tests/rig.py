@@ -164,7 +164,7 @@ class Rig:
         except OSError:
             return
         with self._news:
-            self._news.wait_for(lambda: self.exit_code is not None, TIMEOUT_S)
+            self._news.wait_for(lambda: self.exit_code is not None and self._ended, TIMEOUT_S)
 
     def _run_host(self) -> None:
         code = self.host.run()

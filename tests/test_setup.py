@@ -357,6 +357,7 @@ def no_card(tmp_path: Path) -> dict[str, str]:
     return others | {"TMPDIR": str(tmp_path)}
 
 
+@pytest.mark.xdist_group("card")
 @needs_pulseaudio
 def test_a_virtual_sound_card_comes_up_comes_back_and_leaves_nothing(
     tmp_path: Path, no_card: dict[str, str]
@@ -385,6 +386,7 @@ def test_a_virtual_sound_card_comes_up_comes_back_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.xdist_group("card")
 @needs_pulseaudio
 def test_a_virtual_sound_card_ends_with_its_owner(tmp_path: Path, no_card: dict[str, str]) -> None:
     owner = subprocess.Popen(["sleep", "60"])

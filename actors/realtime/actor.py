@@ -61,7 +61,7 @@ class Realtime(Actor):
     """
 
     accepts: ClassVar = {
-        CapturedAudio: Newest(50),
+        CapturedAudio: Keep(30),
         ReplayedAudio: Keep(40),
         ReplayEnded: CONTROL,
         CaptureEnded: CONTROL,
