@@ -297,7 +297,7 @@ class Host:
         self._waker.setblocking(False)
         self._woken.setblocking(False)
         self._end_signal, self._end_seen = socket.socketpair()
-        self._selector = selectors.DefaultSelector()
+        self._selector = selectors.SelectSelector()  # epoll rounds timers up to milliseconds
         self._selector.register(channel.connection, selectors.EVENT_READ, channel)
         self._selector.register(self._woken, selectors.EVENT_READ)
 

@@ -67,7 +67,7 @@ class StampedCapture(PacedCapture):
         return Captured(b"", due - to_ns(self._block), due)
 
     def start(self, deliver: Any, failed: Any) -> None:
-        """Stamp when the block is due, not when it is prepared."""
+        """Stamp when the block is delivered."""
         length = 2 * self._block
         super().start(lambda block: deliver(block._replace(pcm=stamped(length))), failed)
 
@@ -155,10 +155,10 @@ class Server:
             "response.output_item.added", response_id=f"resp_{name}", output_index=0, item=item
         )
         for _ in range(chunks):
-            delta = base64.b64encode(stamped(48 * ms)).decode()
-            self.tell("response.output_audio.delta", delta=delta, **ids)
             if pace_s:
                 time.sleep(pace_s)
+            delta = base64.b64encode(stamped(48 * ms)).decode()
+            self.tell("response.output_audio.delta", delta=delta, **ids)
         self.tell("response.output_audio.done", **ids)
         self.tell("response.done", response={**response, "status": "completed"})
 
@@ -347,8 +347,7 @@ def measure_latency(seconds: float = 10.0) -> None:
         number = 0
         while time.monotonic() < end:
             number += 1
-            server.answer(f"latency_{number}", chunks=1, ms=20)
-            time.sleep(0.15)
+            server.answer(f"latency_{number}", chunks=10, ms=20, pace_s=0.07)
         report("captured block to websocket", [ns / 1e6 for ns in server.latencies], 0.8)
         report("audio delta to speaker's device", [(b - a) / 1e6 for a, b in command.puts()], 0.8)
 

@@ -19,37 +19,33 @@ _JOIN_S = 1.0
 
 
 class PacedCapture(Capture):
-    """Delivers blocks in real time, without drift, on a thread of its own."""
+    """Delivers blocks in real time, without drift, on the actor's thread: one wake-up a block."""
 
     def __init__(self, block: int) -> None:
         self._block = block
         self._silence = bytes(2 * block)
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._deliver: Callable[[Captured], None] | None = None
+        self._due = 0
 
     def start(
         self, deliver: Callable[[Captured], None], failed: Callable[[Exception], None]
     ) -> None:
-        self._thread = _started("capture", lambda: self._run(deliver), failed)
+        self._deliver = deliver
+        self._due = time.monotonic_ns() + to_ns(self._block)
 
     def close(self) -> None:
-        self._closing.set()
-        if self._thread is not None:
-            self._thread.join(_JOIN_S)
+        self._deliver = None
 
-    def _run(self, deliver: Callable[[Captured], None]) -> None:
+    def pump(self, now_ns: int) -> float | None:
+        if self._deliver is None:
+            return None
         block_ns = to_ns(self._block)
-        due = time.monotonic_ns()
-        while True:
-            due += block_ns
-            block = self._next(due)
-            now = time.monotonic_ns()
-            if now - due > _LATE_NS:
-                due = now
-                block = block._replace(first_ns=due - block_ns, captured_ns=due)
-            elif self._closing.wait(max(0, due - now) / 1e9):
-                return
-            deliver(block)
+        if now_ns - self._due > _LATE_NS:
+            self._due = now_ns
+        while self._due <= now_ns:
+            self._deliver(self._next(self._due))
+            self._due += block_ns
+        return (self._due - now_ns) / 1e9
 
     def _next(self, due: int) -> Captured:
         """Return the block that ends at ``due``."""
