@@ -184,7 +184,11 @@ class Microphone(Actor):
         assert device is not None
         if self._pump_timer is not None:
             self._pump_timer.cancel()
-        wait_s = device.pump(time.monotonic_ns())
+        try:
+            wait_s = device.pump(time.monotonic_ns())
+        except Exception:
+            self._lose()  # the next incarnation opens a new one
+            raise
         if wait_s is not None:
             self._pump_timer = self.after(wait_s, self._pump)
 
