@@ -66,6 +66,7 @@ class Speaker(Actor):
     def opened(self) -> None:
         self._held: collections.deque[tuple[AssistantAudio, int]] = collections.deque()
         self._timer: Timer | None = None
+        self._pump_timer: Timer | None = None
         self._reported = ("", 0)
         self._trouble = ""
         self._underruns = 0
@@ -170,15 +171,26 @@ class Speaker(Actor):
     def _go_on(self) -> None:
         """Do what is due, and come back while anything plays."""
         now_ns = time.monotonic_ns()
-        messages, wait_s = self._device.pump(now_ns)
-        for message in messages:
-            self.send(message)
+        self._pump(now_ns)
         self._release()
         left_ns = self._playout.left_ns(now_ns)
-        if left_ns is not None:
-            wait_s = min(_REPORT_S if wait_s is None else wait_s, _REPORT_S, left_ns / 1e9)
-        if wait_s is not None and self._timer is None:
+        if left_ns is not None and self._timer is None:
+            wait_s = min(_REPORT_S, left_ns / 1e9)
             self._timer = self.after(max(wait_s, _SOONEST_S), self._report)
+
+    def _pump(self, now_ns: int) -> None:
+        """Do the work of a device without a thread."""
+        if self._pump_timer is not None:
+            self._pump_timer.cancel()
+        try:
+            messages, wait_s = self._device.pump(now_ns)
+        except Exception:
+            self._lose()  # the next incarnation opens a new one
+            raise
+        for message in messages:
+            self.send(message)
+        if wait_s is not None:
+            self._pump_timer = self.after(wait_s, lambda: self._pump(time.monotonic_ns()))
 
     def _report(self) -> None:
         self._timer = None

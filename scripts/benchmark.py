@@ -32,6 +32,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from actors.devices.base import Captured, to_ns
 from actors.devices.silence import PacedCapture, PacedPlayback
+from messages import Message
 
 _STAMP = struct.Struct("<4sQ")
 _MAGIC = b"\x07stm"
@@ -84,6 +85,11 @@ class StampedPlayback(PacedPlayback):
     def _put(self, pcm: bytes, at_ns: int, *, contiguous: bool) -> None:
         if made := stamp_of(pcm):
             self._log.write(struct.pack("<QQ", made, time.monotonic_ns()))
+
+    def flush(self, now_ns: int) -> list[Message]:
+        """Note when the queue has been cleared."""
+        self._log.write(struct.pack("<QQ", 0, time.monotonic_ns()))
+        return super().flush(now_ns)
 
 
 # -- the server ---------------------------------------------------------------------------------
@@ -274,7 +280,14 @@ class Command:
     def puts(self) -> list[tuple[int, int]]:
         """Return (sent, given to the device) of what the loudspeaker was given."""
         data = self.put_log.read_bytes()
-        return list(struct.iter_unpack("<QQ", data[: len(data) // 16 * 16]))
+        notes = struct.iter_unpack("<QQ", data[: len(data) // 16 * 16])
+        return [(made, given) for made, given in notes if made]
+
+    def cleared(self) -> list[int]:
+        """Return when the loudspeaker's queue was cleared."""
+        data = self.put_log.read_bytes()
+        notes = struct.iter_unpack("<QQ", data[: len(data) // 16 * 16])
+        return [at for made, at in notes if not made]
 
     def stop(self) -> None:
         """End the session."""
@@ -332,11 +345,11 @@ def measure_start(runs: int = 5) -> None:
     own = []
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
-            command = Command(Path(folder), "sandbox")
-            at, _ = command.expect("session_started")
+            command = Command(Path(folder), "sandbox", "--greeting", "Hello.")
+            at, _ = command.expect("response_started")  # asked for together with the first audio
             own.append((at - command.started_ns) / 1e6)
             command.stop()
-    report("start to session_started, sandbox started too", own, 1500)
+    report("start to first answer, sandbox started too", own, 1500)
 
 
 def measure_latency(seconds: float = 10.0) -> None:
@@ -353,9 +366,9 @@ def measure_latency(seconds: float = 10.0) -> None:
 
 
 def measure_barge_in(runs: int = 20) -> None:
-    """From speech_started until the server is told where playback stopped."""
+    """From speech_started until the queue is cleared, and the server told where that was."""
     for queued_s, label in ((2, "2 s"), (600, "10 min")):
-        times = []
+        cleared, times = [], []
         with running() as (server, command):
             for number in range(runs if queued_s < 60 else 5):
                 name = f"barge_{number}"
@@ -371,7 +384,9 @@ def measure_barge_in(runs: int = 20) -> None:
                 )
                 server.wait_for(lambda: "conversation.item.truncate" in server.arrived)
                 times.append((server.arrived["conversation.item.truncate"] - sent) / 1e6)
-        report(f"speech_started to truncate, {label} queued", times, 2.0)
+                cleared.append((command.cleared()[-1] - sent) / 1e6)
+        report(f"speech_started to queue cleared, {label} queued", cleared, 2.0)
+        report(f"speech_started to truncate, {label} queued", times, 4.0)
 
 
 def measure_recovery(runs: int = 5) -> None:

@@ -133,7 +133,6 @@ class Playout:
         """How often an item faltered because its audio came too late."""
         self._marker = marker
         self._lock = threading.Lock()
-        self._news = threading.Condition(self._lock)
         self._items: collections.deque[_Item] = collections.deque()
         self._known = marker.taken() if marker else {}
         self._chunks: collections.deque[_Chunk] = collections.deque()
@@ -179,7 +178,6 @@ class Playout:
             self._chunks.append(_Chunk(item, item.received, new))
             item.received += len(new) // 2
             self._queued += len(new) // 2
-            self._news.notify_all()
 
     def progress(self) -> dict[str, int]:
         """Return the items that are not over, and which sample of each the device takes next."""
@@ -240,11 +238,6 @@ class Playout:
             if not self._running:
                 self._gain = volume
 
-    def interrupt(self) -> None:
-        """End a `wait` whose ``closing`` is set."""
-        with self._lock:
-            self._news.notify_all()
-
     # -- for the device -----------------------------------------------------------------------
 
     def pull(self, samples: int, at_ns: int) -> bytes:
@@ -260,13 +253,6 @@ class Playout:
     def take(self, samples: int, at_ns: int) -> bytes:
         """Take the next block; it is shorter, or empty, where there is no more."""
         return self._take(samples, at_ns, pads=False)
-
-    def wait(self, closing: threading.Event) -> bool:
-        """Sleep until there is something to take; return False once ``closing`` is set."""
-        with self._lock:
-            while not self._chunks and not closing.is_set():
-                self._news.wait()
-            return not closing.is_set()
 
     # -- taking, with the lock held -----------------------------------------------------------
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
 from actors.devices.base import Capture, Captured, Playback, to_ns
 from actors.devices.playout import Playout
-from messages import SAMPLE_RATE
+from messages import SAMPLE_RATE, Message
 
 __all__ = ["NullPlayback", "PacedCapture", "PacedPlayback", "SilenceCapture"]
 
 _BLOCK = 20 * SAMPLE_RATE // 1000
 _LATE_NS = 1_000_000_000
 """A clock that is so far behind (process stopped, machine asleep) starts anew."""
-_JOIN_S = 1.0
 
 
 class PacedCapture(Capture):
@@ -59,43 +57,34 @@ class SilenceCapture(PacedCapture):
 
 
 class PacedPlayback(Playback):
-    """Takes blocks in real time, on a thread of its own that sleeps while nothing is queued."""
+    """Takes blocks in real time, on the actor's thread, which sleeps while nothing is queued."""
 
     def __init__(self) -> None:
         self._playout: Playout | None = None
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._start_ns: int | None = None
+        """When the sound that is being played began; None: it is silent."""
+        self._taken = 0
+        """Samples since then."""
 
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
         self._playout = playout
-        self._thread = _started("playback", lambda: self._run(playout), failed)
 
     def close(self) -> None:
-        self._closing.set()
-        if self._playout is not None:
-            self._playout.interrupt()
-        if self._thread is not None:
-            self._thread.join(_JOIN_S)
+        self._playout = None
 
-    def _run(self, playout: Playout) -> None:
-        while playout.wait(self._closing):
-            self._play(playout, time.monotonic_ns())
-
-    def _play(self, playout: Playout, start_ns: int) -> None:
-        """Take one block after the other, each when its first sample is due, until none is left."""
-        samples = 0
-        while True:
-            due = start_ns + to_ns(samples)
-            late = time.monotonic_ns() - due
-            if late > _LATE_NS:
-                return
-            if self._closing.wait(max(0, -late) / 1e9):
-                return
-            pcm = playout.take(_BLOCK, due)
+    def pump(self, now_ns: int) -> tuple[list[Message], float | None]:
+        if self._playout is None:
+            return [], None
+        if self._start_ns is None or now_ns - self._start_ns - to_ns(self._taken) > _LATE_NS:
+            self._start_ns, self._taken = now_ns, 0
+        while (due := self._start_ns + to_ns(self._taken)) <= now_ns:
+            pcm = self._playout.take(_BLOCK, due)
             if not pcm:
-                return
-            self._put(pcm, due, contiguous=samples > 0)
-            samples += len(pcm) // 2
+                self._start_ns = None
+                return [], None
+            self._put(pcm, due, contiguous=self._taken > 0)
+            self._taken += len(pcm) // 2
+        return [], (due - now_ns) / 1e9
 
     def _put(self, pcm: bytes, at_ns: int, *, contiguous: bool) -> None:
         """Play a block whose first sample is due at ``at_ns``."""
@@ -108,17 +97,3 @@ class NullPlayback(PacedPlayback):
 
     def _put(self, pcm: bytes, at_ns: int, *, contiguous: bool) -> None:
         pass
-
-
-def _started(
-    name: str, run: Callable[[], None], failed: Callable[[Exception], None]
-) -> threading.Thread:
-    def guarded() -> None:
-        try:
-            run()
-        except Exception as error:  # noqa: BLE001 - raised again by the actor
-            failed(error)
-
-    thread = threading.Thread(target=guarded, name=name, daemon=True)
-    thread.start()
-    return thread

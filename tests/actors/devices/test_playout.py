@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from array import array
 from itertools import count, pairwise
 
@@ -419,30 +418,6 @@ def test_a_change_of_volume_while_playing_is_a_ramp() -> None:
 
 
 # -- threads --------------------------------------------------------------------------------------
-
-
-def test_a_waiting_device_is_woken_by_audio_and_by_closing() -> None:
-    playout = Playout()
-    closing = threading.Event()
-    results: list[bool] = []
-    woken = threading.Semaphore(0)
-
-    def device() -> None:
-        while playout.wait(closing):
-            results.append(bool(playout.take(480, 0)))
-            woken.release()
-        woken.release()
-
-    thread = threading.Thread(target=device)
-    thread.start()
-    playout.push("a", 0, pcm(100))
-    assert woken.acquire(timeout=10)
-    closing.set()
-    playout.interrupt()
-    thread.join(10)
-
-    assert results == [True]
-    assert not thread.is_alive()
 
 
 def test_the_actor_is_told_once_when_audio_runs_low() -> None:
