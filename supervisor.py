@@ -272,7 +272,8 @@ class _Child:
         self.slot_index = slot
         self.slot = hub.page.slot(slot)
         self.mailbox = Mailbox({}, spec.window)
-        self.accepts: dict[int, Rule] = {}
+        self.accepts: dict[int, Rule] | None = None
+        """The tags it takes, each with its rule; None: it has not said so yet."""
         self.described: dict[str, Any] = {}
         self.state: State = "new"
         self.state_bytes: bytes | None = None
@@ -381,7 +382,7 @@ class _Child:
         self._policy.started(self._since)
         self._pings = 0
         self.slot.clear()
-        first = self.incarnation == 1
+        first = not self._was_open
         self._write(
             Open(
                 self.incarnation,
@@ -439,18 +440,21 @@ class _Child:
                 self._raised(message)
 
     def _loaded(self, hello: Hello) -> None:
-        first = not self.incarnation
+        first = self.accepts is None
         self.state = "loaded"
         if first:
             self.accepts = dict(hello.accepts)
             self.mailbox = Mailbox(self.accepts, self.spec.window)
             self.described = msgspec.msgpack.decode(hello.described)
             self.hub.child_loaded(self)
-        else:
+        elif self.incarnation:
             self.open()
+        else:  # it had died before it was opened for the first time
+            self.hub.open_next()
 
     def _opened(self) -> None:
         self.state = "open"
+        self._was_open = True
         now = time.monotonic()
         self._alive_at = self._pinged_at = now
         self._bad_states = 0
@@ -471,6 +475,7 @@ class _Child:
         self.hub.child_open(self)
         self._pump()
 
+    _was_open = False
     _fresh_process = False
 
     # -- crashes ------------------------------------------------------------------------------
@@ -870,14 +875,13 @@ class Supervisor:
 
     def child_loaded(self, child: _Child) -> None:
         """Note what a component accepts; when all are known, open them."""
-        for tag in child.accepts:
+        for tag in child.accepts or ():
             receivers = self._table.setdefault(tag, [])
             receivers.append(child)
             receivers.sort(key=lambda receiver: receiver.spec.linger_s)  # who is in a hurry first
         if child.described:
             self._describe(child)
-        if all(other.state == "loaded" for other in self._children.values()):
-            self.open_next()
+        self.open_next()
 
     def _describe(self, child: _Child) -> None:
         try:
@@ -889,8 +893,13 @@ class Supervisor:
         self._add_what_settings_name()
 
     def open_next(self) -> None:
-        """Open the next component, in order, if everything it needs is there."""
+        """Open the next component, in order, if everything it needs is there.
+
+        Nobody is opened before all have said what they accept: no message may miss its receiver.
+        """
         if not self.starting or self.stopping:
+            return
+        if not all(child.accepts is not None for child in self._children.values()):
             return
         if not self._opening:
             self._started()
@@ -1031,6 +1040,8 @@ class Supervisor:
     def _tick(self) -> None:
         interval = min(0.25, self.settings.hang_s / 8)
         now = time.monotonic()
+        if self.starting and now - self._epoch_ns / 1e9 > 2 * self.settings.start_s:
+            self.fail(self._late(), code=EXIT_USAGE)
         overslept = now - self._ticked > interval + _OVERSLEPT_S
         self._ticked = now
         for child in self._children.values():
@@ -1038,6 +1049,14 @@ class Supervisor:
                 child.forgive(now)
             child.check(now, self.settings.hang_s, self.settings.start_s)
         self.loop.later(interval, self._tick)
+
+    def _late(self) -> str:
+        """Say what the start is waiting for."""
+        waiting = [name for name, child in self._children.items() if child.state != "open"]
+        if self._sandbox is not None and not self._sandbox.url:
+            waiting.append("the sandbox server")
+        seconds = 2 * self.settings.start_s
+        return f"the session has not started within {seconds:g} s: waiting for {', '.join(waiting)}"
 
     # -- end ----------------------------------------------------------------------------------
 

@@ -135,6 +135,30 @@ def test_a_component_that_cannot_start_is_named_with_its_reason() -> None:
     assert hub.exit_code == 2
 
 
+def test_a_component_that_loads_late_is_waited_for_whoever_else_is_ready() -> None:
+    slow = ChildSpec(name="slow", target="tests.slow_import:Echo")
+    hub = Hub([ECHO, slow])
+    hub.supervisor.loop.later(0.3, hub.supervisor.open_next)  # as a server that is ready does
+
+    with hub:
+        say(hub, "hello")
+        hub.wait_for(lambda: len(hub.of(Turn)) == 1)
+
+        assert [hub.supervisor.status()[name]["state"] for name in ("echo", "slow")] == [
+            "open",
+            "open",
+        ]
+
+
+def test_a_start_that_never_ends_is_ended_with_what_it_waits_for() -> None:
+    slow = ChildSpec(name="slow", target="tests.slow_import:Echo")
+    with Hub([ECHO, slow], start_s=0.1) as hub:
+        failed = hub.expect(SessionFailed)
+
+    assert "not started within 0.2 s: waiting for" in failed.reason
+    assert hub.exit_code == 2
+
+
 def test_a_crash_is_told_with_its_traceback() -> None:
     with Hub([ECHO]) as hub:
         say(hub, "!raise")
