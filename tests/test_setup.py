@@ -310,7 +310,7 @@ def test_the_checks_stop_at_the_first_that_fails(project: Project) -> None:
         "== mypy --strict",
         "mypy",
         "== pytest",
-        "pytest -x",
+        "pytest -n 4 --dist loadgroup -x",
     ]
     assert passed.returncode == 0
     assert failed.returncode == 3
@@ -379,7 +379,7 @@ def test_a_virtual_sound_card_comes_up_comes_back_and_leaves_nothing(
     assert "mic\tmodule-remap-source" in devices.stdout
     assert is_over(first)
     assert gone.returncode == 1
-    assert again.stdout == up.stdout
+    assert again.stdout == up.stdout, again.stderr
     assert back.stdout == devices.stdout
     assert down.returncode == 0
     assert is_over(second)

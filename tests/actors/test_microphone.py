@@ -98,7 +98,8 @@ def test_a_file_is_delivered_in_real_time(tmp_path: Path, speech: Path) -> None:
 
 def test_the_end_of_the_input_is_told_once(tmp_path: Path, speech: Path) -> None:
     with ProcessRig(Microphone, tmp_path, input=str(speech)) as rig:
-        rig.expect(CaptureEnded)
+        last = rig.expect(CaptureEnded).last_sample
+        block_after(rig, last + BLOCK)  # by then it has noted that it told the end
         rig.kill()
 
         rig.reborn()
