@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -310,7 +311,9 @@ def test_the_checks_stop_at_the_first_that_fails(project: Project) -> None:
         "== mypy --strict",
         "mypy",
         "== pytest",
-        "pytest -n 4 --dist loadgroup -x",
+        "pytest -n 4 -m not card -x",
+        "== pytest, sound cards",
+        "pytest -m card -x",
     ]
     assert passed.returncode == 0
     assert failed.returncode == 3
@@ -351,19 +354,26 @@ needs_pulseaudio = pytest.mark.skipif(
 
 
 @pytest.fixture
-def no_card(tmp_path: Path) -> dict[str, str]:
-    """An environment without a card; a new one's directory goes into tmp_path."""
+def folder() -> Iterator[Path]:
+    """A directory with a short name: a socket's may have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="rt-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def no_card(folder: Path) -> dict[str, str]:
+    """An environment without a card; a new one's directory goes into ``folder``."""
     others = {name: value for name, value in os.environ.items() if name != "VIRTUAL_SOUND_CARD"}
-    return others | {"TMPDIR": str(tmp_path)}
+    return others | {"TMPDIR": str(folder)}
 
 
-@pytest.mark.xdist_group("card")
+@pytest.mark.card
 @needs_pulseaudio
 def test_a_virtual_sound_card_comes_up_comes_back_and_leaves_nothing(
-    tmp_path: Path, no_card: dict[str, str]
+    folder: Path, no_card: dict[str, str]
 ) -> None:
     up = card("up", environment=no_card)
-    (directory,) = tmp_path.iterdir()
+    (directory,) = folder.iterdir()
     this_card = no_card | {"VIRTUAL_SOUND_CARD": str(directory)}
     devices = card("status", environment=this_card)
     first = server_of(directory)
@@ -383,17 +393,17 @@ def test_a_virtual_sound_card_comes_up_comes_back_and_leaves_nothing(
     assert back.stdout == devices.stdout
     assert down.returncode == 0
     assert is_over(second)
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
-@pytest.mark.xdist_group("card")
+@pytest.mark.card
 @needs_pulseaudio
-def test_a_virtual_sound_card_ends_with_its_owner(tmp_path: Path, no_card: dict[str, str]) -> None:
+def test_a_virtual_sound_card_ends_with_its_owner(folder: Path, no_card: dict[str, str]) -> None:
     owner = subprocess.Popen(["sleep", "60"])
     watched, held_open = os.pipe()
     up = card("up", "--for", str(owner.pid), held_open=held_open, environment=no_card)
     os.close(held_open)
-    (directory,) = tmp_path.iterdir()
+    (directory,) = folder.iterdir()
     server = server_of(directory)
 
     owner.kill()
@@ -402,4 +412,4 @@ def test_a_virtual_sound_card_ends_with_its_owner(tmp_path: Path, no_card: dict[
     assert up.returncode == 0, up.stderr
     assert is_over(server)
     assert is_over(watched)
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []

@@ -402,7 +402,7 @@ def play(playback: PortAudioPlayback, sound: np.ndarray[Any, np.dtype[np.float64
     return playout
 
 
-@pytest.mark.xdist_group("card")
+@pytest.mark.card
 @real_card
 @pytest.mark.parametrize(("output", "input_"), [("room", "mic"), ("speaker", "speaker_monitor")])
 def test_what_is_played_arrives_on_the_other_side(output: str, input_: str) -> None:
@@ -431,7 +431,7 @@ def test_what_is_played_arrives_on_the_other_side(output: str, input_: str) -> N
     assert likeness(b"".join(heard), chirp()) > 0.8
 
 
-@pytest.mark.xdist_group("card")
+@pytest.mark.card
 @real_card
 def test_the_virtual_card_is_found() -> None:
     pytest.importorskip("pyaudio")
@@ -440,7 +440,7 @@ def test_the_virtual_card_is_found() -> None:
     assert {"mic", "speaker", "room"} <= {device.name for device in portaudio.list_devices()}
 
 
-@pytest.mark.xdist_group("card")
+@pytest.mark.card
 @real_card
 def test_opening_a_card_writes_nothing_to_standard_error() -> None:
     pytest.importorskip("pyaudio")
@@ -451,7 +451,7 @@ def test_opening_a_card_writes_nothing_to_standard_error() -> None:
     assert done.stderr == b""
 
 
-@pytest.mark.xdist_group("card")
+@pytest.mark.card
 @real_card
 def test_a_card_whose_server_is_killed_is_lost_and_comes_back() -> None:
     pytest.importorskip("pyaudio")
