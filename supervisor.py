@@ -37,6 +37,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from messages import (
+    LEVELS,
     ComponentCrashed,
     ComponentParked,
     ComponentRestarted,
@@ -74,6 +75,7 @@ from messages import (
     decode,
     encode,
     epoch_of,
+    level_of,
     message_types,
     tag_of,
     with_epoch,
@@ -272,10 +274,12 @@ class _Child:
         self.slot_index = slot
         self.slot = hub.page.slot(slot)
         self.mailbox = Mailbox({}, spec.window)
-        self.accepts: dict[int, Rule] | None = None
-        """The tags it takes, each with its rule; None: it has not said so yet."""
+        self.accepts: dict[int, Rule] = {}
         self.described: dict[str, Any] = {}
         self.state: State = "new"
+        self._was_open = False
+        self.introduced = False
+        """Whether it has said what it accepts."""
         self.state_bytes: bytes | None = None
         self.incarnation = 0
         self.restarts = 0
@@ -285,7 +289,7 @@ class _Child:
         self._process: _Process | None = None
         self._line: Line | None = None
         self._generation = 0
-        self._lingering = self._closing = False
+        self._lingering = self._closing = self._unended = self._given_up = False
         self._failure = ""
         self._down_at: float | None = None
         self._traceback = ""
@@ -308,9 +312,9 @@ class _Child:
         return self._closing
 
     @property
-    def has_process(self) -> bool:
-        """Whether there is a process that has to end before the session has ended."""
-        return self._process is not None
+    def gone(self) -> bool:
+        """Whether it has closed, and nothing of it is left."""
+        return self.state == "closed" and self._process is None
 
     # -- mail ---------------------------------------------------------------------------------
 
@@ -356,12 +360,20 @@ class _Child:
     def launch(self) -> None:
         """Start a process and have it import the component."""
         self._generation += 1
+        self._unended = False
         self.state, self._since = "loading", time.monotonic()
         self._policy.started(self._since)
         self._process = _Process(["actors", self.name], self.hub.environment_of(self.name))
         self.pid = self._process.pid
-        loop = self.hub.loop
-        self._line = Line(loop, self._process.connection, self._read, self._channel_ended)
+        loop, generation = self.hub.loop, self._generation
+        if self._line is not None:  # of a process that was killed, its end has not been read
+            self._line.close()
+        self._line = Line(
+            loop,
+            self._process.connection,
+            self._read,
+            lambda why: self._channel_ended(why, generation),
+        )
         watch_text(loop, self._process.stderr, self._said)
         self._write(
             Init(
@@ -382,7 +394,7 @@ class _Child:
         self._policy.started(self._since)
         self._pings = 0
         self.slot.clear()
-        first = not self._was_open
+        first = not self._was_open  # one that died while opening has done nothing yet
         self._write(
             Open(
                 self.incarnation,
@@ -398,9 +410,28 @@ class _Child:
         self._closing = True
         if self.state == "open":
             self._pump()
-        else:
+        elif self.state == "parked" or not self._is_wanted():
+            self._finish()
+
+    def give_up(self, why: str) -> None:
+        """End the process for good."""
+        self._given_up = True
+        self.kill(why)
+        if self._process is None and self.state != "closed":
             self.state = "closed"
-            self._write(Stop("the session ends"))
+            self.hub.loop.later(0, self.hub.child_closed)
+
+    def _is_wanted(self) -> bool:
+        """Return whether it is to be up: while the session stops, for what it still has to do."""
+        if not self.hub.stopping:
+            return True
+        self.mailbox.settle(self.slot)
+        mail = self.mailbox.waiting_mail or self.mailbox.in_flight
+        return not self._given_up and (not self._closing or mail > 0)
+
+    def _finish(self) -> None:
+        self.state = "closed"
+        self._write(Stop("the session ends"))
 
     def kill(self, why: str) -> None:
         """End the process; its restart follows from its end."""
@@ -440,19 +471,23 @@ class _Child:
                 self._raised(message)
 
     def _loaded(self, hello: Hello) -> None:
-        first = self.accepts is None
+        if self.state == "closed":
+            return
         self.state = "loaded"
-        if first:
+        if not self.introduced:
+            self.introduced = True
             self.accepts = dict(hello.accepts)
             self.mailbox = Mailbox(self.accepts, self.spec.window)
             self.described = msgspec.msgpack.decode(hello.described)
             self.hub.child_loaded(self)
         elif self.incarnation:
             self.open()
-        else:  # it had died before it was opened for the first time
+        else:  # it died before its turn to be opened had come
             self.hub.open_next()
 
     def _opened(self) -> None:
+        if self.state == "closed":
+            return
         self.state = "open"
         self._was_open = True
         now = time.monotonic()
@@ -475,13 +510,12 @@ class _Child:
         self.hub.child_open(self)
         self._pump()
 
-    _was_open = False
     _fresh_process = False
 
     # -- crashes ------------------------------------------------------------------------------
 
     def _raised(self, crash: Crashed) -> None:
-        if self.state == "closed":
+        if self.state == "closed" or crash.during == "close":  # it has been told to end
             self.hub.log(self.name, "WARNING", f"raised while closing: {crash.error}")
             return
         if crash.during in ("import", "open") and self.hub.starting:
@@ -504,11 +538,11 @@ class _Child:
                 Notice(f"{self.name} could not be opened with its saved state; it starts without")
             )
 
-    def _channel_ended(self, why: str) -> None:
+    def _channel_ended(self, why: str, generation: int) -> None:
         self._line = None
         if why:
             self.kill(why)
-        self._reap(time.monotonic() + _EXIT_GRACE_S, self._generation)
+        self._reap(time.monotonic() + _EXIT_GRACE_S, generation)
 
     def _reap(self, deadline: float, generation: int) -> None:
         process = self._process
@@ -520,7 +554,7 @@ class _Child:
             self.hub.loop.later(0.001, lambda: self._reap(deadline, generation))
             return
         self._process = None
-        if self.hub.stopping:
+        if self.state == "closed" or not self._is_wanted():
             if self.state != "closed":
                 self.hub.log(self.name, "WARNING", f"ended while stopping: {process.cause}")
             self.state = "closed"
@@ -546,10 +580,16 @@ class _Child:
         self.hub.publish(ComponentCrashed(self.name, self.pid, cause, trace, tuple(self.log_tail)))
         progress = self._progress()
         suspect = self.mailbox.reclaim(self.slot)
+        self.slot.clear()  # or what has died while loading would count this progress again
+        self._pings = 0
         if suspect is not None:
             self.hub.dead_letter(self.name, suspect, cause)
         delay = self._policy.crashed(now, progress=progress)
-        if delay is None:
+        if delay is None and self.hub.stopping:
+            self._give_up_closing()
+        elif delay is None and self.hub.starting:
+            self.hub.start_failed(self.name, cause, trace)
+        elif delay is None:
             self._give_up(cause, soft)
         else:
             self._restart_after(delay, soft)
@@ -593,10 +633,20 @@ class _Child:
 
     _delay = 0.0
 
+    def _give_up_closing(self) -> None:
+        """End what is not worth another start while the session stops."""
+        self._finish()
+        if self._process is None:
+            self.hub.child_closed()
+
     def _later(self, delay: float, generation: int, call: Callable[[], None]) -> None:
         def run() -> None:
-            if self.state == "down" and generation == self._generation and not self.hub.stopping:
+            if self.state != "down" or generation != self._generation:
+                return
+            if self._is_wanted():
                 call()
+            else:
+                self._give_up_closing()
 
         if delay <= 0:
             run()
@@ -604,7 +654,8 @@ class _Child:
             self.hub.loop.later(delay, run)
 
     def _relaunch(self) -> None:
-        if self.hub.stopping:
+        if not self._is_wanted():
+            self._give_up_closing()
             return
         delay, self._delay = self._delay, 0.0
         if delay > 0:
@@ -622,10 +673,19 @@ class _Child:
     # -- watching -----------------------------------------------------------------------------
 
     def check(self, now: float, hang_s: float, start_s: float) -> None:
-        """Find out whether it is stuck."""
+        """Find out whether it has ended without the end of its channel, or is stuck."""
+        if self._line is not None and self._process is not None and self._process.ended():
+            if self._unended:  # what it has written has been read: something else keeps it open
+                self._line.close()
+                self._channel_ended("", self._generation)
+                return
+            self._unended = True
         if self.state in ("loading", "opening"):
             if now - self._since > start_s:
-                self.kill(f"has not started within {start_s:g} s")
+                why = f"has not started within {start_s:g} s"
+                if self.hub.starting:  # seldom enough to be tried for ever
+                    self.hub.start_failed(self.name, why, "")
+                self.kill(why)
             return
         if self.state != "open":
             return
@@ -677,6 +737,7 @@ class _Sandbox:
         self.url = ""
         self._hub = hub
         self._said = ""
+        self._since = time.monotonic()
         self._process: _Process
         self._launch(port=0)
 
@@ -711,7 +772,11 @@ class _Sandbox:
     def _check(self) -> None:
         if self._hub.stopping:
             return
-        if not self._process.ended():
+        start_s = self._hub.settings.start_s
+        if not self.url and time.monotonic() - self._since > start_s:
+            why = f"it does not listen after {start_s:g} s"
+            self._hub.start_failed("sandbox", f"{why}: {self._said}" if self._said else why, "")
+        elif not self._process.ended():
             self._hub.loop.later(0.1, self._check)
         elif not self.url:
             self._hub.start_failed("sandbox", self._said or "the sandbox has ended", "")
@@ -847,7 +912,7 @@ class Supervisor:
     def kill_children(self) -> None:
         """End every process at once; for a second Ctrl-C and for bugs."""
         for child in self._children.values():
-            child.kill("the supervisor ends")
+            child.give_up("the supervisor ends")
         if self._sandbox is not None:
             self._sandbox.close()
 
@@ -875,7 +940,7 @@ class Supervisor:
 
     def child_loaded(self, child: _Child) -> None:
         """Note what a component accepts; when all are known, open them."""
-        for tag in child.accepts or ():
+        for tag in child.accepts:
             receivers = self._table.setdefault(tag, [])
             receivers.append(child)
             receivers.sort(key=lambda receiver: receiver.spec.linger_s)  # who is in a hurry first
@@ -899,7 +964,7 @@ class Supervisor:
         """
         if not self.starting or self.stopping:
             return
-        if not all(child.accepts is not None for child in self._children.values()):
+        if not all(child.introduced for child in self._children.values()):
             return
         if not self._opening:
             self._started()
@@ -1030,8 +1095,8 @@ class Supervisor:
         child = self._children.get(name)
         if child is not None:
             child.log_tail.append(f"{record.level} {record.text}")
-        wanted = logging.getLevelName(self.settings.log_level)
-        if logging.getLevelName(record.level) >= wanted and self._peer is not None:
+        wanted = level_of(self.settings.log_level)
+        if level_of(record.level) >= wanted and self._peer is not None:
             if Log.tag() in self._peer.tags:
                 self._tell_peer(msgspec.structs.replace(record, component=name))
 
@@ -1040,8 +1105,6 @@ class Supervisor:
     def _tick(self) -> None:
         interval = min(0.25, self.settings.hang_s / 8)
         now = time.monotonic()
-        if self.starting and now - self._epoch_ns / 1e9 > 2 * self.settings.start_s:
-            self.fail(self._late(), code=EXIT_USAGE)
         overslept = now - self._ticked > interval + _OVERSLEPT_S
         self._ticked = now
         for child in self._children.values():
@@ -1049,14 +1112,6 @@ class Supervisor:
                 child.forgive(now)
             child.check(now, self.settings.hang_s, self.settings.start_s)
         self.loop.later(interval, self._tick)
-
-    def _late(self) -> str:
-        """Say what the start is waiting for."""
-        waiting = [name for name, child in self._children.items() if child.state != "open"]
-        if self._sandbox is not None and not self._sandbox.url:
-            waiting.append("the sandbox server")
-        seconds = 2 * self.settings.start_s
-        return f"the session has not started within {seconds:g} s: waiting for {', '.join(waiting)}"
 
     # -- end ----------------------------------------------------------------------------------
 
@@ -1089,8 +1144,8 @@ class Supervisor:
             child = self._closing[0]
             if not child.asked_to_close:
                 child.close()
-                self.loop.later(self._patience_s, partial(child.kill, "did not close"))
-            if child.has_process:
+                self.loop.later(self._patience_s, partial(child.give_up, "did not close"))
+            if not child.gone:
                 return
             del self._closing[0]
         self._ended()
@@ -1120,6 +1175,9 @@ class Supervisor:
         for name, child in self._children.items():
             for tag, count in child.mailbox.dropped.items():
                 yield f"{count} {_type_name(tag)} to {name} (mailbox full)"
+            child.mailbox.settle(child.slot)
+            for tag, count in child.mailbox.unhandled().items():
+                yield f"{count} {_type_name(tag)} to {name} (it has ended)"
 
     def _release(self) -> None:
         if self._sandbox is not None:
@@ -1144,6 +1202,10 @@ def _checked(given: Mapping[str, Any]) -> Settings:
             raise ConfigurationError(
                 f"{name} is {getattr(settings, name)}; it must be between {low} and {high}"
             )
+    if settings.log_level not in LEVELS:
+        raise ConfigurationError(
+            f"log_level is {settings.log_level!r}; it must be one of {', '.join(LEVELS)}"
+        )
     server = settings.server
     if server not in ("openai", "sandbox") and not server.startswith(("ws://", "wss://")):
         raise ConfigurationError(
@@ -1314,6 +1376,7 @@ class Session:
         self._started = threading.Event()
         self._over = threading.Event()
         self._failure: RtvoiceError | None = None
+        self._cancelled = False
         self.started: SessionStarted | None = None
         """Process ids and devices, once the session runs."""
         self.summary: SessionEnded | None = None
@@ -1334,8 +1397,13 @@ class Session:
         if self._api_key is not None:
             environment["RTVOICE_API_KEY"] = self._api_key
         self._process, ours = spawn(["supervisor", "--peer"], environment)
+        if self._cancelled:  # while it was spawned
+            self.kill()
         self._channel = Channel(ours)
-        self._channel.write(StartSession(self._settings, self._wanted()))
+        if self._hosting is not None:  # before the first message, which may be for it
+            self._hosting.prepare(self._loop)
+        with contextlib.suppress(OSError):  # it has ended; the reader says so
+            self._channel.write(StartSession(self._settings, self._wanted()))
         for target in (self._read, self._write):
             threading.Thread(target=target, name=f"rtvoice-{target.__name__}", daemon=True).start()
         if not self._started.wait(timeout_s):
@@ -1344,7 +1412,7 @@ class Session:
         if self._failure is not None:
             raise self._failure
         if self._hosting is not None:
-            self._hosting.start(self._loop)
+            self._hosting.start()
         return self
 
     def stop(self, reason: str = "the program asked", timeout_s: float = 10.0) -> SessionEnded:
@@ -1423,8 +1491,17 @@ class Session:
             raise SupervisorDiedError("the session is over")
         return status.components
 
+    def _cancel(self) -> None:
+        """End what is being started, now or as soon as it can be; waits for nothing."""
+        self._cancelled = True
+        self.kill()
+
     def __enter__(self) -> Session:
-        return self.start()
+        try:
+            return self.start()
+        except KeyboardInterrupt:  # as in `__aenter__`
+            self._cancel()
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with contextlib.suppress(*((RtvoiceError,) if kind is not None else ())):
@@ -1432,7 +1509,11 @@ class Session:
 
     async def __aenter__(self) -> Session:
         self._loop = asyncio.get_running_loop()
-        return await asyncio.to_thread(self.start)
+        try:
+            return await asyncio.to_thread(self.start)
+        except asyncio.CancelledError:  # nobody will leave what was never entered
+            self._cancel()
+            raise
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         await asyncio.to_thread(self.__exit__, kind, *_)
@@ -1450,7 +1531,7 @@ class Session:
         return tuple(tag for tag, kind in message_types().items() if issubclass(kind, wanted))
 
     def _forget(self, stream: EventStream) -> None:
-        with self._lock:
+        with self._lock, contextlib.suppress(ValueError):  # closed before
             self._streams.remove(stream)
 
     def _write(self) -> None:
@@ -1500,7 +1581,7 @@ class Session:
             self._failure = SupervisorDiedError(f"the supervisor has ended with code {code}")
         self._channel.close()
         self._outgoing.put(None)
-        if self._hosting is not None and self.started is not None:
+        if self._hosting is not None:
             self._hosting.stop(2.0)
         self._over.set()
         self._started.set()
@@ -1514,7 +1595,7 @@ class Session:
 
 def _log(record: Log) -> None:
     logger = logging.getLogger(f"rtvoice.{record.component}")
-    level = logging.getLevelName(record.level)
+    level = level_of(record.level)
     if logger.isEnabledFor(level):
         fields = {key: msgspec.msgpack.decode(value) for key, value in record.fields.items()}
         extra = " ".join(f"{key}={value!r}" for key, value in fields.items())

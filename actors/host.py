@@ -47,6 +47,8 @@ from messages import (
     Stop,
     decode,
     epoch_of,
+    level_name,
+    level_of,
     tag_of,
 )
 from messages.channel import Channel, adopt_stdio
@@ -250,7 +252,7 @@ class Logger:
         if level < self.level:
             return
         packed = {key: msgspec.Raw(_pack(value)) for key, value in fields.items()}
-        self._send(Log(logging.getLevelName(level), text, packed))
+        self._send(Log(level_name(level), text, packed))
 
 
 def _pack(value: Any) -> bytes:
@@ -268,7 +270,10 @@ class _LogBridge(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - a wrong format: of the library, not of who logs there
+            text = str(record.msg)
         if record.exc_info:
             text += "\n" + "".join(traceback.format_exception(*record.exc_info))
         self._logger.log(record.levelno, text, {"logger": record.name})
@@ -321,7 +326,7 @@ class Host:
         self.name = init.name
         self._probes = init.probes
         self._slot = Page(Path(init.page_path)).slot(init.slot)
-        self.logger.level = logging.getLevelName(init.log_level)
+        self.logger.level = level_of(init.log_level)
         _pass_on_library_logs(self.logger)
         try:
             module, _, attribute = init.target.partition(":")

@@ -233,6 +233,7 @@ class Hosting:
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = threading.Event()
+        self._stopping = False
 
     @property
     def wants(self) -> tuple[type[Message], ...]:
@@ -244,15 +245,19 @@ class Hosting:
             kinds += [ProgramToolCall]
         return tuple(kinds)
 
-    def start(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Start the devices, on the program's running loop or, without one, on our own."""
+    def prepare(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Take the program's running loop or, without one, run our own; messages may come."""
         if loop is None:
             loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=loop.run_forever, name="rtvoice-devices")
             self._thread.daemon = True
             self._thread.start()
         self._loop = loop
-        loop.call_soon_threadsafe(self._start)
+
+    def start(self) -> None:
+        """Start the devices."""
+        with contextlib.suppress(RuntimeError):  # the session has ended meanwhile
+            self._loop.call_soon_threadsafe(self._start)
 
     def told(self, message: Message) -> None:
         """Pass a message on to the loop; from any thread."""
@@ -270,6 +275,8 @@ class Hosting:
             self._loop.close()
 
     def _start(self) -> None:
+        if self._stopping:
+            return
         for device in (self._input, self._output):
             if device is not None:
                 self._spawn(device.run())
@@ -292,6 +299,7 @@ class Hosting:
             self._output.told(message)
 
     def _stop(self) -> None:
+        self._stopping = True
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()

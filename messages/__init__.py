@@ -84,6 +84,7 @@ from messages.frame import (
     with_epoch,
 )
 from messages.lifecycle import (
+    LEVELS,
     Crashed,
     Hello,
     Init,
@@ -94,6 +95,8 @@ from messages.lifecycle import (
     Room,
     Save,
     Stop,
+    level_name,
+    level_of,
 )
 from messages.rules import (
     CONTROL,
@@ -124,6 +127,7 @@ __all__ = [
     "FIRST_USER_TAG",
     "HEAD_BYTES",
     "LAST_USER_TAG",
+    "LEVELS",
     "PCM_BYTES_PER_MS",
     "PCM_BYTES_PER_S",
     "SAMPLE_RATE",
@@ -211,6 +215,8 @@ __all__ = [
     "decode",
     "encode",
     "epoch_of",
+    "level_name",
+    "level_of",
     "message_types",
     "split",
     "tag_of",

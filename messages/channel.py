@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+import weakref
 
 from messages.base import Message
 from messages.frame import encode, split
@@ -19,12 +20,25 @@ __all__ = ["Channel", "adopt_stdio"]
 
 _READ_BYTES = 65536
 
+_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """In a process forked from ours (a pool of workers), let go: a copy would hide our end."""
+    for channel in list(_channels):
+        channel.connection.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
 
 class Channel:
     """Whole frames in and out. Any thread may write; one thread at a time reads."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
+        _channels.add(self)
         self.frames: collections.deque[bytes] = collections.deque()
         """Frames that have been read and not been taken."""
         self._rest = b""

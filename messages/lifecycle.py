@@ -7,7 +7,35 @@ import msgspec
 from messages.base import Message
 from messages.rules import Rule
 
-__all__ = ["Crashed", "Hello", "Init", "Log", "Open", "Ping", "Ready", "Room", "Save", "Stop"]
+__all__ = [
+    "LEVELS",
+    "Crashed",
+    "Hello",
+    "Init",
+    "Log",
+    "Open",
+    "Ping",
+    "Ready",
+    "Room",
+    "Save",
+    "Stop",
+    "level_name",
+    "level_of",
+]
+
+LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+"""Log levels as `logging` numbers them. Others, which a library may have, stay where they are."""
+
+
+def level_of(name: str) -> int:
+    """Return the number of a level; of one that nobody knows here, that of INFO."""
+    return LEVELS.get(name, LEVELS["INFO"])
+
+
+def level_name(number: int) -> str:
+    """Return the highest level that is not above ``number``."""
+    fitting = [name for name, level in LEVELS.items() if level <= number]
+    return fitting[-1] if fitting else "DEBUG"
 
 
 class Init(Message, frozen=True, array_like=True, tag=1):

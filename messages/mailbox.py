@@ -133,6 +133,12 @@ class Mailbox:
         """How many ordinary messages have been sent and are not handled."""
         return len(self._lanes[MAIL].flight)
 
+    def unhandled(self) -> dict[int, int]:
+        """How many ordinary messages wait or are in flight, by tag."""
+        lane = self._lanes[MAIL]
+        tags = (tag_of(waiting.frame) for waiting in (*lane.flight, *lane.queue))
+        return dict(collections.Counter(tag for tag in tags if tag != _PING))
+
     def put(self, frame: bytes) -> None:
         """Add a message at the end.
 

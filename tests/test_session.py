@@ -16,7 +16,16 @@ from pathlib import Path
 import pytest
 
 from actors.tools.registry import Tools
-from messages import ComponentRestarted, SendText, SessionEnded, ToolAnswer, Turn
+from messages import (
+    ComponentRestarted,
+    Message,
+    ProgramToolCall,
+    SendText,
+    SessionEnded,
+    SessionStarted,
+    ToolAnswer,
+    Turn,
+)
 from supervisor import (
     ConfigurationError,
     Session,
@@ -227,3 +236,56 @@ def test_stop_can_be_called_again_and_gives_the_same_summary(server: FakeServer)
 
     assert isinstance(first, SessionEnded)
     assert session.stop() is first
+
+
+def test_a_start_that_is_cancelled_leaves_nothing(server: FakeServer) -> None:
+    async def cancelled() -> Session:
+        session = Session(server=server.url, **QUIET)
+        starting = asyncio.create_task(session.__aenter__())
+        while session._process is None:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        return session
+
+    session = asyncio.run(cancelled())
+
+    assert session._process is not None
+    wait_until_gone([session._process.pid], 2.0)
+    with pytest.raises((SessionFailedError, SupervisorDiedError)):
+        session.stop()
+
+
+def test_what_comes_before_the_devices_are_started_harms_nobody(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = Tools()
+
+    @tools.action("Return one.")
+    def one() -> int:
+        return 1
+
+    take = Session._take
+
+    def early(session: Session, message: Message) -> None:
+        if isinstance(message, SessionStarted):
+            take(session, ProgramToolCall("call_0", "one", "{}"))
+        take(session, message)
+
+    monkeypatch.setattr(Session, "_take", early)
+    with Session(server=server.url, tools=tools, **QUIET) as session:
+        events = session.events(ToolAnswer)
+        server.connection().call("one", "{}", call_id="call_1")
+        answer = events.get(TIMEOUT_S)
+
+    assert isinstance(answer, ToolAnswer)
+    assert answer.output == "1"
+
+
+def test_a_stream_is_closed_twice(server: FakeServer) -> None:
+    with Session(server=server.url, **QUIET) as session:
+        events = session.events(Turn)
+        events.close()
+        events.close()
+        assert events.get(TIMEOUT_S) is None

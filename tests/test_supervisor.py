@@ -150,15 +150,6 @@ def test_a_component_that_loads_late_is_waited_for_whoever_else_is_ready() -> No
         ]
 
 
-def test_a_start_that_never_ends_is_ended_with_what_it_waits_for() -> None:
-    slow = ChildSpec(name="slow", target="tests.slow_import:Echo")
-    with Hub([ECHO, slow], start_s=0.1) as hub:
-        failed = hub.expect(SessionFailed)
-
-    assert "not started within 0.2 s: waiting for" in failed.reason
-    assert hub.exit_code == 2
-
-
 def test_a_crash_is_told_with_its_traceback() -> None:
     with Hub([ECHO]) as hub:
         say(hub, "!raise")
@@ -218,6 +209,7 @@ def test_a_turn_that_is_told_twice_is_passed_on_once() -> None:
     [
         ({"speed": 9.0}, "speed is 9.0; it must be between 0.5 and 1.5"),
         ({"sped": 1.0}, "unknown field `sped`"),
+        ({"log_level": "loud"}, "log_level is 'loud'; it must be one of DEBUG"),
         ({"server": "nowhere"}, "it must be openai, sandbox"),
         ({"components": {"speaker": "app:Mine"}}, "cannot be named 'speaker'"),
     ],

@@ -110,7 +110,7 @@ def _answer(history: list[Item], names: list[str], instructions: str | None) -> 
     open_items = _unanswered(history)
     last = open_items[-1] if open_items else None
     if last is None:
-        return _unasked(history, instructions)
+        return _rest(history, names, instructions) or _unasked(history, instructions)
     if last.kind == "function_call_output":
         outputs = [item for item in open_items if item.kind == "function_call_output"]
         return Say(" ".join(_about_output(item, history) for item in outputs))
@@ -133,6 +133,21 @@ def _unanswered(history: list[Item]) -> list[Item]:
         if item.kind != "function_call" or item.call_id not in answered:
             found.insert(0, item)
     return found
+
+
+def _rest(history: list[Item], names: list[str], instructions: str | None) -> Say | None:
+    """Go on with the last answer where it stopped, if asked to: after a lost connection."""
+    if not re.search(r"(?i)\bgo on from where it stopped\b", instructions or ""):
+        return None
+    before = list(history)
+    said: list[str] = []
+    while before and before[-1].role == "assistant":
+        said.insert(0, before.pop().words)
+    whole = _answer(before, names, None)
+    if not isinstance(whole, Say):
+        return None
+    rest = whole.text.removeprefix(" ".join(said)).strip()
+    return Say(rest) if rest else None
 
 
 def _unasked(history: list[Item], instructions: str | None) -> Say:

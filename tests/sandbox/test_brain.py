@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from actors.realtime.restore import GO_ON
 from rtvoice.sandbox.brain import NOT_UNDERSTOOD, Calls, Say, think
 from rtvoice.sandbox.conversation import Heard, Item, Part
 from rtvoice.sandbox.phrases import PHRASES
@@ -255,3 +256,14 @@ def test_the_same_conversation_gives_the_same_answer():
     history = [user("hello"), assistant(), speech("louder")]
 
     assert think(history, TOOLS) == think(history, TOOLS)
+
+
+def test_an_answer_that_was_cut_off_goes_on_when_asked_to():
+    asked = [user("what time is it"), call("get_current_time"), output("03:42:24")]
+    whole = think(asked)
+    assert isinstance(whole, Say)
+
+    rest = think([*asked, assistant("It is")], instructions=f"You are kind.\n{GO_ON}")
+
+    assert isinstance(rest, Say)
+    assert f"It is {rest.text}" == whole.text

@@ -1,0 +1,249 @@
+"""What happens to components at the worst moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import supervisor
+from messages import (
+    ComponentCrashed,
+    ComponentParked,
+    ComponentRestarted,
+    DeadLetter,
+    Inject,
+    SendText,
+    SessionEnded,
+    SessionFailed,
+    SessionStarted,
+    SetMuted,
+    Turn,
+)
+from supervisor import ChildSpec
+from tests.hub import Hub
+from tests.rig import TIMEOUT_S
+from tests.test_supervisor import ECHO, OTHER
+
+
+def faulty(kind: str, **fields: object) -> ChildSpec:
+    return ChildSpec(name=kind.lower(), target=f"tests.faulty:{kind}", **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RTVOICE_TEST_DIR", str(tmp_path))
+    return tmp_path
+
+
+class Starting(Hub):
+    """A hub that is not waited for until it has started."""
+
+    def __enter__(self) -> Starting:
+        self._thread.start()
+        return self
+
+    def wait_until(self, name: str, state: str, *, not_pid: int = 0) -> int:
+        """Wait until a component is in a state, and return its process id."""
+        end = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < end:
+            status = self.supervisor.status().get(name, {})
+            if status.get("state") == state and status["pid"] != not_pid:
+                return int(status["pid"])
+            time.sleep(0.002)
+        raise AssertionError(self.supervisor.status())
+
+
+def test_it_starts_when_the_sandbox_listens_before_every_component_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took_line = supervisor._Sandbox._line
+
+    def line(sandbox: supervisor._Sandbox, text: str) -> None:
+        if hub.supervisor.status()["echo"]["state"] == "loading":
+            hub.supervisor.loop.later(0.01, lambda: line(sandbox, text))
+        else:
+            took_line(sandbox, text)
+            (folder / "go").touch()
+
+    monkeypatch.setattr(supervisor._Sandbox, "_line", line)
+    with Starting([ECHO, faulty("SlowToLoad")], server="sandbox") as hub:
+        hub.expect(SessionStarted)
+
+
+def test_a_component_killed_before_it_is_opened_gets_its_mail_once(folder: Path) -> None:
+    with Starting([ECHO, faulty("SlowToLoad")]) as hub:
+        killed = hub.wait_until("echo", "loaded")
+        os.kill(killed, signal.SIGKILL)
+        hub.wait_until("echo", "loaded", not_pid=killed)
+        (folder / "go").touch()
+        hub.expect(SessionStarted)
+
+        receivers = hub.supervisor._table
+
+        assert [child.name for child in receivers[SendText.tag()]] == ["echo", "slowtoload"]
+        assert [child.name for child in receivers[SetMuted.tag()]] == ["echo", "slowtoload"]
+
+
+def test_a_component_killed_before_its_turn_to_be_opened_is_waited_for(folder: Path) -> None:
+    (folder / "go").touch()
+    with Starting([faulty("SlowToOpen"), faulty("SlowToLoad")]) as hub:
+        hub.wait_until("slowtoopen", "opening")
+        (folder / "go").unlink()
+        killed = hub.wait_until("slowtoload", "loaded")
+        os.kill(killed, signal.SIGKILL)
+        hub.wait_until("slowtoload", "loading", not_pid=killed)
+        (folder / "open").touch()
+        hub.wait_until("slowtoopen", "open")
+        (folder / "go").touch()
+
+        hub.expect(SessionStarted)
+
+
+def test_a_component_that_dies_whenever_it_is_loaded_fails_the_start() -> None:
+    with Starting([ECHO, faulty("DiesWhileLoading")]) as hub:
+        failed = hub.expect(SessionFailed)
+
+    assert failed.reason == "dieswhileloading cannot start: exited with code 9"
+    assert hub.exit_code == 2
+
+
+def test_a_component_that_does_not_open_fails_the_start() -> None:
+    with Starting([ECHO, faulty("HangsWhileOpening")], start_s=1.0) as hub:
+        failed = hub.expect(SessionFailed)
+
+    assert failed.reason == "hangswhileopening cannot start: has not started within 1 s"
+    assert hub.exit_code == 2
+
+
+def test_a_sandbox_that_does_not_listen_fails_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor._Sandbox, "_LISTENING", "ready at ")
+
+    with Starting([ECHO], server="sandbox", start_s=1.0) as hub:
+        failed = hub.expect(SessionFailed)
+
+    assert "sandbox cannot start: it does not listen after 1 s" in failed.reason
+    assert hub.exit_code == 2
+
+
+def test_a_log_record_of_a_level_that_nobody_knows_harms_nobody() -> None:
+    with Hub([faulty("LogsOddly")]) as hub:
+        hub.supervisor.send(SendText("!log", "i"))
+
+        hub.expect(Turn)
+        tail = list(hub.supervisor._children["logsoddly"].log_tail)
+
+    assert tail == ["WARNING between warning and error", "WARNING %d pieces"]
+    assert not hub.of(ComponentCrashed)
+    assert hub.exit_code == 0
+
+
+def test_what_dies_while_loading_after_good_work_is_parked(folder: Path) -> None:
+    with Hub([ECHO, faulty("LoadsNoMore")]) as hub:
+        hub.supervisor.send(SendText("good work", "i"))
+        hub.settled("loadsnomore")
+        (folder / "broken").touch()
+
+        os.kill(hub.pid("loadsnomore"), signal.SIGKILL)
+
+        hub.expect(ComponentParked)
+        assert len(hub.of(ComponentCrashed)) == 6
+
+
+def test_a_process_that_ends_slowly_has_ended_when_the_next_one_is_started() -> None:
+    with Hub([faulty("KeepsWhatDoesNotClose")]) as hub:
+        name = "keepswhatdoesnotclose"
+        old = hub.pid(name)
+        for times in (1, 2, 3):
+            hub.supervisor.send(Inject(name, "raise"))
+            hub.wait_for(lambda times=times: len(hub.of(ComponentRestarted)) == times)
+
+        assert hub.pid(name) != old
+        hub.supervisor.send(SendText("well again", "i"))
+        hub.expect(Turn)
+        assert [crash.cause for crash in hub.of(ComponentCrashed)] == [
+            "raised InjectedError: injected"
+        ] * 3
+
+
+def test_the_end_of_a_parked_process_is_not_taken_for_that_of_its_successor(folder: Path) -> None:
+    with Hub([faulty("OpensAndRaises")]) as hub:
+        hub.expect(ComponentParked)
+        (folder / "well").touch()
+
+        hub.supervisor.send(SendText("well again", "i"))
+
+        hub.expect(Turn)
+        hub.expect(ComponentRestarted, lambda told: told.incarnation == 7)
+        causes = {crash.cause for crash in hub.of(ComponentCrashed)}
+        assert causes == {"raised ValueError: not well"}
+
+
+@pytest.mark.parametrize("fork", ["!fork", "!clone"])
+def test_a_component_whose_worker_lives_on_is_restarted_and_stopped(fork: str) -> None:
+    with Hub([faulty("Forks")]) as hub:
+        hub.supervisor.send(SendText(fork, "i"))
+        worker = int(hub.expect(Turn).text)
+        try:
+            os.kill(hub.pid("forks"), signal.SIGKILL)
+            hub.expect(ComponentRestarted)
+            hub.supervisor.send(SendText("again", "j"))
+            hub.expect(Turn, lambda turn: turn.text == "again")
+            hub.stop()
+        finally:
+            os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("fault", ["!raise", "!exit"])
+def test_mail_behind_a_fault_is_handled_before_the_end(fault: str) -> None:
+    with Hub([ECHO]) as hub:
+        for number in range(30):
+            hub.supervisor.send(SendText(fault if number == 3 else str(number), f"item_{number}"))
+        began = time.monotonic()
+        hub.stop()
+
+    expected = [str(number) for number in range(30) if number != 3]
+    assert [turn.text for turn in hub.of(Turn)] == expected
+    assert len(hub.of(DeadLetter)) == 1
+    assert time.monotonic() - began < 2.0
+
+
+def test_a_component_killed_just_before_the_end_gets_its_mail() -> None:
+    with Hub([ECHO, OTHER]) as hub:
+        hub.settled("echo")
+        os.kill(hub.pid("echo"), signal.SIGKILL)
+        hub.expect(ComponentCrashed)
+        for number in range(20):
+            hub.supervisor.send(SendText(str(number), f"item_{number}"))
+        hub.stop()
+
+    assert len(hub.of(Turn)) == 20
+    assert hub.expect(SessionEnded).lost == ()
+
+
+def test_mail_that_nobody_could_handle_before_the_end_is_told(folder: Path) -> None:
+    with Hub([faulty("LoadsNoMore")], stop_s=2.0) as hub:
+        (folder / "broken").touch()
+        os.kill(hub.pid("loadsnomore"), signal.SIGKILL)
+        hub.expect(ComponentCrashed)
+        for number in range(20):
+            hub.supervisor.send(SendText(str(number), f"item_{number}"))
+        hub.stop()
+
+    assert hub.expect(SessionEnded).lost == ("20 SendText to loadsnomore (it has ended)",)
+
+
+def test_what_dies_in_its_first_opening_is_opened_for_the_first_time_again(folder: Path) -> None:
+    with Starting([faulty("SlowToOpen")]) as hub:
+        os.kill(hub.wait_until("slowtoopen", "opening"), signal.SIGKILL)
+        (folder / "open").touch()
+        hub.expect(SessionStarted)
+        hub.supervisor.send(SendText("!first", "i"))
+        assert hub.expect(Turn).text == "True"
+
+        os.kill(hub.pid("slowtoopen"), signal.SIGKILL)
+        hub.supervisor.send(SendText("!first", "j"))
+        assert hub.expect(Turn, lambda turn: turn.item_id == "j").text == "False"
