@@ -480,7 +480,7 @@ def _one_line(error: BaseException) -> str:
 def _pass_on_library_logs(logger: Logger) -> None:
     logging.basicConfig(level=max(logger.level, logging.INFO), handlers=[_LogBridge(logger)])
     logging.getLogger("pykka").setLevel(logging.CRITICAL)
-    logging.getLogger("websockets").setLevel(logging.WARNING)
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # we tell why it failed
 
 
 def die_with_parent() -> None:

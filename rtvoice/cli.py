@@ -183,6 +183,25 @@ def _check_files(options: argparse.Namespace) -> None:
             raise UsageError(f"--record: {path} must end in .wav")
         if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
             raise UsageError(f"--{name}: {path} cannot be written: there is no such folder")
+    _check_used_once(options)
+
+
+def _check_used_once(options: argparse.Namespace) -> None:
+    """Refuse to write one file for two purposes, or over what is read."""
+    files = {
+        f"--{name}": path
+        for name in ("input", "output", "record", "journal", "events")
+        if (path := getattr(options, name)) is not None
+        and path != "-"
+        and (name not in ("input", "output") or _is_wav(path))
+    }
+    if options.agent is not None:
+        files["AGENT"] = options.agent.rpartition(":")[0]
+    users: dict[Path, str] = {}
+    for name, path in files.items():
+        other = users.setdefault(Path(path).expanduser().resolve(), name)
+        if other != name:
+            raise UsageError(f"{name}: {path} is the file of {other} too; choose another")
 
 
 def _is_wav(name: str) -> bool:

@@ -184,7 +184,7 @@ def _short(text: str) -> str:
 def _header(started: SessionStarted) -> str:
     server = "the sandbox" if started.sandbox else started.server or "the OpenAI service"
     return (
-        f"[connected to {server}; microphone: {started.input}; speaker: {started.output}; "
+        f"[server: {server}; microphone: {started.input}; speaker: {started.output}; "
         f"{len(started.pids)} processes]"
     )
 

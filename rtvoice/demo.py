@@ -225,7 +225,7 @@ class Demo:
             if path.exists():
                 say(f"Recorded: {path} ({_seconds_of(path)}), {what}.")
         say(
-            "To talk for real, on a machine with a microphone: pip install 'rtvoice[audio]' and "
+            "To talk for real, on a machine with a microphone: pip install pyaudio and "
             "python -m supervisor; with OPENAI_API_KEY set, it is the OpenAI service that answers."
         )
         say(

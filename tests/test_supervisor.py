@@ -150,6 +150,34 @@ def test_a_component_that_loads_late_is_waited_for_whoever_else_is_ready() -> No
         ]
 
 
+def test_a_component_that_dies_whenever_it_starts_is_named_with_its_reason() -> None:
+    dead = ChildSpec(name="dead", target="tests.tiny:DeadStart")
+    with Hub([ECHO, dead]) as hub:
+        failed = hub.expect(SessionFailed)
+
+    assert failed.reason == "dead cannot start: exited with code 9"
+    assert hub.exit_code == 2
+
+
+def test_a_component_that_never_has_started_is_named_and_not_waited_for_again() -> None:
+    endless = ChildSpec(name="endless", target="tests.tiny:EndlessStart")
+    with Hub([ECHO, endless], start_s=3.0) as hub:
+        failed = hub.expect(SessionFailed)
+
+    assert failed.reason == "endless cannot start: has not started within 3 s"
+    assert hub.of(ComponentCrashed) == []
+    assert hub.exit_code == 2
+
+
+def test_nothing_is_warned_of_when_components_end_because_another_cannot_start() -> None:
+    missing = ChildSpec(name="missing", target="tests.tiny:NoSuchActor")
+    with Hub([ECHO, OTHER, missing]) as hub:
+        hub.expect(SessionFailed)
+
+    warned = [line for child in hub.supervisor._children.values() for line in child.log_tail]
+    assert [line for line in warned if line.startswith("WARNING")] == []
+
+
 def test_a_crash_is_told_with_its_traceback() -> None:
     with Hub([ECHO]) as hub:
         say(hub, "!raise")

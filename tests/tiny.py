@@ -73,6 +73,20 @@ class BadStart(Actor):
         raise OSError("no such device: plughw:9")
 
 
+class DeadStart(Echo):
+    """Dies whenever it is opened."""
+
+    def opened(self) -> None:
+        os._exit(9)
+
+
+class EndlessStart(Echo):
+    """Is never open."""
+
+    def opened(self) -> None:
+        time.sleep(3600)
+
+
 class CrashLoop(Echo):
     """Opens, and dies at once."""
 

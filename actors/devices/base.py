@@ -112,7 +112,7 @@ class SoundLibraryError(DeviceError):
     def __str__(self) -> str:
         return (
             f"no sound card can be used, because {self.reason}. To install what is needed: "
-            f'pip install "rtvoice[audio]", on Linux after apt-get install portaudio19-dev, on '
+            f"pip install pyaudio, on Linux after apt-get install portaudio19-dev, on "
             f"macOS after brew install portaudio. {_without_sound_card(self.direction)}"
         )
 

@@ -7,9 +7,18 @@ import msgspec
 from actors.realtime.state import Saved
 from messages import SAMPLE_RATE, SemanticVad, Settings
 
-__all__ = ["FAREWELL_NS", "INPUT_END_NS", "Facts", "deadlines", "over", "silence_ns"]
+__all__ = [
+    "END_OF_INPUT",
+    "FAREWELL_NS",
+    "INPUT_END_NS",
+    "Facts",
+    "deadlines",
+    "over",
+    "silence_ns",
+]
 
 _NS = 1_000_000_000
+END_OF_INPUT = "end of input"
 FAREWELL_NS = 10 * _NS
 """After `EndConversation`, at most so much is waited for the farewell."""
 INPUT_END_NS = 30 * _NS
@@ -56,9 +65,9 @@ def over(saved: Saved, settings: Settings, facts: Facts, now: int) -> str | None
         return saved.ending.reason
     if saved.input_end is not None and silent:
         if now >= saved.input_end.at_ns + INPUT_END_NS:
-            return "end of input"
+            return END_OF_INPUT
         if not facts.busy and _input_was_heard(saved, settings, facts, now):
-            return "end of input"
+            return END_OF_INPUT
     quiet = _quiet_until(saved, settings, facts)
     if quiet is not None and silent and not facts.busy and now >= quiet:
         return "inactivity timeout"

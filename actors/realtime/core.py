@@ -21,6 +21,7 @@ from messages import (
     CaptureEnded,
     ConversationOver,
     EndConversation,
+    FatalError,
     HistorySnapshot,
     Interrupt,
     Message,
@@ -233,8 +234,12 @@ class Core:
     def _check_over(self, now: int) -> None:
         context = self._context
         reason = closing.over(self.saved, context.settings, self._facts(now), now)
-        if reason is not None:
-            context.finished = True
+        if reason is None:
+            return
+        context.finished = True
+        if reason == closing.END_OF_INPUT and not self.saved.connected:
+            context.publish(FatalError(f"cannot reach {context.server}: {self._link.trouble}"))
+        else:
             context.publish(ConversationOver(reason))
 
     # -- events of the server -----------------------------------------------------------------

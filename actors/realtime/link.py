@@ -77,6 +77,8 @@ class Link:
         self._opened_ns = self._outage_ns = now
         self._cause = "realtime was started again" if context.saved.connected else ""
         self._outage_told = False
+        self.trouble = "it did not begin a session"
+        """Why there is no connection, as far as it is known."""
         self._failures = 0
         self._created_ns = 0
         self._request_id = now // _MS
@@ -111,6 +113,7 @@ class Link:
         if fatal is not None:
             self.fail(fatal)
             return
+        self.trouble = text
         if not self._outage_told:
             self._outage_told = True
             notice = f"cannot reach {self._context.server}: {text}; trying again"

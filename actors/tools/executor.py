@@ -28,7 +28,7 @@ class Outcome(msgspec.Struct, frozen=True):
     output: str
     failed: bool = False
     trace: str = ""
-    """The traceback, for the log."""
+    """Where it raised what, for the log."""
 
 
 class _Run(msgspec.Struct, eq=False):
@@ -162,5 +162,7 @@ class Executor:
 
 def _failure(run: _Run, error: BaseException) -> Outcome:
     text = str(error).strip() or type(error).__name__
-    trace = "".join(traceback.format_exception(error))
+    # Without the exception's text, which may quote what was said: this is for the log, and the text
+    # is in the answer.
+    trace = "".join((*traceback.format_tb(error.__traceback__), type(error).__qualname__))
     return Outcome(run.call_id, f"{run.tool.name} failed: {text}", failed=True, trace=trace)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Listener", "ListenerDiedError", "Recogniser"]
 
-INSTALL: Final = 'pip install "rtvoice[sandbox]"'
+INSTALL: Final = "pip install pocketsphinx"
 
 _RATE: Final = 24_000
 _MODEL_RATE: Final = 16_000

@@ -263,7 +263,7 @@ def test_a_short_session_with_the_sandbox() -> None:
     assert events[0]["event"] == "session_started"
     assert set(events[0]["pids"]) >= {"microphone", "speaker", "realtime", "tools", "history"}
     assert events[-1]["event"] == "summary"
-    assert "[connected to the sandbox" in found.stderr
+    assert "[server: the sandbox" in found.stderr
 
 
 def test_an_agent_that_does_not_load_says_why(tmp_path: Path) -> None:
@@ -273,3 +273,24 @@ def test_an_agent_that_does_not_load_says_why(tmp_path: Path) -> None:
 
     assert found.returncode == 2
     assert "importing it failed: ModuleNotFoundError: No module named 'not_there'" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--input", "in.wav", "--events", "in.wav"], "--events: in.wav is the file of --input"),
+        (["--input", "in.wav", "--journal", "./in.wav"], "--journal: ./in.wav is the file of"),
+        (["--output", "o.wav", "--record", "o.wav"], "--record: o.wav is the file of --output"),
+        (["a.py:agent", "--events", "a.py"], "AGENT: a.py is the file of --events"),
+    ],
+)
+def test_a_file_that_is_read_or_written_already_is_refused_and_left_as_it_is(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("in.wav", "a.py"):
+        (tmp_path / name).write_text("as it was")
+
+    assert cli.run([*arguments, "--server", "sandbox"]) == 2
+
+    assert said in capsys.readouterr().err
+    assert (tmp_path / "in.wav").read_text() == (tmp_path / "a.py").read_text() == "as it was"

@@ -98,11 +98,11 @@ def shown(*messages: Message, live: bool = False, colour: bool = False) -> str:
         (Notice("The line is noisy."), "[The line is noisy.]"),
         (
             STARTED,
-            "[connected to the sandbox; microphone: in.wav; speaker: out.wav; 2 processes]",
+            "[server: the sandbox; microphone: in.wav; speaker: out.wav; 2 processes]",
         ),
         (
             SessionStarted({}, "", "default", "null"),
-            "[connected to the OpenAI service; microphone: default; speaker: null; 0 processes]",
+            "[server: the OpenAI service; microphone: default; speaker: null; 0 processes]",
         ),
     ],
 )

@@ -6,6 +6,7 @@ from messages import (
     CaptureEnded,
     ConversationOver,
     EndConversation,
+    FatalError,
     SemanticVad,
     ToolAnswer,
 )
@@ -199,6 +200,19 @@ def test_the_end_of_the_input_survives_a_death() -> None:
     bench.wait(30.1)
 
     assert _over(bench) == "end of input"
+
+
+def test_the_end_of_the_input_is_a_failure_if_the_server_was_never_reached() -> None:
+    bench = Bench()
+    bench.tell(CaptureEnded(0))
+    bench.core.connect_failed(0, "", "Connection refused", bench.now)
+
+    bench.wait(30.1)
+
+    assert [failure.reason for failure in bench.all(FatalError)] == [
+        "cannot reach ws://test/v1: Connection refused"
+    ]
+    assert _over(bench) is None
 
 
 # -- inactivity ------------------------------------------------------------------------------------

@@ -77,6 +77,10 @@ async def forever() -> None:
 def divide(a: int) -> float:
     return a / 0
 
+@tools.action("raises, quoting")
+def look_up(city: str) -> str:
+    return {}[city]
+
 @tools.action("raises, async")
 async def refuse() -> None:
     raise SystemExit("not today")
@@ -292,6 +296,21 @@ def test_a_traceback_goes_to_the_log(tmp_path: Path, agent: str) -> None:
         logged = [msgspec.msgpack.decode(log.fields["traceback"]) for log in rig.logs]
 
     assert "return a / 0" in logged[0]
+    assert logged[0].endswith("ZeroDivisionError")
+
+
+def test_what_a_tool_raised_with_is_told_to_the_model_and_not_to_the_log(
+    tmp_path: Path, agent: str
+) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("look_up", city="a secret place"))
+        answer = rig.expect(ToolAnswer)
+
+        logged = [msgspec.msgpack.decode(log.fields["traceback"]) for log in rig.logs]
+
+    assert "a secret place" in answer.output
+    assert "KeyError" in logged[0]
+    assert "a secret place" not in logged[0]
 
 
 def test_a_tool_that_takes_too_long_is_answered_for(tmp_path: Path, agent: str) -> None:
