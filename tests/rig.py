@@ -152,6 +152,14 @@ class Rig:
                 )
             threading.Event().wait(0.002)
 
+    def wait_state(self, fits: Callable[[bytes], bool]) -> bytes:
+        """Wait until the state saved last fits, and return it."""
+        with self._news:
+            if not self._news.wait_for(lambda: self.state and fits(self.state), TIMEOUT_S):
+                raise AssertionError(f"the state saved last is {self.state!r}")
+        assert self.state is not None
+        return self.state
+
     def restart(self) -> Rig:
         """After a `Crashed`: open again in the same process, with the state saved last."""
         self.expect(Crashed)

@@ -286,10 +286,9 @@ def test_after_a_death_the_conversation_goes_on(
         before.live()
         before.rig.tell(SendText("Hello?", "t1"))
         before.rig.expect(UserItem)
-        before.rig.wait_handled(mail=4)
-        state = before.rig.state
-    assert state is not None
-    assert msgspec.msgpack.decode(state, type=Saved).texts
+        state = before.rig.wait_state(
+            lambda state: bool(msgspec.msgpack.decode(state, type=Saved).texts)
+        )
 
     after = Stage(server, tmp_path)
     after.rig.state = state
