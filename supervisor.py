@@ -9,10 +9,12 @@ is. User code never runs in its process.
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from rtvoice.cli import main
+    try:
+        from rtvoice.cli import main
 
-    main()
-    raise SystemExit(0)
+        main()
+    except KeyboardInterrupt:  # while it is still being imported
+        raise SystemExit(130) from None
 
 import asyncio
 import collections
@@ -25,6 +27,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -290,6 +293,9 @@ class _Child:
         self._line: Line | None = None
         self._generation = 0
         self._lingering = self._closing = self._unended = self._given_up = False
+        self._fresh_process = False
+        self._delay = 0.0
+        """How long to wait before the next process, once the one that is ending has ended."""
         self._failure = ""
         self._down_at: float | None = None
         self._traceback = ""
@@ -510,8 +516,6 @@ class _Child:
         self.hub.child_open(self)
         self._pump()
 
-    _fresh_process = False
-
     # -- crashes ------------------------------------------------------------------------------
 
     def _raised(self, crash: Crashed) -> None:
@@ -631,8 +635,6 @@ class _Child:
             self._delay = delay
             self._end_process()
 
-    _delay = 0.0
-
     def _give_up_closing(self) -> None:
         """End what is not worth another start while the session stops."""
         self._finish()
@@ -738,6 +740,7 @@ class _Sandbox:
         self._hub = hub
         self._said = ""
         self._since = time.monotonic()
+        self._policy = RestartPolicy()
         self._process: _Process
         self._launch(port=0)
 
@@ -753,6 +756,8 @@ class _Sandbox:
         self._process.wait()
 
     def _launch(self, port: int) -> None:
+        if self._hub.stopping:
+            return
         # It ends at the end of its standard input, which is our end of the socket.
         arguments = ["rtvoice.sandbox", "--until-eof", "--port", str(port)]
         self._process = _Process(arguments, self._hub.environment_of("sandbox"))
@@ -781,9 +786,11 @@ class _Sandbox:
         elif not self.url:
             self._hub.start_failed("sandbox", self._said or "the sandbox has ended", "")
         else:
-            self._hub.publish(Notice("the sandbox server has ended; starting it again"))
             self._process.connection.close()
-            self._launch(port=urlsplit(self.url).port or 0)
+            delay = self._policy.crashed(time.monotonic(), progress=False)
+            wait_s = self._policy.parked() if delay is None else delay
+            self._hub.publish(Notice("the sandbox server has ended; starting it again"))
+            self._hub.loop.later(wait_s, lambda: self._launch(urlsplit(self.url).port or 0))
 
 
 class _LocalPeer:
@@ -860,7 +867,8 @@ class Supervisor:
         self._defaults = dict(defaults or {})
         self.settings = _checked({**self._defaults, **self.given})
         self.loop = Loop()
-        self.directory = Path(tempfile.mkdtemp(prefix="rtvoice-"))
+        _sweep()
+        self.directory = Path(tempfile.mkdtemp(prefix=f"rtvoice-{os.getpid()}-"))
         self.page_path = self.directory / "page"
         self.page = Page(self.page_path, create=True)
         self.starting = True
@@ -1021,8 +1029,10 @@ class Supervisor:
         """Return the environment of a child: only realtime and the user's tools see the key."""
         environment = environment_with_us(os.environ)
         environment["OPENBLAS_NUM_THREADS"] = "1"  # importing numpy starts threads otherwise
-        if name == "realtime" and self._api_key is not None:
-            environment["OPENAI_API_KEY"] = self._api_key
+        if self._api_key is not None:
+            environment.pop("OPENAI_API_KEY", None)
+            if name == "realtime":
+                environment["OPENAI_API_KEY"] = self._api_key
         elif name not in ("realtime", "tools", *self.settings.components):
             environment.pop("OPENAI_API_KEY", None)
         return environment
@@ -1191,12 +1201,39 @@ class Supervisor:
 _HUB_TAGS = frozenset(kind.tag() for kind in (Turn, ToolCall, ConversationOver, FatalError))
 
 
+def _sweep() -> None:
+    """Remove the directories of killed supervisors: what was said is in their journals."""
+    for directory in Path(tempfile.gettempdir()).glob("rtvoice-*-*"):
+        owner = directory.name.split("-")[1]
+        with contextlib.suppress(OSError):  # another user's
+            if owner.isdecimal() and not _is_alive(int(owner)):
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":  # os.kill would end it there
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def _checked(given: Mapping[str, Any]) -> Settings:
     try:
         settings = msgspec.convert(dict(given), Settings)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"a setting is wrong: {error}") from error
-    bounds = {"speed": (0.5, 1.5), "volume": (0.0, 1.0), "block_ms": (10, 100)}
+    bounds = {
+        "speed": (0.5, 1.5),
+        "volume": (0.0, 1.0),
+        "block_ms": (10, 100),
+        "hang_s": (0.1, 3600),
+        "start_s": (0.1, 3600),
+        "stop_s": (0.1, 3600),
+        "tool_timeout_s": (0.1, 86400),
+    }
     for name, (low, high) in bounds.items():
         if not low <= getattr(settings, name) <= high:
             raise ConfigurationError(
@@ -1211,6 +1248,10 @@ def _checked(given: Mapping[str, Any]) -> Settings:
         raise ConfigurationError(
             f"server is {server!r}; it must be openai, sandbox, or a ws:// or wss:// URL"
         )
+    try:
+        urlsplit(server).port  # noqa: B018 - reading it checks it
+    except ValueError as error:
+        raise ConfigurationError(f"server is {server!r}: {error}") from None
     taken = {spec.name for spec in SPECS} & set(settings.components)
     if taken:
         raise ConfigurationError(f"a component of your own cannot be named {taken.pop()!r}")

@@ -201,6 +201,9 @@ def watch_text(loop: Loop, source: socket.socket, said: Callable[[str], None]) -
         except OSError:
             data = b""
         *lines, rest = (rest + data).split(b"\n")
+        if len(rest) > _READ_BYTES:  # not a line but a flood
+            lines.append(rest)
+            rest = b""
         if not data:
             loop.unwatch(source)
             source.close()

@@ -116,3 +116,4 @@ def test_the_documents_speak_of_no_machine_of_ours() -> None:
         text = document.read_text(encoding="utf-8")
         assert os.sep + "work" + os.sep not in text
         assert "/root/" not in text
+        assert "@FIGURES@" not in text

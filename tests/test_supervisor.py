@@ -249,6 +249,23 @@ def test_a_wrong_setting_is_refused_by_name(settings: dict[str, object], told: s
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "who"),
+    [(None, {"realtime": "env", "tools": "env", "mine": "env"}), ("given", {"realtime": "given"})],
+)
+def test_the_key_goes_to_realtime_and_from_the_environment_to_the_users_code(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, who: dict[str, str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "env")
+    hub = Supervisor({"components": {"mine": "app:Mine"}}, api_key=given)
+    names = ["recorder", "history", "speaker", "tools", "realtime", "microphone", "sandbox", "mine"]
+
+    keys = {name: hub.environment_of(name).get("OPENAI_API_KEY") for name in names}
+    hub._release()
+
+    assert {name: key for name, key in keys.items() if key} == who
+
+
 def test_restart_delays_grow_without_progress_until_the_intensity_is_exceeded() -> None:
     policy = RestartPolicy()
 

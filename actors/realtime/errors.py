@@ -57,6 +57,10 @@ _FATAL = {
         "or talk to the sandbox instead"
     ),
     "invalid_url": "the server's address is no ws:// or wss:// URL",
+    "no_realtime_api": (
+        "nothing at the server's address speaks the Realtime API (HTTP 404 or a redirect); "
+        "its path usually is /v1/realtime"
+    ),
     "model_not_found": _MODEL,
     "invalid_model": _MODEL,
 }
@@ -129,8 +133,15 @@ def close_meaning(code: int, reason: str) -> tuple[Meaning, str]:
     return Meaning.TRANSIENT, name
 
 
-def handshake_is_fatal(status: int, code: str, text: str) -> str | None:
-    """Return the fatal code of a refused handshake; None: it may succeed later."""
+def handshake_is_fatal(status: int, code: str, text: str, *, first: bool = False) -> str | None:
+    """Return the fatal code of a refused handshake; None: it may succeed later.
+
+    Args:
+        status: of HTTP; 0: it did not come to that.
+        code: of an error in the body.
+        text: what is known besides.
+        first: whether there never was a connection to this server.
+    """
     if code in _FATAL:
         return code
     if status == 401:
@@ -139,4 +150,6 @@ def handshake_is_fatal(status: int, code: str, text: str) -> str | None:
         return "invalid_api_key"
     if status in (400, 404) and "model" in f"{code} {text}".lower():
         return "model_not_found"
+    if first and (status == 404 or 300 <= status < 400):
+        return "no_realtime_api"
     return None

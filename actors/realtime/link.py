@@ -109,7 +109,8 @@ class Link:
 
     def connect_failed(self, status: int, code: str, text: str, now: int) -> None:
         """Take note that there is no websocket."""
-        fatal = errors.handshake_is_fatal(status, code, text)
+        first = not self._context.saved.connected
+        fatal = errors.handshake_is_fatal(status, code, text, first=first)
         if fatal is not None:
             self.fail(fatal)
             return

@@ -115,7 +115,7 @@ def plan(items: Iterable[ConversationItem], saved: Saved, speech_from: int | Non
     _add_calls(result, saved.calls)
     result.hears_speech = bool(result.again) or speech_from is not None
     if not result.hears_speech:
-        result.ask = _ask(saved)
+        result.ask = _ask(saved, list(history.values()))
     return result
 
 
@@ -177,10 +177,14 @@ def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
     result.answered[call_id] = output
 
 
-def _ask(saved: Saved) -> Ask | None:
+def _ask(saved: Saved, history: list[ConversationItem]) -> Ask | None:
     answer = saved.answer
     if answer is None:
         return Ask() if saved.turns else None
+    last = history[-1] if history else None
+    if answer.audio and last is not None and last.role == "assistant" and last.complete:
+        if last.kind == "message":
+            return None  # it was whole, only its end had not been told
     if answer.call:
         return None  # its outputs will ask
     if not answer.audio:

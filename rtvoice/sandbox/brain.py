@@ -147,7 +147,7 @@ def _rest(history: list[Item], names: list[str], instructions: str | None) -> Sa
     if not isinstance(whole, Say):
         return None
     rest = whole.text.removeprefix(" ".join(said)).strip()
-    return Say(rest) if rest else None
+    return Say(rest or "That is all.")
 
 
 def _unasked(history: list[Item], instructions: str | None) -> Say:

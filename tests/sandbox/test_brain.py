@@ -267,3 +267,12 @@ def test_an_answer_that_was_cut_off_goes_on_when_asked_to():
 
     assert isinstance(rest, Say)
     assert f"It is {rest.text}" == whole.text
+
+
+def test_an_answer_that_was_whole_is_not_followed_by_a_greeting():
+    whole = think([user("what is your name")])
+    assert isinstance(whole, Say)
+
+    rest = think([user("what is your name"), assistant(whole.text)], instructions=GO_ON)
+
+    assert rest == Say("That is all.")

@@ -374,3 +374,17 @@ def test_a_configuration_that_is_not_confirmed_is_taken_as_accepted() -> None:
     bench.wait(10.1)
 
     assert bench.one(ReplayCapture)
+
+
+def test_an_address_without_the_api_is_fatal_unless_there_was_a_connection() -> None:
+    never, lost = Bench(), Bench()
+    lost.live()
+
+    never.core.connect_failed(404, "", "HTTP 404", never.now)
+    never.collect()
+    lost.lose()
+    lost.core.connect_failed(404, "", "HTTP 404", lost.now)
+    lost.collect()
+
+    assert "/v1/realtime" in never.one(FatalError).reason
+    lost.none(FatalError)
