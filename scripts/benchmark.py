@@ -28,7 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_devices import PUT_LOG, stamp_of, stamped
+from websockets.exceptions import ConnectionClosed
 from websockets.frames import DATA_OPCODES, Frame
+from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
 # -- the server ---------------------------------------------------------------------------------
@@ -51,6 +53,7 @@ class Server:
 
     def __init__(self) -> None:
         self.latencies: list[int] = []
+        self.echoed: list[int] = []
         self.last_stamp = 0
         self.arrived: dict[str, int] = {}
         """When an event of a type (or the answer to a call) came last."""
@@ -153,6 +156,8 @@ class Server:
                 if made := stamp_of(base64.b64decode(event["audio"])):
                     self.last_stamp = made
                     self.latencies.append(now - made)
+            elif kind == "age":
+                self.echoed.append(event["ns"])
             elif kind == "conversation.item.create":
                 kind = str(event["item"].get("call_id", kind))
             self.arrived[kind] = now
@@ -300,8 +305,43 @@ def measure_latency(seconds: float = 10.0) -> None:
         while time.monotonic() < end:
             number += 1
             server.answer(f"latency_{number}", chunks=10, ms=20, pace_s=0.07)
-        report("captured block to websocket", [ns / 1e6 for ns in server.latencies], 0.8)
-        report("audio delta to speaker's device", [(b - a) / 1e6 for a, b in command.puts()], 0.8)
+        up, down = server.latencies[:], [given - made for made, given in command.puts()]
+    bare_up, bare_down = _bare_latency()
+    for name, through, bare in (
+        ("captured block", up, bare_up),
+        ("audio delta", down, bare_down),
+    ):
+        report(f"{name}, through all of it", [ns / 1e6 for ns in through], 0.8)
+        report(f"{name}, a bare websocket alone", [ns / 1e6 for ns in bare], 0.8)
+
+
+def _bare_latency() -> tuple[list[int], list[int]]:
+    """Measure what a websocket costs without us: the floor of the two figures."""
+    server = Server()
+    here = Path(__file__).resolve()
+    with subprocess.Popen([sys.executable, here, "--bare", server.url]) as client:
+        server.wait_for(lambda: server.appends >= 100)
+        up = server.latencies[:]
+        for number in range(100):
+            time.sleep(0.07)
+            server.tell("delta", delta=base64.b64encode(stamped(960)).decode(), number=number)
+        server.wait_for(lambda: len(server.echoed) >= 100)
+        client.terminate()
+    return up, server.echoed
+
+
+def _be_bare_client(url: str) -> None:
+    """Send stamps, then send back how old the stamps were that came."""
+    with connect(url, compression=None) as socket:
+        for _ in range(100):
+            time.sleep(0.04)
+            audio = base64.b64encode(stamped(1920)).decode()
+            socket.send(f'{{"type":"input_audio_buffer.append","audio":"{audio}"}}')
+        for text in socket:
+            now, event = time.monotonic_ns(), json.loads(text)
+            if event["type"] == "delta":
+                age = now - stamp_of(base64.b64decode(event["delta"]))
+                socket.send(json.dumps({"type": "age", "ns": age}))
 
 
 def measure_barge_in(runs: int = 20) -> None:
@@ -417,7 +457,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="*", help=f"any of {', '.join(MEASURES)}; default all")
-    chosen = parser.parse_args().what
+    parser.add_argument("--bare", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.bare:
+        with contextlib.suppress(ConnectionClosed):
+            _be_bare_client(given.bare)
+        return
+    chosen = given.what
     if unknown := set(chosen) - set(MEASURES):
         parser.error(f"nothing is named {unknown.pop()!r}; there are {', '.join(MEASURES)}")
     for name in chosen or MEASURES:
