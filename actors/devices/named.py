@@ -62,7 +62,8 @@ def _load(name: str, kind: type[Device]) -> Device:
         raise NamedDeviceError(name, str(error)) from error
     if not isinstance(device, kind):
         raise NamedDeviceError(
-            name, f"it is a {type(device).__name__}, not an actors.devices.base.{kind.__name__}"
+            name,
+            f"it is of type {type(device).__name__}, not an actors.devices.base.{kind.__name__}",
         )
     return device
 
