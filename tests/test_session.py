@@ -208,6 +208,22 @@ def test_the_death_of_the_supervisor_is_told_and_leaves_no_process(server: FakeS
     wait_until_gone(pids, 1.0 + TIMEOUT_S / 10)
 
 
+def test_a_component_that_keeps_the_gil_dies_with_the_supervisor(server: FakeServer) -> None:
+    session = Session(
+        server=server.url, components={"echo": "tests.tiny:Echo"}, hang_s=600.0, **QUIET
+    ).start()
+    assert session.started is not None
+    pids = session.started.pids
+    session.send(SendText("!gil", "text_1"))
+    end = time.monotonic() + TIMEOUT_S
+    while not session.status()["echo"]["mailbox"]:
+        assert time.monotonic() < end
+
+    os.kill(pids["supervisor"], signal.SIGKILL)
+
+    wait_until_gone([pids["echo"]], 1.0 + TIMEOUT_S / 10)
+
+
 def test_the_death_of_the_program_leaves_no_process(server: FakeServer) -> None:
     program = textwrap.dedent(
         f"""

@@ -18,6 +18,7 @@ from messages import (
     ComponentRestarted,
     DeadLetter,
     FlushPlayback,
+    Inject,
     PlaybackFlushed,
     SendText,
     SessionEnded,
@@ -176,6 +177,24 @@ def test_nothing_is_warned_of_when_components_end_because_another_cannot_start()
 
     warned = [line for child in hub.supervisor._children.values() for line in child.log_tail]
     assert [line for line in warned if line.startswith("WARNING")] == []
+
+
+def test_what_is_said_at_opening_misses_nobody_who_loads_late() -> None:
+    herald = ChildSpec(name="herald", target="tests.tiny:Herald")
+    slow = ChildSpec(name="slow", target="tests.slow_import:Echo")
+    with Hub([herald, slow]) as hub:
+        assert hub.expect(Turn).text == "I am open"
+
+
+def test_what_an_earlier_incarnation_writes_is_discarded() -> None:
+    with Hub([ECHO]) as hub:
+        say(hub, "!linger")
+        hub.settled("echo")
+        hub.supervisor.send(Inject("echo", "raise"))
+
+        hub.expect(Turn, lambda turn: turn.text == "now")
+
+        assert [turn.text for turn in hub.of(Turn)] == ["now"]
 
 
 def test_a_crash_is_told_with_its_traceback() -> None:

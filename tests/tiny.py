@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from typing import ClassVar
@@ -41,10 +42,29 @@ class Echo(Actor):
                 os._exit(7)
             case SendText("!hang"):
                 time.sleep(3600)
+            case SendText("!gil"):  # C code that keeps the GIL for ages
+                re.match(r"(a+)+$", "a" * 60 + "b")
+            case SendText("!linger"):
+                threading.Thread(target=self._linger, daemon=True).start()
             case SendText("!muted"):
                 self.send(Turn("assistant", str(self.muted), message.item_id))
             case SendText(text, item_id):
                 self.send(Turn("assistant", text, item_id))
+
+    def _linger(self) -> None:
+        """Write in the name of this incarnation once the next one lives, then in its name."""
+        while self.host.epoch == self._epoch:
+            time.sleep(0.005)
+        self.send(Turn("assistant", "late", "late"))
+        self.host.send(Turn("assistant", "now", "now"), self.host.epoch)
+
+
+class Herald(Echo):
+    """Says something as soon as it is open."""
+
+    def opened(self) -> None:
+        super().opened()
+        self.send(SendText("I am open", "herald"))
 
 
 class Player(Actor):
