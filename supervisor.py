@@ -40,7 +40,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from messages import (
+    FAULTS,
     LEVELS,
+    AudioLost,
     ComponentCrashed,
     ComponentParked,
     ComponentRestarted,
@@ -55,6 +57,7 @@ from messages import (
     Inject,
     Log,
     Message,
+    MessagesDropped,
     Notice,
     Open,
     Ping,
@@ -85,7 +88,7 @@ from messages import (
 )
 from messages.channel import Channel, adopt_stdio
 from messages.loop import Line, Loop, watch_text
-from messages.mailbox import Mailbox, MailboxFullError, Suspect
+from messages.mailbox import Dropped, Mailbox, MailboxFullError, Suspect
 from messages.page import HELD, LOCAL, MAIL, Page
 from messages.spawning import environment_with_us, spawn
 
@@ -113,7 +116,14 @@ _ABANDONED_S = 0.8
 """How long the components may take to close when the program has gone without a word (G8)."""
 _EXIT_GRACE_S = 1.0
 """How long a child may live on after its channel has ended, or after it was told to close."""
+_LAST_WORDS_S = 0.05
+"""How long a child that hangs has to say where, before it is killed."""
+_SHOW_STACKS: int | None = getattr(signal, "SIGUSR1", None)
+"""A child answers it with the stacks of its threads (`actors.host.main`)."""
+_FATAL = "Fatal Python error:"
 _LOG_TAIL = 50
+_DROPS_S = 1.0
+"""How often it is told at most that a mailbox drops messages."""
 _MAX_PEER_BYTES = 16 * 1024 * 1024
 
 EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_BUG = 0, 2, 3, 70
@@ -155,15 +165,31 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     linger_messages: int = 10
     window: int = 8
     """Messages sent and not yet handled, at most."""
+    memory_mib: int | None = None
+    """What its process may use; None: `Settings.memory_limit_mib`, as for code of the user's."""
 
+
+_OURS_MIB = 512
+"""Ours use 60 to 150 MiB of data, thread stacks included."""
 
 SPECS = (
-    ChildSpec(name="recorder", target="actors.recorder:Recorder", linger_s=0.2, window=20),
-    ChildSpec(name="history", target="actors.history:History"),
-    ChildSpec(name="speaker", target="actors.speaker:Speaker"),
+    ChildSpec(
+        name="recorder",
+        target="actors.recorder:Recorder",
+        linger_s=0.2,
+        window=20,
+        memory_mib=_OURS_MIB,
+    ),
+    ChildSpec(name="history", target="actors.history:History", memory_mib=_OURS_MIB),
+    ChildSpec(name="speaker", target="actors.speaker:Speaker", memory_mib=_OURS_MIB),
     ChildSpec(name="tools", target="actors.tools.actor:ToolExecutor"),
-    ChildSpec(name="realtime", target="actors.realtime.actor:Realtime", essential=True),
-    ChildSpec(name="microphone", target="actors.microphone:Microphone"),
+    ChildSpec(
+        name="realtime",
+        target="actors.realtime.actor:Realtime",
+        essential=True,
+        memory_mib=_OURS_MIB,
+    ),
+    ChildSpec(name="microphone", target="actors.microphone:Microphone", memory_mib=_OURS_MIB),
 )
 """In the order of opening; closed in reverse."""
 
@@ -172,6 +198,8 @@ class RestartPolicy:
     """When a component that crashed is started again (guarantee G4).
 
     Counted are crashes without progress in between: progress is a message of its own work handled.
+    They are counted on a clock that runs only while the component is well: one that takes long to
+    fail, in opening or by hanging, is not tried for ever.
     """
 
     MAX_CRASHES = 5
@@ -183,6 +211,8 @@ class RestartPolicy:
 
     def __init__(self) -> None:
         self._crashes: collections.deque[float] = collections.deque()
+        """When there were crashes, in seconds of being well."""
+        self._well_s = 0.0
         self._last_start = -self.PERIOD_S
         self._parked = 0
 
@@ -195,13 +225,20 @@ class RestartPolicy:
         """Note that an incarnation is started."""
         self._last_start = now
 
-    def crashed(self, now: float, *, progress: bool) -> float | None:
-        """Return how long to wait before the next start; None: the intensity is exceeded."""
+    def crashed(self, now: float, *, progress: bool, well_s: float = 0.0) -> float | None:
+        """Return how long to wait before the next start; None: the intensity is exceeded.
+
+        Args:
+            now: In seconds of any one clock.
+            progress: Whether the incarnation has done any work of its own.
+            well_s: How long it was open and not stuck.
+        """
         if progress:
             self._crashes.clear()
             self._parked = 0
-        self._crashes.append(now)
-        while now - self._crashes[0] > self.PERIOD_S:
+        self._well_s += well_s
+        self._crashes.append(self._well_s)
+        while self._well_s - self._crashes[0] > self.PERIOD_S:
             self._crashes.popleft()
         if self.row > self.MAX_CRASHES:
             return None
@@ -245,13 +282,35 @@ class _Process:
         """End it, whatever it is doing."""
         self._popen.kill()  # does nothing to a process that has been reaped
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._popen.send_signal(number)
+
     def ended(self) -> bool:
         """Return whether it has ended, and reap it."""
-        return self._popen.poll() is not None
+        if self._popen.poll() is None:
+            return False
+        self._end_group()
+        return True
 
     def wait(self) -> None:
         """Wait for the end of a process that was killed."""
         self._popen.wait()
+        self._end_group()
+
+    def _end_group(self) -> None:
+        """End what it has started and left behind: workers of a tool, say.
+
+        While any of them lives, no other process or group can have its number.
+        """
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    @property
+    def killed_from_outside(self) -> bool:
+        """Whether a signal has ended it that no program sends to itself by mistake."""
+        return self._popen.returncode in (-signal.SIGTERM, -getattr(signal, "SIGKILL", 9))
 
     @property
     def cause(self) -> str:
@@ -299,9 +358,15 @@ class _Child:
         self._failure = ""
         self._down_at: float | None = None
         self._traceback = ""
+        self._stacks: list[str] | None = None
+        """What the process writes of its stacks, once it hangs or has had a fatal error."""
+        self._drain: Callable[[int], None] = _nothing
         self._cause = ""
         self._bad_states = 0
-        self._since = 0.0
+        self._since = self._opened_at = 0.0
+        self._told_audio = False
+        self._drops_told: dict[int, Dropped] = {}
+        self._drops_told_at = 0.0
         self._alive: tuple[int, ...] = ()
         self._alive_at = 0.0
         self._pinged_at = 0.0
@@ -331,7 +396,7 @@ class _Child:
         try:
             self.mailbox.put(frame)
         except MailboxFullError as error:
-            self.hub.dead_letter(self.name, Suspect(tag_of(frame), 0), str(error))
+            self.hub.dead_letter(self.name, Suspect(frame, 0), str(error))
             if self.state == "open":
                 self.kill(f"is stuck: {error}")
             return
@@ -380,7 +445,8 @@ class _Child:
             self._read,
             lambda why: self._channel_ended(why, generation),
         )
-        watch_text(loop, self._process.stderr, self._said)
+        self._stacks = None
+        self._drain = watch_text(loop, self._process.stderr, self._said)
         self._write(
             Init(
                 self.name,
@@ -390,8 +456,16 @@ class _Child:
                 self.hub.given.get("agent") if self.name == "tools" else None,
                 str(self.hub.given.get("log_level", "INFO")),
                 bool(self.hub.given.get("probes", False)),
+                self._memory_mib,
             )
         )
+
+    @property
+    def _memory_mib(self) -> int:
+        """What its process may use; 0: as much as there is."""
+        if self.spec.memory_mib is not None:
+            return self.spec.memory_mib
+        return self.hub.settings.memory_limit_mib or 0
 
     def open(self, *, resumed: bool = False) -> None:
         """Start an incarnation in the process that is there."""
@@ -399,6 +473,7 @@ class _Child:
         self.state, self._since = "opening", time.monotonic()
         self._policy.started(self._since)
         self._pings = 0
+        self._told_audio = False
         self.slot.clear()
         first = not self._was_open  # one that died while opening has done nothing yet
         self._write(
@@ -450,6 +525,11 @@ class _Child:
             self._line.write([encode(message, self.incarnation & 255)])
 
     def _said(self, line: str) -> None:
+        if self._stacks is None and line.startswith(_FATAL):
+            self._stacks = []
+        if self._stacks is not None:
+            self._stacks.append(line)
+            return
         self.hub.log(self.name, "WARNING" if self.state == "loading" else "DEBUG", line)
 
     def _read(self, frame: bytes) -> None:
@@ -457,6 +537,8 @@ class _Child:
         if epoch_of(frame) != (0 if self.state == "loading" else self.incarnation & 255):
             return  # of an earlier incarnation
         if tag >= _ROUTED_FROM:
+            if tag in _AUDIO_TAGS:
+                self._told_audio = True
             self.hub.route(frame, self)
         else:
             self._told(decode(frame))
@@ -497,7 +579,7 @@ class _Child:
         self.state = "open"
         self._was_open = True
         now = time.monotonic()
-        self._alive_at = self._pinged_at = now
+        self._opened_at = self._alive_at = self._pinged_at = now
         self._bad_states = 0
         if self._down_at is not None:
             ms = (now - self._down_at) * 1000
@@ -531,7 +613,10 @@ class _Child:
             return  # its process ends, which is the crash
         if crash.during == "open":
             self._blame_state()
-        self._crashed(f"raised {crash.error}", crash.traceback, soft=True)
+        cause = f"raised {crash.error}"
+        if crash.spent:
+            cause += f"; its process may use {self._memory_mib} MiB"
+        self._crashed(cause, crash.traceback, soft=True, spent=crash.spent)
 
     def _blame_state(self) -> None:
         self._bad_states += 1
@@ -558,25 +643,36 @@ class _Child:
             self.hub.loop.later(0.001, lambda: self._reap(deadline, generation))
             return
         self._process = None
+        self._drain(0)  # its last words may be unread
         if self.state == "closed" or not self._is_wanted():
             if self.state != "closed":
                 self.hub.log(self.name, "WARNING", f"ended while stopping: {process.cause}")
             self.state = "closed"
             self.hub.child_closed()
             return
+        outside = not self._failure and process.killed_from_outside
         cause = self._failure or process.cause
-        trace, self._traceback, self._failure = self._traceback, "", ""
+        trace = self._traceback or "\n".join(self._stacks or ())
+        self._traceback = self._failure = ""
+        if self.state == "opening" and not outside:
+            self._blame_state()
         self._crashed(cause, trace, soft=False)
 
-    def _crashed(self, cause: str, trace: str, *, soft: bool) -> None:
-        """Account for the death of an incarnation, and decide when the next one starts."""
+    def _crashed(self, cause: str, trace: str, *, soft: bool, spent: bool = False) -> None:
+        """Account for the death of an incarnation, and decide when the next one starts.
+
+        Args:
+            cause: In one line.
+            trace: Where it was, as far as that is known.
+            soft: The actor has ended, its process lives.
+            spent: Its process is not to be used again.
+        """
         if self.state in ("down", "parked"):  # its process ends as expected
             if self.state == "down":
                 self._relaunch()
             return
         now = time.monotonic()
-        if self.state == "opening" and not soft:
-            self._blame_state()
+        well_s = max(0.0, self._alive_at - self._opened_at) if self.state == "open" else 0.0
         self.state = "down"
         self._cause = cause
         if self._down_at is None:
@@ -588,7 +684,7 @@ class _Child:
         self._pings = 0
         if suspect is not None:
             self.hub.dead_letter(self.name, suspect, cause)
-        delay = self._policy.crashed(now, progress=progress)
+        delay = self._policy.crashed(now, progress=progress, well_s=well_s)
         if delay is None and self.hub.stopping:
             self._give_up_closing()
         elif delay is None and self.hub.starting:
@@ -596,12 +692,12 @@ class _Child:
         elif delay is None:
             self._give_up(cause, soft)
         else:
-            self._restart_after(delay, soft)
+            self._restart_after(delay, soft, spent)
 
     def _progress(self) -> bool:
+        """Return whether it has handled mail of its own, or made sound. Timers are no progress."""
         slot = self.slot
-        own = slot.handled(MAIL) > self._pings
-        return own or slot.handled(HELD) > 0 or slot.handled(LOCAL) > 0
+        return slot.handled(MAIL) > self._pings or slot.handled(HELD) > 0 or self._told_audio
 
     def _give_up(self, cause: str, soft: bool) -> None:
         if self.spec.essential:
@@ -624,14 +720,14 @@ class _Child:
             self.state = "down"
             self._relaunch()
 
-    def _restart_after(self, delay: float, soft: bool) -> None:
+    def _restart_after(self, delay: float, soft: bool, spent: bool) -> None:
         generation = self._generation
         if not soft:
             self._later(delay, generation, self._relaunch)
-        elif self._policy.soft():
+        elif self._policy.soft() and not spent:
             self._fresh_process = False
             self._later(delay, generation, lambda: self.open(resumed=True))
-        else:  # a third raise in a row: the process itself may be at fault
+        else:  # out of memory, or a third raise in a row: the process itself may be at fault
             self._delay = delay
             self._end_process()
 
@@ -689,7 +785,7 @@ class _Child:
                     self.hub.start_failed(self.name, why, "")
                 self.kill(why)
             return
-        if self.state != "open":
+        if self.state != "open" or self._failure:
             return
         slot = self.slot
         alive = (slot.handled(MAIL), slot.handled(HELD), slot.handled(LOCAL))
@@ -705,7 +801,41 @@ class _Child:
         if now - self._alive_at >= hang_s and (
             slot.in_hand() is not None or now - self._pinged_at >= hang_s / 2
         ):
-            self.kill(f"hung for {now - self._alive_at:.1f} s")
+            self._kill_hung(f"hung for {now - self._alive_at:.1f} s")
+
+    def _kill_hung(self, why: str) -> None:
+        """End a process that is stuck, once it has said where (if it is not stopped)."""
+        self._failure = why
+        process = self._process
+        if process is not None and _SHOW_STACKS is not None:
+            self._stacks = []
+            process.signal(_SHOW_STACKS)
+            self.hub.loop.later(_LAST_WORDS_S, process.kill)
+        else:
+            self.kill(why)
+
+    def tell_drops(self, now: float) -> None:
+        """Tell what was dropped since the last time, once a second at most."""
+        if now - self._drops_told_at < _DROPS_S:
+            return
+        self._drops_told_at = now
+        for tag, dropped in self.mailbox.lost.items():
+            before = self._drops_told.get(tag, Dropped())
+            if dropped.count > before.count:
+                self._drops_told[tag] = Dropped(dropped.count, dropped.audio_bytes)
+                self.hub.publish(
+                    MessagesDropped(
+                        self.name,
+                        _type_name(tag),
+                        dropped.count - before.count,
+                        dropped.audio_ms - before.audio_ms,
+                    )
+                )
+
+    def strike(self, number: int) -> None:
+        """Send its process a signal, for fault injection."""
+        if self._process is not None:
+            self._process.signal(number)
 
     def forgive(self, now: float) -> None:
         """Start all clocks anew: the supervisor itself did not run."""
@@ -713,7 +843,7 @@ class _Child:
 
     def status(self) -> dict[str, Any]:
         """Return what a program is told about it."""
-        dropped = {_type_name(tag): count for tag, count in self.mailbox.dropped.items()}
+        dropped = {_type_name(tag): it.count for tag, it in self.mailbox.dropped.items()}
         return {
             "pid": self.pid,
             "state": self.state,
@@ -723,6 +853,10 @@ class _Child:
             "dropped": dropped,
             "handled": self.slot.handled(MAIL) + self.slot.handled(HELD),
         }
+
+
+def _nothing(_: object) -> None:
+    pass
 
 
 def _type_name(tag: int) -> str:
@@ -791,6 +925,36 @@ class _Sandbox:
             wait_s = self._policy.parked() if delay is None else delay
             self._hub.publish(Notice("the sandbox server has ended; starting it again"))
             self._hub.loop.later(wait_s, lambda: self._launch(urlsplit(self.url).port or 0))
+
+
+class _Probe:
+    """Takes faults to inject from other programs of the same user, at a socket in our directory."""
+
+    NAME = "probe"
+
+    def __init__(self, hub: Supervisor) -> None:
+        self._hub = hub
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.setblocking(False)
+        self._listener.bind(str(hub.directory / self.NAME))
+        self._listener.listen()
+        hub.loop.watch(self._listener, self._accept)
+
+    def _accept(self, _: int) -> None:
+        try:
+            connection, _address = self._listener.accept()
+        except OSError:
+            return
+        line: Line
+
+        def read(frame: bytes) -> None:
+            match decode(frame):
+                case StatusRequest(call_id):
+                    line.write([encode(Status(call_id, self._hub.status()))])
+                case Inject() as inject:
+                    self._hub.obey(inject, frame)
+
+        line = Line(self._hub.loop, connection, read, _nothing)
 
 
 class _LocalPeer:
@@ -927,6 +1091,8 @@ class Supervisor:
     # -- start --------------------------------------------------------------------------------
 
     def _start(self) -> None:
+        if self.given.get("probes") and hasattr(socket, "AF_UNIX"):
+            _Probe(self)
         self._add(self._specs)
         self._add_what_settings_name()
         self._tick()
@@ -1064,12 +1230,19 @@ class Supervisor:
                     self._peer.tags = frozenset(tags)
             case StatusRequest(call_id):
                 self._tell_peer(Status(call_id, self.status()))
-            case Inject(name, _):
-                child = self._children.get(name)
-                if child is not None and self.settings.probes:
-                    child.put(frame)
+            case Inject(name, fault):
+                self._inject(name, fault, frame)
             case _:
                 self.route(frame)
+
+    def _inject(self, name: str, fault: str, frame: bytes) -> None:
+        child = self._children.get(name)
+        if child is None or not self.settings.probes:
+            self.log("supervisor", "WARNING", f"{fault} is not injected into {name!r}")
+        elif fault.startswith("SIG"):
+            child.strike(signal.Signals[fault])
+        else:
+            child.put(frame)
 
     def _tell_peer(self, message: Message) -> None:
         if self._peer is not None:
@@ -1089,12 +1262,19 @@ class Supervisor:
                 self.stop(reason)
             case FatalError(reason):
                 self.fail(reason, "realtime")
+            case AudioLost(name, audio_ms, reason):
+                self._lost.append(f"{audio_ms} ms of sound at the {name} ({reason})")
         return True
 
     def dead_letter(self, name: str, suspect: Suspect, reason: str) -> None:
         """Tell that a message will not be handled."""
-        self._lost.append(f"{suspect.name} to {name} ({reason})")
-        self.publish(DeadLetter(name, suspect.name, reason, suspect.attempts))
+        what = " ".join(filter(None, (suspect.name, suspect.about)))
+        self._lost.append(f"{what} to {name} ({reason})")
+        self.publish(
+            DeadLetter(
+                name, suspect.name, reason, suspect.attempts, suspect.about, suspect.audio_ms
+            )
+        )
 
     def log(self, name: str, level: str, text: str) -> None:
         """Take a line that a process has written."""
@@ -1121,6 +1301,7 @@ class Supervisor:
             if overslept:
                 child.forgive(now)
             child.check(now, self.settings.hang_s, self.settings.start_s)
+            child.tell_drops(now)
         self.loop.later(interval, self._tick)
 
     # -- end ----------------------------------------------------------------------------------
@@ -1183,8 +1364,9 @@ class Supervisor:
 
     def _dropped(self) -> Iterator[str]:
         for name, child in self._children.items():
-            for tag, count in child.mailbox.dropped.items():
-                yield f"{count} {_type_name(tag)} to {name} (mailbox full)"
+            for tag, dropped in child.mailbox.lost.items():
+                sound = f", {dropped.audio_ms} ms of sound" if dropped.audio_ms else ""
+                yield f"{dropped.count} {_type_name(tag)} to {name} (mailbox full{sound})"
             child.mailbox.settle(child.slot)
             for tag, count in child.mailbox.unhandled().items():
                 yield f"{count} {_type_name(tag)} to {name} (it has ended)"
@@ -1198,7 +1380,9 @@ class Supervisor:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-_HUB_TAGS = frozenset(kind.tag() for kind in (Turn, ToolCall, ConversationOver, FatalError))
+_HUB_TAGS = frozenset(
+    kind.tag() for kind in (Turn, ToolCall, ConversationOver, FatalError, AudioLost)
+)
 
 
 def _sweep() -> None:
@@ -1239,6 +1423,11 @@ def _checked(given: Mapping[str, Any]) -> Settings:
             raise ConfigurationError(
                 f"{name} is {getattr(settings, name)}; it must be between {low} and {high}"
             )
+    if settings.memory_limit_mib is not None and settings.memory_limit_mib < 64:
+        raise ConfigurationError(
+            f"memory_limit_mib is {settings.memory_limit_mib}; a process needs 64 at least, and "
+            f"None is no limit"
+        )
     if settings.log_level not in LEVELS:
         raise ConfigurationError(
             f"log_level is {settings.log_level!r}; it must be one of {', '.join(LEVELS)}"
@@ -1497,6 +1686,28 @@ class Session:
     def send(self, message: Message) -> None:
         """Say something to the components that accept it (`SendText`, `SetMuted`, …)."""
         self._outgoing.put(message)
+
+    def inject(self, component: str, fault: str) -> None:
+        """Break a component, to see that the session goes on; needs ``probes=True``.
+
+        Args:
+            component: Its name, such as ``speaker``.
+            fault: One of `messages.FAULTS`, or the name of a signal, such as ``SIGKILL``.
+
+        Raises:
+            ConfigurationError: the session does not take faults.
+            ValueError: there is no such fault, or no such component.
+        """
+        if not self._settings.get("probes"):
+            raise ConfigurationError("faults are injected into a Session(probes=True, ...) only")
+        if fault not in FAULTS and fault not in signal.Signals.__members__:
+            raise ValueError(
+                f"no fault is named {fault!r}; there are {', '.join(FAULTS)}, and the signals"
+            )
+        names = [spec.name for spec in SPECS] + list(self._settings.get("components", ()))
+        if component not in names:
+            raise ValueError(f"no component is named {component!r}; there are {', '.join(names)}")
+        self.send(Inject(component, fault))
 
     def events(self, *kinds: type[Message]) -> EventStream:
         """Return a stream of events of these types; none given: all domain events."""

@@ -113,6 +113,7 @@ class Actor(pykka.ThreadingActor):
         """Open, and tell the supervisor how that went."""
         try:
             self.opened()
+            self.host.trip("open")
         except BaseException as error:  # noqa: BLE001 - SystemExit too: nothing ends unreported
             self._fail(error, "open")
             return
@@ -131,9 +132,13 @@ class Actor(pykka.ThreadingActor):
     def on_stop(self) -> None:
         """Close in order, when the supervisor says so or is gone."""
         try:
-            self.closed()
+            self._close()
         except BaseException as error:  # noqa: BLE001 - the supervisor is told
             self.host.crashed(error, "close")
+
+    def _close(self) -> None:
+        self.host.trip("close")
+        self.closed()
 
     def _dispatch(self, message: Message) -> None:
         if type(message) in self.accepts:
@@ -146,7 +151,7 @@ class Actor(pykka.ThreadingActor):
         self.actor_stopped.set()
         pykka.ActorRegistry.unregister(self.actor_ref)
         try:
-            self.closed()
+            self._close()
         except BaseException as second:  # noqa: BLE001 - told with the first
             error.add_note(f"and closing it raised {second!r}")
         self.host.crashed(error, during)

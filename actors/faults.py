@@ -1,31 +1,136 @@
-"""Faults on command, for tests of what the supervisor does about them (`Settings.probes`)."""
+"""Faults on command, for tests of what the supervisor does about them (`Settings.probes`).
+
+Each is committed by the component itself, on its actor's thread. Signals come from outside and need
+no code here.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import mmap
 import os
+import signal
+import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-__all__ = ["commit"]
+from messages import FAULTS, AssistantAudio, encode
+
+if TYPE_CHECKING:
+    from actors.host import Host
+
+__all__ = ["InjectedError", "commit"]
+
+_TORN_BYTES = 1 << 20
+_BLOCK_BYTES = 8 << 20
+_BLOCKS = 1024
 
 
 class InjectedError(Exception):
     """What a component raises that is told to raise."""
 
 
-def commit(fault: str) -> None:
-    """Do what ``fault`` names, on the actor's thread.
+def commit(fault: str, host: Host) -> None:
+    """Do what ``fault`` names (see `messages.FAULTS`).
 
     Raises:
-        InjectedError: told to raise.
         ValueError: no such fault.
+        BaseException: whatever the fault is to raise.
     """
-    if fault == "raise":
-        raise InjectedError("injected")
-    if fault == "system-exit":
-        raise SystemExit(3)
-    if fault == "exit":
-        os._exit(7)
-    if fault == "hang":
-        while True:
-            time.sleep(3600)
-    raise ValueError(f"no fault is named {fault!r}: raise, system-exit, exit, hang")
+    if fault not in _FAULTS:
+        raise ValueError(f"no fault is named {fault!r}; there are {', '.join(FAULTS)}")
+    _FAULTS[fault](host)
+
+
+def _raise(_: Host) -> None:
+    raise InjectedError("injected")
+
+
+def _system_exit(_: Host) -> None:
+    raise SystemExit(3)
+
+
+def _exit(_: Host) -> None:
+    os._exit(7)
+
+
+def _segfault(_: Host) -> None:
+    ctypes.string_at(0)
+
+
+def _hang(_: Host) -> None:
+    while True:
+        time.sleep(3600)
+
+
+def _hold_gil(_: Host) -> None:
+    """Sleep in C without letting go of the interpreter: no thread of this process runs on."""
+    if sys.platform == "win32":
+        ctypes.PyDLL("kernel32").Sleep(3_600_000)
+    else:
+        ctypes.PyDLL(None).sleep(3600)
+
+
+def _exhaust_memory(_: Host) -> None:
+    """Ask for more and more. It is not touched before the end, so it costs the machine nothing."""
+    blocks: list[mmap.mmap] = []
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):  # refused
+            while len(blocks) < _BLOCKS:
+                blocks.append(mmap.mmap(-1, _BLOCK_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    bytearray(2 * _BLOCK_BYTES)
+    raise MemoryError(f"there is no limit here: {len(blocks) * _BLOCK_BYTES >> 20} MiB were given")
+
+
+def _raise_on_open(host: Host) -> None:
+    host.armed.add("open")
+    raise InjectedError("injected; opening it again raises too")
+
+
+def _raise_on_close(host: Host) -> None:
+    host.armed.add("close")
+    raise InjectedError("injected; closing it raises too")
+
+
+def _tear_frame(host: Host) -> None:
+    """Die in the middle of a long write."""
+    frame = encode(AssistantAudio(bytes(_TORN_BYTES), "torn", "torn", 0), host.epoch)
+    host.channel.connection.sendall(frame[: len(frame) // 2])
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def _fill_disk(_: Host) -> None:
+    """Have the system refuse that any file of this process grows."""
+    _limit_files(0)
+
+
+def _free_disk(_: Host) -> None:
+    _limit_files(None)
+
+
+def _limit_files(most: int | None) -> None:
+    if sys.platform == "win32":
+        raise InjectedError("the size of files cannot be limited on Windows")
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard if most is None else most, hard))
+
+
+_FAULTS: dict[str, Callable[[Host], None]] = {
+    "raise": _raise,
+    "system-exit": _system_exit,
+    "exit": _exit,
+    "segfault": _segfault,
+    "hang": _hang,
+    "gil": _hold_gil,
+    "memory": _exhaust_memory,
+    "raise-on-open": _raise_on_open,
+    "raise-on-close": _raise_on_close,
+    "torn-frame": _tear_frame,
+    "disk-full": _fill_disk,
+    "disk-free": _free_disk,
+}
+assert _FAULTS.keys() == FAULTS.keys()

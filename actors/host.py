@@ -286,6 +286,8 @@ class Host:
         self.channel = channel
         self.name = ""
         self.keep: dict[str, Any] = {}
+        self.armed: set[str] = set()
+        """Moments at which an injected fault happens."""
         self.settings = Settings()
         self.session = SessionInfo(epoch_ns=0, directory="")
         self.state: bytes | None = None
@@ -327,6 +329,7 @@ class Host:
         self._probes = init.probes
         self._slot = Page(Path(init.page_path)).slot(init.slot)
         self.logger.level = level_of(init.log_level)
+        limit_memory(init.memory_mib)
         _pass_on_library_logs(self.logger)
         try:
             module, _, attribute = init.target.partition(":")
@@ -422,7 +425,8 @@ class Host:
     def crashed(self, error: BaseException, during: str) -> None:
         """Tell the supervisor why the actor is dead."""
         trace = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARS:]
-        self.send(Crashed(_one_line(error), trace, during), self.epoch)
+        spent = isinstance(error, MemoryError)
+        self.send(Crashed(_one_line(error), trace, during, spent), self.epoch)
 
     def own_message(self, message: Message) -> None:
         """Handle what every actor is told and no actor sees."""
@@ -431,7 +435,15 @@ class Host:
         if isinstance(message, Inject) and self._probes:
             from actors.faults import commit
 
-            commit(message.fault)
+            commit(message.fault, self)
+
+    def trip(self, moment: str) -> None:
+        """Raise if a fault is armed for this moment: ``open`` or ``close``."""
+        if moment in self.armed:
+            from actors.faults import InjectedError
+
+            self.armed.discard(moment)
+            raise InjectedError(f"injected, on {moment}")
 
     def new_inbox(self) -> Inbox:
         """Return the inbox of a new incarnation."""
@@ -483,6 +495,27 @@ def _pass_on_library_logs(logger: Logger) -> None:
     logging.getLogger("websockets").setLevel(logging.CRITICAL)  # we tell why it failed
 
 
+def limit_memory(mib: int) -> None:
+    """Have the system refuse us more than this; 0: no limit. Only Linux counts it all."""
+    if mib and sys.platform != "win32":
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        most = mib * 1024 * 1024
+        if hard == resource.RLIM_INFINITY or most < hard:
+            resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
+def show_stacks_when_stuck() -> None:
+    """Write the stacks of all threads to standard error at a fatal error and at SIGUSR1.
+
+    Done without running Python code, so that it works in an endless handler and in C code.
+    """
+    faulthandler.enable()
+    if hasattr(faulthandler, "register"):
+        faulthandler.register(signal.SIGUSR1)
+
+
 def die_with_parent() -> None:
     """On Linux, have the kernel end us when the supervisor dies, even stopped or without the GIL.
 
@@ -501,6 +534,7 @@ def main() -> None:
         sys.exit("python -m actors NAME is started by the supervisor: run python -m supervisor")
     channel = adopt_stdio()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    show_stacks_when_stuck()
     die_with_parent()
     code = Host(channel).run()
     sys.stderr.flush()

@@ -16,7 +16,9 @@ from actors.devices.mark import Mark
 from actors.devices.program import ProgramInput
 from messages import (
     CONTROL,
+    PCM_BYTES_PER_MS,
     SAMPLE_RATE,
+    AudioLost,
     CapturedAudio,
     CaptureEnded,
     Keep,
@@ -206,8 +208,10 @@ class Microphone(Actor):
             self._pass_on(waiting.popleft())
 
     def _pass_on(self, block: Captured) -> None:
-        line = self._line
+        line, expected = self._line, self._line.next
         first = self._place(block)
+        if line.gap and first > expected > 0:
+            self._tell_loss(first - expected)
         pcm = block.pcm
         if self._muted or block.first_ns < self._heard_from_ns:
             pcm = bytes(len(pcm))
@@ -239,6 +243,12 @@ class Microphone(Actor):
             line.gap = line.gap or device.jump_loses
             return at
         return line.next
+
+    def _tell_loss(self, samples: int) -> None:
+        """Tell what was said meanwhile and not captured; a file or a program waits for us."""
+        if self._line.device is not None and self._line.device.jump_loses and not self._muted:
+            ms = samples // (PCM_BYTES_PER_MS // 2)
+            self.send(AudioLost("microphone", ms, "nothing was captured while it was down"))
 
     def _watch_zeros(self, pcm: bytes) -> None:
         """Say once if a sound card delivers nothing but zeros (permission, switch, driver)."""

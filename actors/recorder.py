@@ -10,7 +10,15 @@ from typing import ClassVar
 from actors.base import Actor
 from actors.devices.base import UnwritableFileError, is_file
 from actors.devices.wav import WavTarget
-from messages import CapturedAudio, Keep, Message, Notice, PlayedAudio
+from messages import (
+    SAMPLE_RATE,
+    AudioLost,
+    CapturedAudio,
+    Keep,
+    Message,
+    Notice,
+    PlayedAudio,
+)
 
 __all__ = ["Recorder"]
 
@@ -52,6 +60,8 @@ class Recorder(Actor):
                 self._record(_RIGHT, message.first_sample, message.pcm)
 
     def closed(self) -> None:
+        if self._lost:
+            self._tell_loss()
         if self._target is not None:
             self._target.close()
 
@@ -77,7 +87,7 @@ class Recorder(Actor):
                 self._lost += len(pcm) // 2
             elif self._failing:
                 self._failing = False
-                self.log.info("recording goes on", lost_samples=self._lost)
+                self._tell_loss()
 
     def _open(self) -> WavTarget | None:
         """Return the file, opened again if it must be; None while that has just failed."""
@@ -88,6 +98,10 @@ class Recorder(Actor):
             self._retry_at = now + _REOPEN_S
             self._target = WavTarget(self._path, 2, fresh=False)
         return self._target
+
+    def _tell_loss(self) -> None:
+        ms, self._lost = self._lost * 1000 // SAMPLE_RATE, 0
+        self.send(AudioLost("recorder", ms, "the recording could not be written"))
 
     def _say_failing(self, error: Exception) -> None:
         if not self._failing:

@@ -60,7 +60,7 @@ class Speaker(Actor):
         AssistantAudio: Keep(seconds=1800, held=True),
         FlushPlayback: CONTROL,
         SetVolume: CONTROL,
-        ProgramPlayed: Newest(5),
+        ProgramPlayed: Newest(1),
     }
 
     def opened(self) -> None:

@@ -61,11 +61,13 @@ from messages.conversation import (
     UserTranscript,
 )
 from messages.events import (
+    AudioLost,
     ComponentCrashed,
     ComponentParked,
     ComponentRestarted,
     DeadLetter,
     FatalError,
+    MessagesDropped,
     Notice,
     Reconnected,
     ServerError,
@@ -109,6 +111,7 @@ from messages.rules import (
 )
 from messages.session import (
     BUILTIN_TOOLS,
+    FAULTS,
     Inject,
     SemanticVad,
     ServerVad,
@@ -124,6 +127,7 @@ from messages.session import (
 __all__ = [
     "BUILTIN_TOOLS",
     "CONTROL",
+    "FAULTS",
     "FIRST_USER_TAG",
     "HEAD_BYTES",
     "LAST_USER_TAG",
@@ -134,6 +138,7 @@ __all__ = [
     "AssistantAudio",
     "AssistantItem",
     "AssistantTranscript",
+    "AudioLost",
     "CaptureEnded",
     "CapturedAudio",
     "ComponentCrashed",
@@ -159,6 +164,7 @@ __all__ = [
     "Keep",
     "Log",
     "Message",
+    "MessagesDropped",
     "Newest",
     "Notice",
     "Open",

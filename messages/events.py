@@ -5,11 +5,13 @@ from __future__ import annotations
 from messages.base import Event, Message
 
 __all__ = [
+    "AudioLost",
     "ComponentCrashed",
     "ComponentParked",
     "ComponentRestarted",
     "DeadLetter",
     "FatalError",
+    "MessagesDropped",
     "Notice",
     "Reconnected",
     "ServerError",
@@ -76,6 +78,10 @@ class DeadLetter(Event, frozen=True, array_like=True, tag=104):
     reason: str
     begun: int
     """How often a handler was called with it."""
+    about: str = ""
+    """What it was about, by ids: ``call_id=call_7``. Never what was said."""
+    audio_ms: int = 0
+    """How much sound it carried."""
 
 
 class Reconnected(Event, frozen=True, array_like=True, tag=105):
@@ -126,6 +132,32 @@ class SessionEnded(Event, frozen=True, array_like=True, tag=109):
     files: tuple[str, ...]
     seconds: float
     failed: bool = False
+
+
+class MessagesDropped(Event, frozen=True, array_like=True, tag=111):
+    """A mailbox was full, and the oldest messages of a type were dropped to make room.
+
+    Told once a second at most, with the sum since the last time.
+    """
+
+    event = "messages_dropped"
+    component: str
+    """Whose mailbox."""
+    message: str
+    """The name of their type."""
+    count: int
+    audio_ms: int = 0
+    """How much sound they carried."""
+
+
+class AudioLost(Event, frozen=True, array_like=True, tag=112):
+    """Sound that a component can not account for."""
+
+    event = "audio_lost"
+    component: str
+    """``microphone``: it was not captured; ``recorder``: it is not in the recording."""
+    audio_ms: int
+    reason: str
 
 
 class FatalError(Message, frozen=True, array_like=True, tag=110):

@@ -53,6 +53,8 @@ class Init(Message, frozen=True, array_like=True, tag=1):
     log_level: str = "INFO"
     probes: bool = False
     """Whether fault injection is answered."""
+    memory_mib: int = 0
+    """What the process may use; 0: as much as there is."""
 
 
 class Hello(Message, frozen=True, array_like=True, tag=2):
@@ -89,6 +91,8 @@ class Crashed(Message, frozen=True, array_like=True, tag=5):
     traceback: str
     during: str
     """``import``, ``open``, ``handle`` or ``close``."""
+    spent: bool = False
+    """Whether the process is not to be used again: it is out of memory."""
 
 
 class Stop(Message, frozen=True, array_like=True, tag=6):

@@ -185,8 +185,14 @@ class Line:
         self._rest = data[used:] if used else data
 
 
-def watch_text(loop: Loop, source: socket.socket, said: Callable[[str], None]) -> None:
-    """Call ``said`` with each line that comes from ``source``, until it ends."""
+def watch_text(
+    loop: Loop, source: socket.socket, said: Callable[[str], None]
+) -> Callable[[int], None]:
+    """Call ``said`` with each line that comes from ``source``, until it ends.
+
+    Returns:
+        What reads from it at once, if there is anything.
+    """
     rest = b""
     source.setblocking(False)
 
@@ -213,3 +219,4 @@ def watch_text(loop: Loop, source: socket.socket, said: Callable[[str], None]) -
                 said(line.decode("utf-8", "replace").rstrip())
 
     loop.watch(source, ready)
+    return ready

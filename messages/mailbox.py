@@ -12,14 +12,15 @@ from collections.abc import Mapping
 import msgspec
 
 from messages.base import Message, type_of_tag
-from messages.frame import tag_of
+from messages.frame import FrameError, decode, tag_of
 from messages.lifecycle import Ping
 from messages.page import HELD, MAIL, Slot
 from messages.rules import CONTROL, PCM_BYTES_PER_MS, Rule
 
-__all__ = ["Mailbox", "MailboxFullError", "Suspect"]
+__all__ = ["Dropped", "Mailbox", "MailboxFullError", "Suspect"]
 
 _PING = Ping.tag()
+_ID_FIELDS = ("item_id", "call_id", "name", "component", "fault")
 _HELD_MESSAGES = 8
 _HELD_BYTES = 300 * PCM_BYTES_PER_MS
 """Held audio in flight: a flush never waits behind more than this."""
@@ -37,13 +38,37 @@ class MailboxFullError(Exception):
 class Suspect(msgspec.Struct, frozen=True):
     """A message that was in hand when its receiver died, and may not be begun again."""
 
-    tag: int
+    frame: bytes
     attempts: int
 
     @property
     def name(self) -> str:
         """The name of its type."""
-        return _name(self.tag)
+        return _name(tag_of(self.frame))
+
+    @property
+    def about(self) -> str:
+        """What it was about, by the ids in it; never what was said."""
+        message = _decoded(self.frame)
+        ids = ((name, getattr(message, name, None)) for name in _ID_FIELDS)
+        return " ".join(f"{name}={value}" for name, value in ids if value)
+
+    @property
+    def audio_ms(self) -> int:
+        """How much sound it carried."""
+        return _audio_bytes(self.frame) // PCM_BYTES_PER_MS
+
+
+class Dropped(msgspec.Struct):
+    """What a full mailbox has dropped of one type."""
+
+    count: int = 0
+    audio_bytes: int = 0
+
+    @property
+    def audio_ms(self) -> int:
+        """How much sound that was."""
+        return self.audio_bytes // PCM_BYTES_PER_MS
 
 
 class _Waiting(msgspec.Struct):
@@ -89,8 +114,9 @@ class _Kind:
         self.rule = rule
         self.lane = lane
         self.flushes = flushes
-        self.count = self.size = self.dropped = 0
-        """Messages and bytes that wait; messages dropped so far."""
+        self.count = self.size = 0
+        """Messages and bytes that wait."""
+        self.dropped = Dropped()
 
     def is_full(self, more: int) -> bool:
         rule = self.rule
@@ -114,9 +140,14 @@ class Mailbox:
         return sum(len(lane.queue) + len(lane.flight) for lane in self._lanes)
 
     @property
-    def dropped(self) -> dict[int, int]:
-        """How many messages were dropped because the mailbox was full, by tag."""
-        return {tag: kind.dropped for tag, kind in self._kinds.items() if kind.dropped}
+    def dropped(self) -> dict[int, Dropped]:
+        """What was dropped because the mailbox was full, by tag."""
+        return {tag: kind.dropped for tag, kind in self._kinds.items() if kind.dropped.count}
+
+    @property
+    def lost(self) -> dict[int, Dropped]:
+        """What of it is a loss, by tag: not where only the newest message matters."""
+        return {tag: it for tag, it in self.dropped.items() if not self._kinds[tag].rule.replaces}
 
     @property
     def waiting(self) -> int:
@@ -228,7 +259,7 @@ class Mailbox:
         if message.begun < _type(tag).attempts:
             return None
         del back[place]
-        return Suspect(tag, message.begun)
+        return Suspect(message.frame, message.begun)
 
     def _fill(self, lane: _Lane, frames: list[bytes]) -> None:
         while lane.queue and lane.room:
@@ -248,7 +279,8 @@ class Mailbox:
                 del queue[place]
                 kind.count -= 1
                 kind.size -= len(waiting.frame)
-                kind.dropped += 1
+                kind.dropped.count += 1
+                kind.dropped.audio_bytes += _audio_bytes(waiting.frame)
                 return True
         return False
 
@@ -276,6 +308,18 @@ def _type(tag: int) -> type[Message]:
         return type_of_tag(tag)
     except KeyError:
         return Message
+
+
+def _decoded(frame: bytes) -> Message | None:
+    """Return the message, or None: of a user's own type, or broken."""
+    try:
+        return decode(frame)
+    except FrameError:
+        return None
+
+
+def _audio_bytes(frame: bytes) -> int:
+    return len(getattr(_decoded(frame), "pcm", b""))
 
 
 def _name(tag: int) -> str:

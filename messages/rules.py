@@ -34,13 +34,18 @@ class Rule(msgspec.Struct, frozen=True, array_like=True):
     held: bool = False
     """The receiver says `Actor.done` for each in order; these do not count against other mail."""
 
+    @property
+    def replaces(self) -> bool:
+        """Whether a message replaces the one before it: a position, say."""
+        return self.drops and self.messages == 1
+
 
 CONTROL = Rule(messages=_CONTROL_MESSAGES)
 """Never dropped. A full mailbox of control messages means a stuck actor, which is restarted."""
 
 
 def Newest(messages: int) -> Rule:  # noqa: N802 - reads as the name of a rule
-    """Keep the newest ``messages``; drop the oldest."""
+    """Keep the newest ``messages``; drop the oldest. 1: each replaces the one before it."""
     return Rule(messages=messages, drops=True)
 
 

@@ -11,6 +11,7 @@ from messages.conversation import ToolSpec
 
 __all__ = [
     "BUILTIN_TOOLS",
+    "FAULTS",
     "Inject",
     "SemanticVad",
     "ServerVad",
@@ -94,6 +95,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hang_s: float = 3.0
     start_s: float = 15.0
     stop_s: float = 5.0
+    memory_limit_mib: int | None = 2048
+    """What the process of your tools, and of each component of your own, may use; None: no limit.
+    Enforced on Linux."""
     probes: bool = False
     """Answer fault injection (for tests)."""
     log_level: str = "INFO"
@@ -152,3 +156,21 @@ class Inject(Message, frozen=True, array_like=True, tag=125):
 
     component: str
     fault: str
+    """One of `FAULTS`, or the name of a signal (``SIGKILL``), which the supervisor sends."""
+
+
+FAULTS = {
+    "raise": "its handler raises",
+    "system-exit": "its handler raises SystemExit",
+    "exit": "its process ends at once",
+    "segfault": "it reads from address 0",
+    "hang": "its handler does not return",
+    "gil": "its handler keeps the interpreter's lock, so that no thread of it runs",
+    "memory": "it uses all the memory that it may",
+    "raise-on-open": "its handler raises, and then its opening",
+    "raise-on-close": "its handler raises, and then its closing",
+    "torn-frame": "it is killed in the middle of a long message",
+    "disk-full": "no file of its process can grow any more",
+    "disk-free": "files can grow again",
+}
+"""What `Inject` can name."""

@@ -195,6 +195,8 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
         "journal_path": options.journal,
     }
     given = {name: value for name, value in fields.items() if value is not None}
+    if options.probes:
+        given["probes"] = True
     if options.inactivity_timeout is not None:
         given["inactivity_timeout_s"] = options.inactivity_timeout or None
     return given

@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("others")
     add = group.add_argument
     add("--demo", action="store_true", help="run the demo, even if there is a sound card")
+    add("--probes", action="store_true", help="let scripts/inject.py break it, for tests")
     add("--log-level", type=_level, metavar="LEVEL", help=", ".join(_LEVELS))
     add("--version", action="version", version=_version())
     return parser

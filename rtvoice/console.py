@@ -19,6 +19,7 @@ import msgspec
 
 from messages import (
     AssistantTranscript,
+    AudioLost,
     ComponentCrashed,
     ComponentParked,
     ComponentRestarted,
@@ -28,6 +29,7 @@ from messages import (
     Interrupted,
     Log,
     Message,
+    MessagesDropped,
     Notice,
     Reconnected,
     SendText,
@@ -209,6 +211,11 @@ def _bracket(message: Message) -> tuple[str, str]:
             return f"{component} keeps crashing: {cause}; next try in {retry_s:g} s", "bad"
         case DeadLetter(component=component, message=name, reason=reason):
             return f"lost: {name} for {component} ({reason})", "bad"
+        case MessagesDropped(component=component, message=name, count=count, audio_ms=audio_ms):
+            sound = f", {audio_ms / 1000:.1f} s of sound" if audio_ms else ""
+            return f"lost: {count} {name} for {component} (mailbox full{sound})", "bad"
+        case AudioLost(component=component, audio_ms=audio_ms, reason=reason):
+            return f"lost: {audio_ms / 1000:.1f} s of sound at the {component} ({reason})", "bad"
         case Reconnected():
             return _reconnected(message), "bad"
         case ServerError(code=code, text=text):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +13,6 @@ from typing import Any, TypeVar
 from messages import (
     ComponentRestarted,
     Event,
-    Inject,
     Message,
     ProgramCapture,
     ProgramPlayout,
@@ -98,10 +95,7 @@ class Conversation:
         """Break a component, and return how it came back."""
         before = len(self._restarts(component))
         others = {name: pid for name, pid in self.pids().items() if name != component}
-        if fault == "raise":
-            self.session.send(Inject(component, "raise"))
-        else:
-            os.kill(self.pids()[component], signal.Signals[fault])
+        self.session.inject(component, fault)
         self.wait_for(lambda: len(self._restarts(component)) > before)
         now = self.pids()
         assert {name: now[name] for name in others} == others, "another component restarted too"

@@ -1,4 +1,8 @@
-"""Each component is broken in a running conversation, in three ways, and *works again*."""
+"""Each component is broken in a running conversation, in every way it can be, and *works again*.
+
+Never is it enough that it is alive: sound that is made after the fault arrives, a call is answered,
+a turn is told.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,24 @@ from pathlib import Path
 
 import pytest
 
-from messages import CapturedAudio, DeadLetter, PlaybackEnded, ToolAnswer, Turn
+from messages import (
+    AudioLost,
+    CapturedAudio,
+    ComponentCrashed,
+    DeadLetter,
+    Notice,
+    PlaybackEnded,
+    ToolAnswer,
+    Turn,
+)
 from tests.conversation import Conversation, noise, wav_channels
 from tests.fake_server import FakeServer
 
-FAULTS = ["raise", "SIGKILL", "SIGSTOP"]
+RAISED = ["raise", "system-exit", "raise-on-open", "raise-on-close"]
+"""These leave the process, and with it the websocket."""
+DIED = ["exit", "segfault", "memory", "torn-frame", "SIGKILL"]
+HUNG = ["hang", "gil", "SIGSTOP"]
+FAULTS = [*RAISED, *DIED, *HUNG]
 
 
 @pytest.fixture
@@ -44,7 +61,7 @@ def test_a_broken_speaker_plays_what_comes_after_once(server: FakeServer) -> Non
             assert talk.played().count(mark[:480]) == 1
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", ["raise", "SIGKILL", "SIGSTOP"])
 def test_speech_goes_on_when_the_speaker_breaks_in_the_middle_of_it(
     server: FakeServer, fault: str
 ) -> None:
@@ -68,17 +85,18 @@ def test_a_broken_connection_component_is_in_the_conversation_again(server: Fake
         talk.connection.say("Hello Ada.", noise(100, seed=99), item="answer_1")
         talk.wait_for(lambda: len(talk.of(Turn)) == 2)
 
-        talk.break_it("realtime", "raise")
-        mark = noise(200, seed=0)
-        talk.speak(mark)
-        server.wait_for(lambda: mark in server.connections[0].audio)
+        for number, fault in enumerate(RAISED[:2]):
+            talk.break_it("realtime", fault)
+            mark = noise(200, seed=number)
+            talk.speak(mark)
+            server.wait_for(lambda mark=mark: mark in server.connections[0].audio)
         assert len(server.connections) == 1, "a raise keeps the socket"
 
-        for number, fault in ((1, "SIGKILL"), (2, "SIGSTOP")):
+        for number, fault in enumerate([*DIED, *HUNG], start=1):
             talk.break_it("realtime", fault)
             connection = server.connection(number)
             connection.expect("conversation.item.create", lambda e: e["item"]["id"] == "answer_1")
-            mark = noise(200, seed=number)
+            mark = noise(200, seed=10 + number)
             talk.speak(mark)
             server.wait_for(lambda mark=mark, c=connection: mark in c.audio)
             texts = [
@@ -87,6 +105,19 @@ def test_a_broken_connection_component_is_in_the_conversation_again(server: Fake
             ]
             assert texts == [("user", "My name is Ada."), ("assistant", "Hello Ada.")]
         assert len(talk.of(Turn)) == 2, "nothing is told twice"
+
+
+@pytest.mark.parametrize("fault", RAISED[2:])
+def test_a_connection_component_that_fails_as_it_starts_or_ends_is_there_again(
+    server: FakeServer, fault: str
+) -> None:
+    with Conversation(server) as talk:
+        talk.break_it("realtime", fault)
+        mark = noise(200, seed=0)
+
+        talk.speak(mark)
+
+        server.wait_for(lambda: any(mark in made.audio for made in server.connections))
 
 
 def test_broken_tools_answer_each_call_once(server: FakeServer) -> None:
@@ -98,21 +129,23 @@ def test_broken_tools_answer_each_call_once(server: FakeServer) -> None:
             talk.connection.call("get_current_time", "{}", call_id=f"call_{number}")
 
             talk.expect(ToolAnswer, lambda answer, n=number: answer.call_id == f"call_{n}")
+        last = f"call_{len(FAULTS)}"
         talk.connection.expect(
-            "conversation.item.create", lambda e: e["item"].get("call_id") == "call_3"
+            "conversation.item.create", lambda e: e["item"].get("call_id") == last
         )
         answered = [
             event["item"]["call_id"]
             for event in talk.connection.of("conversation.item.create")
             if event["item"]["type"] == "function_call_output"
         ]
-        assert answered == [f"call_{number}" for number in range(4)]
+        assert answered == [f"call_{number}" for number in range(len(FAULTS) + 1)]
 
 
 def test_a_broken_history_has_every_turn_once_and_in_order(server: FakeServer) -> None:
     with Conversation(server) as talk:
         expected = []
-        for number, fault in enumerate(["none", *FAULTS]):
+        faults = ["none", *FAULTS]
+        for number, fault in enumerate(faults):
             if fault != "none":
                 talk.break_it("history", fault)
             talk.connection.hear(f"user_{number}", f"Question {number}")
@@ -124,9 +157,10 @@ def test_a_broken_history_has_every_turn_once_and_in_order(server: FakeServer) -
         assert [(turn.role, turn.text) for turn in talk.of(Turn)] == expected
         talk.connection.drop()
         replayed = server.connection(1)
-        replayed.expect("conversation.item.create", lambda e: e["item"]["id"] == "answer_3")
+        last = f"answer_{len(faults) - 1}"
+        replayed.expect("conversation.item.create", lambda e: e["item"]["id"] == last)
         ids = [event["item"]["id"] for event in replayed.of("conversation.item.create")]
-        assert ids == [f"{who}_{n}" for n in range(4) for who in ("user", "answer")]
+        assert ids == [f"{who}_{n}" for n in range(len(faults)) for who in ("user", "answer")]
 
 
 def test_a_broken_recorder_has_known_audio_at_its_time(server: FakeServer, tmp_path: Path) -> None:
@@ -146,3 +180,78 @@ def test_a_broken_recorder_has_known_audio_at_its_time(server: FakeServer, tmp_p
         block = next(block for block in blocks if mark[:1000] in block.pcm)
         expected = block.first_sample + block.pcm.index(mark[:1000]) // 2
         assert left.index(mark) // 2 == expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "place"),
+    [
+        ("raise", "raised InjectedError: injected", "in _raise"),
+        ("segfault", "killed by SIGSEGV", "in _segfault"),
+        ("hang", "hung for ", "in _hang"),
+        ("gil", "hung for ", "in _hold_gil"),
+        ("memory", "raised MemoryError; its process may use 512 MiB", "in _exhaust_memory"),
+    ],
+)
+def test_a_crash_is_told_with_its_cause_and_the_place_where_it_happened(
+    server: FakeServer, fault: str, cause: str, place: str
+) -> None:
+    with Conversation(server) as talk:
+        talk.break_it("recorder", fault)
+
+        crash = talk.expect(ComponentCrashed)
+
+    assert crash.cause.startswith(cause)
+    assert place in crash.traceback
+
+
+def test_what_is_lost_is_told_and_counted_at_the_end(server: FakeServer) -> None:
+    with Conversation(server) as talk:
+        talk.break_it("tools", "exit")
+        letter = talk.expect(DeadLetter)
+        summary = talk.session.stop()
+
+    assert (letter.component, letter.message) == ("tools", "Inject")
+    assert letter.about == "component=tools fault=exit"
+    assert summary.lost == ("Inject component=tools fault=exit to tools (exited with code 7)",)
+
+
+# -- the world around it ----------------------------------------------------------------------
+
+
+def test_a_full_disk_costs_the_recording_a_hole_that_is_told(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "recording.wav"
+    before, hole, after = (noise(80, seed=number) for number in range(3))
+    with Conversation(server, recording_path=str(path)) as talk:
+        heard = talk.connection.audio
+        talk.speak(before)
+        server.wait_for(lambda: before in heard)
+        talk.session.inject("recorder", "disk-full")
+        talk.speak(hole)
+        talk.expect(Notice, lambda notice: "has a hole" in notice.text)
+        talk.session.inject("recorder", "disk-free")
+        talk.speak(after)
+        lost = talk.expect(AudioLost)
+
+        summary = talk.session.stop()
+
+    left, _ = wav_channels(path)
+    assert before in left
+    assert after in left
+    assert hole not in left
+    assert lost.component == "recorder"
+    assert lost.audio_ms >= 80
+    assert not talk.of(ComponentCrashed)
+    assert summary.lost[0].startswith(f"{lost.audio_ms} ms of sound at the recorder")
+
+
+def test_a_full_disk_costs_no_turn(server: FakeServer) -> None:
+    with Conversation(server) as talk:
+        talk.session.inject("history", "disk-full")
+
+        for number in range(3):
+            talk.connection.hear(f"user_{number}", f"Question {number}")
+
+        talk.wait_for(lambda: len(talk.of(Turn)) == 3)
+        talk.expect(Notice, lambda notice: "journal cannot be written" in notice.text)

@@ -21,7 +21,7 @@ from messages import (
     decode,
     encode,
 )
-from messages.mailbox import Mailbox, MailboxFullError
+from messages.mailbox import Dropped, Mailbox, MailboxFullError
 from messages.page import HELD, MAIL, Page, Slot
 
 RULES = {
@@ -58,7 +58,7 @@ def test_the_newest_are_kept_and_the_dropped_are_counted(slot: Slot) -> None:
     firsts = [m.first_sample for m in sent(mailbox, slot) if isinstance(m, CapturedAudio)]
 
     assert firsts == [3, 4, 5, 6, 7]
-    assert mailbox.dropped == {CapturedAudio.tag(): 3}
+    assert mailbox.dropped == {CapturedAudio.tag(): Dropped(3, 0)}
 
 
 def test_control_is_never_dropped_but_a_full_mailbox_is_told() -> None:
@@ -78,7 +78,7 @@ def test_audio_is_bounded_by_its_length(slot: Slot) -> None:
         mailbox.put(audio(number))
 
     assert len(mailbox) == 9
-    assert mailbox.dropped[AssistantAudio.tag()] == 91
+    assert mailbox.dropped[AssistantAudio.tag()].count == 91
 
 
 def test_at_most_300_ms_of_held_audio_are_in_flight_and_control_passes_it(slot: Slot) -> None:
