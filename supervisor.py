@@ -122,6 +122,8 @@ _SHOW_STACKS: int | None = getattr(signal, "SIGUSR1", None)
 """A child answers it with the stacks of its threads (`actors.host.main`)."""
 _FATAL = "Fatal Python error:"
 _LOG_TAIL = 50
+_LOST = 100
+"""How many losses the summary names one by one."""
 _DROPS_S = 1.0
 """How often it is told at most that a mailbox drops messages."""
 _MAX_PEER_BYTES = 16 * 1024 * 1024
@@ -1055,6 +1057,7 @@ class Supervisor:
         self._counts: collections.Counter[str] = collections.Counter()
         self._told: set[str] = set()
         self._lost: list[str] = []
+        self._more_lost = 0
 
     # -- for the program ----------------------------------------------------------------------
 
@@ -1263,18 +1266,25 @@ class Supervisor:
             case FatalError(reason):
                 self.fail(reason, "realtime")
             case AudioLost(name, audio_ms, reason):
-                self._lost.append(f"{audio_ms} ms of sound at the {name} ({reason})")
+                self._lose(f"{audio_ms} ms of sound at the {name} ({reason})")
         return True
 
     def dead_letter(self, name: str, suspect: Suspect, reason: str) -> None:
         """Tell that a message will not be handled."""
         what = " ".join(filter(None, (suspect.name, suspect.about)))
-        self._lost.append(f"{what} to {name} ({reason})")
+        self._lose(f"{what} to {name} ({reason})")
         self.publish(
             DeadLetter(
                 name, suspect.name, reason, suspect.attempts, suspect.about, suspect.audio_ms
             )
         )
+
+    def _lose(self, what: str) -> None:
+        """Keep for the summary what was lost, up to a bound."""
+        if len(self._lost) < _LOST:
+            self._lost.append(what)
+        else:
+            self._more_lost += 1
 
     def log(self, name: str, level: str, text: str) -> None:
         """Take a line that a process has written."""
@@ -1348,6 +1358,8 @@ class Supervisor:
             written.append(settings.output)
         restarts = {name: child.restarts for name, child in self._children.items()}
         self._lost.extend(self._dropped())
+        if self._more_lost:
+            self._lost.append(f"{self._more_lost} more, each told when it happened")
         self.publish(
             SessionEnded(
                 self._reason,

@@ -131,6 +131,8 @@ class Forks(Echo):
                 fork = os.fork if message.text == "!fork" else _fork_without_hooks
                 pid = fork()
                 if not pid:
+                    if not there_is("in our group"):
+                        os.setsid()
                     time.sleep(60)
                     os._exit(0)
                 self.send(Turn("assistant", str(pid), item_id))

@@ -6,6 +6,7 @@ a turn is told.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -255,3 +256,38 @@ def test_a_full_disk_costs_no_turn(server: FakeServer) -> None:
 
         talk.wait_for(lambda: len(talk.of(Turn)) == 3)
         talk.expect(Notice, lambda notice: "journal cannot be written" in notice.text)
+
+
+# -- the other direction ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["raise", "SIGKILL"])
+def test_what_the_user_says_has_no_gap_when_the_speaker_breaks(
+    server: FakeServer, fault: str
+) -> None:
+    with Conversation(server) as talk:
+        heard, said = talk.connection.audio, noise(1600, seed=1)
+        speaking = threading.Thread(target=talk.speak, args=(said,))
+        speaking.start()
+        server.wait_for(lambda: said[:9600] in heard)
+
+        talk.break_it("speaker", fault)
+
+        speaking.join()
+        server.wait_for(lambda: said[-9600:] in heard)
+        assert said in heard
+
+
+@pytest.mark.parametrize("fault", ["raise", "SIGKILL"])
+def test_what_the_assistant_says_has_no_gap_when_the_microphone_breaks(
+    server: FakeServer, fault: str
+) -> None:
+    with Conversation(server) as talk:
+        said = noise(1600, seed=1)
+        talk.connection.say("A story.", said, item="item_1")
+        talk.wait_for(lambda: said[:9600] in talk.played())
+
+        talk.break_it("microphone", fault)
+
+        talk.wait_for(lambda: said[-9600:] in talk.played())
+        assert said in talk.played()

@@ -16,6 +16,7 @@ from messages import (
     ComponentRestarted,
     DeadLetter,
     Inject,
+    Notice,
     SendText,
     SessionEnded,
     SessionFailed,
@@ -26,6 +27,7 @@ from messages import (
 from supervisor import ChildSpec
 from tests.hub import Hub
 from tests.rig import TIMEOUT_S
+from tests.test_session import alive, wait_until_gone
 from tests.test_supervisor import ECHO, OTHER
 
 
@@ -193,8 +195,40 @@ def test_a_component_whose_worker_lives_on_is_restarted_and_stopped(fork: str) -
             hub.supervisor.send(SendText("again", "j"))
             hub.expect(Turn, lambda turn: turn.text == "again")
             hub.stop()
+            assert alive(worker)
         finally:
             os.kill(worker, signal.SIGKILL)
+
+
+def test_what_a_component_has_started_ends_with_it(folder: Path) -> None:
+    (folder / "in our group").touch()
+    with Hub([faulty("Forks")]) as hub:
+        hub.supervisor.send(SendText("!fork", "i"))
+        worker = int(hub.expect(Turn).text)
+
+        os.kill(hub.pid("forks"), signal.SIGKILL)
+
+        hub.expect(ComponentRestarted)
+        wait_until_gone([worker], TIMEOUT_S)
+
+
+def test_kills_in_the_middle_of_opening_cost_no_saved_state(folder: Path) -> None:
+    (folder / "open").touch()
+    with Starting([faulty("SlowToOpen")]) as hub:
+        hub.expect(SessionStarted)
+        hub.supervisor.send(SetMuted(True))
+        hub.settled("slowtoopen")
+        (folder / "open").unlink()
+        killed = hub.pid("slowtoopen")
+        for _ in range(3):
+            os.kill(killed, signal.SIGKILL)
+            killed = hub.wait_until("slowtoopen", "opening", not_pid=killed)
+        (folder / "open").touch()
+
+        hub.supervisor.send(SendText("!muted", "i"))
+
+        assert hub.expect(Turn).text == "True"
+        assert not hub.of(Notice)
 
 
 @pytest.mark.parametrize("fault", ["!raise", "!exit"])

@@ -19,7 +19,10 @@ from messages import (
     DeadLetter,
     FlushPlayback,
     Inject,
+    MessagesDropped,
+    Notice,
     PlaybackFlushed,
+    PlayedPosition,
     SendText,
     SessionEnded,
     SessionFailed,
@@ -114,6 +117,68 @@ def test_what_crashes_without_progress_is_parked_and_the_session_goes_on() -> No
 
         assert parked.component == "loop"
         assert hub.expect(Turn).text == "still here"
+
+
+def test_timers_are_no_progress() -> None:
+    loop = ChildSpec(name="loop", target="tests.tiny:CrashLoopOfTimers")
+    with Hub([ECHO, loop]) as hub:
+        assert hub.expect(ComponentParked).component == "loop"
+
+
+def test_sound_made_is_progress() -> None:
+    loop = ChildSpec(name="loop", target="tests.tiny:CrashLoopOfSound")
+    with Hub([loop]) as hub:
+        hub.expect(Turn, lambda turn: turn.text == "well")
+
+        hub.expect(ComponentRestarted, lambda told: told.incarnation == 9)
+        assert not hub.of(ComponentParked)
+
+
+def test_state_that_crashes_twice_is_withheld_and_that_is_told() -> None:
+    poison = ChildSpec(name="poison", target="tests.tiny:PoisonState")
+    with Hub([poison]) as hub:
+        hub.supervisor.send(SetMuted(True))
+        say(hub, "!exit")
+
+        say(hub, "!muted")
+
+        assert hub.expect(Turn).text == "False"
+        assert "saved state" in hub.expect(Notice).text
+        raised = [crash for crash in hub.of(ComponentCrashed) if "poison" in crash.cause]
+        assert len(raised) == 2
+
+
+def test_what_a_full_mailbox_drops_is_told_and_counted() -> None:
+    slow = ChildSpec(name="slow", target="tests.tiny:Slow", window=1)
+    with Hub([slow]) as hub:
+        say(hub, "!sleep")
+        for number in range(9):
+            say(hub, str(number))
+            hub.supervisor.send(AssistantAudio(bytes(4800), "i", "r", 0))
+            hub.supervisor.send(PlayedPosition("i", number, 0))
+
+        texts = hub.expect(MessagesDropped, lambda told: told.message == "SendText")
+        sound = hub.expect(MessagesDropped, lambda told: told.message == "AssistantAudio")
+        hub.expect(Turn, lambda turn: turn.text == "8")
+
+    assert (texts.component, texts.count, texts.audio_ms) == ("slow", 6, 0)
+    assert (sound.count, sound.audio_ms) == (7, 700)
+    assert [turn.text for turn in hub.of(Turn)] == ["!sleep", "6", "7", "8"]
+    assert set(hub.expect(SessionEnded).lost) == {
+        "6 SendText to slow (mailbox full)",
+        "7 AssistantAudio to slow (mailbox full, 700 ms of sound)",
+    }
+
+
+def test_faults_are_not_taken_without_probes() -> None:
+    with Hub([ECHO], probes=False) as hub:
+        hub.supervisor.send(Inject("echo", "exit"))
+        hub.supervisor.send(Inject("echo", "SIGKILL"))
+        say(hub, "alive")
+
+        hub.expect(Turn)
+
+        assert not hub.of(ComponentCrashed)
 
 
 def test_what_is_essential_and_crashes_without_progress_fails_the_session() -> None:
@@ -291,6 +356,22 @@ def test_restart_delays_grow_without_progress_until_the_intensity_is_exceeded() 
     delays = [policy.crashed(now, progress=False) for now in (0, 1, 2, 3, 4, 5)]
 
     assert delays == [0.0, 0.05, 0.1, 0.2, 0.4, None]
+
+
+def test_what_takes_long_to_fail_is_not_tried_for_ever() -> None:
+    policy = RestartPolicy()
+
+    delays = [policy.crashed(15.0 * attempt, progress=False, well_s=0.0) for attempt in range(6)]
+
+    assert delays[-1] is None
+
+
+def test_crashes_are_forgotten_after_ten_seconds_of_being_well() -> None:
+    policy = RestartPolicy()
+
+    delays = [policy.crashed(11.0 * life, progress=False, well_s=10.1) for life in range(10)]
+
+    assert delays == [0.0] * 10
 
 
 def test_progress_starts_the_count_anew_but_starts_stay_apart() -> None:

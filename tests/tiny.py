@@ -12,10 +12,13 @@ from actors.base import Actor
 from messages import (
     CONTROL,
     AssistantAudio,
+    CapturedAudio,
     FlushPlayback,
     Keep,
     Message,
+    Newest,
     PlaybackFlushed,
+    PlayedPosition,
     SendText,
     SetMuted,
     Turn,
@@ -113,6 +116,52 @@ class CrashLoop(Echo):
     def opened(self) -> None:
         super().opened()
         threading.Timer(0.005, os._exit, (9,)).start()
+
+
+class CrashLoopOfTimers(Echo):
+    """Does something by itself again and again, and dies."""
+
+    def opened(self) -> None:
+        super().opened()
+        for moment in (0.001, 0.002, 0.003):
+            self.after(moment, lambda: None)
+        self.after(0.02, lambda: os._exit(9))
+
+
+class CrashLoopOfSound(Actor):
+    """Makes sound, and dies; until it has done so often enough."""
+
+    accepts: ClassVar = {}
+
+    def opened(self) -> None:
+        lives = (self.saved(int) or 0) + 1
+        self.save(lives)
+        self.send(CapturedAudio(bytes(1920), 0, 0))
+        if lives < 9:
+            self.after(0.01, lambda: os._exit(9))
+        else:
+            self.send(Turn("assistant", "well", "well"))
+
+
+class Slow(Actor):
+    """Keeps the newest three texts while it sleeps."""
+
+    accepts: ClassVar = {SendText: Newest(3), AssistantAudio: Newest(2), PlayedPosition: Newest(1)}
+
+    def handle(self, message: Message) -> None:
+        if isinstance(message, SendText):
+            if message.text == "!sleep":
+                time.sleep(0.3)
+            self.send(Turn("assistant", message.text, message.item_id))
+
+
+class PoisonState(Echo):
+    """Cannot be opened with the state that it saves."""
+
+    def opened(self) -> None:
+        super().opened()
+        if self.muted:
+            raise ValueError("this state is poison")
 
 
 class DeafToStop(Echo):

@@ -1,0 +1,91 @@
+"""Faults from outside: ``Session.inject`` and ``scripts/inject.py``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor import ConfigurationError, Session
+from tests.fake_server import FakeServer
+from tests.rig import TIMEOUT_S
+
+INJECT = Path(__file__).resolve().parent.parent / "scripts" / "inject.py"
+QUIET = {"input": "silence", "output": "null", "inactivity_timeout_s": None}
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    short = Path("/tmp") / f"rt-inject-{os.getpid()}"  # the path of a socket has 107 bytes at most
+    short.mkdir(exist_ok=True)
+    monkeypatch.setenv("TMPDIR", str(short))
+    with FakeServer() as server, Session(server=server.url, probes=True, **QUIET) as session:
+        yield session
+    short.rmdir()
+
+
+def inject(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(INJECT), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=3 * TIMEOUT_S,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("fault", "where"), [("raise", "same process"), ("SIGKILL", "->")])
+def test_a_component_of_a_running_session_is_broken_by_name(
+    session: Session, fault: str, where: str
+) -> None:
+    done = inject("speaker", fault)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"speaker: {fault}; open again after ")
+    assert where in done.stdout
+    assert session.status()["speaker"]["restarts"] == 1
+
+
+def test_it_lists_what_can_be_broken_and_how(session: Session) -> None:
+    done = inject("--list")
+
+    assert f"session of supervisor {session.started.pids['supervisor']}" in done.stdout  # type: ignore[union-attr]
+    assert "torn-frame" in done.stdout
+    assert f"process {session.started.pids['history']}" in done.stdout  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nobody", "raise"], "no component 'nobody': there are recorder, history"),
+        (["speaker", "sneeze"], "no fault 'sneeze': there are raise, system-exit"),
+        (["speaker"], "name a component and a fault; --list shows them"),
+        (["--session", "1", "speaker", "raise"], "start one with python -m supervisor --probes"),
+    ],
+)
+def test_wrong_usage_is_told(session: Session, arguments: list[str], told: str) -> None:
+    done = inject(*arguments)
+
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_session_without_probes_takes_no_faults() -> None:
+    with pytest.raises(ConfigurationError, match="probes=True"):
+        Session(**QUIET).inject("speaker", "raise")
+
+
+@pytest.mark.parametrize(
+    ("component", "fault", "told"),
+    [("speaker", "sneeze", "no fault is named 'sneeze'"), ("ear", "raise", "'ear'")],
+)
+def test_a_fault_or_component_that_is_not_there_is_refused(
+    component: str, fault: str, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        Session(probes=True, **QUIET).inject(component, fault)
