@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py                     all figures, about two minutes
     python scripts/benchmark.py latency recovery    only these: start latency barge-in recovery load
+    python scripts/benchmark.py faults --runs 100   every fault of every component, a table (long)
 
 The benchmark is the Realtime server. Its own devices run in the microphone and speaker processes:
 each captured block carries the time of its capture, each delta the time of its sending. Figures are
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_devices import PUT_LOG, stamp_of, stamped
+from inject import Probe, sessions
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import DATA_OPCODES, Frame
 from websockets.sync.client import connect
@@ -406,6 +409,45 @@ def _works_again(server: Server, command: Command, component: str, number: int, 
             return command.expect("component_restarted", fault, component=component)[0]
 
 
+def measure_faults(runs: int = 10) -> None:
+    """From each fault of each component until it has done its work again, as a table."""
+    print("| component | fault | p50 | p99 | worst | runs |")
+    print("|---|---|---|---|---|---|")
+    with running("--probes") as (server, command):
+        supervisor = command.expect("session_started")[1]["pids"]["supervisor"]
+        probe = next(probe for probe in sessions() if probe.pid == supervisor)
+        number = itertools.count()
+        for component in ("microphone", "speaker", "realtime", "tools", "history", "recorder"):
+            for fault in _FAULTS:
+                count = runs if fault not in _HANGS else max(1, runs // 10)
+                times = []
+                for _ in range(count):
+                    time.sleep(0.3)  # works for a while between two faults
+                    times.append(_break(server, command, probe, component, fault, next(number)))
+                ordered = sorted(times)
+                p50, p99 = statistics.median(ordered), ordered[int(len(ordered) * 0.99)]
+                print(
+                    f"| {component} | {fault} | {p50:.0f} | {p99:.0f} | {ordered[-1]:.0f} "
+                    f"| {count} |",
+                    flush=True,
+                )
+
+
+_FAULTS = ("raise", "exit", "memory", "torn-frame", "SIGKILL", "hang", "gil", "SIGSTOP")
+_HANGS = ("hang", "gil", "SIGSTOP")
+
+
+def _break(
+    server: Server, command: Command, probe: Probe, component: str, fault: str, number: int
+) -> float:
+    """Return after how many milliseconds the component works again."""
+    broken = time.monotonic_ns()
+    probe.inject(component, fault)
+    if fault in _HANGS:  # what it does before it hangs is not to be taken for a recovery
+        command.expect("component_crashed", broken, component=component)
+    return (_works_again(server, command, component, 10_000 + number, broken) - broken) / 1e6
+
+
 def measure_load(seconds: float = 30.0) -> None:
     """CPU and memory of a conversation in which the assistant speaks six seconds in ten."""
     with running() as (server, command):
@@ -448,6 +490,7 @@ MEASURES: dict[str, Callable[[], None]] = {
     "barge-in": measure_barge_in,
     "recovery": measure_recovery,
     "load": measure_load,
+    "faults": measure_faults,
 }
 
 
@@ -457,6 +500,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="*", help=f"any of {', '.join(MEASURES)}; default all")
+    parser.add_argument("--runs", type=int, default=10, help="of each fault (10)")
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.bare:
@@ -466,8 +510,11 @@ def main() -> None:
     chosen = given.what
     if unknown := set(chosen) - set(MEASURES):
         parser.error(f"nothing is named {unknown.pop()!r}; there are {', '.join(MEASURES)}")
-    for name in chosen or MEASURES:
-        MEASURES[name]()
+    for name in chosen or [name for name in MEASURES if name != "faults"]:
+        if name == "faults":
+            measure_faults(given.runs)
+        else:
+            MEASURES[name]()
 
 
 if __name__ == "__main__":
