@@ -16,6 +16,8 @@ from messages import (
     Message,
     ProgramCapture,
     ProgramPlayout,
+    SendText,
+    Turn,
 )
 from supervisor import Session
 from tests.fake_server import Connection, FakeServer
@@ -122,6 +124,44 @@ class Conversation:
             with self._news:
                 self.messages.append(message)
                 self._news.notify_all()
+
+
+class Typed:
+    """A conversation with the sandbox by text, and all that was told of it."""
+
+    def __init__(self) -> None:
+        quiet = {"input": "silence", "output": "null", "inactivity_timeout_s": None}
+        self.session = Session(server="sandbox", probes=True, **quiet)  # type: ignore[arg-type]
+        self.told: list[Message] = []
+        self._news = threading.Condition()
+
+    def __enter__(self) -> Typed:
+        stream = self.session.events(Event)
+        self.session.start()
+
+        def collect() -> None:
+            for message in stream:
+                with self._news:
+                    self.told.append(message)
+                    self._news.notify_all()
+
+        threading.Thread(target=collect, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.stop()
+
+    def ask(self, item_id: str) -> None:
+        """Ask for the time, and wait for the question and an answer behind it."""
+
+        def answered() -> bool:
+            turns = [told for told in self.told if isinstance(told, Turn)]
+            places = [place for place, turn in enumerate(turns) if turn.item_id == item_id]
+            return bool(places) and any(t.role == "assistant" for t in turns[places[0] + 1 :])
+
+        self.session.send(SendText("what time is it", item_id))
+        with self._news:
+            assert self._news.wait_for(answered, 2 * TIMEOUT_S), (item_id, self.told[-10:])
 
 
 def wav_channels(path: Path) -> tuple[bytes, bytes]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from tests.rig import TIMEOUT_S
@@ -22,12 +25,12 @@ DELTA_BYTES = 4800
 class Connection:
     """One client that has connected; what it sent, and what to tell it."""
 
-    def __init__(self, server: FakeServer, socket: ServerConnection) -> None:
+    def __init__(self, server: FakeServer, connection: ServerConnection) -> None:
         self.events: list[Json] = []
         self.audio = bytearray()
         self.closed = False
         self._server = server
-        self._socket = socket
+        self._socket = connection
         self._numbers = itertools.count(1)
         self._last: str | None = None
         self._lock = threading.Lock()
@@ -127,6 +130,15 @@ class Connection:
         """End the connection without a word."""
         self._socket.socket.close()
 
+    def reset(self) -> None:
+        """End the connection as a router does that has forgotten it."""
+        self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.socket.close()
+
+    def leave(self) -> None:
+        """End the connection in order, as a server does that is restarted."""
+        self._socket.close(1012, "restarting")
+
     def serve(self) -> None:
         """Read until the client is gone."""
         self.tell("session.created", session={"type": "realtime", "id": "sess_1"})
@@ -156,7 +168,16 @@ class FakeServer:
     def __init__(self) -> None:
         self.connections: list[Connection] = []
         self._news = threading.Condition()
-        self._server = serve(self._serve, "127.0.0.1", 0, compression=None, max_size=None)
+        self.refuse = 0
+        """How many of the next handshakes are refused with 503."""
+        self._server = serve(
+            self._serve,
+            "127.0.0.1",
+            0,
+            compression=None,
+            max_size=None,
+            process_request=self._look,
+        )
         self.url = f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}/v1/realtime"
 
     def __enter__(self) -> FakeServer:
@@ -186,8 +207,14 @@ class FakeServer:
                 seen = [event["type"] for c in self.connections for event in c.events]
                 raise AssertionError(f"it never came true; the last events: {seen[-10:]}")
 
-    def _serve(self, socket: ServerConnection) -> None:
-        connection = Connection(self, socket)
+    def _look(self, connection: ServerConnection, _: Request) -> Response | None:
+        if not self.refuse:
+            return None
+        self.refuse -= 1
+        return connection.respond(503, "overloaded")
+
+    def _serve(self, made: ServerConnection) -> None:
+        connection = Connection(self, made)
         self.connections.append(connection)
         try:
             connection.serve()

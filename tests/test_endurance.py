@@ -21,8 +21,6 @@ import pytest
 from messages import (
     ComponentCrashed,
     ComponentRestarted,
-    Event,
-    Message,
     MessagesDropped,
     PlaybackEnded,
     ProgramCapture,
@@ -30,8 +28,7 @@ from messages import (
     ToolAnswer,
     Turn,
 )
-from supervisor import Session
-from tests.conversation import Conversation, noise
+from tests.conversation import Conversation, Typed, noise
 from tests.fake_server import FakeServer
 from tests.rig import TIMEOUT_S
 from tests.test_command import needs_speech
@@ -75,44 +72,6 @@ def works(talk: Conversation, number: int) -> None:
     talk.expect(Turn, lambda turn: turn.item_id == f"said_{number}")
     talk.expect(PlaybackEnded, lambda ended: ended.item_id == f"said_{number}")
     talk.wait_for(lambda: answer in talk.played())
-
-
-class Typed:
-    """A conversation with the sandbox by text, and all that was told of it."""
-
-    def __init__(self) -> None:
-        quiet = {"input": "silence", "output": "null", "inactivity_timeout_s": None}
-        self.session = Session(server="sandbox", probes=True, **quiet)  # type: ignore[arg-type]
-        self.told: list[Message] = []
-        self._news = threading.Condition()
-
-    def __enter__(self) -> Typed:
-        stream = self.session.events(Event)
-        self.session.start()
-
-        def collect() -> None:
-            for message in stream:
-                with self._news:
-                    self.told.append(message)
-                    self._news.notify_all()
-
-        threading.Thread(target=collect, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.session.stop()
-
-    def ask(self, item_id: str) -> None:
-        """Ask for the time, and wait for the question and an answer behind it."""
-
-        def answered() -> bool:
-            turns = [told for told in self.told if isinstance(told, Turn)]
-            places = [place for place, turn in enumerate(turns) if turn.item_id == item_id]
-            return bool(places) and any(t.role == "assistant" for t in turns[places[0] + 1 :])
-
-        self.session.send(SendText("what time is it", item_id))
-        with self._news:
-            assert self._news.wait_for(answered, 2 * TIMEOUT_S), (item_id, self.told[-10:])
 
 
 @needs_speech

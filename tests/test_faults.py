@@ -6,7 +6,10 @@ a turn is told.
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +22,14 @@ from messages import (
     DeadLetter,
     Notice,
     PlaybackEnded,
+    Reconnected,
+    SendText,
     ToolAnswer,
     Turn,
 )
-from tests.conversation import Conversation, noise, wav_channels
+from tests.conversation import Conversation, Typed, noise, wav_channels
 from tests.fake_server import FakeServer
+from tests.test_command import needs_speech
 
 RAISED = ["raise", "system-exit", "raise-on-open", "raise-on-close"]
 """These leave the process, and with it the websocket."""
@@ -256,6 +262,48 @@ def test_a_full_disk_costs_no_turn(server: FakeServer) -> None:
 
         talk.wait_for(lambda: len(talk.of(Turn)) == 3)
         talk.expect(Notice, lambda notice: "journal cannot be written" in notice.text)
+
+
+@pytest.mark.parametrize("refused", [0, 2])
+@pytest.mark.parametrize("how", ["drop", "reset", "leave"])
+def test_a_lost_connection_is_made_again_with_the_conversation(
+    server: FakeServer, how: str, refused: int
+) -> None:
+    with Conversation(server) as talk:
+        talk.connection.hear("user_1", "My name is Ada.")
+        talk.expect(Turn)
+        server.refuse = refused
+
+        getattr(talk.connection, how)()
+
+        told = talk.expect(Reconnected)
+        connection = server.connection(1)
+        connection.expect("conversation.item.create", lambda e: e["item"]["id"] == "user_1")
+        mark = noise(200, seed=1)
+        talk.speak(mark)
+        server.wait_for(lambda: mark in connection.audio)
+        assert (told.state_restored, told.items) == (True, 1)
+        assert len(talk.of(Turn)) == 1
+        assert not talk.of(ComponentCrashed)
+
+
+@needs_speech
+@pytest.mark.parametrize("fault", ["SIGKILL", "SIGSTOP"])
+def test_a_server_that_dies_or_stops_is_talked_with_again(fault: str) -> None:
+    with Typed() as talk:
+        talk.ask("before")
+        sandbox = talk.session.started.pids["sandbox"]  # type: ignore[union-attr]
+
+        os.kill(sandbox, signal.Signals[fault])
+        if fault == "SIGSTOP":
+            talk.session.send(SendText("hello", "meanwhile"))
+            time.sleep(2.0)  # it takes what we say, and does not answer
+            os.kill(sandbox, signal.SIGCONT)
+
+        talk.ask("after")
+        users = [t for t in talk.told if isinstance(t, Turn) and t.role == "user"]
+        middle = ["meanwhile"] if fault == "SIGSTOP" else []
+        assert [turn.item_id for turn in users] == ["before", *middle, "after"]
 
 
 # -- the other direction ----------------------------------------------------------------------
