@@ -135,6 +135,8 @@ class Forks(Echo):
                         os.setsid()
                     time.sleep(60)
                     os._exit(0)
+                while not there_is("in our group") and os.getpgid(pid) == os.getpgid(0):
+                    time.sleep(0.001)
                 self.send(Turn("assistant", str(pid), item_id))
             case _:
                 super().handle(message)

@@ -27,6 +27,7 @@ COVERED = {
     "./scripts/test tests/test_faults.py": "tests/test_setup.py",
     'pip install ".[audio]"': "tests/test_setup.py",
     "python -m supervisor": "tests/test_command.py",
+    "python -m supervisor --probes": "tests/test_inject.py",
 }
 """Commands that set up the machine or run for long, and the tests that know them."""
 
@@ -111,9 +112,17 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_every_test_that_a_document_names_is_there() -> None:
+    there = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
+
+    for document in DOCUMENTS:
+        for name in re.findall(r"`(test_\w+)`", document.read_text(encoding="utf-8")):
+            assert f"def {name}(" in there, f"{document.name} names {name}"
+
+
 def test_the_documents_speak_of_no_machine_of_ours() -> None:
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         assert os.sep + "work" + os.sep not in text
         assert "/root/" not in text
-        assert "@FIGURES@" not in text
+        assert not re.search(r"@[A-Z]+@", text), "a placeholder"

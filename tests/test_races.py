@@ -231,6 +231,18 @@ def test_kills_in_the_middle_of_opening_cost_no_saved_state(folder: Path) -> Non
         assert not hub.of(Notice)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_exception_in_the_supervisor_ends_it_and_every_component() -> None:
+    hub = Hub([ECHO, OTHER])
+    with hub:
+        pids = [hub.pid("echo"), hub.pid("other")]
+
+        hub.supervisor.loop.call(lambda: 1 // 0)
+
+        wait_until_gone(pids, TIMEOUT_S)
+    assert isinstance(hub.error, ZeroDivisionError)
+
+
 @pytest.mark.parametrize("fault", ["!raise", "!exit"])
 def test_mail_behind_a_fault_is_handled_before_the_end(fault: str) -> None:
     with Hub([ECHO]) as hub:
