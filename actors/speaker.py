@@ -18,6 +18,7 @@ from messages import (
     PCM_BYTES_PER_MS,
     SAMPLE_RATE,
     AssistantAudio,
+    AudioLost,
     FlushPlayback,
     Keep,
     Message,
@@ -87,6 +88,7 @@ class Speaker(Actor):
         if "device" not in self.keep:
             self.keep["device"] = self._device
             self._device.start(self._playout, self._on_failure)
+            self._tell_loss()
             self.log.info("speaker open", device=self._device.name, volume=volume)
         self._check()
         self._go_on()
@@ -104,6 +106,12 @@ class Speaker(Actor):
             case ProgramPlayed():
                 if isinstance(self._device, ProgramOutput):
                     self._device.played(message)
+
+    def _tell_loss(self) -> None:
+        """Tell what went with a process that died. How much of it was heard, nobody knows."""
+        if self._device.loses and not self.session.first and self._mark.unheard:
+            ms = self._mark.unheard // _SAMPLES_PER_MS
+            self.send(AudioLost("speaker", ms, "at most: its device had taken it when it died"))
 
     def _last_volume(self) -> float:
         """Return the volume set last. State is withheld if the device fails to open twice."""
@@ -164,6 +172,7 @@ class Speaker(Actor):
         for message in self._device.flush(now_ns):
             self.send(message)
         self.send(PlaybackFlushed(flushed.item_id, flushed.played, flushed.at_ns))
+        self._mark.note_heard(flushed.item_id)
         while self._held:
             self.done(self._held.popleft()[0])
         self._go_on()
@@ -213,6 +222,7 @@ class Speaker(Actor):
 
     def _tell_positions(self, settled: Settled, now_ns: int) -> None:
         for item_id, played in settled.finished:
+            self._mark.note_heard(item_id)
             self.send(PlayedPosition(item_id, played, now_ns, True, settled.idle))
             self.send(PlaybackEnded(item_id, played // _SAMPLES_PER_MS))
             if self._playout.underruns != self._underruns:
@@ -221,6 +231,7 @@ class Speaker(Actor):
         position = settled.position
         if position is not None and position[1] > 0 and position != self._reported:
             self._reported = position
+            self._mark.note_heard(*position)
             self.send(PlayedPosition(*position, now_ns))
 
     def _release(self) -> None:

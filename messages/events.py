@@ -155,7 +155,8 @@ class AudioLost(Event, frozen=True, array_like=True, tag=112):
 
     event = "audio_lost"
     component: str
-    """``microphone``: it was not captured; ``recorder``: it is not in the recording."""
+    """``microphone``: it was not captured; ``speaker``: it was perhaps not heard; ``recorder``: it
+    is not in the recording."""
     audio_ms: int
     reason: str
 

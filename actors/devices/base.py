@@ -226,6 +226,8 @@ class Playback(abc.ABC):
     """How much audio should wait before an item starts, so that it does not falter."""
     clears: ClassVar[bool] = False
     """Whether a flush also takes back what the device was given and has not played."""
+    loses: ClassVar[bool] = False
+    """Whether what it has taken and not played is gone when this process dies."""
     trouble: str = ""
     """A sentence about what goes wrong without ending it; empty: nothing does."""
 

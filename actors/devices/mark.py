@@ -39,11 +39,13 @@ class Mark:
 class ItemMark:
     """How far the item being played was taken by the device, and the one before it; the volume.
 
+    Also how much of it was heard, as far as was known when it was last looked at.
+
     Two records; the number 0 says which one is being written. A new item goes into the other one,
     and the number is turned last, so that whenever the process dies one of them is whole.
     """
 
-    _ACTIVE, _VOLUME = 0, 1
+    _ACTIVE, _VOLUME, _HEARD = 0, 1, 2
     _RECORDS = (128, 256)
     _ITEM_BYTES = 100
 
@@ -68,6 +70,17 @@ class ItemMark:
         both = (self._read(1 - self._active), self._read(self._active))
         return {item: taken for item, taken in both if item}
 
+    @property
+    def unheard(self) -> int:
+        """How many samples were taken and not known to be heard."""
+        return max(0, self._read(self._active)[1] - int(self._numbers[self._HEARD]))
+
+    def note_heard(self, item_id: str, heard: int | None = None) -> None:
+        """Note how much of an item was heard; None: all that was taken."""
+        name, taken = self._read(self._active)
+        if name == item_id:
+            self._numbers[self._HEARD] = taken if heard is None else heard
+
     def set(self, item_id: str, taken: int) -> None:
         """Note that so much of an item is taken."""
         if item_id != self._item:
@@ -86,6 +99,7 @@ class ItemMark:
         self._numbers[at // 8] = taken
         self._numbers[at // 8 + 1] = len(name)
         self._map[at + 16 : at + 16 + len(name)] = name
+        self._numbers[self._HEARD] = 0
         self._active = 1 - self._active
         self._numbers[self._ACTIVE] = self._active
         self._item = item_id

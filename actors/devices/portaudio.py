@@ -424,6 +424,7 @@ class PortAudioPlayback(Playback):
         DeviceError: it is not there or does not open.
     """
 
+    loses = True
     check_s = 0.25
     prefill_ms = 40
 

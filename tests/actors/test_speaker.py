@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from actors.devices.mark import ItemMark
 from actors.speaker import Speaker
 from messages import (
     AssistantAudio,
+    AudioLost,
     Crashed,
     FlushPlayback,
     Inject,
@@ -25,11 +27,12 @@ from messages import (
     ProgramFlush,
     ProgramPlayed,
     ProgramPlayout,
+    SessionInfo,
     SetVolume,
 )
 from messages.page import HELD
 from tests.actors.process import ProcessRig
-from tests.rig import Rig
+from tests.rig import TIMEOUT_S, Rig
 
 
 def pcm(samples: int, start: int = 1) -> bytes:
@@ -318,6 +321,40 @@ def test_after_a_death_unplayed_audio_is_played_once_and_in_order(tmp_path: Path
     assert told.played_samples == 12_000
     assert 0 <= missing <= 480  # the block that was taken and not written
     assert got == expected[:lost_from] + expected[lost_from + missing :]
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_after_a_death_it_is_told_how_much_a_card_had_taken(tmp_path: Path, heard: bool) -> None:
+    (tmp_path / "card.py").write_text(
+        "from actors.devices.silence import NullPlayback\n"
+        "class Card(NullPlayback):\n"
+        "    loses = True\n"
+    )
+    with ProcessRig(Speaker, tmp_path, output=f"{tmp_path / 'card.py'}:Card") as rig:
+        for message in [audio(9_600), end(9_600)]:
+            rig.tell(message)
+        if heard:
+            finished(rig)
+        else:
+            rig.expect(PlayedPosition)
+            session = SessionInfo(epoch_ns=0, directory=str(tmp_path), first=False)
+            mark = ItemMark(session, "speaker.mark")
+            end_s = time.monotonic() + TIMEOUT_S
+            while mark.unheard < 960:
+                assert time.monotonic() < end_s
+                time.sleep(0.001)
+
+        rig.kill()
+        rig.reborn()
+        rig.tell(audio(2_400, item="next", last=True))
+        finished(rig, "next")
+
+        told = rig.take(AudioLost)
+    if heard:
+        assert told == []
+    else:
+        assert [loss.component for loss in told] == ["speaker"]
+        assert 40 <= told[0].audio_ms <= 200
 
 
 def test_after_a_death_the_volume_is_as_it_was(tmp_path: Path) -> None:
