@@ -12,7 +12,7 @@ import pytest
 
 from actors.devices.wav import WavTarget
 from actors.recorder import Recorder
-from messages import CapturedAudio, Crashed, Inject, Message, Notice, PlayedAudio
+from messages import AudioLost, CapturedAudio, Crashed, Inject, Message, Notice, PlayedAudio
 from tests.actors.process import ProcessRig
 from tests.rig import Rig
 
@@ -177,7 +177,8 @@ def test_a_full_disk_is_told_once_and_recording_goes_on_when_there_is_room(
 
         assert len(notices) == 1
         assert "No space left" in notices[0].text
-        assert any(record.text == "recording goes on" for record in rig.logs)
+        lost = rig.take(AudioLost)
+        assert [(loss.component, loss.audio_ms) for loss in lost] == [("recorder", 1)]
         assert tracks(path)[0] == [1] * 10 + [0] * 30 + [1] * 10
 
 
