@@ -21,6 +21,7 @@ __all__ = [
     "ProgramFlush",
     "ProgramPlayed",
     "ProgramPlayout",
+    "ProgramVolume",
     "ReplayCapture",
     "ReplayEnded",
     "ReplayedAudio",
@@ -154,7 +155,10 @@ class ProgramCapture(Message, frozen=True, array_like=True, tag=32):
 class ProgramCaptureEnded(Message, frozen=True, array_like=True, tag=33):
     """Program to microphone: the program's input device has ended or failed."""
 
+    attempts = 3
     error: str | None = None
+    pauses: bool = False
+    """Whether it is started again: silence until then."""
 
 
 class ProgramPlayout(Message, frozen=True, array_like=True, tag=34):
@@ -179,3 +183,13 @@ class ProgramPlayed(Message, frozen=True, array_like=True, tag=36):
 
     played_samples: int
     at_ns: int
+    playing: bool = False
+    """Whether it still plays, so that the number holds although it does not grow."""
+    waiting_samples: int = 0
+    """How many samples the device has not taken yet."""
+
+
+class ProgramVolume(Message, frozen=True, array_like=True, tag=39):
+    """Speaker to program: how loud its device, which scales by itself, shall play, 0.0-1.0."""
+
+    volume: float

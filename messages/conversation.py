@@ -22,9 +22,12 @@ __all__ = [
     "PlaybackEnded",
     "ProgramToolAnswer",
     "ProgramToolCall",
+    "ProgramToolCancel",
     "ResponseEnded",
     "ResponseStarted",
+    "Say",
     "SendText",
+    "SetProgramTools",
     "SetSpeed",
     "SpeedChanged",
     "ToolAnswer",
@@ -191,6 +194,7 @@ class ProgramToolCall(Message, frozen=True, array_like=True, tag=52):
 class ProgramToolAnswer(Message, frozen=True, array_like=True, tag=53):
     """Program to tools: what the program's tool returned, as JSON text."""
 
+    attempts = 3
     call_id: str
     output: str
     failed: bool = False
@@ -298,3 +302,22 @@ class PlaybackEnded(Event, frozen=True, array_like=True, tag=64):
     event = "playback_ended"
     item_id: str
     heard_ms: int
+
+
+class SetProgramTools(Message, frozen=True, array_like=True, tag=77):
+    """Program to tools: the tools that live in the program from now on."""
+
+    attempts = 3
+    tools: tuple[ToolSpec, ...]
+
+
+class ProgramToolCancel(Message, frozen=True, array_like=True, tag=78):
+    """Tools to program: this call was answered for, as it took too long; stop it."""
+
+    call_id: str
+
+
+class Say(Message, frozen=True, array_like=True, tag=79):
+    """To realtime: have the assistant say this as soon as it is not speaking."""
+
+    text: str

@@ -10,6 +10,7 @@ __all__ = [
     "ComponentParked",
     "ComponentRestarted",
     "DeadLetter",
+    "DeviceFailed",
     "FatalError",
     "MessagesDropped",
     "Notice",
@@ -159,6 +160,20 @@ class AudioLost(Event, frozen=True, array_like=True, tag=112):
     is not in the recording."""
     audio_ms: int
     reason: str
+
+
+class DeviceFailed(Event, frozen=True, array_like=True, tag=119):
+    """A device of the user's own raised; the session goes on without it."""
+
+    event = "device_failed"
+    component: str
+    """``microphone`` or ``speaker``."""
+    operation: str
+    """The method that raised, such as ``play_chunk``."""
+    error: str
+    """In one line, such as ``ConnectionError: the line is dead``."""
+    retry_s: float | None = None
+    """When it is started again; None: it is not."""
 
 
 class FatalError(Message, frozen=True, array_like=True, tag=110):

@@ -76,6 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     muted: bool = False
     program_input_rate: int = 24_000
     program_output_rate: int = 24_000
+    program_output_scales: bool = False
+    """Whether the program's output device applies the volume itself."""
 
     recording_path: str | None = None
     journal_path: str | None = None
@@ -88,6 +90,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     builtin_tools: tuple[str, ...] = BUILTIN_TOOLS
     program_tools: tuple[ToolSpec, ...] = ()
     """Tools that run in the program that embeds the session."""
+    named_tools: str | None = None
+    """``module:attr`` or ``file.py:attr`` of `Tools` that run in the tools process."""
     tool_timeout_s: float = 60.0
     components: dict[str, str] = {}
     """Components of the user's own: name to ``module:Class``."""

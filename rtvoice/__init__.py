@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from actors.tools.context import ToolContext
     from actors.tools.registry import Tools
     from rtvoice.agent import Agent
 
-__all__ = ["Agent", "Tools", "__version__"]
+__all__ = ["Agent", "ToolContext", "Tools", "__version__"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"Agent": "rtvoice.agent", "Tools": "actors.tools.registry"}
+_HOMES = {
+    "Agent": "rtvoice.agent",
+    "ToolContext": "actors.tools.context",
+    "Tools": "actors.tools.registry",
+}
 
 
 def __getattr__(name: str) -> Any:

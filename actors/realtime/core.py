@@ -29,6 +29,7 @@ from messages import (
     PlayedPosition,
     ReplayedAudio,
     ReplayEnded,
+    Say,
     SendText,
     ServerError,
     SessionInfo,
@@ -368,6 +369,7 @@ class Core:
             ToolsAvailable: self._tools,
             SetSpeed: self._set_speed,
             SendText: self._user.types,
+            Say: self._say,
             Interrupt: self._interruption.by_program,
             EndConversation: self._end,
             HistorySnapshot: self._link.snapshot,
@@ -396,6 +398,12 @@ class Core:
     def _set_speed(self, message: SetSpeed, now: int) -> None:
         self.saved.speed = _within_limits(message.speed)
         self._context.publish(SpeedChanged(self.saved.speed))
+        self._context.changed()
+
+    def _say(self, message: Say, now: int) -> None:
+        # Added to the instructions, so that it can be joined with another answer that is owed.
+        text = f'Say to the user now: "{message.text}". Call no tool for that.'
+        self._context.responses.want(Ask(extra=(text,)))
         self._context.changed()
 
     def _end(self, message: EndConversation, now: int) -> None:

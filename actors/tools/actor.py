@@ -10,18 +10,21 @@ import msgspec
 from actors.base import Actor
 from actors.tools.builtin import Effect, builtin_tools
 from actors.tools.executor import Executor, Outcome
-from actors.tools.loading import load_agent
+from actors.tools.loading import load_agent, load_tools
 from actors.tools.registry import Tool, ToolArgumentsError, ToolDefinitionError, Tools
 from messages import (
     CONTROL,
     Message,
     ProgramToolAnswer,
     ProgramToolCall,
+    ProgramToolCancel,
+    SetProgramTools,
     SetSpeed,
     SpeedChanged,
     ToolAnswer,
     ToolCall,
     ToolsAvailable,
+    ToolSpec,
 )
 
 __all__ = ["ToolExecutor"]
@@ -49,6 +52,8 @@ class _State(msgspec.Struct):
     calls: dict[str, _InFlight] = msgspec.field(default_factory=dict)
     answered: list[str] = msgspec.field(default_factory=list)
     speed: float | None = None
+    program_tools: tuple[ToolSpec, ...] | None = None
+    """As they were set last; None: those of the settings."""
 
 
 class ToolExecutor(Actor):
@@ -60,7 +65,12 @@ class ToolExecutor(Actor):
     between an answer and its being noted; receivers tell them by the ``call_id``.
     """
 
-    accepts: ClassVar = {ToolCall: CONTROL, ProgramToolAnswer: CONTROL, SpeedChanged: CONTROL}
+    accepts: ClassVar = {
+        ToolCall: CONTROL,
+        ProgramToolAnswer: CONTROL,
+        SetProgramTools: CONTROL,
+        SpeedChanged: CONTROL,
+    }
 
     @classmethod
     def describe(cls, agent: str | None) -> Mapping[str, Any]:
@@ -75,15 +85,15 @@ class ToolExecutor(Actor):
         self._state = self.saved(_State) or _State()
         self._speed = self.settings.speed if self._state.speed is None else self._state.speed
         self._builtin = self._enabled_builtin_tools()
-        self._own = self._agent_tools()
-        self._program = {spec.name: spec for spec in self.settings.program_tools}
-        if both := sorted(set(self._program) & {tool.name for tool in self._own}):
-            raise ToolDefinitionError(both[0], "the agent and the program both have such a tool")
+        self._own = self._named_tools()
+        program = self._state.program_tools
+        self._program = _by_name(self.settings.program_tools if program is None else program)
+        self._refuse_equal_names()
         if "executor" not in self.keep:
             self.keep["executor"] = Executor()
         self._executor: Executor = self.keep["executor"]
         self._executor.notify = lambda: self.post(self._take_outcomes)
-        self.send(ToolsAvailable(self._specs()))
+        self._announce()
         self._take_outcomes()
         self._resume()
 
@@ -94,6 +104,8 @@ class ToolExecutor(Actor):
             case ProgramToolAnswer(call_id, output, failed):
                 if call_id in self._state.calls:
                     self._answer(call_id, output, failed=failed)
+            case SetProgramTools(tools):
+                self._set_program_tools(tools)
             case SpeedChanged(speed):
                 self._set_speed(speed)
 
@@ -106,17 +118,51 @@ class ToolExecutor(Actor):
                 raise ToolDefinitionError(name, f"is not built in; there are {', '.join(tools)}")
         return {name: tools[name] for name in tools if name in self.settings.builtin_tools}
 
-    def _agent_tools(self) -> Tools:
-        if self.settings.agent is None:
-            return Tools()
-        found: Tools | None = load_agent(self.settings.agent).tools
-        return Tools() if found is None else found
+    def _named_tools(self) -> Tools:
+        """Return the tools that this process has loaded by name."""
+        tools = Tools()
+        if self.settings.agent is not None:
+            found: Tools | None = load_agent(self.settings.agent).tools
+            tools.include(found or Tools())
+        if self.settings.named_tools is not None:
+            tools.include(load_tools(self.settings.named_tools))
+        return tools
 
-    def _specs(self) -> tuple[Any, ...]:
-        """Return what the model may call; a tool of the user's replaces a built-in one."""
-        specs = {tool.name: tool.spec for tool in self._builtin.values()}
-        specs |= {tool.name: tool.spec for tool in self._own}
-        return tuple((specs | self._program).values())
+    def _refuse_equal_names(self) -> None:
+        if both := sorted(set(self._program) & {tool.name for tool in self._own}):
+            raise ToolDefinitionError(both[0], "the agent and the program both have such a tool")
+        own = {tool.name for tool in self._own} | set(self._program)
+        if both := sorted(own & set(self._builtin)):
+            raise ToolDefinitionError(
+                both[0],
+                "a built-in tool has this name: give yours another, or leave the built-in one out "
+                "of builtin_tools",
+            )
+
+    def _announce(self) -> None:
+        self.send(ToolsAvailable(self._specs()))
+        self.log.info(
+            "tools available",
+            in_the_program=", ".join(self._program),
+            in_this_process=", ".join(tool.name for tool in self._own),
+            built_in=", ".join(self._builtin),
+        )
+
+    def _set_program_tools(self, tools: tuple[ToolSpec, ...]) -> None:
+        taken = {tool.name for tool in self._own} | set(self._builtin)
+        fitting = tuple(spec for spec in tools if spec.name not in taken)
+        for spec in tools:
+            if spec not in fitting:
+                self.log.error("a tool of this name is there already", tool=spec.name)
+        self._state.program_tools = fitting
+        self._save()  # before anybody is told
+        self._program = _by_name(fitting)
+        self._announce()
+
+    def _specs(self) -> tuple[ToolSpec, ...]:
+        """Return what the model may call."""
+        specs = [tool.spec for tools in (self._builtin.values(), self._own) for tool in tools]
+        return (*specs, *self._program.values())
 
     # -- calls --------------------------------------------------------------------------------
 
@@ -134,31 +180,32 @@ class ToolExecutor(Actor):
     def _begin(self, call_id: str) -> None:
         """Run a call that is in the list of those in flight."""
         call = self._state.calls[call_id]
-        own = self._own.get(call.name)
-        if own is None and call.name in self._program:
+        if builtin := self._builtin.get(call.name):
+            self._run_builtin(call_id, builtin, call.arguments)
+        elif own := self._own.get(call.name):
             self._save()
-            self.send(ProgramToolCall(call_id, call.name, call.arguments))
+            self._executor.start(call_id, own, call.arguments)
             self._watch(call_id, self.settings.tool_timeout_s)
-            return
-        tool = own or self._builtin.get(call.name)
-        if tool is None:
+        elif call.name in self._program:
+            self._save()
+            self._ask_program(call_id)
+        else:
             known = ", ".join(spec.name for spec in self._specs()) or "none"
             self._answer(call_id, f"no tool is named {call.name}; there are: {known}", failed=True)
-            return
+
+    def _ask_program(self, call_id: str) -> None:
+        """Have the program run it; a call that comes there twice is run once."""
+        call = self._state.calls[call_id]
+        self.send(ProgramToolCall(call_id, call.name, call.arguments))
+        self._watch(call_id, self.settings.tool_timeout_s)
+
+    def _run_builtin(self, call_id: str, tool: Tool, arguments: str) -> None:
+        """Run it here: it does not block, and what it does is a message of this incarnation."""
         try:
-            positional, named = tool.bind(call.arguments)
+            _, named = tool.bind(arguments)
         except ToolArgumentsError as error:
             self._answer(call_id, str(error), failed=True)
             return
-        if own is None:
-            self._run_builtin(call_id, tool, named)
-            return
-        self._save()
-        self._executor.start(call_id, tool, positional, named)
-        self._watch(call_id, self.settings.tool_timeout_s)
-
-    def _run_builtin(self, call_id: str, tool: Tool, named: dict[str, Any]) -> None:
-        """Run it here: it does not block, and what it does is a message of this incarnation."""
         result = tool.function(**named)
         if isinstance(result, Effect):
             self.send(result.message)
@@ -168,6 +215,8 @@ class ToolExecutor(Actor):
         self._answer(call_id, result)
 
     def _take_outcomes(self) -> None:
+        for message in self._executor.sent():
+            self.send(message)
         for outcome in self._executor.finished():
             call = self._state.calls.get(outcome.call_id)
             if call is None:
@@ -194,6 +243,8 @@ class ToolExecutor(Actor):
                     call_id, f"{name} failed: it did not finish within {limit}", failed=True
                 )
                 self._executor.give_up(call_id)
+                if name in self._program:
+                    self.send(ProgramToolCancel(call_id))
 
         self.after(max(0.0, seconds), give_up)
 
@@ -205,8 +256,8 @@ class ToolExecutor(Actor):
             age_s = self._executor.age_s(call_id)
             if age_s is not None:  # the actor raised, the call did not notice
                 self._watch(call_id, self.settings.tool_timeout_s - age_s)
-            elif call.name in self._program and call.name not in self._own:
-                self._watch(call_id, self.settings.tool_timeout_s)  # the program runs it
+            elif call.name in self._program:
+                self._ask_program(call_id)  # again: it may not have been told, or its answer lost
             elif self._may_run_again(call):
                 call.runs += 1
                 self._begin(call_id)
@@ -225,3 +276,7 @@ class ToolExecutor(Actor):
 
     def _save(self) -> None:
         self.save(self._state)
+
+
+def _by_name(specs: tuple[ToolSpec, ...]) -> dict[str, ToolSpec]:
+    return {spec.name: spec for spec in specs}

@@ -1,4 +1,4 @@
-"""Runs tools outside of the actor's thread, and keeps running them while the actor is restarted."""
+"""Runs tools, in the tools process and in the program: no thread of ours waits for one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from actors.tools.registry import Tool, output_of
+from actors.tools.context import ToolContext
+from actors.tools.errors import ToolArgumentsError
+from actors.tools.output import output_of, problem_of
+from actors.tools.registry import Tool
+from messages import Message
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["Executor", "Outcome"]
+
+_END_S = 0.5
+"""How long a cancelled coroutine may take to clean up when the process ends."""
+
+T = TypeVar("T")
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -32,41 +41,55 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class _Run(msgspec.Struct, eq=False):
-    call_id: str
     tool: Tool
-    positional: list[Any]
-    named: dict[str, Any]
+    arguments: str
+    context: ToolContext
     began: float = msgspec.field(default_factory=time.monotonic)
     task: asyncio.Task[None] | None = None
 
 
 class Executor:
-    """Runs each sync tool on a thread of its own and the async ones on one event loop.
+    """Runs each plain function on a thread of its own and the coroutines on one event loop.
 
-    It outlives an actor that raises (`Actor.keep`). The actor takes outcomes with `finished`, when
-    `notify` has been called.
+    It outlives an actor that raises (`Actor.keep`). Whoever owns it is told by `notify`, and takes
+    then what tools have sent, with `sent`, and how calls have ended, with `finished`.
+
+    Args:
+        loop: where coroutines run; None: on a thread of our own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.notify: Callable[[], None] = lambda: None
-        """Called on some thread when there are new outcomes."""
+        """Called on some thread when there is something new."""
         self._runs: dict[str, _Run] = {}
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._loop = loop
+        self._loop_is_ours = loop is None
         self._loop_thread: threading.Thread | None = None
         self._waiting: list[Callable[[], None]] = []
         """What to begin when the loop runs."""
         self._lock = threading.Lock()
 
-    def start(self, call_id: str, tool: Tool, positional: list[Any], named: dict[str, Any]) -> None:
-        """Begin a call; returns at once."""
-        run = self._runs[call_id] = _Run(call_id, tool, positional, named)
+    def start(self, call_id: str, tool: Tool, arguments: str) -> None:
+        """Begin a call; returns at once. It ends in an outcome whatever happens.
+
+        Args:
+            call_id: of the call.
+            tool: what to call.
+            arguments: JSON text as the model wrote it.
+        """
+        context = ToolContext(call_id, tool.name, self._send)
+        run = self._runs[call_id] = _Run(tool, arguments, context)
         if tool.is_async:
             self._begin(run, lambda: self._run_async(run))
-        else:
+            return
+        try:
             threading.Thread(
                 target=self._run_sync, args=(run,), name=f"tool {tool.name}", daemon=True
             ).start()
+        except RuntimeError as error:  # there are too many threads
+            self._finish(_failure(run, error))
 
     def age_s(self, call_id: str) -> float | None:
         """Return how long a call has been running; None: it is not running here."""
@@ -74,39 +97,47 @@ class Executor:
         return None if run is None else time.monotonic() - run.began
 
     def give_up(self, call_id: str) -> None:
-        """Forget a call: cancel it if it is async; a thread runs on, and nobody listens."""
+        """Forget a call: tell its context, cancel it if it is async; nobody listens any more."""
         run = self._runs.pop(call_id, None)
+        if run is None:
+            return
+        run.context.cancel()
         loop = self._loop
-        if run is not None and run.task is not None and loop is not None:
+        if run.task is not None and loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(run.task.cancel)
 
+    def sent(self) -> Iterator[Message]:
+        """Take what tools want to be sent."""
+        return _taken(self._messages)
+
     def finished(self) -> Iterator[Outcome]:
         """Take the outcomes of calls that were not given up."""
-        while True:
-            try:
-                outcome = self._outcomes.get_nowait()
-            except queue.Empty:
-                return
+        for outcome in _taken(self._outcomes):
             if self._runs.pop(outcome.call_id, None) is not None:
                 yield outcome
 
     def close(self) -> None:
-        """Cancel what is async. Threads of sync tools end with the process."""
+        """Give up every call. Threads of plain functions end with the process."""
         for call_id in list(self._runs):
             self.give_up(call_id)
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._loop_is_ours and self._loop is not None and not self._loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # closed meanwhile
+                self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _send(self, message: Message) -> None:
+        self._messages.put(message)
+        self.notify()
 
     # -- sync ---------------------------------------------------------------------------------
 
     def _run_sync(self, run: _Run) -> None:
         try:
-            result = run.tool.function(*run.positional, **run.named)
+            result = _called(run)
             if inspect.isawaitable(result):  # a sync function that returns a coroutine
                 self._begin(run, lambda: self._run_async(run, result))
                 return
-            outcome = Outcome(run.call_id, output_of(result))
+            outcome = Outcome(run.context.call_id, output_of(result))
         except BaseException as error:  # noqa: BLE001 - whatever a tool does, the model gets an answer
             outcome = _failure(run, error)
         self._finish(outcome)
@@ -118,11 +149,16 @@ class Executor:
 
         def begin() -> None:
             assert self._loop is not None
-            run.task = self._loop.create_task(coroutine())
+            if self._runs.get(run.context.call_id) is run:  # not given up meanwhile
+                run.task = self._loop.create_task(coroutine())
 
         with self._lock:
             if self._loop is not None:
-                self._loop.call_soon_threadsafe(begin)
+                try:
+                    self._loop.call_soon_threadsafe(begin)
+                except RuntimeError:
+                    error = RuntimeError("the event loop of the program is closed")
+                    self._finish(_failure(run, error))
                 return
             self._waiting.append(begin)
             if self._loop_thread is None:
@@ -143,14 +179,15 @@ class Executor:
             self._waiting.clear()
         try:
             loop.run_forever()
+            _end_tasks(loop)
         finally:
             loop.close()
 
     async def _run_async(self, run: _Run, awaitable: Any = None) -> None:
         try:
             if awaitable is None:  # called here, so that it finds its event loop running
-                awaitable = run.tool.function(*run.positional, **run.named)
-            outcome = Outcome(run.call_id, output_of(await awaitable))
+                awaitable = _called(run)
+            outcome = Outcome(run.context.call_id, output_of(await awaitable))
         except BaseException as error:  # noqa: BLE001 - whatever a tool does, the model gets an answer
             outcome = _failure(run, error)
         self._finish(outcome)
@@ -160,9 +197,35 @@ class Executor:
         self.notify()
 
 
+def _called(run: _Run) -> Any:
+    positional, named = run.tool.bind(run.arguments, run.context)
+    return run.tool.function(*positional, **named)
+
+
 def _failure(run: _Run, error: BaseException) -> Outcome:
-    text = str(error).strip() or type(error).__name__
+    if isinstance(error, ToolArgumentsError):
+        return Outcome(run.context.call_id, str(error), failed=True)
+    text = problem_of(error)
     # Without the exception's text, which may quote what was said: this is for the log, and the text
     # is in the answer.
     trace = "".join((*traceback.format_tb(error.__traceback__), type(error).__qualname__))
-    return Outcome(run.call_id, f"{run.tool.name} failed: {text}", failed=True, trace=trace)
+    return Outcome(run.context.call_id, f"{run.tool.name} failed: {text}", failed=True, trace=trace)
+
+
+def _taken(source: queue.SimpleQueue[T]) -> Iterator[T]:
+    while True:
+        try:
+            yield source.get_nowait()
+        except queue.Empty:
+            return
+
+
+def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Let what was cancelled run to its end, for a moment."""
+    import asyncio
+
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=_END_S))

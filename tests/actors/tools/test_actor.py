@@ -127,6 +127,11 @@ def saved_calls(rig: Rig) -> list[str]:
     return list(msgspec.msgpack.decode(rig.state)["calls"])
 
 
+def traces(rig: Rig) -> list[str]:
+    fields = [log.fields for log in rig.logs]
+    return [msgspec.msgpack.decode(each["traceback"]) for each in fields if "traceback" in each]
+
+
 # -- what there is ----------------------------------------------------------------------------
 
 
@@ -293,7 +298,7 @@ def test_a_traceback_goes_to_the_log(tmp_path: Path, agent: str) -> None:
         rig.tell(call("divide", a=1))
         rig.expect(ToolAnswer)
 
-        logged = [msgspec.msgpack.decode(log.fields["traceback"]) for log in rig.logs]
+        logged = traces(rig)
 
     assert "return a / 0" in logged[0]
     assert logged[0].endswith("ZeroDivisionError")
@@ -306,7 +311,7 @@ def test_what_a_tool_raised_with_is_told_to_the_model_and_not_to_the_log(
         rig.tell(call("look_up", city="a secret place"))
         answer = rig.expect(ToolAnswer)
 
-        logged = [msgspec.msgpack.decode(log.fields["traceback"]) for log in rig.logs]
+        logged = traces(rig)
 
     assert "a secret place" in answer.output
     assert "KeyError" in logged[0]
@@ -394,7 +399,16 @@ def test_the_program_may_answer_a_new_process(tmp_path: Path) -> None:
             again.tell(ProgramToolAnswer("call_1", "late"))
 
             assert again.expect(ToolAnswer).output == "late"
-            assert again.take(ProgramToolCall) == []
+
+
+def test_a_new_process_asks_the_program_again_for_what_may_be_lost(tmp_path: Path) -> None:
+    spec = ToolSpec("ask", "asks", {"type": "object"})
+    with Rig(ToolExecutor, tmp_path, program_tools=(spec,)) as rig:
+        rig.tell(call("ask", what="time"))
+        first = rig.expect(ProgramToolCall)
+
+        with died(rig) as again:
+            assert again.expect(ProgramToolCall) == first
 
 
 # -- crashes ----------------------------------------------------------------------------------

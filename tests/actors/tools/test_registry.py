@@ -123,10 +123,14 @@ def test_nested_types_are_strict_too() -> None:
 
     schema = tool_of(visit).schema
 
-    assert schema["properties"]["place"] == {"$ref": "#/$defs/Place"}
-    assert schema["$defs"]["Place"]["additionalProperties"] is False
-    assert schema["$defs"]["Unit"] == {"title": "Unit", "type": "string", "enum": ["C", "F"]}
-    assert schema["properties"]["unit"]["default"] == "C"
+    assert schema["properties"]["place"] == {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "height_m": {"type": "number", "default": 0.0}},
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+    assert schema["properties"]["unit"] == {"type": "string", "enum": ["C", "F"], "default": "C"}
+    assert "$defs" not in schema
 
 
 def test_types_of_an_enclosing_function_are_found() -> None:

@@ -1,0 +1,137 @@
+"""Loads what users give by name, in the process that uses it: ``module:attr``, ``file.py:attr``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+__all__ = ["LoadError", "load", "raised"]
+
+_ROOT = str(Path(__file__).resolve().parents[1])
+
+
+class LoadError(Exception):
+    """Nothing can be loaded by this name; the problem is one line that says why and what to do."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.problem}"
+
+
+def load(name: str, noun: str, fits: Callable[[object], bool]) -> Any:
+    """Import the module or file and return what is named in it.
+
+    Args:
+        name: ``module:attribute`` or ``path/file.py:attribute``.
+        noun: what is looked for, such as ``agent``, to say which there are if there is not this.
+        fits: whether something in the module is one.
+
+    Raises:
+        LoadError: there is no such file, module or attribute, or importing it raised.
+    """
+    where, colon, attribute = name.rpartition(":")
+    if not colon or not where or not attribute:
+        raise LoadError(name, "write it as module:attribute or path/file.py:attribute")
+    _extend_path(str(Path.cwd()))
+    module = _load_file(name, Path(where)) if where.endswith(".py") else _load_module(name, where)
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            near = _near(module, part, noun, fits)
+            raise LoadError(name, f"{where} has no {attribute!r}; {near}")
+        found = getattr(found, part)
+    return found
+
+
+def raised(error: BaseException) -> str:
+    """Return what code of the user's has raised, in one line with its place."""
+    if isinstance(error, SystemExit):
+        what = f"it called sys.exit({error.code!r})"
+    else:
+        what = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+    return f"{what}{_place(error)}"
+
+
+def _extend_path(folder: str) -> None:
+    """Add a folder behind everything else, so that our modules and installed ones come first."""
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def _load_file(name: str, path: Path) -> ModuleType:
+    import importlib.util
+
+    path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - symbolic links stay as they are
+    if not path.is_file():
+        raise LoadError(name, f"there is no file {path}")
+    _extend_path(str(path.parent))
+    known = sys.modules.get(path.stem)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    spec = importlib.util.find_spec(path.stem) if known is None and _is_name(path.stem) else None
+    if spec is not None and spec.origin == str(path):
+        return _load_module(name, path.stem)
+    # The name of the file is somebody else's, or no name: the module gets one of its own.
+    spec = importlib.util.spec_from_file_location(f"_rtvoice_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where annotations that are text are looked up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[spec.name]
+        raise _import_raised(name, error) from error
+    return module
+
+
+def _is_name(stem: str) -> bool:
+    return stem.isidentifier()
+
+
+def _load_module(name: str, module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            raise LoadError(
+                name,
+                f"there is no module {error.name} in {Path.cwd()} or among the installed "
+                f"packages; for a file, write path/file.py:attribute",
+            ) from None
+        raise _import_raised(name, error) from error
+    except BaseException as error:
+        raise _import_raised(name, error) from error
+
+
+def _import_raised(name: str, error: BaseException) -> LoadError:
+    return LoadError(name, f"importing it failed: {raised(error)}")
+
+
+def _place(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}, line {error.lineno})"
+    not_theirs = (_ROOT + os.sep, os.path.dirname(os.__file__), "<")  # noqa: PTH120
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(not_theirs)]
+    return f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+
+
+def _near(module: ModuleType, attribute: str, noun: str, fits: Callable[[object], bool]) -> str:
+    import difflib
+
+    names = [name for name in vars(module) if not name.startswith("_")]
+    if fitting := [name for name in names if fits(getattr(module, name))]:
+        return f"the {noun}s in it are: {', '.join(fitting)}"
+    near = difflib.get_close_matches(attribute, names, n=3, cutoff=0.5)
+    return f"near it are: {', '.join(near)}" if near else f"there is no {noun} in it"

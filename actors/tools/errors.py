@@ -1,0 +1,25 @@
+"""What can be wrong with a tool, its arguments or its result."""
+
+from __future__ import annotations
+
+__all__ = ["ToolArgumentsError", "ToolDefinitionError", "ToolError"]
+
+
+class ToolError(Exception):
+    """Base of the errors about tools."""
+
+
+class ToolDefinitionError(ToolError):
+    """A function that cannot be a tool, or a name that is taken."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"tool {self.name!r}: {self.problem}"
+
+
+class ToolArgumentsError(ToolError):
+    """Arguments of a call that do not fit; the text is for the model."""
