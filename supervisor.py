@@ -1576,7 +1576,7 @@ class Session:
         api_key: str | None = None,
         input_device: InputDevice | None = None,
         output_device: OutputDevice | None = None,
-        tools: ToolSet | None = None,
+        tools: ToolSet | str | None = None,
         **settings: Any,
     ) -> None:
         """Describe a session; nothing is started yet.
@@ -1585,20 +1585,15 @@ class Session:
             api_key: For the service; None: ``OPENAI_API_KEY`` of the environment.
             input_device: An object of the program as the microphone, instead of ``input``.
             output_device: An object of the program as the loudspeaker, instead of ``output``.
-            tools: Functions of the program that the model may call.
+            tools: Functions of the program that the model may call; a name, ``module:attr`` or
+                ``file.py:attr``, has the tools process load them.
             settings: Fields of `messages.Settings`.
 
         Raises:
             ConfigurationError: a setting is unknown or out of range.
         """
-        if input_device is not None:
-            settings["input"] = "program"
-        if output_device is not None:
-            settings["output"] = "program"
-        if tools is not None:
-            settings["program_tools"] = msgspec.to_builtins(tools.specs())
-        _checked(settings)
-        self._settings = settings
+        if isinstance(tools, str):
+            settings["named_tools"], tools = tools, None
         self._hosting: Hosting | None = None
         if any(thing is not None for thing in (input_device, output_device, tools)):
             from actors.hosting import Hosting
@@ -1606,6 +1601,9 @@ class Session:
             self._hosting = Hosting(
                 self.send, input_device=input_device, output_device=output_device, tools=tools
             )
+            settings |= msgspec.to_builtins(self._hosting.settings)
+        _checked(settings)
+        self._settings = settings
         self._loop: asyncio.AbstractEventLoop | None = None
         self._api_key = api_key
         self._process: subprocess.Popen[bytes] | None = None

@@ -1,9 +1,7 @@
 """The program's side of what it hands over as objects: devices and tools.
 
-The far ends are `actors.devices.program` and the tools component. An input device has ``start()``,
-``stop()`` and ``stream_chunks()``; an output device ``start()``, ``stop()``, ``play_chunk(pcm)``
-and ``clear_buffer()``, and perhaps ``played_ms``. Each may be a plain function or a coroutine.
-Coroutines run on the program's event loop, or on one of our own where the program has none.
+The far ends are `actors.devices.program` and the tools component. Coroutines run on the program's
+event loop, or on one of our own where the program has none; plain functions on threads.
 """
 
 from __future__ import annotations
@@ -11,72 +9,41 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import inspect
 import logging
 import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
+from actors.devices.hosted import (
+    INPUT_METHODS,
+    OUTPUT_METHODS,
+    DeviceCallError,
+    HostedInput,
+    HostedOutput,
+    InputDevice,
+    OutputDevice,
+    rate_of,
+    refuse_what_is_no_device,
+)
 from messages import (
-    SAMPLE_RATE,
+    DeviceFailed,
     Message,
-    ProgramCapture,
-    ProgramCaptureEnded,
     ProgramFlush,
-    ProgramPlayed,
     ProgramPlayout,
     ProgramToolAnswer,
     ProgramToolCall,
+    ProgramToolCancel,
+    ProgramVolume,
+    SetProgramTools,
     ToolSpec,
 )
 
-__all__ = ["Hosting", "InputDevice", "OutputDevice", "ToolObject", "ToolSet"]
+__all__ = ["Hosting", "InputDevice", "OutputDevice", "ToolSet"]
 
 _logger = logging.getLogger("rtvoice.program")
 
-_REPORT_S = 0.1
-"""How often the position of an output device that has ``played_ms`` is told."""
-
-
-class InputDevice(Protocol):
-    """What can be a microphone: 16-bit mono PCM at ``sample_rate`` (24 kHz if it has none)."""
-
-    def start(self) -> Awaitable[None] | None:
-        """Begin to capture."""
-
-    def stop(self) -> Awaitable[None] | None:
-        """Release the device."""
-
-    def stream_chunks(self) -> AsyncIterator[bytes] | Iterable[bytes] | Awaitable[Any]:
-        """Return what is captured, in chunks of any size; its end is the end of the input."""
-
-
-class OutputDevice(Protocol):
-    """What can be a loudspeaker: 16-bit mono PCM at 24 kHz."""
-
-    def start(self) -> Awaitable[None] | None:
-        """Get ready to play."""
-
-    def stop(self) -> Awaitable[None] | None:
-        """Release the device."""
-
-    def play_chunk(self, pcm: bytes) -> Awaitable[None] | None:
-        """Play after what was given before; may return at once."""
-
-    def clear_buffer(self) -> Awaitable[None] | None:
-        """Forget what is not played yet, and be silent."""
-
-
-class ToolObject(Protocol):
-    """One function that the model may call (`actors.tools.registry.Tool`)."""
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """What is called."""
-
-    def bind(self, arguments: str) -> tuple[list[Any], dict[str, Any]]:
-        """Return positional and named arguments made of the model's JSON, validated."""
+_REMEMBERED = 256
+"""Calls whose answers are kept, in case the tools process dies before it has passed them on."""
 
 
 class ToolSet(Protocol):
@@ -85,138 +52,80 @@ class ToolSet(Protocol):
     def specs(self) -> tuple[ToolSpec, ...]:
         """Return what the model is told of them."""
 
-    def get(self, name: str) -> ToolObject | None:
-        """Return one by name."""
+    def get(self, name: str) -> Any:
+        """Return one by name (`actors.tools.registry.Tool`)."""
 
-
-async def _settled(result: Any) -> Any:
-    return await result if inspect.isawaitable(result) else result
-
-
-class _HostedInput:
-    """Carries the chunks of an input device to the microphone."""
-
-    def __init__(self, device: InputDevice, send: Callable[[Message], None]) -> None:
-        self._device = device
-        self._send = send
-
-    async def run(self) -> None:
-        """Capture until the device ends, fails, or this is cancelled."""
-        error: str | None = None
-        try:
-            await _settled(self._device.start())
-            await self._stream()
-        except Exception as failure:  # noqa: BLE001 - the session goes on, and is told why
-            error = f"{type(failure).__name__}: {failure}"
-        finally:
-            with contextlib.suppress(Exception):
-                await _settled(self._device.stop())
-        self._send(ProgramCaptureEnded(error))
-
-    async def _stream(self) -> None:
-        chunks = await _settled(self._device.stream_chunks())
-        rate = int(getattr(self._device, "sample_rate", SAMPLE_RATE))
-        if hasattr(chunks, "__aiter__"):
-            async for chunk in chunks:
-                self._send(ProgramCapture(bytes(chunk), rate, time.monotonic_ns()))
-            return
-        iterator, end = iter(chunks), object()
-        while (chunk := await asyncio.to_thread(next, iterator, end)) is not end:
-            self._send(ProgramCapture(bytes(chunk), rate, time.monotonic_ns()))
-
-
-class _HostedOutput:
-    """Carries audio from the speaker to an output device, and tells how far it has played."""
-
-    def __init__(self, device: OutputDevice, send: Callable[[Message], None]) -> None:
-        self._device = device
-        self._send = send
-        self._waiting: collections.deque[ProgramPlayout] = collections.deque()
-        self._flushed = False
-        self._news = asyncio.Event()
-        self._handed_over = 0
-
-    def told(self, message: Message) -> None:
-        """Take audio or a flush, on the loop's thread."""
-        if isinstance(message, ProgramPlayout):
-            self._waiting.append(message)
-        elif isinstance(message, ProgramFlush):
-            self._waiting.clear()
-            self._flushed = True
-        self._news.set()
-
-    async def run(self) -> None:
-        """Play until this is cancelled.
-
-        Raises:
-            Exception: whatever the device raises.
-        """
-        await _settled(self._device.start())
-        reporter = asyncio.ensure_future(self._report())
-        try:
-            while True:
-                await self._news.wait()
-                self._news.clear()
-                await self._play()
-        finally:
-            reporter.cancel()
-            with contextlib.suppress(Exception):
-                await _settled(self._device.stop())
-
-    async def _play(self) -> None:
-        while self._flushed or self._waiting:
-            if self._flushed:  # also between two chunks: silence does not wait
-                self._flushed = False
-                await _settled(self._device.clear_buffer())
-                continue
-            message = self._waiting.popleft()
-            await _settled(self._device.play_chunk(message.pcm))
-            self._handed_over = message.first_sample + len(message.pcm) // 2
-
-    async def _report(self) -> None:
-        told = -1
-        while hasattr(self._device, "played_ms"):
-            await asyncio.sleep(_REPORT_S)
-            played = getattr(self._device, "played_ms")  # noqa: B009 - not part of the protocol
-            ms = float(played() if callable(played) else played)
-            samples = min(int(ms * SAMPLE_RATE / 1000), self._handed_over)
-            if samples != told:
-                told = samples
-                self._send(ProgramPlayed(samples, time.monotonic_ns()))
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over them."""
 
 
 class _HostedTools:
-    """Calls the program's tools: coroutines on the loop, plain functions on a thread."""
+    """Calls the program's tools: each call once, and one answer to it."""
 
     def __init__(self, tools: ToolSet, send: Callable[[Message], None]) -> None:
-        self._tools = tools
+        self.tools = tools
         self._send = send
+        self._begun: collections.OrderedDict[str, ProgramToolAnswer | None]
+        self._begun = collections.OrderedDict()
+        """Calls by id, with their answers once they have them."""
 
-    async def call(self, call: ProgramToolCall) -> None:
-        """Run one tool and tell what it returned, or what was wrong."""
-        from actors.tools.registry import ToolArgumentsError, output_of
+    def prepare(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Take the loop on which coroutines run; None: one of our own."""
+        from actors.tools.executor import Executor
 
-        try:
-            output, failed = output_of(await self._run(call)), False
-        except ToolArgumentsError as error:
-            output, failed = str(error), True
-        except Exception as error:
-            _logger.warning("tool %s failed", call.name, exc_info=error)
-            output, failed = f"{call.name} failed: {str(error) or type(error).__name__}", True
-        self._send(ProgramToolAnswer(call.call_id, output, failed))
+        self._executor = Executor(loop)
+        self._executor.notify = self._tell
 
-    async def _run(self, call: ProgramToolCall) -> Any:
-        tool = self._tools.get(call.name)
+    def call(self, call: ProgramToolCall) -> None:
+        """Begin a call, from any thread; one that comes twice is run once."""
+        if call.call_id in self._begun:
+            if (answer := self._begun[call.call_id]) is not None:
+                self._send(answer)
+            return
+        self._begun[call.call_id] = None
+        while len(self._begun) > _REMEMBERED:
+            self._begun.popitem(last=False)
+        tool = self.tools.get(call.name)
         if tool is None:
-            raise LookupError(f"there is no tool named {call.name}")
-        positional, named = tool.bind(call.arguments)
-        if inspect.iscoroutinefunction(tool.function):
-            return await tool.function(*positional, **named)
-        return await _settled(await asyncio.to_thread(tool.function, *positional, **named))
+            text = f"the program has no tool named {call.name}"
+            self._answer(ProgramToolAnswer(call.call_id, text, failed=True))
+        else:
+            self._executor.start(call.call_id, tool, call.arguments)
+
+    def cancel(self, call_id: str) -> None:
+        """Give up a call for which the model has an answer."""
+        self._executor.give_up(call_id)
+
+    def close(self) -> None:
+        """Give up all calls."""
+        self._executor.close()
+
+    def _tell(self) -> None:
+        for message in self._executor.sent():
+            self._send(message)
+        for outcome in self._executor.finished():
+            if outcome.trace:
+                _logger.warning("a tool raised\n%s", outcome.trace)
+            self._answer(ProgramToolAnswer(outcome.call_id, outcome.output, outcome.failed))
+
+    def _answer(self, answer: ProgramToolAnswer) -> None:
+        if answer.call_id in self._begun:
+            self._begun[answer.call_id] = answer
+        self._send(answer)
 
 
 class Hosting:
-    """What a program has handed over as objects, run for as long as a session."""
+    """What a program has handed over as objects, run for as long as a session.
+
+    Args:
+        send: says something to the components; called on any thread.
+        input_device: the microphone.
+        output_device: the loudspeaker.
+        tools: functions that the model may call.
+
+    Raises:
+        TypeError: what is given is no device; the text says what to do.
+    """
 
     def __init__(
         self,
@@ -226,8 +135,19 @@ class Hosting:
         output_device: OutputDevice | None = None,
         tools: ToolSet | None = None,
     ) -> None:
-        self._input = _HostedInput(input_device, send) if input_device is not None else None
-        self._output = _HostedOutput(output_device, send) if output_device is not None else None
+        self._send = send
+        self._input: HostedInput | None = None
+        self._output: HostedOutput | None = None
+        self._devices = (input_device, output_device)
+        if input_device is not None:
+            refuse_what_is_no_device("the input device", input_device, INPUT_METHODS)
+            self._input = HostedInput(input_device, self._tell)
+        if output_device is not None:
+            refuse_what_is_no_device("the output device", output_device, OUTPUT_METHODS)
+            try:
+                self._output = HostedOutput(output_device, self._tell)
+            except DeviceCallError as error:
+                raise TypeError(f"the output device: {error}") from error
         self._tools = _HostedTools(tools, send) if tools is not None else None
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
@@ -236,23 +156,60 @@ class Hosting:
         self._stopping = False
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The fields of `messages.Settings` that say what lives in the program."""
+        found: dict[str, Any] = {}
+        if self._input is not None:
+            found["input"] = "program"
+        if self._output is not None:
+            device = self._devices[1]
+            found["output"] = "program"
+            found["program_output_rate"] = rate_of(device)
+            found["program_output_scales"] = callable(getattr(device, "set_volume", None))
+        if self._tools is not None:
+            found["program_tools"] = self._tools.tools.specs()
+        return found
+
+    @property
     def wants(self) -> tuple[type[Message], ...]:
         """The messages to be told."""
         kinds: list[type[Message]] = []
         if self._output is not None:
-            kinds += [ProgramPlayout, ProgramFlush]
+            kinds += [ProgramPlayout, ProgramFlush, ProgramVolume]
         if self._tools is not None:
-            kinds += [ProgramToolCall]
+            kinds += [ProgramToolCall, ProgramToolCancel]
         return tuple(kinds)
+
+    def set_tools(self, tools: ToolSet) -> None:
+        """Have the model call these tools from now on; calls under way go on.
+
+        Raises:
+            RuntimeError: the session was begun without tools of the program.
+        """
+        if self._tools is None:
+            raise RuntimeError("give the session a Tools() at its start, to change it later")
+        self._tools.tools = tools
+        self._send(SetProgramTools(tools.specs()))
 
     def prepare(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Take the program's running loop or, without one, run our own; messages may come."""
+        if self._tools is not None:
+            self._tools.prepare(loop)
         if loop is None:
             loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=loop.run_forever, name="rtvoice-devices")
             self._thread.daemon = True
             self._thread.start()
         self._loop = loop
+        _logger.info("in the program run: %s", ", ".join(self._what()) or "nothing")
+
+    def _what(self) -> Iterator[str]:
+        for name, device in zip(("microphone", "speaker"), self._devices, strict=True):
+            if device is not None:
+                yield f"{name} {type(device).__name__}"
+        if self._tools is not None:
+            for spec in self._tools.tools.specs():
+                yield f"tool {spec.name}"
 
     def start(self) -> None:
         """Start the devices."""
@@ -260,12 +217,17 @@ class Hosting:
             self._loop.call_soon_threadsafe(self._start)
 
     def told(self, message: Message) -> None:
-        """Pass a message on to the loop; from any thread."""
+        """Pass a message on to the tools or to the loop; from any thread."""
+        if isinstance(message, ProgramToolCall | ProgramToolCancel):
+            self._told_tools(message)
+            return
         with contextlib.suppress(RuntimeError):  # the program's loop is closed
             self._loop.call_soon_threadsafe(self._told, message)
 
     def stop(self, timeout_s: float) -> None:
         """End the devices and wait for that; not on the loop's own thread."""
+        if self._tools is not None:
+            self._tools.close()
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stop)
             self._ended.wait(timeout_s)
@@ -279,7 +241,7 @@ class Hosting:
             return
         for device in (self._input, self._output):
             if device is not None:
-                self._spawn(device.run())
+                self._spawn(device.run_again_and_again())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -289,14 +251,29 @@ class Hosting:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _logger.error("the output device failed", exc_info=error)
+            _logger.error("a device failed", exc_info=error)
 
     def _told(self, message: Message) -> None:
-        if isinstance(message, ProgramToolCall):
-            if self._tools is not None:
-                self._spawn(self._tools.call(message))
-        elif self._output is not None:
+        if self._output is not None:
             self._output.told(message)
+
+    def _told_tools(self, message: ProgramToolCall | ProgramToolCancel) -> None:
+        if self._tools is None:
+            return
+        if isinstance(message, ProgramToolCall):
+            self._tools.call(message)
+        else:
+            self._tools.cancel(message.call_id)
+
+    def _tell(self, message: Message) -> None:
+        if isinstance(message, DeviceFailed):
+            _logger.warning(
+                "the %s device failed in %s: %s",
+                message.component,
+                message.operation,
+                message.error,
+            )
+        self._send(message)
 
     def _stop(self) -> None:
         self._stopping = True

@@ -43,7 +43,7 @@ _WAITING_BLOCKS = 250
 """Blocks that wait for an actor that is being restarted: 10 s of 40 ms."""
 _ZEROS_S = 10
 """A sound card that has delivered only zeros for so long does not hear anything."""
-_NEXT, _POSITION, _ENDED, _MUTED = 0, 1, 2, 3
+_NEXT, _POSITION, _ENDED, _MUTED, _ENDING = 0, 1, 2, 3, 4
 _UNMUTED_MARK, _MUTED_MARK = 1, 2
 
 
@@ -57,7 +57,7 @@ class _Line:
     def __init__(self, session: SessionInfo) -> None:
         self.mark = Mark(session, "microphone.mark")
         """Survives death too: the next sample of the timeline, the position in a file, whether it
-        has ended, whether we are muted."""
+        has ended, whether we are muted, whether the program's device has ended."""
         self.device: Capture | None = None
         self.waiting: collections.deque[Captured] = collections.deque()
         self.memory: collections.deque[tuple[int, bytes]] = collections.deque()
@@ -140,8 +140,8 @@ class Microphone(Actor):
                 self._replay(from_sample, request_id)
             case ProgramCapture():
                 self._feed(message)
-            case ProgramCaptureEnded(error):
-                self._end_program(error)
+            case ProgramCaptureEnded():
+                self._end_program(message)
 
     def closed(self) -> None:
         if "line" in self.keep:
@@ -159,10 +159,14 @@ class Microphone(Actor):
     def _open(self) -> None:
         line = self._line
         device = open_capture(self.settings, self.session, position=line.mark[_POSITION])
-        if line.mark[_ENDED] and isinstance(device, ProgramInput):
+        if (line.mark[_ENDED] or line.mark[_ENDING]) and isinstance(device, ProgramInput):
             device.end()
         line.device = device
-        device.start(line.put, line.fail)
+        try:
+            device.start(line.put, line.fail)
+        except BaseException:
+            line.close_device()
+            raise
         self.log.info("microphone open", device=device.name, muted=self._muted)
 
     def _check(self) -> None:
@@ -303,13 +307,18 @@ class Microphone(Actor):
             self._say_once(f"{error}.")
         self._pump()
 
-    def _end_program(self, error: str | None) -> None:
-        if error:
-            self._say_once(f"The program's input has failed: {error}")
+    def _end_program(self, message: ProgramCaptureEnded) -> None:
+        if message.error:
+            self._say_once(f"The program's input has failed: {message.error}")
         device = self._line.device
-        if isinstance(device, ProgramInput):
+        if not isinstance(device, ProgramInput):
+            return
+        if message.pauses:
+            device.pause()
+        else:
+            self._line.mark[_ENDING] = 1
             device.end()
-            self._pump()
+        self._pump()
 
     def _say_once(self, text: str) -> None:
         if text not in self._told:

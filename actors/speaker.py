@@ -82,14 +82,18 @@ class Speaker(Actor):
         )
         prefill = self._device.prefill_ms * _SAMPLES_PER_MS
         self._playout: Playout = self.keep.get("playout") or Playout(prefill, mark)
-        self._playout.set_volume(volume)
         self._playout.attach(lambda: self.post(self._release))
         self.keep["playout"] = self._playout
         if "device" not in self.keep:
+            try:
+                self._device.start(self._playout, self._on_failure)
+            except BaseException:
+                self._device.close()
+                raise
             self.keep["device"] = self._device
-            self._device.start(self._playout, self._on_failure)
             self._tell_loss()
             self.log.info("speaker open", device=self._device.name, volume=volume)
+        self._set_volume(volume)
         self._check()
         self._go_on()
 
@@ -102,7 +106,7 @@ class Speaker(Actor):
             case SetVolume(volume):
                 volume = self._mark.volume = _clamped(volume)
                 self.save(_State(volume))
-                self._playout.set_volume(volume)
+                self._set_volume(volume)
             case ProgramPlayed():
                 if isinstance(self._device, ProgramOutput):
                     self._device.played(message)
@@ -112,6 +116,11 @@ class Speaker(Actor):
         if self._device.loses and not self.session.first and self._mark.unheard:
             ms = self._mark.unheard // _SAMPLES_PER_MS
             self.send(AudioLost("speaker", ms, "at most: its device had taken it when it died"))
+
+    def _set_volume(self, volume: float) -> None:
+        self._playout.set_volume(1.0 if self._device.scales else volume)
+        for message in self._device.set_volume(volume):
+            self.send(message)
 
     def _last_volume(self) -> float:
         """Return the volume set last. State is withheld if the device fails to open twice."""

@@ -228,6 +228,8 @@ class Playback(abc.ABC):
     """Whether a flush also takes back what the device was given and has not played."""
     loses: ClassVar[bool] = False
     """Whether what it has taken and not played is gone when this process dies."""
+    scales: bool = False
+    """Whether the device applies the volume itself, so that what it is given is at full volume."""
     trouble: str = ""
     """A sentence about what goes wrong without ending it; empty: nothing does."""
 
@@ -267,6 +269,10 @@ class Playback(abc.ABC):
         """Forget what was taken and not played, if `clears`; return what to send."""
         return []
 
+    def set_volume(self, volume: float) -> list[Message]:
+        """Change the volume, 0.0-1.0, if it `scales`; return what to send."""
+        return []
+
 
 # -- choosing -------------------------------------------------------------------------------------
 
@@ -299,12 +305,12 @@ def open_capture(settings: Settings, session: SessionInfo, position: int = 0) ->
     if wanted.lower() == "program":
         from actors.devices.program import ProgramInput
 
-        return ProgramInput(block)
+        return ProgramInput(block, goes_on=not session.first)
     if ":" in wanted:
         from actors.devices.named import is_name, load_capture
 
         if is_name(wanted):
-            return load_capture(wanted)
+            return load_capture(wanted, block)
     path = Path(wanted).expanduser()
     if is_file(wanted) or path.is_file():
         from actors.devices.files import FileCapture
@@ -329,7 +335,7 @@ def open_playback(settings: Settings, session: SessionInfo) -> Playback:
     if wanted.lower() == "program":
         from actors.devices.program import ProgramOutput
 
-        return ProgramOutput(settings.program_output_rate)
+        return ProgramOutput(settings.program_output_rate, scales=settings.program_output_scales)
     if ":" in wanted:
         from actors.devices.named import is_name, load_playback
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
-import sys
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from actors.devices.base import Capture, DeviceError, Playback
+from actors.loading import LoadError, load, raised
 
 __all__ = ["NamedDeviceError", "is_name", "load_capture", "load_playback"]
 
-_NAME = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_]\w*)")
-
-Device = TypeVar("Device", bound=Capture | Playback)
+_NAME = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
+_INPUT = ("start", "stop", "stream_chunks")
+_OUTPUT = ("start", "stop", "play_chunk", "clear_buffer")
 
 
 class NamedDeviceError(DeviceError):
@@ -34,48 +32,69 @@ def is_name(setting: str) -> bool:
     return _NAME.fullmatch(setting) is not None
 
 
-def load_capture(name: str) -> Capture:
-    """Return the input device of that name: an `actors.devices.base.Capture`, or a class of one.
+def load_capture(name: str, block: int) -> Capture:
+    """Return the input device of that name.
+
+    It may be an `rtvoice.audio.devices.AudioInputDevice` or an `actors.devices.base.Capture`, or a
+    class or function that makes one.
+
+    Args:
+        name: ``module:attr`` or ``file.py:attr``.
+        block: samples of a block.
 
     Raises:
         NamedDeviceError: there is none.
     """
-    return _load(name, Capture)  # type: ignore[type-abstract]
+    device = _load(name, "input device", Capture, _INPUT)
+    if isinstance(device, Capture):
+        return device
+    from actors.devices.local import LocalCapture
+
+    return LocalCapture(name, device, block)
 
 
 def load_playback(name: str) -> Playback:
-    """Return the output device of that name: an `actors.devices.base.Playback`, or a class of one.
+    """Return the output device of that name.
+
+    It may be an `rtvoice.audio.devices.AudioOutputDevice` or an `actors.devices.base.Playback`, or
+    a class or function that makes one.
 
     Raises:
         NamedDeviceError: there is none.
     """
-    return _load(name, Playback)  # type: ignore[type-abstract]
+    device = _load(name, "output device", Playback, _OUTPUT)
+    if isinstance(device, Playback):
+        return device
+    from actors.devices.local import LocalPlayback
+
+    return LocalPlayback(name, device)
 
 
-def _load(name: str, kind: type[Device]) -> Device:
-    match = _NAME.fullmatch(name)
-    assert match is not None, name
+def _load(name: str, noun: str, kind: type, methods: tuple[str, ...]) -> Any:
+    def fits(thing: object) -> bool:
+        return isinstance(thing, kind) or all(hasattr(thing, key) for key in methods)
+
     try:
-        found = getattr(_module(match["place"]), match["attribute"])
-        device = found() if isinstance(found, type) else found
-    except (ImportError, AttributeError, OSError) as error:
-        raise NamedDeviceError(name, str(error)) from error
-    if not isinstance(device, kind):
-        raise NamedDeviceError(
-            name,
-            f"it is of type {type(device).__name__}, not an actors.devices.base.{kind.__name__}",
-        )
-    return device
+        found = load(name, noun, fits)
+    except LoadError as error:
+        raise NamedDeviceError(name, error.problem) from error
+    device = _made(name, found) if _makes_one(found, fits) else found
+    if fits(device) and not isinstance(device, type):
+        return device
+    missing = " and no ".join(key for key in methods if not hasattr(device, key))
+    raise NamedDeviceError(
+        name,
+        f"it is of type {type(device).__name__} and has no {missing}; name an {noun} "
+        f"(rtvoice.audio.devices), its class, or a function that returns one",
+    )
 
 
-def _module(place: str) -> object:
-    if not place.endswith(".py"):
-        return importlib.import_module(place)
-    path = Path(place).expanduser().resolve()
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
+def _makes_one(found: object, fits: Callable[[object], bool]) -> bool:
+    return isinstance(found, type) or (callable(found) and not fits(found))
+
+
+def _made(name: str, make: Callable[[], object]) -> object:
+    try:
+        return make()
+    except BaseException as error:
+        raise NamedDeviceError(name, f"making it failed: {raised(error)}") from error

@@ -1,6 +1,6 @@
 """The far ends of devices that live in the program: its messages are the sound card.
 
-Both run on the actor's thread, in `pump`; they have no thread and look at no clock.
+Both run in `pump`, usually on the actor's thread; they have no thread and look at no clock.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from messages import (
     ProgramFlush,
     ProgramPlayed,
     ProgramPlayout,
+    ProgramVolume,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ __all__ = ["ProgramInput", "ProgramOutput", "ProgramRateError"]
 
 _BURST_NS = 200_000_000
 """Captured audio may run so far ahead of real time before it is held back."""
+_QUIET_NS = 500_000_000
+"""When nothing has come for so long, there is silence: without it the server would wait for more
+of a turn that has ended."""
+_MOST_LATE_NS = 5_000_000_000
+_CATCH_UP = 200 * SAMPLE_RATE // 1000
+"""With more than this waiting that is due later, it is delivered at twice the speed, so that no
+delay remains."""
 _MAX_WAITING = 30 * SAMPLE_RATE * 2
 _AHEAD = 200 * SAMPLE_RATE // 1000
 """Played audio is handed over at most so far ahead of real time."""
@@ -49,14 +57,18 @@ class ProgramRateError(DeviceError):
 class ProgramInput(Capture):
     """Pieces of any length and rate from the program, made into blocks in real time.
 
+    What comes late, because the program or this process was held up, is caught up with at twice the
+    speed. When nothing comes, there is silence.
+
     Args:
         block: samples of a block.
+        goes_on: whether audio came before, to a process that has died.
     """
 
     name = "program"
-    jump_ns = 500_000_000
+    jump_ns = 2 * _QUIET_NS
 
-    def __init__(self, block: int) -> None:
+    def __init__(self, block: int, *, goes_on: bool = False) -> None:
         self._block = block
         self._waiting = bytearray()
         self._odd = b""
@@ -64,10 +76,15 @@ class ProgramInput(Capture):
         self._resampler: Resampler | None = None
         self._deliver: Callable[[Captured], None] = _ignore
         self._due_ns = 0
-        """When the next block would end, were it captured by a card."""
+        """When the next block would end, were it captured by a card; 0: nothing came yet."""
+        self._first_ns = 0
+        """When the program has captured what came first."""
+        self._goes_on = goes_on
         self._position = 0
         self._lost = False
         self._ended = False
+        self._quiet = False
+        """Whether nothing is to be waited for: what is left goes out, and then silence."""
         self._silent = False
 
     def start(
@@ -86,6 +103,8 @@ class ProgramInput(Capture):
         """
         if self._ended:
             return
+        self._quiet = False
+        self._first_ns = self._first_ns or message.captured_ns
         if message.sample_rate != self._rate:
             self._resampler = _resampler(message.sample_rate, SAMPLE_RATE)
             self._rate = message.sample_rate
@@ -103,27 +122,47 @@ class ProgramInput(Capture):
         """Deliver what is left, and then silence: the program's device has ended."""
         if self._ended:
             return
+        self.pause()
+        self._ended = True
+
+    def pause(self) -> None:
+        """Deliver what is left, and then silence until there is more: the device has failed."""
         if self._resampler is not None:
             from actors.devices.convert import to_pcm
 
             self._waiting += to_pcm(self._resampler.flush())
-        self._ended = True
+            self._resampler = _resampler(self._rate, SAMPLE_RATE)
+        self._odd = b""
+        self._quiet = True
 
     def pump(self, now_ns: int) -> float | None:
         block_ns = to_ns(self._block)
-        while self._has_block():
-            if self._due_ns < now_ns - self.jump_ns:
-                self._due_ns = now_ns  # the first, or nothing came for a while
-            burst_ns = 0 if self._silent else _BURST_NS
-            if self._due_ns > now_ns + burst_ns:
-                return (self._due_ns - burst_ns - now_ns) / 1e9
+        if not self._due_ns:
+            if not (self._waiting or self._quiet or self._goes_on):
+                return None
+            self._due_ns = self._first_ns or now_ns
+        if self._due_ns < now_ns - _MOST_LATE_NS:
+            self._due_ns = now_ns
+        while True:
+            wait_ns = self._wait_ns(now_ns)
+            if wait_ns > 0:
+                return wait_ns / 1e9
             end_ns = min(self._due_ns, now_ns)
-            self._due_ns += block_ns
+            late = to_samples(max(0, now_ns - self._due_ns))
+            behind = len(self._waiting) // 2 - late > _CATCH_UP
+            self._due_ns += block_ns // 2 if behind else block_ns
             self._deliver(self._next(end_ns - block_ns, end_ns))
-        return None
+
+    def _wait_ns(self, now_ns: int) -> int:
+        """Return how long the next block has to wait."""
+        if self._has_block():
+            return self._due_ns - _BURST_NS - now_ns
+        if not self._quiet and self._due_ns + _QUIET_NS <= now_ns:
+            self._quiet = True
+        return self._due_ns + (0 if self._quiet else _QUIET_NS) - now_ns
 
     def _has_block(self) -> bool:
-        return self._ended or len(self._waiting) >= 2 * self._block
+        return len(self._waiting) >= (1 if self._quiet else 2 * self._block)
 
     def _next(self, first_ns: int, end_ns: int) -> Captured:
         size = 2 * self._block
@@ -148,6 +187,7 @@ class ProgramOutput(Playback):
 
     Args:
         rate: of the audio that the program wants.
+        scales: whether the program's device applies the volume itself.
 
     Raises:
         ProgramRateError: it cannot be converted.
@@ -156,8 +196,9 @@ class ProgramOutput(Playback):
     name = "program"
     clears = True
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, *, scales: bool = False) -> None:
         self._rate = rate
+        self.scales = scales
         self._resampler = _resampler(SAMPLE_RATE, rate)
         self._playout: Playout | None = None
         self._given = 0
@@ -170,6 +211,8 @@ class ProgramOutput(Playback):
         """Samples of 24 kHz that the program says are played."""
         self._told_ns = 0
         """When that number last grew, or may have begun to; 0: the program says nothing."""
+        self._behind_ns = 0
+        """When the program last said that its device does not take what it is given."""
 
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
         self._playout = playout
@@ -185,7 +228,7 @@ class ProgramOutput(Playback):
             dry = self._clock(now_ns) >= self._given
             at_ns = now_ns if dry else self._due_ns(self._given)
             room = _AHEAD if dry else self._clock(now_ns) + _AHEAD - self._given
-            if room <= 0:
+            if room <= 0 or now_ns - self._behind_ns < _STALE_NS:
                 return messages, _HAND_OVER / SAMPLE_RATE
             pcm = self._playout.take(room, at_ns)
             if not pcm:
@@ -203,17 +246,23 @@ class ProgramOutput(Playback):
         self._told = min(self._told, self._given)
         self._sent = self._given * self._rate // SAMPLE_RATE
         self._resampler = _resampler(SAMPLE_RATE, self._rate)
+        self._behind_ns = 0
         while len(self._runs) > 1 and self._runs[-1][0] > self._given:
             self._runs.pop()
         return [ProgramFlush()]
+
+    def set_volume(self, volume: float) -> list[Message]:
+        return [ProgramVolume(volume)] if self.scales else []
 
     def played(self, message: ProgramPlayed) -> None:
         """Take the program's word for what it has played."""
         told = message.played_samples * SAMPLE_RATE // self._rate
         if message.played_samples >= self._sent:
             told = self._given
-        if told > self._told or not self._told_ns:
+        if told > self._told or message.playing or not self._told_ns:
             self._told, self._told_ns = min(told, self._given), message.at_ns
+        waiting = message.waiting_samples * SAMPLE_RATE // self._rate
+        self._behind_ns = message.at_ns if waiting > _AHEAD else 0
 
     def _handed_over(self, pcm: bytes) -> Message:
         self._given += len(pcm) // 2

@@ -1,1 +1,5 @@
 """Audio of the user's own."""
+
+from rtvoice.audio.devices import AudioInputDevice, AudioOutputDevice
+
+__all__ = ["AudioInputDevice", "AudioOutputDevice"]

@@ -52,7 +52,10 @@ def test_an_object_in_a_module_is_found() -> None:
 
 @pytest.mark.parametrize(
     ("attribute", "told"),
-    [("number", "it is of type int, not an actors.devices.base.Capture"), ("nobody", "nobody")],
+    [
+        ("number", "it is of type int and has no start and no stop and no stream_chunks"),
+        ("nobody", "nobody"),
+    ],
 )
 def test_what_is_no_device_is_refused_by_name(devices: str, attribute: str, told: str) -> None:
     with pytest.raises(NamedDeviceError) as caught:
