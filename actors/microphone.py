@@ -308,7 +308,7 @@ class Microphone(Actor):
         self._pump()
 
     def _end_program(self, message: ProgramCaptureEnded) -> None:
-        if message.error:
+        if message.error and not message.pauses:
             self._say_once(f"The program's input has failed: {message.error}")
         device = self._line.device
         if not isinstance(device, ProgramInput):

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import enum
+import functools
 import json
 from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 import pytest
 
+from actors.tools.output import MAX_OUTPUT, problem_of
 from actors.tools.registry import (
     Tool,
     ToolArgumentsError,
+    ToolContext,
     ToolDefinitionError,
     ToolError,
     Tools,
     output_of,
 )
+from messages import Say, SetVolume
 
 
 class Unit(enum.Enum):
@@ -334,3 +339,227 @@ def test_a_result_with_model_dump_is_dumped() -> None:
 def test_a_result_that_is_no_json_is_refused() -> None:
     with pytest.raises(ToolError, match="of type object, cannot be written as JSON"):
         output_of(object())
+
+
+# -- what can be a tool -----------------------------------------------------------------------
+
+
+def test_callables_of_every_kind_are_tools() -> None:
+    class Adder:
+        def __init__(self, base: int) -> None:
+            self.base = base
+
+        def __call__(self, x: int) -> int:
+            """Adds."""
+            return self.base + x
+
+        async def later(self, x: int) -> int:
+            """Adds later."""
+            return self.base + x
+
+        @staticmethod
+        def plain(x: int) -> int:
+            return x
+
+        @classmethod
+        def of_class(cls, x: int) -> int:
+            return x
+
+    tools = Tools()
+    adder = Adder(3)
+    tools.add(adder, name="adder")
+    tools.add(adder.later)
+    tools.add(Adder.plain, description="plain")
+    tools.add(Adder.of_class, description="of the class")
+
+    assert [tool.name for tool in tools] == ["adder", "later", "plain", "of_class"]
+    assert [tool.is_async for tool in tools] == [False, True, False, False]
+    assert all(list(tool.schema["properties"]) == ["x"] for tool in tools)
+    positional, named = tools.get("adder").bind('{"x": "4"}')  # type: ignore[union-attr]
+    assert adder(*positional, **named) == 7
+
+
+def test_what_a_partial_has_filled_is_not_for_the_model_to_see() -> None:
+    async def fetch(key: str, url: str, depth: int = 2) -> str:
+        """Fetches."""
+        return f"{key} {url} {depth}"
+
+    tool = Tools().add(functools.partial(fetch, key="sk-canary"))
+
+    assert tool.name == "fetch"
+    assert tool.is_async
+    assert "canary" not in json.dumps(tool.schema)
+    assert list(tool.schema["properties"]) == ["url", "depth"]
+    positional, named = tool.bind('{"url": "u"}')
+    assert asyncio.run(tool.function(*positional, **named)) == "sk-canary u 2"
+
+
+def test_a_wrapped_function_is_known_by_what_it_wraps() -> None:
+    def logged(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    @logged
+    def double(point: Point) -> int:
+        """Doubles."""
+        return 2 * point.x
+
+    positional, named = tool_of(double).bind('{"point": {"x": 2}}')
+
+    assert double(*positional, **named) == 4
+
+
+def test_the_annotation_of_the_result_does_not_matter() -> None:
+    def save(text: str) -> NotImportedHere:  # type: ignore[name-defined]  # noqa: F821
+        return None
+
+    assert list(tool_of(save).schema["properties"]) == ["text"]
+
+
+def test_a_parameter_without_annotation_has_the_type_of_its_default() -> None:
+    def wait(seconds=1.5, times=2, loud=False, name="x"): ...
+
+    kinds = [part["type"] for part in tool_of(wait).schema["properties"].values()]
+
+    assert kinds == ["number", "integer", "boolean", "string"]
+
+
+@pytest.mark.parametrize("function", [lambda city: 1, lambda city=None: 1, lambda city=(): 1])
+def test_a_parameter_of_which_nothing_is_known_is_refused(function: Any) -> None:
+    with pytest.raises(ToolDefinitionError, match="annotate it, such as city: str"):
+        tool_of(function, name="look")
+
+
+def test_what_yields_and_what_is_a_class_are_refused() -> None:
+    def numbers():
+        yield 1
+
+    async def letters():
+        yield "a"
+
+    for function in (numbers, letters):
+        with pytest.raises(ToolDefinitionError, match="it yields"):
+            tool_of(function)
+    with pytest.raises(ToolDefinitionError, match="a class is no tool"):
+        tool_of(Point)
+    with pytest.raises(ToolDefinitionError, match="is no function"):
+        tool_of("text", name="text")
+
+
+def test_a_type_beside_the_tool_is_found_without_a_decorator() -> None:
+    @dataclasses.dataclass
+    class Local:
+        x: int
+
+    def use(local: Local) -> int:
+        return local.x
+
+    tool = Tools().add(use, description="uses")
+
+    assert tool.bind('{"local": {"x": 1}}') == ([], {"local": Local(1)})
+
+
+# -- the context ------------------------------------------------------------------------------
+
+
+def test_a_context_is_given_wherever_it_stands_and_never_told() -> None:
+    def first(context: ToolContext, x: int) -> None: ...
+    def positional(x: int, context: ToolContext, /) -> None: ...
+    def named(x: int, *, context: ToolContext | None = None) -> None: ...
+    def noted(x: int, context: Annotated[ToolContext, "not for the model"]) -> None: ...
+
+    for function in (first, positional, named, noted):
+        tool = tool_of(function)
+        context = ToolContext("call_1", tool.name, lambda _: None)
+
+        args, kwargs = tool.bind('{"x": 1}', context)
+
+        assert list(tool.schema["properties"]) == ["x"]
+        assert context in (*args, *kwargs.values())
+        with pytest.raises(ToolArgumentsError, match="unknown field context"):
+            tool.bind('{"x": 1, "context": {}}', context)
+
+
+def test_a_context_speaks_and_sends_until_it_is_cancelled() -> None:
+    sent: list[Any] = []
+    context = ToolContext("call_1", "look", sent.append)
+
+    context.say("One moment.")
+    context.say(" ")
+    context.send(SetVolume(0.5))
+    assert not context.wait_cancelled(0)
+    context.cancel()
+    context.say("Too late.")
+
+    assert sent == [Say("One moment."), SetVolume(0.5)]
+    assert context.cancelled
+    assert context.wait_cancelled(10)
+    with pytest.raises(TypeError, match="give say"):
+        context.say(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="give send"):
+        context.send("text")  # type: ignore[arg-type]
+
+
+# -- sets of tools ----------------------------------------------------------------------------
+
+
+def test_sets_of_tools_are_joined_and_tools_removed() -> None:
+    ours, theirs = Tools(), Tools()
+    ours.action("a", name="a")(lambda: 1)
+    theirs.action("b", name="b")(lambda: 2)
+
+    ours.include(theirs)
+    ours.remove("a")
+
+    assert [tool.name for tool in ours] == ["b"]
+    with pytest.raises(ToolDefinitionError, match="both sets have a tool of this name"):
+        ours.include(theirs)
+    with pytest.raises(ToolError, match="no tool named 'a'; there are: b"):
+        ours.remove("a")
+
+
+# -- results that are hard to tell ------------------------------------------------------------
+
+
+def test_a_huge_result_is_cut_off_and_that_is_told() -> None:
+    output = output_of("x" * 1_000_000)
+
+    assert len(output) < MAX_OUTPUT + 100
+    assert output.endswith(f"[cut off: the first {MAX_OUTPUT} of 1000000 characters]")
+
+
+def test_text_that_utf_8_cannot_carry_is_mended() -> None:
+    assert output_of("a\ud800b") == "a?b"
+    assert problem_of(OSError("bad name \udcff")) == "bad name ?"
+
+
+def test_bytes_are_text_or_refused() -> None:
+    assert output_of("é".encode()) == "é"
+    with pytest.raises(ToolError, match="2 bytes that are no UTF-8"):
+        output_of(b"\xff\xfe")
+
+
+def test_arrays_of_numpy_are_lists() -> None:
+    numpy = pytest.importorskip("numpy")
+
+    assert output_of({"a": numpy.arange(3), "b": numpy.float32(0.5)}) == '{"a":[0,1,2],"b":0.5}'
+
+
+def test_what_raises_while_it_is_written_is_told() -> None:
+    class Model:
+        def model_dump(self, *, mode: str) -> object:
+            raise RuntimeError("the database is gone")
+
+    with pytest.raises(ToolError, match="the database is gone"):
+        output_of(Model())
+
+
+def test_an_exception_that_cannot_be_printed_is_named() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    assert problem_of(MuteError()) == "MuteError"
