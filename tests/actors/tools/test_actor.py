@@ -19,7 +19,10 @@ from messages import (
     Inject,
     ProgramToolAnswer,
     ProgramToolCall,
+    ProgramToolCancel,
     Ready,
+    Say,
+    SetProgramTools,
     SetSpeed,
     SetVolume,
     SpeedChanged,
@@ -32,7 +35,7 @@ from tests.rig import Rig
 
 AGENT = """
 import asyncio, os, threading, sys
-from actors.tools.registry import Tools
+from actors.tools.registry import ToolContext, Tools
 
 tools = Tools()
 gates = {name: threading.Event() for name in "abc"}
@@ -88,6 +91,17 @@ async def refuse() -> None:
 @tools.action("returns a coroutine")
 def delegate():
     return double(21)
+
+@tools.action("speaks")
+def announce(gate: str, context: ToolContext) -> str:
+    context.say("before")
+    gates[gate].wait(10)
+    context.say("after")
+    return "announced"
+
+@tools.action("returns half a surrogate pair")
+def broken_text() -> str:
+    return "a\\ud800b"
 
 @tools.action("returns nothing that can be told")
 def odd():
@@ -500,3 +514,111 @@ def test_an_agent_that_does_not_load_says_why(tmp_path: Path) -> None:
     assert crash.during == "import"
     assert "there is no file" in crash.error
     assert Ready not in {type(message) for message in rig._queue}
+
+
+# -- names, loading, and the program's tools at run time --------------------------------------
+
+
+def refused(rig: Rig) -> str:
+    """Return why an actor does not open."""
+    rig.open = lambda: Rig.open(rig, wait=False)
+    with rig:
+        return rig.expect(Crashed).error
+
+
+@pytest.mark.parametrize("name", ["get_current_time", "add"])
+def test_two_tools_of_one_name_are_refused(tmp_path: Path, agent: str, name: str) -> None:
+    spec = ToolSpec(name, "one", {"type": "object"})
+
+    error = refused(Rig(ToolExecutor, tmp_path, program_tools=(spec,), agent=agent))
+
+    assert f"tool '{name}'" in error
+
+
+def test_the_name_of_a_built_in_tool_that_is_switched_off_is_free(tmp_path: Path) -> None:
+    spec = ToolSpec("get_current_time", "mine", {"type": "object"})
+    with Rig(ToolExecutor, tmp_path, program_tools=(spec,), builtin_tools=()) as rig:
+        assert rig.expect(ToolsAvailable).tools == (spec,)
+
+
+def test_tools_are_loaded_by_name(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, named_tools=agent.replace(":agent", ":tools")) as rig:
+        rig.tell(call("add", a=2))
+
+        assert rig.expect(ToolAnswer).output == "3"
+
+
+def test_tools_by_name_that_are_none_are_told(tmp_path: Path, agent: str) -> None:
+    error = refused(Rig(ToolExecutor, tmp_path, named_tools=agent.replace(":agent", ":runs")))
+
+    assert "runs is of type list, not an rtvoice.Tools" in error
+
+
+def test_tools_of_the_program_that_are_set_later_survive_a_death(tmp_path: Path) -> None:
+    spec = ToolSpec("ask", "asks", {"type": "object"})
+    with Rig(ToolExecutor, tmp_path) as rig:
+        rig.expect(ToolsAvailable)
+        rig.tell(SetProgramTools((spec,)))
+        assert rig.expect(ToolsAvailable).tools[-1] == spec
+
+        with died(rig) as again:
+            assert again.expect(ToolsAvailable).tools[-1] == spec
+            again.tell(call("ask"))
+            assert again.expect(ProgramToolCall).name == "ask"
+
+
+def test_tools_set_later_do_not_take_a_name_that_is_taken(tmp_path: Path) -> None:
+    specs = tuple(ToolSpec(name, "x", {"type": "object"}) for name in ("adjust_volume", "ask"))
+    with Rig(ToolExecutor, tmp_path) as rig:
+        before = rig.expect(ToolsAvailable).tools
+        rig.tell(SetProgramTools(specs))
+
+        assert rig.expect(ToolsAvailable).tools == (*before, specs[1])
+        rig.tell(call("adjust_volume", level=0.3))
+        assert rig.expect(SetVolume).volume == 0.3
+
+
+def test_a_program_is_told_that_nobody_waits_any_more(tmp_path: Path) -> None:
+    spec = ToolSpec("ask", "asks", {"type": "object"})
+    with Rig(ToolExecutor, tmp_path, program_tools=(spec,), tool_timeout_s=0.05) as rig:
+        rig.tell(call("ask"))
+        rig.expect(ToolAnswer)
+
+        assert rig.expect(ProgramToolCancel).call_id == "call_1"
+
+
+def test_where_each_tool_runs_is_logged(tmp_path: Path, agent: str) -> None:
+    spec = ToolSpec("ask", "asks", {"type": "object"})
+    settings = {"builtin_tools": ("adjust_volume",), "program_tools": (spec,), "agent": agent}
+    with Rig(ToolExecutor, tmp_path, **settings) as rig:
+        rig.expect(ToolsAvailable)
+        rig.tell(call("add", a=1))
+        rig.expect(ToolAnswer)
+        fields = next(log.fields for log in rig.logs if log.text == "tools available")
+
+    told = {key: msgspec.msgpack.decode(value) for key, value in fields.items()}
+    assert told["in_the_program"] == "ask"
+    assert told["in_this_process"].startswith("add, wait")
+    assert told["built_in"] == "adjust_volume"
+
+
+def test_a_tool_speaks_while_it_works_and_after_a_raise_of_its_actor(
+    tmp_path: Path, agent: str
+) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("announce", gate="a"))
+        assert rig.expect(Say).text == "before"
+        rig.tell(Inject("tools", "raise"))
+        rig.expect(Crashed)
+        module_of(agent).gates["a"].set()
+        rig.open()
+
+        assert rig.expect(Say).text == "after"
+        assert rig.expect(ToolAnswer).output == "announced"
+
+
+def test_a_result_that_utf_8_cannot_carry_does_not_crash(tmp_path: Path, agent: str) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("broken_text"))
+
+        assert rig.expect(ToolAnswer).output == "a?b"
