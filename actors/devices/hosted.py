@@ -17,7 +17,7 @@ import inspect
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, NoReturn, Protocol
 
 from messages import (
@@ -161,19 +161,13 @@ class _Caller:
         Raises:
             DeviceCallError: it raised.
         """
-        try:
+        with _called(operation):
             method = getattr(self._device, operation)
             if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
                 result = method(*arguments)
             else:
                 result = await self.on_thread(thread, functools.partial(method, *arguments))
             return await result if inspect.isawaitable(result) else result
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            raise DeviceCallError(operation, "it was cancelled") from None
-        except BaseException as error:
-            raise DeviceCallError(operation, _words(error)) from error
 
     async def on_thread(self, name: str, call: Callable[[], Any]) -> Any:
         """Call a plain function on the device's thread of this name."""
@@ -182,17 +176,31 @@ class _Caller:
 
     def read(self, name: str) -> Any:
         """Return an attribute or what its method returns; None: there is none."""
-        try:
+        with _called(name):
             value = getattr(self._device, name, None)
             return value() if callable(value) else value
-        except Exception as error:
-            raise DeviceCallError(name, _words(error)) from error
 
     def close(self) -> None:
         """End the threads that are idle; one that a device keeps ends with the process."""
         for thread in self._threads.values():
             thread.end()
         self._threads.clear()
+
+
+@contextlib.contextmanager
+def _called(operation: str) -> Iterator[None]:
+    """Turn whatever a method raises, SystemExit too, into a `DeviceCallError`."""
+    try:
+        yield
+    except (DeviceCallError, GeneratorExit):
+        raise
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # it is ours that is cancelled
+            raise
+        raise DeviceCallError(operation, "it was cancelled") from None
+    except BaseException as error:
+        raise DeviceCallError(operation, _words(error)) from error
 
 
 class _Thread:
@@ -360,8 +368,9 @@ class HostedInput(_Hosted):
             _refuse("sample_rate", f"it is {self._rate} Hz; it must be between 8000 and 192000")
         self._odd = b""
         self._sent_s, self._began = 0.0, time.monotonic()
+        active = bool(self._calls.read("is_active"))
         streaming = asyncio.ensure_future(self._stream())
-        watching = asyncio.ensure_future(self._watch())
+        watching = asyncio.ensure_future(self._watch(active))
         try:
             await asyncio.wait({streaming, watching}, return_when=asyncio.FIRST_COMPLETED)
             for task in (streaming, watching):
@@ -383,15 +392,15 @@ class HostedInput(_Hosted):
             _refuse("stream_chunks", f"it returned {_kind(chunks)} instead of yielding chunks")
 
     async def _stream_async(self, chunks: Any) -> None:
-        iterator = aiter(chunks) if hasattr(chunks, "__aiter__") else chunks
+        with _called("stream_chunks"):
+            iterator = aiter(chunks) if hasattr(chunks, "__aiter__") else chunks
         try:
             while True:
-                try:
-                    chunk = await anext(iterator)
-                except StopAsyncIteration:
-                    return
-                except Exception as error:
-                    raise DeviceCallError("stream_chunks", _words(error)) from error
+                with _called("stream_chunks"):
+                    try:
+                        chunk = await anext(iterator)
+                    except StopAsyncIteration:
+                        return
                 await self._pass_on(chunk)
         finally:
             if hasattr(iterator, "aclose"):
@@ -400,20 +409,19 @@ class HostedInput(_Hosted):
 
     async def _stream_plain(self, chunks: Iterable[Any]) -> None:
         end = object()
-        iterator = iter(chunks)
+        with _called("stream_chunks"):
+            iterator = iter(chunks)
         while True:
-            try:
+            with _called("stream_chunks"):
                 step = functools.partial(next, iterator, end)
                 chunk = await self._calls.on_thread("stream", step)
-            except Exception as error:
-                raise DeviceCallError("stream_chunks", _words(error)) from error
             if chunk is end:
                 return
             await self._pass_on(chunk)
 
-    async def _watch(self) -> None:
+    async def _watch(self, was_active: bool) -> None:
         """Return when the device says that it is not active any more, and delivers nothing."""
-        was_active, chunks, idle = False, -1, 0
+        chunks, idle = -1, 0
         while True:
             await asyncio.sleep(_LOOK_S)
             active = self._calls.read("is_active")
@@ -459,7 +467,7 @@ def _pcm(chunk: object) -> bytes:
         return chunk
     try:
         view = memoryview(chunk)  # type: ignore[arg-type]
-    except TypeError:
+    except (TypeError, ValueError, BufferError):
         _refuse("stream_chunks", f"it yielded {_kind(chunk)}; yield bytes of 16-bit PCM")
     if view.format.lstrip("@=<") not in ("B", "b", "c", "h"):
         _refuse(
