@@ -7,6 +7,7 @@ import pytest
 from messages import (
     FatalError,
     ResponseEnded,
+    Say,
     SendText,
     ServerError,
     ToolAnswer,
@@ -406,6 +407,30 @@ def test_the_instruction_of_a_tool_is_added_to_the_session_instructions() -> Non
 
     response = bench.event("response.create")["response"]
     assert response["instructions"] == "You are kind.\nBe quick."
+
+
+def test_what_a_tool_wants_said_is_said_before_its_answer() -> None:
+    bench = Bench(instructions="You are kind.").live()
+    bench.speak().begin().call("c1")
+
+    bench.tell(Say("One moment."))
+    assert _creates(bench) == 0  # the answer that has called is not over
+    bench.done("r1")
+
+    text = bench.event("response.create")["response"]["instructions"]
+    assert text.startswith('You are kind.\nSay to the user now: "One moment."')
+    bench.begin("r2").done("r2").tell(_answer("c1"))
+    assert "instructions" not in bench.events("response.create")[-1].get("response", {})
+
+
+def test_what_is_to_be_said_is_joined_with_the_answer_that_is_owed() -> None:
+    bench = Bench().live().speak().begin().call("c1")
+    bench.tell(Say("One moment.")).tell(_answer("c1"))
+
+    bench.done("r1")
+
+    assert _creates(bench) == 1
+    assert "One moment." in bench.event("response.create")["response"]["instructions"]
 
 
 def test_a_call_that_was_cut_off_is_not_run_but_answered() -> None:
