@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors import history
-from actors.history import Conversation, History, Journal
+from actors import conversation
+from actors.conversation import Conversation
+from actors.history import History, Journal
 from messages import (
     AssistantItem,
     Crashed,
@@ -354,7 +355,7 @@ def test_turns_are_told_and_the_conversation_on_request(tmp_path: Path) -> None:
 def test_a_missing_transcript_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "TRANSCRIPT_S", 0.02)
+    monkeypatch.setattr(conversation, "TRANSCRIPT_S", 0.02)
     with rig_of(tmp_path) as rig:
         rig.tell(spoken("a", None))
 

@@ -1,0 +1,288 @@
+"""The conversation as an ordered whole: items become known in any order, turns are told in theirs.
+
+No thread, no clock, no file: messages and times in, turns out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from messages import (
+    AssistantItem,
+    ConversationItem,
+    Interrupted,
+    ItemRemoved,
+    Message,
+    ToolAnswer,
+    ToolCall,
+    Turn,
+    UserItem,
+    UserTranscript,
+)
+
+__all__ = ["ITEM_MESSAGES", "Conversation"]
+
+ITEM_MESSAGES: tuple[type[Message], ...] = (
+    UserItem,
+    UserTranscript,
+    AssistantItem,
+    Interrupted,
+    ItemRemoved,
+    ToolCall,
+    ToolAnswer,
+)
+"""What `Conversation.apply` takes in."""
+TRANSCRIPT_S = 5.0
+"""How long a turn waits for its own transcript, or for an answer before it to be complete."""
+PREVIOUS_S = 1.0
+"""How long a turn waits for the item before it to become known."""
+
+_Kind = Literal["", "user", "assistant", "call", "output"]
+
+
+class _Item(msgspec.Struct):
+    """What is known of one item; ``kind`` is empty while it has only been mentioned."""
+
+    item_id: str
+    kind: _Kind = ""
+    previous: str | None = None
+    number: int = 0
+    """In the order in which items became known."""
+    known_at: float = 0.0
+    text: str = ""
+    spoken: bool = False
+    expects_transcript: bool = False
+    transcript_came: bool = False
+    transcript_failed: bool = False
+    status: str = "completed"
+    audio_samples: int = 0
+    heard: str | None = None
+    """The part that was heard, if it was interrupted."""
+    removed: bool = False
+    told: bool = False
+    blocks_since: float | None = None
+    """Since when an unfinished answer keeps a later turn from being told."""
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+    output: str = ""
+    first_sample: int = 0
+    last_sample: int = 0
+
+    @property
+    def is_turn(self) -> bool:
+        """Whether somebody said something, or is about to."""
+        if self.kind == "assistant":
+            said = self.status == "in_progress" or self.text or self.audio_samples
+            return bool(said) and not self.removed
+        return self.kind == "user" and not self.removed
+
+    @property
+    def awaits_transcript(self) -> bool:
+        """Whether its text may still come."""
+        return self.expects_transcript and not self.transcript_came
+
+    @property
+    def transcribed(self) -> bool:
+        """Whether ``text`` is what was said."""
+        return not self.spoken or (self.transcript_came and not self.transcript_failed)
+
+
+class Conversation:
+    """The items in the order of the conversation, whatever the order they became known in.
+
+    Times are in seconds of any one clock, passed in.
+    """
+
+    def __init__(self) -> None:
+        self._items: dict[str, _Item] = {}
+        self._outputs: dict[str, str] = {}
+        self._ordered: list[_Item] | None = []
+        self._roots: dict[str, _Item] = {}
+        self._count = 0
+
+    # -- what happens -------------------------------------------------------------------------
+
+    def apply(self, message: Message, now: float) -> bool:
+        """Take in what is news; return whether it was any."""
+        match message:
+            case UserItem():
+                return self._change(message.item_id, now, self._user, message)
+            case UserTranscript():
+                return self._change(message.item_id, now, self._transcript, message)
+            case AssistantItem():
+                return self._change(message.item_id, now, self._assistant, message)
+            case Interrupted():
+                return self._change(message.item_id, now, self._interrupted, message)
+            case ItemRemoved():
+                return self._change(message.item_id, now, self._removed, message)
+            case ToolCall():
+                item_id = message.item_id or message.call_id
+                return self._change(item_id, now, self._call, message)
+            case ToolAnswer(call_id=call_id):
+                if call_id in self._outputs:
+                    return False
+                item_id = message.item_id or f"out_{call_id[-28:]}"
+                return self._change(item_id, now, self._answer, message)
+        return False
+
+    def tell(self, item_id: str) -> None:
+        """Note that a turn has been told."""
+        if item_id in self._items:
+            self._items[item_id].told = True
+
+    def _change(self, item_id: str, now: float, change: Any, message: Message) -> bool:
+        item = self._items.get(item_id)
+        before = None if item is None else msgspec.structs.replace(item)
+        if item is None:
+            self._count += 1
+            item = self._items[item_id] = _Item(item_id, number=self._count, known_at=now)
+        change(item, message)
+        if before is None or (before.kind, before.previous) != (item.kind, item.previous):
+            self._ordered = None
+        if item.kind and not (before and before.kind):
+            self._count += 1
+            item.number, item.known_at = self._count, now
+        return item != before
+
+    def _user(self, item: _Item, message: UserItem) -> None:
+        self._place(item, "user", message.previous_item_id)
+        item.text = item.text or message.text
+        item.spoken = message.spoken and not message.text
+        item.expects_transcript = item.spoken and message.transcript_expected
+        item.first_sample, item.last_sample = message.first_sample, message.last_sample
+
+    def _transcript(self, item: _Item, message: UserTranscript) -> None:
+        item.text, item.transcript_failed = message.text, message.error is not None
+        item.transcript_came = True
+
+    def _assistant(self, item: _Item, message: AssistantItem) -> None:
+        first = not item.kind
+        self._place(item, "assistant", message.previous_item_id)
+        if message.status == "in_progress" and not first and item.status != "in_progress":
+            return
+        item.status = message.status
+        item.text = message.text or item.text
+        item.audio_samples = max(item.audio_samples, message.audio_samples)
+
+    def _interrupted(self, item: _Item, message: Interrupted) -> None:
+        item.heard = message.text_heard
+
+    def _removed(self, item: _Item, message: ItemRemoved) -> None:
+        item.removed = True
+
+    def _call(self, item: _Item, message: ToolCall) -> None:
+        self._place(item, "call", message.previous_item_id)
+        item.call_id, item.name, item.arguments = message.call_id, message.name, message.arguments
+
+    def _answer(self, item: _Item, message: ToolAnswer) -> None:
+        # The service appends it to the conversation; nobody tells us after which item that was.
+        last = next((other for other in reversed(self._order()) if other.kind), None)
+        self._place(item, "output", None if last is None else last.item_id)
+        item.call_id, item.name, item.output = message.call_id, message.name, message.output
+        self._outputs[message.call_id] = item.item_id
+
+    def _place(self, item: _Item, kind: _Kind, previous: str | None) -> None:
+        item.kind = kind
+        if previous is not None and previous != item.item_id:
+            item.previous = previous
+
+    # -- order --------------------------------------------------------------------------------
+
+    def _order(self) -> list[_Item]:
+        """Return all items: each behind the one before it, siblings as they became known."""
+        if self._ordered is None:
+            self._ordered = list(self._walk())
+        return self._ordered
+
+    def _walk(self) -> Iterator[_Item]:
+        after: dict[str | None, list[_Item]] = {}
+        for item in sorted(self._items.values(), key=lambda item: item.number):
+            known = item.previous if item.previous in self._items else None
+            after.setdefault(known, []).append(item)
+        self._roots = {}
+        roots = [*after.get(None, ()), *self._items.values()]  # the latter for what is in a circle
+        for root in roots:
+            stack = [root]
+            while stack:
+                item = stack.pop()
+                if item.item_id not in self._roots:
+                    self._roots[item.item_id] = root
+                    yield item
+                    stack.extend(reversed(after.get(item.item_id, ())))
+
+    # -- what to tell -------------------------------------------------------------------------
+
+    def turns(self, now: float) -> tuple[list[Turn], float]:
+        """Return the turns to tell now, in order, and when there may be more."""
+        pending = [item for item in self._order() if item.is_turn and not item.told]
+        turns: list[Turn] = []
+        for place, item in enumerate(pending):
+            due = self._due(item)
+            if due == math.inf and any(self._due(later) <= now for later in pending[place + 1 :]):
+                if item.blocks_since is None:
+                    item.blocks_since = now
+                due = item.blocks_since + TRANSCRIPT_S
+            if due > now:
+                return turns, due
+            role: Literal["user", "assistant"] = "user" if item.kind == "user" else "assistant"
+            turns.append(Turn(role, item.text, item.item_id, item.transcribed))
+        return turns, math.inf
+
+    def _due(self, item: _Item) -> float:
+        """Return from when on a turn may be told, if those before it are; inf: not known."""
+        if item.kind == "assistant" and item.status == "in_progress":
+            return math.inf
+        due = item.known_at + TRANSCRIPT_S if item.awaits_transcript else 0.0
+        root = self._roots[item.item_id]
+        if root.previous is not None or not root.kind:  # something before it is not known yet
+            due = max(due, root.known_at + PREVIOUS_S)
+        return due
+
+    def items(self) -> tuple[ConversationItem, ...]:
+        """Return the conversation as a new connection has to be told."""
+        there = [item for item in self._order() if item.kind and not item.removed]
+        calls = {item.call_id for item in there if item.kind == "call"}
+        return tuple(
+            _remembered(item) for item in there if item.kind != "output" or item.call_id in calls
+        )
+
+    def text_of(self, item_id: str) -> str:
+        """Return the whole text of an item, also what was not heard of it."""
+        item = self._items.get(item_id)
+        return item.text if item else ""
+
+
+def _remembered(item: _Item) -> ConversationItem:
+    if item.kind == "call":
+        return ConversationItem(
+            item.item_id,
+            "function_call",
+            "assistant",
+            call_id=item.call_id,
+            name=item.name,
+            arguments=item.arguments,
+        )
+    if item.kind == "output":
+        return ConversationItem(
+            item.item_id,
+            "function_call_output",
+            call_id=item.call_id,
+            name=item.name,
+            output=item.output,
+        )
+    return ConversationItem(
+        item.item_id,
+        "message",
+        "user" if item.kind == "user" else "assistant",
+        item.text if item.heard is None else item.heard,
+        transcribed=item.transcribed,
+        complete=item.status == "completed",
+        interrupted=item.heard is not None,
+        first_sample=item.first_sample,
+        last_sample=item.last_sample,
+    )
