@@ -168,6 +168,8 @@ class Microphone(Actor):
             line.close_device()
             raise
         self.log.info("microphone open", device=device.name, muted=self._muted)
+        if device.stands_in_because and self.session.first:
+            self._say_once(f"The user is not heard: {device.stands_in_because}")
 
     def _check(self) -> None:
         device = self._line.device

@@ -93,6 +93,10 @@ class Speaker(Actor):
             self.keep["device"] = self._device
             self._tell_loss()
             self.log.info("speaker open", device=self._device.name, volume=volume)
+            if self._device.stands_in_because and self.session.first:
+                text = f"The assistant is not heard: {self._device.stands_in_because}"
+                self.log.warning(text)
+                self.send(Notice(text))
         self._set_volume(volume)
         self._check()
         self._go_on()

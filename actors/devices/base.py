@@ -188,6 +188,8 @@ class Capture(abc.ABC):
     """How far its blocks may fall behind the clock before they are taken for later sound."""
     jump_loses: ClassVar[bool] = False
     """Whether something is lost when they do."""
+    stands_in_because: str = ""
+    """Why this is not the device that was wanted; empty: it is."""
 
     @abc.abstractmethod
     def start(
@@ -232,6 +234,8 @@ class Playback(abc.ABC):
     """Whether the device applies the volume itself, so that what it is given is at full volume."""
     trouble: str = ""
     """A sentence about what goes wrong without ending it; empty: nothing does."""
+    stands_in_because: str = ""
+    """Why this is not the device that was wanted; empty: it is."""
 
     @abc.abstractmethod
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
@@ -298,6 +302,10 @@ def open_capture(settings: Settings, session: SessionInfo, position: int = 0) ->
     """
     wanted = settings.input.strip() or "default"
     block = block_samples(settings)
+    if wanted.lower() == "auto":
+        from actors.devices.auto import capture_or_silence
+
+        return capture_or_silence(session, block)
     if wanted.lower() in _NOTHING:
         from actors.devices.silence import SilenceCapture
 
@@ -328,6 +336,10 @@ def open_playback(settings: Settings, session: SessionInfo) -> Playback:
         DeviceError: it cannot be opened.
     """
     wanted = settings.output.strip() or "default"
+    if wanted.lower() == "auto":
+        from actors.devices.auto import playback_or_null
+
+        return playback_or_null(session)
     if wanted.lower() in _NOTHING:
         from actors.devices.silence import NullPlayback
 
