@@ -34,7 +34,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -44,8 +44,10 @@ from messages import (
     LEVELS,
     AudioLost,
     ComponentCrashed,
+    ComponentCrashedError,
     ComponentParked,
     ComponentRestarted,
+    ConfigurationError,
     ConversationOver,
     Crashed,
     DeadLetter,
@@ -63,21 +65,27 @@ from messages import (
     Ping,
     Ready,
     Room,
+    RtvoiceError,
     Rule,
     Save,
     SessionEnded,
+    SessionEnding,
     SessionFailed,
+    SessionFailedError,
     SessionInfo,
     SessionStarted,
     Settings,
+    SetTools,
     StartSession,
     Status,
     StatusRequest,
     Stop,
     StopSession,
     Subscribe,
+    SupervisorDiedError,
     ToolCall,
     Turn,
+    WireEvent,
     decode,
     encode,
     epoch_of,
@@ -90,7 +98,7 @@ from messages.channel import Channel, adopt_stdio
 from messages.loop import Line, Loop, watch_text
 from messages.mailbox import Dropped, Mailbox, MailboxFullError, Suspect
 from messages.page import HELD, LOCAL, MAIL, Page
-from messages.spawning import environment_with_us, spawn
+from messages.spawning import environment_with_us, resident_bytes, spawn
 
 if TYPE_CHECKING:
     from actors.hosting import Hosting, InputDevice, OutputDevice, ToolSet
@@ -98,6 +106,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChildSpec",
     "ConfigurationError",
+    "Listener",
     "Peer",
     "RestartPolicy",
     "RtvoiceError",
@@ -111,6 +120,8 @@ __all__ = [
 _ROUTED_FROM = 20
 """Tags below are between a child and the hub; see `messages`."""
 _AUDIO_TAGS = range(20, 40)
+_DROPPED_TAGS = frozenset((*_AUDIO_TAGS, WireEvent.tag()))
+"""What a program that does not read is not told."""
 _OVERSLEPT_S = 1.0
 _ABANDONED_S = 0.8
 """How long the components may take to close when the program has gone without a word (G8)."""
@@ -129,26 +140,6 @@ _DROPS_S = 1.0
 _MAX_PEER_BYTES = 16 * 1024 * 1024
 
 EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_BUG = 0, 2, 3, 70
-
-
-class RtvoiceError(Exception):
-    """The base of the errors that a program gets from rtvoice."""
-
-
-class ConfigurationError(RtvoiceError):
-    """A setting that cannot work; the text says which and what to do."""
-
-
-class SessionFailedError(RtvoiceError):
-    """The session could not go on, or could not start."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
-
-
-class SupervisorDiedError(RtvoiceError):
-    """The supervisor's process ended without being asked to."""
 
 
 # -- policy: plain data and decisions, no processes -------------------------------------------
@@ -459,6 +450,7 @@ class _Child:
                 str(self.hub.given.get("log_level", "INFO")),
                 bool(self.hub.given.get("probes", False)),
                 self._memory_mib,
+                self.hub.settings.import_path,
             )
         )
 
@@ -854,6 +846,7 @@ class _Child:
             "mailbox": len(self.mailbox),
             "dropped": dropped,
             "handled": self.slot.handled(MAIL) + self.slot.handled(HELD),
+            "memory_bytes": resident_bytes(self.pid) if self._process is not None else None,
         }
 
 
@@ -984,7 +977,7 @@ class _ProgramPeer:
         self._line = Line(hub.loop, connection, self._read, self._gone)
 
     def put(self, frame: bytes) -> None:
-        if self._line.unsent > _MAX_PEER_BYTES and tag_of(frame) in _AUDIO_TAGS:
+        if self._line.unsent > _MAX_PEER_BYTES and tag_of(frame) in _DROPPED_TAGS:
             self._dropped += 1
             return
         self._line.write([frame])
@@ -1168,7 +1161,12 @@ class Supervisor:
         settings = self.settings
         self.publish(
             SessionStarted(
-                pids, self._server_url(), settings.input, settings.output, bool(self._sandbox)
+                pids,
+                self._server_url(),
+                settings.input,
+                settings.output,
+                bool(self._sandbox),
+                self._epoch_ns,
             )
         )
         if settings.max_seconds is not None:
@@ -1331,6 +1329,7 @@ class Supervisor:
         self._patience_s = (within_s or self.settings.stop_s * 0.9) / 2
         self.stopping = True
         self._reason = reason
+        self.publish(SessionEnding(reason))
         self._closing = list(reversed(self._children.values()))
         self.loop.later(self._patience_s * 2, self.kill_children)
         self._close_next()
@@ -1483,6 +1482,16 @@ def serve_program() -> int:
     return hub.run()
 
 
+class Listener(Protocol):
+    """Who is told of a session, message by message; an `EventStream` is one."""
+
+    kinds: tuple[type[Message], ...]
+    """What it is told. It may change; `Session.subscribe` makes that known."""
+
+    def put(self, message: Message | None) -> None:
+        """Take a message, on the session's reading thread: return at once. None: it is over."""
+
+
 class EventStream:
     """Messages of a session for one reader; iterate with ``for`` in a thread or ``async for``.
 
@@ -1610,13 +1619,15 @@ class Session:
         self._channel: Channel
         self._outgoing: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._streams: list[EventStream] = []
+        self._streams: list[Listener] = []
+        self._crashes: dict[str, ComponentCrashed] = {}
+        """The last crash of each component."""
         self._answers: dict[int, queue.SimpleQueue[Status | None]] = {}
         self._call_ids = itertools.count(1)
         self._started = threading.Event()
         self._over = threading.Event()
         self._failure: RtvoiceError | None = None
-        self._cancelled = False
+        self._killed = False
         self.started: SessionStarted | None = None
         """Process ids and devices, once the session runs."""
         self.summary: SessionEnded | None = None
@@ -1637,7 +1648,7 @@ class Session:
         if self._api_key is not None:
             environment["RTVOICE_API_KEY"] = self._api_key
         self._process, ours = spawn(["supervisor", "--peer"], environment)
-        if self._cancelled:  # while it was spawned
+        if self._killed:  # while it was spawned
             self.kill()
         self._channel = Channel(ours)
         if self._hosting is not None:  # before the first message, which may be for it
@@ -1687,7 +1698,8 @@ class Session:
         return self.stop()
 
     def kill(self) -> None:
-        """End the supervisor at once; its children end with it."""
+        """End the supervisor at once, or as soon as it is spawned; its children end with it."""
+        self._killed = True
         if self._process is not None:
             self._process.kill()
 
@@ -1722,14 +1734,42 @@ class Session:
     def events(self, *kinds: type[Message]) -> EventStream:
         """Return a stream of events of these types; none given: all domain events."""
         stream = EventStream(kinds or (Event,), self._QUEUED, self._forget)
+        self.listen(stream)
+        return stream
+
+    def listen(self, listener: Listener) -> None:
+        """Tell a listener what it wants, from now on, and None at the end of the session."""
         with self._lock:
-            self._streams.append(stream)
+            self._streams.append(listener)
             ended = self._over.is_set()
         if ended:
-            stream.put(None)
-        elif self._process is not None:
+            listener.put(None)
+        else:
+            self.subscribe()
+
+    def subscribe(self) -> None:
+        """Have the supervisor tell what the listeners want now."""
+        if self._process is not None:
             self.send(Subscribe(self._wanted()))
-        return stream
+
+    def set_tools(
+        self, tools: ToolSet | None = None, *, builtin_tools: Sequence[str] | None = None
+    ) -> None:
+        """Change what the model may call, from its next answer on.
+
+        Args:
+            tools: Functions of the program, in place of those it had; None: as before.
+            builtin_tools: Names of the built-in tools; None: as before.
+        """
+        specs = None
+        if tools is not None:
+            if self._hosting is None or self._hosting.set_tools(tools) is False:
+                raise ConfigurationError(
+                    "tools: the session was started without tools of the program; "
+                    "start it with a set of them, which may be empty"
+                )
+            specs = tools.specs()
+        self.send(SetTools(specs, None if builtin_tools is None else tuple(builtin_tools)))
 
     def status(self, timeout_s: float = 5.0) -> dict[str, dict[str, Any]]:
         """Return pid, state, restarts, mailbox of each component.
@@ -1753,16 +1793,11 @@ class Session:
             raise SupervisorDiedError("the session is over")
         return status.components
 
-    def _cancel(self) -> None:
-        """End what is being started, now or as soon as it can be; waits for nothing."""
-        self._cancelled = True
-        self.kill()
-
     def __enter__(self) -> Session:
         try:
             return self.start()
         except KeyboardInterrupt:  # as in `__aenter__`
-            self._cancel()
+            self.kill()
             raise
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -1772,13 +1807,13 @@ class Session:
     async def __aenter__(self) -> Session:
         self._loop = asyncio.get_running_loop()
         try:
-            return await asyncio.to_thread(self.start)
+            return await _off_loop(self.start)
         except asyncio.CancelledError:  # nobody will leave what was never entered
-            self._cancel()
+            self.kill()
             raise
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        await asyncio.to_thread(self.__exit__, kind, *_)
+        await _off_loop(partial(self.__exit__, kind, *_))
 
     # -- threads ------------------------------------------------------------------------------
 
@@ -1792,7 +1827,7 @@ class Session:
         wanted = tuple(kinds)
         return tuple(tag for tag, kind in message_types().items() if issubclass(kind, wanted))
 
-    def _forget(self, stream: EventStream) -> None:
+    def _forget(self, stream: Listener) -> None:
         with self._lock, contextlib.suppress(ValueError):  # closed before
             self._streams.remove(stream)
 
@@ -1819,8 +1854,14 @@ class Session:
             case SessionStarted():
                 self.started = message
                 self._started.set()
-            case SessionFailed(reason):
-                self._failure = SessionFailedError(reason)
+            case ComponentCrashed(component):
+                self._crashes[component] = message
+            case SessionFailed(reason, component):
+                self._failure = SessionFailedError(reason, component)
+                if (crash := self._crashes.get(component)) is not None:
+                    self._failure.__cause__ = ComponentCrashedError(
+                        component, crash.cause, crash.traceback
+                    )
             case SessionEnded():
                 self.summary = message
             case Status(call_id):
@@ -1853,6 +1894,34 @@ class Session:
             streams = list(self._streams)
         for stream in streams:
             stream.put(None)
+
+
+_Result = TypeVar("_Result")
+
+
+async def _off_loop(call: Callable[[], _Result]) -> _Result:
+    """Run a call that waits, on a thread of its own: the program's executor may be busy."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_Result] = loop.create_future()
+
+    def settle(result: _Result | None, error: BaseException | None) -> None:
+        if future.done():  # cancelled meanwhile
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        try:
+            result, error = call(), None
+        except BaseException as failure:  # noqa: BLE001 - raised again where it is awaited
+            result, error = None, failure
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="rtvoice-start-stop", daemon=True).start()
+    return await future
 
 
 def _log(record: Log) -> None:

@@ -331,6 +331,7 @@ class Host:
         self.logger.level = level_of(init.log_level)
         limit_memory(init.memory_mib)
         _pass_on_library_logs(self.logger)
+        sys.path.extend(folder for folder in init.import_path if folder not in sys.path)
         try:
             module, _, attribute = init.target.partition(":")
             kind = getattr(importlib.import_module(module), attribute)

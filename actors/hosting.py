@@ -34,7 +34,6 @@ from messages import (
     ProgramToolCall,
     ProgramToolCancel,
     ProgramVolume,
-    SetProgramTools,
     ToolSpec,
 )
 
@@ -180,16 +179,12 @@ class Hosting:
             kinds += [ProgramToolCall, ProgramToolCancel]
         return tuple(kinds)
 
-    def set_tools(self, tools: ToolSet) -> None:
-        """Have the model call these tools from now on; calls under way go on.
-
-        Raises:
-            RuntimeError: the session was begun without tools of the program.
-        """
+    def set_tools(self, tools: ToolSet) -> bool:
+        """Call these from now on. Return False if the program had none to begin with."""
         if self._tools is None:
-            raise RuntimeError("give the session a Tools() at its start, to change it later")
+            return False
         self._tools.tools = tools
-        self._send(SetProgramTools(tools.specs()))
+        return True
 
     def prepare(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Take the program's running loop or, without one, run our own; messages may come."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,6 +13,7 @@ __all__ = [
     "AssistantTranscript",
     "ConversationItem",
     "ConversationOver",
+    "CreateResponse",
     "EndConversation",
     "HistoryRequest",
     "HistorySnapshot",
@@ -27,18 +28,21 @@ __all__ = [
     "ResponseStarted",
     "Say",
     "SendText",
-    "SetProgramTools",
     "SetSpeed",
+    "SetTools",
     "SpeedChanged",
     "ToolAnswer",
     "ToolCall",
     "ToolSpec",
     "ToolsAvailable",
     "Turn",
+    "UpdateSettings",
     "UserItem",
     "UserSpeechStarted",
     "UserSpeechStopped",
     "UserTranscript",
+    "WantWireEvents",
+    "WireEvent",
 ]
 
 Role = Literal["user", "assistant", "system"]
@@ -304,13 +308,6 @@ class PlaybackEnded(Event, frozen=True, array_like=True, tag=64):
     heard_ms: int
 
 
-class SetProgramTools(Message, frozen=True, array_like=True, tag=77):
-    """Program to tools: the tools that live in the program from now on."""
-
-    attempts = 3
-    tools: tuple[ToolSpec, ...]
-
-
 class ProgramToolCancel(Message, frozen=True, array_like=True, tag=78):
     """Tools to program: this call was answered for, as it took too long; stop it."""
 
@@ -321,3 +318,44 @@ class Say(Message, frozen=True, array_like=True, tag=79):
     """To realtime: have the assistant say this as soon as it is not speaking."""
 
     text: str
+
+
+class CreateResponse(Message, frozen=True, array_like=True, tag=70):
+    """Program to realtime: have the assistant speak, as soon as nobody else does."""
+
+    attempts = 3
+    instructions: str | None = None
+    """For this answer only, in place of those of the session."""
+
+
+class UpdateSettings(Message, frozen=True, array_like=True, tag=71):
+    """Program to realtime: change settings of a running session, from the next answer on."""
+
+    attempts = 3
+    changes: dict[str, Any]
+    """Fields out of `messages.CHANGEABLE` as plain values."""
+
+
+class SetTools(Message, frozen=True, array_like=True, tag=72):
+    """Program to tools: what the model may call from now on. None: as before."""
+
+    attempts = 3
+    program_tools: tuple[ToolSpec, ...] | None = None
+    builtin_tools: tuple[str, ...] | None = None
+
+
+class WantWireEvents(Message, frozen=True, array_like=True, tag=73):
+    """Program to realtime: pass on the wire events of these names, and of no others."""
+
+    attempts = 3
+    names: tuple[str, ...]
+    """As in ``type`` of the Realtime API's events, of the server's and of the client's."""
+
+
+class WireEvent(Message, frozen=True, array_like=True, tag=74):
+    """Realtime to program: an event of the Realtime API that somebody has subscribed to."""
+
+    name: str
+    direction: Literal["server", "client"]
+    """Who has sent it."""
+    json: bytes

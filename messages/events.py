@@ -9,14 +9,17 @@ __all__ = [
     "ComponentCrashed",
     "ComponentParked",
     "ComponentRestarted",
+    "Connected",
     "DeadLetter",
     "DeviceFailed",
+    "Disconnected",
     "FatalError",
     "MessagesDropped",
     "Notice",
     "Reconnected",
     "ServerError",
     "SessionEnded",
+    "SessionEnding",
     "SessionFailed",
     "SessionStarted",
 ]
@@ -32,6 +35,8 @@ class SessionStarted(Event, frozen=True, array_like=True, tag=100):
     input: str
     output: str
     sandbox: bool = False
+    epoch_ns: int = 0
+    """``time.monotonic_ns()`` of sample 0 of the session timeline."""
 
 
 class ComponentCrashed(Event, frozen=True, array_like=True, tag=101):
@@ -179,4 +184,25 @@ class DeviceFailed(Event, frozen=True, array_like=True, tag=119):
 class FatalError(Message, frozen=True, array_like=True, tag=110):
     """Component to supervisor: fail the session, going on is pointless (a wrong key, say)."""
 
+    reason: str
+
+
+class Connected(Event, frozen=True, array_like=True, tag=115):
+    """The server has begun the session, for the first time (later: `Reconnected`)."""
+
+    event = "connected"
+    server: str
+
+
+class Disconnected(Event, frozen=True, array_like=True, tag=116):
+    """The session with the server is gone; a new one is begun by itself (`Reconnected`)."""
+
+    event = "disconnected"
+    cause: str
+
+
+class SessionEnding(Event, frozen=True, array_like=True, tag=117):
+    """The components begin to close; `SessionEnded` follows when they have."""
+
+    event = "session_ending"
     reason: str

@@ -55,6 +55,8 @@ class Init(Message, frozen=True, array_like=True, tag=1):
     """Whether fault injection is answered."""
     memory_mib: int = 0
     """What the process may use; 0: as much as there is."""
+    import_path: tuple[str, ...] = ()
+    """`Settings.import_path`, known before the rest of the settings."""
 
 
 class Hello(Message, frozen=True, array_like=True, tag=2):

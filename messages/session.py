@@ -11,7 +11,9 @@ from messages.conversation import ToolSpec
 
 __all__ = [
     "BUILTIN_TOOLS",
+    "CHANGEABLE",
     "FAULTS",
+    "INACTIVITY_TIMEOUT",
     "Inject",
     "SemanticVad",
     "ServerVad",
@@ -30,6 +32,19 @@ BUILTIN_TOOLS = (
     "change_assistant_response_speed",
     "stop_assistant_run",
 )
+
+
+CHANGEABLE = (
+    "instructions",
+    "language",
+    "transcription_model",
+    "turn_detection",
+    "inactivity_timeout_s",
+)
+"""Fields of `Settings` that `UpdateSettings` may change while the session runs."""
+
+INACTIVITY_TIMEOUT = "inactivity timeout"
+"""The reason of a session that has ended because nobody had spoken."""
 
 
 class ServerVad(msgspec.Struct, frozen=True, tag="server_vad"):
@@ -66,9 +81,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The session ends when nobody has spoken for so long; None: never."""
 
     input: str = "default"
-    """``silence``, ``program``, ``default``, a WAV path, a device's index or part of its name."""
+    """``silence``, ``program``, ``default``, ``auto`` (``default``, or ``silence`` on a machine
+    without a microphone), a WAV path, a device's index or part of its name."""
     output: str = "default"
-    """``null``, ``program``, ``default``, a WAV path, a device's index or part of its name."""
+    """``null``, ``program``, ``default``, ``auto`` (``default``, or ``null`` on a machine without a
+    loudspeaker), a WAV path, a device's index or part of its name."""
     block_ms: int = 40
     """Length of a captured block, 10-100 ms."""
     volume: float = 1.0
@@ -95,6 +112,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tool_timeout_s: float = 60.0
     components: dict[str, str] = {}
     """Components of the user's own: name to ``module:Class``."""
+    import_path: tuple[str, ...] = ()
+    """Folders in which names of the user's are looked up, after everything that is installed."""
+    wire_events: tuple[str, ...] = ()
+    """Names of the wire events that the program has subscribed to; see `WantWireEvents`."""
 
     hang_s: float = 3.0
     start_s: float = 15.0
@@ -146,7 +167,8 @@ class Status(Message, frozen=True, array_like=True, tag=123):
 
     call_id: int
     components: dict[str, dict[str, Any]]
-    """Per component: ``pid``, ``state``, ``restarts``, ``mailbox``, ``dropped``, ``handled``."""
+    """Per component: ``pid``, ``state``, ``restarts``, ``mailbox``, ``dropped``, ``handled``,
+    ``memory_bytes`` (resident; None where the system does not tell)."""
 
 
 class StopSession(Message, frozen=True, array_like=True, tag=124):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["environment_with_us", "spawn"]
+__all__ = ["environment_with_us", "resident_bytes", "spawn"]
 
 _ROOT = str(Path(__file__).resolve().parent.parent)
 
@@ -18,6 +18,15 @@ def environment_with_us(base: Mapping[str, str]) -> dict[str, str]:
     """Return the environment with our packages before everybody else's of the same name."""
     path = base.get("PYTHONPATH")
     return {**base, "PYTHONPATH": f"{_ROOT}{os.pathsep}{path}" if path else _ROOT}
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Return how much memory a process has; None: it has ended, or the system does not tell."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def spawn(

@@ -24,6 +24,7 @@ from messages import (
     CONTROL,
     CapturedAudio,
     CaptureEnded,
+    CreateResponse,
     EndConversation,
     HistorySnapshot,
     Interrupt,
@@ -39,6 +40,9 @@ from messages import (
     SetSpeed,
     ToolAnswer,
     ToolsAvailable,
+    UpdateSettings,
+    WantWireEvents,
+    WireEvent,
 )
 
 if TYPE_CHECKING:
@@ -77,6 +81,9 @@ class Realtime(Actor):
         Interrupt: CONTROL,
         EndConversation: CONTROL,
         HistorySnapshot: CONTROL,
+        CreateResponse: CONTROL,
+        UpdateSettings: CONTROL,
+        WantWireEvents: CONTROL,
     }
 
     def opened(self) -> None:
@@ -142,7 +149,10 @@ class Realtime(Actor):
         connection = self._connection
         if connection is None:
             return
-        if not connection.send(wire.encode(event)) and not self._watching:
+        data = wire.encode(event)
+        if self._core.wire_events and wire.name_of(event) in self._core.wire_events:
+            self.send(WireEvent(wire.name_of(event), "client", data))
+        if not connection.send(data) and not self._watching:
             self._watching = True
             self.after(STALL_S / 5, self._watch)
 
@@ -232,6 +242,8 @@ class Realtime(Actor):
                     case Text(data, read_ns):
                         now, event = read_ns, wire.decode(data)
                         sound = type(event) is wire.AudioDelta
+                        if self._core.wire_events and wire.name_of(event) in self._core.wire_events:
+                            self.send(WireEvent(wire.name_of(event), "server", data))
                         self._core.server_event(event, now)
                     case Opened():
                         self._core.connected(now)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 from typing import Any, Literal
 
+import msgspec
+
 from actors.realtime import wire
 from actors.realtime.actions import Action, Log, Publish, SaveState, SendEvent
 from actors.realtime.capture import Capture
@@ -14,7 +16,7 @@ from actors.realtime.responses import Responses
 from actors.realtime.state import Saved
 from messages import Message, Settings
 
-__all__ = ["Context", "Recent"]
+__all__ = ["Context", "Recent", "changed"]
 
 _REMEMBERED = 1000
 
@@ -28,11 +30,22 @@ class Recent(collections.OrderedDict[str, Any]):
             self.popitem(last=False)
 
 
+def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """Return settings with fields changed, which are given as plain values.
+
+    Raises:
+        msgspec.ValidationError: a value is of the wrong type.
+    """
+    if not changes:
+        return settings
+    return msgspec.convert({**msgspec.to_builtins(settings), **changes}, Settings)
+
+
 class Context:
     """Shared by the parts of one core."""
 
     def __init__(self, settings: Settings, saved: Saved, server: str, now: int) -> None:
-        self.settings = settings
+        self.settings = changed(settings, saved.changes)
         self.saved = saved
         self.server = server
         """As people are told of it."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from actors.realtime import closing, errors, session, wire
 from actors.realtime.actions import Action, Disconnect
 from actors.realtime.answers import Answers, retry_delay
 from actors.realtime.calls import Calls
-from actors.realtime.context import Context, Recent
+from actors.realtime.context import Context, Recent, changed
 from actors.realtime.errors import Meaning
 from actors.realtime.interruption import Interruption
 from actors.realtime.link import Link, Phase
@@ -17,14 +19,17 @@ from actors.realtime.responses import MARK
 from actors.realtime.state import Ask, Ending, InputEnd, Saved
 from actors.realtime.user import User
 from messages import (
+    CHANGEABLE,
     CapturedAudio,
     CaptureEnded,
     ConversationOver,
+    CreateResponse,
     EndConversation,
     FatalError,
     HistorySnapshot,
     Interrupt,
     Message,
+    Notice,
     PlaybackFlushed,
     PlayedPosition,
     ReplayedAudio,
@@ -38,6 +43,8 @@ from messages import (
     SpeedChanged,
     ToolAnswer,
     ToolsAvailable,
+    UpdateSettings,
+    WantWireEvents,
 )
 
 __all__ = ["Core", "Phase"]
@@ -78,6 +85,10 @@ class Core:
         """Errors of the server's own since it has answered last."""
         self._on_event = self._event_table()
         self._on_message = self._message_table()
+        self.wire_events = frozenset(settings.wire_events)
+        """Names of the wire events that the program is to be passed."""
+        if saved.wire_events is not None:
+            self.wire_events = frozenset(saved.wire_events)
 
     @property
     def saved(self) -> Saved:
@@ -372,6 +383,9 @@ class Core:
             Say: self._say,
             Interrupt: self._interruption.by_program,
             EndConversation: self._end,
+            CreateResponse: self._create_response,
+            UpdateSettings: self._update_settings,
+            WantWireEvents: self._want_wire_events,
             HistorySnapshot: self._link.snapshot,
         }
 
@@ -404,6 +418,28 @@ class Core:
         # Added to the instructions, so that it can be joined with another answer that is owed.
         text = f'Say to the user now: "{message.text}". Call no tool for that.'
         self._context.responses.want(Ask(extra=(text,)))
+        self._context.changed()
+
+    def _create_response(self, message: CreateResponse, now: int) -> None:
+        self._context.responses.want(Ask(message.instructions))
+        self._context.touch(now)
+
+    def _update_settings(self, message: UpdateSettings, now: int) -> None:
+        context = self._context
+        try:
+            if unknown := message.changes.keys() - set(CHANGEABLE):
+                raise msgspec.ValidationError(f"{min(unknown)} cannot be changed now")
+            context.settings = changed(context.settings, message.changes)
+        except msgspec.ValidationError as error:
+            context.publish(Notice(f"the settings stay as they are: {error}"))
+            return
+        self.saved.changes = {**self.saved.changes, **message.changes}
+        context.touch(now)
+        context.changed()
+
+    def _want_wire_events(self, message: WantWireEvents, now: int) -> None:
+        self.saved.wire_events = message.names
+        self.wire_events = frozenset(message.names)
         self._context.changed()
 
     def _end(self, message: EndConversation, now: int) -> None:

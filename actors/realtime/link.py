@@ -18,7 +18,9 @@ from actors.realtime.user import User
 from messages import (
     AssistantAudio,
     AssistantItem,
+    Connected,
     ConversationItem,
+    Disconnected,
     FatalError,
     HistoryRequest,
     HistorySnapshot,
@@ -88,6 +90,7 @@ class Link:
         self._refusals = 0
         self._told_tools: object = None
         self._told_speed = 0.0
+        self._told_settings = context.settings
 
     # -- the connection -----------------------------------------------------------------------
 
@@ -166,6 +169,7 @@ class Link:
         was_live, self.live_ns = self.live_ns, None
         if was_live is not None:
             self._outage_ns, self._cause = now, cause
+            self._context.publish(Disconnected(cause))
             if now - was_live >= STEADY_NS:
                 self._failures = 0
         self._answers.lost()
@@ -231,6 +235,7 @@ class Link:
         self._plan = restore.plan(self._history or (), saved, self._user.speech_from())
         self._refusals = 0
         self._told_tools, self._told_speed = saved.tools, saved.speed
+        self._told_settings = context.settings
         context.update(self._configuration(), "configure")
         self._repair_history()
         self._replay()
@@ -324,6 +329,7 @@ class Link:
             saved.quiet_since_ns = min(now, saved.quiet_since_ns + gap_ns)
         else:
             saved.quiet_since_ns = now
+            context.publish(Connected(context.server))
             if self._outage_told:
                 context.publish(Notice(f"connected to {context.server}"))
         self._outage_told = False
@@ -346,7 +352,7 @@ class Link:
             self.renew("the server ends sessions after 60 minutes", now, at_once=True)
 
     def follow(self) -> None:
-        """Tell a live session what has changed: tools at any time, speed between two answers."""
+        """Tell a live session what has changed: at any time, but speed between two answers."""
         context, saved = self._context, self._context.saved
         between = context.responses.active is None and context.responses.asked is None
         if self._told_speed != saved.speed and between:
@@ -355,6 +361,11 @@ class Link:
         if self._told_tools != saved.tools:
             self._told_tools = saved.tools
             context.update(session.tools_update(saved.tools or ()), "tools")
+        if self._told_settings is not context.settings:
+            changes = session.settings_update(self._told_settings, context.settings)
+            self._told_settings = context.settings
+            if changes is not None:
+                context.update(changes, "settings")
 
     def deadline(self) -> int | None:
         """Return when `tick` has something to do."""

@@ -7,7 +7,15 @@ from typing import Any
 
 from messages import SAMPLE_RATE, SemanticVad, Settings, ToolSpec
 
-__all__ = ["MAX_SPEED", "MIN_SPEED", "configuration", "speed_update", "tools_update", "without"]
+__all__ = [
+    "MAX_SPEED",
+    "MIN_SPEED",
+    "configuration",
+    "settings_update",
+    "speed_update",
+    "tools_update",
+    "without",
+]
 
 MIN_SPEED, MAX_SPEED = 0.5, 1.5
 _PCM = {"type": "audio/pcm", "rate": SAMPLE_RATE}
@@ -17,9 +25,7 @@ def configuration(settings: Settings, speed: float, tools: Iterable[ToolSpec]) -
     """Return the whole configuration, for a session that has not begun to speak."""
     audio_in: dict[str, Any] = {"format": _PCM, "turn_detection": _turn_detection(settings)}
     if settings.transcription_model:
-        audio_in["transcription"] = {"model": settings.transcription_model}
-        if settings.language:
-            audio_in["transcription"]["language"] = settings.language
+        audio_in["transcription"] = _transcription(settings)
     session: dict[str, Any] = {
         "type": "realtime",
         "output_modalities": ["audio"],
@@ -38,6 +44,21 @@ def configuration(settings: Settings, speed: float, tools: Iterable[ToolSpec]) -
 def tools_update(tools: Iterable[ToolSpec]) -> dict[str, Any]:
     """Return the change of a session's tools."""
     return {"type": "realtime", "tools": [_tool(tool) for tool in tools], "tool_choice": "auto"}
+
+
+def settings_update(old: Settings, new: Settings) -> dict[str, Any] | None:
+    """Return the change of what can be changed while a session runs; None: there is none."""
+    session: dict[str, Any] = {}
+    if old.instructions != new.instructions:
+        session["instructions"] = new.instructions
+    audio_in: dict[str, Any] = {}
+    if old.turn_detection != new.turn_detection:
+        audio_in["turn_detection"] = _turn_detection(new)
+    if _transcription(old) != _transcription(new):
+        audio_in["transcription"] = _transcription(new)
+    if audio_in:
+        session["audio"] = {"input": audio_in}
+    return {"type": "realtime", **session} if session else None
 
 
 def speed_update(speed: float) -> dict[str, Any]:
@@ -82,6 +103,15 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
         "description": tool.description,
         "parameters": tool.parameters,
     }
+
+
+def _transcription(settings: Settings) -> dict[str, Any] | None:
+    if not settings.transcription_model:
+        return None
+    transcription = {"model": settings.transcription_model}
+    if settings.language:
+        transcription["language"] = settings.language
+    return transcription
 
 
 def _turn_detection(settings: Settings) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from messages import ToolSpec
@@ -114,3 +116,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     ending: Ending | None = None
     input_end: InputEnd | None = None
     quiet_since_ns: int = 0
+    changes: dict[str, Any] = {}
+    """What the program has changed of the settings."""
+    wire_events: tuple[str, ...] | None = None
+    """Names of the wire events to be passed on; None: as the settings say."""

@@ -49,6 +49,7 @@ __all__ = [
     "UnknownEvent",
     "decode",
     "encode",
+    "name_of",
 ]
 
 
@@ -294,6 +295,14 @@ def decode(text: bytes | str) -> ServerEvent | UnknownEvent | BadFrame:
         return BadFrame(f"{head.type}: {error}") if head.type in _KNOWN else head
     except (msgspec.DecodeError, UnicodeDecodeError):
         return BadFrame("no JSON")
+
+
+def name_of(event: object) -> str:
+    """Return the ``type`` of an event as it is on the wire; empty: it is none."""
+    if isinstance(event, UnknownEvent):
+        return event.type
+    tag = type(event).__struct_config__.tag if isinstance(event, ServerEvent | ClientEvent) else ""
+    return str(tag)
 
 
 # -- what we say -----------------------------------------------------------------------------------

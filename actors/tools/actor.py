@@ -18,8 +18,8 @@ from messages import (
     ProgramToolAnswer,
     ProgramToolCall,
     ProgramToolCancel,
-    SetProgramTools,
     SetSpeed,
+    SetTools,
     SpeedChanged,
     ToolAnswer,
     ToolCall,
@@ -54,6 +54,7 @@ class _State(msgspec.Struct):
     speed: float | None = None
     program_tools: tuple[ToolSpec, ...] | None = None
     """As they were set last; None: those of the settings."""
+    builtin_tools: tuple[str, ...] | None = None
 
 
 class ToolExecutor(Actor):
@@ -68,8 +69,8 @@ class ToolExecutor(Actor):
     accepts: ClassVar = {
         ToolCall: CONTROL,
         ProgramToolAnswer: CONTROL,
-        SetProgramTools: CONTROL,
         SpeedChanged: CONTROL,
+        SetTools: CONTROL,
     }
 
     @classmethod
@@ -86,9 +87,11 @@ class ToolExecutor(Actor):
         self._speed = self.settings.speed if self._state.speed is None else self._state.speed
         self._builtin = self._enabled_builtin_tools()
         self._own = self._named_tools()
-        program = self._state.program_tools
-        self._program = _by_name(self.settings.program_tools if program is None else program)
-        self._refuse_equal_names()
+        if self._state.program_tools is None:
+            self._program = _by_name(self.settings.program_tools)
+            self._refuse_equal_names()
+        else:  # set while it ran: nobody waits for an error any more
+            self._take_program_tools()
         if "executor" not in self.keep:
             self.keep["executor"] = Executor()
         self._executor: Executor = self.keep["executor"]
@@ -104,19 +107,21 @@ class ToolExecutor(Actor):
             case ProgramToolAnswer(call_id, output, failed):
                 if call_id in self._state.calls:
                     self._answer(call_id, output, failed=failed)
-            case SetProgramTools(tools):
-                self._set_program_tools(tools)
             case SpeedChanged(speed):
                 self._set_speed(speed)
+            case SetTools():
+                self._set_tools(message)
 
     # -- what there is ------------------------------------------------------------------------
 
     def _enabled_builtin_tools(self) -> dict[str, Tool]:
         tools = {tool.name: tool for tool in builtin_tools(lambda: self._speed)}
-        for name in self.settings.builtin_tools:
+        wanted = self._state.builtin_tools
+        wanted = self.settings.builtin_tools if wanted is None else wanted
+        for name in wanted:
             if name not in tools:
                 raise ToolDefinitionError(name, f"is not built in; there are {', '.join(tools)}")
-        return {name: tools[name] for name in tools if name in self.settings.builtin_tools}
+        return {name: tools[name] for name in tools if name in wanted}
 
     def _named_tools(self) -> Tools:
         """Return the tools that this process has loaded by name."""
@@ -148,16 +153,26 @@ class ToolExecutor(Actor):
             built_in=", ".join(self._builtin),
         )
 
-    def _set_program_tools(self, tools: tuple[ToolSpec, ...]) -> None:
-        taken = {tool.name for tool in self._own} | set(self._builtin)
-        fitting = tuple(spec for spec in tools if spec.name not in taken)
-        for spec in tools:
-            if spec not in fitting:
-                self.log.error("a tool of this name is there already", tool=spec.name)
-        self._state.program_tools = fitting
+    def _set_tools(self, message: SetTools) -> None:
+        """Change what the model may call; calls under way go on."""
+        if message.builtin_tools is not None:
+            self._state.builtin_tools = message.builtin_tools
+            self._builtin = self._enabled_builtin_tools()
+        if message.program_tools is not None:
+            self._state.program_tools = message.program_tools
         self._save()  # before anybody is told
-        self._program = _by_name(fitting)
+        self._take_program_tools()
         self._announce()
+
+    def _take_program_tools(self) -> None:
+        """Take those of the program whose names are free; the others are told."""
+        specs = self._state.program_tools
+        specs = self.settings.program_tools if specs is None else specs
+        taken = {tool.name for tool in self._own} | set(self._builtin)
+        for spec in specs:
+            if spec.name in taken:
+                self.log.error("a tool of this name is there already", tool=spec.name)
+        self._program = _by_name(tuple(spec for spec in specs if spec.name not in taken))
 
     def _specs(self) -> tuple[ToolSpec, ...]:
         """Return what the model may call."""

@@ -22,8 +22,8 @@ from messages import (
     ProgramToolCancel,
     Ready,
     Say,
-    SetProgramTools,
     SetSpeed,
+    SetTools,
     SetVolume,
     SpeedChanged,
     ToolAnswer,
@@ -558,7 +558,7 @@ def test_tools_of_the_program_that_are_set_later_survive_a_death(tmp_path: Path)
     spec = ToolSpec("ask", "asks", {"type": "object"})
     with Rig(ToolExecutor, tmp_path) as rig:
         rig.expect(ToolsAvailable)
-        rig.tell(SetProgramTools((spec,)))
+        rig.tell(SetTools((spec,)))
         assert rig.expect(ToolsAvailable).tools[-1] == spec
 
         with died(rig) as again:
@@ -571,7 +571,7 @@ def test_tools_set_later_do_not_take_a_name_that_is_taken(tmp_path: Path) -> Non
     specs = tuple(ToolSpec(name, "x", {"type": "object"}) for name in ("adjust_volume", "ask"))
     with Rig(ToolExecutor, tmp_path) as rig:
         before = rig.expect(ToolsAvailable).tools
-        rig.tell(SetProgramTools(specs))
+        rig.tell(SetTools(specs))
 
         assert rig.expect(ToolsAvailable).tools == (*before, specs[1])
         rig.tell(call("adjust_volume", level=0.3))
