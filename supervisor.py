@@ -1070,7 +1070,7 @@ class Supervisor:
         self.loop.call(lambda: self.obey(message, encode(message)))
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Return how each component is: pid, state, restarts, mailbox, dropped, handled."""
+        """Return how each component is: pid, state, restarts, mailbox, memory, …."""
         return {name: child.status() for name, child in self._children.items()}
 
     def attach(self, connection: socket.socket) -> None:
@@ -1771,8 +1771,12 @@ class Session:
             specs = tools.specs()
         self.send(SetTools(specs, None if builtin_tools is None else tuple(builtin_tools)))
 
+    async def status_async(self, timeout_s: float = 5.0) -> dict[str, dict[str, Any]]:
+        """Do what `status` does, without blocking the event loop."""
+        return await _off_loop(lambda: self.status(timeout_s))
+
     def status(self, timeout_s: float = 5.0) -> dict[str, dict[str, Any]]:
-        """Return pid, state, restarts, mailbox of each component.
+        """Return pid, state, restarts, mailbox, memory of each component.
 
         Raises:
             TimeoutError: the supervisor does not answer.

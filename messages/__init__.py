@@ -71,6 +71,7 @@ from messages.conversation import (
 from messages.errors import (
     ComponentCrashedError,
     ConfigurationError,
+    EventError,
     NotRunningError,
     RtvoiceError,
     SessionFailedError,
@@ -180,6 +181,7 @@ __all__ = [
     "Disconnected",
     "EndConversation",
     "Event",
+    "EventError",
     "FatalError",
     "FlushPlayback",
     "FrameError",

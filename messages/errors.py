@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "ComponentCrashedError",
     "ConfigurationError",
+    "EventError",
     "NotRunningError",
     "RtvoiceError",
     "SessionFailedError",
@@ -35,6 +36,10 @@ class ComponentCrashedError(RtvoiceError):
     def __str__(self) -> str:
         told = f"{self.component} {self.cause}"
         return f"{told}\n\n{self.traceback.rstrip()}" if self.traceback else told
+
+
+class EventError(RtvoiceError, ValueError):
+    """An event that cannot be published; the text says what to do instead."""
 
 
 class SessionFailedError(RtvoiceError):

@@ -1,27 +1,313 @@
-"""rtvoice: voice agents on the OpenAI Realtime API, one supervised process per component."""
+"""rtvoice: voice agents on the OpenAI Realtime API, one supervised process per component.
+
+import asyncio
+
+from rtvoice import Agent
+
+asyncio.run(Agent("You are a pirate.").run())
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from actors.tools.context import ToolContext
-    from actors.tools.registry import Tools
-    from rtvoice.agent import Agent
+    from actors.tools.context import (
+        ToolContext,
+    )
+    from actors.tools.registry import (
+        Tools,
+    )
+    from messages.errors import (
+        ComponentCrashedError,
+        ConfigurationError,
+        EventError,
+        NotRunningError,
+        RtvoiceError,
+        SessionFailedError,
+        SupervisorDiedError,
+    )
+    from rtvoice.agent import (
+        Agent,
+        Sent,
+    )
+    from rtvoice.audio.devices import (
+        AudioInputDevice,
+        AudioOutputDevice,
+    )
+    from rtvoice.bus import (
+        EventBus,
+        EventStream,
+        Subscription,
+    )
+    from rtvoice.checks import (
+        AgentError,
+    )
+    from rtvoice.events import (
+        AgentEvent,
+        AgentStartedEvent,
+        AgentStoppedEvent,
+        AssistantTranscript,
+        ClientEvent,
+        ComponentCrashed,
+        ComponentParked,
+        ComponentRestarted,
+        Connected,
+        ConversationCreatedEvent,
+        ConversationItemAddedEvent,
+        ConversationItemCreatedEvent,
+        ConversationItemCreateEvent,
+        ConversationItemDeletedEvent,
+        ConversationItemDeleteEvent,
+        ConversationItemDoneEvent,
+        ConversationItemRetrievedEvent,
+        ConversationItemRetrieveEvent,
+        ConversationItemTruncatedEvent,
+        ConversationItemTruncateEvent,
+        DeadLetter,
+        Disconnected,
+        ErrorEvent,
+        FunctionCallItem,
+        InputAudioBufferAppendEvent,
+        InputAudioBufferClearedEvent,
+        InputAudioBufferClearEvent,
+        InputAudioBufferCommitEvent,
+        InputAudioBufferCommittedEvent,
+        InputAudioBufferSpeechStartedEvent,
+        InputAudioBufferSpeechStoppedEvent,
+        InputAudioBufferTimeoutTriggeredEvent,
+        InputAudioTranscriptionCompleted,
+        InputAudioTranscriptionDelta,
+        InputAudioTranscriptionFailed,
+        InputAudioTranscriptionSegment,
+        Interrupted,
+        McpListToolsCompletedEvent,
+        McpListToolsFailedEvent,
+        McpListToolsInProgressEvent,
+        Notice,
+        OutputAudioBufferClearEvent,
+        PlaybackEnded,
+        RateLimitsUpdatedEvent,
+        Reconnected,
+        ResponseCancelEvent,
+        ResponseContentPartAddedEvent,
+        ResponseContentPartDoneEvent,
+        ResponseCreatedEvent,
+        ResponseCreateEvent,
+        ResponseDoneEvent,
+        ResponseEnded,
+        ResponseFunctionCallArgumentsDeltaEvent,
+        ResponseMcpCallArgumentsDeltaEvent,
+        ResponseMcpCallArgumentsDoneEvent,
+        ResponseMcpCallCompletedEvent,
+        ResponseMcpCallFailedEvent,
+        ResponseMcpCallInProgressEvent,
+        ResponseOutputAudioDeltaEvent,
+        ResponseOutputAudioDoneEvent,
+        ResponseOutputAudioTranscriptDeltaEvent,
+        ResponseOutputAudioTranscriptDoneEvent,
+        ResponseOutputItemAddedEvent,
+        ResponseOutputItemDoneEvent,
+        ResponseOutputTextDeltaEvent,
+        ResponseOutputTextDoneEvent,
+        ResponseStarted,
+        ServerError,
+        ServerEvent,
+        SessionCreatedEvent,
+        SessionEnded,
+        SessionEnding,
+        SessionFailed,
+        SessionStarted,
+        SessionUpdatedEvent,
+        SessionUpdateEvent,
+        StopAgentCommand,
+        ToolAnswer,
+        ToolCall,
+        Turn,
+        UserInactivityTimeoutEvent,
+        UserSpeechStarted,
+        UserSpeechStopped,
+    )
+    from rtvoice.models import (
+        Retirement,
+        retirement_of,
+    )
+    from rtvoice.views import (
+        AssistantVoice,
+        ConversationHistory,
+        ConversationTurn,
+        RealtimeModel,
+        SemanticVad,
+        ServerVad,
+        ToolCallRecord,
+        TranscriptionModel,
+    )
 
-__all__ = ["Agent", "ToolContext", "Tools", "__version__"]
+__all__ = [
+    "Agent",
+    "AgentError",
+    "AgentEvent",
+    "AgentStartedEvent",
+    "AgentStoppedEvent",
+    "AssistantTranscript",
+    "AssistantVoice",
+    "AudioInputDevice",
+    "AudioOutputDevice",
+    "ClientEvent",
+    "ComponentCrashed",
+    "ComponentCrashedError",
+    "ComponentParked",
+    "ComponentRestarted",
+    "ConfigurationError",
+    "Connected",
+    "ConversationCreatedEvent",
+    "ConversationHistory",
+    "ConversationItemAddedEvent",
+    "ConversationItemCreateEvent",
+    "ConversationItemCreatedEvent",
+    "ConversationItemDeleteEvent",
+    "ConversationItemDeletedEvent",
+    "ConversationItemDoneEvent",
+    "ConversationItemRetrieveEvent",
+    "ConversationItemRetrievedEvent",
+    "ConversationItemTruncateEvent",
+    "ConversationItemTruncatedEvent",
+    "ConversationTurn",
+    "DeadLetter",
+    "Disconnected",
+    "ErrorEvent",
+    "EventBus",
+    "EventError",
+    "EventStream",
+    "FunctionCallItem",
+    "InputAudioBufferAppendEvent",
+    "InputAudioBufferClearEvent",
+    "InputAudioBufferClearedEvent",
+    "InputAudioBufferCommitEvent",
+    "InputAudioBufferCommittedEvent",
+    "InputAudioBufferSpeechStartedEvent",
+    "InputAudioBufferSpeechStoppedEvent",
+    "InputAudioBufferTimeoutTriggeredEvent",
+    "InputAudioTranscriptionCompleted",
+    "InputAudioTranscriptionDelta",
+    "InputAudioTranscriptionFailed",
+    "InputAudioTranscriptionSegment",
+    "Interrupted",
+    "McpListToolsCompletedEvent",
+    "McpListToolsFailedEvent",
+    "McpListToolsInProgressEvent",
+    "NotRunningError",
+    "Notice",
+    "OutputAudioBufferClearEvent",
+    "PlaybackEnded",
+    "RateLimitsUpdatedEvent",
+    "RealtimeModel",
+    "Reconnected",
+    "ResponseCancelEvent",
+    "ResponseContentPartAddedEvent",
+    "ResponseContentPartDoneEvent",
+    "ResponseCreateEvent",
+    "ResponseCreatedEvent",
+    "ResponseDoneEvent",
+    "ResponseEnded",
+    "ResponseFunctionCallArgumentsDeltaEvent",
+    "ResponseMcpCallArgumentsDeltaEvent",
+    "ResponseMcpCallArgumentsDoneEvent",
+    "ResponseMcpCallCompletedEvent",
+    "ResponseMcpCallFailedEvent",
+    "ResponseMcpCallInProgressEvent",
+    "ResponseOutputAudioDeltaEvent",
+    "ResponseOutputAudioDoneEvent",
+    "ResponseOutputAudioTranscriptDeltaEvent",
+    "ResponseOutputAudioTranscriptDoneEvent",
+    "ResponseOutputItemAddedEvent",
+    "ResponseOutputItemDoneEvent",
+    "ResponseOutputTextDeltaEvent",
+    "ResponseOutputTextDoneEvent",
+    "ResponseStarted",
+    "Retirement",
+    "RtvoiceError",
+    "SemanticVad",
+    "Sent",
+    "ServerError",
+    "ServerEvent",
+    "ServerVad",
+    "SessionCreatedEvent",
+    "SessionEnded",
+    "SessionEnding",
+    "SessionFailed",
+    "SessionFailedError",
+    "SessionStarted",
+    "SessionUpdateEvent",
+    "SessionUpdatedEvent",
+    "StopAgentCommand",
+    "Subscription",
+    "SupervisorDiedError",
+    "ToolAnswer",
+    "ToolCall",
+    "ToolCallRecord",
+    "ToolContext",
+    "Tools",
+    "TranscriptionModel",
+    "Turn",
+    "UserInactivityTimeoutEvent",
+    "UserSpeechStarted",
+    "UserSpeechStopped",
+    "__version__",
+    "retirement_of",
+]
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Agent": "rtvoice.agent",
-    "ToolContext": "actors.tools.context",
-    "Tools": "actors.tools.registry",
+_NAMES = {
+    "actors.tools.context": "ToolContext",
+    "actors.tools.registry": "Tools",
+    "messages.errors": """
+        ComponentCrashedError ConfigurationError EventError NotRunningError RtvoiceError
+        SessionFailedError SupervisorDiedError
+    """,
+    "rtvoice.agent": "Agent Sent",
+    "rtvoice.audio.devices": "AudioInputDevice AudioOutputDevice",
+    "rtvoice.bus": "EventBus EventStream Subscription",
+    "rtvoice.checks": "AgentError",
+    "rtvoice.events": """
+        AgentEvent AgentStartedEvent AgentStoppedEvent AssistantTranscript ClientEvent
+        ComponentCrashed ComponentParked ComponentRestarted Connected ConversationCreatedEvent
+        ConversationItemAddedEvent ConversationItemCreateEvent ConversationItemCreatedEvent
+        ConversationItemDeleteEvent ConversationItemDeletedEvent ConversationItemDoneEvent
+        ConversationItemRetrieveEvent ConversationItemRetrievedEvent
+        ConversationItemTruncateEvent ConversationItemTruncatedEvent DeadLetter Disconnected
+        ErrorEvent FunctionCallItem InputAudioBufferAppendEvent InputAudioBufferClearEvent
+        InputAudioBufferClearedEvent InputAudioBufferCommitEvent InputAudioBufferCommittedEvent
+        InputAudioBufferSpeechStartedEvent InputAudioBufferSpeechStoppedEvent
+        InputAudioBufferTimeoutTriggeredEvent InputAudioTranscriptionCompleted
+        InputAudioTranscriptionDelta InputAudioTranscriptionFailed
+        InputAudioTranscriptionSegment Interrupted McpListToolsCompletedEvent
+        McpListToolsFailedEvent McpListToolsInProgressEvent Notice OutputAudioBufferClearEvent
+        PlaybackEnded RateLimitsUpdatedEvent Reconnected ResponseCancelEvent
+        ResponseContentPartAddedEvent ResponseContentPartDoneEvent ResponseCreateEvent
+        ResponseCreatedEvent ResponseDoneEvent ResponseEnded
+        ResponseFunctionCallArgumentsDeltaEvent ResponseMcpCallArgumentsDeltaEvent
+        ResponseMcpCallArgumentsDoneEvent ResponseMcpCallCompletedEvent
+        ResponseMcpCallFailedEvent ResponseMcpCallInProgressEvent ResponseOutputAudioDeltaEvent
+        ResponseOutputAudioDoneEvent ResponseOutputAudioTranscriptDeltaEvent
+        ResponseOutputAudioTranscriptDoneEvent ResponseOutputItemAddedEvent
+        ResponseOutputItemDoneEvent ResponseOutputTextDeltaEvent ResponseOutputTextDoneEvent
+        ResponseStarted ServerError ServerEvent SessionCreatedEvent SessionEnded SessionEnding
+        SessionFailed SessionStarted SessionUpdateEvent SessionUpdatedEvent StopAgentCommand
+        ToolAnswer ToolCall Turn UserInactivityTimeoutEvent UserSpeechStarted UserSpeechStopped
+    """,
+    "rtvoice.models": "Retirement retirement_of",
+    "rtvoice.views": """
+        AssistantVoice ConversationHistory ConversationTurn RealtimeModel SemanticVad ServerVad
+        ToolCallRecord TranscriptionModel
+    """,
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that ``rtvoice.sandbox`` needs none."""
+    """Import a public name when it is first used, so that nobody pays for what they do not use."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -1,55 +1,125 @@
-"""The agent: a description of who speaks, how, with which tools and through which devices."""
+"""The agent: who speaks, how, with which tools and through which devices; and its conversations."""
 
 from __future__ import annotations
 
-import enum
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Never, TypeVar, overload
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from actors.tools.registry import Tools
-from messages import BUILTIN_TOOLS, SemanticVad, ServerVad, Settings
+from messages import (
+    BUILTIN_TOOLS,
+    CreateResponse,
+    EventError,
+    Interrupt,
+    Message,
+    NotRunningError,
+    ProgramCapture,
+    SemanticVad,
+    SendText,
+    ServerVad,
+    SetMuted,
+    SetSpeed,
+    Settings,
+    SetVolume,
+    UpdateSettings,
+)
+from rtvoice import checks
+from rtvoice.checks import AgentError
 
-__all__ = ["Agent", "AgentError"]
+if TYPE_CHECKING:
+    from rtvoice.bus import EventBus, EventStream
+    from rtvoice.running import Run
+    from rtvoice.views import ConversationHistory
+
+__all__ = ["Agent", "AgentError", "Sent"]
 
 _DEFAULTS = Settings()
+_STOPPED = "the program asked"
+
+E = TypeVar("E")
 
 
-class AgentError(ValueError):
-    """An agent that cannot be; the text says what to do."""
+class Sent(Awaitable[None]):
+    """What a command to a running agent returns: it is on its way; awaited, it has arrived.
 
-    def __init__(self, name: str, problem: str) -> None:
-        super().__init__(name, problem)
-        self.name = name
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.problem}"
-
-
-class Agent:
-    """Describes an assistant. It cannot be changed once it is made.
+    Once it has arrived it is in force whatever component crashes next.
 
     Example:
         ```python
+        import asyncio
+
+        from rtvoice import Agent
+
+        async def main() -> None:
+            async with Agent(server="sandbox", audio_input="silence", audio_output="null") as agent:
+                agent.set_volume(0.5)
+                await agent.mute()
+                await agent.stop()
+
+        asyncio.run(main())
+        ```
+    """
+
+    def __init__(self, arrived: Callable[[], Awaitable[object]]) -> None:
+        self._arrived = arrived
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from self._arrived().__await__()
+
+
+class Agent:
+    """A voice assistant: a description, and the conversations that are held by it.
+
+    As a description it cannot be changed. ``python -m supervisor FILE:agent`` runs it, and so does
+    a program:
+
+    Example:
+        ```python
+        import asyncio
+
         from rtvoice import Agent, Tools
 
         tools = Tools()
 
         @tools.action("Say how warm it is in a city.")
-        def get_temperature(city: str) -> str:
+        async def get_temperature(city: str) -> str:
             return "21 degrees"
 
         agent = Agent("You are a weather forecaster.", tools=tools)
+
+        async def main() -> None:
+            async with agent:
+                pass  # until the user says goodbye, or nobody has spoken for a minute
+            history = await agent.stop()
+            for turn in history.conversation_turns:
+                print(f"{turn.role}: {turn.content}")
+
+        if __name__ == "__main__":
+            asyncio.run(main())
         ```
 
-    Run it with ``python -m supervisor FILE:agent``.
+    The ``async with`` block lasts until the conversation ends: the user says goodbye, the stop
+    tool, the inactivity timeout, `stop`, a cancellation (Ctrl-C), or a failure, which is raised
+    there. What is in the block runs meanwhile. If it raises or is cancelled, the conversation ends
+    at once, in order.
+
+    The conversation runs in processes of its own. It never blocks the event loop, installs no
+    signal handlers and prints nothing: log records reach `logging` under ``rtvoice``. Devices and
+    tools that are objects run in this program; devices and components that are names run in
+    processes of their own. Each entry of the block is a conversation of its own, one at a time;
+    several agents can talk at once.
     """
 
     __slots__ = (
+        "__weakref__",
         "_api_key",
+        "_bus",
+        "_run",
         "audio_input",
         "audio_output",
         "builtin_tools",
@@ -94,61 +164,402 @@ class Agent:
         journal_path: str | os.PathLike[str] | None = None,
         server: str | None = None,
         components: Mapping[str, str] | None = None,
+        **unknown: Never,
     ) -> None:
         """Describe an assistant.
 
         Args:
             instructions: what the model shall be and do.
-            model: a Realtime model of the service.
-            voice: one of the service's voices, or the id of a custom one.
+            model: a Realtime model of the service (`RealtimeModel`, or any name). One that is
+                retired warns (`FutureWarning`) with the date and its successor.
+            voice: one of the service's voices (`AssistantVoice`), or the id of a custom one.
             speech_speed: 0.5-1.5, 1.0 is normal.
-            transcription_model: what transcribes the user, such as ``gpt-transcribe``; None: the
-                user's turns have no text.
-            tools: functions that the model may call.
+            transcription_model: what transcribes the user (`TranscriptionModel`, or any name);
+                None: the user's turns have no text.
+            tools: functions that the model may call. They run in this program.
             recording_output_path: a WAV file for both sides of the conversation, user left.
-            api_key: for the service; None: ``OPENAI_API_KEY`` of the environment.
-            audio_input: ``default``, a device's index or part of its name, a WAV file, ``silence``.
-            audio_output: ``default``, a device's index or part of its name, a WAV file, ``null``.
+            api_key: for the service; None: ``OPENAI_API_KEY`` of the environment. Only the process
+                that talks with the service is given it.
+            audio_input: an object with ``start()``, ``stop()`` and ``stream_chunks()``
+                (`rtvoice.audio.devices.AudioInputDevice`), or a name: ``default``, a device's index
+                or part of its name, a WAV file, ``silence``, ``module:attr`` of an
+                `actors.devices.base.Capture`, ``program`` (what is published as
+                `InputAudioBufferAppendEvent`). None: the default microphone; without one, silence.
+            audio_output: an object with ``start()``, ``stop()``, ``play_chunk(chunk)`` and
+                ``clear_buffer()`` (`rtvoice.audio.devices.AudioOutputDevice`), or a name:
+                ``default``, a device's index or part of its name, a WAV file, ``null``,
+                ``module:attr``. None: the default loudspeaker; without one, nothing is heard.
             greeting: a sentence with which the assistant begins; None: the user begins.
             language: what the user speaks, in two letters (ISO 639-1), a hint for transcription.
-            inactivity_timeout_s: the session ends when nobody has spoken for so many seconds; None:
-                never.
+            inactivity_timeout_s: the conversation ends when nobody has spoken for so many seconds;
+                None: never. Playback, tools and restarts are not silence.
             turn_detection: how the service tells that the user has finished.
             volume: of playback, 0.0-1.0.
-            builtin_tools: names of the built-in tools that the model may call.
+            builtin_tools: names of the built-in tools that the model may call, out of
+                ``get_current_time``, ``adjust_volume``, ``change_assistant_response_speed`` and
+                ``stop_assistant_run``; default: all.
             tool_timeout_s: after so many seconds the model is told that a tool did not finish.
             journal_path: a file in which the conversation is kept; None: a temporary one.
             server: ``openai``, ``sandbox``, or a ws:// or wss:// URL; None: ``RTVOICE_SERVER`` of
                 the environment, or the service.
-            components: your own actors, name to ``module:Class``.
+            components: your own actors, name to ``module:Class``, each in a process of its own and
+                started again when it crashes.
+            unknown: nothing.
 
         Raises:
-            AgentError: something is of the wrong type or out of range.
+            AgentError: something is of the wrong type or out of range, or there is no such
+                parameter.
         """
+        checks.refuse_unknown(unknown, [name for name in self.__slots__ if name[0] != "_"])
         given: dict[str, Any] = {
-            "instructions": _text("instructions", instructions),
-            "model": _name("model", model),
-            "voice": _name("voice", voice),
-            "speech_speed": _number("speech_speed", speech_speed, 0.5, 1.5),
-            "transcription_model": _optional(_name, "transcription_model", transcription_model),
-            "tools": _tools(tools),
-            "recording_output_path": _path("recording_output_path", recording_output_path),
-            "_api_key": _optional(_name, "api_key", api_key),
-            "audio_input": _device("audio_input", audio_input),
-            "audio_output": _device("audio_output", audio_output),
-            "greeting": _optional(_text, "greeting", greeting),
-            "language": _language(language),
-            "inactivity_timeout_s": _seconds("inactivity_timeout_s", inactivity_timeout_s),
-            "turn_detection": _turn_detection(turn_detection),
-            "volume": _number("volume", volume, 0.0, 1.0),
-            "builtin_tools": _builtin_tools(builtin_tools),
-            "tool_timeout_s": _number("tool_timeout_s", tool_timeout_s, 0.001, 86_400.0),
-            "journal_path": _path("journal_path", journal_path),
-            "server": _server(server),
-            "components": _components(components),
+            "instructions": checks.checked_text("instructions", instructions),
+            "model": checks.checked_model("model", model, stacklevel=3),
+            "voice": checks.checked_name("voice", voice),
+            "speech_speed": checks.checked_number("speech_speed", speech_speed, 0.5, 1.5),
+            "transcription_model": checks.checked_optional(
+                checks.checked_model, "transcription_model", transcription_model
+            ),
+            "tools": checks.checked_tools(tools),
+            "recording_output_path": checks.checked_path(
+                "recording_output_path", recording_output_path
+            ),
+            "_api_key": checks.checked_optional(checks.checked_name, "api_key", api_key),
+            "audio_input": checks.checked_device("audio_input", audio_input),
+            "audio_output": checks.checked_device("audio_output", audio_output),
+            "greeting": checks.checked_optional(checks.checked_text, "greeting", greeting),
+            "language": checks.checked_language(language),
+            "inactivity_timeout_s": checks.checked_seconds(
+                "inactivity_timeout_s", inactivity_timeout_s
+            ),
+            "turn_detection": checks.checked_turn_detection(turn_detection),
+            "volume": checks.checked_number("volume", volume, 0.0, 1.0),
+            "builtin_tools": checks.checked_builtin_tools(builtin_tools),
+            "tool_timeout_s": checks.checked_number(
+                "tool_timeout_s", tool_timeout_s, 0.1, 86_400.0
+            ),
+            "journal_path": checks.checked_path("journal_path", journal_path),
+            "server": checks.checked_server(server),
+            "components": checks.checked_components(components),
+            "_bus": None,
+            "_run": None,
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)
+
+    # -- a conversation -----------------------------------------------------------------------
+
+    async def __aenter__(self) -> Agent:
+        """Begin a conversation; return when every component is open.
+
+        Raises:
+            AgentError: there is no key, or a variable of the environment makes no sense.
+            SessionFailedError: a component cannot start; the reason says which and why.
+            SupervisorDiedError: the supervisor ended without a word.
+            RuntimeError: this agent is in a conversation already.
+        """
+        if self._run is not None and not self._run.is_over:
+            raise RuntimeError(
+                "this agent is in a conversation; make another Agent for one at the same time"
+            )
+        run = self._new_run()
+        object.__setattr__(self, "_run", run)
+        await run.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wait for the end of the conversation; end it at once if the block has raised.
+
+        Raises:
+            SessionFailedError: it has failed; the reason says why, ``__cause__`` how.
+            SupervisorDiedError: the supervisor has died.
+        """
+        run = self._run
+        assert run is not None
+        if error is None:
+            await run.last()
+        else:
+            await run.abandon(f"the program raised {type(error).__name__}")
+
+    async def run(self) -> ConversationHistory:
+        """Hold a conversation to its end and return it.
+
+        Example:
+            ```python
+            import asyncio
+
+            from rtvoice import Agent
+
+            async def main() -> None:
+                history = await Agent(server="sandbox", inactivity_timeout_s=1).run()
+                print(history.ended_because)
+
+            asyncio.run(main())
+            ```
+
+        Raises:
+            AgentError: there is no key, or a variable of the environment makes no sense.
+            SessionFailedError: it could not start or has failed. `history` is there all the same.
+            SupervisorDiedError: the supervisor has died. `history` is there all the same.
+        """
+        async with self:
+            pass
+        return self.history
+
+    def run_sync(self) -> ConversationHistory:
+        """Hold a conversation to its end and return it, in a program without an event loop.
+
+        Ctrl-C ends it in order and is raised as `KeyboardInterrupt`; `history` is there then too.
+
+        Raises:
+            RuntimeError: there is an event loop: use ``await agent.run()``.
+            RtvoiceError: as `run`.
+        """
+        import asyncio
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self.run())
+        raise RuntimeError("there is an event loop here already: use await agent.run()")
+
+    async def stop(self) -> ConversationHistory:
+        """End the conversation in order, if it goes on, and return it; any number of times.
+
+        It takes 5 s at most, and raises nothing of a conversation that has failed: what was said
+        until then is returned. Before the first conversation, the history is empty.
+        """
+        if self._run is not None:
+            await self._run.stop(_STOPPED)
+        return self.history
+
+    @property
+    def event_bus(self) -> EventBus:
+        """Where events are subscribed to and published: before, during and after a conversation.
+
+        Example:
+            ```python
+            from rtvoice import Agent, InputAudioTranscriptionCompleted
+
+            agent = Agent(transcription_model="gpt-transcribe")
+
+            async def on_transcription(event: InputAudioTranscriptionCompleted) -> None:
+                print(f"Transcribed: {event.transcript}")
+
+            agent.event_bus.subscribe(InputAudioTranscriptionCompleted, on_transcription)
+            ```
+        """
+        if self._bus is None:
+            from rtvoice.bus import EventBus
+
+            bus = EventBus(self._publish, self._subscriptions_changed)
+            object.__setattr__(self, "_bus", bus)
+        assert self._bus is not None
+        return self._bus
+
+    @property
+    def history(self) -> ConversationHistory:
+        """The conversation so far; of several, the last."""
+        from rtvoice.views import ConversationHistory
+
+        return ConversationHistory() if self._run is None else self._run.history()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the conversation can go on: all is open, and there is a session with the server.
+
+        False before the start, after the end, and while a lost connection is made anew.
+        """
+        return self._run is not None and self._run.is_ready
+
+    async def wait_ready(self, timeout_s: float | None = 30.0) -> None:
+        """Wait until `ready`; for the readiness check of a service.
+
+        Args:
+            timeout_s: at most so long; None: for ever.
+
+        Raises:
+            TimeoutError: it takes longer.
+            SessionFailedError: the conversation has failed before that, for a wrong key, say.
+            NotRunningError: the agent was not started, or the conversation is over.
+        """
+        await self._running().wait_ready(timeout_s)
+
+    async def status(self) -> dict[str, dict[str, Any]]:
+        """Return how each component is.
+
+        Per component: ``pid``, ``state`` (``open`` is well), ``restarts``, ``mailbox`` (messages
+        that wait), ``dropped`` (per type), ``handled``, ``memory_bytes`` (resident; None where the
+        system does not tell).
+
+        Raises:
+            NotRunningError: the agent does not run.
+            TimeoutError: the supervisor does not answer.
+        """
+        return await self._running().status()
+
+    @overload
+    def events(self, *, max_queued: int = 10_000) -> EventStream[Any]: ...
+    @overload
+    def events(self, *kinds: type[E], max_queued: int = 10_000) -> EventStream[E]: ...
+    def events(self, *kinds: type[Any], max_queued: int = 10_000) -> EventStream[Any]:
+        """Return events as they come: ``async for turn in agent.events(Turn)``.
+
+        It begins now and ends with the conversation, or with the next one if none goes on.
+
+        Args:
+            kinds: classes of `rtvoice.events`; none: everything but the events of the Realtime API.
+            max_queued: events that may wait for the reader; past that the oldest is dropped and
+                counted in ``dropped``.
+        """
+        from messages import Event
+        from rtvoice.events import AgentEvent
+
+        stream = self.event_bus.stream(kinds or (Event, AgentEvent), max_queued)
+        if self._run is not None and self._run.is_over:
+            stream.end()
+        return stream
+
+    # -- while it goes on ---------------------------------------------------------------------
+
+    def send_text(self, text: str) -> Sent:
+        """Say something for the user. It interrupts what is being said and is answered.
+
+        Args:
+            text: what the user is to have said.
+
+        Raises:
+            AgentError: it is no text, or empty.
+            NotRunningError: the agent does not run.
+        """
+        checks.checked_name("text", text)
+        return self._send(SendText(text, os.urandom(16).hex()))
+
+    def interrupt(self) -> Sent:
+        """Have the assistant stop speaking.
+
+        Raises:
+            NotRunningError: the agent does not run.
+        """
+        return self._send(Interrupt())
+
+    def mute(self) -> Sent:
+        """Have nothing of the user heard until `unmute`; it stays so if the microphone crashes.
+
+        Raises:
+            NotRunningError: the agent does not run.
+        """
+        return self._send(SetMuted(True))
+
+    def unmute(self) -> Sent:
+        """Have the user heard again.
+
+        Raises:
+            NotRunningError: the agent does not run.
+        """
+        return self._send(SetMuted(False))
+
+    def set_volume(self, volume: float) -> Sent:
+        """Set the volume of playback.
+
+        Args:
+            volume: 0.0-1.0.
+
+        Raises:
+            AgentError: it is out of range.
+            NotRunningError: the agent does not run.
+        """
+        return self._send(SetVolume(checks.checked_number("volume", volume, 0.0, 1.0)))
+
+    def set_speed(self, speed: float) -> Sent:
+        """Set the speed of speech, from the next answer on.
+
+        Args:
+            speed: 0.5-1.5, 1.0 is normal.
+
+        Raises:
+            AgentError: it is out of range.
+            NotRunningError: the agent does not run.
+        """
+        return self._send(SetSpeed(checks.checked_number("speed", speed, 0.5, 1.5)))
+
+    def update(
+        self,
+        *,
+        instructions: str | UnsetType = UNSET,
+        tools: Tools | UnsetType = UNSET,
+        builtin_tools: tuple[str, ...] | UnsetType = UNSET,
+        speech_speed: float | UnsetType = UNSET,
+        volume: float | UnsetType = UNSET,
+        transcription_model: str | UnsetType | None = UNSET,
+        language: str | UnsetType | None = UNSET,
+        turn_detection: ServerVad | SemanticVad | UnsetType = UNSET,
+        inactivity_timeout_s: float | UnsetType | None = UNSET,
+        **fixed: Never,
+    ) -> Sent:
+        """Change the conversation that goes on, from the next answer on.
+
+        The description stays as it is: the next conversation begins with that. What is left out
+        stays as it is too. Units and ranges are those of `Agent`.
+
+        Args:
+            instructions: what the model shall be and do.
+            tools: in place of those of the program.
+            builtin_tools: names of those that the model may call.
+            speech_speed: 0.5-1.5.
+            volume: 0.0-1.0.
+            transcription_model: None: the user is not transcribed any more.
+            language: what the user speaks.
+            turn_detection: how the service tells that the user has finished.
+            inactivity_timeout_s: seconds; None: never.
+            fixed: everything else cannot change during a conversation, and is refused.
+
+        Example:
+            ```python
+            import asyncio
+
+            from rtvoice import Agent
+
+            async def main() -> None:
+                async with Agent(server="sandbox", audio_input="silence") as agent:
+                    await agent.update(instructions="Answer in French.", speech_speed=0.8)
+                    await agent.stop()
+
+            asyncio.run(main())
+            ```
+
+        Raises:
+            AgentError: a value is wrong, or this cannot change during a conversation, and why.
+            NotRunningError: the agent does not run.
+        """
+        _refuse_fixed(fixed)
+        run = self._running()
+        changes = _changes(
+            instructions=(checks.checked_text, instructions),
+            transcription_model=(_optional_model, transcription_model),
+            language=(_language, language),
+            turn_detection=(_turn_detection, turn_detection),
+            inactivity_timeout_s=(checks.checked_seconds, inactivity_timeout_s),
+        )
+        speed = _changes(speed=(_speed, speech_speed)).get("speed")
+        loudness = _changes(volume=(_volume, volume)).get("volume")
+        own = None if tools is UNSET else checks.checked_tools(tools) or Tools()
+        builtin = None if builtin_tools is UNSET else checks.checked_builtin_tools(builtin_tools)
+        if changes:
+            run.send(UpdateSettings(msgspec.to_builtins(changes)))
+        if speed is not None:
+            run.send(SetSpeed(speed))
+        if loudness is not None:
+            run.send(SetVolume(loudness))
+        if own is not None or builtin is not None:
+            run.set_tools(own, builtin)
+        return Sent(run.status)
+
+    # -- what it is ---------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
         """Return the agent as fields of `messages.Settings`, in plain values.
@@ -164,19 +575,22 @@ class Agent:
             if not isinstance(device, str | None):
                 raise AgentError(
                     name,
-                    f"python -m supervisor cannot use an object ({type(device).__name__}) of your "
-                    f'program yet; give {name} as a name, such as "default" or "talk.wav"',
+                    f"python -m supervisor cannot use an object ({type(device).__name__}), which "
+                    f"would run in a program of yours (async with agent); give {name} as a name, "
+                    f'such as "default", "talk.wav" or "module:attribute"',
                 )
-        if self.components:
-            raise AgentError(
-                "components", "python -m supervisor does not run an agent's own components yet"
-            )
         if self._api_key is not None:
             raise AgentError(
                 "api_key",
                 "python -m supervisor takes the key from OPENAI_API_KEY (or a .env file); leave "
                 "api_key out of the agent",
             )
+        chosen = {"input": self.audio_input, "output": self.audio_output, "server": self.server}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        return self._settings() | chosen
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what is the same wherever it runs, as fields of `messages.Settings`."""
         settings = {
             "instructions": self.instructions,
             "model": self.model,
@@ -192,16 +606,105 @@ class Agent:
             "tool_timeout_s": self.tool_timeout_s,
         }
         chosen = {
-            "input": self.audio_input,
-            "output": self.audio_output,
             "recording_path": self.recording_output_path,
             "journal_path": self.journal_path,
-            "server": self.server,
+            "components": self.components or None,
         }
         return settings | {name: value for name, value in chosen.items() if value is not None}
 
+    # -- inside -------------------------------------------------------------------------------
+
+    def _new_run(self) -> Run:
+        from rtvoice.running import Run, prepare_logging, user_import_path
+        from supervisor import Session
+
+        server = self.server or checks.server_in(os.environ) or "openai"
+        checks.need_key(server, self._api_key, os.environ)
+        level = checks.log_level_in(os.environ)
+        prepare_logging(level)
+        settings = self._settings() | {
+            "server": server,
+            "log_level": level or "INFO",
+            "import_path": user_import_path(),
+        }
+        devices: dict[str, Any] = {}
+        for name in ("input", "output"):
+            device = getattr(self, f"audio_{name}")
+            if isinstance(device, str | None):
+                settings[name] = device or "auto"
+            else:
+                devices[f"{name}_device"] = device
+        tools = self.tools if self.tools is not None else Tools()
+
+        def session(wire_names: tuple[str, ...]) -> Session:
+            return Session(
+                api_key=self._api_key,
+                tools=tools,
+                **devices,
+                **settings,
+                wire_events=wire_names,
+            )
+
+        places = {
+            "server": server,
+            "input": devices.get("input_device", settings.get("input")),
+            "output": devices.get("output_device", settings.get("output")),
+            "tools": [tool.name for tool in tools],
+            "builtin_tools": self.builtin_tools,
+            "components": self.components,
+        }
+        return Run(session, self.event_bus, self.inactivity_timeout_s, places)
+
+    def _running(self) -> Run:
+        if self._run is None:
+            raise NotRunningError("the agent does not run: enter it first, async with agent")
+        return self._run
+
+    def _send(self, message: Message) -> Sent:
+        run = self._running()
+        run.send(message)
+        return Sent(run.status)
+
+    def _subscriptions_changed(self) -> None:
+        if self._run is not None:
+            self._run.subscriptions_changed()
+
+    def _publish(self, event: object) -> None:
+        from rtvoice import events, publishing
+
+        match event:
+            case events.StopAgentCommand(reason):
+                self._running().begin_to_stop(reason)
+                self.event_bus.deliver(event)
+            case events.ResponseCancelEvent() | events.OutputAudioBufferClearEvent():
+                self.interrupt()
+            case events.ResponseCreateEvent(response):
+                self._send(CreateResponse(publishing.instructions_of(response)))
+            case events.SessionUpdateEvent(session):
+                self.update(**publishing.changes_of(session))
+            case events.InputAudioBufferAppendEvent():
+                self._capture(event.pcm)
+            case events.ClientEvent() | events.ServerEvent() | events.AgentEvent():
+                raise EventError(publishing.why_not(event))
+            case Message():
+                self._send(event)
+            case _:
+                self._running()
+                self.event_bus.deliver(event)
+
+    def _capture(self, pcm: bytes) -> None:
+        if self.audio_input != "program":
+            raise EventError(
+                "InputAudioBufferAppendEvent: this agent has a microphone of its own; make it with "
+                'audio_input="program" to publish what it hears'
+            )
+        self._send(ProgramCapture(pcm))
+
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"an Agent cannot be changed; make another one with {name}=...")
+        raise AttributeError(
+            f"an Agent cannot be changed; make another one with {name}=..., or change the "
+            f"conversation that goes on by agent.update(...)"
+        )
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"an Agent cannot be changed; {name} stays")
@@ -230,132 +733,59 @@ class Agent:
     journal_path: str | None
     server: str | None
     components: dict[str, str]
+    _bus: EventBus | None
     _api_key: str | None
+    _run: Run | None
 
 
-# -- checks: each returns the value in its plain form, or says what is wrong -------------------
+# -- changes ---------------------------------------------------------------------------------------
+
+_FIXED = {
+    "model": "the service opens a session for one model",
+    "voice": "the service does not change the voice of a session that has spoken",
+    "greeting": "it was said at the beginning",
+    "recording_output_path": "the recording has begun",
+    "journal_path": "the journal has begun",
+    "api_key": "the connection is made with it",
+    "server": "the connection is made to it",
+    "audio_input": "the device is open",
+    "audio_output": "the device is open",
+    "components": "components are started with the session",
+    "tool_timeout_s": "the tools were started with it",
+}
 
 
-def _plain(value: object) -> object:
-    return value.value if isinstance(value, enum.Enum) else value
-
-
-def _text(name: str, value: object) -> str:
-    value = _plain(value)
-    if not isinstance(value, str):
-        raise AgentError(name, f"give a text, not {_kind(value)}")
-    return value
-
-
-def _name(name: str, value: object) -> str:
-    text = _text(name, value)
-    if not text.strip():
-        raise AgentError(name, "it is empty; leave it out for the default")
-    return text
-
-
-def _optional(check: Any, name: str, value: object) -> Any:
-    return None if value is None else check(name, value)
-
-
-def _number(name: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise AgentError(name, f"give a number from {low:g} to {high:g}, not {_kind(value)}")
-    if not low <= value <= high:
-        raise AgentError(name, f"{value:g} is out of range; give a number from {low:g} to {high:g}")
-    return float(value)
-
-
-def _seconds(name: str, value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise AgentError(name, "give a number of seconds above 0, or None for never")
-    return float(value)
-
-
-def _path(name: str, value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str | os.PathLike):
-        raise AgentError(name, f"give a path, not {_kind(value)}")
-    path = os.fspath(value)
-    if not isinstance(path, str) or not path:
-        raise AgentError(name, "give a path as text")
-    return path
-
-
-def _tools(value: object) -> Tools | None:
-    if value is not None and not isinstance(value, Tools):
-        raise AgentError("tools", f"give an rtvoice.Tools, not {_kind(value)}")
-    return value
-
-
-def _device(name: str, value: object) -> object:
-    """Names and paths become text; an object stays what it is."""
-    if isinstance(value, bool):
-        raise AgentError(name, "give a device's name or index, or a WAV file")
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, str | os.PathLike):
-        return _path(name, value)
-    return value
-
-
-def _language(value: object) -> str | None:
-    if value is None:
-        return None
-    text = _name("language", value)
-    if len(text) not in (2, 3) or not text.isalpha():
-        raise AgentError("language", f"{text!r} is no language code; give one such as en, de or fr")
-    return text.lower()
-
-
-def _turn_detection(value: object) -> ServerVad | SemanticVad:
-    if not isinstance(value, ServerVad | SemanticVad):
-        raise AgentError(
-            "turn_detection",
-            f"give messages.ServerVad(...) or messages.SemanticVad(...), not {_kind(value)}",
-        )
-    return value
-
-
-def _builtin_tools(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, tuple | list | set | frozenset):
-        raise AgentError("builtin_tools", f"give names out of {', '.join(BUILTIN_TOOLS)}")
-    for name in value:
-        if name not in BUILTIN_TOOLS:
+def _refuse_fixed(fixed: Mapping[str, object]) -> None:
+    for name in fixed:
+        if name in _FIXED:
             raise AgentError(
-                "builtin_tools", f"{name!r} is not built in; there are {', '.join(BUILTIN_TOOLS)}"
+                name, f"it cannot change during a conversation ({_FIXED[name]}); make a new Agent"
             )
-    return tuple(name for name in BUILTIN_TOOLS if name in value)
+    checks.refuse_unknown(fixed, [name for name in Agent.__slots__ if name[0] != "_"])
 
 
-def _server(value: object) -> str | None:
-    if value is None:
-        return None
-    text = _text("server", value)
-    if text not in ("openai", "sandbox") and not text.startswith(("ws://", "wss://")):
-        raise AgentError(
-            "server", f"{text!r} is no server; give openai, sandbox, or a ws:// or wss:// URL"
-        )
-    return text
+def _changes(**given: tuple[Callable[[str, Any], Any], Any]) -> dict[str, Any]:
+    """Check what is given."""
+    return {
+        name: check(name, value) for name, (check, value) in given.items() if value is not UNSET
+    }
 
 
-def _components(value: object) -> dict[str, str]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise AgentError("components", 'give a mapping such as {"mood": "app:MoodActor"}')
-    for name, target in value.items():
-        if not isinstance(name, str) or not isinstance(target, str) or ":" not in target:
-            raise AgentError(
-                "components", f'{name!r}: {target!r} is no component; write "name": "module:Class"'
-            )
-    return dict(value)
+def _optional_model(name: str, value: object) -> Any:
+    return checks.checked_optional(checks.checked_model, name, value)
 
 
-def _kind(value: object) -> str:
-    if value is None:
-        return "None"
-    return f"a value of type {type(value).__name__}"
+def _language(_: str, value: object) -> str | None:
+    return checks.checked_language(value)
+
+
+def _turn_detection(_: str, value: object) -> ServerVad | SemanticVad:
+    return checks.checked_turn_detection(value)
+
+
+def _speed(_: str, value: object) -> float:
+    return checks.checked_number("speech_speed", value, 0.5, 1.5)
+
+
+def _volume(_: str, value: object) -> float:
+    return checks.checked_number("volume", value, 0.0, 1.0)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rtvoice.models import retirement_of
+
 __all__ = [
     "Card",
     "Choice",
@@ -147,6 +149,9 @@ def choose(
         hints.append("There is no microphone: type, or give --input a WAV file.")
     if options.agent is None and options.output is None and not card.output:
         hints.append("There is no speaker: nothing is played; --output FILE.wav keeps it.")
+    if options.model is not None and (retirement := retirement_of(options.model)) is not None:
+        text = str(retirement)
+        hints.append(f"{text[0].upper()}{text[1:]}.")
     given = _given(options)
     if server is not None:
         given["server"] = server
@@ -180,6 +185,7 @@ def _demo(options: argparse.Namespace, *, has_key: bool, asked: bool) -> Choice:
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     fields = {
         "agent": options.agent,
+        "import_path": _import_path(options.agent),
         "input": options.input,
         "output": options.output,
         "volume": options.volume,
@@ -200,6 +206,15 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     if options.inactivity_timeout is not None:
         given["inactivity_timeout_s"] = options.inactivity_timeout or None
     return given
+
+
+def _import_path(agent: str | None) -> tuple[str, ...] | None:
+    """Return where the names in an agent are looked up: beside its file, and in this folder."""
+    if agent is None:
+        return None
+    where = Path(agent.rpartition(":")[0])
+    folders = [str(where.resolve().parent)] if where.suffix == ".py" else []
+    return tuple(dict.fromkeys([*folders, str(Path.cwd())]))
 
 
 # -- the .env file ---------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from types import FunctionType
 from typing import Any, Protocol
 
-from actors.loading import LoadError, load
+from actors.loading import LoadError, load, raised
 from actors.tools.registry import Tools
 
 __all__ = ["AgentLoadError", "DescribedAgent", "ToolsLoadError", "load_agent", "load_tools"]
@@ -46,9 +48,19 @@ def load_agent(name: str) -> DescribedAgent:
         found = load(name, "agent", _is_agent)
     except LoadError as error:
         raise AgentLoadError(error.name, error.problem) from error.__cause__
+    if isinstance(found, FunctionType):
+        found = _made(name, found)
     if not _is_agent(found):
         raise AgentLoadError(name, _not_an_agent(name.rpartition(":")[2], found))
     return found  # type: ignore[no-any-return]
+
+
+def _made(name: str, make: Callable[[], Any]) -> Any:
+    """Call a function that makes an agent."""
+    try:
+        return make()
+    except Exception as error:
+        raise AgentLoadError(name, f"calling it failed: {raised(error)}") from error
 
 
 @lru_cache(maxsize=8)
@@ -85,6 +97,4 @@ def _are_tools(found: object) -> bool:
 def _not_an_agent(attribute: str, found: object) -> str:
     if isinstance(found, type):
         return f"{attribute} is a class; name an rtvoice.Agent, such as agent = Agent(...)"
-    if callable(found):
-        return f"{attribute} is a function; name an rtvoice.Agent, such as agent = {attribute}()"
     return f"{attribute} is of type {type(found).__name__}, not an rtvoice.Agent"

@@ -92,11 +92,16 @@ def test_everything_given_is_described_in_plain_values() -> None:
         ({"audio_input": True}, "audio_input: give a device's name or index"),
         ({"language": "english"}, "language: 'english' is no language code"),
         ({"inactivity_timeout_s": 0}, "seconds above 0, or None for never"),
-        ({"turn_detection": "server_vad"}, "turn_detection: give messages.ServerVad"),
+        ({"turn_detection": "server_vad"}, "turn_detection: give rtvoice.ServerVad"),
         ({"builtin_tools": ("get_weather",)}, "'get_weather' is not built in; there are get_cur"),
         ({"builtin_tools": "get_current_time"}, "builtin_tools: give names out of"),
         ({"server": "http://x"}, "server: 'http://x' is no server; give openai, sandbox"),
         ({"components": {"mood": "app"}}, "components: 'mood': 'app' is no component"),
+        ({"audio_input": object()}, "of type object has no start(), stop(), stream_chunks()"),
+        ({"audio_output": object()}, "has no start(), stop(), play_chunk(), clear_buffer()"),
+        ({"instruction": "x"}, "instruction: an Agent has no such parameter; did you mean instruc"),
+        ({"system_prompt": "x"}, "did you mean instructions?"),
+        ({"qqq": 1}, "qqq: an Agent has no such parameter; there are: audio_input, "),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_to_do(given: dict[str, object], words: str) -> None:
@@ -119,14 +124,45 @@ def test_an_agent_cannot_be_changed() -> None:
 
 def test_objects_cannot_be_told_to_another_process() -> None:
     class Phone:
-        pass
+        def start(self) -> None: ...
+        def stop(self) -> None: ...
+        def stream_chunks(self) -> None: ...
+        def play_chunk(self, chunk: bytes) -> None: ...
+        def clear_buffer(self) -> None: ...
 
     with pytest.raises(AgentError, match=r"audio_input: .*object \(Phone\).*give audio_input as a"):
         Agent(audio_input=Phone()).describe()
     with pytest.raises(AgentError, match="give audio_output as a name"):
         Agent(audio_output=Phone()).describe()
-    with pytest.raises(AgentError, match="own components"):
-        Agent(components={"mood": "app:Mood"}).describe()
+
+
+def test_components_of_ones_own_are_described() -> None:
+    assert Agent(components={"mood": "app:Mood"}).describe()["components"] == {"mood": "app:Mood"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"model": "gpt-realtime"},
+            "is shut down on 2027-01-20; use gpt-realtime-2.1",
+        ),
+        (
+            {"model": "gpt-4o-mini-realtime-preview-2024-12-17"},
+            "2026-05-12; use gpt-realtime-2.1",
+        ),
+        ({"transcription_model": "whisper-1"}, "2027-02-26; use gpt-transcribe"),
+    ],
+)
+def test_a_retired_model_is_taken_with_a_warning(given: dict[str, str], words: str) -> None:
+    with pytest.warns(FutureWarning, match=words) as warned:
+        Agent(**given)  # type: ignore[arg-type]
+
+    assert warned[0].filename == __file__
+
+
+def test_a_model_that_nobody_knows_is_taken_as_it_is() -> None:
+    assert Agent(model="gpt-realtime-9").model == "gpt-realtime-9"
 
 
 def test_the_key_is_neither_told_nor_shown() -> None:

@@ -121,6 +121,7 @@ def test_options_become_settings() -> None:
 
     assert found.given == {
         "agent": "agent.py:a",
+        "import_path": (str(Path.cwd()),),
         "volume": 0.5,
         "block_ms": 20,
         "model": "m",
@@ -137,6 +138,12 @@ def test_options_become_settings() -> None:
         "output": "o.wav",
         "server": "sandbox",
     }
+
+
+def test_a_retired_model_is_told_with_its_successor() -> None:
+    hints = chosen("--model", "gpt-realtime", "--server", "sandbox").hints
+
+    assert any("2027-01-20; use gpt-realtime-2.1" in hint for hint in hints)
 
 
 @pytest.mark.parametrize(

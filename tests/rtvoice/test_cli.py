@@ -103,6 +103,7 @@ def test_an_agent_decides_what_was_not_asked_for(tmp_path: Path) -> None:
 
     assert started().settings == {
         "agent": "a.py:agent",
+        "import_path": (str(tmp_path),),
         "input": "silence",
         "server": "ws://x",
         "log_level": "INFO",

@@ -85,6 +85,12 @@ def test_an_attribute_of_an_attribute_is_found(tmp_path: Path) -> None:
     assert load_agent("guide4.py:holder.agent").describe() == {"instructions": "deep"}
 
 
+def test_a_function_that_makes_an_agent_is_called(tmp_path: Path) -> None:
+    write(tmp_path / "guide5.py", "def make_agent():\n    return Agent('made')")
+
+    assert load_agent("guide5.py:make_agent").describe() == {"instructions": "made"}
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -97,7 +103,8 @@ def test_an_attribute_of_an_attribute_is_found(tmp_path: Path) -> None:
         ("empty.py:agent", "there is no agent in it"),
         ("good.py:Agent", "Agent is a class"),
         ("good.py:number", "number is of type int, not an rtvoice.Agent"),
-        ("good.py:make", "make is a function"),
+        ("good.py:make_number", "make_number is of type int, not an rtvoice.Agent"),
+        ("good.py:make_nothing", "calling it failed: TypeError: make_nothing() missing 1 required"),
         ("broken.py:agent", "importing it failed: NameError: name 'nope' is not defined"),
         ("syntax.py:agent", "importing it failed: SyntaxError"),
         ("exits.py:agent", "it called sys.exit(4)"),
@@ -105,7 +112,9 @@ def test_an_attribute_of_an_attribute_is_found(tmp_path: Path) -> None:
     ],
 )
 def test_each_failure_says_what_is_wrong(tmp_path: Path, name: str, words: str) -> None:
-    write(tmp_path / "good.py", "agent = Agent()\nnumber = 3\ndef make():\n    return agent")
+    write(tmp_path / "good.py", "agent = Agent()\nnumber = 3")
+    with (tmp_path / "good.py").open("a") as file:
+        file.write("\ndef make_number():\n    return 3\n\ndef make_nothing(x):\n    return x\n")
     (tmp_path / "empty.py").write_text("import os")
     (tmp_path / "broken.py").write_text("x = 1\nnope\n")
     (tmp_path / "syntax.py").write_text("def (:\n")

@@ -1,0 +1,254 @@
+"""What an agent may be made of: each check returns a plain value, or says what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from actors.tools.registry import Tools
+from messages import BUILTIN_TOOLS, LEVELS, ConfigurationError, SemanticVad, ServerVad
+from rtvoice.models import retirement_of
+
+__all__ = ["AgentError"]
+
+
+class AgentError(ConfigurationError, ValueError):
+    """An agent that cannot be; the text says what to do.
+
+    ``name`` is the parameter, ``problem`` what is wrong with it.
+
+    Example:
+        ```python
+        from rtvoice import Agent, AgentError
+
+        try:
+            Agent(speech_speed=2)
+        except AgentError as error:
+            print(error)
+        ```
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.problem}"
+
+
+class AgentUsageError(AgentError, TypeError):
+    """A keyword that an agent does not have."""
+
+
+_DEVICE_METHODS = {
+    "audio_input": ("start", "stop", "stream_chunks"),
+    "audio_output": ("start", "stop", "play_chunk", "clear_buffer"),
+}
+
+
+def _plain(value: object) -> object:
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def checked_text(name: str, value: object) -> str:
+    value = _plain(value)
+    if not isinstance(value, str):
+        raise AgentError(name, f"give a text, not {_kind(value)}")
+    return value
+
+
+def checked_name(name: str, value: object) -> str:
+    text = checked_text(name, value)
+    if not text.strip():
+        raise AgentError(name, "it is empty; leave it out for the default")
+    return text
+
+
+def checked_optional(check: Any, name: str, value: object) -> Any:
+    return None if value is None else check(name, value)
+
+
+def checked_number(name: str, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise AgentError(name, f"give a number from {low:g} to {high:g}, not {_kind(value)}")
+    if not low <= value <= high:
+        raise AgentError(name, f"{value:g} is out of range; give a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def checked_seconds(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise AgentError(name, "give a number of seconds above 0, or None for never")
+    return float(value)
+
+
+def checked_path(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike):
+        raise AgentError(name, f"give a path, not {_kind(value)}")
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path:
+        raise AgentError(name, "give a path as text")
+    return path
+
+
+def checked_model(name: str, value: object, *, stacklevel: int = 4) -> str:
+    """Return a model's name, and warn if the model is retired."""
+    model = checked_name(name, value)
+    if (retirement := retirement_of(model)) is not None:
+        warnings.warn(str(retirement), FutureWarning, stacklevel=stacklevel)
+    return model
+
+
+def checked_tools(value: object) -> Tools | None:
+    if value is not None and not isinstance(value, Tools):
+        raise AgentError("tools", f"give an rtvoice.Tools, not {_kind(value)}")
+    return value
+
+
+def checked_device(name: str, value: object) -> object:
+    """Names and paths become text; an object stays what it is."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        raise AgentError(name, "give a device's name or index, or a WAV file")
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str | os.PathLike):
+        return checked_path(name, value)
+    missing = [
+        method for method in _DEVICE_METHODS[name] if not callable(getattr(value, method, None))
+    ]
+    if missing:
+        raise AgentError(
+            name,
+            f"give a device's name, a file, or an object with {_listed(_DEVICE_METHODS[name])}; "
+            f"{_kind(value)} has no {_listed(missing)}",
+        )
+    if isinstance(value, type):
+        raise AgentError(name, f"give an object, {value.__name__}(), not the class itself")
+    return value
+
+
+def checked_language(value: object) -> str | None:
+    if value is None:
+        return None
+    text = checked_name("language", value)
+    if len(text) not in (2, 3) or not text.isalpha():
+        raise AgentError("language", f"{text!r} is no language code; give one such as en, de or fr")
+    return text.lower()
+
+
+def checked_turn_detection(value: object) -> ServerVad | SemanticVad:
+    if not isinstance(value, ServerVad | SemanticVad):
+        raise AgentError(
+            "turn_detection",
+            f"give rtvoice.ServerVad(...) or rtvoice.SemanticVad(...), not {_kind(value)}",
+        )
+    return value
+
+
+def checked_builtin_tools(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, tuple | list | set | frozenset):
+        raise AgentError("builtin_tools", f"give names out of {', '.join(BUILTIN_TOOLS)}")
+    for name in value:
+        if name not in BUILTIN_TOOLS:
+            raise AgentError(
+                "builtin_tools", f"{name!r} is not built in; there are {', '.join(BUILTIN_TOOLS)}"
+            )
+    return tuple(name for name in BUILTIN_TOOLS if name in value)
+
+
+def checked_server(value: object) -> str | None:
+    if value is None:
+        return None
+    text = checked_text("server", value)
+    if text not in ("openai", "sandbox") and not text.startswith(("ws://", "wss://")):
+        raise AgentError(
+            "server", f"{text!r} is no server; give openai, sandbox, or a ws:// or wss:// URL"
+        )
+    return text
+
+
+def checked_components(value: object) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise AgentError("components", 'give a mapping such as {"mood": "app:MoodActor"}')
+    for name, target in value.items():
+        if not isinstance(name, str) or not isinstance(target, str) or ":" not in target:
+            raise AgentError(
+                "components", f'{name!r}: {target!r} is no component; write "name": "module:Class"'
+            )
+    return dict(value)
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "None"
+    return f"a value of type {type(value).__name__}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"{name}()" for name in names)
+
+
+# -- the environment ------------------------------------------------------------------------------
+
+
+def server_in(environment: Mapping[str, str]) -> str | None:
+    """Return the server that ``RTVOICE_SERVER`` names."""
+    text = environment.get("RTVOICE_SERVER", "").strip()
+    try:
+        return checked_server(text or None)
+    except AgentError as error:
+        raise AgentError("RTVOICE_SERVER", error.problem) from None
+
+
+def log_level_in(environment: Mapping[str, str]) -> str | None:
+    """Return the log level that ``RTVOICE_LOG_LEVEL`` names."""
+    level = environment.get("RTVOICE_LOG_LEVEL", "").strip().upper()
+    if level and level not in LEVELS:
+        raise AgentError("RTVOICE_LOG_LEVEL", f"{level!r} is no level: {', '.join(LEVELS)}")
+    return level or None
+
+
+def need_key(server: str, api_key: str | None, environment: Mapping[str, str]) -> None:
+    """See that there is a key, if the server needs one."""
+    if server == "openai" and not (api_key or environment.get("OPENAI_API_KEY", "").strip()):
+        raise AgentError(
+            "api_key",
+            "the OpenAI service needs a key: set OPENAI_API_KEY, or give api_key=... (create one "
+            'at https://platform.openai.com/api-keys); the sandbox, server="sandbox" or '
+            "RTVOICE_SERVER=sandbox, needs none",
+        )
+
+
+# -- what is not a parameter ----------------------------------------------------------------------
+
+_FORMER = {
+    "system_prompt": "instructions",
+    "inactivity_timeout_seconds": "inactivity_timeout_s",
+    "audio_input_device": "audio_input",
+    "audio_output_device": "audio_output",
+    "recording_path": "recording_output_path",
+    "transcript_listener": "event_bus.subscribe(Turn, ...)",
+    "agent_listener": "event_bus.subscribe(...)",
+}
+"""What other versions of the library called things."""
+
+
+def refuse_unknown(unknown: Mapping[str, object], known: Iterable[str]) -> None:
+    """Say of a keyword that there is not what was meant."""
+    for name in unknown:
+        meant = _FORMER.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
+        hint = f"did you mean {meant}?" if meant else f"there are: {', '.join(known)}"
+        raise AgentUsageError(name, f"an Agent has no such parameter; {hint}")

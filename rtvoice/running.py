@@ -1,0 +1,386 @@
+"""One run of an agent: its session, and how what happens there reaches the program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from actors.hosting import ToolSet
+from messages import (
+    INACTIVITY_TIMEOUT,
+    ComponentRestarted,
+    Connected,
+    Disconnected,
+    Event,
+    FlushPlayback,
+    Message,
+    NotRunningError,
+    Reconnected,
+    RtvoiceError,
+    SessionEnded,
+    SessionEnding,
+    SessionStarted,
+    StopSession,
+    SupervisorDiedError,
+    WantWireEvents,
+    WireEvent,
+)
+from rtvoice.bus import EventBus
+from rtvoice.events import (
+    AgentStartedEvent,
+    AgentStoppedEvent,
+    OutputAudioBufferClearEvent,
+    UserInactivityTimeoutEvent,
+    decode_wire_event,
+    wire_names,
+)
+from rtvoice.transcript import Transcript
+from rtvoice.views import ConversationHistory
+from supervisor import Session
+
+__all__ = ["Run", "prepare_logging", "user_import_path"]
+
+_logger = logging.getLogger("rtvoice.agent")
+
+_STOP_S = 10.0
+"""The supervisor ends a session within 5 s; it is killed after this."""
+_HANDLERS_S = 2.0
+"""How long handlers may go on after the end."""
+
+
+class Run:
+    """A conversation from its start to its end, on one event loop.
+
+    It is a listener of its `Session`: `put` is called on the session's reading thread.
+    """
+
+    def __init__(
+        self,
+        session: Callable[[tuple[str, ...]], Session],
+        bus: EventBus,
+        timeout_s: float | None,
+        places: Mapping[str, Any],
+    ) -> None:
+        """Make a session.
+
+        Args:
+            session: returns it, given the names of the wire events that are wanted.
+            bus: where events are delivered.
+            timeout_s: the inactivity timeout.
+            places: for the log: ``server``, ``input``, ``output``, ``tools``, ``builtin_tools``,
+                ``components``.
+        """
+        self.kinds: tuple[type[Message], ...] = ()
+        self._bus = bus
+        self._timeout_s = timeout_s
+        self._places = places
+        self._loop = asyncio.get_running_loop()
+        self._transcript = Transcript()
+        self._started = False
+        self._is_stopping = False
+        self._stop_reason = ""
+        self._told_stop = False
+        self._failure: RtvoiceError | None = None
+        self._over = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._ended_because = ""
+        self._wire_names: tuple[str, ...] = ()
+        self._want()
+        self._session = session(self._wire_names)
+
+    # -- what the program wants to be told ----------------------------------------------------
+
+    def _want(self) -> bool:
+        """Find out what is subscribed to. Return whether that has changed."""
+        subscribed = self._bus.kinds
+        kinds: set[type[Message]] = {Event, WireEvent, *self._transcript.kinds}
+        kinds.update(kind for kind in subscribed if issubclass(kind, Message))
+        if any(issubclass(OutputAudioBufferClearEvent, kind) for kind in subscribed):
+            kinds.add(FlushPlayback)
+        names: set[str] = set()
+        for kind in subscribed:
+            names |= wire_names(kind)
+        before = self.kinds, self._wire_names
+        self.kinds = tuple(sorted(kinds, key=lambda kind: kind.__qualname__))
+        self._wire_names = tuple(sorted(names))
+        return before != (self.kinds, self._wire_names)
+
+    def subscriptions_changed(self) -> None:
+        """Have the supervisor and realtime know of it; from any thread."""
+        if not self._over.is_set() and self._want() and self._started:
+            self._session.subscribe()
+            self._session.send(WantWireEvents(self._wire_names))
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the session.
+
+        Raises:
+            SessionFailedError: a component cannot start; the reason says which and why.
+            SupervisorDiedError: the supervisor ended without a word.
+        """
+        self._bus.bind(self._loop)
+        self._session.listen(self)
+        try:
+            await self._session.__aenter__()
+        except BaseException as error:
+            if isinstance(error, RtvoiceError):
+                self._failure = error
+            self._session.kill()  # if it lives, it is not wanted any more
+            self._over.set()
+            await self._finish(drain=not isinstance(error, asyncio.CancelledError))
+            raise
+        self._started = True
+        _log_places(self._places, self._session.started)
+        if self._is_stopping:  # asked for meanwhile
+            self.begin_to_stop(self._stop_reason)
+        self._session.subscribe()  # what has been subscribed to since
+        self._session.send(WantWireEvents(self._wire_names))
+
+    def begin_to_stop(self, reason: str) -> None:
+        """Have the session end in order; from any thread. Again: do nothing."""
+        self._is_stopping, self._stop_reason = True, self._stop_reason or reason
+        if self._started and not self._over.is_set():
+            self._session.send(StopSession(reason))
+
+    async def stop(self, reason: str) -> None:
+        """End the session in order and wait for that, 10 s at most."""
+        self.begin_to_stop(reason)
+        if self._over.is_set():
+            return
+        if self._loop.is_closed():  # nobody is left who could be told of the end
+            self._session.kill()
+            return
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await self._over.wait()
+        except TimeoutError:
+            self._session.kill()
+            await self._over.wait()
+
+    async def last(self) -> None:
+        """Wait for the end; if that is cancelled, end the session in order and at once.
+
+        Raises:
+            SessionFailedError: the session has failed.
+            SupervisorDiedError: the supervisor has died.
+        """
+        try:
+            await self._over.wait()
+        except asyncio.CancelledError:
+            await self.abandon("the program was cancelled")
+            raise
+        await self._finish()
+        if self._failure is not None:
+            raise self._failure
+
+    async def abandon(self, reason: str) -> None:
+        """End the session in order because the program has something else on its mind."""
+        try:
+            await self.stop(reason)
+        except asyncio.CancelledError:  # a second time: at once
+            self._session.kill()
+            raise
+        finally:
+            await self._finish()
+
+    async def _finish(self, *, drain: bool = True) -> None:
+        if drain:
+            await self._bus.drain(_HANDLERS_S)
+        self._bus.end_streams()
+        self._bus.bind(None)
+
+    async def wait_ready(self, timeout_s: float | None) -> None:
+        """Wait until the server has begun the session.
+
+        Raises:
+            TimeoutError: it takes longer.
+            RtvoiceError: it has ended before that.
+        """
+        ready = asyncio.ensure_future(self._ready.wait())
+        over = asyncio.ensure_future(self._over.wait())
+        try:
+            await asyncio.wait(
+                {ready, over}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            ready.cancel()
+            over.cancel()
+        if self._over.is_set():
+            raise self._failure or self._not_running()
+        if not self._ready.is_set():
+            raise TimeoutError(f"the agent is not ready after {timeout_s:g} s")
+
+    # -- how it is ----------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the session has ended."""
+        return self._over.is_set()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether something can be asked of it."""
+        return self._started and not self._over.is_set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a session with the server."""
+        return self.is_running and self._ready.is_set()
+
+    def history(self) -> ConversationHistory:
+        """Return the conversation so far."""
+        return self._transcript.history(self._ended_because)
+
+    # -- talking to it ------------------------------------------------------------------------
+
+    def send(self, message: Message) -> None:
+        """Say something to the components.
+
+        Raises:
+            NotRunningError: there are none.
+        """
+        if not self.is_running:
+            raise self._not_running()
+        self._session.send(message)
+
+    def set_tools(self, tools: ToolSet | None, builtin_tools: tuple[str, ...] | None) -> None:
+        """Change what the model may call."""
+        if not self.is_running:
+            raise self._not_running()
+        self._session.set_tools(tools, builtin_tools=builtin_tools)
+
+    async def status(self) -> dict[str, dict[str, Any]]:
+        """Return how the components are; all that was sent before has reached them.
+
+        Raises:
+            NotRunningError: there are none.
+            TimeoutError: the supervisor does not answer.
+        """
+        if not self.is_running:
+            raise self._not_running()
+        try:
+            return await self._session.status_async()
+        except SupervisorDiedError:
+            raise self._not_running() from None
+
+    def _not_running(self) -> NotRunningError:
+        if not self._over.is_set():
+            return NotRunningError("the agent is still starting")
+        error = NotRunningError(f"the conversation is over: {self._ended_because}")
+        error.__cause__ = self._failure
+        return error
+
+    # -- on the session's reading thread ------------------------------------------------------
+
+    def put(self, message: Message | None) -> None:
+        """Take a message of the session; None: it has ended."""
+        match message:
+            case None:
+                self._end()
+                return
+            case WireEvent(name, _, json):
+                self._deliver_wire(name, json)
+            case FlushPlayback(reason):
+                self._bus.deliver(OutputAudioBufferClearEvent(reason))
+            case SessionStarted():
+                self._transcript.take(message)
+                self._bus.deliver(AgentStartedEvent(message.pids))
+            case SessionEnding(reason):
+                self._ended_because = reason
+                if reason == INACTIVITY_TIMEOUT:
+                    self._bus.deliver(UserInactivityTimeoutEvent(self._timeout_s or 0.0))
+                self._tell_stop(reason)
+            case SessionEnded(reason):
+                self._ended_because = reason
+            case Connected() | Reconnected():
+                self._on_loop(self._ready.set)
+            case Disconnected() | ComponentRestarted("realtime", process=True):
+                self._on_loop(self._ready.clear)
+            case _:
+                self._transcript.take(message)
+        self._bus.deliver(message)
+
+    def _deliver_wire(self, name: str, json: bytes) -> None:
+        try:
+            self._bus.deliver(decode_wire_event(name, json))
+        except KeyError:  # nobody can have subscribed to it
+            pass
+        except (msgspec.MsgspecError, ValueError) as error:
+            logging.getLogger("rtvoice.events").warning("%s is not as documented: %s", name, error)
+
+    def _tell_stop(self, reason: str) -> None:
+        if not self._told_stop:
+            self._told_stop = True
+            self._bus.deliver(AgentStoppedEvent(reason))
+
+    def _end(self) -> None:
+        try:
+            self._session.wait(1.0)
+        except RtvoiceError as error:
+            self._failure = error
+            self._ended_because = str(error)
+        except TimeoutError:  # it was never started
+            self._ended_because = "it was not started"
+        self._tell_stop(self._ended_because)
+        self._on_loop(self._over.set)
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(call)
+
+
+def user_import_path() -> tuple[str, ...]:
+    """Return where the modules of the program are: beside its script, and where it runs."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    folders = [str(Path(script).resolve().parent)] if script else []
+    with contextlib.suppress(OSError):
+        folders.append(os.getcwd())  # noqa: PTH109 - as it is called
+    return tuple(dict.fromkeys(folders))
+
+
+def prepare_logging(level: str | None) -> None:
+    """See that nothing is printed where the program has set up no logging.
+
+    Args:
+        level: of the logger ``rtvoice``; None: as it is.
+    """
+    logger = logging.getLogger("rtvoice")
+    if not any(isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+        logger.addHandler(logging.NullHandler())
+    if level is not None:
+        logger.setLevel(level)
+
+
+def _log_places(described: Mapping[str, Any], started: SessionStarted | None) -> None:
+    """Say once where each tool and device runs."""
+    pids = started.pids if started is not None else {}
+
+    def child(name: str) -> str:
+        return f"in process {pids.get(name, '?')} ({name})"
+
+    parts = []
+    for what, component in (("input", "microphone"), ("output", "speaker")):
+        device = described[what]
+        place = f"{device!r} {child(component)}"
+        if not isinstance(device, str):
+            place = f"{type(device).__name__} in this program"
+        parts.append(f"{what}: {place}")
+    if described["tools"]:
+        parts.append(f"tools: {', '.join(described['tools'])} in this program")
+    if described["builtin_tools"]:
+        parts.append(f"built-in tools: {', '.join(described['builtin_tools'])} {child('tools')}")
+    parts += [
+        f"component {name}: {target} {child(name)}"
+        for name, target in described["components"].items()
+    ]
+    _logger.info("started on %s; %s", described["server"], "; ".join(parts))

@@ -1,0 +1,130 @@
+"""What a program keeps of its conversation: it is there whatever becomes of the supervisor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from actors.conversation import ITEM_MESSAGES, Conversation
+from messages import (
+    SAMPLE_RATE,
+    AssistantItem,
+    ConversationItem,
+    Interrupted,
+    Message,
+    PlaybackEnded,
+    SessionStarted,
+    ToolAnswer,
+    UserItem,
+)
+from rtvoice.views import ConversationHistory, ConversationTurn, ToolCallRecord
+
+__all__ = ["Transcript"]
+
+
+class _Sound(msgspec.Struct):
+    start_s: float | None = None
+    end_s: float | None = None
+    heard_ms: int | None = None
+
+
+class Transcript:
+    """Collects what happens, on one thread, and returns it as a history, on any.
+
+    It orders by the same rules as the history component (`actors.conversation.Conversation`).
+    """
+
+    kinds: tuple[type[Message], ...] = (*ITEM_MESSAGES, PlaybackEnded, SessionStarted)
+    """What it wants to be told."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._conversation = Conversation()
+        self._sounds: dict[str, _Sound] = {}
+        self._failed: set[str] = set()
+        self._epoch_ns = 0
+        self._started_at: datetime | None = None
+
+    def take(self, message: Message) -> None:
+        """Take in what has happened."""
+        now_ns = time.monotonic_ns()
+        with self._lock:
+            if isinstance(message, ITEM_MESSAGES):
+                self._conversation.apply(message, now_ns / 1e9)
+            self._note(message, now_ns)
+
+    def _note(self, message: Message, now_ns: int) -> None:
+        now_s = round((now_ns - self._epoch_ns) / 1e9, 3)
+        match message:
+            case SessionStarted():
+                self._epoch_ns = message.epoch_ns or now_ns
+                since = timedelta(microseconds=(now_ns - self._epoch_ns) // 1000)
+                self._started_at = datetime.now(UTC) - since
+            case UserItem():
+                first, last = message.first_sample, message.last_sample
+                self._sounds[message.item_id] = _Sound(first / SAMPLE_RATE, last / SAMPLE_RATE)
+                if not message.spoken:
+                    self._sounds[message.item_id] = _Sound(now_s, now_s)
+            case AssistantItem():
+                sound = self._sounds.setdefault(message.item_id, _Sound(now_s))
+                if sound.heard_ms is None:
+                    sound.end_s = now_s
+            case PlaybackEnded(item_id, heard_ms) | Interrupted(item_id, heard_ms):
+                start_s = round(now_s - heard_ms / 1000, 3)
+                self._sounds[item_id] = _Sound(start_s, now_s, heard_ms)
+            case ToolAnswer(call_id=call_id, failed=True):
+                self._failed.add(call_id)
+
+    def history(self, ended_because: str = "") -> ConversationHistory:
+        """Return the conversation so far."""
+        with self._lock:
+            items = self._conversation.items()
+            calls = self._calls(items)
+            turns: list[ConversationTurn] = []
+            since_user: list[ToolCallRecord] = []
+            for item in items:
+                if item.kind == "function_call":
+                    since_user.append(calls[item.call_id])
+                elif item.kind == "message" and (turn := self._turn(item)) is not None:
+                    if turn.role == "assistant" and since_user:
+                        turn = msgspec.structs.replace(turn, tool_calls=tuple(since_user))
+                    since_user = []
+                    turns.append(turn)
+            return ConversationHistory(turns, list(calls.values()), self._started_at, ended_because)
+
+    def _turn(self, item: ConversationItem) -> ConversationTurn | None:
+        content = self._conversation.text_of(item.item_id)
+        sound = self._sounds.get(item.item_id, _Sound())
+        if item.role == "assistant" and not content and sound.heard_ms is None:
+            return None  # it has not said anything yet
+        return ConversationTurn(
+            item.role,
+            content,
+            item.item_id,
+            sound.start_s,
+            sound.end_s,
+            item.interrupted,
+            item.text if item.interrupted else content,
+            sound.heard_ms,
+            item.transcribed,
+            item.complete,
+        )
+
+    def _calls(self, items: tuple[ConversationItem, ...]) -> dict[str, ToolCallRecord]:
+        outputs = {
+            item.call_id: item.output for item in items if item.kind == "function_call_output"
+        }
+        return {
+            item.call_id: ToolCallRecord(
+                item.call_id,
+                item.name,
+                item.arguments,
+                outputs.get(item.call_id),
+                item.call_id in self._failed,
+            )
+            for item in items
+            if item.kind == "function_call"
+        }
