@@ -141,7 +141,7 @@ def test_options_become_settings() -> None:
 
 
 def test_a_retired_model_is_told_with_its_successor() -> None:
-    hints = chosen("--model", "gpt-realtime", "--server", "sandbox").hints
+    hints = chosen("--model", "gpt-realtime", "--input", "silence", "--output", "null").hints
 
     assert any("2027-01-20; use gpt-realtime-2.1" in hint for hint in hints)
 
