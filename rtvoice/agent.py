@@ -689,7 +689,7 @@ class Agent:
             case Message():
                 self._send(event)
             case _:
-                self._running()
+                self._running().need()
                 self.event_bus.deliver(event)
 
     def _capture(self, pcm: bytes) -> None:

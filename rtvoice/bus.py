@@ -340,7 +340,9 @@ class EventBus:
         return {kind for queue in queues for kind in queue.kinds}
 
     def deliver(self, event: object) -> None:
-        """Pass an event on to its subscribers; from any thread."""
+        """Pass an event on to its subscribers, from any thread; between conversations, to none."""
+        if self._loop is None:
+            return
         queues = self._matching.get(type(event))
         for queue in self._match(type(event)) if queues is None else queues:
             queue.put(event)
@@ -359,7 +361,7 @@ class EventBus:
         self._context = contextvars.copy_context()
 
     def on_loop(self, call: Callable[[], None]) -> None:
-        """Have something done on the loop; without a loop, what waits goes on waiting."""
+        """Have something done on the loop."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it is closed
                 self._loop.call_soon_threadsafe(call, context=self._context)

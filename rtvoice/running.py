@@ -243,20 +243,27 @@ class Run:
 
     # -- talking to it ------------------------------------------------------------------------
 
+    def need(self) -> None:
+        """See that something can be asked of it.
+
+        Raises:
+            NotRunningError: it is starting, or over.
+        """
+        if not self.is_running:
+            raise self._not_running()
+
     def send(self, message: Message) -> None:
         """Say something to the components.
 
         Raises:
             NotRunningError: there are none.
         """
-        if not self.is_running:
-            raise self._not_running()
+        self.need()
         self._session.send(message)
 
     def set_tools(self, tools: ToolSet | None, builtin_tools: tuple[str, ...] | None) -> None:
         """Change what the model may call."""
-        if not self.is_running:
-            raise self._not_running()
+        self.need()
         self._session.set_tools(tools, builtin_tools=builtin_tools)
 
     async def status(self) -> dict[str, dict[str, Any]]:
@@ -266,8 +273,7 @@ class Run:
             NotRunningError: there are none.
             TimeoutError: the supervisor does not answer.
         """
-        if not self.is_running:
-            raise self._not_running()
+        self.need()
         try:
             return await self._session.status_async()
         except SupervisorDiedError:
