@@ -177,7 +177,8 @@ class Agent:
             transcription_model: what transcribes the user (`TranscriptionModel`, or any name);
                 None: the user's turns have no text.
             tools: functions that the model may call. They run in this program.
-            recording_output_path: a WAV file for both sides of the conversation, user left.
+            recording_output_path: a WAV file for both sides of the conversation, user left. Its
+                folder is made if need be.
             api_key: for the service; None: ``OPENAI_API_KEY`` of the environment. Only the process
                 that talks with the service is given it.
             audio_input: an object with ``start()``, ``stop()`` and ``stream_chunks()``
@@ -620,6 +621,7 @@ class Agent:
 
         server = self.server or checks.server_in(os.environ) or "openai"
         checks.need_key(server, self._api_key, os.environ)
+        checks.make_folder("recording_output_path", self.recording_output_path)
         level = checks.log_level_in(os.environ)
         prepare_logging(level)
         settings = self._settings() | {

@@ -7,6 +7,7 @@ import enum
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from actors.tools.registry import Tools
@@ -219,6 +220,16 @@ def log_level_in(environment: Mapping[str, str]) -> str | None:
     if level and level not in LEVELS:
         raise AgentError("RTVOICE_LOG_LEVEL", f"{level!r} is no level: {', '.join(LEVELS)}")
     return level or None
+
+
+def make_folder(name: str, path: str | None) -> None:
+    """See that there is a folder for a file."""
+    if path is None:
+        return
+    try:
+        Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AgentError(name, f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def need_key(server: str, api_key: str | None, environment: Mapping[str, str]) -> None:
