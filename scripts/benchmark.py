@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py                     all figures, about two minutes
     python scripts/benchmark.py latency recovery    only these: start latency barge-in recovery load
+                                                    agent
     python scripts/benchmark.py faults --runs 100   every fault of every component, a table (long)
 
 The benchmark is the Realtime server. Its own devices run in the microphone and speaker processes:
@@ -299,6 +300,44 @@ def measure_start(runs: int = 5) -> None:
     report("start to first answer, sandbox started too", own, 1500)
 
 
+_AGENT = """
+import asyncio, json, os, sys, time
+begin = time.perf_counter()
+import rtvoice
+imported = time.perf_counter()
+from rtvoice import Agent, AgentStartedEvent
+agent = Agent(server=sys.argv[1], audio_input="silence", audio_output="null")
+made = time.perf_counter()
+started = []
+agent.event_bus.subscribe(AgentStartedEvent, lambda event: started.append(time.perf_counter()))
+async def main():
+    entered = time.perf_counter()
+    async with agent:
+        await agent.wait_ready()
+        ready = time.perf_counter()
+        await agent.stop()
+    print(json.dumps([imported - begin, made - begin, started[0] - entered, ready - entered]))
+asyncio.run(main())
+"""
+
+
+def measure_agent(runs: int = 5) -> None:
+    """A program: its import, and from entering an agent to its being started and ready."""
+    for what, limit_ms in (("server already there", 1200), ("sandbox started too", 1500)):
+        found: list[list[float]] = []
+        for _ in range(runs):
+            server = Server().url if what == "server already there" else "sandbox"
+            command = [sys.executable, "-c", _AGENT, server]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            found.append([seconds * 1000 for seconds in json.loads(done.stdout)])
+        imported, made, started, ready = (list(column) for column in zip(*found, strict=True))
+        if what == "server already there":
+            report("import rtvoice", imported, 150)
+            report("import rtvoice, make an Agent", made, 300)
+        report(f"enter to AgentStartedEvent, {what}", started, limit_ms)
+        report(f"enter to ready, {what}", ready, limit_ms)
+
+
 def measure_latency(seconds: float = 10.0) -> None:
     """Both ways through the hub, while both are busy."""
     with running() as (server, command):
@@ -490,6 +529,7 @@ MEASURES: dict[str, Callable[[], None]] = {
     "barge-in": measure_barge_in,
     "recovery": measure_recovery,
     "load": measure_load,
+    "agent": measure_agent,
     "faults": measure_faults,
 }
 
