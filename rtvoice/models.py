@@ -99,6 +99,14 @@ _GONE = {
 
 
 def retirement_of(model: str) -> Retirement | None:
-    """Return when a model goes; None: nothing is known of that."""
+    """Return when a model goes; None: nothing is known of that.
+
+    Example:
+        ```python
+        from rtvoice import retirement_of
+
+        print(retirement_of("whisper-1"))
+        ```
+    """
     found = _GONE.get(model)
     return Retirement(model, *found) if found else None

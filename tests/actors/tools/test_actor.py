@@ -180,6 +180,34 @@ def test_a_built_in_tool_that_is_none_is_refused(tmp_path: Path) -> None:
     assert "'get_weather': is not built in; there are get_current_time" in crash.error
 
 
+def test_other_tools_are_offered_and_that_survives_a_death(tmp_path: Path) -> None:
+    old, new = (ToolSpec(name, "asks", {"type": "object"}) for name in ("old", "new"))
+    with Rig(ToolExecutor, tmp_path, builtin_tools=(), program_tools=(old,)) as rig:
+        rig.expect(ToolsAvailable)
+        rig.tell(SetTools((new,), ("adjust_volume",)))
+        offered = rig.expect(ToolsAvailable).tools
+        rig.tell(call("new"))
+        called = rig.expect(ProgramToolCall)
+        rig.tell(ProgramToolAnswer(called.call_id, "done"))
+        answer = rig.expect(ToolAnswer)
+    with died(rig) as again:
+        offered_again = again.expect(ToolsAvailable).tools
+
+    assert [tool.name for tool in offered] == ["adjust_volume", "new"]
+    assert offered_again == offered
+    assert answer.output == "done"
+
+
+def test_tools_that_are_not_mentioned_stay(tmp_path: Path) -> None:
+    spec = ToolSpec("ask", "asks", {"type": "object"})
+    with Rig(ToolExecutor, tmp_path, program_tools=(spec,)) as rig:
+        rig.expect(ToolsAvailable)
+        rig.tell(SetTools(builtin_tools=()))
+        offered = rig.expect(ToolsAvailable).tools
+
+    assert offered == (spec,)
+
+
 def test_the_agent_describes_its_settings(tmp_path: Path, agent: str) -> None:
     with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
         described = msgspec.msgpack.decode(rig.hello.described)

@@ -1,0 +1,157 @@
+"""The events: names and fields of the Realtime API, and what the front door exports."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import rtvoice
+from actors.realtime import wire
+from messages import Event
+from rtvoice import events
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONTRACT = [
+    "ResponseCreatedEvent",
+    "ResponseOutputAudioDeltaEvent",
+    "ResponseDoneEvent",
+    "InputAudioBufferSpeechStartedEvent",
+    "InputAudioBufferSpeechStoppedEvent",
+    "FunctionCallItem",
+    "InputAudioTranscriptionCompleted",
+    "InputAudioBufferAppendEvent",
+    "ResponseCancelEvent",
+    "ResponseCreateEvent",
+    "SessionUpdateEvent",
+    "ConversationItemTruncateEvent",
+    "OutputAudioBufferClearEvent",
+    "AgentStartedEvent",
+    "AgentStoppedEvent",
+    "StopAgentCommand",
+    "UserInactivityTimeoutEvent",
+]
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_the_events_of_the_contract_are_there_by_both_ways(name: str) -> None:
+    assert getattr(events, name) is getattr(rtvoice, name)
+
+
+def test_every_domain_event_is_there() -> None:
+    domain = {kind for kind in Event.__subclasses__() if kind.__module__.startswith("messages.")}
+
+    assert {kind.__name__ for kind in domain} <= set(events.__all__)
+    for kind in domain:
+        assert getattr(rtvoice, kind.__name__) is kind
+
+
+def test_what_realtime_acts_on_can_be_subscribed_to() -> None:
+    acted_on = {str(kind.__struct_config__.tag) for kind in wire.ServerEvent.__subclasses__()}
+    sent = {str(kind.__struct_config__.tag) for kind in wire.ClientEvent.__subclasses__()}
+
+    assert acted_on <= events.wire_names(events.ServerEvent)
+    assert sent <= events.wire_names(events.ClientEvent)
+
+
+@pytest.mark.parametrize("name", sorted(events.wire_names(object)))
+def test_an_event_with_none_but_its_type_is_still_an_event(name: str) -> None:
+    event = events.decode_wire_event(name, b'{"type": "x", "event_id": null, "news": {"a": 1}}')
+
+    assert event.type == name
+    assert event.event_id is None
+    with pytest.raises(AttributeError):
+        event.event_id = "y"
+
+
+def test_fields_are_those_of_the_api() -> None:
+    event: Any = events.decode_wire_event(
+        "conversation.item.input_audio_transcription.completed",
+        b'{"event_id":"e","item_id":"u1","content_index":0,"transcript":"hi","usage":{"a":1}}',
+    )
+
+    assert (event.transcript, event.item_id, event.usage) == ("hi", "u1", {"a": 1})
+
+
+def test_a_response_has_items_and_leaves_out_what_nobody_documents() -> None:
+    event: Any = events.decode_wire_event(
+        "response.done",
+        b'{"response":{"id":"r","status":"failed","output":null,"new":1,'
+        b'"status_details":{"error":{"code":"x"}}}}',
+    )
+
+    assert event.response.output == []
+    assert event.response.status_details == {"error": {"code": "x"}}
+
+
+def test_sound_is_read_and_written() -> None:
+    delta: Any = events.decode_wire_event("response.output_audio.delta", b'{"delta":"AQI="}')
+
+    assert delta.audio == b"\1\2"
+    assert events.InputAudioBufferAppendEvent.of(b"\1\2").audio == "AQI="
+    assert events.InputAudioBufferAppendEvent("AQI=").pcm == b"\1\2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parsed"), [('{"a": 1}', {"a": 1}), ("[1]", {}), ("{", {}), ("", {})]
+)
+def test_the_arguments_of_a_call_are_parsed(arguments: str, parsed: dict[str, int]) -> None:
+    assert events.FunctionCallItem(arguments=arguments).parsed_arguments == parsed
+
+
+def test_what_is_not_as_documented_is_an_error() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        events.decode_wire_event("response.done", b'{"response": 3}')
+
+
+def test_client_events_are_written_as_the_api_wants_them() -> None:
+    text = msgspec.json.encode(events.ConversationItemTruncateEvent("a1", 0, 100))
+
+    assert msgspec.json.decode(text) == {
+        "type": "conversation.item.truncate",
+        "item_id": "a1",
+        "audio_end_ms": 100,
+    }
+
+
+# -- the front door --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in rtvoice.__all__ if name != "__version__"])
+def test_every_public_name_is_documented(name: str) -> None:
+    doc = inspect.getdoc(getattr(rtvoice, name)) or ""
+
+    assert len(doc) > 20, f"{name} has no docstring"
+
+
+OWN = [
+    name
+    for name in rtvoice.__all__
+    if name != "__version__"
+    and getattr(rtvoice, name).__module__.startswith("rtvoice.")
+    and not getattr(rtvoice, name).__module__.startswith("rtvoice.audio")
+]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_public_name_has_an_example_that_is_python(name: str) -> None:
+    doc = inspect.getdoc(getattr(rtvoice, name)) or ""
+    blocks = re.findall(r"```python\n(.*?)```", doc, re.DOTALL)
+
+    assert blocks, f"{name} has no example"
+    for block in blocks:
+        ast.parse(inspect.cleandoc(block))
+
+
+@pytest.mark.parametrize("name", [name for name in OWN if inspect.isclass(getattr(rtvoice, name))])
+def test_the_examples_that_need_no_conversation_run(name: str) -> None:
+    doc = inspect.getdoc(getattr(rtvoice, name)) or ""
+    for block in re.findall(r"```python\n(.*?)```", doc, re.DOTALL):
+        if "asyncio.run" not in block:
+            exec(compile(inspect.cleandoc(block), name, "exec"), {"__name__": "example"})
