@@ -136,7 +136,7 @@ class Run:
             if isinstance(error, RtvoiceError):
                 self._failure = error
             self._session.kill()  # if it lives, it is not wanted any more
-            self._over.set()
+            self._set_over()
             await self._finish(drain=not isinstance(error, asyncio.CancelledError))
             raise
         self._started = True
@@ -196,7 +196,6 @@ class Run:
     async def _finish(self, *, drain: bool = True) -> None:
         if drain:
             await self._bus.drain(_HANDLERS_S)
-        self._bus.end_streams()
         self._bus.bind(None)
 
     async def wait_ready(self, timeout_s: float | None) -> None:
@@ -338,7 +337,11 @@ class Run:
         except TimeoutError:  # it was never started
             self._ended_because = "it was not started"
         self._tell_stop(self._ended_because)
-        self._on_loop(self._over.set)
+        self._on_loop(self._set_over)
+
+    def _set_over(self) -> None:
+        self._over.set()
+        self._bus.end_streams()  # what is in the block may wait for their end
 
     def _on_loop(self, call: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import logging
@@ -80,6 +81,17 @@ async def connection_of(server: FakeServer, number: int = 0) -> Connection:
 
 async def seen(connection: Connection, kind: str, fits: Any = lambda _: True) -> dict[str, Any]:
     return await asyncio.to_thread(connection.expect, kind, fits)
+
+
+def supervisors() -> set[int]:
+    """Return the process ids of the supervisors that this process has started."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == os.getpid() and b"--peer" in (entry / "cmdline").read_bytes():
+                found.add(int(entry.name))
+    return found
 
 
 class Heard:
@@ -231,6 +243,21 @@ async def test_ten_agents_talk_in_one_loop(server: FakeServer) -> None:
     assert told == [[f"I am {number}"] for number in range(10)]
 
 
+@in_a_loop
+async def test_a_stream_in_the_block_ends_with_the_conversation(server: FakeServer) -> None:
+    agent = agent_of(server)
+    told = []
+
+    async with agent:
+        agent.send_text("Hello")
+        async for event in agent.events(Turn, AgentStoppedEvent):
+            told.append(type(event))
+            await agent.stop()
+
+    assert told == [Turn, AgentStoppedEvent]
+    assert [event async for event in agent.events(Turn)] == []
+
+
 # -- ends ----------------------------------------------------------------------------------------
 
 
@@ -276,7 +303,12 @@ def test_a_cancellation_ends_it_in_order_and_leaves_nothing(server: FakeServer, 
         history = await agent.stop()
         assert history.conversation_turns == []
 
-    asyncio.run(main())
+    async def main_and_look() -> None:
+        before = supervisors()
+        await main()
+        pids.extend(supervisors() - before)
+
+    asyncio.run(main_and_look())
 
     assert reached == []
     wait_until_gone(pids, TIMEOUT_S)
