@@ -8,7 +8,10 @@ import os
 import signal
 import socket
 import sys
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from rtvoice.sandbox.faults import Fault
 
 _USAGE_ERROR: Final = 2
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -83,6 +86,15 @@ def _parser() -> argparse.ArgumentParser:
         help="end sessions after so long, as the service does (default: 3600)",
     )
     parser.add_argument(
+        "--misbehave",
+        type=_fault,
+        action="append",
+        default=[],
+        metavar="FAULT",
+        help="have each connection do something wrong, such as 'drop after response.created'; "
+        "may be given several times (docs/sandbox.md lists what there is)",
+    )
+    parser.add_argument(
         "--until-eof",
         action="store_true",
         help="end when stdin does: for programs that start it as their child "
@@ -103,6 +115,15 @@ def _pace(text: str) -> float:
     if not pace >= 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
     return pace
+
+
+def _fault(text: str) -> Fault:
+    from rtvoice.sandbox.faults import FaultError, parse_fault
+
+    try:
+        return parse_fault(text)
+    except FaultError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _exit_cleanly(_signal: int, _frame: object) -> NoReturn:

@@ -21,6 +21,9 @@ _PADDED_TO: Final = 16
 """The service pads text deltas to multiples of this, so that their sizes say nothing."""
 
 
+_ARGUMENTS_PIECE: Final = 12
+
+
 class Outcome(NamedTuple):
     """How a response ended: the `status` and `status_details` of `response.done`."""
 
@@ -30,6 +33,12 @@ class Outcome(NamedTuple):
     @classmethod
     def cancelled(cls, reason: str) -> Outcome:
         return cls("cancelled", {"type": "cancelled", "reason": reason})
+
+    @classmethod
+    def failed(cls, code: str) -> Outcome:
+        message = f"The response failed: {code}."
+        error = {"type": code, "code": code, "message": message}
+        return cls("failed", {"type": "failed", "error": error})
 
     @classmethod
     def incomplete(cls, reason: str) -> Outcome:
@@ -71,6 +80,7 @@ class Response:
         self._output: list[Item] = []
         self._item: Item | None = None
         self._said = ""
+        self._said_before = ""
         self._encoder = Encoder(settings["audio"]["output"]["format"])
 
     @property
@@ -81,13 +91,20 @@ class Response:
         self._emit("response.created", response=self._wire())
 
     def begin_message(self) -> None:
-        """Open the message that `speak` or `write` fill."""
+        """Open a message, which `speak` or `write` fill."""
         item = Item(self._new_id("item"), "message", role="assistant", status="in_progress")
         item.content = []
         self._add(item)
         kind = "audio" if self.with_audio else "text"
         item.content.append(Part(f"output_{kind}", transcript="" if self.with_audio else None))
         self._emit_in_part("response.content_part.added", part=self._part_wire(""))
+
+    def end_message(self) -> None:
+        """Close the message: another one follows."""
+        self._close_message("completed")
+        self._said_before += self._said
+        self._said = ""
+        self._encoder = Encoder(self.settings["audio"]["output"]["format"])
 
     def speak(self, words: list[str], pcm: bytes) -> None:
         """Add speech to the message.
@@ -127,7 +144,9 @@ class Response:
         self._said += arguments
         place = self._place() | {"call_id": item.call_id}
         kind = "response.function_call_arguments"
-        self._emit(f"{kind}.delta", **place, delta=arguments, obfuscation=_padding(arguments))
+        for at in range(0, len(arguments), _ARGUMENTS_PIECE):
+            piece = arguments[at : at + _ARGUMENTS_PIECE]
+            self._emit(f"{kind}.delta", **place, delta=piece, obfuscation=_padding(piece))
         self._emit(f"{kind}.done", **place, name=name, arguments=arguments)
         self._close_item("completed")
 
@@ -142,7 +161,7 @@ class Response:
         self.usage = response_usage(
             self.settings["instructions"],
             self.context,
-            self._said,
+            self._said_before + self._said,
             self.samples,
             self._cached_tokens,
         )
@@ -172,8 +191,11 @@ class Response:
 
     def _stop_at_limit(self) -> None:
         limit = self.settings["max_output_tokens"]
-        if limit != "inf" and audio_tokens(self.samples) + text_tokens(self._said) >= limit:
+        if limit != "inf" and self._tokens() >= limit:
             self.close(Outcome.incomplete("max_output_tokens"))
+
+    def _tokens(self) -> int:
+        return audio_tokens(self.samples) + text_tokens(self._said_before + self._said)
 
     def _close_message(self, status: str) -> None:
         if self.with_audio:

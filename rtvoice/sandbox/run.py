@@ -36,7 +36,13 @@ def run(listening: socket.socket, options: argparse.Namespace) -> NoReturn:
 async def _serve(listening: socket.socket, options: argparse.Namespace) -> NoReturn:
     listener = Listener(wanted=os.environ.get("RTVOICE_SANDBOX_LISTEN") != "none")
     voice = choose_voice(builtin=os.environ.get("RTVOICE_SANDBOX_VOICE") == "builtin")
-    sandbox = Sandbox(listener, voice, pace=options.pace, max_session_s=options.max_session)
+    sandbox = Sandbox(
+        listener,
+        voice,
+        pace=options.pace,
+        max_session_s=options.max_session,
+        faults=options.misbehave,
+    )
     ended = asyncio.Event()
     _end_on_signals(ended)
     if options.until_eof:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
+from weakref import WeakKeyDictionary
 
 import msgspec
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -18,12 +20,18 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from rtvoice.sandbox.conversation import Heard
+from rtvoice.sandbox.faults import COMMAND, Event, Fault, FaultError, parse_fault, refusal
+from rtvoice.sandbox.line import Line
 from rtvoice.sandbox.listen import Listener, ListenerDiedError
+from rtvoice.sandbox.script import Script
 from rtvoice.sandbox.session import Listen, Respond, Session, Speech, Work
 from rtvoice.sandbox.settings import DEFAULT_MODEL
-from rtvoice.sandbox.speak import Voice, utter
+from rtvoice.sandbox.speak import Voice, sentences, utter
 
-__all__ = ["PATH", "Sandbox", "listen_on"]
+__all__ = ["PATH", "Sandbox", "Watch", "listen_on"]
+
+Watch = Callable[[int, Event], None]
+"""Is told each event, of both sides, and the number of its connection."""
 
 PATH: Final = "/v1/realtime"
 _PATHS: Final = (PATH, "/openai/v1/realtime")
@@ -50,6 +58,8 @@ class Sandbox:
         pace: how much faster than real time speech is sent; 0 for as fast as it can.
         max_session_s: how long a session may last.
         clock: seconds that only grow.
+        faults: what each connection is to do wrong.
+        watch: sees what goes to and fro.
     """
 
     def __init__(
@@ -60,16 +70,69 @@ class Sandbox:
         pace: float = 4.0,
         max_session_s: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
+        faults: Iterable[Fault] = (),
+        watch: Watch | None = None,
     ) -> None:
         self.listener = listener
         self.voice = voice
         self.pace = pace
         self.max_session_s = max_session_s
         self.clock = clock
+        self.script = Script()
+        self._faults = tuple(faults)
+        self._next_faults: deque[Fault] = deque()
+        self._commanded: WeakKeyDictionary[ServerConnection, list[Fault]] = WeakKeyDictionary()
+        self._watch = watch
+        self._connections: dict[int, _Connection] = {}
+        self._count = 0
 
     async def handle(self, socket: ServerConnection) -> None:
         """Serve one client until it goes."""
-        await _Connection(self, socket).run()
+        self._count += 1
+        number = self._count
+        watch = self._watch
+        watch_one = None if watch is None else lambda event: watch(number, event)
+        connection = _Connection(self, socket, self._commanded.pop(socket, []), watch_one)
+        self._connections[number] = connection
+        try:
+            await connection.run()
+        finally:
+            del self._connections[number]
+
+    async def command(self, fault: Fault) -> None:
+        """Have the newest connection that is open do something wrong; if there is none, the next.
+
+        A handshake is refused to the next one in any case.
+        """
+        if self._connections and fault.action != "refuse":
+            await self._connections[max(self._connections)].line.command(fault)
+        else:
+            self._next_faults.append(fault)
+
+    async def answer_handshake(self, socket: ServerConnection, request: Request) -> Response | None:
+        """Refuse a client that asks for what is not there, or that a test has us refuse."""
+        url = urlsplit(request.path)
+        if url.path.rstrip("/") not in _PATHS:
+            return socket.respond(
+                HTTPStatus.NOT_FOUND,
+                f"There is nothing at {url.path}. The sandbox is at {PATH}.\n",
+            )
+        try:
+            asked = [parse_fault(text) for text in parse_qs(url.query).get("misbehave", [])]
+        except FaultError as error:
+            return socket.respond(HTTPStatus.BAD_REQUEST, f"{error}\n")
+        # One refusal is for one handshake; the rest is for a connection that comes about.
+        for fault in self._next_faults:
+            if fault.action == "refuse":
+                self._next_faults.remove(fault)
+                return await _refuse(socket, fault)
+        faults = [*self._faults, *asked]
+        for fault in faults:
+            if fault.action == "refuse":
+                return await _refuse(socket, fault)
+        self._commanded[socket] = [*faults, *self._next_faults]
+        self._next_faults.clear()
+        return None
 
 
 async def listen_on(sandbox: Sandbox, **where: Any) -> Server:
@@ -85,19 +148,24 @@ async def listen_on(sandbox: Sandbox, **where: Any) -> Server:
         compression=None,
         close_timeout=_CLOSE_S,
         max_size=_MAX_FRAME_BYTES,
-        process_request=_refuse_other_paths,
+        process_request=sandbox.answer_handshake,
         select_subprotocol=_choose_subprotocol,
         logger=_quiet_logger(),
     )
 
 
-def _refuse_other_paths(socket: ServerConnection, request: Request) -> Response | None:
-    path = urlsplit(request.path).path.rstrip("/")
-    if path in _PATHS:
+async def _refuse(socket: ServerConnection, fault: Fault) -> Response | None:
+    if fault.value == "silence":
+        await socket.wait_closed()
         return None
-    return socket.respond(
-        HTTPStatus.NOT_FOUND, f"There is nothing at {path}. The sandbox is at {PATH}.\n"
-    )
+    if fault.value == "drop":
+        socket.transport.abort()
+        return None
+    status, body = refusal(fault)
+    response = socket.respond(status, body)
+    del response.headers["Content-Type"]
+    response.headers["Content-Type"] = "application/json"
+    return response
 
 
 def _choose_subprotocol(
@@ -118,33 +186,93 @@ def _quiet_logger() -> logging.Logger:
 class _Connection:
     """One client: its session, and the tasks that do the session's work."""
 
-    def __init__(self, sandbox: Sandbox, socket: ServerConnection) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        socket: ServerConnection,
+        faults: list[Fault],
+        watch: Callable[[Event], None] | None,
+    ) -> None:
         self._sandbox = sandbox
         self._socket = socket
-        self._session = _new_session(socket, sandbox.max_session_s)
+        self._session = _new_session(socket, sandbox, _life_s(sandbox, faults))
+        self._faults = faults
+        self._watch = watch
         self._sending = asyncio.Lock()
+        self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard: dict[str, asyncio.Task[None]] = {}
+        self.line = Line(socket, self._misbehave, self._spawn, watch)
 
     async def run(self) -> None:
         if _is_beta(self._socket):
             await self._refuse_beta()
             return
         self._session.open()
-        await self._flush()
         # An exception in a task is a mistake of ours: it ends the connection, with its traceback.
-        async with asyncio.TaskGroup() as group:
-            expiry = group.create_task(self._expire())
+        async with self._group:
+            self._spawn(self._expire(self._sandbox.max_session_s))
             try:
+                for fault in self._faults:
+                    await self.line.command(fault)
+                await self._flush()
                 async for frame in self._socket:
-                    self._session.receive(frame)
-                    await self._flush()
-                    self._begin_work(group, self._session.take_work())
+                    await self._receive(frame)
             except ConnectionClosed:
                 pass
             finally:
-                for task in (expiry, *self._tasks):
+                for task in self._tasks:
                     task.cancel()
+
+    async def _receive(self, frame: str | bytes) -> None:
+        if isinstance(frame, str) and f'"{COMMAND}"' in frame and await self._command(frame):
+            return
+        kind = self._noted(frame) if self._watch is not None or self.line.is_faulty else ""
+        await self.line.before(kind)
+        self._session.receive(frame)
+        await self.line.after(kind)
+        await self._flush()
+        self._begin_work(self._session.take_work())
+
+    def _noted(self, frame: str | bytes) -> str:
+        """Type of an event, which the watcher is told; "" if it is none."""
+        try:
+            event = msgspec.json.decode(frame)
+        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+            return ""
+        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+            return ""
+        if self._watch is not None:
+            self._watch(event)
+        return str(event["type"])
+
+    async def _command(self, frame: str) -> bool:
+        """Obey a frame that commands a fault; not so if it is another that has the word in it."""
+        try:
+            event = msgspec.json.decode(frame, type=_Command)
+            if event.type != COMMAND:
+                return False
+            await self.line.command(parse_fault(event.fault))
+        except msgspec.DecodeError:
+            return False
+        except FaultError as error:
+            self._session.refuse(str(error), "fault", event.event_id)
+            await self._flush()
+        return True
+
+    async def _misbehave(self, fault: Fault) -> None:
+        """Do a fault that the line cannot do."""
+        if fault.action == "expire":
+            await self._expire(float(fault.value))
+        elif not self._session.fail(fault.value):
+            await self.line.command(Fault("fail", fault.value, "after", "response.created"))
+        await self._flush()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _refuse_beta(self) -> None:
         error = {
@@ -155,29 +283,26 @@ class _Connection:
             "param": None,
             "event_id": None,
         }
-        await self._send({"type": "error", "event_id": "event_beta", "error": error})
+        await self.line.send([{"type": "error", "event_id": "event_beta", "error": error}])
         await self._socket.close(_CLOSED_BETA, "invalid_request_error.beta_api_shape_disabled")
 
-    async def _expire(self) -> None:
-        await asyncio.sleep(self._sandbox.max_session_s)
+    async def _expire(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         minutes = self._sandbox.max_session_s / 60
         self._session.expire(minutes)
         await self._flush()
         reason = f"Your session hit the maximum duration of {minutes:g} minutes."
         await self._socket.close(_CLOSED_EXPIRED, reason)
 
-    def _begin_work(self, group: asyncio.TaskGroup, work: list[Work]) -> None:
+    def _begin_work(self, work: list[Work]) -> None:
         for each in work:
             if isinstance(each, Listen):
-                task = group.create_task(self._listen(each))
-                self._heard[each.item_id] = task
+                self._heard[each.item_id] = self._spawn(self._listen(each))
             else:
-                task = group.create_task(self._respond(each))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+                self._spawn(self._respond(each))
 
     async def _listen(self, work: Listen) -> None:
-        heard = await _heard(self._sandbox.listener, work.pcm)
+        heard = await _heard(self._sandbox, work.pcm)
         del self._heard[work.item_id]
         self._session.heard(work.item_id, heard)
         await self._flush()
@@ -193,6 +318,17 @@ class _Connection:
             await self._speak(work.response_id, speech)
 
     async def _speak(self, response_id: str, speech: Speech) -> None:
+        texts = sentences(speech.text) if self.line.items_split else [speech.text]
+        for number, text in enumerate(texts):
+            if number:
+                self._session.begin_item(response_id)
+            if not await self._utter(response_id, speech._replace(text=text)):
+                return
+        self._session.finish(response_id)
+        await self._flush()
+
+    async def _utter(self, response_id: str, speech: Speech) -> bool:
+        """Speak; False if the rest is not wanted."""
         sandbox = self._sandbox
         began, sent_s = sandbox.clock(), 0.0
         pieces = utter(speech.text, sandbox.voice, speech.voice, speech.speed)
@@ -204,31 +340,42 @@ class _Connection:
                 wanted = self._session.speak(response_id, words, pcm)
                 await self._flush()
                 if not wanted:
-                    return
+                    return False
                 sent_s += len(pcm) / 2 * _SAMPLE_S
-        self._session.finish(response_id)
-        await self._flush()
+        return True
 
     async def _flush(self) -> None:
         """Send what the session has to say. One at a time, so that events keep their order."""
         async with self._sending:
-            for event in self._session.take_events():
-                await self._send(event)
-
-    async def _send(self, event: dict[str, Any]) -> None:
-        try:
-            await self._socket.send(msgspec.json.encode(event), text=True)
-        except ConnectionClosed:
-            pass
+            while events := self._session.take_events():
+                await self.line.send(events)
 
 
-def _new_session(socket: ServerConnection, max_session_s: float) -> Session:
+class _Command(msgspec.Struct):
+    """The event that commands a fault."""
+
+    type: str
+    fault: str
+    event_id: str | None = None
+
+
+def _life_s(sandbox: Sandbox, faults: list[Fault]) -> float:
+    """Tell how long a session will last, as far as is known when it begins."""
+    early = [float(each.value) for each in faults if each.action == "expire" and not each.when]
+    return min([sandbox.max_session_s, *early])
+
+
+def _new_session(socket: ServerConnection, sandbox: Sandbox, life_s: float) -> Session:
     assert socket.request is not None
     query = parse_qs(urlsplit(socket.request.path).query)
     transcribes = query.get("intent") == ["transcription"] and "model" not in query
     model = query.get("model", [DEFAULT_MODEL])[0]
-    expires_at = int(time.time() + max_session_s)
-    return Session(model, transcribes=transcribes, expires_at=expires_at)
+    return Session(
+        model,
+        transcribes=transcribes,
+        expires_at=int(time.time() + life_s),
+        script=sandbox.script,
+    )
 
 
 def _is_beta(socket: ServerConnection) -> bool:
@@ -237,15 +384,18 @@ def _is_beta(socket: ServerConnection) -> bool:
     return _BETA_HEADER in socket.request.headers or "openai-beta.realtime-v1" in offered
 
 
-async def _heard(listener: Listener, pcm: bytes) -> Heard:
+async def _heard(sandbox: Sandbox, pcm: bytes) -> Heard:
     import numpy as np
 
     from rtvoice.sandbox.vad import speech_span
 
     first, end = speech_span(np.frombuffer(pcm, "<i2"))
     seconds = (end - first) * _SAMPLE_S
+    scripted = sandbox.script.next_hearing()
+    if scripted is not None:
+        return Heard(seconds, scripted)
     try:
-        text = await listener.listen(pcm)
+        text = await sandbox.listener.listen(pcm)
     except ListenerDiedError:
         text = None
     return Heard(seconds, text)

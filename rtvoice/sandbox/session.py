@@ -26,6 +26,7 @@ from rtvoice.sandbox.errors import RefusedError, invalid_type, invalid_value, mi
 from rtvoice.sandbox.input_audio import InputAudio, SpeechStarted, SpeechStopped, StayedIdle
 from rtvoice.sandbox.responses import Outcome, Response
 from rtvoice.sandbox.schema import Rule, anything, nullable, record, text, whole
+from rtvoice.sandbox.script import Script
 from rtvoice.sandbox.settings import (
     Settings,
     cannot_update_voice,
@@ -91,12 +92,21 @@ class Session:
         model: of the URL.
         transcribes: whether this is a transcription session, which never responds.
         expires_at: unix time.
+        script: what to answer, if a test has said so.
     """
 
-    def __init__(self, model: str, *, transcribes: bool = False, expires_at: int = 0) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        transcribes: bool = False,
+        expires_at: int = 0,
+        script: Script | None = None,
+    ) -> None:
         self._settings = transcription_settings() if transcribes else conversation_settings(model)
         self._transcribes = transcribes
         self._expires_at = expires_at
+        self._script = script or Script()
         self._unique = secrets.token_hex(5)
         self._count = 0
         self._id = self._new_id("sess")
@@ -153,6 +163,17 @@ class Session:
             )
         )
 
+    def refuse(self, message: str, param: str, event_id: str | None) -> None:
+        """Answer an event that is not handled here with an error."""
+        self._report(RefusedError(message, code="invalid_value", param=param), event_id)
+
+    def fail(self, code: str) -> bool:
+        """End the response under way as failed; False if there is none."""
+        if self._active is None:
+            return False
+        self._close(self._active, Outcome.failed(code))
+        return True
+
     def receive(self, frame: str | bytes) -> None:
         """Handle a frame of the client."""
         event_id = None
@@ -193,7 +214,7 @@ class Session:
             return None
         settings = response.settings
         tools = [tool for tool in settings["tools"] if tool["type"] == "function"]
-        answer = brain.think(
+        answer = self._script.next_answer() or brain.think(
             response.context, tools, settings["tool_choice"], settings["own_instructions"]
         )
         if isinstance(answer, brain.Calls):
@@ -228,6 +249,13 @@ class Session:
         if not response.is_open:
             self._forget(response)
         return response.is_open
+
+    def begin_item(self, response_id: str) -> None:
+        """Go on with the answer in another item."""
+        response = self._responses.get(response_id)
+        if response is not None:
+            response.end_message()
+            response.begin_message()
 
     def finish(self, response_id: str) -> None:
         """End a response of which everything was spoken."""
