@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -240,7 +241,7 @@ def _parse_content(raw: dict[str, Any], to_pcm: ToPcm) -> list[Part]:
         if kind == "input_audio":
             parts.append(Part(kind, pcm=to_pcm(decoded_audio(each["audio"], f"{path}.audio"))))
         elif kind == "input_image":
-            parts.append(Part(kind, image={"detail": "auto", **each, "type": kind}))
+            parts.append(Part(kind, image={**each, "detail": each.get("detail") or "auto"}))
         else:
             parts.append(Part(kind, text=each["text"]))
     return parts
@@ -269,6 +270,17 @@ def _assistant_part(raw: Any, path: str) -> None:
     variant(output_text=record({"type": text(), "text": text()}, "text"))(raw, path)
 
 
+def _image_url(value: Any, path: str) -> None:
+    text()(value, path)
+    if re.match(r"data:image/(png|jpeg);base64,", value) is None:
+        raise RefusedError(
+            f"Invalid '{path}'. Expected a base64-encoded data URL with an image MIME type "
+            "(image/png or image/jpeg), such as 'data:image/png;base64,...'.",
+            code="invalid_value",
+            param=path,
+        )
+
+
 _TEXT_PART: Final = record({"type": text(), "text": text()}, "text")
 _CONTENT: Final[dict[str, Rule]] = {
     "system": variant(input_text=_TEXT_PART),
@@ -280,8 +292,8 @@ _CONTENT: Final[dict[str, Rule]] = {
         input_image=record(
             {
                 "type": text(),
-                "image_url": text(),
-                "detail": choice("auto", "low", "high"),
+                "image_url": _image_url,
+                "detail": nullable(choice("auto", "low", "high")),
             },
             "image_url",
         ),

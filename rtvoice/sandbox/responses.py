@@ -12,16 +12,15 @@ from rtvoice.sandbox.conversation import Conversation, Item, Part
 from rtvoice.sandbox.settings import Settings
 from rtvoice.sandbox.tokens import audio_tokens, response_usage, text_tokens
 
-__all__ = ["Outcome", "Response"]
+__all__ = ["Outcome", "Response", "padding"]
 
 Emit = Callable[..., None]
 NewId = Callable[[str], str]
 
 _PADDED_TO: Final = 16
 """The service pads text deltas to multiples of this, so that their sizes say nothing."""
-
-
 _ARGUMENTS_PIECE: Final = 12
+"""Characters of a function call's arguments in a delta."""
 
 
 class Outcome(NamedTuple):
@@ -146,7 +145,7 @@ class Response:
         kind = "response.function_call_arguments"
         for at in range(0, len(arguments), _ARGUMENTS_PIECE):
             piece = arguments[at : at + _ARGUMENTS_PIECE]
-            self._emit(f"{kind}.delta", **place, delta=piece, obfuscation=_padding(piece))
+            self._emit(f"{kind}.delta", **place, delta=piece, obfuscation=padding(piece))
         self._emit(f"{kind}.done", **place, name=name, arguments=arguments)
         self._close_item("completed")
 
@@ -182,7 +181,7 @@ class Response:
             self._said += word
             if self.with_audio:
                 self._message().content[0].extend(word, b"")
-            self._emit_in_part(kind, delta=word, obfuscation=_padding(word))
+            self._emit_in_part(kind, delta=word, obfuscation=padding(word))
 
     def _emit_audio(self, encoded: bytes) -> None:
         if encoded:
@@ -256,6 +255,7 @@ class Response:
         }
 
 
-def _padding(text: str) -> str:
+def padding(text: str) -> str:
+    """Make the `obfuscation` of a delta."""
     short = -len(text) % _PADDED_TO
     return secrets.token_urlsafe(_PADDED_TO)[:short]

@@ -24,7 +24,7 @@ from rtvoice.sandbox.conversation import (
 )
 from rtvoice.sandbox.errors import RefusedError, invalid_type, invalid_value, missing
 from rtvoice.sandbox.input_audio import InputAudio, SpeechStarted, SpeechStopped, StayedIdle
-from rtvoice.sandbox.responses import Outcome, Response
+from rtvoice.sandbox.responses import Outcome, Response, padding
 from rtvoice.sandbox.schema import Rule, anything, nullable, record, text, whole
 from rtvoice.sandbox.script import Script
 from rtvoice.sandbox.settings import (
@@ -218,7 +218,8 @@ class Session:
             response.context, tools, settings["tool_choice"], settings["own_instructions"]
         )
         if isinstance(answer, brain.Calls):
-            for call in answer.calls:
+            one = settings.get("parallel_tool_calls") is False
+            for call in answer.calls[:1] if one else answer.calls:
                 response.call(call.name, call.arguments)
             self._close(response, Outcome("completed"))
             return None
@@ -288,7 +289,10 @@ class Session:
 
     def _update(self, event: Event) -> None:
         self._settings = merged(
-            self._settings, event["session"], voice_is_fixed=self._voice_is_fixed
+            self._settings,
+            event["session"],
+            voice_is_fixed=self._voice_is_fixed,
+            responding=self._active is not None,
         )
         settings = self._settings["audio"]["input"]
         self._input.configure(settings)
@@ -409,8 +413,10 @@ class Session:
             self._emit(f"{kind}.failed", **place, error=error)
             return
         part.transcript = heard.text
-        for word in split_words(heard.text):
-            self._emit(f"{kind}.delta", **place, delta=word)
+        # whisper-1 has all of it at once.
+        whole = settings["model"] == "whisper-1"
+        for piece in [heard.text] if whole else split_words(heard.text):
+            self._emit(f"{kind}.delta", **place, delta=piece, obfuscation=padding(piece))
         usage = transcription_usage(settings["model"], part.samples, heard.text)
         self._emit(f"{kind}.completed", **place, transcript=heard.text, usage=usage)
 
@@ -488,7 +494,7 @@ class Session:
         parameters = event.get("response")
         if parameters is None:
             parameters = {}
-        check_response(parameters)
+        check_response(parameters, str(self._settings.get("model")))
         self._start_response(
             {name: value for name, value in parameters.items() if value is not None}
         )

@@ -10,6 +10,7 @@ from rtvoice.sandbox.errors import (
     RefusedError,
     invalid_type,
     invalid_value,
+    missing,
     too_long,
 )
 from rtvoice.sandbox.schema import (
@@ -114,13 +115,29 @@ def _input_settings(turn_detection: Settings) -> Settings:
     }
 
 
-def merged(now: Settings, update: Any, *, voice_is_fixed: bool) -> Settings:
+# https://platform.openai.com/docs/guides/realtime-transcription: what each model takes. One that we
+# do not know takes everything.
+_STREAMING: Final = ("gpt-live-transcribe", "gpt-realtime-whisper")
+_TAKEN_BY: Final = {
+    "keywords": ("gpt-transcribe", "gpt-live-transcribe"),
+    "languages": ("gpt-transcribe", "gpt-live-transcribe"),
+    "delay": ("gpt-realtime-whisper",),
+}
+_TRANSCRIBERS: Final = re.compile(
+    r"whisper-1|gpt-(live-)?transcribe|gpt-4o(-mini)?-transcribe.*|gpt-realtime-whisper"
+)
+
+
+def merged(
+    now: Settings, update: Any, *, voice_is_fixed: bool = False, responding: bool = False
+) -> Settings:
     """Apply an update to a configuration; `now` stays as it is.
 
     Args:
         now: the configuration in force.
         update: the `session` of a `session.update`.
         voice_is_fixed: whether the assistant has already been heard.
+        responding: whether a response is under way.
 
     Raises:
         RefusedError: a field is missing, unknown or wrong; then nothing of it applies.
@@ -136,16 +153,24 @@ def merged(now: Settings, update: Any, *, voice_is_fixed: bool) -> Settings:
             new[name] = value or _INSTRUCTIONS
         else:
             new[name] = copy.deepcopy(value)
+    _check_transcription(new["audio"]["input"])
+    if responding and new["audio"]["output"]["speed"] != now["audio"]["output"]["speed"]:
+        raise RefusedError(
+            "Cannot change the speed while a response is in progress.",
+            code="invalid_value",
+            param="session.audio.output.speed",
+        )
     return new
 
 
-def check_response(parameters: Any) -> None:
+def check_response(parameters: Any, model: str) -> None:
     """Check the `response` of a `response.create`, but for its `input` items.
 
     Raises:
-        RefusedError: a field is unknown or wrong.
+        RefusedError: a field is unknown or wrong, or not for this model.
     """
     _RESPONSE(parameters, "response")
+    _check_reasoning(parameters, model, "response")
 
 
 def _check_session(now: Settings, update: Any) -> None:
@@ -157,19 +182,47 @@ def _check_session(now: Settings, update: Any) -> None:
             code="invalid_value",
             param="session.model",
         )
-    for name in ("reasoning", "parallel_tool_calls"):
-        if update.get(name) is not None and _WITHOUT_REASONING.match(str(now["model"])):
-            raise RefusedError(
-                f"The model '{now['model']}' does not support '{name}'.",
-                code="invalid_value",
-                param=f"session.{name}",
-            )
+    _check_reasoning(update, str(now.get("model")), "session")
     if "tracing" in update and now["tracing"] not in (None, update["tracing"]):
         raise RefusedError(
             "Tracing cannot be changed once it is enabled.",
             code="invalid_value",
             param="session.tracing",
         )
+
+
+def _check_reasoning(settings: Settings, model: str, path: str) -> None:
+    for name in ("reasoning", "parallel_tool_calls"):
+        if settings.get(name) is not None and _WITHOUT_REASONING.match(model):
+            raise RefusedError(
+                f"The model '{model}' does not support '{name}'.",
+                code="invalid_value",
+                param=f"{path}.{name}",
+            )
+
+
+def _check_transcription(settings: Settings) -> None:
+    """Check what depends on the model, once everything is known."""
+    wanted = settings["transcription"]
+    model = (wanted or {}).get("model")
+    if model is None or _TRANSCRIBERS.fullmatch(model) is None:
+        return
+    path = "session.audio.input.transcription"
+    if model in _STREAMING and settings["turn_detection"] is not None:
+        raise RefusedError(
+            f"The transcription model '{model}' needs 'turn_detection' to be null.",
+            code="invalid_value",
+            param=f"{path}.model",
+        )
+    refused = [name for name, models in _TAKEN_BY.items() if model not in models]
+    refused += ["prompt"] if model == "gpt-realtime-whisper" else []
+    for name in refused:
+        if wanted.get(name) is not None:
+            raise RefusedError(
+                f"The transcription model '{model}' does not support '{name}'.",
+                code="invalid_value",
+                param=f"{path}.{name}",
+            )
 
 
 def _merge_input(now: Settings, update: Settings) -> None:
@@ -225,6 +278,12 @@ def _output_tokens(value: Any, path: str) -> None:
         choice("inf")(value, path)
     else:
         whole(1, 4096)(value, path)
+
+
+def _mcp_tool(value: Any, path: str) -> None:
+    _MCP_TOOL(value, path)
+    if not {"server_url", "connector_id", "tunnel_id"} & value.keys():
+        raise missing(f"{path}.server_url")
 
 
 def _rate(value: Any, path: str) -> None:
@@ -312,6 +371,28 @@ _INPUT: Final = record(
         "turn_detection": nullable(_VAD),
     }
 )
+_MCP_TOOL: Final = record(
+    {
+        "type": _type,
+        "server_label": text(),
+        **dict.fromkeys(
+            (
+                "allowed_callers",
+                "allowed_tools",
+                "authorization",
+                "connector_id",
+                "defer_loading",
+                "headers",
+                "require_approval",
+                "server_description",
+                "server_url",
+                "tunnel_id",
+            ),
+            anything,
+        ),
+    },
+    "server_label",
+)
 _TOOLS: Final = array(
     variant(
         function=record(
@@ -323,28 +404,7 @@ _TOOLS: Final = array(
             },
             "name",
         ),
-        mcp=record(
-            {
-                "type": _type,
-                "server_label": text(),
-                **dict.fromkeys(
-                    (
-                        "allowed_callers",
-                        "allowed_tools",
-                        "authorization",
-                        "connector_id",
-                        "defer_loading",
-                        "headers",
-                        "require_approval",
-                        "server_description",
-                        "server_url",
-                        "tunnel_id",
-                    ),
-                    anything,
-                ),
-            },
-            "server_label",
-        ),
+        mcp=_mcp_tool,
     ),
     at_most=128,
 )

@@ -16,6 +16,8 @@ _ASSISTANT_HZ: Final = 20
 _RATE: Final = 24_000
 _CHARACTERS: Final = 4
 _CACHE_STEP: Final = 64
+_IMAGE: Final = {"low": 85}
+_LARGE_IMAGE: Final = 765
 
 
 def text_tokens(text: str) -> int:
@@ -38,23 +40,27 @@ def response_usage(
         samples: its audio at 24 kHz.
         cached: input tokens of the response before, of which the service caches a prefix.
     """
-    text_in, audio_in = text_tokens(instructions), 0
+    text_in, audio_in, image_in = text_tokens(instructions), 0, 0
     for item in context:
         text_in += text_tokens(item.arguments + item.output)
         for part in item.content:
+            if part.kind == "input_image":
+                image_in += _IMAGE.get(part.image["detail"], _LARGE_IMAGE)
+                continue
             spoken = part.kind == "input_audio"
             audio_in += audio_tokens(part.samples, of_user=spoken)
             text_in += 0 if spoken else text_tokens(part.text or part.transcript or "")
     cached = min(cached, text_in) // _CACHE_STEP * _CACHE_STEP
     text_out, audio_out = text_tokens(said), audio_tokens(samples)
+    tokens_in = text_in + audio_in + image_in
     return {
-        "total_tokens": text_in + audio_in + text_out + audio_out,
-        "input_tokens": text_in + audio_in,
+        "total_tokens": tokens_in + text_out + audio_out,
+        "input_tokens": tokens_in,
         "output_tokens": text_out + audio_out,
         "input_token_details": {
             "text_tokens": text_in,
             "audio_tokens": audio_in,
-            "image_tokens": 0,
+            "image_tokens": image_in,
             "cached_tokens": cached,
             "cached_tokens_details": {
                 "text_tokens": cached,

@@ -238,6 +238,36 @@ def test_empty_instructions_bring_the_default_back(talk):
          "session.max_output_tokens"),
         ({"type": "realtime", "model": "gpt-4o"}, "invalid_value", "session.model"),
         ({"type": "realtime", "tool_choice": "always"}, "invalid_value", "session.tool_choice"),
+        (
+            {"type": "realtime", "tools": [{"type": "mcp", "server_label": "docs"}]},
+            "missing_required_parameter",
+            "session.tools[0].server_url",
+        ),
+        (
+            {"type": "realtime",
+             "audio": {"input": {"transcription": {"model": "gpt-live-transcribe"}}}},
+            "invalid_value",
+            "session.audio.input.transcription.model",
+        ),
+        (
+            {"type": "realtime",
+             "audio": {"input": {"transcription": {"model": "whisper-1", "keywords": ["a"]}}}},
+            "invalid_value",
+            "session.audio.input.transcription.keywords",
+        ),
+        (
+            {"type": "realtime",
+             "audio": {"input": {"transcription": {"model": "gpt-transcribe", "delay": "low"}}}},
+            "invalid_value",
+            "session.audio.input.transcription.delay",
+        ),
+        (
+            {"type": "realtime",
+             "audio": {"input": {"transcription": {"model": "gpt-realtime-whisper", "prompt": "a"},
+                                 "turn_detection": None}}},
+            "invalid_value",
+            "session.audio.input.transcription.prompt",
+        ),
         ("realtime", "invalid_type", "session"),
     ],
 )  # fmt: skip
@@ -258,8 +288,34 @@ def test_reasoning_is_refused_by_models_without_it():
     talk.session = Session("gpt-realtime-mini")
 
     error = error_of(talk.configure(reasoning={"effort": "low"}))
+    response = {"reasoning": {"effort": "low"}}
+    own = error_of(talk.send("response.create", response=response))
 
     assert error["param"] == "session.reasoning"
+    assert own["param"] == "response.reasoning"
+
+
+def test_a_streaming_transcription_is_for_sessions_without_vad(talk):
+    (event,) = talk.configure(
+        audio={"input": {"transcription": {"model": "gpt-live-transcribe"}, "turn_detection": None}}
+    )
+    error = error_of(talk.configure(audio={"input": {"turn_detection": {"type": "server_vad"}}}))
+
+    assert event["type"] == "session.updated"
+    assert error["param"] == "session.audio.input.transcription.model"
+
+
+def test_the_speed_changes_between_answers_only(talk):
+    talk.type("hello")
+    talk.send("response.create")
+
+    error = error_of(talk.configure(audio={"output": {"speed": 1.5}}))
+    same = talk.configure(audio={"output": {"speed": 1.0}})
+    talk.respond()
+    later = talk.configure(audio={"output": {"speed": 1.5}})
+
+    assert error["param"] == "session.audio.output.speed"
+    assert kinds(same) == kinds(later) == ["session.updated"]
 
 
 def test_the_voice_is_fixed_by_the_first_sound(talk):
@@ -595,19 +651,23 @@ def test_what_was_heard_is_transcribed_if_asked(talk):
     events = talk.listen()
 
     kind = "conversation.item.input_audio_transcription"
-    assert "".join(event["delta"] for event in only(events, f"{kind}.delta")) == "what time is it"
+    deltas = only(events, f"{kind}.delta")
+    assert "".join(event["delta"] for event in deltas) == "what time is it"
+    assert all(event["obfuscation"] for event in deltas)
     (completed,) = only(events, f"{kind}.completed")
     assert completed["item_id"] == item_id
     assert completed["transcript"] == "what time is it"
     assert completed["usage"]["type"] == "tokens"
 
 
-def test_whisper_is_billed_by_time(talk):
+def test_whisper_has_one_delta_and_is_billed_by_time(talk):
     talk.configure(audio={"input": {"transcription": {"model": "whisper-1"}}})
     talk.append(TURN)
+    talk.heard = "what time is it"
 
-    (completed,) = only(talk.listen(), "conversation.item.input_audio_transcription.completed")
+    delta, completed = talk.listen()
 
+    assert delta["delta"] == completed["transcript"] == "what time is it"
     assert completed["usage"] == {"type": "duration", "seconds": 2}
 
 
@@ -710,6 +770,92 @@ def test_a_function_call_is_answered_aloud(talk):
     ]
     assert (done["name"], done["arguments"]) == ("get_current_time", "{}")
     assert answer["output"][0]["content"][0]["transcript"] == "It is 14:05 and 9 seconds."
+
+
+CALLS = 'call get_current_time {"zone": "Europe/Berlin"}\ncall get_current_time {}'
+
+
+def test_several_calls_come_in_one_response(talk):
+    talk.configure(tools=[CLOCK])
+    talk.type(CALLS)
+    talk.send("response.create")
+
+    events = talk.respond()
+    calls = only(events, "response.done")[0]["response"]["output"]
+    for call in calls:
+        item = {"type": "function_call_output", "call_id": call["call_id"], "output": "14:05"}
+        talk.send("conversation.item.create", item=item)
+    talk.send("response.create")
+    answer = only(talk.respond(), "response.done")[0]["response"]
+
+    assert [call["arguments"] for call in calls] == ['{"zone": "Europe/Berlin"}', "{}"]
+    done = only(events, "response.function_call_arguments.done")
+    assert [event["output_index"] for event in done] == [0, 1]
+    deltas = only(events, "response.function_call_arguments.delta")
+    first = "".join(each["delta"] for each in deltas if each["output_index"] == 0)
+    assert len(deltas) > 2
+    assert first == done[0]["arguments"]
+    assert answer["output"][0]["content"][0]["transcript"] == "It is 14:05. It is 14:05."
+
+
+def test_without_parallel_calls_there_is_one(talk):
+    talk.configure(tools=[CLOCK], parallel_tool_calls=False)
+    talk.type(CALLS)
+    talk.send("response.create")
+
+    (done,) = only(talk.respond(), "response.done")
+
+    assert len(done["response"]["output"]) == 1
+
+
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+
+
+def picture(url):
+    content = [{"type": "input_image", "image_url": url}]
+    return {"type": "message", "role": "user", "content": content}
+
+
+def test_a_picture_is_seen_and_counted(talk):
+    (added, _) = talk.send("conversation.item.create", item=picture(PICTURE))
+    talk.send("response.create")
+    (done,) = only(talk.respond(), "response.done")
+
+    assert added["item"]["content"][0]["detail"] == "auto"
+    assert done["response"]["output"][0]["content"][0]["transcript"] == "I see a picture."
+    assert done["response"]["usage"]["input_token_details"]["image_tokens"] > 0
+
+
+@pytest.mark.parametrize("url", ["https://example.com/a.png", "data:image/gif;base64,R0lGODlh", ""])
+def test_a_picture_is_png_or_jpeg_and_comes_with_its_bytes(talk, url):
+    error = error_of(talk.send("conversation.item.create", item=picture(url)))
+
+    assert (error["code"], error["param"]) == ("invalid_value", "item.content[0].image_url")
+
+
+def test_the_next_answer_finds_its_context_in_the_cache(talk):
+    talk.type("tell me a story " * 40)
+    talk.send("response.create")
+    first = only(talk.respond(), "response.done")[0]["response"]["usage"]
+    talk.send("response.create")
+    second = only(talk.respond(), "response.done")[0]["response"]["usage"]
+
+    assert first["input_token_details"]["cached_tokens"] == 0
+    assert second["input_token_details"]["cached_tokens"] >= 128
+    assert second["input_token_details"]["cached_tokens"] <= first["input_tokens"]
+
+
+def test_a_response_that_failed_says_why(talk):
+    talk.type("hello")
+    talk.send("response.create")
+
+    assert talk.session.fail("rate_limit_exceeded")
+    events = talk.session.take_events()
+
+    done = only(events, "response.done")[0]["response"]
+    assert done["status"] == "failed"
+    assert done["status_details"]["error"]["code"] == "rate_limit_exceeded"
+    assert not talk.session.fail("again")
 
 
 def test_usage_has_its_details(talk):
