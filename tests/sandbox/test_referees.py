@@ -1,13 +1,22 @@
-"""The sandbox judged by OpenAI's own client libraries."""
+"""The sandbox judged by public clients: OpenAI's own libraries, and livekit's."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.sandbox.client import CLOCK, TIMEOUT_S, Client, silence, spoken
+from tests.sandbox.client import CLOCK, MS, TIMEOUT_S, Client, silence, spoken
+from tests.sandbox.test_session import Talk
+from tests.sandbox.test_session_fuzz import EVENTS, play
 
 
 @pytest.fixture
@@ -72,61 +81,248 @@ def test_every_event_of_a_transcription_session_is_accepted(sandbox, adapter):
         adapter.validate_python(event)
 
 
-def test_the_openai_library_holds_a_turn(sandbox):
+TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+TWO_CALLS = "call get_current_time {}\ncall get_current_time {}"
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(events=st.lists(EVENTS, max_size=20))
+def test_no_sequence_of_events_has_an_answer_that_openai_agents_refuses(adapter, events):
+    talk = Talk()
+    for kind, fields in events:
+        if kind != "do" or any(type(work).__name__ == "Respond" for work in talk.work):
+            play(talk, kind, fields)
+
+    for event in talk.events:
+        adapter.validate_python(event)
+
+
+# openai
+
+
+def with_openai(sandbox, talk):
+    """Have a conversation with OpenAI's library; what `talk(connection)` returns."""
     openai = pytest.importorskip("openai", reason="openai is not installed")
     base = sandbox.url.replace("ws:", "http:").removesuffix("/realtime")
 
-    async def talk():
+    async def connected():
         client = openai.AsyncOpenAI(api_key="not-a-key", base_url=base)
         async with client.realtime.connect(model="gpt-realtime-2.1") as connection:
-            await connection.session.update(
-                session={"type": "realtime", "audio": {"output": {"voice": "marin"}}}
+            return await talk(connection)
+
+    return asyncio.run(asyncio.wait_for(connected(), TIMEOUT_S))
+
+
+async def type_to(connection, text):
+    content = [{"type": "input_text", "text": text}]
+    item = {"type": "message", "role": "user", "content": content}
+    await connection.conversation.item.create(item=item)
+    await connection.response.create()
+
+
+async def say_to(connection, pcm):
+    for at in range(0, len(pcm), 40 * MS):
+        audio = base64.b64encode(pcm[at : at + 40 * MS]).decode()
+        await connection.input_audio_buffer.append(audio=audio)
+
+
+async def until(connection, kind):
+    """Read until an event of a type: all that came, it too."""
+    seen = []
+    async for event in connection:
+        assert event.type != "error", event
+        seen.append(event)
+        if event.type == kind:
+            return seen
+    raise AssertionError(f"the connection ended before {kind}")
+
+
+def words_in(events):
+    kinds = ("response.output_audio_transcript.delta", "response.output_text.delta")
+    return "".join(event.delta for event in events if event.type in kinds)
+
+
+def test_openai_holds_a_typed_turn(sandbox):
+    async def talk(connection):
+        await connection.session.update(
+            session={"type": "realtime", "audio": {"output": {"voice": "marin"}}}
+        )
+        await type_to(connection, "what is your name")
+        return await until(connection, "response.done")
+
+    events = with_openai(sandbox, talk)
+
+    deltas = [event.delta for event in events if event.type == "response.output_audio.delta"]
+    assert words_in(events) == "My name is Sandbox."
+    assert sum(len(base64.b64decode(delta)) for delta in deltas) > 500 * MS
+    assert events[-1].response.status == "completed"
+    assert events[-1].response.usage.output_token_details.audio_tokens > 10
+
+
+def test_openai_holds_a_turn_in_text(sandbox):
+    async def talk(connection):
+        await connection.session.update(session={"type": "realtime", "output_modalities": ["text"]})
+        await type_to(connection, "what is your name")
+        return await until(connection, "response.done")
+
+    assert words_in(with_openai(sandbox, talk)) == "My name is Sandbox."
+
+
+@pytest.mark.usefixtures("recogniser_installed")
+def test_openai_holds_a_spoken_turn(sandbox):
+    async def talk(connection):
+        heard = {
+            "transcription": {"model": "gpt-4o-mini-transcribe"},
+            "turn_detection": {"type": "semantic_vad"},
+        }
+        await connection.session.update(session={"type": "realtime", "audio": {"input": heard}})
+        await say_to(connection, silence(600) + spoken("thank you") + silence(900))
+        return await until(connection, "response.done")
+
+    events = with_openai(sandbox, talk)
+
+    transcripts = [event.transcript for event in events if event.type == TRANSCRIBED]
+    assert transcripts == ["thank you"]
+    assert words_in(events) == "You are welcome."
+
+
+def test_openai_answers_parallel_calls(sandbox):
+    async def talk(connection):
+        await connection.session.update(session={"type": "realtime", "tools": [CLOCK]})
+        await type_to(connection, TWO_CALLS)
+        calls = (await until(connection, "response.done"))[-1].response.output
+        for number, call in enumerate(calls):
+            output = {"call_id": call.call_id, "output": f"14:0{number}"}
+            await connection.conversation.item.create(
+                item={"type": "function_call_output", **output}
             )
-            item = {"type": "message", "role": "user",
-                    "content": [{"type": "input_text", "text": "what is your name"}]}  # fmt: skip
-            await connection.conversation.item.create(item=item)
-            await connection.response.create()
-            words, sound = "", b""
-            async for event in connection:
-                if event.type == "response.output_audio_transcript.delta":
-                    words += event.delta
-                elif event.type == "response.output_audio.delta":
-                    sound += base64.b64decode(event.delta)
-                elif event.type == "response.done":
-                    return words, sound, event.response.status
-        raise AssertionError("the connection ended")
+        await connection.response.create()
+        return calls, await until(connection, "response.done")
 
-    words, sound, status = asyncio.run(asyncio.wait_for(talk(), TIMEOUT_S))
+    calls, events = with_openai(sandbox, talk)
 
-    assert words == "My name is Sandbox."
-    assert len(sound) > 48_000 * 0.5
-    assert status == "completed"
+    assert [call.name for call in calls] == ["get_current_time"] * 2
+    assert words_in(events) == "It is 14:00. It is 14:01."
 
 
-def test_the_agents_library_runs_a_tool_and_hears_the_answer(sandbox):
-    realtime = pytest.importorskip("agents.realtime", reason="openai-agents is not installed")
-    agents = pytest.importorskip("agents")
+def test_openai_interrupts_and_truncates(sandbox):
+    async def talk(connection):
+        await type_to(connection, "tell me a story")
+        events = await until(connection, "response.output_audio.delta")
+        await say_to(connection, silence(600) + spoken("stop")[: 400 * MS])
+        events += await until(connection, "response.done")
+        await connection.conversation.item.truncate(
+            item_id=events[-1].response.output[0].id, content_index=0, audio_end_ms=80
+        )
+        return events + await until(connection, "conversation.item.truncated")
+
+    *events, truncated = with_openai(sandbox, talk)
+
+    (done,) = [event.response for event in events if event.type == "response.done"]
+    assert (done.status, done.status_details.reason) == ("cancelled", "turn_detected")
+    assert truncated.audio_end_ms == 80
+
+
+# openai-agents
+
+
+def with_agents(sandbox, converse):
+    """Have a conversation with the Agents SDK; what `converse(session)` returns."""
+    agents = pytest.importorskip("agents", reason="openai-agents is not installed")
+    realtime = pytest.importorskip("agents.realtime")
 
     @agents.function_tool
     def get_current_time() -> str:
         """Tell the time."""
         return "14:05:09"
 
-    async def talk():
+    async def connected():
         agent = realtime.RealtimeAgent(name="A", instructions="Help.", tools=[get_current_time])
+        where = {"api_key": "x", "url": f"{sandbox.url}?model=gpt-realtime-2.1"}
         runner = realtime.RealtimeRunner(agent)
-        config = {"api_key": "x", "url": f"{sandbox.url}?model=gpt-realtime-2.1"}
-        seen = []
-        async with await runner.run(model_config=config) as session:
-            await session.send_message("what time is it")
-            async for event in session:
-                seen.append(event.type)
-                assert event.type != "error", event
-                if event.type == "audio_end":
-                    return seen
-        raise AssertionError("the session ended")
+        async with await runner.run(model_config=where) as session:
+            return await converse(session)
 
-    seen = asyncio.run(asyncio.wait_for(talk(), TIMEOUT_S))
+    return asyncio.run(asyncio.wait_for(connected(), TIMEOUT_S))
 
-    assert "tool_end" in seen
-    assert "audio" in seen
+
+def kinds_of(events):
+    return [event.type for event in events]
+
+
+def test_agents_run_a_tool_and_hear_the_answer(sandbox):
+    async def converse(session):
+        await session.send_message("what time is it")
+        return await until(session, "audio_end")
+
+    events = with_agents(sandbox, converse)
+
+    (ended,) = [event for event in events if event.type == "tool_end"]
+    assert ended.output == "14:05:09"
+    assert "audio" in kinds_of(events)
+
+
+def test_agents_answer_parallel_calls(sandbox):
+    async def converse(session):
+        await session.send_message(TWO_CALLS)
+        events = []
+        while kinds_of(events).count("tool_end") < 2:
+            events += await until(session, "tool_end")
+        return events + await until(session, "audio")
+
+    assert kinds_of(with_agents(sandbox, converse)).count("tool_end") == 2
+
+
+@pytest.mark.usefixtures("recogniser_installed")
+def test_agents_hear_a_spoken_turn(sandbox):
+    async def converse(session):
+        await session.send_audio(silence(600) + spoken("what is your name") + silence(900))
+        return await until(session, "audio_end")
+
+    events = with_agents(sandbox, converse)
+
+    sound = b"".join(event.audio.data for event in events if event.type == "audio")
+    assert len(sound) > 500 * MS
+
+
+def test_agents_are_interrupted_and_truncate(sandbox):
+    async def converse(session):
+        await session.send_message("tell me a story")
+        await until(session, "audio")
+        await session.send_audio(silence(600) + spoken("stop")[: 400 * MS])
+        events = await until(session, "audio_interrupted")
+        while True:
+            events += await until(session, "raw_model_event")
+            raw = getattr(events[-1].data, "data", None)
+            if isinstance(raw, dict) and raw.get("type") == "conversation.item.truncated":
+                return raw
+
+    assert with_agents(sandbox, converse)["audio_end_ms"] >= 0
+
+
+# livekit
+
+
+@pytest.mark.long
+def test_livekit_speaks_calls_and_interrupts(sandbox):
+    if find_spec("livekit") is None or find_spec("livekit.plugins.openai") is None:
+        pytest.skip("livekit-plugins-openai is not installed")
+    base = sandbox.url.replace("ws:", "http:").removesuffix("/realtime")
+
+    # In a process of its own: it starts threads and registers itself when it is imported.
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("livekit_client.py")), base],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["text"] == "My name is Sandbox."
+    assert told["samples"] > 12_000
+    assert told["calls"] == ["get_current_time", "get_current_time"]
+    assert told["interrupted"]
