@@ -4,6 +4,7 @@
 #
 #   set_up run     rtvoice with what it needs, then each optional package by itself
 #   set_up test    the same, and the tools of the tests
+#   set_up long    after it: what only the long tests need
 #
 # It sets $venv. Nobody but root ever gets a system package installed, and then with apt-get; for
 # everybody else the command that would do it is printed. All network traffic is pip's (and
@@ -292,6 +293,20 @@ install_optional() {
     mv "$venv/missing.new" "$venv/missing"
 }
 
+# referees EXTRA NAMES COST: public clients for the tests of the sandbox, which do without. In an
+# environment of their own, for they would have a say in the versions of what rtvoice needs.
+referees() {
+    say "  $2: clients that judge the sandbox ($3)"
+    judges=$venv/referees
+    mark=$(($(wc -c <"$log") + 1))
+    requirements "$1" >"$venv/requirements-$1.txt"
+    {
+        { [ -d "$judges" ] || logged "$venv/bin/python" -I -m venv --without-pip "$judges"; } &&
+            PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 \
+                logged pip --python "$judges" install -r "$venv/requirements-$1.txt"
+    } || say "    NOT installed, their tests are skipped: $(why). All of it: $log"
+}
+
 # --- All of it ------------------------------------------------------------------------------------
 
 set_up() {
@@ -335,7 +350,12 @@ do_set_up() {
     if [ "$wanted" = test ]; then
         say "  the tools of the tests: ruff, mypy, pytest, hypothesis"
         pip_install_extra dev || give_up "the tools of the tests"
+        referees referees "openai, openai-agents" "20 s"
         printf '%s\n' "$key" >"$venv/ready-test"
+    fi
+    if [ "$wanted" = long ]; then
+        referees referees-long livekit-plugins-openai "30 s, 400 MB"
+        printf '%s\n' "$key" >"$venv/ready-long"
     fi
     rm -f "$venv/unfinished"
     trap - INT TERM HUP

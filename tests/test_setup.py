@@ -148,6 +148,7 @@ def steps(*names: str) -> list[str]:
 
 
 RUN = steps("", "requirements-audio", "requirements-sandbox")
+TESTS = steps("requirements-dev", "requirements-referees")
 
 
 @pytest.mark.parametrize("shell", ["sh", "dash", "bash"])
@@ -304,7 +305,7 @@ def test_the_checks_stop_at_the_first_that_fails(project: Project) -> None:
     failed = project.run("test", mypy_exits="3")
     chosen = project.run("test", "../a project/supervisor.py::test_it", "-k", "word")
 
-    assert project.installed == [*RUN, *steps("requirements-dev")]
+    assert project.installed == [*RUN, *TESTS]
     assert [line for line in passed.stdout.split("\n") if line] == [
         "== ruff check",
         "ruff check",
@@ -321,6 +322,23 @@ def test_the_checks_stop_at_the_first_that_fails(project: Project) -> None:
     chosen_test = f"{project.bin}/../a project/supervisor.py::test_it"
     assert chosen.stdout.split("\n")[2] == f"pytest {chosen_test} -k word"
     assert "ruff" not in chosen.stdout
+
+
+def test_the_long_tests_have_what_only_they_need(project: Project) -> None:
+    project.run("test", "--long")
+    project.run("test", "--long")
+
+    assert project.installed == [*RUN, *TESTS, *steps("requirements-referees-long")]
+
+
+def test_public_clients_that_cannot_be_had_keep_no_test_from_running(project: Project) -> None:
+    without = project.run("test", PIP_FAILS_FOR="openai")
+    again = project.run("test")
+
+    assert "NOT installed, their tests are skipped" in without.stderr
+    assert without.returncode == 0
+    assert "== pytest\n" in without.stdout
+    assert again.stderr == ""
 
 
 def card(
