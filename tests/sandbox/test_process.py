@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from rtvoice.sandbox.launch import SandboxError, child_environment, start_sandbox
 from rtvoice.sandbox.phrases import printed_list
@@ -263,3 +264,69 @@ def test_no_key_reaches_it(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
 
     assert "sk-canary" not in child_environment().values()
+
+
+# Keys, and who may connect.
+
+KEY = "sk-canary-0123456789"
+
+
+def test_any_key_is_taken_and_none_is_shown():
+    with running("--until-eof") as process:
+        url = process.stdout.readline().split()[-1]
+        header = {"Authorization": f"Bearer {KEY}"}
+        with Client(url, additional_headers=header) as client:
+            client.expect("session.created")
+            client.socket.send("nonsense")
+            client.socket.send("nonsense")
+            client.send("session.update", session={"type": "realtime"})
+            client.expect("session.updated")
+            shown = str(client.received)
+        with Client(url, additional_headers={"api-key": KEY}) as client:
+            client.expect("session.created")
+            client.send("sandbox.misbehave", fault="garbage frame")
+            client.send("response.create")
+        offered = ["realtime", f"openai-insecure-api-key.{KEY}"]
+        with Client(url, subprotocols=offered) as browser:
+            browser.expect("session.created")
+            browser.socket.socket.shutdown(socket.SHUT_RDWR)
+        with Client(url, additional_headers={**header, "OpenAI-Beta": "realtime=v1"}) as beta:
+            shown += str(beta.receive())
+        for wrong in ("?misbehave=refuse+401", "?misbehave=x", "/elsewhere"):
+            with pytest.raises(InvalidStatus) as refused:
+                Client(url + wrong, additional_headers=header).__enter__()
+            shown += str(refused.value.response)
+        process.stdin.close()
+        process.stdin = None
+        process.wait(TIMEOUT_S)
+        shown += process.stdout.read() + process.stderr.read()
+
+    assert "recogniser:" in shown
+    assert KEY not in shown
+
+
+def address_of_this_machine():
+    """An address of its network, or None."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            any_socket.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        return any_socket.getsockname()[0]
+
+
+def test_only_this_machine_can_connect_unless_told_otherwise():
+    address = address_of_this_machine()
+    if address is None or address.startswith("127."):
+        pytest.skip("this machine has no address but loopback")
+    for options, reachable in ((), False), (("--host=0.0.0.0",), True):
+        with running(*options) as process:
+            lines = lines_until(process, "voice:")
+            port = int(re.search(r":(\d+)/", lines[0]).group(1))
+            with socket.socket() as other:
+                other.settimeout(TIMEOUT_S)
+                refused = other.connect_ex((address, port))
+            warned = process.stdout.readline() if reachable else ""
+
+        assert (refused == 0) == reachable
+        assert ("can be reached by others" in warned) == reachable
