@@ -7,7 +7,7 @@ https://platform.openai.com/docs/api-reference/realtime-server-events
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Annotated, Any, Union
 
 import msgspec
 
@@ -51,6 +51,10 @@ __all__ = [
     "encode",
     "name_of",
 ]
+
+
+_Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+"""A position in a session: what lies outside is no time, and too large for one."""
 
 
 class ErrorBody(msgspec.Struct):
@@ -171,14 +175,14 @@ class SpeechStarted(ServerEvent, tag="input_audio_buffer.speech_started"):
     """Voice activity has begun. ``audio_start_ms`` counts all audio appended in this session."""
 
     item_id: str
-    audio_start_ms: float
+    audio_start_ms: _Milliseconds
 
 
 class SpeechStopped(ServerEvent, tag="input_audio_buffer.speech_stopped"):
     """Voice activity has ended."""
 
     item_id: str
-    audio_end_ms: float
+    audio_end_ms: _Milliseconds
 
 
 class Committed(ServerEvent, tag="input_audio_buffer.committed"):
