@@ -16,7 +16,8 @@ IDS = ("item_a", "item_b", "call_a", "resp_a", "root", "", "x" * 33)
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 7, 24, 1.5, -0.0, 2**31, 2**63, 10**30, 1e308, "", "x", "0",
     "null", "x" * 2000, "\x00", "\ud83d\ude00", "AAAA", "AAA", "=", [], [None], [[]], {},
-    {"": None}, {"type": "message"}, {"id": "item_a"}, {"type": 3}, [{"type": "input_text", "text": "?"}],
+    {"": None}, {"type": "message"}, {"id": "item_a"}, {"type": 3},
+    [{"type": "input_text", "text": "?"}],
 )  # fmt: skip
 """What a field may hold instead of what belongs there."""
 SOUND = base64.b64encode(TURN[600 * MS : 640 * MS]).decode()
