@@ -7,4 +7,6 @@ It imports nothing, so that the server can listen before the slow imports.
     launch    starting it from a program           responses, conversation, settings, input_audio
     vad       where speech begins and ends         listen   recognising the phrases
     brain     what is answered                     speak    the voices
+    line      the way to a client                  faults   misbehaviour on command: its words
+    script    what a test has it say
 """

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 from rtvoice.sandbox.faults import GARBAGE, LATE_EVENTS, SERVER_EVENTS, Event, Fault, Faults
 
@@ -73,6 +74,10 @@ class Line:
         self._bytes_per_s = 0
         self._order: random.Random | None = None
         self._is_newer = False
+        self._latency_s = 0.0
+        self._on_the_way: deque[tuple[float, Event]] = deque()
+        self._all_arrived = asyncio.Event()
+        self._all_arrived.set()
         self._late: dict[str, deque[tuple[Event, list[float | asyncio.Event]]]] = {}
         self._awaited: dict[str, asyncio.Event] = {}
         self._last_delta: Event = _NO_DELTA
@@ -81,6 +86,11 @@ class Line:
     def is_faulty(self) -> bool:
         """Whether anything was ever commanded."""
         return self._faults is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still leads to anybody."""
+        return self._client.state is State.OPEN and not self._client.transport.is_closing()
 
     async def command(self, fault: Fault) -> None:
         """Do a fault, at once or when its event comes."""
@@ -96,7 +106,7 @@ class Line:
             case "refuse":
                 pass  # a handshake that is over
             case "delay" if not fault.when:
-                self._faults.add(fault._replace(when="of"))
+                self._latency_s = float(fault.value)
             case _ if fault.when:
                 self._faults.add(fault)
             case _:
@@ -123,8 +133,30 @@ class Line:
         for event in events:
             if self._faults is None:
                 await self._write(event)
+            elif self._latency_s:
+                self._send_by_and_by(event, self._faults)
             else:
                 await self._send_faultily(event, self._faults)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the connection, after all that was sent has arrived."""
+        await self._all_arrived.wait()
+        await self._client.close(code, reason)
+
+    def _send_by_and_by(self, event: Event, faults: Faults) -> None:
+        """Send an event after the latency, and behind those that were sent before it."""
+        due = asyncio.get_running_loop().time() + self._latency_s
+        self._on_the_way.append((due, event))
+        if self._all_arrived.is_set():
+            self._all_arrived.clear()
+            self._spawn(self._deliver(faults))
+
+    async def _deliver(self, faults: Faults) -> None:
+        while self._on_the_way:
+            due, event = self._on_the_way.popleft()
+            await asyncio.sleep(due - asyncio.get_running_loop().time())
+            await self._send_faultily(event, faults)
+        self._all_arrived.set()
 
     async def _send_faultily(self, event: Event, faults: Faults) -> None:
         kind = event["type"]
@@ -210,11 +242,11 @@ class Line:
                 self._bytes_per_s = int(value)
             case "garbage":
                 await self._write_garbage(value)
-            case "send":
+            case "send" if await self._can_write():
                 await self._write_text(value.encode())
             case "error":
                 await self._write(_error(*value.partition(" ")[::2]))
-            case _:
+            case "fail" | "expire":
                 self._spawn(self._act(fault))
 
     def _cut(self) -> None:

@@ -104,8 +104,9 @@ class Sandbox:
 
         A handshake is refused to the next one in any case.
         """
-        if self._connections and fault.action != "refuse":
-            await self._connections[max(self._connections)].line.command(fault)
+        lines = [each.line for _, each in sorted(self._connections.items()) if each.line.is_open]
+        if lines and fault.action != "refuse":
+            await lines[-1].command(fault)
         else:
             self._next_faults.append(fault)
 
@@ -292,7 +293,7 @@ class _Connection:
         self._session.expire(minutes)
         await self._flush()
         reason = f"Your session hit the maximum duration of {minutes:g} minutes."
-        await self._socket.close(_CLOSED_EXPIRED, reason)
+        await self.line.close(_CLOSED_EXPIRED, reason)
 
     def _begin_work(self, work: list[Work]) -> None:
         for each in work:

@@ -263,6 +263,26 @@ def test_each_sentence_is_an_item_if_told_so(url):
 # Later, and in another order.
 
 
+def test_a_latency_is_that_of_the_line_and_not_of_each_event(url):
+    with faulty(url, "delay 0.4") as client:
+        client.expect("session.created")
+        began = time.monotonic()
+        client.ask("count to twenty", output_modalities=["text"])
+        took = time.monotonic() - began
+
+    assert len(client.received) > 25
+    assert 0.4 <= took < 0.4 * 25
+
+
+def test_what_is_on_the_way_arrives_before_the_end(url):
+    with faulty(url, "delay 0.3", "expire after response.done") as client:
+        client.ask("thank you", output_modalities=["text"])
+        end = end_of(client)
+
+    assert client.kinds()[-1] == "error"
+    assert end.rcvd.code == 1001
+
+
 def test_an_event_comes_late_and_what_follows_it_after_it(url):
     with faulty(url, "delay 0.3 of response.output_item.done") as client:
         began = time.monotonic()
@@ -423,6 +443,14 @@ def test_a_fault_for_the_next_connection_is_for_that_one_alone():
             second.ask("thank you", output_modalities=["text"], tools=[CLOCK])
 
     assert ended.rcvd.code == 1012
+
+
+def test_a_connection_that_is_over_is_not_commanded_any_more():
+    with SandboxServer() as server:
+        for _ in range(20):
+            server.misbehave("drop after session.created")
+            with Client(server.url) as client:
+                assert end_of(client).rcvd is None
 
 
 def test_refusals_are_counted_one_a_handshake():
