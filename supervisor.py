@@ -1271,6 +1271,8 @@ class Supervisor:
         """Tell that a message will not be handled."""
         what = " ".join(filter(None, (suspect.name, suspect.about)))
         self._lose(f"{what} to {name} ({reason})")
+        if suspect.tag == DeadLetter.tag():  # or a full mailbox of these would go on for ever
+            return
         self.publish(
             DeadLetter(
                 name, suspect.name, reason, suspect.attempts, suspect.about, suspect.audio_ms

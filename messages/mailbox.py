@@ -42,9 +42,14 @@ class Suspect(msgspec.Struct, frozen=True):
     attempts: int
 
     @property
+    def tag(self) -> int:
+        """The tag of its type."""
+        return tag_of(self.frame)
+
+    @property
     def name(self) -> str:
         """The name of its type."""
-        return _name(tag_of(self.frame))
+        return _name(self.tag)
 
     @property
     def about(self) -> str:
