@@ -267,8 +267,12 @@ class _Process:
 
     def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
         self.stderr, their_stderr = socket.socketpair()
-        with their_stderr:
-            self._popen, self.connection = spawn(arguments, environment, their_stderr)
+        try:
+            with their_stderr:
+                self._popen, self.connection = spawn(arguments, environment, their_stderr)
+        except OSError:
+            self.stderr.close()
+            raise
         self.pid = self._popen.pid
 
     def kill(self) -> None:
@@ -427,11 +431,16 @@ class _Child:
         self._unended = False
         self.state, self._since = "loading", time.monotonic()
         self._policy.started(self._since)
-        self._process = _Process(["actors", self.name], self.hub.environment_of(self.name))
-        self.pid = self._process.pid
         loop, generation = self.hub.loop, self._generation
         if self._line is not None:  # of a process that was killed, its end has not been read
             self._line.close()
+            self._line = None
+        try:
+            self._process = _Process(["actors", self.name], self.hub.environment_of(self.name))
+        except OSError as error:
+            self._not_launched(f"no process can be started: {error}")
+            return
+        self.pid = self._process.pid
         self._line = Line(
             loop,
             self._process.connection,
@@ -453,6 +462,15 @@ class _Child:
                 self.hub.settings.import_path,
             )
         )
+
+    def _not_launched(self, why: str) -> None:
+        """Try again soon: the machine has no descriptors, processes or memory left just now."""
+        self.state = "down"
+        if self.hub.starting:  # later: the others of the session are not there yet
+            self.hub.loop.later(0, lambda: self.hub.start_failed(self.name, why, ""))
+        else:
+            self.hub.log(self.name, "WARNING", why)
+            self._later(RestartPolicy.MAX_DELAY_S, self._generation, self._relaunch)
 
     @property
     def _memory_mib(self) -> int:
@@ -870,16 +888,18 @@ class _Sandbox:
         self._said = ""
         self._since = time.monotonic()
         self._policy = RestartPolicy()
-        self._process: _Process
+        self._process: _Process | None = None
         self._launch(port=0)
 
     @property
     def pid(self) -> int:
         """The process id."""
-        return self._process.pid
+        return self._process.pid if self._process is not None else 0
 
     def close(self) -> None:
         """End it."""
+        if self._process is None:
+            return
         self._process.connection.close()
         self._process.kill()
         self._process.wait()
@@ -889,9 +909,19 @@ class _Sandbox:
             return
         # It ends at the end of its standard input, which is our end of the socket.
         arguments = ["rtvoice.sandbox", "--until-eof", "--port", str(port)]
-        self._process = _Process(arguments, self._hub.environment_of("sandbox"))
-        watch_text(self._hub.loop, self._process.stderr, self._line)
-        self._check()
+        try:
+            process = _Process(arguments, self._hub.environment_of("sandbox"))
+        except OSError as error:
+            why = f"no process can be started: {error}"
+            if not self.url:
+                self._hub.loop.later(0, lambda: self._hub.start_failed("sandbox", why, ""))
+            else:
+                self._hub.log("sandbox", "WARNING", why)
+                self._hub.loop.later(RestartPolicy.MAX_DELAY_S, lambda: self._launch(port))
+            return
+        self._process = process
+        watch_text(self._hub.loop, process.stderr, self._line)
+        self._check(process)
 
     def _line(self, line: str) -> None:
         self._said = line
@@ -903,19 +933,20 @@ class _Sandbox:
         if first:
             self._hub.open_next()
 
-    def _check(self) -> None:
+    def _check(self, process: _Process) -> None:
         if self._hub.stopping:
             return
         start_s = self._hub.settings.start_s
         if not self.url and time.monotonic() - self._since > start_s:
             why = f"it does not listen after {start_s:g} s"
             self._hub.start_failed("sandbox", f"{why}: {self._said}" if self._said else why, "")
-        elif not self._process.ended():
-            self._hub.loop.later(0.1, self._check)
+        elif not process.ended():
+            self._hub.loop.later(0.1, lambda: self._check(process))
         elif not self.url:
             self._hub.start_failed("sandbox", self._said or "the sandbox has ended", "")
         else:
-            self._process.connection.close()
+            process.connection.close()
+            self._process = None
             delay = self._policy.crashed(time.monotonic(), progress=False)
             wait_s = self._policy.parked() if delay is None else delay
             self._hub.publish(Notice("the sandbox server has ended; starting it again"))

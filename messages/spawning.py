@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["environment_with_us", "resident_bytes", "spawn"]
@@ -29,6 +30,15 @@ def resident_bytes(pid: int) -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+@contextlib.contextmanager
+def _closed_on_error(connection: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        connection.close()
+        raise
+
+
 def spawn(
     arguments: Sequence[str], environment: Mapping[str, str], output: socket.socket | None = None
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -44,12 +54,15 @@ def spawn(
 
     Returns:
         The process and our end of the channel.
+
+    Raises:
+        OSError: the system gives us no process or no descriptor.
     """
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-P", "-m", *arguments]
     stdout = subprocess.DEVNULL if output is None else output.fileno()
     stderr = None if output is None else output.fileno()
-    with theirs:
+    with theirs, _closed_on_error(ours):
         if sys.platform == "win32":  # never run: sockets cannot be handles of a process there
             process = subprocess.Popen(
                 command,

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from messages import ComponentParked, Inject, SessionEnded, SetVolume, Turn
-from supervisor import ChildSpec
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from messages import (
+    ComponentCrashed,
+    ComponentParked,
+    ComponentRestarted,
+    Inject,
+    Log,
+    Reconnected,
+    SessionEnded,
+    SetVolume,
+    Turn,
+)
+from supervisor import ChildSpec, Session
+from tests.conversation import Conversation
+from tests.fake_server import FakeServer
 from tests.hub import Hub
+from tests.rig import TIMEOUT_S
+from tests.test_session import QUIET, ROOT
 from tests.test_supervisor import ECHO, say
 
 
 def hostile(kind: str) -> ChildSpec:
     return ChildSpec(name=kind.lower(), target=f"tests.hostile:{kind}")
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
 
 
 def test_dead_letters_for_a_component_that_takes_no_more_of_them_have_an_end() -> None:
@@ -24,3 +52,65 @@ def test_dead_letters_for_a_component_that_takes_no_more_of_them_have_an_end() -
         hub.expect(Turn)
     # One Inject, 1002 SetVolume, and three of the 1003 dead letters; a hundred are named.
     assert "906 more, each told when it happened" in hub.expect(SessionEnded).lost
+
+
+# -- the machine ------------------------------------------------------------------------------
+
+
+def test_a_restart_waits_until_the_machine_has_descriptors_again(server: FakeServer) -> None:
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("only Linux changes the limits of another process")
+    with Conversation(server, Log) as talk:
+        supervisor = talk.session.started.pids["supervisor"]  # type: ignore[union-attr]
+        limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, limits[1]))
+        talk.session.inject("realtime", "SIGKILL")
+        told = talk.expect(Log, lambda log: "no process can be started" in log.text)
+        assert not talk.of(ComponentRestarted)
+
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
+
+        assert talk.expect(ComponentRestarted).component == "realtime"
+        talk.connection.hear("user_1", "Hello")
+        talk.expect(Turn)
+        assert told.component == "realtime"
+        assert len(talk.of(ComponentCrashed)) == 1
+
+
+def test_a_sandbox_is_restarted_when_the_machine_has_descriptors_again() -> None:
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("only Linux changes the limits of another process")
+    session = Session(server="sandbox", **QUIET)
+    logs, reconnected = session.events(Log), session.events(Reconnected)
+    with session:
+        assert session.started is not None
+        supervisor, sandbox = (session.started.pids[name] for name in ("supervisor", "sandbox"))
+        assert any("session with the server has begun" in log.text for log in logs)
+        limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, limits[1]))
+        os.kill(sandbox, signal.SIGKILL)
+        assert any("no process can be started" in log.text for log in logs)
+
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
+
+        assert isinstance(reconnected.get(TIMEOUT_S), Reconnected)
+
+
+def test_a_session_that_gets_no_processes_fails_to_start_and_says_why() -> None:
+    pytest.importorskip("resource")
+    program = """
+import resource
+from supervisor import Session, SessionFailedError
+resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+try:
+    Session(server="ws://127.0.0.1:1", input="silence", output="null").start()
+except SessionFailedError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert "cannot start: no process can be started: [Errno 24]" in done.stdout, done.stderr
