@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +338,8 @@ class Host:
             if not (isinstance(kind, type) and issubclass(kind, Actor)):
                 raise TypeError(f"{init.target} is not an actors.base.Actor")
             described = kind.describe(init.agent)
+            if not isinstance(described, Mapping):
+                raise TypeError(f"describe() of {init.target} returned no mapping: {described!r}")
             accepts = tuple((message.tag(), rule) for message, rule in kind.accepts.items())
             self._accepts = accepts
             found = msgspec.Raw(msgspec.msgpack.encode(described))

@@ -18,6 +18,7 @@ from messages import (
     Log,
     Reconnected,
     SessionEnded,
+    SessionFailed,
     SetVolume,
     Turn,
 )
@@ -52,6 +53,16 @@ def test_dead_letters_for_a_component_that_takes_no_more_of_them_have_an_end() -
         hub.expect(Turn)
     # One Inject, 1002 SetVolume, and three of the 1003 dead letters; a hundred are named.
     assert "906 more, each told when it happened" in hub.expect(SessionEnded).lost
+
+
+def test_a_component_that_describes_itself_oddly_cannot_start_and_that_is_told() -> None:
+    with Hub([ECHO, hostile("DescribesAList")]) as hub:
+        failed = hub.expect(SessionFailed)
+
+    assert failed.reason == (
+        "describesalist cannot start: TypeError: describe() of tests.hostile:DescribesAList "
+        "returned no mapping: ['speed', 1.0]"
+    )
 
 
 # -- the machine ------------------------------------------------------------------------------
