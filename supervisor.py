@@ -1271,7 +1271,7 @@ class Supervisor:
         child = self._children.get(name)
         if child is None or not self.settings.probes:
             self.log("supervisor", "WARNING", f"{fault} is not injected into {name!r}")
-        elif fault.startswith("SIG"):
+        elif fault in signal.Signals.__members__:
             child.strike(signal.Signals[fault])
         else:
             child.put(frame)

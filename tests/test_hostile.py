@@ -65,6 +65,17 @@ def test_a_component_that_describes_itself_oddly_cannot_start_and_that_is_told()
     )
 
 
+def test_a_fault_that_is_none_harms_the_component_alone() -> None:
+    with Hub([ECHO]) as hub:
+        hub.supervisor.send(Inject("echo", "SIGNONSENSE"))
+
+        crash = hub.expect(ComponentCrashed)
+
+        say(hub, "still here")
+        hub.expect(Turn)
+        assert crash.cause.startswith("raised ValueError: no fault is named 'SIGNONSENSE'")
+
+
 # -- the machine ------------------------------------------------------------------------------
 
 
