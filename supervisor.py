@@ -1022,7 +1022,10 @@ class _ProgramPeer:
         self._line.close()
 
     def _read(self, frame: bytes) -> None:
-        self._hub.obey(decode(frame), frame)
+        if tag_of(frame) in _ORDER_TAGS:
+            self._hub.obey(decode(frame), frame)
+        else:  # perhaps of a type of the user's own, which nobody knows here
+            self._hub.route(frame)
 
     def _gone(self, _why: str) -> None:
         self._hub.stop("the program has gone", within_s=_ABANDONED_S)
@@ -1427,6 +1430,7 @@ class Supervisor:
 _HUB_TAGS = frozenset(
     kind.tag() for kind in (Turn, ToolCall, ConversationOver, FatalError, AudioLost)
 )
+_ORDER_TAGS = frozenset(kind.tag() for kind in (StopSession, Subscribe, StatusRequest, Inject))
 
 
 def _sweep() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from actors.base import Actor
-from messages import CONTROL, DeadLetter, SetVolume
+from messages import CONTROL, DeadLetter, Message, SetVolume, Turn
 from tests.tiny import Echo
 
 
@@ -26,3 +26,19 @@ class DescribesAList(Echo):
     @classmethod
     def describe(cls, agent: str | None) -> Mapping[str, Any]:
         return ["speed", 1.0]  # type: ignore[return-value]
+
+
+class Own(Message, frozen=True, array_like=True, tag=200):
+    """A message of a user's own, which the supervisor does not know."""
+
+    text: str
+
+
+class TakesItsOwn(Actor):
+    """Answers messages of a user's own."""
+
+    accepts: ClassVar = {Own: CONTROL}
+
+    def handle(self, message: Message) -> None:
+        assert isinstance(message, Own)
+        self.send(Turn("assistant", message.text, "own"))

@@ -25,6 +25,7 @@ from messages import (
 from supervisor import ChildSpec, Session
 from tests.conversation import Conversation
 from tests.fake_server import FakeServer
+from tests.hostile import Own
 from tests.hub import Hub
 from tests.rig import TIMEOUT_S
 from tests.test_session import QUIET, ROOT
@@ -74,6 +75,18 @@ def test_a_fault_that_is_none_harms_the_component_alone() -> None:
         say(hub, "still here")
         hub.expect(Turn)
         assert crash.cause.startswith("raised ValueError: no fault is named 'SIGNONSENSE'")
+
+
+# -- the program ------------------------------------------------------------------------------
+
+
+def test_a_program_tells_its_component_messages_of_a_type_of_its_own(server: FakeServer) -> None:
+    own = {"own": "tests.hostile:TakesItsOwn"}
+    with Session(server=server.url, components=own, **QUIET) as session:
+        turns = session.events(Turn)
+        session.send(Own("hello"))
+
+        assert turns.get(TIMEOUT_S) == Turn("assistant", "hello", "own")
 
 
 # -- the machine ------------------------------------------------------------------------------
