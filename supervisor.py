@@ -1654,7 +1654,7 @@ class Session:
         self._api_key = api_key
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel
-        self._outgoing: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._streams: list[Listener] = []
         self._crashes: dict[str, ComponentCrashed] = {}
@@ -1743,8 +1743,12 @@ class Session:
     # -- talk ---------------------------------------------------------------------------------
 
     def send(self, message: Message) -> None:
-        """Say something to the components that accept it (`SendText`, `SetMuted`, …)."""
-        self._outgoing.put(message)
+        """Say something to the components that accept it (`SendText`, `SetMuted`, …).
+
+        Raises:
+            TypeError: a field is of a type that cannot be sent.
+        """
+        self._outgoing.put(encode(message))
 
     def inject(self, component: str, fault: str) -> None:
         """Break a component, to see that the session goes on; needs ``probes=True``.
@@ -1873,9 +1877,9 @@ class Session:
             self._streams.remove(stream)
 
     def _write(self) -> None:
-        while (message := self._outgoing.get()) is not None:
+        while (frame := self._outgoing.get()) is not None:
             try:
-                self._channel.write(message)
+                self._channel.write_frame(frame)
             except OSError:
                 return  # the reader sees the end too, and says so
 
@@ -1887,6 +1891,11 @@ class Session:
             pass
         except FrameError as error:
             self._failure = self._failure or SupervisorDiedError(str(error))
+            self.kill()
+        except Exception as error:  # noqa: BLE001 - of the program's: a filter of its logging, say
+            why = f"the program could not take what it was told: {type(error).__name__}: {error}"
+            self._failure = self._failure or SessionFailedError(why)
+            self._failure.__cause__ = error
             self.kill()
         self._end()
 

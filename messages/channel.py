@@ -55,7 +55,14 @@ class Channel:
         Raises:
             OSError: the other side is gone.
         """
-        frame = encode(message, epoch)
+        self.write_frame(encode(message, epoch))
+
+    def write_frame(self, frame: bytes) -> None:
+        """Send the frame of a message.
+
+        Raises:
+            OSError: the other side is gone.
+        """
         with self._lock:
             self.connection.sendall(frame)
 

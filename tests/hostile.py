@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from actors.base import Actor
-from messages import CONTROL, DeadLetter, Message, SetVolume, Turn
+from messages import CONTROL, DeadLetter, Message, SendText, SetVolume, Turn
 from tests.tiny import Echo
 
 
@@ -42,3 +42,12 @@ class TakesItsOwn(Actor):
     def handle(self, message: Message) -> None:
         assert isinstance(message, Own)
         self.send(Turn("assistant", message.text, "own"))
+
+
+class Logs(Echo):
+    """Logs what it is told."""
+
+    def handle(self, message: Message) -> None:
+        if isinstance(message, SendText):
+            self.log.info(message.text)
+        super().handle(message)

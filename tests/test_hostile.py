@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -17,12 +18,13 @@ from messages import (
     Inject,
     Log,
     Reconnected,
+    SendText,
     SessionEnded,
     SessionFailed,
     SetVolume,
     Turn,
 )
-from supervisor import ChildSpec, Session
+from supervisor import ChildSpec, Session, SessionFailedError
 from tests.conversation import Conversation
 from tests.fake_server import FakeServer
 from tests.hostile import Own
@@ -87,6 +89,36 @@ def test_a_program_tells_its_component_messages_of_a_type_of_its_own(server: Fak
         session.send(Own("hello"))
 
         assert turns.get(TIMEOUT_S) == Turn("assistant", "hello", "own")
+
+
+def test_what_cannot_be_sent_is_refused_and_the_session_goes_on(server: FakeServer) -> None:
+    with Session(server=server.url, **QUIET) as session:
+        turns = session.events(Turn)
+        with pytest.raises(TypeError):
+            session.send(SendText(object(), "text_1"))  # type: ignore[arg-type]
+
+        session.send(SendText("Hello", "text_2"))
+
+        assert turns.get(TIMEOUT_S) == Turn("user", "Hello", "text_2")
+
+
+def test_a_program_whose_logging_raises_is_told_and_not_left_waiting(server: FakeServer) -> None:
+    def refuse(record: logging.LogRecord) -> bool:
+        raise ValueError("no such filter")
+
+    logger = logging.getLogger("rtvoice.logs")
+    logger.addFilter(refuse)
+    session = Session(server=server.url, components={"logs": "tests.hostile:Logs"}, **QUIET)
+    try:
+        logger.setLevel(logging.INFO)
+        session.start()
+        session.send(SendText("a line", "text_1"))
+
+        with pytest.raises(SessionFailedError, match=r"could not take .*: no such filter"):
+            session.wait(TIMEOUT_S)
+    finally:
+        logger.removeFilter(refuse)
+        logger.setLevel(logging.NOTSET)
 
 
 # -- the machine ------------------------------------------------------------------------------
