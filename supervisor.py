@@ -709,7 +709,9 @@ class _Child:
     def _progress(self) -> bool:
         """Return whether it has handled mail of its own, or made sound. Timers are no progress."""
         slot = self.slot
-        return slot.handled(MAIL) > self._pings or slot.handled(HELD) > 0 or self._told_audio
+        self.mailbox.settle(slot)
+        answered = self._pings - self.mailbox.pings
+        return slot.handled(MAIL) > answered or slot.handled(HELD) > 0 or self._told_audio
 
     def _give_up(self, cause: str, soft: bool) -> None:
         if self.spec.essential:

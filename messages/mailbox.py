@@ -169,6 +169,12 @@ class Mailbox:
         """How many ordinary messages have been sent and are not handled."""
         return len(self._lanes[MAIL].flight)
 
+    @property
+    def pings(self) -> int:
+        """How many pings wait or are in flight."""
+        lane = self._lanes[MAIL]
+        return sum(tag_of(waiting.frame) == _PING for waiting in (*lane.flight, *lane.queue))
+
     def unhandled(self) -> dict[int, int]:
         """How many ordinary messages wait or are in flight, by tag."""
         lane = self._lanes[MAIL]

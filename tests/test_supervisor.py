@@ -125,6 +125,19 @@ def test_timers_are_no_progress() -> None:
         assert hub.expect(ComponentParked).component == "loop"
 
 
+def test_one_message_handled_is_progress_though_a_ping_is_not_answered() -> None:
+    with Hub([ECHO]) as hub:
+        for life in range(1, 8):
+            say(hub, "hello")
+            hub.wait_for(lambda life=life: len(hub.of(Turn)) == life)
+            hub.settled("echo")
+
+            strike(hub.pid("echo"), signal.SIGSTOP)
+
+            hub.wait_for(lambda life=life: len(hub.of(ComponentCrashed)) == life)
+            assert not hub.of(ComponentParked)
+
+
 def test_sound_made_is_progress() -> None:
     loop = ChildSpec(name="loop", target="tests.tiny:CrashLoopOfSound")
     with Hub([loop]) as hub:
