@@ -518,6 +518,8 @@ class _Child:
         """Return whether it is to be up: while the session stops, for what it still has to do."""
         if not self.hub.stopping:
             return True
+        if self.hub.starting:  # nobody is opened any more who was not
+            return False
         self.mailbox.settle(self.slot)
         mail = self.mailbox.waiting_mail or self.mailbox.in_flight
         return not self._given_up and (not self._closing or mail > 0)
