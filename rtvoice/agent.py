@@ -550,6 +550,7 @@ class Agent:
         loudness = _changes(volume=(_volume, volume)).get("volume")
         own = None if tools is UNSET else checks.checked_tools(tools) or Tools()
         builtin = None if builtin_tools is UNSET else checks.checked_builtin_tools(builtin_tools)
+        run.timeout_s = changes.get("inactivity_timeout_s", run.timeout_s)
         if changes:
             run.send(UpdateSettings(msgspec.to_builtins(changes)))
         if speed is not None:

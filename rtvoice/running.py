@@ -80,7 +80,8 @@ class Run:
         """
         self.kinds: tuple[type[Message], ...] = ()
         self._bus = bus
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        """The inactivity timeout now in force."""
         self._places = places
         self._loop = asyncio.get_running_loop()
         self._transcript = Transcript()
@@ -139,10 +140,7 @@ class Run:
             self._set_over()
             await self._finish(drain=not isinstance(error, asyncio.CancelledError))
             raise
-        self._started = True
         _log_places(self._places, self._session.started)
-        if self._is_stopping:  # asked for meanwhile
-            self.begin_to_stop(self._stop_reason)
         self._session.subscribe()  # what has been subscribed to since
         self._session.send(WantWireEvents(self._wire_names))
 
@@ -189,9 +187,9 @@ class Run:
             await self.stop(reason)
         except asyncio.CancelledError:  # a second time: at once
             self._session.kill()
+            await self._finish(drain=False)
             raise
-        finally:
-            await self._finish()
+        await self._finish()
 
     async def _finish(self, *, drain: bool = True) -> None:
         if drain:
@@ -298,12 +296,15 @@ class Run:
             case FlushPlayback(reason):
                 self._bus.deliver(OutputAudioBufferClearEvent(reason))
             case SessionStarted():
+                self._started = True  # before those are told who may ask something of it
+                if self._is_stopping:  # asked for meanwhile
+                    self.begin_to_stop(self._stop_reason)
                 self._transcript.take(message)
                 self._bus.deliver(AgentStartedEvent(message.pids))
             case SessionEnding(reason):
                 self._ended_because = reason
                 if reason == INACTIVITY_TIMEOUT:
-                    self._bus.deliver(UserInactivityTimeoutEvent(self._timeout_s or 0.0))
+                    self._bus.deliver(UserInactivityTimeoutEvent(self.timeout_s or 0.0))
                 self._tell_stop(reason)
             case SessionEnded(reason):
                 self._ended_because = reason

@@ -192,6 +192,18 @@ async def test_a_handler_may_stop_the_agent_and_await_that(server: FakeServer) -
 
 
 @in_a_loop
+async def test_who_is_told_of_the_start_may_ask_something_at_once(server: FakeServer) -> None:
+    agent = agent_of(server)
+    agent.event_bus.subscribe(AgentStartedEvent, lambda _: agent.send_text("first of all"))
+
+    async with agent:
+        async for turn in agent.events(Turn):
+            assert turn.text == "first of all"
+            break
+        await agent.stop()
+
+
+@in_a_loop
 async def test_one_agent_holds_one_conversation_after_the_other(server: FakeServer) -> None:
     agent = agent_of(server)
     heard = Heard(agent, AgentStartedEvent)
