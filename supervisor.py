@@ -1676,8 +1676,11 @@ class Session:
 
     # -- life ---------------------------------------------------------------------------------
 
-    def start(self, timeout_s: float = 30.0) -> Session:
+    def start(self, timeout_s: float | None = None) -> Session:
         """Start the processes and return when every component is open.
+
+        Args:
+            timeout_s: At most so long; None: 30 s, or twice ``start_s`` if that is more.
 
         Raises:
             SessionFailedError: a component cannot start; the reason says which and why.
@@ -1685,6 +1688,8 @@ class Session:
         """
         if self._process is not None:
             raise RuntimeError("a session is started once; make a new one")
+        if timeout_s is None:
+            timeout_s = max(30.0, 2 * _checked(self._settings).start_s)
         environment = environment_with_us(os.environ)
         if self._api_key is not None:
             environment["RTVOICE_API_KEY"] = self._api_key

@@ -133,6 +133,7 @@ class Agent:
         "recording_output_path",
         "server",
         "speech_speed",
+        "start_timeout_s",
         "tool_timeout_s",
         "tools",
         "transcription_model",
@@ -161,6 +162,7 @@ class Agent:
         volume: float = 1.0,
         builtin_tools: tuple[str, ...] = BUILTIN_TOOLS,
         tool_timeout_s: float = 60.0,
+        start_timeout_s: float = _DEFAULTS.start_s,
         journal_path: str | os.PathLike[str] | None = None,
         server: str | None = None,
         components: Mapping[str, str] | None = None,
@@ -200,6 +202,8 @@ class Agent:
                 ``get_current_time``, ``adjust_volume``, ``change_assistant_response_speed`` and
                 ``stop_assistant_run``; default: all.
             tool_timeout_s: after so many seconds the model is told that a tool did not finish.
+            start_timeout_s: each component has to be open within so many seconds, 0.1-3600; more
+                where many agents start at once.
             journal_path: a file in which the conversation is kept; None: a temporary one.
             server: ``openai``, ``sandbox``, or a ws:// or wss:// URL; None: ``RTVOICE_SERVER`` of
                 the environment, or the service.
@@ -237,6 +241,9 @@ class Agent:
             "builtin_tools": checks.checked_builtin_tools(builtin_tools),
             "tool_timeout_s": checks.checked_number(
                 "tool_timeout_s", tool_timeout_s, 0.1, 86_400.0
+            ),
+            "start_timeout_s": checks.checked_number(
+                "start_timeout_s", start_timeout_s, 0.1, 3600.0
             ),
             "journal_path": checks.checked_path("journal_path", journal_path),
             "server": checks.checked_server(server),
@@ -606,6 +613,7 @@ class Agent:
             "volume": self.volume,
             "builtin_tools": list(self.builtin_tools),
             "tool_timeout_s": self.tool_timeout_s,
+            "start_s": self.start_timeout_s,
         }
         chosen = {
             "recording_path": self.recording_output_path,
@@ -733,6 +741,7 @@ class Agent:
     volume: float
     builtin_tools: tuple[str, ...]
     tool_timeout_s: float
+    start_timeout_s: float
     journal_path: str | None
     server: str | None
     components: dict[str, str]
@@ -755,6 +764,7 @@ _FIXED = {
     "audio_output": "the device is open",
     "components": "components are started with the session",
     "tool_timeout_s": "the tools were started with it",
+    "start_timeout_s": "it has started",
 }
 
 

@@ -242,7 +242,7 @@ async def test_run_sync_says_what_to_do_in_a_loop(server: FakeServer) -> None:
 @in_a_loop
 async def test_ten_agents_talk_in_one_loop(server: FakeServer) -> None:
     async def talk(number: int) -> list[str]:
-        agent = agent_of(server)
+        agent = agent_of(server, start_timeout_s=6 * TIMEOUT_S)
         async with agent:
             agent.send_text(f"I am {number}")
             async for _ in agent.events(Turn):
