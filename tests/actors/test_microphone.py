@@ -379,3 +379,38 @@ def test_after_a_pause_of_the_program_blocks_are_at_the_time_of_now(tmp_path: Pa
 
         assert second.first_sample - first.first_sample == pytest.approx(72_000, abs=2)
         assert not second.gap
+
+
+def test_the_end_of_the_programs_input_survives_a_death(tmp_path: Path) -> None:
+    with ProcessRig(Microphone, tmp_path, input="program") as rig:
+        rig.tell(ProgramCapture(pcm(48_000)))
+        rig.tell(ProgramCaptureEnded())
+        rig.wait_handled(mail=2)
+        rig.kill()
+
+        rig.reborn()
+
+        assert rig.expect(CaptureEnded)
+
+
+def test_a_device_that_does_not_start_is_opened_anew(tmp_path: Path) -> None:
+    path = tmp_path / "late_line.py"
+    path.write_text(
+        "from actors.devices.silence import SilenceCapture\n"
+        "class Line(SilenceCapture):\n"
+        "    starts = 0\n"
+        "    def __init__(self):\n"
+        "        super().__init__(960)\n"
+        "    def start(self, deliver, failed):\n"
+        "        Line.starts += 1\n"
+        "        if Line.starts < 2:\n"
+        "            raise OSError('not yet')\n"
+        "        super().start(deliver, failed)\n"
+    )
+    rig = Rig(Microphone, tmp_path, input=f"{path}:Line")
+    rig.open = lambda: Rig.open(rig, wait=False)  # type: ignore[method-assign]
+    with rig:
+        assert "not yet" in rig.expect(Crashed).error
+        Rig.open(rig)
+
+        assert rig.expect(CapturedAudio)

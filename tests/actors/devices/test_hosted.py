@@ -528,3 +528,24 @@ def test_audio_for_a_device_that_takes_nothing_is_bounded() -> None:
     room = asyncio.run(session())
     failures = [m for m in room.sent if isinstance(m, DeviceFailed)]
     assert [f.error for f in failures] == ["it takes nothing; audio is lost"]
+
+
+def test_a_device_that_is_started_again_is_told_the_volume_again() -> None:
+    class Scaling(Ear):
+        async def play_chunk(self, chunk: bytes) -> None:
+            await super().play_chunk(chunk)
+            if self.calls.count("start") < 2:
+                raise OSError("gone")
+
+        async def set_volume(self, level: float) -> None:
+            self.calls.append(level)
+
+    async def session() -> list[Any]:
+        device = Scaling()
+        async with Room(device) as room:
+            room.hosted.told(ProgramVolume(0.5))
+            room.say(100)
+            await room.until(lambda: device.calls.count(0.5) == 2)
+        return device.calls
+
+    assert asyncio.run(session()) == ["start", 0.5, 100, "stop", "start", 0.5, "stop"]

@@ -356,3 +356,28 @@ def test_another_rate_is_converted_and_counted_in_that_rate() -> None:
 
     assert program.samples == pytest.approx(24_000, abs=60)
     assert program.heard() == 12_000
+
+
+def test_a_program_whose_device_takes_nothing_is_given_no_more() -> None:
+    program = Output()
+    program.say(48_000)
+    program.device.played(ProgramPlayed(0, program.now, playing=True, waiting_samples=7_200))
+    before = program.samples
+
+    program.run(400)
+    held = program.samples
+    program.device.played(ProgramPlayed(4_800, program.now))
+    program.run(100)
+
+    assert held == before
+    assert program.samples > held
+
+
+def test_a_position_that_does_not_grow_holds_while_the_device_plays() -> None:
+    program = Output()
+    program.say(4_800, last=True)
+    for _ in range(20):
+        program.device.played(ProgramPlayed(4_700, program.now, playing=True))
+        program.run(100)
+
+    assert program.heard() == 4_700
