@@ -619,6 +619,7 @@ class _Child:
             self.hub.log(self.name, "WARNING", f"raised while closing: {crash.error}")
             return
         if crash.during in ("import", "open") and self.hub.starting:
+            self._given_up = True  # or it would be tried again while the others are closed
             self.hub.start_failed(self.name, crash.error, crash.traceback)
             return
         if crash.during == "import":
@@ -627,7 +628,7 @@ class _Child:
             return  # its process ends, which is the crash
         if crash.during == "open":
             self._blame_state()
-        cause = f"raised {crash.error}"
+        cause = crash.error if crash.plain else f"raised {crash.error}"
         if crash.spent:
             cause += f"; its process may use {self._memory_mib} MiB"
         self._crashed(cause, crash.traceback, soft=True, spent=crash.spent)
@@ -660,7 +661,8 @@ class _Child:
         self._drain(0)  # its last words may be unread
         if self.state == "closed" or not self._is_wanted():
             if self.state != "closed":
-                self.hub.log(self.name, "WARNING", f"ended while stopping: {process.cause}")
+                level = "DEBUG" if self.hub.starting else "WARNING"
+                self.hub.log(self.name, level, f"ended while stopping: {process.cause}")
             self.state = "closed"
             self.hub.child_closed()
             return

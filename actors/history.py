@@ -20,12 +20,13 @@ from messages import (
     HistorySnapshot,
     Message,
     Notice,
+    UserError,
 )
 
 __all__ = ["History", "Journal", "JournalError"]
 
 
-class JournalError(Exception):
+class JournalError(UserError):
     """The journal cannot be opened."""
 
     def __init__(self, path: Path, reason: str) -> None:

@@ -45,6 +45,7 @@ from messages import (
     SessionInfo,
     Settings,
     Stop,
+    UserError,
     decode,
     epoch_of,
     level_name,
@@ -429,7 +430,8 @@ class Host:
         """Tell the supervisor why the actor is dead."""
         trace = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARS:]
         spent = isinstance(error, MemoryError)
-        self.send(Crashed(_one_line(error), trace, during, spent), self.epoch)
+        plain = isinstance(error, UserError)
+        self.send(Crashed(_one_line(error), trace, during, spent, plain), self.epoch)
 
     def own_message(self, message: Message) -> None:
         """Handle what every actor is told and no actor sees."""
@@ -488,6 +490,8 @@ class Host:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 

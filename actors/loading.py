@@ -11,12 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from messages import UserError
+
 __all__ = ["LoadError", "load", "raised"]
 
 _ROOT = str(Path(__file__).resolve().parents[1])
 
 
-class LoadError(Exception):
+class LoadError(UserError):
     """Nothing can be loaded by this name; the problem is one line that says why and what to do."""
 
     def __init__(self, name: str, problem: str) -> None:
@@ -57,6 +59,8 @@ def raised(error: BaseException) -> str:
     """Return what code of the user's has raised, in one line with its place."""
     if isinstance(error, SystemExit):
         what = f"it called sys.exit({error.code!r})"
+    elif isinstance(error, UserError):
+        what = str(error)
     else:
         what = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
     return f"{what}{_place(error)}"

@@ -76,6 +76,7 @@ from messages.errors import (
     RtvoiceError,
     SessionFailedError,
     SupervisorDiedError,
+    UserError,
 )
 from messages.events import (
     AudioLost,
@@ -256,6 +257,7 @@ __all__ = [
     "ToolsAvailable",
     "Turn",
     "UpdateSettings",
+    "UserError",
     "UserItem",
     "UserSpeechStarted",
     "UserSpeechStopped",

@@ -10,14 +10,23 @@ __all__ = [
     "RtvoiceError",
     "SessionFailedError",
     "SupervisorDiedError",
+    "UserError",
 ]
+
+
+class UserError(Exception):
+    """What the person who runs this can mend: its text is a sentence that says what and how.
+
+    It is told as it stands. Any other error of a component is told with the name of its class,
+    which says something to developers.
+    """
 
 
 class RtvoiceError(Exception):
     """The base of the errors that a program gets from rtvoice."""
 
 
-class ConfigurationError(RtvoiceError):
+class ConfigurationError(RtvoiceError, UserError):
     """A setting that cannot work; the text says which and what to do."""
 
 

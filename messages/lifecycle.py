@@ -95,6 +95,8 @@ class Crashed(Message, frozen=True, array_like=True, tag=5):
     """``import``, ``open``, ``handle`` or ``close``."""
     spent: bool = False
     """Whether the process is not to be used again: it is out of memory."""
+    plain: bool = False
+    """Whether ``error`` is a sentence for the user (`UserError`)."""
 
 
 class Stop(Message, frozen=True, array_like=True, tag=6):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from messages import PCM_BYTES_PER_MS, SAMPLE_RATE, Message, SessionInfo, Settings
+from messages import PCM_BYTES_PER_MS, SAMPLE_RATE, Message, SessionInfo, Settings, UserError
 
 if TYPE_CHECKING:
     from actors.devices.playout import Playout
@@ -56,7 +56,7 @@ def block_samples(settings: Settings) -> int:
 # -- errors ---------------------------------------------------------------------------------------
 
 
-class DeviceError(Exception):
+class DeviceError(UserError):
     """A microphone or a speaker that cannot be used; its sentence says what to do."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from messages import UserError
+
 __all__ = ["ToolArgumentsError", "ToolDefinitionError", "ToolError"]
 
 
@@ -9,7 +11,7 @@ class ToolError(Exception):
     """Base of the errors about tools."""
 
 
-class ToolDefinitionError(ToolError):
+class ToolDefinitionError(ToolError, UserError):
     """A function that cannot be a tool, or a name that is taken."""
 
     def __init__(self, name: str, problem: str) -> None:
