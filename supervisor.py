@@ -53,6 +53,7 @@ from messages import (
     DeadLetter,
     Event,
     FatalError,
+    FileOpened,
     FrameError,
     Hello,
     Init,
@@ -1089,6 +1090,7 @@ class Supervisor:
         self._ticked = time.monotonic()
         self._counts: collections.Counter[str] = collections.Counter()
         self._told: set[str] = set()
+        self._files: dict[str, None] = {}
         self._lost: list[str] = []
         self._more_lost = 0
 
@@ -1305,13 +1307,16 @@ class Supervisor:
                 self.fail(reason, "realtime")
             case AudioLost(name, audio_ms, reason):
                 self._lose(f"{audio_ms} ms of sound at the {name} ({reason})")
+            case DeadLetter(name, what, reason, about=about):
+                self._lose(f"{' '.join(filter(None, (what, about)))} to {name} ({reason})")
+            case FileOpened(path):
+                self._files[path] = None
         return True
 
     def dead_letter(self, name: str, suspect: Suspect, reason: str) -> None:
         """Tell that a message will not be handled."""
-        what = " ".join(filter(None, (suspect.name, suspect.about)))
-        self._lose(f"{what} to {name} ({reason})")
         if suspect.tag == DeadLetter.tag():  # or a full mailbox of these would go on for ever
+            self._lose(f"{suspect.name} to {name} ({reason})")
             return
         self.publish(
             DeadLetter(
@@ -1393,10 +1398,6 @@ class Supervisor:
         self._ended()
 
     def _ended(self) -> None:
-        settings = self.settings
-        written = [settings.recording_path, settings.journal_path]
-        if settings.output.lower().endswith(".wav"):
-            written.append(settings.output)
         restarts = {name: child.restarts for name, child in self._children.items()}
         self._lost.extend(self._dropped())
         if self._more_lost:
@@ -1408,7 +1409,7 @@ class Supervisor:
                 self._counts["ToolCall"],
                 {name: count for name, count in restarts.items() if count},
                 tuple(self._lost),
-                tuple(path for path in written if path and Path(path).exists()),
+                tuple(self._files),
                 round((time.monotonic_ns() - self._epoch_ns) / 1e9, 3),
                 self._code != EXIT_OK,
             )
@@ -1434,7 +1435,8 @@ class Supervisor:
 
 
 _HUB_TAGS = frozenset(
-    kind.tag() for kind in (Turn, ToolCall, ConversationOver, FatalError, AudioLost)
+    kind.tag()
+    for kind in (Turn, ToolCall, ConversationOver, FatalError, AudioLost, DeadLetter, FileOpened)
 )
 _ORDER_TAGS = frozenset(kind.tag() for kind in (StopSession, Subscribe, StatusRequest, Inject))
 

@@ -14,8 +14,10 @@ import msgspec
 
 from actors.base import Actor
 from actors.conversation import ITEM_MESSAGES, Conversation
+from actors.files import open_alone, why_not
 from messages import (
     CONTROL,
+    FileOpened,
     HistoryRequest,
     HistorySnapshot,
     Message,
@@ -35,14 +37,14 @@ class JournalError(UserError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the journal {self.path} cannot be opened ({self.reason}); choose another place"
+        return f"cannot write the journal {str(self.path)!r}: {self.reason}"
 
 
 class Journal:
     """An append-only file, a line a change: the CRC-32 of what follows it, and a JSON object.
 
     A last line without its end is cut off when the journal is opened. Damaged lines before that
-    are passed over and stay where they are.
+    are passed over and stay where they are. Nobody else may write it meanwhile.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,17 +53,15 @@ class Journal:
         Raises:
             JournalError: that is not possible.
         """
+        self._file = _opened(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() and not path.is_file():
-                raise OSError("not a file")
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            data = path.read_bytes()
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data):
+                os.ftruncate(self._file, whole)
         except OSError as error:
-            raise JournalError(path, error.strerror or str(error)) from error
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            os.ftruncate(self._file, whole)
+            self.close()
+            raise JournalError(path, why_not(path, error)) from error
         self.damaged = 0
         """How many lines were passed over."""
         self.records: list[dict[str, Any]] = []
@@ -91,11 +91,21 @@ class Journal:
             self.append("Journal", {"version": 1})
         except OSError as error:
             self.close()
-            raise JournalError(path, error.strerror or str(error)) from error
+            raise JournalError(path, why_not(path, error)) from error
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def _opened(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise JournalError(path, "it is a pipe or a device; give the name of a file")
+        return open_alone(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise JournalError(path, why_not(path, error)) from error
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
@@ -130,8 +140,14 @@ class History(Actor):
         self._conversation = Conversation()
         path = self._path()
         if self.session.first and self.saved(bool) is None:
-            _set_aside(path)
+            aside = _set_aside(path)
+            if aside is not None:
+                self.send(
+                    Notice(f"The journal {path} was another session's; it is kept as {aside}.")
+                )
         self._journal = Journal(path)
+        if self.settings.journal_path:
+            self.send(FileOpened(str(path)))
         self._rebuild(self._journal)
         self.save(True)  # this session's journal has been begun
         self._tell()
@@ -186,8 +202,8 @@ class History(Actor):
             self.log.error("the journal cannot be written", error=str(error))
             self.send(
                 Notice(
-                    f"The history's journal cannot be written ({error.strerror or error}); "
-                    f"history goes on in memory and would not survive a crash."
+                    f"The journal cannot be written any more: {why_not(self._path(), error)}. "
+                    f"The history goes on in memory, and would not survive a crash of its own."
                 )
             )
 
@@ -206,11 +222,22 @@ class History(Actor):
             self._timer = self.after(max(0.0, more_at - now), self._tell)
 
 
-def _set_aside(path: Path) -> None:
-    """Rename what an earlier session has left, never over anything."""
-    if not path.exists() or path.stat().st_size == 0:
-        return
+def _set_aside(path: Path) -> Path | None:
+    """Rename what an earlier session has left, never over anything. Return its new name.
+
+    Raises:
+        JournalError: that session is not over, or it cannot be renamed.
+    """
+    if not path.is_file() or path.stat().st_size == 0:
+        return None
+    file = _opened(path)
     number = 1
     while (aside := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
-    path.rename(aside)
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise JournalError(path, why_not(path, error)) from error
+    finally:
+        os.close(file)
+    return aside

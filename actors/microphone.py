@@ -170,6 +170,8 @@ class Microphone(Actor):
         self.log.info("microphone open", device=device.name, muted=self._muted)
         if device.stands_in_because and self.session.first:
             self._say_once(f"The user is not heard: {device.stands_in_because}")
+        if device.trouble and self.session.first:
+            self._say_once(f"{device.trouble}.")
 
     def _check(self) -> None:
         device = self._line.device

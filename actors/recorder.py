@@ -10,10 +10,12 @@ from typing import ClassVar
 from actors.base import Actor
 from actors.devices.base import UnwritableFileError, is_file
 from actors.devices.wav import WavTarget
+from actors.files import why_not
 from messages import (
     SAMPLE_RATE,
     AudioLost,
     CapturedAudio,
+    FileOpened,
     Keep,
     Message,
     Notice,
@@ -48,6 +50,7 @@ class Recorder(Actor):
         if self.session.first:
             self._refuse_devices(self._path)
             self._target = WavTarget(self._path, 2, fresh=True)
+            self.send(FileOpened(str(self._path)))
             self.log.info("recording", path=str(self._path))
 
     def handle(self, message: Message) -> None:
@@ -107,7 +110,12 @@ class Recorder(Actor):
         if not self._failing:
             self._failing = True
             self.log.warning("recording fails", path=str(self._path), error=str(error))
-            self.send(Notice(f"The recording {str(self._path)!r} has a hole here: {error}."))
+            self.send(Notice(f"The recording has a hole from here on: {self._reason(error)}."))
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, OSError) and self._path is not None:
+            error = UnwritableFileError(self._path, why_not(self._path, error))
+        return str(error)
 
 
 def _mix(target: WavTarget, channel: int, first: int, pcm: bytes) -> None:

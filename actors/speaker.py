@@ -19,6 +19,7 @@ from messages import (
     SAMPLE_RATE,
     AssistantAudio,
     AudioLost,
+    FileOpened,
     FlushPlayback,
     Keep,
     Message,
@@ -97,6 +98,8 @@ class Speaker(Actor):
                 text = f"The assistant is not heard: {self._device.stands_in_because}"
                 self.log.warning(text)
                 self.send(Notice(text))
+            if self._device.writes is not None:
+                self.send(FileOpened(str(self._device.writes)))
         self._set_volume(volume)
         self._check()
         self._go_on()

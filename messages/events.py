@@ -14,6 +14,7 @@ __all__ = [
     "DeviceFailed",
     "Disconnected",
     "FatalError",
+    "FileOpened",
     "MessagesDropped",
     "Notice",
     "Reconnected",
@@ -179,6 +180,12 @@ class DeviceFailed(Event, frozen=True, array_like=True, tag=119):
     """In one line, such as ``ConnectionError: the line is dead``."""
     retry_s: float | None = None
     """When it is started again; None: it is not."""
+
+
+class FileOpened(Message, frozen=True, array_like=True, tag=118):
+    """Component to supervisor: it writes this file of the user's."""
+
+    path: str
 
 
 class FatalError(Message, frozen=True, array_like=True, tag=110):

@@ -24,6 +24,7 @@ __all__ = [
     "NoSuchFileError",
     "Playback",
     "SoundLibraryError",
+    "UnreadableFileError",
     "UnwritableFileError",
     "block_samples",
     "is_file",
@@ -74,7 +75,7 @@ class NoSuchDeviceError(DeviceError):
             what = f"no {self.direction} device is named {self.wanted!r} or has that index"
         if self.names:
             return f"{what}; there are: {', '.join(self.names)}"
-        return f"{what}; {_without_sound_card(self.direction)}"
+        return f"{what}. {_without_sound_card(self.direction)}"
 
 
 class DeviceOpenError(DeviceError):
@@ -125,7 +126,7 @@ class NoSuchFileError(DeviceError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"the input file {str(self.path)!r} does not exist"
+        return f"there is no input file {str(self.path)!r}; is its name right?"
 
 
 class FileFormatError(DeviceError):
@@ -137,9 +138,20 @@ class FileFormatError(DeviceError):
 
     def __str__(self) -> str:
         return (
-            f"{str(self.path)!r} {self.reason}; WAV files with 8, 16, 24 or 32 bits or floats can "
-            f"be read (ffmpeg -i FILE out.wav makes one)"
+            f"{str(self.path)!r} {self.reason}; give a WAV file with samples of 8, 16, 24 or 32 "
+            f"bits or floats (ffmpeg -i FILE out.wav makes one)"
         )
+
+
+class UnreadableFileError(DeviceError):
+    """A file that is there and cannot be opened."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"cannot read {str(self.path)!r}: {self.reason}"
 
 
 class UnwritableFileError(DeviceError):
@@ -190,6 +202,8 @@ class Capture(abc.ABC):
     """Whether something is lost when they do."""
     stands_in_because: str = ""
     """Why this is not the device that was wanted; empty: it is."""
+    trouble: str = ""
+    """A sentence about what is wrong with it and does not end it; empty: nothing is."""
 
     @abc.abstractmethod
     def start(
@@ -236,6 +250,8 @@ class Playback(abc.ABC):
     """A sentence about what goes wrong without ending it; empty: nothing does."""
     stands_in_because: str = ""
     """Why this is not the device that was wanted; empty: it is."""
+    writes: Path | None = None
+    """The file it writes, if it does."""
 
     @abc.abstractmethod
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
@@ -358,7 +374,7 @@ def open_playback(settings: Settings, session: SessionInfo) -> Playback:
         from actors.devices.files import FilePlayback
 
         if path.suffix.lower() != ".wav":
-            raise UnwritableFileError(path, "an output file is a WAV file; let its name end so")
+            raise UnwritableFileError(path, "it would be a WAV file; let its name end in .wav")
         if is_file(settings.input) and _same_file(path, Path(settings.input).expanduser()):
             raise UnwritableFileError(path, "it is the input; choose another output")
         return FilePlayback(path, session)

@@ -9,6 +9,7 @@ from pathlib import Path
 from actors.devices.base import Captured, to_ns, to_samples
 from actors.devices.silence import PacedCapture, PacedPlayback
 from actors.devices.wav import WavSource, WavTarget
+from actors.files import why_not
 from messages import SessionInfo
 
 __all__ = ["FileCapture", "FilePlayback"]
@@ -24,7 +25,8 @@ class FileCapture(PacedCapture):
 
     Raises:
         NoSuchFileError: it does not exist.
-        FileFormatError: it cannot be read.
+        UnreadableFileError: it cannot be opened.
+        FileFormatError: it is no WAV file that is understood here.
     """
 
     def __init__(self, path: Path, block: int, position: int = 0) -> None:
@@ -32,6 +34,13 @@ class FileCapture(PacedCapture):
         self.name = str(path)
         self._source = WavSource(path, position)
         self._ended = False
+        form = self._source.format
+        if form.missing:
+            there, all_of_it = form.frames / form.rate, (form.frames + form.missing) / form.rate
+            self.trouble = (
+                f"the file {self.name!r} was cut off: it has {there:.1f} s of {all_of_it:.1f} s, "
+                f"which are used"
+            )
 
     def close(self) -> None:
         super().close()
@@ -63,6 +72,7 @@ class FilePlayback(PacedPlayback):
         self.name = str(path)
         self._epoch_ns = session.epoch_ns
         self._target = WavTarget(path, 1, fresh=session.first)
+        self.writes = path
         self._next_sample = 0
 
     def close(self) -> None:
@@ -78,5 +88,5 @@ class FilePlayback(PacedPlayback):
             self._target.write(self._next_sample, pcm)
             self.trouble = ""
         except OSError as error:  # a full disk, say; the next block is tried again
-            self.trouble = f"cannot write to {self.name!r}: {error.strerror or error}"
+            self.trouble = f"cannot write to {self.name!r}: {why_not(Path(self.name), error)}"
         self._next_sample += len(pcm) // 2

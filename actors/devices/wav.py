@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from actors.devices.base import FileFormatError, NoSuchFileError, UnwritableFileError
+from actors.devices.base import (
+    FileFormatError,
+    NoSuchFileError,
+    UnreadableFileError,
+    UnwritableFileError,
+)
+from actors.files import open_alone, why_not
 from messages import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -25,6 +32,8 @@ _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _BITS = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}
 _RATES = range(8_000, 192_001)
 _MAX_CHANNELS = 64
+_UNKNOWN_BYTES = 0x7FFF_0000
+"""From here on the length of the data is one that a program wrote which did not know it."""
 _HEAD = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _MAX_DATA_BYTES = 0xFFFF_FFFF - _HEAD.size
 
@@ -38,6 +47,8 @@ class WavFormat(NamedTuple):
     bits: int
     data_start: int
     frames: int
+    missing: int = 0
+    """Frames that the header promises and the file does not have."""
 
     @property
     def frame_bytes(self) -> int:
@@ -68,8 +79,12 @@ def read_format(file: BinaryIO, path: Path) -> WavFormat:
                 break
             start = file.tell()
             there = file.seek(0, os.SEEK_END) - start
-            frames = min(size or there, there) // (channels * bits // 8)
-            return WavFormat(kind, channels, rate, bits, start, frames)
+            frame_bytes = channels * bits // 8
+            frames = min(size or there, there) // frame_bytes
+            if not frames:
+                break
+            missing = size // frame_bytes - frames if size < _UNKNOWN_BYTES else 0
+            return WavFormat(kind, channels, rate, bits, start, frames, max(0, missing))
         if name == b"fmt ":
             body = file.read(size + size % 2)
             kind, channels, rate, bits = _format(body, path)
@@ -86,8 +101,11 @@ def _format(body: bytes, path: Path) -> tuple[int, int, int, int]:
         kind = int.from_bytes(body[24:26], "little")
     if bits not in _BITS.get(kind, ()):
         raise FileFormatError(path, f"is a WAV file of format {kind} with {bits} bits")
-    if not 0 < channels <= _MAX_CHANNELS or rate not in _RATES:
-        raise FileFormatError(path, f"has {channels} channels at {rate} Hz")
+    if not 0 < channels <= _MAX_CHANNELS:
+        raise FileFormatError(path, f"has {channels} channels, and 1 to {_MAX_CHANNELS} are read")
+    if rate not in _RATES:
+        limits = f"{_RATES.start} to {_RATES.stop - 1} Hz"
+        raise FileFormatError(path, f"has a sample rate of {rate} Hz, and {limits} are read")
     return kind, channels, rate, bits
 
 
@@ -98,16 +116,12 @@ class WavSource:
 
     Raises:
         NoSuchFileError: it does not exist.
-        FileFormatError: it cannot be read.
+        UnreadableFileError: it cannot be opened.
+        FileFormatError: it is no WAV file that is understood here.
     """
 
     def __init__(self, path: Path, position: int = 0) -> None:
-        try:
-            self._file = path.open("rb")
-        except FileNotFoundError:
-            raise NoSuchFileError(path) from None
-        except OSError as error:
-            raise FileFormatError(path, f"cannot be read: {error.strerror}") from None
+        self._file = _opened(path)
         try:
             self.format = read_format(self._file, path)
         except BaseException:
@@ -136,6 +150,22 @@ class WavSource:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UnreadableFileError(path, "it is a folder; give the name of a WAV file")
+        if not stat.S_ISREG(mode):  # opening a pipe could wait for ever
+            raise UnreadableFileError(path, "it is a pipe or a device; write it to a file first")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise NoSuchFileError(path) from None
+    except PermissionError:
+        raise UnreadableFileError(path, "this user may not read it; have it allowed") from None
+    except OSError as error:
+        raise UnreadableFileError(path, f"{error.strerror}; give another one") from None
 
 
 class _Converter:
@@ -221,20 +251,20 @@ class WavTarget:
     def __init__(self, path: Path, channels: int, *, fresh: bool) -> None:
         self.path = path
         self._frame_bytes = 2 * channels
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | (os.O_TRUNC if fresh else 0)
         try:
-            self._file = os.open(path, flags, 0o644)
-        except FileNotFoundError:
-            raise UnwritableFileError(path, f"there is no folder {str(path.parent)!r}") from None
+            self._file = open_alone(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise UnwritableFileError(path, error.strerror or str(error)) from None
+            raise UnwritableFileError(path, why_not(path, error)) from None
         try:
             size = os.fstat(self._file).st_size
+            if fresh and size:  # not before it is known to be ours alone
+                os.ftruncate(self._file, 0)
+                size = 0
             self.frames = max(0, size - _HEAD.size) // self._frame_bytes
             self._write_head()
         except OSError as error:
             os.close(self._file)
-            raise UnwritableFileError(path, error.strerror or str(error)) from None
+            raise UnwritableFileError(path, why_not(path, error)) from None
 
     @property
     def max_frames(self) -> int:

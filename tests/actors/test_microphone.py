@@ -261,7 +261,7 @@ def test_an_input_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
         crash = rig.expect(Crashed)
 
         assert crash.during == "open"
-        assert "NoSuchFileError" in crash.error
+        assert crash.plain
         assert "nobody.wav" in crash.error
 
 

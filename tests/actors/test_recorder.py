@@ -176,7 +176,7 @@ def test_a_full_disk_is_told_once_and_recording_goes_on_when_there_is_room(
         notices = rig.take(Notice)
 
         assert len(notices) == 1
-        assert "No space left" in notices[0].text
+        assert "the disk is full" in notices[0].text
         lost = rig.take(AudioLost)
         assert [(loss.component, loss.audio_ms) for loss in lost] == [("recorder", 1)]
         assert tracks(path)[0] == [1] * 10 + [0] * 30 + [1] * 10

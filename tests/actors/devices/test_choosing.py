@@ -27,6 +27,13 @@ from messages import SessionInfo, Settings
 SESSION = SessionInfo(epoch_ns=0, directory="")
 
 
+def wav(path: Path) -> Path:
+    target = WavTarget(path, 1, fresh=True)
+    target.write(0, bytes(2))
+    target.close()
+    return path
+
+
 @pytest.mark.parametrize("name", ["silence", "null", "Silence", " null "])
 def test_silence_and_null_mean_both_directions(name: str) -> None:
     assert isinstance(open_capture(Settings(input=name), SESSION), SilenceCapture)
@@ -39,8 +46,7 @@ def test_program_is_the_programs_device() -> None:
 
 
 def test_a_wav_path_is_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.WAV"
-    WavTarget(path, 1, fresh=True).close()
+    path = wav(tmp_path / "a.WAV")
 
     capture = open_capture(Settings(input=str(path)), SESSION)
     capture.close()
@@ -53,7 +59,7 @@ def test_a_wav_path_is_a_file(tmp_path: Path) -> None:
 
 def test_an_existing_file_needs_no_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    WavTarget(tmp_path / "speech", 1, fresh=True).close()
+    wav(tmp_path / "speech")
 
     capture = open_capture(Settings(input="speech"), SESSION)
     capture.close()

@@ -264,5 +264,5 @@ def test_a_file_ends_where_its_header_cannot_count_any_more(tmp_path: Path) -> N
 def test_an_unwritable_path_is_named_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(UnwritableFileError, match="there is no folder"):
         WavTarget(tmp_path / "no" / "a.wav", 1, fresh=True)
-    with pytest.raises(UnwritableFileError, match="directory"):
+    with pytest.raises(UnwritableFileError, match="it is a folder"):
         WavTarget(tmp_path, 1, fresh=True)

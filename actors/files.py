@@ -1,0 +1,109 @@
+"""Files that one session at a time may write, and what to do about those that cannot be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from pathlib import Path
+
+__all__ = ["lock", "open_alone", "why_not"]
+
+_WAIT_S = 1.0
+"""A session that was killed may hold its files for so long."""
+_STEP_S = 0.02
+
+_held: dict[tuple[int, int], int] = {}
+"""Our files, by device and inode, with the descriptor that keeps each locked."""
+
+_REASONS = {
+    "ENOSPC": "the disk is full; make room, or choose another place",
+    "EDQUOT": "this user's share of the disk is full; make room, or choose another place",
+    "EACCES": "this user may not write there; choose another place, or have it allowed",
+    "EPERM": "this user may not write there; choose another place, or have it allowed",
+    "EROFS": "that disk is read-only; choose another place",
+    "EISDIR": "it is a folder; give the name of a file",
+    "EEXIST": "a part of the path is a file, not a folder; choose another place",
+    "ENOTDIR": "a part of the path is a file, not a folder; choose another place",
+    "ESPIPE": "it is a pipe; give the name of a file, which can be written at any position",
+    "EWOULDBLOCK": "another session is writing it; choose another file",
+    "ENAMETOOLONG": "the name is too long; choose a shorter one",
+}
+_BY_NUMBER = {
+    getattr(errno, name): reason for name, reason in _REASONS.items() if hasattr(errno, name)
+}
+
+
+def why_not(path: Path, error: OSError) -> str:
+    """Return why a file cannot be written, and what to do."""
+    if error.errno == errno.ENOENT:
+        if path.parent.is_dir():
+            return "no file can be made there; choose another place"
+        return f"there is no folder {str(path.parent)!r}; make it, or choose another place"
+    reason = _BY_NUMBER.get(error.errno or 0)
+    return reason or f"{error.strerror or error}; choose another place"
+
+
+def open_alone(path: Path, flags: int, mode: int) -> int:
+    """Open a file that from now on only this process may write, by whatever name.
+
+    Raises:
+        BlockingIOError: another session is writing it.
+        OSError: it cannot be opened.
+    """
+    file = os.open(path, flags | getattr(os, "O_BINARY", 0), mode)
+    try:
+        lock(file)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def lock(file: int) -> None:
+    """Keep others from writing an open file, until this process ends, in whatever way.
+
+    Not only until it is closed: an actor that raises may not have closed it when the next one of
+    its process opens it again.
+
+    Raises:
+        BlockingIOError: another session is writing it.
+    """
+    status = os.fstat(file)
+    if (which := (status.st_dev, status.st_ino)) in _held:
+        return
+    end = time.monotonic() + _WAIT_S
+    while not _locked(file):
+        if time.monotonic() >= end:
+            raise BlockingIOError(errno.EWOULDBLOCK, "another session is writing it")
+        time.sleep(_STEP_S)
+    _held[which] = os.dup(file)
+
+
+if sys.platform == "win32":  # never run
+
+    def _locked(file: int) -> bool:
+        import msvcrt
+
+        at = os.lseek(file, 0, os.SEEK_CUR)
+        os.lseek(file, 0x7FFF_FFFF, os.SEEK_SET)  # a byte that nobody reads or writes
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            os.lseek(file, at, os.SEEK_SET)
+        return True
+else:
+
+    def _locked(file: int) -> bool:
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks: nobody can be kept from it
+            pass
+        return True
