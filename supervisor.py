@@ -19,10 +19,12 @@ if __name__ == "__main__":
 import asyncio
 import collections
 import contextlib
+import difflib
 import itertools
 import logging
 import os
 import queue
+import re
 import shutil
 import signal
 import socket
@@ -1464,7 +1466,7 @@ def _checked(given: Mapping[str, Any]) -> Settings:
     try:
         settings = msgspec.convert(dict(given), Settings)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"a setting is wrong: {error}") from error
+        raise ConfigurationError(_setting_in_words(error)) from error
     bounds = {
         "speed": (0.5, 1.5),
         "volume": (0.0, 1.0),
@@ -1495,12 +1497,35 @@ def _checked(given: Mapping[str, Any]) -> Settings:
         )
     try:
         urlsplit(server).port  # noqa: B018 - reading it checks it
-    except ValueError as error:
-        raise ConfigurationError(f"server is {server!r}: {error}") from None
+    except ValueError:
+        raise ConfigurationError(
+            f"server is {server!r}; its port must be a number from 0 to 65535"
+        ) from None
     taken = {spec.name for spec in SPECS} & set(settings.components)
     if taken:
         raise ConfigurationError(f"a component of your own cannot be named {taken.pop()!r}")
     return settings
+
+
+_TYPES_IN_WORDS = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "None",
+    "array": "a list",
+}
+
+
+def _setting_in_words(error: msgspec.ValidationError) -> str:
+    problem, _, place = str(error).replace("`", "").partition(" - at $.")
+    unknown = problem.removeprefix("Object contains unknown field ")
+    if unknown != problem:
+        near = difflib.get_close_matches(unknown, Settings.__struct_fields__, n=1)
+        return f"there is no setting {unknown}" + (f"; is it {near[0]}?" if near else "")
+    for name, words in _TYPES_IN_WORDS.items():
+        problem = re.sub(rf"\b{name}\b", words, problem)
+    return f"{place or 'a setting'} is wrong: {problem[:1].lower()}{problem[1:]}"
 
 
 # -- embedding --------------------------------------------------------------------------------

@@ -217,6 +217,9 @@ def _import_path(agent: str | None) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys([*folders, str(Path.cwd())]))
 
 
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""What a text in UTF-16 begins with, as some shells and editors of Windows write it."""
+
 # -- the .env file ---------------------------------------------------------------------------
 
 _ENV_LINE = re.compile(
@@ -227,20 +230,31 @@ _ENV_LINE = re.compile(
 )
 
 
-def read_env_file(path: Path) -> dict[str, str]:
+def read_env_file(path: Path, complain: Callable[[str], None] = lambda _: None) -> dict[str, str]:
     """Return the variables of a ``.env`` file; empty if there is none.
 
     Lines are ``NAME=value``, with ``export`` before and quotes around allowed; ``#`` begins a
-    comment.
+    comment. ``complain`` is told what cannot be understood, without what stands there.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError:
+        data = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):  # a folder is somebody's virtual environment
+        return {}
+    except OSError as error:
+        complain(f"{path} cannot be read ({error.strerror}); going on without it")
+        return {}
+    try:
+        text = data.decode("utf-16" if data[:2] in _UTF_16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        complain(f"{path} is not text in UTF-8; save it anew. Going on without it")
         return {}
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
         match = _ENV_LINE.match(line)
-        if match is None or line.lstrip().startswith("#"):
+        if match is None:
+            complain(f"{path}, line {number} is not NAME=value; the line is passed over")
             continue
         if match["double"] is not None:
             value = re.sub(r"\\(.)", lambda escape: _unescaped(escape[1]), match["double"])

@@ -174,17 +174,33 @@ def _check_files(options: argparse.Namespace) -> None:
             )
         if where.endswith(".py") and not Path(where).is_file():
             raise UsageError(f"there is no file {where} (AGENT is {options.agent!r})")
-    if options.input is not None and _is_wav(options.input) and not Path(options.input).is_file():
-        raise UsageError(f"--input: there is no file {options.input}")
+    if options.input is not None and _is_wav(options.input):
+        _check_input(Path(options.input))
     for name in ("output", "record", "journal"):
         path = getattr(options, name)
         if path is None or (name == "output" and not _is_wav(path)):
             continue
         if name == "record" and not _is_wav(path):
             raise UsageError(f"--record: {path} must end in .wav")
-        if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
-            raise UsageError(f"--{name}: {path} cannot be written: there is no such folder")
+        _check_output(name, Path(path))
     _check_used_once(options)
+
+
+def _check_input(path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"--input: {path} is a folder; give a WAV file")
+    if not path.exists():
+        raise UsageError(f"--input: there is no file {path}")
+    if not path.is_file():
+        raise UsageError(f"--input: {path} is a pipe or a device; write it to a file first")
+
+
+def _check_output(name: str, path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"--{name}: {path} cannot be written: it is a folder; give a file")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"--{name}: {path} cannot be written: there is no folder {folder}")
 
 
 def _check_used_once(options: argparse.Namespace) -> None:
@@ -228,7 +244,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     parser = _parser()
     options = parser.parse_args(argv)
-    for name, value in read_env_file(Path(".env")).items():
+    for name, value in read_env_file(Path(".env"), _complain).items():
         os.environ.setdefault(name, value)
     try:
         _check_files(options)
@@ -236,11 +252,15 @@ def run(argv: Sequence[str] | None = None) -> int:
         choice = choose(options, os.environ)
         return _converse(options, choice, level)
     except UsageError as error:
-        print(f"rtvoice: {error}", file=sys.stderr)
+        _complain(str(error))
         print("python -m supervisor --help tells more.", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_KILLED
+
+
+def _complain(text: str) -> None:
+    print(f"rtvoice: {text}", file=sys.stderr)
 
 
 def _log_level(options: argparse.Namespace) -> int:
@@ -283,14 +303,21 @@ def _converse(options: argparse.Namespace, choice: Choice, level: int) -> int:
 
 
 def _open_events(name: str | None) -> BinaryIO | None:
+    from actors.files import open_alone, why_not
+
     if name is None:
         return None
     if name == "-":
         return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     try:
-        return Path(name).open("wb")
+        file = open_alone(Path(name), os.O_WRONLY | os.O_CREAT, 0o666)
+        if os.fstat(file).st_size:
+            os.ftruncate(file, 0)
     except OSError as error:
-        raise UsageError(f"--events: {name} cannot be written: {error.strerror}") from None
+        raise UsageError(
+            f"--events: {name} cannot be written: {why_not(Path(name), error)}"
+        ) from None
+    return os.fdopen(file, "wb")
 
 
 def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int:
@@ -333,7 +360,7 @@ def _supervisor(
     try:
         return Supervisor(given, peer=peer, defaults=defaults)
     except ConfigurationError as error:
-        print(f"rtvoice: {error}", file=sys.stderr)
+        _complain(str(error))
         return None
 
 

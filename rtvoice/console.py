@@ -218,6 +218,8 @@ def _bracket(message: Message) -> tuple[str, str]:
             return f"lost: {audio_ms / 1000:.1f} s of sound at the {component} ({reason})", "bad"
         case Reconnected():
             return _reconnected(message), "bad"
+        case ServerError(code="bad_frame", text=text):
+            return text, "bad"
         case ServerError(code=code, text=text):
             return f"the server refused something: {text or code}", "bad"
         case Notice(text=text):
@@ -365,9 +367,15 @@ class Console:
             try:
                 self._events.write(event_line(message, t))
                 self._events.flush()
-            except (OSError, ValueError):
+            except (BrokenPipeError, ValueError):
                 self._events = None
                 self.events_closed()
+            except OSError as error:
+                self._events = None
+                self._complain(
+                    f"rtvoice: the events cannot be written any more ({error.strerror or error}); "
+                    f"the conversation goes on"
+                )
         match message:
             case ComponentCrashed(component):
                 self._crashed[component] = (time.monotonic(), message)

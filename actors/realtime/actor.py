@@ -25,6 +25,7 @@ from messages import (
     CapturedAudio,
     CaptureEnded,
     CreateResponse,
+    DeadLetter,
     EndConversation,
     HistorySnapshot,
     Interrupt,
@@ -123,6 +124,14 @@ class Realtime(Actor):
             if type(message) is not CapturedAudio:
                 self._set_timer(now)
 
+    def closed(self) -> None:
+        """At the end of the session, tell what has not reached the server."""
+        core = self.keep.get(_KEPT_CORE)
+        if self.host.over and isinstance(core, Core):
+            for item_id in core.unsent():
+                why = "it was typed, and has not reached the server"
+                self.send(DeadLetter(self.name, SendText.__name__, why, 1, f"item_id={item_id}"))
+
     # -- doing what the core wants ------------------------------------------------------------
 
     def _perform(self) -> None:
@@ -210,15 +219,21 @@ class Realtime(Actor):
     def _connect(self) -> None:
         self._connecting = None
         self._disconnect()
-        if self._url.startswith(OPENAI_URL) and not self._key:
-            now = time.monotonic_ns()
-            self._core.connect_failed(0, "missing_api_key", f"{KEY_VARIABLE} is not set", now)
+        if wrong := self._wrong_key():
+            self._core.connect_failed(0, wrong, "the key is wrong", time.monotonic_ns())
             self._perform()
             return
         connection = Connection(self._url, self._headers, self._key)
         connection.wake = self._wake
         self.keep[_KEPT_CONNECTION] = connection
         connection.start()
+
+    def _wrong_key(self) -> str:
+        """Return the code of what is wrong with the key; empty: nothing that we can see."""
+        if not self._key:
+            return "missing_api_key" if self._url.startswith(OPENAI_URL) else ""
+        plain = self._key.isascii() and self._key.isprintable() and " " not in self._key
+        return "malformed_api_key" if self._headers and not plain else ""
 
     def _disconnect(self) -> None:
         connection = self._connection

@@ -178,7 +178,7 @@ class Connection:
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
             self._over = True
-            status, code, text = websocket.explain(error)
+            status, code, text = websocket.explain(error, self._url)
             self._arrive(Refused(status, code, self._clean(text)))
             return
         if self._closed:

@@ -104,6 +104,10 @@ class Core:
         """Return the actions collected since the last call."""
         return self._context.take()
 
+    def unsent(self) -> list[str]:
+        """Return the ids of typed turns of which the server has not said that it has them."""
+        return [text.item_id for text in self.saved.texts]
+
     # -- what happens -------------------------------------------------------------------------
 
     def opened(self, now: int) -> None:
@@ -360,7 +364,7 @@ class Core:
     def _tell_error(self, error: wire.ErrorBody | None, now: int) -> None:
         code = errors.code_of(error)
         param = (error.param if error else None) or ""
-        key = f"{code} {param}"
+        key = f"{code} {param or (error and error.message)}"
         if now < self._told_errors.get(key, -SAME_ERROR_NS) + SAME_ERROR_NS:
             return
         self._told_errors[key] = now

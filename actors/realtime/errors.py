@@ -57,13 +57,29 @@ _FATAL = {
         "or talk to the sandbox instead"
     ),
     "invalid_url": "the server's address is no ws:// or wss:// URL",
-    "no_realtime_api": (
-        "nothing at the server's address speaks the Realtime API (HTTP 404 or a redirect); "
-        "its path usually is /v1/realtime"
+    "malformed_api_key": (
+        "the key in OPENAI_API_KEY has characters that no key has, such as a line break, a space "
+        "or a typographic quotation mark: copy it again"
     ),
     "model_not_found": _MODEL,
     "invalid_model": _MODEL,
 }
+
+_FATAL_AT_FIRST = {
+    "no_realtime_api": (
+        "nothing at the server's address speaks the Realtime API (HTTP 404 or a redirect); "
+        "its path usually is /v1/realtime"
+    ),
+    "no_tls": (
+        "what listens at the server's address does not speak TLS: its address begins with ws://, "
+        "not with wss://"
+    ),
+    "untrusted_certificate": (
+        "{detail}: if the server is your own, name its certificate in SSL_CERT_FILE; if not, "
+        "somebody may be in between"
+    ),
+}
+"""Fatal if there never was a connection to this server; later, they may pass."""
 
 _TABLE = {
     "response_cancel_not_active": Meaning.NOT_ACTIVE,
@@ -118,9 +134,9 @@ def meaning(error: ErrorBody | None) -> Meaning:
     return Meaning.REPORT
 
 
-def why_fatal(code: str, model: str) -> str:
+def why_fatal(code: str, model: str, detail: str = "") -> str:
     """Return the sentence for a fatal code."""
-    return _FATAL[code].format(model=model)
+    return {**_FATAL, **_FATAL_AT_FIRST}[code].format(model=model, detail=detail)
 
 
 def close_meaning(code: int, reason: str) -> tuple[Meaning, str]:
@@ -150,6 +166,8 @@ def handshake_is_fatal(status: int, code: str, text: str, *, first: bool = False
         return "invalid_api_key"
     if status in (400, 404) and "model" in f"{code} {text}".lower():
         return "model_not_found"
+    if first and code in _FATAL_AT_FIRST:
+        return code
     if first and (status == 404 or 300 <= status < 400):
         return "no_realtime_api"
     return None

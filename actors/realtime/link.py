@@ -115,7 +115,7 @@ class Link:
         first = not self._context.saved.connected
         fatal = errors.handshake_is_fatal(status, code, text, first=first)
         if fatal is not None:
-            self.fail(fatal)
+            self.fail(fatal, text)
             return
         self.trouble = text
         if not self._outage_told:
@@ -141,9 +141,9 @@ class Link:
             self._failures = 0
         self._connect_again(reason, now)
 
-    def fail(self, code: str) -> None:
+    def fail(self, code: str, detail: str = "") -> None:
         """Give up: going on is pointless."""
-        reason = errors.why_fatal(code, self._context.settings.model)
+        reason = errors.why_fatal(code, self._context.settings.model, detail)
         self._context.finished = True
         self._enter(Phase.OFFLINE)
         self._context.do(Disconnect(reason))

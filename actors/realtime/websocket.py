@@ -6,14 +6,27 @@ Importing that package costs some 60 ms, which is why nothing else here does it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import socket as sockets
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, cast
+from urllib.parse import urlsplit
 
-from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import (
+    InvalidMessage,
+    InvalidProxy,
+    InvalidProxyStatus,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+    WebSocketException,
+)
 from websockets.frames import DATA_OPCODES, Frame
 from websockets.sync import client
+from websockets.sync.client import get_proxy  # type: ignore[attr-defined] # it has moved twice
+from websockets.uri import parse_uri
 
 from actors.realtime.connection import is_local
 
@@ -119,17 +132,64 @@ def connect(
     return connection
 
 
-def explain(error: Exception) -> tuple[int, str, str]:
-    """Return (HTTP status or 0, code of an error in the body, one line for people)."""
-    if isinstance(error, InvalidStatus):
-        return _refused(error)
-    if isinstance(error, InvalidURI):
-        return 0, "invalid_url", "this is no ws:// or wss:// URL"
-    if isinstance(error, TimeoutError):
-        return 0, "", f"no answer within {OPEN_TIMEOUT_S:.0f} s"
-    if isinstance(error, OSError) and error.strerror:
-        return 0, "", error.strerror
-    return 0, "", (str(error).splitlines() or [type(error).__name__])[0]
+def explain(error: Exception, url: str = "") -> tuple[int, str, str]:
+    """Return (HTTP status or 0, code of an error in the body or our own, one line for people)."""
+    match error:
+        case InvalidStatus():
+            return _refused(error)
+        case InvalidURI():
+            return 0, "invalid_url", "this is no ws:// or wss:// URL"
+        case ssl.SSLCertVerificationError(verify_message=why):
+            return 0, "untrusted_certificate", f"the server's certificate is not trusted ({why})"
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "RECORD_LAYER_FAILURE"):
+            return 0, "no_tls", "it does not speak TLS"
+        case ssl.SSLError(reason=why):
+            return 0, "", f"TLS fails ({str(why).lower().replace('_', ' ')})"
+        case InvalidMessage():
+            return 0, "", "it does not answer in HTTP (should its address begin with wss://?)"
+    if proxy := _proxy_of(url):
+        return 0, "", _through(proxy, error)
+    return 0, "", _in_words(error, url)
+
+
+def _through(proxy: str, error: Exception) -> str:
+    match error:
+        case InvalidProxyStatus(response=response):
+            what = f"the proxy {proxy} refuses (HTTP {response.status_code})"
+        case ImportError():
+            return f"the SOCKS proxy {proxy} needs a package: pip install python-socks"
+        case InvalidProxy() | ProxyError():
+            what = f"{proxy} is no proxy that can be used"
+        case _:
+            what = f"no connection through the proxy {proxy} ({_in_words(error, '')})"
+    return f"{what}; is HTTPS_PROXY right, or should NO_PROXY name the server?"
+
+
+def _in_words(error: Exception, url: str) -> str:
+    match error:
+        case sockets.gaierror():
+            host = urlsplit(url).hostname or "its name"
+            return f"{host} is not known (a wrong name, or no network)"
+        case TimeoutError():
+            return f"no answer within {OPEN_TIMEOUT_S:.0f} s"
+        case ConnectionRefusedError():
+            return "nothing listens there (Connection refused)"
+        case OSError(errno=errno.ENETUNREACH | errno.EHOSTUNREACH, strerror=why):
+            return f"there is no way to it ({why})"
+        case OSError(strerror=str(why)):
+            return why
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _proxy_of(url: str) -> str:
+    """Return host and port of the proxy on the way to a server, never its password."""
+    if not url or is_local(url):
+        return ""
+    try:
+        proxy = urlsplit(get_proxy(parse_uri(url)) or "")
+        return proxy.netloc.rpartition("@")[2]
+    except (WebSocketException, ValueError):
+        return ""
 
 
 def _refused(error: InvalidStatus) -> tuple[int, str, str]:

@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 _Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 """A position in a session: what lies outside is no time, and too large for one."""
 
@@ -87,12 +88,12 @@ class _StatusDetails(msgspec.Struct):
 
 
 class _InputTokens(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: _Count | None = None
 
 
 class _Usage(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    input_tokens: _Count | None = None
+    output_tokens: _Count | None = None
     input_token_details: _InputTokens | None = None
 
 
@@ -224,7 +225,7 @@ class AudioDelta(ServerEvent, tag="response.output_audio.delta"):
     response_id: str
     item_id: str
     delta: bytes
-    content_index: int = 0
+    content_index: _Count = 0
 
 
 class AudioDone(ServerEvent, tag="response.output_audio.done"):
@@ -277,13 +278,16 @@ class BadFrame(msgspec.Struct):
     """What came is no event, or an event that is not what it should be."""
 
     reason: str
-    """Without anything of the content."""
+    """A sentence, without anything of the content."""
 
 
 _KINDS = tuple(ServerEvent.__subclasses__())
 _KNOWN = frozenset(str(kind.__struct_config__.tag) for kind in _KINDS)
 _events: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Union[_KINDS])  # noqa: UP007 - built at run time
 _heads: msgspec.json.Decoder[UnknownEvent] = msgspec.json.Decoder(UnknownEvent)
+
+
+_PASSED_OVER = "it is passed over"
 
 
 def decode(text: bytes | str) -> ServerEvent | UnknownEvent | BadFrame:
@@ -295,10 +299,15 @@ def decode(text: bytes | str) -> ServerEvent | UnknownEvent | BadFrame:
         try:
             head = _heads.decode(text)
         except msgspec.MsgspecError:
-            return BadFrame("a JSON text without a type")
-        return BadFrame(f"{head.type}: {error}") if head.type in _KNOWN else head
+            return BadFrame(f"the server sent JSON that is no event; {_PASSED_OVER}")
+        if head.type not in _KNOWN:
+            return head
+        wrong = str(error).replace("`", "")
+        return BadFrame(f"the server sent a wrong {head.type} ({wrong}); {_PASSED_OVER}")
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return BadFrame("no JSON")
+        return BadFrame(f"the server sent something that is not JSON; {_PASSED_OVER}")
+    except RecursionError:
+        return BadFrame(f"the server sent JSON that is nested too deeply; {_PASSED_OVER}")
 
 
 def name_of(event: object) -> str:
