@@ -14,7 +14,7 @@ import threading
 import weakref
 
 from messages.base import Message
-from messages.frame import encode, split
+from messages.frame import encode, needed, split
 
 __all__ = ["Channel", "adopt_stdio"]
 
@@ -41,7 +41,7 @@ class Channel:
         _channels.add(self)
         self.frames: collections.deque[bytes] = collections.deque()
         """Frames that have been read and not been taken."""
-        self._rest = b""
+        self._rest = bytearray()
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._lock = threading.Lock()
 
@@ -81,12 +81,15 @@ class Channel:
         if not data:
             raise EOFError("the channel has ended")
         if self._rest:
-            data = self._rest + data
+            self._rest += data  # grows in place: a long frame is not copied with each piece of it
+            if len(self._rest) < needed(self._rest):
+                return
+            data = bytes(self._rest)
         used = 0
         for frame in split(data):
             self.frames.append(frame)
             used += len(frame)
-        self._rest = data[used:] if used else data
+        self._rest = bytearray(data[used:])
 
     def read(self) -> bytes:
         """Return the next frame; blocks until there is one.

@@ -19,6 +19,7 @@ __all__ = [
     "decode",
     "encode",
     "epoch_of",
+    "needed",
     "split",
     "tag_of",
     "with_epoch",
@@ -74,6 +75,14 @@ def epoch_of(frame: bytes) -> int:
 def with_epoch(frame: bytes, epoch: int) -> bytes:
     """Return the same frame for another epoch."""
     return frame if frame[5] == epoch else frame[:5] + _EPOCHS[epoch] + frame[HEAD_BYTES:]
+
+
+def needed(start: bytes | bytearray) -> int:
+    """Return how many bytes there must be before `split` yields the frame that begins so."""
+    if len(start) < HEAD_BYTES:
+        return HEAD_BYTES
+    size = _length(start)[0] + 4
+    return int(size) if size <= MAX_FRAME_BYTES else 0
 
 
 def split(data: bytes) -> Iterator[bytes]:

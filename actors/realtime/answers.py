@@ -14,6 +14,7 @@ from actors.realtime.playback import Spoken
 from actors.realtime.responses import MARK, Active
 from actors.realtime.state import Answer, Ask
 from messages import (
+    PCM_BYTES_PER_S,
     AssistantAudio,
     AssistantItem,
     AssistantTranscript,
@@ -26,6 +27,8 @@ __all__ = ["Answers", "retry_delay"]
 
 _NS = 1_000_000_000
 RATE_NS, TRANSIENT_NS = 3 * _NS, _NS // 2
+_PIECE_BYTES = 5 * PCM_BYTES_PER_S
+"""More than the service sends at once. A flush would wait behind longer ones."""
 TEXT_STEP = 24
 """History is told of an item's text whenever it has grown by so many characters."""
 
@@ -72,7 +75,7 @@ class Answers:
             self._item(event.item.id, event.response_id)
 
     def audio(self, event: wire.AudioDelta, now: int) -> None:
-        """Pass sound on to the speaker: all of it, at once."""
+        """Pass sound on to the speaker: all of it, at once, in pieces that can wait in the hub."""
         context = self._context
         item = self._item(event.item_id, event.response_id)
         if event.response_id in context.playback.muted:
@@ -82,11 +85,13 @@ class Answers:
         if not pcm:
             return
         read_ns = max(now, context.flushed_ns)  # read before a flush, but not what it was about
-        context.publish(
-            AssistantAudio(
-                pcm, event.item_id, event.response_id, first, False, read_ns, event.content_index
+        for start in range(0, len(pcm), _PIECE_BYTES):
+            piece, at = pcm[start : start + _PIECE_BYTES], first + start // 2
+            context.publish(
+                AssistantAudio(
+                    piece, event.item_id, event.response_id, at, False, read_ns, event.content_index
+                )
             )
-        )
         context.playback.news(now)
         if first == 0:
             self._begin(item)

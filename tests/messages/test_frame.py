@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messages import FrameError, Message, decode, encode, message_types, split
-from messages.frame import HEAD_BYTES, epoch_of, tag_of, with_epoch
+from messages import FrameError, Message, Ping, decode, encode, message_types, split
+from messages.frame import HEAD_BYTES, epoch_of, needed, tag_of, with_epoch
 
 KINDS = [kind for kind in message_types().values() if kind.__module__.startswith("messages.")]
 
@@ -106,3 +106,11 @@ def test_a_damaged_frame_is_a_message_or_a_frame_error(
     frame[HEAD_BYTES + place % max(1, len(frame) - HEAD_BYTES) - 1] = value
 
     decode_or_refuse(bytes(frame))
+
+
+def test_what_a_frame_still_needs_is_known_from_its_first_bytes() -> None:
+    frame = encode(Ping())
+
+    assert needed(frame[:3]) == HEAD_BYTES
+    assert needed(frame[:HEAD_BYTES]) == len(frame)
+    assert needed(b"\xff" * HEAD_BYTES) == 0, "which nobody waits for: split says what is wrong"
