@@ -186,7 +186,7 @@ class History(Actor):
                 damaged += 1
         if damaged:
             lines = "1 damaged line" if damaged == 1 else f"{damaged} damaged lines"
-            self.log.warning("the journal is damaged", lines=damaged)
+            self.log.info("the journal is damaged", lines=damaged)
             self.send(
                 Notice(f"The history's journal has {lines}; what stands before and after is kept.")
             )
@@ -199,7 +199,7 @@ class History(Actor):
         except OSError as error:
             self._journal.close()
             self._journal = None
-            self.log.error("the journal cannot be written", error=str(error))
+            self.log.info("the journal cannot be written", error=str(error))
             self.send(
                 Notice(
                     f"The journal cannot be written any more: {why_not(self._path(), error)}. "

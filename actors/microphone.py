@@ -327,7 +327,7 @@ class Microphone(Actor):
     def _say_once(self, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
-            self.log.warning(text)
+            self.log.info(text)
             self.send(Notice(text[0].upper() + text[1:]))
 
 

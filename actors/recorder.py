@@ -109,7 +109,7 @@ class Recorder(Actor):
     def _say_failing(self, error: Exception) -> None:
         if not self._failing:
             self._failing = True
-            self.log.warning("recording fails", path=str(self._path), error=str(error))
+            self.log.info("recording fails", path=str(self._path), error=str(error))
             self.send(Notice(f"The recording has a hole from here on: {self._reason(error)}."))
 
     def _reason(self, error: Exception) -> str:

@@ -265,7 +265,7 @@ class Speaker(Actor):
 
     def _say_trouble(self) -> None:
         if self._trouble:
-            self.log.warning(self._trouble)
+            self.log.info(self._trouble)
             self.send(Notice(f"What the assistant says is not written: {self._trouble}."))
 
 

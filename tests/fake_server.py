@@ -41,6 +41,11 @@ class Connection:
         with self._lock:
             self._socket.send(json.dumps(event))
 
+    def send_raw(self, frame: str | bytes) -> None:
+        """Send what may be no event."""
+        with self._lock:
+            self._socket.send(frame)
+
     def of(self, kind: str) -> list[Json]:
         """Return the events of a type that the client has sent."""
         return [event for event in self.events if event["type"] == kind]
@@ -216,6 +221,7 @@ class FakeServer:
     def _serve(self, made: ServerConnection) -> None:
         connection = Connection(self, made)
         self.connections.append(connection)
+        self.news()
         try:
             connection.serve()
         except (ConnectionClosed, OSError):

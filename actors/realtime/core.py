@@ -308,7 +308,7 @@ class Core:
         self._user.confirmed(event.item.id)
 
     def _bad_frame(self, frame: wire.BadFrame, now: int) -> None:
-        self._context.log("warning", "a frame is not understood", reason=frame.reason)
+        self._context.log("info", "a frame is not understood", reason=frame.reason)
         self._tell_error(wire.ErrorBody(code="bad_frame", message=frame.reason), now)
 
     def _error(self, event: wire.ErrorEvent, now: int) -> None:
@@ -331,7 +331,7 @@ class Core:
                 context.responses.refused(error.event_id, now)
                 context.log("debug", "an answer is active already")
             case meaning:
-                context.log("warning", "the server refuses something", code=code, intent=intent)
+                context.log("info", "the server refuses something", code=code, intent=intent)
                 self._refused(error, meaning, now)
                 self._count_trouble(meaning, now)
 

@@ -202,5 +202,7 @@ def _refused(error: InvalidStatus) -> tuple[int, str, str]:
         pass  # a body of another kind says nothing to us
     if status in (401, 403):
         message = ""  # it quotes from the key
-    text = f"HTTP {status}" + (f": {message.splitlines()[0]}" if message.strip() else "")
+    text = f"HTTP {status}" + (
+        f": {message.splitlines()[0].rstrip('.')}" if message.strip() else ""
+    )
     return status, code, text

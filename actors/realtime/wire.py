@@ -293,21 +293,31 @@ _PASSED_OVER = "it is passed over"
 def decode(text: bytes | str) -> ServerEvent | UnknownEvent | BadFrame:
     """Return the event in one websocket message."""
     try:
+        return _decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return BadFrame(f"the server sent something that is not JSON; {_PASSED_OVER}")
+    except RecursionError:
+        return BadFrame(f"the server sent JSON that is nested too deeply; {_PASSED_OVER}")
+
+
+def _decode(text: bytes | str) -> ServerEvent | UnknownEvent | BadFrame:
+    try:
         event: ServerEvent = _events.decode(text)
         return event
     except msgspec.ValidationError as error:
         try:
             head = _heads.decode(text)
-        except msgspec.MsgspecError:
+        except msgspec.ValidationError:
             return BadFrame(f"the server sent JSON that is no event; {_PASSED_OVER}")
         if head.type not in _KNOWN:
             return head
-        wrong = str(error).replace("`", "")
-        return BadFrame(f"the server sent a wrong {head.type} ({wrong}); {_PASSED_OVER}")
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return BadFrame(f"the server sent something that is not JSON; {_PASSED_OVER}")
-    except RecursionError:
-        return BadFrame(f"the server sent JSON that is nested too deeply; {_PASSED_OVER}")
+        return BadFrame(f"the server sent a wrong {head.type} ({_in_words(error)}); {_PASSED_OVER}")
+
+
+def _in_words(error: msgspec.ValidationError) -> str:
+    problem, _, place = str(error).replace("`", "").partition(" - at $.")
+    problem = problem[:1].lower() + problem[1:]
+    return f"{place}: {problem}" if place else problem
 
 
 def name_of(event: object) -> str:

@@ -241,7 +241,7 @@ class ToolExecutor(Actor):
 
     def _log_failure(self, name: str, outcome: Outcome) -> None:
         if outcome.trace:
-            self.log.warning("a tool raised", tool=name, traceback=outcome.trace)
+            self.log.info("a tool raised", tool=name, traceback=outcome.trace)
 
     def _answer(self, call_id: str, output: str, *, failed: bool = False) -> None:
         name = self._state.calls.pop(call_id).name
