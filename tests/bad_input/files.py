@@ -1,0 +1,286 @@
+"""Files and devices that cannot be used."""
+
+from __future__ import annotations
+
+import os
+import struct
+import wave
+from array import array
+from pathlib import Path
+
+import pytest
+
+from messages import CapturedAudio, CaptureEnded, ComponentRestarted, Inject, SessionEnded, Turn
+from tests.bad_input.rows import Outcome, World, row
+from tests.bad_input.stage import Sitting
+from tests.fake_server import FakeServer
+
+_HEAD = struct.Struct("<4sI4s4sIHHIIHH4sI")
+
+
+def _wav(
+    world: World,
+    data: bytes,
+    *,
+    kind: int = 1,
+    channels: int = 1,
+    rate: int = 24_000,
+    bits: int = 16,
+    promised: int | None = None,
+) -> str:
+    frame = channels * bits // 8
+    size = len(data) if promised is None else promised
+    head = _HEAD.pack(
+        b"RIFF", size + 36, b"WAVE", b"fmt ", 16, kind, channels, rate, rate * frame, frame, bits,
+        b"data", size,
+    )  # fmt: skip
+    return world.file("in.wav", head + data)
+
+
+def _fails(part: str, **settings: object) -> Outcome:
+    """Return what the user sees of a component that cannot start."""
+    with Sitting(part, **settings) as sitting:
+        sitting.ends_by_itself()
+    return Outcome(sitting.text(), sitting.code)
+
+
+def _hears(name: str) -> tuple[bytes, Outcome]:
+    """Return what a microphone captures of a file to its end, and what the user sees."""
+    with Sitting("microphone", listens=(CapturedAudio, CaptureEnded), input=name) as sitting:
+        sitting.wait_for(lambda: len(sitting.of(CaptureEnded)) == 1)
+    last = sitting.of(CaptureEnded)[0].last_sample
+    blocks = [block for block in sitting.of(CapturedAudio) if block.first_sample <= last]
+    assert sitting.code == 0
+    return b"".join(block.pcm for block in blocks), Outcome(sitting.text(), None)
+
+
+# -- WAV files as input -----------------------------------------------------------------------
+
+
+@row("An input device that there is not")
+def no_device(world: World) -> Outcome:
+    return _fails("microphone", input="the gramophone")
+
+
+@row("An output device that there is not")
+def no_output(world: World) -> Outcome:
+    return _fails("speaker", output="97")
+
+
+@row("An input file that there is not")
+def no_file(world: World) -> Outcome:
+    return _fails("microphone", input="nobody.wav")
+
+
+@row("An input that is not a WAV file")
+def not_wav(world: World) -> Outcome:
+    return _fails("microphone", input=world.file("in.wav", b"ID3\x04 and so on"))
+
+
+@row("A WAV file that is not PCM")
+def not_pcm(world: World) -> Outcome:
+    return _fails("microphone", input=_wav(world, bytes(100), kind=17, bits=4))
+
+
+@row("A WAV file with an impossible sample rate")
+def rate(world: World) -> Outcome:
+    return _fails("microphone", input=_wav(world, bytes(100), rate=500_000))
+
+
+@row("A WAV file of 8 bits")
+def eight_bits(world: World) -> Outcome:
+    heard, outcome = _hears(_wav(world, bytes([128 + 64]) * 2400, bits=8))
+
+    assert array("h", heard[:4800]) == array("h", [64 * 256] * 2400)
+    return outcome
+
+
+@row("A WAV file of 44.1 kHz, stereo")
+def other_rate(world: World) -> Outcome:
+    both = array("h", [1000, 3000] * 4410).tobytes()
+    heard, outcome = _hears(_wav(world, both, channels=2, rate=44_100))
+
+    middle = array("h", heard[1000:3000])
+    assert all(abs(sample - 2000) <= 2 for sample in middle), "the mean of both, at 24 kHz"
+    assert 2300 <= sum(abs(sample) > 100 for sample in array("h", heard)) <= 2500
+    return outcome
+
+
+@row("A WAV file that was cut off")
+def cut_off(world: World) -> Outcome:
+    sound = array("h", [500] * 2400).tobytes()
+    heard, outcome = _hears(_wav(world, sound, promised=4 * len(sound)))
+
+    assert sound in heard, "what there is, is used"
+    return outcome
+
+
+@row("A WAV file that was cut off in its header")
+def broken_header(world: World) -> Outcome:
+    _wav(world, b"")
+    return _fails("microphone", input=world.file("in.wav", Path("in.wav").read_bytes()[:30]))
+
+
+@row("An empty input file")
+def empty(world: World) -> Outcome:
+    return _fails("microphone", input=world.file("in.wav", b""))
+
+
+@row("A WAV file without samples")
+def no_samples(world: World) -> Outcome:
+    return _fails("microphone", input=_wav(world, b""))
+
+
+@row("A folder as input")
+def folder(world: World) -> Outcome:
+    (world.folder / "in.wav").mkdir()
+    return _fails("microphone", input="in.wav")
+
+
+@row("A pipe as input")
+def pipe(world: World) -> Outcome:
+    _make_pipe("in.wav")
+    return _fails("microphone", input="in.wav")
+
+
+def _make_pipe(name: str) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("NO PIPES WITH NAMES ON THIS SYSTEM")
+    os.mkfifo(name)
+
+
+@row("A device of your own that is none (`file.py:name`)")
+def named(world: World) -> Outcome:
+    return _fails("microphone", input=f"{world.file('mine.py', 'telephone = 7')}:telephone")
+
+
+@row("A device of your own whose file raises")
+def named_raises(world: World) -> Outcome:
+    return _fails("speaker", output=f"{world.file('mine.py', '1 / 0')}:telephone")
+
+
+# -- files that are written -------------------------------------------------------------------
+
+
+@row("A recording in a folder that there is not")
+def no_folder(world: World) -> Outcome:
+    return _fails("recorder", recording_path="no/talk.wav")
+
+
+@row("A recording where this user may not write")
+def not_allowed(world: World) -> Outcome:
+    place = Path("/sys")
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        place = world.folder / "locked"
+        place.mkdir(mode=0o500)
+    elif not place.is_dir():
+        pytest.skip("ROOT MAY WRITE EVERYWHERE HERE")
+    return _fails("recorder", recording_path=str(place / "talk.wav"))
+
+
+@row("A folder as recording")
+def folder_as_recording(world: World) -> Outcome:
+    (world.folder / "talk.wav").mkdir()
+    return _fails("recorder", recording_path="talk.wav")
+
+
+@row("A pipe as recording")
+def pipe_as_recording(world: World) -> Outcome:
+    _make_pipe("talk.wav")
+    return _fails("recorder", recording_path="talk.wav")
+
+
+@row("A disk that is full from the beginning")
+def full_at_first(world: World) -> Outcome:
+    if not Path("/dev/full").exists():
+        pytest.skip("NO /dev/full ON THIS SYSTEM")
+    Path("talk.wav").symlink_to("/dev/full")
+    return _fails("speaker", output="talk.wav")
+
+
+def _size(name: str) -> int:
+    return Path(name).stat().st_size if Path(name).exists() else 0
+
+
+@row("A disk that becomes full while it records")
+def full_later(world: World) -> Outcome:
+    parts, listens = ("recorder", "microphone"), (CapturedAudio,)
+    settings = {"probes": True, "recording_path": "talk.wav"}
+    with Sitting(*parts, listens=listens, **settings) as sitting:
+        sitting.wait_for(lambda: _size("talk.wav") > 50)
+        sitting.supervisor.send(Inject("recorder", "disk-full"))
+        sitting.sees("has a hole")
+    assert sitting.code == 0
+    with wave.open("talk.wav") as file:
+        assert file.getnframes() > 0, "what was written before is there"
+    return Outcome(sitting.text(), None)
+
+
+@row("Two sessions that record into one file")
+def two_recordings(world: World) -> Outcome:
+    path = "talk.wav"
+    parts = ("recorder", "microphone")
+    with Sitting(*parts, listens=(CapturedAudio,), recording_path=path) as first:
+        first.wait_for(lambda: _size(path) > 50)
+
+        outcome = _fails("recorder", recording_path=path)
+
+        size = _size(path)
+        first.wait_for(lambda: _size(path) > size)
+    assert first.of(SessionEnded)[0].files == (path,)
+    return outcome
+
+
+@row("A journal where none can be")
+def no_journal(world: World) -> Outcome:
+    world.file("file", "not a folder")
+    return _fails("history", journal_path="file/talk.journal")
+
+
+@row("A journal of another session")
+def other_journal(world: World) -> Outcome:
+    world.file("talk.journal", "precious\n")
+    with Sitting("history", journal_path="talk.journal") as sitting:
+        sitting.sees("kept as")
+    assert Path("talk.journal.1").read_text(encoding="utf-8") == "precious\n"
+    assert sitting.code == 0
+    return Outcome(sitting.text().replace("[written: talk.journal]\n", ""), None)
+
+
+@row("Two sessions that keep one journal")
+def two_journals(world: World) -> Outcome:
+    with Sitting("history", journal_path="talk.journal") as first:
+        first.wait_for(lambda: Path("talk.journal").exists())
+        return _fails("history", journal_path="talk.journal")
+
+
+@row("A journal that is damaged")
+def damaged_journal(world: World) -> Outcome:
+    with FakeServer() as server:
+        settings = {"server": server.url, "journal_path": "talk.journal", "probes": True}
+        with Sitting("history", "realtime", "tools", listens=(Turn,), **settings) as sitting:
+            server.connection().say("Before.", b"", item="item_1")
+            sitting.wait_for(lambda: len(sitting.of(Turn)) == 1)
+            with Path("talk.journal").open("r+b") as file:
+                whole = file.read()
+                file.seek(whole.index(b"\n") + 5)  # in the first line after the heading
+                file.write(b"#")
+            sitting.supervisor.send(Inject("history", "SIGKILL"))
+            sitting.wait_for(lambda: len(sitting.of(ComponentRestarted)) == 1)
+            sitting.sees("damaged")
+    assert sitting.code == 0
+    return Outcome(sitting.text(), None)
+
+
+@row("A journal that cannot be written any more")
+def journal_full(world: World) -> Outcome:
+    with FakeServer() as server:
+        settings = {"server": server.url, "journal_path": "talk.journal", "probes": True}
+        with Sitting("history", "realtime", "tools", listens=(Turn,), **settings) as sitting:
+            connection = server.connection()
+            sitting.supervisor.send(Inject("history", "disk-full"))
+            connection.say("And now?", b"", item="item_1")
+            sitting.sees("cannot be written any more")
+            sitting.wait_for(lambda: len(sitting.of(Turn)) == 1)
+    assert sitting.code == 0
+    return Outcome(sitting.text(), None)

@@ -1,0 +1,212 @@
+"""Servers that cannot be reached, or do not want us."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from messages import SendText
+from tests.bad_input.rows import Outcome, World, row
+from tests.bad_input.stage import Sitting
+from tests.fake_server import FakeServer
+
+KEY = "sk-test-1234567890"
+
+
+@contextlib.contextmanager
+def _listening(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Listen on loopback and let ``answer`` do what it likes with each connection; yield host:port.
+
+    Whatever it raises is what the client has deserved.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(10)
+                answer(connection)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(10)
+
+
+def _http(status: str, code: str = "", message: str = "") -> Callable[[socket.socket], None]:
+    """Return what refuses every request."""
+    body = json.dumps({"error": {"code": code, "message": message}}) if code else ""
+
+    def answer(connection: socket.socket) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += connection.recv(4096) or b"\r\n\r\n"
+        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        connection.sendall((head + body).encode())
+
+    return answer
+
+
+def _ends(url: str, **settings: object) -> Outcome:
+    with Sitting("realtime", server=url, **settings) as sitting:
+        sitting.ends_by_itself()
+    assert KEY not in sitting.screen.getvalue()
+    return Outcome(sitting.text(), sitting.code)
+
+
+def _tries_again(url: str) -> Outcome:
+    with Sitting("realtime", server=url) as sitting:
+        sitting.sees("trying again")
+        assert sitting.code is None
+    assert sitting.code == 0
+    assert KEY not in sitting.screen.getvalue()
+    return Outcome(sitting.text(), None)
+
+
+@row("A key that the server refuses (401)")
+def wrong_key(world: World) -> Outcome:
+    world.patch.setenv("OPENAI_API_KEY", KEY)
+    with _listening(_http("401 Unauthorized", "x", f"Incorrect API key: {KEY}.")) as there:
+        return _ends(f"ws://{there}/v1/realtime")
+
+
+@row("A key with a character that no key has")
+def impossible_key(world: World) -> Outcome:
+    world.patch.setenv("OPENAI_API_KEY", f"“{KEY}”")
+    return _ends("ws://127.0.0.1:1/v1/realtime")
+
+
+@row("An account without credit (429, insufficient_quota)")
+def no_quota(world: World) -> Outcome:
+    with _listening(_http("429 Too Many Requests", "insufficient_quota", "No more.")) as there:
+        return _ends(f"ws://{there}/v1/realtime")
+
+
+@row("Too many connections (429)")
+def rate_limited(world: World) -> Outcome:
+    refuse = _http("429 Too Many Requests", "rate_limit_exceeded", "Rate limit reached.")
+    with _listening(refuse) as there:
+        return _tries_again(f"ws://{there}/v1/realtime")
+
+
+@row("A model that there is not (404)")
+def no_model(world: World) -> Outcome:
+    refuse = _http("404 Not Found", "model_not_found", "The model does not exist.")
+    with _listening(refuse) as there:
+        return _ends(f"ws://{there}/v1/realtime", model="gpt-none")
+
+
+def _fatal_event(code: str) -> Outcome:
+    with FakeServer() as server, Sitting("realtime", server=server.url, model="gpt-none") as talk:
+        server.wait_for(lambda: len(server.connections) > 0)
+        server.connections[0].tell("error", error={"code": code, "message": "No."})
+        talk.ends_by_itself()
+    return Outcome(talk.text(), talk.code)
+
+
+@row("A model that there is not, as an event")
+def no_model_event(world: World) -> Outcome:
+    return _fatal_event("model_not_found")
+
+
+@row("An account without credit, as an event")
+def no_quota_event(world: World) -> Outcome:
+    return _fatal_event("insufficient_quota")
+
+
+@row("A server that speaks no Realtime API (404)")
+def no_realtime_api(world: World) -> Outcome:
+    with _listening(_http("404 Not Found")) as there:
+        return _ends(f"ws://{there}/")
+
+
+@row("No network, or nothing listens there")
+def nothing_listens(world: World) -> Outcome:
+    return _tries_again("ws://127.0.0.1:1/v1/realtime")
+
+
+@row("A server's name that cannot be looked up")
+def unknown_name(world: World) -> Outcome:
+    return _tries_again("wss://realtime.invalid/v1/realtime")
+
+
+@contextlib.contextmanager
+def _self_signed() -> Iterator[str]:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("NO OPENSSL COMMAND: no server with a certificate of its own can be started")
+    key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem"
+    name = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    command = [openssl, "req", "-x509", "-days", "2", "-out", "certificate.pem"]
+    subprocess.run([*command, *key.split(), *name.split()], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("certificate.pem", "key.pem")
+
+    def answer(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            secure.recv(1)
+
+    with _listening(answer) as there:
+        yield there
+
+
+@row("A certificate that is not trusted")
+def untrusted(world: World) -> Outcome:
+    with _self_signed() as there:
+        return _ends(f"wss://{there}/v1/realtime")
+
+
+@row("wss:// to a server without TLS")
+def no_tls(world: World) -> Outcome:
+    def answer(connection: socket.socket) -> None:
+        connection.recv(1)  # of what is no request
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        connection.recv(4096)
+
+    with _listening(answer) as there:
+        return _ends(f"wss://{there}/v1/realtime")
+
+
+@row("ws:// to a server with TLS")
+def needs_tls(world: World) -> Outcome:
+    with _self_signed() as there:
+        return _tries_again(f"ws://{there}/v1/realtime")
+
+
+@row("A proxy that refuses")
+def proxy_refuses(world: World) -> Outcome:
+    with _listening(_http("407 Proxy Authentication Required")) as there:
+        world.patch.setenv("https_proxy", f"http://user:{KEY}@{there}")
+        return _tries_again("wss://realtime.invalid/v1/realtime")
+
+
+@row("A proxy that is not there")
+def no_proxy(world: World) -> Outcome:
+    world.patch.setenv("https_proxy", "http://127.0.0.1:1")
+    return _tries_again("wss://realtime.invalid/v1/realtime")
+
+
+@row("What is typed while there is no server, and there never is one")
+def typed_in_vain(world: World) -> Outcome:
+    with Sitting("realtime", "history", server="ws://127.0.0.1:1") as sitting:
+        sitting.sees("trying again")
+        sitting.supervisor.send(SendText("Good evening.", "text-1"))
+        sitting.sees("you: Good evening.")
+    assert sitting.code == 0
+    return Outcome(sitting.text(), None)

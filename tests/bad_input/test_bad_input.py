@@ -1,0 +1,83 @@
+"""Each row of the table in docs/bad-input.md happens as it is written there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.bad_input import files, frames, reaching, usage  # noqa: F401 - they fill ROWS
+from tests.bad_input.rows import ROWS, Row, World, rows_of
+from tests.bad_input.stage import Talk, talking
+
+AGENT = """
+from rtvoice import Agent, Tools
+
+tools = Tools()
+
+
+@tools.action("Add two numbers.")
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@tools.action("Divide two numbers.")
+def divide(a: int, b: int) -> float:
+    if b == 0:
+        raise ValueError("nothing can be divided by 0")
+    return a / b
+
+
+agent = Agent(tools=tools, inactivity_timeout_s=None)
+"""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Talk]]:
+    """Keep one conversation for all rows that it survives, started by the first of them."""
+    path = tmp_path_factory.mktemp("agent") / "agent.py"
+    path.write_text(AGENT, encoding="utf-8")
+    with ExitStack() as stack:
+        found = _Shared(stack, str(path))
+        yield found
+
+
+class _Shared(list[Talk]):
+    def __init__(self, stack: ExitStack, agent: str) -> None:
+        super().__init__()
+        self._stack = stack
+        self._agent = agent
+
+    def get(self) -> Talk:
+        if not self:
+            self.append(self._stack.enter_context(talking(agent=f"{self._agent}:agent")))
+        return self[0]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: _Shared) -> World:
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_API_KEY", "RTVOICE_SERVER", "RTVOICE_LOG_LEVEL", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return World(tmp_path, monkeypatch, shared.get)
+
+
+def test_the_table_and_the_tests_have_the_same_rows() -> None:
+    inputs = [row.input for row in rows_of()]
+
+    assert len(inputs) == len(set(inputs)), "a row stands there twice"
+    assert set(inputs) == {name.replace("`", "") for name in ROWS}
+
+
+@pytest.mark.parametrize("row", rows_of(), ids=lambda row: row.input)
+def test_bad_input_is_answered_as_the_table_says(row: Row, world: World) -> None:
+    make = {name.replace("`", ""): make for name, make in ROWS.items()}[row.input]
+
+    outcome = make(world)
+
+    row.check(outcome)

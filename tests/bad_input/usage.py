@@ -1,0 +1,317 @@
+"""Agents, settings and command lines that cannot work."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rtvoice.choice
+import rtvoice.cli
+from supervisor import ConfigurationError, Session, SessionFailedError
+from tests.bad_input.rows import Outcome, World, row
+from tests.bad_input.stage import Sitting
+from tests.test_command import environment_of
+
+_QUIET = ("--server", "sandbox", "--input", "silence", "--output", "null")
+
+
+def _says(*arguments: str) -> Outcome:
+    """Return what the command says to arguments with which it starts nothing."""
+    out = io.StringIO()
+    environment = dict(os.environ)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            code = rtvoice.cli.run(list(arguments))
+        except SystemExit as end:  # argparse
+            code = int(str(end.code))
+        finally:
+            os.environ.clear()
+            os.environ.update(environment)
+    return Outcome(out.getvalue(), code)
+
+
+def _runs(*arguments: str) -> Outcome:
+    """Return what a process of its own says."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        env=environment_of(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Outcome(done.stdout + done.stderr, done.returncode)
+
+
+# -- agents -----------------------------------------------------------------------------------
+
+
+def _agent(world: World, text: str, name: str = "agent") -> Outcome:
+    with Sitting("tools", agent=f"{world.file('mine.py', text)}:{name}") as sitting:
+        sitting.ends_by_itself()
+    return Outcome(sitting.text(), sitting.code)
+
+
+@row("An agent's file that there is not")
+def no_agent_file(world: World) -> Outcome:
+    return _says("nowhere.py:agent", *_QUIET)
+
+
+@row("AGENT without a name in the file")
+def no_agent_name(world: World) -> Outcome:
+    return _says("mine.py", *_QUIET)
+
+
+@row("An agent's file that raises")
+def agent_raises(world: World) -> Outcome:
+    return _agent(world, "raise KeyError('home')")
+
+
+@row("An agent's file with a syntax error")
+def agent_syntax(world: World) -> Outcome:
+    return _agent(world, "agent = = 5")
+
+
+@row("An agent's file that imports what there is not")
+def agent_imports(world: World) -> Outcome:
+    return _agent(world, "import quantum_voice")
+
+
+@row("An agent's file that ends the process")
+def agent_exits(world: World) -> Outcome:
+    return _agent(world, "import sys\nsys.exit(1)")
+
+
+@row("An agent's module that there is not")
+def no_module(world: World) -> Outcome:
+    with Sitting("tools", agent="nowhere:agent") as sitting:
+        sitting.ends_by_itself()
+    return Outcome(sitting.text(), sitting.code)
+
+
+@row("No such name in the agent's file")
+def no_attribute(world: World) -> Outcome:
+    return _agent(world, "from rtvoice import Agent\nada = Agent()", name="bob")
+
+
+@row("A name that is no agent")
+def no_agent(world: World) -> Outcome:
+    return _agent(world, "agent = 'Ada'")
+
+
+@row("An agent with a setting out of range")
+def agent_out_of_range(world: World) -> Outcome:
+    return _agent(world, "from rtvoice import Agent\nagent = Agent(speech_speed=9)")
+
+
+@row("A tool with a parameter that JSON cannot carry")
+def impossible_tool(world: World) -> Outcome:
+    text = (
+        "from rtvoice import Agent, Tools\n"
+        "tools = Tools()\n"
+        "@tools.action('Weigh it.')\n"
+        "def weigh(thing: object) -> float: ...\n"
+        "agent = Agent(tools=tools)\n"
+    )
+    return _agent(world, text)
+
+
+# -- the command line -------------------------------------------------------------------------
+
+
+@row("`--inptu x`")
+def unknown_option(world: World) -> Outcome:
+    return _says("--inptu", "x")
+
+
+@row("`--speed 9`")
+def speed(world: World) -> Outcome:
+    return _says("--speed", "9")
+
+
+@row("`--volume loud`")
+def volume(world: World) -> Outcome:
+    return _says("--volume", "loud")
+
+
+@row("`--block-ms 5`")
+def block(world: World) -> Outcome:
+    return _says("--block-ms", "5")
+
+
+@row("`--max-seconds -1`")
+def seconds(world: World) -> Outcome:
+    return _says("--max-seconds", "-1")
+
+
+@row("`--log-level LOUD`")
+def log_level(world: World) -> Outcome:
+    return _says("--log-level", "LOUD")
+
+
+@row("`RTVOICE_LOG_LEVEL=LOUD`")
+def log_level_variable(world: World) -> Outcome:
+    world.patch.setenv("RTVOICE_LOG_LEVEL", "LOUD")
+    return _says(*_QUIET)
+
+
+@row("`--server https://example.com`")
+def server(world: World) -> Outcome:
+    return _says("--server", "https://example.com")
+
+
+@row("`--server ws://127.0.0.1:99999/v1`")
+def server_port(world: World) -> Outcome:
+    return _says(*_QUIET, "--server", "ws://127.0.0.1:99999/v1")
+
+
+@row("`RTVOICE_SERVER=openia`")
+def server_variable(world: World) -> Outcome:
+    world.patch.setenv("RTVOICE_SERVER", "openia")
+    return _says("--input", "silence", "--output", "null")
+
+
+@row("`--server openai` without a key")
+def no_key(world: World) -> Outcome:
+    return _says(*_QUIET, "--server", "openai")
+
+
+@row("`--demo --record talk.wav`")
+def demo(world: World) -> Outcome:
+    return _says("--demo", "--record", "talk.wav")
+
+
+@row("`--input talk.wav`, which there is not")
+def input_missing(world: World) -> Outcome:
+    return _says(*_QUIET, "--input", "talk.wav")
+
+
+@row("`--output no/reply.wav`, in a folder that there is not")
+def output_folder(world: World) -> Outcome:
+    return _says(*_QUIET, "--output", "no/reply.wav")
+
+
+@row("`--record talk.mp3`")
+def record_mp3(world: World) -> Outcome:
+    return _says(*_QUIET, "--record", "talk.mp3")
+
+
+@row("`--journal notes`, which is a folder")
+def journal_folder(world: World) -> Outcome:
+    (world.folder / "notes").mkdir()
+    return _says(*_QUIET, "--journal", "notes")
+
+
+@row("`--record talk.wav --output talk.wav`")
+def used_twice(world: World) -> Outcome:
+    return _says("--server", "sandbox", "--record", "talk.wav", "--output", "talk.wav")
+
+
+@row("`--events talk.jsonl`, which another session writes")
+def events_twice(world: World) -> Outcome:
+    path = Path(world.file("talk.jsonl", '{"event":"turn"}\n'))
+    holder = (
+        "import os, pathlib, sys; from actors.files import open_alone\n"
+        f"open_alone(pathlib.Path({str(path)!r}), os.O_WRONLY, 0o600)\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder],
+        env=environment_of(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+
+        outcome = _says(*_QUIET, "--events", str(path))
+
+        other.communicate()
+    assert path.read_text(encoding="utf-8") == '{"event":"turn"}\n', "what is there stays"
+    return outcome
+
+
+@row("`--events talk.jsonl` on a full disk")
+def events_full(world: World) -> Outcome:
+    if not Path("/dev/full").exists():
+        pytest.skip("NO /dev/full ON THIS SYSTEM")
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        Sitting("history", events=full) as sitting,
+    ):
+        sitting.sees("cannot be written any more")
+        assert sitting.code is None
+    assert sitting.code == 0
+    return Outcome(sitting.text(), None)
+
+
+# -- .env, settings of a program, the sandbox --------------------------------------------------
+
+
+def _env(world: World, content: bytes) -> Outcome:
+    """Start nothing, but read the file first."""
+    world.file(".env", content)
+    outcome = _says("nowhere.py:agent", *_QUIET)
+    assert "secret" not in outcome.text
+    text = outcome.text.partition("rtvoice: there is no file nowhere.py")[0]
+    return Outcome(text, None)
+
+
+@row("A line of `.env` that is not NAME=value")
+def env_line(world: World) -> Outcome:
+    return _env(world, b"# mine\nOPENAI_API_KEY: secret\nOTHER=1\n")
+
+
+@row("A `.env` that is not text")
+def env_binary(world: World) -> Outcome:
+    return _env(world, b"OPENAI_API_KEY=\xff\x00\xfesecret")
+
+
+@row("A `.env` in UTF-16, as some editors write it")
+def env_utf_16(world: World) -> Outcome:
+    outcome = _env(world, "RTVOICE_CANARY=secret\n".encode("utf-16"))
+    assert rtvoice.choice.read_env_file(Path(".env")) == {"RTVOICE_CANARY": "secret"}
+    return outcome
+
+
+def _session(**settings: object) -> Outcome:
+    with pytest.raises(ConfigurationError) as caught:
+        Session(**settings)
+    return Outcome(str(caught.value), 2)
+
+
+@row("`Session(sped=1.2)`")
+def unknown_setting(world: World) -> Outcome:
+    return _session(sped=1.2)
+
+
+@row('`Session(speed="fast")`')
+def wrong_setting(world: World) -> Outcome:
+    return _session(speed="fast")
+
+
+@row('`Session(input="the gramophone")`, started')
+def session_fails(world: World) -> Outcome:
+    session = Session(server="ws://127.0.0.1:1", input="the gramophone", output="null")
+    with pytest.raises(SessionFailedError) as caught:
+        session.start()
+    return Outcome(str(caught.value), 2)
+
+
+@row("`python -m rtvoice.sandbox --port N`, which is in use")
+def port_in_use(world: World) -> Outcome:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return _runs("rtvoice.sandbox", "--port", str(taken.getsockname()[1]))
+
+
+@row("`python -m rtvoice.sandbox --port x`")
+def port_no_number(world: World) -> Outcome:
+    return _runs("rtvoice.sandbox", "--port", "x")
