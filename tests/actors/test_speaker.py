@@ -114,7 +114,7 @@ def test_positions_grow_and_are_told_ten_times_a_second_at_most(tmp_path: Path) 
 
 def test_an_item_behind_another_is_played_after_it(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output=str(tmp_path / "out.wav")) as rig:
-        rig.tell(audio(1_000, last=True))
+        rig.tell(audio(12_000, last=True))
         rig.tell(audio(1_000, item="b", last=True))
 
         assert not finished(rig, "a").idle
