@@ -57,7 +57,8 @@ class ToolContext:
     def say(self, text: str) -> None:
         """Have the assistant say this while the tool works, as soon as it is not speaking.
 
-        A call that is cancelled has nothing to say any more.
+        A call that is cancelled has nothing to say any more, and nothing is said when the user
+        speaks first: that is answered instead.
 
         Raises:
             TypeError: ``text`` is no text.
