@@ -68,11 +68,12 @@ def memory_mib(pid):
     pids, total = [pid], 0.0
     while pids:
         process = Path("/proc", str(pids.pop()))
-        if not process.exists():
+        try:
+            for children in process.glob("task/*/children"):
+                pids += map(int, children.read_text().split())
+            rollup = (process / "smaps_rollup").read_text()
+        except OSError:  # it has just ended
             continue
-        for task in process.glob("task/*/children"):
-            pids += map(int, task.read_text().split())
-        rollup = (process / "smaps_rollup").read_text()
         total += int(rollup.partition("\nPss:")[2].split()[0]) / 1024
     return total
 
