@@ -66,8 +66,7 @@ class Line:
         self._watch = watch
         self._faults: Faults | None = None
         self._is_mute = False
-        self._may_read = asyncio.Event()
-        self._may_read.set()
+        self._is_paused = False
         self._may_write = asyncio.Event()
         self._may_write.set()
         self._writing = asyncio.Lock()
@@ -115,7 +114,6 @@ class Line:
     async def before(self, kind: str) -> None:
         """Take note of a client's event that is going to be handled."""
         await self._come(kind, "before")
-        await self._may_read.wait()
 
     async def after(self, kind: str) -> None:
         """Take note of a client's event that was handled and is going to be answered."""
@@ -275,7 +273,7 @@ class Line:
             await self._write_text(data, text=kind != "binary")
 
     def _stall(self, seconds: float) -> None:
-        self._may_read.clear()
+        self._is_paused = True
         self._may_write.clear()
         self._client.ping_timeout = None  # the pongs are not read either
         self._client.transport.pause_reading()
@@ -292,9 +290,9 @@ class Line:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if math.isinf(seconds) else seconds):
                 await self._client.wait_closed()
-        if not self._may_read.is_set():
+        if self._is_paused:
+            self._is_paused = False
             self._client.transport.resume_reading()
-        self._may_read.set()
         self._may_write.set()
 
 

@@ -256,6 +256,9 @@ def test_each_sentence_is_an_item_if_told_so(url):
         "Hello.", "I am the sandbox.", "Say help to hear what I understand.",
     ]  # fmt: skip
     done = client.of("response.output_audio_transcript.done")
+    assert [event["transcript"].strip() for event in done] == [
+        each["content"][0]["transcript"].strip() for each in answer["output"]
+    ]
     assert [event["output_index"] for event in done] == [0, 1, 2]
     assert len({event["item_id"] for event in done}) == 3
 
