@@ -214,6 +214,17 @@ def test_a_component_that_cannot_start_is_named_with_its_reason() -> None:
     assert hub.exit_code == 2
 
 
+def test_what_cannot_be_imported_is_not_started_again_while_the_others_close() -> None:
+    bad = ChildSpec(name="bad", target="tests.tiny:NoSuchClass")
+    slow = ChildSpec(name="slow", target="tests.slow_import:Echo")
+
+    with Hub([bad, slow]) as hub:
+        failed = hub.expect(SessionFailed)
+
+    assert failed.component == "bad"
+    assert hub.of(ComponentCrashed) == []
+
+
 def test_a_component_that_loads_late_is_waited_for_whoever_else_is_ready() -> None:
     slow = ChildSpec(name="slow", target="tests.slow_import:Echo")
     hub = Hub([ECHO, slow])

@@ -254,7 +254,7 @@ def two_journals(world: World) -> Outcome:
         return _fails("history", journal_path="talk.journal")
 
 
-@row("A journal that is damaged")
+@row("A journal that is damaged, and history is killed")
 def damaged_journal(world: World) -> Outcome:
     with FakeServer() as server:
         settings = {"server": server.url, "journal_path": "talk.journal", "probes": True}

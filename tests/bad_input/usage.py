@@ -55,7 +55,8 @@ def _runs(*arguments: str) -> Outcome:
 
 
 def _agent(world: World, text: str, name: str = "agent") -> Outcome:
-    with Sitting("tools", agent=f"{world.file('mine.py', text)}:{name}") as sitting:
+    agent = f"{world.file('mine.py', text)}:{name}"
+    with Sitting("tools", "microphone", agent=agent) as sitting:  # tools is not closed first
         sitting.ends_by_itself()
     return Outcome(sitting.text(), sitting.code)
 
