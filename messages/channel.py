@@ -14,7 +14,7 @@ import threading
 import weakref
 
 from messages.base import Message
-from messages.frame import encode, needed, split
+from messages.frame import Splitter, encode
 
 __all__ = ["Channel", "adopt_stdio"]
 
@@ -41,7 +41,7 @@ class Channel:
         _channels.add(self)
         self.frames: collections.deque[bytes] = collections.deque()
         """Frames that have been read and not been taken."""
-        self._rest = bytearray()
+        self._splitter = Splitter()
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._lock = threading.Lock()
 
@@ -80,16 +80,7 @@ class Channel:
         data = bytes(self._buffer[:size])
         if not data:
             raise EOFError("the channel has ended")
-        if self._rest:
-            self._rest += data  # grows in place: a long frame is not copied with each piece of it
-            if len(self._rest) < needed(self._rest):
-                return
-            data = bytes(self._rest)
-        used = 0
-        for frame in split(data):
-            self.frames.append(frame)
-            used += len(frame)
-        self._rest = bytearray(data[used:])
+        self.frames.extend(self._splitter.feed(data))
 
     def read(self) -> bytes:
         """Return the next frame; blocks until there is one.

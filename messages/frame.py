@@ -16,10 +16,10 @@ from messages.base import Message, decoder, type_of_tag
 __all__ = [
     "HEAD_BYTES",
     "FrameError",
+    "Splitter",
     "decode",
     "encode",
     "epoch_of",
-    "needed",
     "split",
     "tag_of",
     "with_epoch",
@@ -77,14 +77,6 @@ def with_epoch(frame: bytes, epoch: int) -> bytes:
     return frame if frame[5] == epoch else frame[:5] + _EPOCHS[epoch] + frame[HEAD_BYTES:]
 
 
-def needed(start: bytes | bytearray) -> int:
-    """Return how many bytes there must be before `split` yields the frame that begins so."""
-    if len(start) < HEAD_BYTES:
-        return HEAD_BYTES
-    size = _length(start)[0] + 4
-    return int(size) if size <= MAX_FRAME_BYTES else 0
-
-
 def split(data: bytes) -> Iterator[bytes]:
     """Yield the whole frames at the front of ``data``; what follows them is the caller's to keep.
 
@@ -100,3 +92,37 @@ def split(data: bytes) -> Iterator[bytes]:
             return
         yield data if size == end else data[start : start + size]
         start += size
+
+
+class Splitter:
+    """Cuts what comes from a channel, in pieces of any size, into frames."""
+
+    __slots__ = ("_missing", "_rest")
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        """The beginning of a frame."""
+        self._missing = 0
+        """How many bytes of it have to come before it is worth another look."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the frames that ``data`` makes whole.
+
+        Raises:
+            FrameError: a length that no frame has; nothing after it can be trusted.
+        """
+        if self._rest:
+            self._rest += data
+            self._missing -= len(data)
+            if self._missing > 0:  # or a long frame would be copied with each piece of it
+                return
+            data = bytes(self._rest)
+            self._rest.clear()
+        used = 0
+        for frame in split(data):
+            used += len(frame)
+            yield frame
+        if used < len(data):
+            self._rest += data[used:] if used else data
+            size = _length(self._rest)[0] + 4 if len(self._rest) >= 4 else HEAD_BYTES
+            self._missing = size - len(self._rest)

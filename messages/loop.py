@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from messages.frame import FrameError, needed, split
+from messages.frame import FrameError, Splitter
 
 __all__ = ["Line", "Loop", "watch_text"]
 
@@ -100,7 +100,7 @@ class Line:
         self._socket = connection
         self._on_frame = on_frame
         self._on_end = on_end
-        self._rest = bytearray()
+        self._frames = Splitter()
         self._unsent = bytearray()
         self._closed = False
         connection.setblocking(False)
@@ -171,21 +171,12 @@ class Line:
             self.close()
             self._on_end("")
             return
-        if self._rest:
-            self._rest += data  # grows in place: a long frame is not copied with each piece of it
-            if len(self._rest) < needed(self._rest):
-                return
-            data = bytes(self._rest)
-        used = 0
         try:
-            for frame in split(data):
-                used += len(frame)
+            for frame in self._frames.feed(data):
                 self._on_frame(frame)
         except FrameError as error:  # nothing that follows can be trusted
             self.close()
             self._on_end(f"wrote what is no message: {error}")
-            return
-        self._rest = bytearray(data[used:])
 
 
 def watch_text(

@@ -79,6 +79,15 @@ def test_a_fault_that_is_none_harms_the_component_alone() -> None:
         assert crash.cause.startswith("raised ValueError: no fault is named 'SIGNONSENSE'")
 
 
+def test_a_message_of_forty_megabytes_passes_and_nobody_is_taken_for_stuck() -> None:
+    with Hub([ECHO], hang_s=3.0) as hub:
+        say(hub, "x" * 40_000_000)
+
+        hub.expect(Turn)
+
+        assert not hub.of(ComponentCrashed)
+
+
 # -- the program ------------------------------------------------------------------------------
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messages import FrameError, Message, Ping, decode, encode, message_types, split
-from messages.frame import HEAD_BYTES, epoch_of, needed, tag_of, with_epoch
+from messages import FrameError, Message, decode, encode, message_types, split
+from messages.frame import HEAD_BYTES, Splitter, epoch_of, tag_of, with_epoch
 
 KINDS = [kind for kind in message_types().values() if kind.__module__.startswith("messages.")]
 
@@ -86,6 +87,22 @@ def test_a_stream_of_frames_is_cut_where_it_was_joined(
     assert first + rest == frames
 
 
+@given(st.lists(st.sampled_from(KINDS), max_size=20), st.lists(st.integers(0, 2000)))
+@settings(max_examples=100)
+def test_a_stream_in_pieces_of_any_size_is_cut_where_it_was_joined(
+    kinds: list[type[Message]], cuts: list[int]
+) -> None:
+    frames = [encode(example(kind)) for kind in kinds]
+    stream = b"".join(frames)
+    ends = sorted({*(cut for cut in cuts if cut < len(stream)), len(stream)})
+    splitter = Splitter()
+
+    pieces = [stream[start:end] for start, end in itertools.pairwise([0, *ends])]
+    found = [frame for piece in pieces for frame in splitter.feed(piece)]
+
+    assert found == frames
+
+
 @given(st.binary(max_size=200))
 @settings(max_examples=500)
 def test_garbage_is_refused_by_name_or_not_yet_a_frame(garbage: bytes) -> None:
@@ -106,11 +123,3 @@ def test_a_damaged_frame_is_a_message_or_a_frame_error(
     frame[HEAD_BYTES + place % max(1, len(frame) - HEAD_BYTES) - 1] = value
 
     decode_or_refuse(bytes(frame))
-
-
-def test_what_a_frame_still_needs_is_known_from_its_first_bytes() -> None:
-    frame = encode(Ping())
-
-    assert needed(frame[:3]) == HEAD_BYTES
-    assert needed(frame[:HEAD_BYTES]) == len(frame)
-    assert needed(b"\xff" * HEAD_BYTES) == 0, "which nobody waits for: split says what is wrong"
