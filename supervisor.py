@@ -136,6 +136,9 @@ _SHOW_STACKS: int | None = getattr(signal, "SIGUSR1", None)
 """A child answers it with the stacks of its threads (`actors.host.main`)."""
 _FATAL = "Fatal Python error:"
 _LOG_TAIL = 50
+_LOG_TAIL_CHARS = 2000
+"""Of each record."""
+_STACK_LINES = 500
 _LOST = 100
 """How many losses the summary names one by one."""
 _DROPS_S = 1.0
@@ -544,8 +547,8 @@ class _Child:
     def _said(self, line: str) -> None:
         if self._stacks is None and line.startswith(_FATAL):
             self._stacks = []
-        if self._stacks is not None:
-            self._stacks.append(line)
+        if self._stacks is not None and len(self._stacks) < _STACK_LINES:
+            self._stacks.append(line[:_LOG_TAIL_CHARS])
             return
         self.hub.log(self.name, "WARNING" if self.state == "loading" else "DEBUG", line)
 
@@ -1341,7 +1344,7 @@ class Supervisor:
         """Keep a record for crash reports, and pass it to whoever renders logs."""
         child = self._children.get(name)
         if child is not None:
-            child.log_tail.append(f"{record.level} {record.text}")
+            child.log_tail.append(f"{record.level} {record.text}"[:_LOG_TAIL_CHARS])
         wanted = level_of(self.settings.log_level)
         if level_of(record.level) >= wanted and self._peer is not None:
             if Log.tag() in self._peer.tags:

@@ -60,6 +60,8 @@ __all__ = ["Accounts", "Host", "Inbox", "Logger", "Timer", "main"]
 _ORPHAN_S = 0.5
 """How long an actor may take to close once the hub is gone; then the process ends regardless."""
 _TRACEBACK_CHARS = 8000
+_LOG_CHARS = 8000
+"""Of a log record, and of each of its fields; the rest is cut off."""
 
 
 class Timer:
@@ -253,14 +255,23 @@ class Logger:
         if level < self.level:
             return
         packed = {key: msgspec.Raw(_pack(value)) for key, value in fields.items()}
-        self._send(Log(level_name(level), text, packed))
+        self._send(Log(level_name(level), _cut(text), packed))
 
 
 def _pack(value: Any) -> bytes:
     try:
-        return msgspec.msgpack.encode(value)
+        packed = msgspec.msgpack.encode(value)
     except (TypeError, OverflowError):
-        return msgspec.msgpack.encode(repr(value))
+        packed = msgspec.msgpack.encode(_cut(repr(value)))
+    if len(packed) > _LOG_CHARS:
+        packed = msgspec.msgpack.encode(_cut(repr(value)))
+    return packed
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _LOG_CHARS:
+        return text
+    return f"{text[:_LOG_CHARS]}… ({len(text)} characters)"
 
 
 class _LogBridge(logging.Handler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -45,9 +46,17 @@ class TakesItsOwn(Actor):
 
 
 class Logs(Echo):
-    """Logs what it is told."""
+    """Logs what it is told, or more than anybody reads."""
 
     def handle(self, message: Message) -> None:
-        if isinstance(message, SendText):
-            self.log.info(message.text)
+        match message:
+            case SendText("!long"):
+                for _ in range(60):
+                    self.log.info("x" * 1_000_000, field="y" * 1_000_000)
+            case SendText("!print"):  # as a program does that a tool has started
+                sys.stderr.write("Fatal Python error: none of ours\n" + "frame\n" * 10_000)
+                sys.stderr.write("and on\n")
+                sys.stderr.flush()
+            case SendText(text):
+                self.log.info(text)
         super().handle(message)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -86,6 +87,32 @@ def test_a_message_of_forty_megabytes_passes_and_nobody_is_taken_for_stuck() -> 
         hub.expect(Turn)
 
         assert not hub.of(ComponentCrashed)
+
+
+def test_of_what_a_component_logs_too_long_the_beginning_is_kept() -> None:
+    with Hub([hostile("Logs")]) as hub:
+        hub.supervisor.send(SendText("!long", "text_1"))
+        hub.expect(Turn)
+
+        hub.supervisor.send(Inject("logs", "raise"))
+
+        tail = hub.expect(ComponentCrashed).log_tail
+        assert len(tail) == 50
+        assert all(line.startswith("INFO xxx") and len(line) <= 2000 for line in tail)
+
+
+def test_what_looks_like_a_fatal_error_does_not_swallow_all_that_is_printed_after_it() -> None:
+    with Hub([hostile("Logs")]) as hub:
+        hub.supervisor.send(SendText("!print", "text_1"))
+        hub.expect(Turn)
+        child = hub.supervisor._children["logs"]
+        end = time.monotonic() + TIMEOUT_S
+        while "DEBUG and on" not in child.log_tail:
+            assert time.monotonic() < end, list(child.log_tail)
+            time.sleep(0.002)
+
+        assert child._stacks is not None
+        assert len(child._stacks) == 500
 
 
 # -- the program ------------------------------------------------------------------------------
