@@ -123,7 +123,7 @@ __all__ = [
 _ROUTED_FROM = 20
 """Tags below are between a child and the hub; see `messages`."""
 _AUDIO_TAGS = range(20, 40)
-_DROPPED_TAGS = frozenset((*_AUDIO_TAGS, WireEvent.tag()))
+_DROPPED_TAGS = frozenset((*_AUDIO_TAGS, WireEvent.tag(), Log.tag()))
 """What a program that does not read is not told."""
 _OVERSLEPT_S = 1.0
 _ABANDONED_S = 0.8
@@ -144,6 +144,8 @@ _LOST = 100
 _DROPS_S = 1.0
 """How often it is told at most that a mailbox drops messages."""
 _MAX_PEER_BYTES = 16 * 1024 * 1024
+"""What waits for a program that does not read, until it gets no more sound and log records. With
+twice as much the session fails."""
 
 EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_BUG = 0, 2, 3, 70
 
@@ -1002,6 +1004,11 @@ class _LocalPeer:
         self._peer = peer
         self.tags = frozenset(kind.tag() for kind in peer.wants)
 
+    @property
+    def dropped(self) -> int:
+        """How many messages it did not get: none."""
+        return 0
+
     def put(self, frame: bytes) -> None:
         self._peer.told(decode(frame))
 
@@ -1016,14 +1023,18 @@ class _ProgramPeer:
         self.tags: frozenset[int] = frozenset()
         self._hub = hub
         self._connection = connection
-        self._dropped = 0
+        self.dropped = 0
+        """Sound and log records that it did not get, because it did not read."""
         self._line = Line(hub.loop, connection, self._read, self._gone)
 
     def put(self, frame: bytes) -> None:
-        if self._line.unsent > _MAX_PEER_BYTES and tag_of(frame) in _DROPPED_TAGS:
-            self._dropped += 1
-            return
-        self._line.write([frame])
+        tag, unsent = tag_of(frame), self._line.unsent
+        if unsent > _MAX_PEER_BYTES and tag in _DROPPED_TAGS:
+            self.dropped += 1
+        elif unsent > 2 * _MAX_PEER_BYTES and tag not in _LAST_TAGS:
+            self._hub.loop.call(lambda: self._hub.fail("the program does not read what it is told"))
+        else:
+            self._line.write([frame])
 
     def close(self) -> None:
         """Send what is unsent, for a second at most."""
@@ -1422,6 +1433,8 @@ class Supervisor:
         self._exit_code = self._code
 
     def _dropped(self) -> Iterator[str]:
+        if self._peer is not None and self._peer.dropped:
+            yield f"{self._peer.dropped} messages to the program (it did not read them)"
         for name, child in self._children.items():
             for tag, dropped in child.mailbox.lost.items():
                 sound = f", {dropped.audio_ms} ms of sound" if dropped.audio_ms else ""
@@ -1443,6 +1456,7 @@ _HUB_TAGS = frozenset(
     kind.tag()
     for kind in (Turn, ToolCall, ConversationOver, FatalError, AudioLost, DeadLetter, FileOpened)
 )
+_LAST_TAGS = frozenset((SessionFailed.tag(), SessionEnded.tag()))
 _ORDER_TAGS = frozenset(kind.tag() for kind in (StopSession, Subscribe, StatusRequest, Inject))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from actors.base import Actor
@@ -53,6 +55,15 @@ class Logs(Echo):
             case SendText("!long"):
                 for _ in range(60):
                     self.log.info("x" * 1_000_000, field="y" * 1_000_000)
+            case SendText("!flood", item_id):
+                for number in range(6000):
+                    self.log.info("x" * 8000)
+                    if number % 1000 == 0:
+                        self.send(Turn("assistant", str(number), f"{item_id} {number}"))
+                (Path(os.environ["RTVOICE_TEST_DIR"]) / "flooded").touch()
+            case SendText("!tell", item_id):
+                for number in range(60):
+                    self.send(Turn("assistant", "x" * 1_000_000, f"{item_id} {number}"))
             case SendText("!print"):  # as a program does that a tool has started
                 sys.stderr.write("Fatal Python error: none of ours\n" + "frame\n" * 10_000)
                 sys.stderr.write("and on\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,15 +18,24 @@ from messages import (
     ComponentCrashed,
     ComponentParked,
     ComponentRestarted,
+    Event,
     Inject,
     Log,
+    Message,
     Reconnected,
     SendText,
     SessionEnded,
     SessionFailed,
+    SessionStarted,
     SetVolume,
+    StartSession,
+    StopSession,
     Turn,
+    decode,
+    message_types,
 )
+from messages.channel import Channel
+from messages.spawning import environment_with_us, spawn
 from supervisor import ChildSpec, Session, SessionFailedError
 from tests.conversation import Conversation
 from tests.fake_server import FakeServer
@@ -155,6 +166,65 @@ def test_a_program_whose_logging_raises_is_told_and_not_left_waiting(server: Fak
     finally:
         logger.removeFilter(refuse)
         logger.setLevel(logging.NOTSET)
+
+
+class DeafProgram:
+    """A program that reads nothing until it is told to."""
+
+    def __init__(self, server: FakeServer) -> None:
+        settings = {"server": server.url, "components": {"logs": "tests.hostile:Logs"}, **QUIET}
+        kinds = [kind.tag() for kind in message_types().values() if issubclass(kind, (Event, Log))]
+        self.process, connection = spawn(["supervisor", "--peer"], environment_with_us(os.environ))
+        self.channel = Channel(connection)
+        self.channel.write(StartSession(settings, tuple(kinds)))
+        while not isinstance(decode(self.channel.read()), SessionStarted):
+            pass
+
+    def rest(self) -> list[Message]:
+        """Return everything that it was told meanwhile, to the end."""
+        told = []
+        with contextlib.suppress(EOFError):
+            while True:
+                told.append(decode(self.channel.read()))
+        self.process.wait(TIMEOUT_S)
+        self.channel.close()
+        return told
+
+
+def test_a_program_that_does_not_read_gets_its_events_and_not_every_log_record(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTVOICE_TEST_DIR", str(tmp_path))
+    program = DeafProgram(server)
+    program.channel.write(SendText("!flood", "text"))
+    end = time.monotonic() + TIMEOUT_S
+    while not (tmp_path / "flooded").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    program.channel.write(StopSession("enough"))
+
+    told = program.rest()
+
+    ended = told[-1]
+    assert isinstance(ended, SessionEnded)
+    turns = [message for message in told if isinstance(message, Turn)]
+    assert [turn.text for turn in turns if turn.text.isdigit()] == [
+        str(number) for number in range(0, 6000, 1000)
+    ]
+    logs = [message for message in told if isinstance(message, Log) and message.text[:1] == "x"]
+    lost = next(entry for entry in ended.lost if "to the program" in entry)
+    assert lost.endswith(" messages to the program (it did not read them)")
+    assert int(lost.split()[0]) >= 6000 - len(logs)
+    assert len(logs) * 8000 < 2 * 16 * 2**20
+
+
+def test_a_program_that_never_reads_again_fails_its_session(server: FakeServer) -> None:
+    program = DeafProgram(server)
+
+    program.channel.write(SendText("!tell", "text"))
+
+    assert program.process.wait(TIMEOUT_S) == 3
+    program.channel.close()
 
 
 # -- the machine ------------------------------------------------------------------------------
