@@ -141,6 +141,8 @@ _LOG_TAIL_CHARS = 2000
 _STACK_LINES = 500
 _LOST = 100
 """How many losses the summary names one by one."""
+_TOLD = 1000
+"""How many turns and calls are remembered, so as not to tell or count them twice."""
 _DROPS_S = 1.0
 """How often it is told at most that a mailbox drops messages."""
 _MAX_PEER_BYTES = 16 * 1024 * 1024
@@ -1105,7 +1107,7 @@ class Supervisor:
         self._code = EXIT_OK
         self._ticked = time.monotonic()
         self._counts: collections.Counter[str] = collections.Counter()
-        self._told: set[str] = set()
+        self._told: dict[str, None] = {}
         self._files: dict[str, None] = {}
         self._lost: list[str] = []
         self._more_lost = 0
@@ -1313,7 +1315,9 @@ class Supervisor:
             case Turn(item_id=told) | ToolCall(call_id=told):
                 kind = type(message).__name__
                 if told not in self._told:
-                    self._told.add(told)
+                    self._told[told] = None
+                    if len(self._told) > _TOLD:
+                        del self._told[next(iter(self._told))]
                     self._counts[kind] += 1
                 else:  # history died between telling a turn and noting that it did
                     return not isinstance(message, Turn)

@@ -126,6 +126,17 @@ def test_what_looks_like_a_fatal_error_does_not_swallow_all_that_is_printed_afte
         assert len(child._stacks) == 500
 
 
+def test_the_supervisor_does_not_remember_every_turn_of_a_long_conversation() -> None:
+    with Hub([ECHO]) as hub:
+        for number in range(1500):
+            hub.supervisor.send(SendText("hello", f"item_{number}"))
+            if number % 500 == 499:
+                hub.settled("echo")
+        hub.expect(Turn, lambda turn: turn.item_id == "item_1499")
+
+        assert len(hub.supervisor._told) == 1000
+
+
 # -- the program ------------------------------------------------------------------------------
 
 
