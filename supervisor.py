@@ -978,7 +978,11 @@ class _Probe:
         self._hub = hub
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.setblocking(False)
-        self._listener.bind(str(hub.directory / self.NAME))
+        try:
+            self._listener.bind(str(hub.directory / self.NAME))
+        except OSError:
+            self._listener.close()
+            raise
         self._listener.listen()
         hub.loop.watch(self._listener, self._accept)
 
@@ -1079,16 +1083,17 @@ class Supervisor:
             specs: The components, in the order of opening.
 
         Raises:
-            ConfigurationError: a setting is unknown or out of range.
+            ConfigurationError: a setting is unknown or out of range, or there is no room for the
+                session's directory.
         """
         self.given = dict(settings)
         self._defaults = dict(defaults or {})
         self.settings = _checked({**self._defaults, **self.given})
-        self.loop = Loop()
         _sweep()
-        self.directory = Path(tempfile.mkdtemp(prefix=f"rtvoice-{os.getpid()}-"))
+        self.directory = _make_directory()
         self.page_path = self.directory / "page"
-        self.page = Page(self.page_path, create=True)
+        self.page = _make_page(self.page_path)
+        self.loop = Loop()
         self.starting = True
         self.stopping = False
         self._specs = specs
@@ -1148,7 +1153,10 @@ class Supervisor:
 
     def _start(self) -> None:
         if self.given.get("probes") and hasattr(socket, "AF_UNIX"):
-            _Probe(self)
+            try:
+                _Probe(self)
+            except OSError as error:  # the path of a socket has a hundred characters at most
+                self.log("supervisor", "WARNING", f"faults from other programs: {error}")
         self._add(self._specs)
         self._add_what_settings_name()
         self._tick()
@@ -1471,6 +1479,23 @@ def _sweep() -> None:
         with contextlib.suppress(OSError):  # another user's
             if owner.isdecimal() and not _is_alive(int(owner)):
                 shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make_directory() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"rtvoice-{os.getpid()}-"))
+    except OSError as error:
+        raise ConfigurationError(f"no directory for the session: {error}; set TMPDIR") from error
+
+
+def _make_page(path: Path) -> Page:
+    try:
+        return Page(path, create=True)
+    except OSError as error:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        raise ConfigurationError(
+            f"no room for the session in {path.parent.parent}: {error}; set TMPDIR"
+        ) from error
 
 
 def _is_alive(pid: int) -> bool:

@@ -32,7 +32,7 @@ class Page:
         descriptor = os.open(path, flags, 0o600)
         try:
             if create:
-                os.ftruncate(descriptor, PAGE_BYTES)
+                os.write(descriptor, bytes(PAGE_BYTES))  # a hole, on a full disk, kills who writes
             self._map = mmap.mmap(descriptor, PAGE_BYTES)
         finally:
             os.close(descriptor)

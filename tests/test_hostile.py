@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from actors.devices.mark import Mark
 from messages import (
     ComponentCrashed,
     ComponentParked,
@@ -26,6 +28,7 @@ from messages import (
     SendText,
     SessionEnded,
     SessionFailed,
+    SessionInfo,
     SessionStarted,
     SetVolume,
     StartSession,
@@ -35,8 +38,9 @@ from messages import (
     message_types,
 )
 from messages.channel import Channel
+from messages.page import Page
 from messages.spawning import environment_with_us, spawn
-from supervisor import ChildSpec, Session, SessionFailedError
+from supervisor import ChildSpec, ConfigurationError, Session, SessionFailedError, Supervisor
 from tests.conversation import Conversation
 from tests.fake_server import FakeServer
 from tests.hostile import Own
@@ -298,3 +302,45 @@ except SessionFailedError as error:
     )
 
     assert "cannot start: no process can be started: [Errno 24]" in done.stdout, done.stderr
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[None]:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_session_for_which_the_disk_has_no_room_is_refused(
+    full_disk: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    with pytest.raises(ConfigurationError, match="no room for the session"):
+        Supervisor({})
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_pages_that_processes_share_have_their_place_on_the_disk(tmp_path: Path) -> None:
+    Page(tmp_path / "page", create=True)
+    Mark(SessionInfo(epoch_ns=0, directory=str(tmp_path)), "mark")
+
+    for name in ("page", "mark"):
+        assert (tmp_path / name).stat().st_blocks > 0, "a hole, on a full disk, kills who writes"
+
+
+def test_where_the_path_of_a_socket_is_too_long_a_session_with_probes_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with Hub([ECHO], probes=True) as hub:
+        hub.supervisor.send(Inject("echo", "raise"))
+
+        hub.expect(ComponentRestarted)

@@ -117,7 +117,8 @@ def _map(session: SessionInfo, name: str) -> mmap.mmap:
     flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if session.first else 0)
     descriptor = os.open(Path(session.directory) / name, flags, 0o600)
     try:
-        os.ftruncate(descriptor, _BYTES)
+        if os.fstat(descriptor).st_size < _BYTES:  # a hole, on a full disk, kills who writes
+            os.write(descriptor, bytes(_BYTES))
         return mmap.mmap(descriptor, _BYTES)
     finally:
         os.close(descriptor)
