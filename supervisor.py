@@ -33,6 +33,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -1595,7 +1596,11 @@ def serve_program() -> int:
     signal.signal(signal.SIGTERM, lambda *_: hub.send(StopSession("terminated")))
     hub.attach(channel.connection)
     hub.send(Subscribe(first.subscribe))
-    return hub.run()
+    try:
+        return hub.run()
+    except Exception:  # noqa: BLE001 - a bug of ours; its place reaches the program's stderr
+        traceback.print_exc()
+        return EXIT_BUG
 
 
 class Listener(Protocol):

@@ -203,9 +203,46 @@ def test_the_death_of_the_supervisor_is_told_and_leaves_no_process(server: FakeS
 
     os.kill(session.started.pids["supervisor"], signal.SIGKILL)
 
-    with pytest.raises(SupervisorDiedError):
+    with pytest.raises(SupervisorDiedError, match="ended with code -9"):
         session.wait(TIMEOUT_S)
     wait_until_gone(pids, 1.0 + TIMEOUT_S / 10)
+
+
+def test_a_program_that_has_gone_is_not_waited_for_by_a_component_that_does_not_close(
+    server: FakeServer,
+) -> None:
+    deaf = {"deaf": "tests.tiny:DeafToStop"}
+    session = Session(server=server.url, components=deaf, stop_s=3600, **QUIET).start()
+    assert session.started is not None
+
+    session._channel.close()
+
+    wait_until_gone(list(session.started.pids.values()), TIMEOUT_S)
+
+
+def test_a_bug_of_the_supervisor_ends_it_and_is_told(
+    server: FakeServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    bug = """
+import signal
+def raise_here(*_):
+    raise RuntimeError("a bug")
+signal.signal(signal.SIGUSR2, raise_here)
+"""
+    (tmp_path / "sitecustomize.py").write_text(bug)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    session = Session(server=server.url, **QUIET).start()
+    assert session.started is not None
+
+    os.kill(session.started.pids["supervisor"], signal.SIGUSR2)
+
+    with pytest.raises(SupervisorDiedError, match="ended with code 70"):
+        session.wait(TIMEOUT_S)
+    assert "RuntimeError: a bug" in capfd.readouterr().err
+    wait_until_gone(list(session.started.pids.values()), TIMEOUT_S)
 
 
 def test_a_component_that_keeps_the_gil_dies_with_the_supervisor(server: FakeServer) -> None:
