@@ -1379,7 +1379,7 @@ class Supervisor:
     def _tick(self) -> None:
         interval = min(0.25, self.settings.hang_s / 8)
         now = time.monotonic()
-        overslept = now - self._ticked > interval + _OVERSLEPT_S
+        overslept = now - self._ticked > interval + min(_OVERSLEPT_S, self.settings.hang_s / 2)
         self._ticked = now
         for child in self._children.values():
             if overslept:

@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from messages import Message, SendText, Turn
+from actors.base import Actor
+from messages import AssistantAudio, Keep, Message, SendText, Turn
 from tests.tiny import Echo
 
 
@@ -144,3 +145,54 @@ class Forks(Echo):
 
 def _fork_without_hooks() -> int:
     return ctypes.CDLL(None).fork()  # type: ignore[no-any-return]
+
+
+class DiesOfItsState(Echo):
+    """Dies where it is opened with the state that it saves."""
+
+    def opened(self) -> None:
+        super().opened()
+        if self.muted:
+            os._exit(9)
+
+
+class DiesOfSound(Actor):
+    """Dies of a sound that is not silence."""
+
+    accepts: ClassVar = {AssistantAudio: Keep(900, held=True)}
+
+    def handle(self, message: Message) -> None:
+        assert isinstance(message, AssistantAudio)
+        if any(message.pcm):
+            os._exit(9)
+        self.send(Turn("assistant", "silence", message.item_id))
+
+
+class TellsItsEnd(Echo):
+    """Writes its name into a file when it is closed."""
+
+    def closed(self) -> None:
+        with (Path(os.environ["RTVOICE_TEST_DIR"]) / "ends").open("a") as file:
+            file.write(f"{self.name}\n")
+
+
+class SeesItsPredecessor(Echo):
+    """Tells in each new process whether the one before it is still there; closes slowly."""
+
+    def opened(self) -> None:
+        self.keep["slow"] = _Device(0.4)
+        before = self.saved(int)
+        if before not in (None, os.getpid()):
+            there = Path(f"/proc/{before}").exists()
+            self.send(Turn("assistant", "crowded" if there else "alone", str(os.getpid())))
+        self.save(os.getpid())
+
+
+class WritesNonsense(Echo):
+    """Writes what is no frame, and then what is one."""
+
+    def handle(self, message: Message) -> None:
+        if isinstance(message, SendText) and message.text == "!nonsense":
+            self.host.channel.connection.sendall(b"\xff" * 100)
+            self.send(Turn("assistant", "after nonsense", message.item_id))
+        super().handle(message)

@@ -45,6 +45,9 @@ class Rig:
     it (messages of other types stay queued); ``state`` is what the actor saved last.
     """
 
+    probes = True
+    """Whether the actor takes faults."""
+
     def __init__(self, kind: type[Actor], tmp_path: Path, **settings: object) -> None:
         ours, theirs = socket.socketpair()
         self.kind = kind
@@ -74,7 +77,7 @@ class Rig:
                 0,
                 self.settings.agent,
                 log_level="DEBUG",
-                probes=True,
+                probes=self.probes,
             )
         )
         try:

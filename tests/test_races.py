@@ -11,6 +11,7 @@ import pytest
 
 import supervisor
 from messages import (
+    AssistantAudio,
     ComponentCrashed,
     ComponentParked,
     ComponentRestarted,
@@ -242,6 +243,111 @@ def test_an_exception_in_the_supervisor_ends_it_and_every_component() -> None:
 
         wait_until_gone(pids, TIMEOUT_S)
     assert isinstance(hub.error, ZeroDivisionError)
+
+
+def test_one_bad_opening_now_and_then_costs_no_saved_state() -> None:
+    with Hub([ECHO]) as hub:
+        hub.supervisor.send(SetMuted(True))
+        for times in (1, 2):
+            hub.supervisor.send(Inject("echo", "raise-on-open"))
+            hub.wait_for(lambda times=times: len(hub.of(ComponentRestarted)) == times)
+
+        hub.supervisor.send(SendText("!muted", "i"))
+
+        assert hub.expect(Turn).text == "True"
+        assert not hub.of(Notice)
+
+
+def test_state_that_kills_twice_is_withheld_and_that_is_told() -> None:
+    with Hub([faulty("DiesOfItsState")]) as hub:
+        hub.supervisor.send(SetMuted(True))
+        hub.settled("diesofitsstate")
+        os.kill(hub.pid("diesofitsstate"), signal.SIGKILL)
+
+        hub.supervisor.send(SendText("!muted", "i"))
+
+        assert hub.expect(Turn).text == "False"
+        assert "saved state" in hub.expect(Notice).text
+
+
+def test_sound_that_kills_is_given_up_after_its_attempts_and_what_follows_is_handled() -> None:
+    with Hub([faulty("DiesOfSound")]) as hub:
+        hub.supervisor.send(AssistantAudio(b"\1" * 4800, "poison", "r", 0))
+        hub.supervisor.send(AssistantAudio(bytes(4800), "silence", "r", 0))
+
+        hub.expect(Turn)
+
+        letter = hub.expect(DeadLetter)
+        assert (letter.message, letter.begun, letter.audio_ms) == ("AssistantAudio", 3, 100)
+        assert letter.about == "item_id=poison"
+        assert len(hub.of(ComponentCrashed)) == 3
+
+
+def test_what_does_not_open_after_a_crash_is_ended_and_tried_again(folder: Path) -> None:
+    (folder / "open").touch()
+    with Starting([faulty("SlowToOpen")], start_s=4.0) as hub:
+        hub.expect(SessionStarted)
+        (folder / "open").unlink()
+        os.kill(hub.pid("slowtoopen"), signal.SIGKILL)
+
+        hub.expect(ComponentCrashed, lambda told: told.cause == "has not started within 4 s")
+
+        (folder / "open").touch()
+        hub.expect(ComponentRestarted)
+
+
+def test_what_a_component_writes_that_is_no_message_ends_it_and_nobody_else() -> None:
+    with Hub([ECHO, faulty("WritesNonsense")]) as hub:
+        pid = hub.pid("echo")
+        hub.supervisor.send(SendText("!nonsense", "i"))
+
+        crash = hub.expect(ComponentCrashed)
+
+        hub.supervisor.send(SendText("well again", "j"))
+        hub.expect(ComponentRestarted)
+        hub.settled("writesnonsense")
+        assert crash.cause.startswith("wrote what is no message: a frame of 4294967299 bytes")
+        assert "after nonsense" not in [turn.text for turn in hub.of(Turn)]
+        assert hub.pid("echo") == pid
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_component_is_never_there_twice() -> None:
+    with Hub([faulty("SeesItsPredecessor")]) as hub:
+        for times in (1, 2, 3):
+            hub.supervisor.send(Inject("seesitspredecessor", "raise"))
+            hub.wait_for(lambda times=times: len(hub.of(ComponentRestarted)) == times)
+
+        assert hub.of(ComponentRestarted)[2].process
+        assert hub.expect(Turn).text == "alone"
+
+
+def ending(name: str) -> ChildSpec:
+    return ChildSpec(name=name, target="tests.faulty:TellsItsEnd")
+
+
+def test_what_was_opened_last_is_closed_first(folder: Path) -> None:
+    with Hub([ending("first"), ending("second"), ending("third")]):
+        pass
+
+    assert (folder / "ends").read_text().split() == ["third", "second", "first"]
+
+
+def test_a_component_that_does_not_close_keeps_none_from_closing(folder: Path) -> None:
+    deaf = ChildSpec(name="deaf", target="tests.tiny:DeafToStop")
+    with Hub([ending("first"), deaf, ending("last")], stop_s=3.0):
+        pass
+
+    assert (folder / "ends").read_text().split() == ["last", "first"]
+
+
+def test_however_many_do_not_close_all_of_them_have_one_deadline() -> None:
+    deaf = [ChildSpec(name=f"deaf{n}", target="tests.tiny:DeafToStop") for n in range(4)]
+    with Hub(deaf, stop_s=1.0) as hub:
+        children = hub.supervisor._children
+
+    assert children["deaf3"]._failure == "did not close"
+    assert children["deaf0"]._failure == "the supervisor ends"
 
 
 @pytest.mark.parametrize("fault", ["!raise", "!exit"])

@@ -5,6 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -28,8 +32,9 @@ from messages import (
     SessionFailed,
     SetMuted,
     Turn,
+    encode,
 )
-from supervisor import ChildSpec, ConfigurationError, RestartPolicy, Supervisor
+from supervisor import SPECS, ChildSpec, ConfigurationError, RestartPolicy, Supervisor
 from tests.hub import Hub
 
 numbers = itertools.count()
@@ -192,6 +197,7 @@ def test_faults_are_not_taken_without_probes() -> None:
         hub.expect(Turn)
 
         assert not hub.of(ComponentCrashed)
+        assert not (hub.supervisor.directory / "probe").exists()
 
 
 def test_what_is_essential_and_crashes_without_progress_fails_the_session() -> None:
@@ -294,6 +300,69 @@ def test_a_crash_is_told_with_its_traceback() -> None:
 
     assert crash.cause == "raised ValueError: told to"
     assert "in handle" in crash.traceback
+
+
+def test_a_component_out_of_memory_is_not_used_again() -> None:
+    with Hub([ECHO], memory_limit_mib=200) as hub:
+        hub.supervisor.send(Inject("echo", "memory"))
+
+        assert hub.expect(ComponentRestarted).process
+
+
+def test_an_interrupt_from_the_keyboard_is_not_for_components() -> None:
+    with Hub([ECHO]) as hub:
+        pid = hub.pid("echo")
+        assert os.getpgid(pid) == pid, "the terminal interrupts a group"
+        os.kill(pid, signal.SIGINT)
+        say(hub, "hello")
+
+        hub.expect(Turn)
+
+        assert not hub.of(ComponentCrashed)
+
+
+def test_a_component_that_is_stopped_while_it_has_nothing_to_do_is_restarted() -> None:
+    with Hub([ECHO]) as hub:
+        hub.settled("echo")
+
+        strike(hub.pid("echo"), signal.SIGSTOP)
+
+        assert hub.expect(ComponentCrashed).cause.startswith("hung for")
+        hub.expect(ComponentRestarted)
+
+
+@pytest.mark.parametrize(("hang_s", "late_s"), [(1.0, 2.2), (0.5, 0.8)])
+def test_a_component_is_not_blamed_for_a_supervisor_that_did_not_run(
+    hang_s: float, late_s: float
+) -> None:
+    with Hub([ECHO], hang_s=hang_s) as hub:
+        say(hub, "before")
+        hub.settled("echo")
+        pid = hub.pid("echo")
+
+        def sleep() -> None:
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(late_s)  # as a laptop does whose lid is closed
+            hub.supervisor.route(encode(SendText("after", "after")))
+            os.kill(pid, signal.SIGCONT)
+
+        hub.supervisor.loop.call(sleep)
+
+        hub.expect(Turn, lambda turn: turn.text == "after")
+        assert not hub.of(ComponentCrashed)
+
+
+def test_a_component_with_a_thousand_messages_of_a_kind_unhandled_is_restarted() -> None:
+    with Hub([ECHO], hang_s=3600) as hub:
+        strike(hub.pid("echo"), signal.SIGSTOP)
+        for number in range(1010):
+            say(hub, str(number))
+
+        assert hub.expect(ComponentCrashed).cause == "is stuck: 1000 SendText wait unhandled"
+
+        hub.expect(Turn, lambda turn: turn.text == "1000")
+        lost = {letter.reason for letter in hub.of(DeadLetter)}
+        assert lost == {"1000 SendText wait unhandled"}
 
 
 def test_stop_ends_a_component_that_does_not_close() -> None:
@@ -408,6 +477,29 @@ def test_progress_starts_the_count_anew_but_starts_stay_apart() -> None:
     assert policy.row == 1
 
 
+def test_what_is_parked_is_tried_more_and_more_seldom_until_there_is_progress() -> None:
+    policy = RestartPolicy()
+
+    delays = [policy.parked() for _ in range(7)]
+    policy.crashed(100.0, progress=True)
+
+    assert delays == [1.0, 2.0, 5.0, 10.0, 30.0, 30.0, 30.0]
+    assert policy.parked() == 1.0
+
+
+def test_what_was_parked_is_not_parked_again_by_its_first_crash() -> None:
+    policy = RestartPolicy()
+    while policy.crashed(0.0, progress=False) is not None:
+        pass
+    policy.parked()
+
+    assert policy.crashed(1.0, progress=False) == 0.0
+
+
+def test_the_session_cannot_go_on_without_realtime_alone() -> None:
+    assert [spec.name for spec in SPECS if spec.essential] == ["realtime"]
+
+
 @given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=50))
 def test_a_component_is_never_started_more_often_than_every_50_ms(
     steps: list[tuple[float, bool]],
@@ -422,6 +514,21 @@ def test_a_component_is_never_started_more_often_than_every_50_ms(
         assert now - last >= policy.MIN_SPACING_S - 1e-9
         policy.started(now)
         last = now
+
+
+def test_the_directories_of_dead_supervisors_are_removed_and_those_of_living_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    for owner in (dead.pid, os.getpid(), "nobody"):
+        (tmp_path / f"rtvoice-{owner}-x").mkdir()
+
+    Supervisor({})._release()
+
+    left = {directory.name for directory in tmp_path.iterdir()}
+    assert left == {f"rtvoice-{os.getpid()}-x", "rtvoice-nobody-x"}
 
 
 def test_the_directory_of_a_refused_session_is_not_left(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from messages import (
     SetVolume,
 )
 from messages.page import HELD, MAIL
-from tests.rig import Rig
+from tests.actors.process import ProcessRig
+from tests.rig import TIMEOUT_S, Rig
+from tests.tiny import DeafToStop
 
 
 class Echo(Actor):
@@ -162,3 +164,23 @@ def test_a_timer_runs_on_time_and_a_post_runs_on_the_actors_thread(tmp_path: Pat
         rig.tell(SendText("thread", ""))
 
         assert rig.expect(SendText).text == "echo"
+
+
+def test_an_actor_that_was_not_asked_to_takes_no_faults(tmp_path: Path) -> None:
+    rig = Rig(Echo, tmp_path)
+    rig.probes = False
+    with rig:
+        rig.tell(Inject("echo", "raise"))
+        rig.tell(SetVolume(0.5))
+
+        assert rig.expect(SetVolume) == SetVolume(0.5)
+        assert not rig.take(Crashed)
+
+
+def test_a_process_whose_channel_has_ended_ends_though_its_actor_does_not_close(
+    tmp_path: Path,
+) -> None:
+    with ProcessRig(DeafToStop, tmp_path) as rig:
+        rig.channel.close()
+
+        assert rig.process.wait(TIMEOUT_S) == 1
