@@ -33,6 +33,10 @@ from tests.test_session import alive, wait_until_gone
 from tests.test_supervisor import ECHO, OTHER
 
 
+START_S = TIMEOUT_S / 10
+"""Enough for what starts."""
+
+
 def faulty(kind: str, **fields: object) -> ChildSpec:
     return ChildSpec(name=kind.lower(), target=f"tests.faulty:{kind}", **fields)  # type: ignore[arg-type]
 
@@ -116,20 +120,21 @@ def test_a_component_that_dies_whenever_it_is_loaded_fails_the_start() -> None:
 
 
 def test_a_component_that_does_not_open_fails_the_start() -> None:
-    with Starting([ECHO, faulty("HangsWhileOpening")], start_s=1.0) as hub:
+    with Starting([ECHO, faulty("HangsWhileOpening")], start_s=START_S) as hub:
         failed = hub.expect(SessionFailed)
 
-    assert failed.reason == "hangswhileopening cannot start: has not started within 1 s"
+    why = f"has not started within {START_S:g} s"
+    assert failed.reason == f"hangswhileopening cannot start: {why}"
     assert hub.exit_code == 2
 
 
 def test_a_sandbox_that_does_not_listen_fails_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor._Sandbox, "_LISTENING", "ready at ")
 
-    with Starting([ECHO], server="sandbox", start_s=1.0) as hub:
+    with Starting([ECHO], server="sandbox", start_s=START_S) as hub:
         failed = hub.expect(SessionFailed)
 
-    assert "sandbox cannot start: it does not listen after 1 s" in failed.reason
+    assert f"sandbox cannot start: it does not listen after {START_S:g} s" in failed.reason
     assert hub.exit_code == 2
 
 
@@ -285,12 +290,12 @@ def test_sound_that_kills_is_given_up_after_its_attempts_and_what_follows_is_han
 
 def test_what_does_not_open_after_a_crash_is_ended_and_tried_again(folder: Path) -> None:
     (folder / "open").touch()
-    with Starting([faulty("SlowToOpen")], start_s=4.0) as hub:
+    with Starting([faulty("SlowToOpen")], start_s=START_S) as hub:
         hub.expect(SessionStarted)
         (folder / "open").unlink()
         os.kill(hub.pid("slowtoopen"), signal.SIGKILL)
 
-        hub.expect(ComponentCrashed, lambda told: told.cause == "has not started within 4 s")
+        hub.expect(ComponentCrashed, lambda told: "has not started within" in told.cause)
 
         (folder / "open").touch()
         hub.expect(ComponentRestarted)
