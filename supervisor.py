@@ -285,6 +285,7 @@ class _Process:
             self.stderr.close()
             raise
         self.pid = self._popen.pid
+        self._group_ended = False
 
     def kill(self) -> None:
         """End it, whatever it is doing."""
@@ -309,9 +310,10 @@ class _Process:
     def _end_group(self) -> None:
         """End what it has started and left behind: workers of a tool, say.
 
-        While any of them lives, no other process or group can have its number.
+        While any of them lives, no other process or group can have its number; later, one can.
         """
-        if hasattr(os, "killpg"):
+        if hasattr(os, "killpg") and not self._group_ended:
+            self._group_ended = True
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 

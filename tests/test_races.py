@@ -219,6 +219,23 @@ def test_what_a_component_has_started_ends_with_it(folder: Path) -> None:
         wait_until_gone([worker], TIMEOUT_S)
 
 
+def test_what_a_component_has_started_is_ended_once_for_the_number_may_be_anothers_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, _: ended.append(group))
+    with Hub([faulty("Forks")]) as hub:
+        hub.supervisor.send(SendText("!clone", "i"))  # it holds the channel, so we look twice
+        worker = int(hub.expect(Turn).text)
+        killed = hub.pid("forks")
+        try:
+            os.kill(killed, signal.SIGKILL)
+            hub.expect(ComponentRestarted)
+            assert ended == [killed]
+        finally:
+            os.kill(worker, signal.SIGKILL)
+
+
 def test_kills_in_the_middle_of_opening_cost_no_saved_state(folder: Path) -> None:
     (folder / "open").touch()
     with Starting([faulty("SlowToOpen")]) as hub:
