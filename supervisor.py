@@ -303,8 +303,9 @@ class _Process:
         return True
 
     def wait(self) -> None:
-        """Wait for the end of a process that was killed."""
-        self._popen.wait()
+        """Wait for the end of a process that was killed; the kernel may have its reasons not to."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(_EXIT_GRACE_S)
         self._end_group()
 
     def _end_group(self) -> None:
@@ -526,6 +527,11 @@ class _Child:
         if self._process is None and self.state != "closed":
             self.state = "closed"
             self.hub.loop.later(0, self.hub.child_closed)
+
+    def bury(self) -> None:
+        """Wait for the end of a process that was killed, as nobody looks at it any more."""
+        if self._process is not None:
+            self._process.wait()
 
     def _is_wanted(self) -> bool:
         """Return whether it is to be up: while the session stops, for what it still has to do."""
@@ -1130,6 +1136,8 @@ class Supervisor:
                 self.loop.turn()
         finally:  # on a bug of ours too (G16): the caller gets the exception, no child lives on
             self.kill_children()
+            for child in self._children.values():
+                child.bury()
             self._release()
         return self._exit_code
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         AgentStartedEvent,
         AgentStoppedEvent,
         AssistantTranscript,
+        AudioLost,
         ClientEvent,
         ComponentCrashed,
         ComponentParked,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         ConversationItemTruncatedEvent,
         ConversationItemTruncateEvent,
         DeadLetter,
+        DeviceFailed,
         Disconnected,
         ErrorEvent,
         FunctionCallItem,
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
         McpListToolsCompletedEvent,
         McpListToolsFailedEvent,
         McpListToolsInProgressEvent,
+        MessagesDropped,
         Notice,
         OutputAudioBufferClearEvent,
         PlaybackEnded,
@@ -152,6 +155,7 @@ __all__ = [
     "AssistantTranscript",
     "AssistantVoice",
     "AudioInputDevice",
+    "AudioLost",
     "AudioOutputDevice",
     "ClientEvent",
     "ComponentCrashed",
@@ -174,6 +178,7 @@ __all__ = [
     "ConversationItemTruncatedEvent",
     "ConversationTurn",
     "DeadLetter",
+    "DeviceFailed",
     "Disconnected",
     "ErrorEvent",
     "EventBus",
@@ -196,6 +201,7 @@ __all__ = [
     "McpListToolsCompletedEvent",
     "McpListToolsFailedEvent",
     "McpListToolsInProgressEvent",
+    "MessagesDropped",
     "NotRunningError",
     "Notice",
     "OutputAudioBufferClearEvent",
@@ -271,22 +277,24 @@ _NAMES = {
     "rtvoice.bus": "EventBus EventStream Subscription",
     "rtvoice.checks": "AgentError",
     "rtvoice.events": """
-        AgentEvent AgentStartedEvent AgentStoppedEvent AssistantTranscript ClientEvent
+        AgentEvent AgentStartedEvent AgentStoppedEvent AssistantTranscript AudioLost
+        ClientEvent
         ComponentCrashed ComponentParked ComponentRestarted Connected ConversationCreatedEvent
         ConversationItemAddedEvent ConversationItemCreateEvent ConversationItemCreatedEvent
         ConversationItemDeleteEvent ConversationItemDeletedEvent ConversationItemDoneEvent
         ConversationItemRetrieveEvent ConversationItemRetrievedEvent
-        ConversationItemTruncateEvent ConversationItemTruncatedEvent DeadLetter Disconnected
-        ErrorEvent FunctionCallItem InputAudioBufferAppendEvent InputAudioBufferClearEvent
+        ConversationItemTruncateEvent ConversationItemTruncatedEvent DeadLetter
+        DeviceFailed Disconnected ErrorEvent FunctionCallItem InputAudioBufferAppendEvent
+        InputAudioBufferClearEvent
         InputAudioBufferClearedEvent InputAudioBufferCommitEvent InputAudioBufferCommittedEvent
         InputAudioBufferSpeechStartedEvent InputAudioBufferSpeechStoppedEvent
         InputAudioBufferTimeoutTriggeredEvent InputAudioTranscriptionCompleted
         InputAudioTranscriptionDelta InputAudioTranscriptionFailed
         InputAudioTranscriptionSegment Interrupted McpListToolsCompletedEvent
-        McpListToolsFailedEvent McpListToolsInProgressEvent Notice OutputAudioBufferClearEvent
-        PlaybackEnded RateLimitsUpdatedEvent Reconnected ResponseCancelEvent
-        ResponseContentPartAddedEvent ResponseContentPartDoneEvent ResponseCreateEvent
-        ResponseCreatedEvent ResponseDoneEvent ResponseEnded
+        McpListToolsFailedEvent McpListToolsInProgressEvent MessagesDropped Notice
+        OutputAudioBufferClearEvent PlaybackEnded RateLimitsUpdatedEvent Reconnected
+        ResponseCancelEvent ResponseContentPartAddedEvent ResponseContentPartDoneEvent
+        ResponseCreateEvent ResponseCreatedEvent ResponseDoneEvent ResponseEnded
         ResponseFunctionCallArgumentsDeltaEvent ResponseMcpCallArgumentsDeltaEvent
         ResponseMcpCallArgumentsDoneEvent ResponseMcpCallCompletedEvent
         ResponseMcpCallFailedEvent ResponseMcpCallInProgressEvent ResponseOutputAudioDeltaEvent

@@ -32,7 +32,6 @@ from tests.rig import TIMEOUT_S
 from tests.test_session import alive, wait_until_gone
 from tests.test_supervisor import ECHO, OTHER
 
-
 START_S = TIMEOUT_S / 10
 """Enough for what starts."""
 

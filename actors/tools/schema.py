@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -73,7 +74,7 @@ def schema_of(
             f"top of the module",
         ) from None
     except (TypeError, ValueError) as error:
-        problem = problem_of(error).splitlines()[-1]
+        problem = re.sub(r"<class '(.*?)'>", r"\1", problem_of(error).splitlines()[-1])
         raise ToolDefinitionError(
             name,
             f"a parameter has a type that JSON cannot carry: {problem}. Use str, int, float, bool, "
