@@ -161,7 +161,7 @@ class Listener:
         """Start the first process and wait until it has loaded the model."""
         if self.available:
             # An empty utterance: the answer comes when the model is there.
-            await self._ask(b"")
+            await self._ask_in_turn(b"")
 
     async def listen(self, pcm: bytes) -> str | None:
         """Find the phrase that was said, as `Recogniser.recognise` does.
@@ -174,11 +174,7 @@ class Listener:
         """
         if not self.available:
             return None
-        # A session that ends while its audio is decoded must not take the process with it.
-        asking = asyncio.create_task(self._ask(pcm))
-        self._asking.add(asking)
-        asking.add_done_callback(self._asking.discard)
-        return await asyncio.shield(asking)
+        return await self._ask_in_turn(pcm)
 
     async def close(self) -> None:
         """End the processes; who still waits for one of them is told nothing."""
@@ -189,20 +185,34 @@ class Listener:
         await asyncio.gather(*(worker.end() for worker in self._idle))
         self._idle.clear()
 
+    async def _ask_in_turn(self, pcm: bytes) -> str:
+        # A session that ends gives up its place here, and its audio is forgotten.
+        await self._turns.acquire()
+        # One that ends while its audio is decoded must not take the process with it.
+        asking = asyncio.create_task(self._ask(pcm))
+        self._asking.add(asking)
+        asking.add_done_callback(self._end_turn)
+        return await asyncio.shield(asking)
+
+    def _end_turn(self, asking: asyncio.Task[str]) -> None:
+        self._asking.discard(asking)
+        self._turns.release()
+        if not asking.cancelled():
+            asking.exception()  # whoever asked may be gone
+
     async def _ask(self, pcm: bytes) -> str:
-        async with self._turns:
-            for _ in range(2):
-                worker = self._idle.pop() if self._idle else _Worker()
-                try:
-                    text = await asyncio.wait_for(worker.ask(pcm), _HANGS_S)
-                except (OSError, TimeoutError, asyncio.IncompleteReadError):
-                    await worker.end()
-                except asyncio.CancelledError:
-                    await worker.end()
-                    raise
-                else:
-                    self._idle.append(worker)
-                    return text
+        for _ in range(2):
+            worker = self._idle.pop() if self._idle else _Worker()
+            try:
+                text = await asyncio.wait_for(worker.ask(pcm), _HANGS_S)
+            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                await worker.end()
+            except asyncio.CancelledError:
+                await worker.end()
+                raise
+            else:
+                self._idle.append(worker)
+                return text
         raise ListenerDiedError
 
 

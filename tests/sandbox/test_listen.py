@@ -131,6 +131,28 @@ def test_who_goes_away_while_it_works_does_not_harm_the_next():
 
 
 @pytest.mark.usefixtures("recogniser_installed")
+def test_who_goes_away_while_waiting_is_not_decoded_for():
+    async def ask():
+        listener = Listener()
+        await listener.warm()
+        gone = [asyncio.create_task(listener.listen(spoken("thank you"))) for _ in range(50)]
+        await asyncio.sleep(0)
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        still = len(listener._asking)
+        try:
+            return still, await listener.listen(spoken("hello"))
+        finally:
+            await listener.close()
+
+    still, heard = asyncio.run(asyncio.wait_for(ask(), 30))
+
+    assert still <= 2
+    assert heard == "hello"
+
+
+@pytest.mark.usefixtures("recogniser_installed")
 def test_a_process_that_always_dies_is_reported_to_everybody(monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
 
