@@ -131,8 +131,10 @@ _ABANDONED_S = 0.8
 """How long the components may take to close when the program has gone without a word (G8)."""
 _EXIT_GRACE_S = 1.0
 """How long a child may live on after its channel has ended, or after it was told to close."""
-_LAST_WORDS_S = 0.05
-"""How long a child that hangs has to say where, before it is killed."""
+_LAST_WORDS_S = 0.15
+"""How long a child that hangs has to say where, before it is killed; one that is stopped says
+nothing, and one that runs has usually done so after a millisecond."""
+_LOOK_S = 0.01
 _SHOW_STACKS: int | None = getattr(signal, "SIGUSR1", None)
 """A child answers it with the stacks of its threads (`actors.host.main`)."""
 _FATAL = "Fatal Python error:"
@@ -847,9 +849,17 @@ class _Child:
         if process is not None and _SHOW_STACKS is not None:
             self._stacks = []
             process.signal(_SHOW_STACKS)
-            self.hub.loop.later(_LAST_WORDS_S, process.kill)
+            self._hear_out(process, time.monotonic() + _LAST_WORDS_S, 0)
         else:
             self.kill(why)
+
+    def _hear_out(self, process: _Process, deadline: float, lines: int) -> None:
+        """End a process that hangs, once it has nothing more to say."""
+        said = len(self._stacks or ())
+        if (said and said == lines) or time.monotonic() > deadline:
+            process.kill()
+        else:
+            self.hub.loop.later(_LOOK_S, lambda: self._hear_out(process, deadline, said))
 
     def tell_drops(self, now: float) -> None:
         """Tell what was dropped since the last time, once a second at most."""

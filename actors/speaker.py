@@ -237,9 +237,10 @@ class Speaker(Actor):
         self._release()
 
     def _tell_positions(self, settled: Settled, now_ns: int) -> None:
-        for item_id, played in settled.finished:
+        for number, (item_id, played) in enumerate(settled.finished, start=1):
             self._mark.note_heard(item_id)
-            self.send(PlayedPosition(item_id, played, now_ns, True, settled.idle))
+            idle = settled.idle and number == len(settled.finished)
+            self.send(PlayedPosition(item_id, played, now_ns, True, idle))
             self.send(PlaybackEnded(item_id, played // _SAMPLES_PER_MS))
             if self._playout.underruns != self._underruns:
                 self._underruns = self._playout.underruns

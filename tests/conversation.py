@@ -106,11 +106,11 @@ class Conversation:
     def speak(self, pcm: bytes) -> None:
         """Be the microphone: give it sound, in real time, and the silence after it."""
         pcm += bytes(-len(pcm) % (2 * BLOCK) + 4 * BLOCK)
-        for start in range(0, len(pcm), 2 * BLOCK):
-            self.session.send(
-                ProgramCapture(pcm[start : start + 2 * BLOCK], 24_000, time.monotonic_ns())
-            )
-            time.sleep(0.04)  # the pace of a device, not a wait
+        piece = 2 * 10 * BLOCK  # so that a busy machine makes no pause in the middle of a mark
+        for start in range(0, len(pcm), piece):
+            part = pcm[start : start + piece]
+            self.session.send(ProgramCapture(part, 24_000, time.monotonic_ns()))
+            time.sleep(len(part) / 48_000)  # the pace of a device, not a wait
 
     def played(self) -> bytes:
         """Return everything that the loudspeaker was given."""

@@ -120,7 +120,7 @@ def test_an_item_behind_another_is_played_after_it(tmp_path: Path) -> None:
         assert not finished(rig, "a").idle
         assert finished(rig, "b").idle
 
-    assert sound(samples_of(tmp_path / "out.wav")) == array("h", pcm(1_000) * 2).tolist()
+    assert sound(samples_of(tmp_path / "out.wav")) == array("h", pcm(12_000) + pcm(1_000)).tolist()
 
 
 def test_audio_stays_with_the_supervisor_until_it_is_taken(tmp_path: Path) -> None:

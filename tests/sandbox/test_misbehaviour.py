@@ -316,6 +316,7 @@ def test_transcripts_may_come_in_the_wrong_order(url):
         for words in ("hello", "goodbye"):
             client.hear(spoken(words))
             client.send("input_audio_buffer.commit")
+            client.expect(f"{ASIDE}.delta")
         second = client.expect(f"{ASIDE}.completed")
         client.send("input_audio_buffer.clear")
         first = client.expect(f"{ASIDE}.completed")
