@@ -22,6 +22,7 @@ import contextlib
 import difflib
 import itertools
 import logging
+import math
 import os
 import queue
 import re
@@ -862,7 +863,7 @@ class _Child:
             self.hub.loop.later(_LOOK_S, lambda: self._hear_out(process, deadline, said))
 
     def tell_drops(self, now: float) -> None:
-        """Tell what was dropped since the last time, once a second at most."""
+        """Tell what was dropped since the last time; once a second at most, until the end."""
         if now - self._drops_told_at < _DROPS_S:
             return
         self._drops_told_at = now
@@ -1448,6 +1449,8 @@ class Supervisor:
 
     def _ended(self) -> None:
         restarts = {name: child.restarts for name, child in self._children.items()}
+        for child in self._children.values():
+            child.tell_drops(math.inf)
         self._lost.extend(self._dropped())
         if self._more_lost:
             self._lost.append(f"{self._more_lost} more, each told when it happened")
