@@ -68,6 +68,14 @@ class HangsWhileOpening(Echo):
         time.sleep(3600)
 
 
+class HangsOnceOpen(Echo):
+    """Opens, and does nothing any more."""
+
+    def opened(self) -> None:
+        super().opened()
+        self.post(lambda: time.sleep(3600))
+
+
 class LogsOddly(Echo):
     """Logs as libraries do that have a level of their own, or a wrong format."""
 

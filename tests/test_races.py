@@ -270,12 +270,15 @@ def test_one_bad_opening_now_and_then_costs_no_saved_state() -> None:
     with Hub([ECHO]) as hub:
         hub.supervisor.send(SetMuted(True))
         for times in (1, 2):
+            hub.supervisor.send(SendText("works", f"item_{times}"))
+            hub.settled("echo")
             hub.supervisor.send(Inject("echo", "raise-on-open"))
             hub.wait_for(lambda times=times: len(hub.of(ComponentRestarted)) == times)
 
-        hub.supervisor.send(SendText("!muted", "i"))
+        hub.supervisor.send(SendText("!muted", "muted"))
 
-        assert hub.expect(Turn).text == "True"
+        assert hub.expect(Turn, lambda turn: turn.item_id == "muted").text == "True"
+        assert len(hub.of(ComponentCrashed)) == 4
         assert not hub.of(Notice)
 
 
@@ -302,6 +305,12 @@ def test_sound_that_kills_is_given_up_after_its_attempts_and_what_follows_is_han
         assert (letter.message, letter.begun, letter.audio_ms) == ("AssistantAudio", 3, 100)
         assert letter.about == "item_id=poison"
         assert len(hub.of(ComponentCrashed)) == 3
+
+
+def test_what_hangs_whenever_it_is_open_is_parked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor.RestartPolicy, "PERIOD_S", 1.0)
+    with Hub([faulty("HangsOnceOpen")], hang_s=0.3) as hub:
+        assert hub.expect(ComponentParked).cause.startswith("hung for")
 
 
 def test_what_does_not_open_after_a_crash_is_ended_and_tried_again(folder: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -34,8 +35,10 @@ from messages import (
     Turn,
     encode,
 )
+from messages.page import MAIL
 from supervisor import SPECS, ChildSpec, ConfigurationError, RestartPolicy, Supervisor
 from tests.hub import Hub
+from tests.rig import TIMEOUT_S
 
 numbers = itertools.count()
 ECHO = ChildSpec(name="echo", target="tests.tiny:Echo")
@@ -128,6 +131,14 @@ def test_timers_are_no_progress() -> None:
     loop = ChildSpec(name="loop", target="tests.tiny:CrashLoopOfTimers")
     with Hub([ECHO, loop]) as hub:
         assert hub.expect(ComponentParked).component == "loop"
+
+
+def test_pings_answered_are_no_progress() -> None:
+    loop = ChildSpec(name="loop", target="tests.tiny:CrashLoopOfPings")
+    with Hub([loop], hang_s=0.4) as hub:
+        hub.expect(ComponentParked)
+
+        assert {crash.cause for crash in hub.of(ComponentCrashed)} == {"exited with code 9"}
 
 
 def test_one_message_handled_is_progress_though_a_ping_is_not_answered() -> None:
@@ -313,11 +324,13 @@ def test_an_interrupt_from_the_keyboard_is_not_for_components() -> None:
     with Hub([ECHO]) as hub:
         pid = hub.pid("echo")
         assert os.getpgid(pid) == pid, "the terminal interrupts a group"
-        os.kill(pid, signal.SIGINT)
-        say(hub, "hello")
+        for number in range(20):  # it would take a moment to end
+            os.kill(pid, signal.SIGINT)
+            say(hub, str(number))
+            hub.wait_for(lambda number=number: len(hub.of(Turn)) == number + 1)
+            hub.settled("echo")
 
-        hub.expect(Turn)
-
+        assert hub.pid("echo") == pid
         assert not hub.of(ComponentCrashed)
 
 
@@ -338,9 +351,13 @@ def test_a_component_is_not_blamed_for_a_supervisor_that_did_not_run(
     with Hub([ECHO], hang_s=hang_s) as hub:
         say(hub, "before")
         hub.settled("echo")
-        pid = hub.pid("echo")
+        pid, child = hub.pid("echo"), hub.supervisor._children["echo"]
 
         def sleep() -> None:
+            child.mailbox.settle(child.slot)
+            if child.mailbox.in_flight or child._alive[:1] != (child.slot.handled(MAIL),):
+                hub.supervisor.loop.later(0.005, sleep)  # it has just shown a sign of life
+                return
             os.kill(pid, signal.SIGSTOP)
             time.sleep(late_s)  # as a laptop does whose lid is closed
             hub.supervisor.route(encode(SendText("after", "after")))
@@ -349,6 +366,9 @@ def test_a_component_is_not_blamed_for_a_supervisor_that_did_not_run(
         hub.supervisor.loop.call(sleep)
 
         hub.expect(Turn, lambda turn: turn.text == "after")
+        watched = threading.Event()
+        hub.supervisor.loop.call(lambda: hub.supervisor.loop.later(hang_s / 2, watched.set))
+        assert watched.wait(TIMEOUT_S)
         assert not hub.of(ComponentCrashed)
 
 

@@ -118,6 +118,14 @@ class CrashLoop(Echo):
         threading.Timer(0.005, os._exit, (9,)).start()
 
 
+class CrashLoopOfPings(Echo):
+    """Lives long enough to be asked whether it is well, and dies."""
+
+    def opened(self) -> None:
+        super().opened()
+        threading.Timer(0.3, os._exit, (9,)).start()
+
+
 class CrashLoopOfTimers(Echo):
     """Does something by itself again and again, and dies."""
 
