@@ -195,9 +195,10 @@ async def test_a_handler_may_stop_the_agent_and_await_that(server: FakeServer) -
 async def test_who_is_told_of_the_start_may_ask_something_at_once(server: FakeServer) -> None:
     agent = agent_of(server)
     agent.event_bus.subscribe(AgentStartedEvent, lambda _: agent.send_text("first of all"))
+    turns = agent.events(Turn)
 
     async with agent:
-        async for turn in agent.events(Turn):
+        async for turn in turns:
             assert turn.text == "first of all"
             break
         await agent.stop()
