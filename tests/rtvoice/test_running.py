@@ -417,6 +417,8 @@ async def test_playback_tools_and_restarts_are_no_silence(server: FakeServer) ->
         await heard.expect(PlaybackEnded)
         connection.call("think", "{}", call_id="c1")
         await heard.expect(ToolAnswer)
+        connection.say("It has thought.", noise(200, 2), item="a2")
+        await heard.expect(PlaybackEnded, lambda event: event.item_id == "a2")
         for pid in [entry["pid"] for entry in (await agent.status()).values()]:
             os.kill(pid, signal.SIGKILL)
         for name in ("microphone", "speaker", "realtime", "tools", "history", "recorder"):
