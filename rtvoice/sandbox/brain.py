@@ -47,6 +47,8 @@ _SPOKEN: Final = {
 
 _SAY = re.compile(r"(?is)\s*say(?:\s*:|\s+exactly\b(?:\s+this\b[^:\n]*:|\s*:)?)\s*(.+)")
 """Instructions that name the words: ``Say: …``, ``Say exactly …``, ``Say exactly this, …: …``."""
+_SAY_NOW = re.compile(r'(?is)\s*say to the user now:\s*"(.+)"')
+"""What tools have said while they work is in quotation marks, and there are instructions after it."""
 
 
 class Say(NamedTuple):
@@ -102,7 +104,8 @@ def _forced_tool(tool_choice: Any, names: list[str]) -> list[str] | None:
 
 
 def _asked_to_say(instructions: str | None) -> str | None:
-    found = _SAY.match(instructions or "")
+    text = instructions or ""
+    found = _SAY_NOW.match(text) or _SAY.match(text)
     return found.group(1).strip().strip("\"'“”").strip() if found else None
 
 

@@ -173,6 +173,7 @@ def test_unknown_text_is_repeated():
         ("Say: Hello there", "Hello there"),
         ('say exactly "Welcome back."', "Welcome back."),
         ("Say exactly: one, two.", "one, two."),
+        ('Say to the user now: "One moment." Call no tool for that.', "One moment."),
     ],
 )
 def test_instructions_to_say_something_are_followed(instructions, words):
