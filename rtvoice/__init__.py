@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from actors.tools.context import (
         ToolContext,
     )
+    from actors.tools.errors import (
+        ToolDefinitionError,
+        ToolError,
+    )
     from actors.tools.registry import (
+        Tool,
         Tools,
     )
     from messages.errors import (
@@ -249,10 +254,13 @@ __all__ = [
     "StopAgentCommand",
     "Subscription",
     "SupervisorDiedError",
+    "Tool",
     "ToolAnswer",
     "ToolCall",
     "ToolCallRecord",
     "ToolContext",
+    "ToolDefinitionError",
+    "ToolError",
     "Tools",
     "TranscriptionModel",
     "Turn",
@@ -267,7 +275,8 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "actors.tools.context": "ToolContext",
-    "actors.tools.registry": "Tools",
+    "actors.tools.errors": "ToolDefinitionError ToolError",
+    "actors.tools.registry": "Tool Tools",
     "messages.errors": """
         ComponentCrashedError ConfigurationError EventError NotRunningError RtvoiceError
         SessionFailedError SupervisorDiedError

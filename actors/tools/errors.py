@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from messages import UserError
+from messages import RtvoiceError, UserError
 
 __all__ = ["ToolArgumentsError", "ToolDefinitionError", "ToolError"]
 
 
-class ToolError(Exception):
-    """Base of the errors about tools."""
+class ToolError(RtvoiceError):
+    """The base of the errors about tools."""
 
 
 class ToolDefinitionError(ToolError, UserError):
-    """A function that cannot be a tool, or a name that is taken."""
+    """A function that cannot be a tool, or a name that is taken.
+
+    ``name`` is the tool's, ``problem`` what is wrong.
+    """
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(name, problem)

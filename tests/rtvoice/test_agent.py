@@ -14,7 +14,7 @@ import pytest
 import rtvoice
 from actors.tools.registry import Tools as RegistryTools
 from messages import BUILTIN_TOOLS, SemanticVad, ServerVad, Settings
-from rtvoice import Agent, Tools
+from rtvoice import Agent, RtvoiceError, ToolDefinitionError, Tools
 from rtvoice.agent import AgentError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,6 +190,14 @@ def test_the_front_door_has_what_it_says() -> None:
     assert rtvoice.__version__
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         rtvoice.Nothing  # noqa: B018
+
+
+def test_every_error_that_a_program_gets_has_the_one_base() -> None:
+    public = [getattr(rtvoice, name) for name in rtvoice.__all__]
+    errors = [one for one in public if isinstance(one, type) and issubclass(one, Exception)]
+
+    assert ToolDefinitionError in errors
+    assert all(issubclass(error, RtvoiceError) for error in errors)
 
 
 def test_importing_an_agent_imports_nothing_heavy() -> None:
