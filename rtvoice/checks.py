@@ -253,8 +253,26 @@ _FORMER = {
     "recording_path": "recording_output_path",
     "transcript_listener": "event_bus.subscribe(Turn, ...)",
     "agent_listener": "event_bus.subscribe(...)",
+    "listener": "event_bus.subscribe(...)",
+    "provider": "server",
 }
 """What other versions of the library called things."""
+_AS_TOOL = "write a tool that does it, with @tools.action(...)"
+_GONE = {
+    "subagents": _AS_TOOL,
+    "text_agent": _AS_TOOL,
+    "mcp_servers": _AS_TOOL,
+    "skills": _AS_TOOL,
+    "context": "tools run in your program and can use its variables",
+    "tool_dependencies": "tools run in your program and can use its variables",
+    "injected_conversation": "say in the instructions what was said before",
+    "echo_cancellation": "wear a headset, or talk on a web page, whose browser cancels the echo",
+    "noise_reduction": "leave it out",
+    "output_modalities": "leave it out, there are always sound and text",
+    "reasoning_effort": "leave it out",
+    "pricing_catalog": "leave it out; ResponseEnded tells the tokens of each answer",
+}
+"""What other versions had and there is not now, and what to do."""
 
 
 def refuse_unknown(unknown: Mapping[str, object], known: Iterable[str]) -> None:
@@ -262,4 +280,4 @@ def refuse_unknown(unknown: Mapping[str, object], known: Iterable[str]) -> None:
     for name in unknown:
         meant = _FORMER.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
         hint = f"did you mean {meant}?" if meant else f"there are: {', '.join(known)}"
-        raise AgentUsageError(name, f"an Agent has no such parameter; {hint}")
+        raise AgentUsageError(name, f"an Agent has no such parameter; {_GONE.get(name) or hint}")

@@ -101,6 +101,7 @@ def test_everything_given_is_described_in_plain_values() -> None:
         ({"audio_output": object()}, "has no start(), stop(), play_chunk(), clear_buffer()"),
         ({"instruction": "x"}, "instruction: an Agent has no such parameter; did you mean instruc"),
         ({"system_prompt": "x"}, "did you mean instructions?"),
+        ({"mcp_servers": []}, "no such parameter; write a tool that does it, with @tools.action"),
         ({"qqq": 1}, "qqq: an Agent has no such parameter; there are: audio_input, "),
     ],
 )
