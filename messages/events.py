@@ -49,7 +49,9 @@ class ComponentCrashed(Event, frozen=True, array_like=True, tag=101):
     cause: str
     """In one line: ``raised ValueError: …``, ``killed by SIGKILL``, ``hung for 3.0 s``, …"""
     traceback: str = ""
+    """Of its Python code; of a hang or a segmentation fault the stacks of all threads."""
     log_tail: tuple[str, ...] = ()
+    """Its last 50 log records."""
 
 
 class ComponentRestarted(Event, frozen=True, array_like=True, tag=102):
@@ -62,6 +64,7 @@ class ComponentRestarted(Event, frozen=True, array_like=True, tag=102):
     ms: float
     """From noticing the crash until it was open again."""
     incarnation: int
+    """1 for the first."""
     process: bool
     """Whether a new process was needed."""
 
@@ -73,6 +76,7 @@ class ComponentParked(Event, frozen=True, array_like=True, tag=103):
     component: str
     cause: str
     retry_s: float
+    """After so long."""
 
 
 class DeadLetter(Event, frozen=True, array_like=True, tag=104):
@@ -98,6 +102,7 @@ class Reconnected(Event, frozen=True, array_like=True, tag=105):
     state_restored: bool
     """Whether the server was told the conversation so far."""
     items: int
+    """How many items of the conversation it was told."""
     gap_ms: int
     """How long there was no connection."""
     cause: str = ""
@@ -136,7 +141,9 @@ class SessionEnded(Event, frozen=True, array_like=True, tag=109):
     tool_calls: int
     restarts: dict[str, int]
     lost: tuple[str, ...]
+    """What was lost, in a phrase each."""
     files: tuple[str, ...]
+    """Paths of what was written."""
     seconds: float
     failed: bool = False
 

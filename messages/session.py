@@ -53,13 +53,16 @@ class ServerVad(msgspec.Struct, frozen=True, tag="server_vad"):
     threshold: float = 0.5
     """0-1: how loud speech has to be."""
     prefix_padding_ms: int = 300
+    """How much sound before the first loud moment belongs to the turn."""
     silence_duration_ms: int = 500
+    """After how much silence the turn has ended."""
 
 
 class SemanticVad(msgspec.Struct, frozen=True, tag="semantic_vad"):
     """Turn detection by meaning (``turn_detection`` of the API)."""
 
     eagerness: Literal["auto", "low", "medium", "high"] = "auto"
+    """How soon a turn is taken to have ended; ``low`` waits longest, ``auto`` is ``medium``."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,11 +95,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """0.0-1.0."""
     muted: bool = False
     program_input_rate: int = 24_000
+    """Hz; set by the session, as the next two are."""
     program_output_rate: int = 24_000
     program_output_scales: bool = False
     """Whether the program's output device applies the volume itself."""
 
     recording_path: str | None = None
+    """A WAV file of both sides, the user left."""
     journal_path: str | None = None
     """Where history keeps its journal; None: in the session's own temporary directory."""
 
@@ -110,6 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     named_tools: str | None = None
     """``module:attr`` or ``file.py:attr`` of `Tools` that run in the tools process."""
     tool_timeout_s: float = 60.0
+    """After so long the model is told that a tool did not finish."""
     components: dict[str, str] = {}
     """Components of the user's own: name to ``module:Class``."""
     import_path: tuple[str, ...] = ()
@@ -118,8 +124,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Names of the wire events that the program has subscribed to; see `WantWireEvents`."""
 
     hang_s: float = 3.0
+    """A component that handles nothing for so long is ended and started again."""
     start_s: float = 15.0
+    """Each component has to be open within so long."""
     stop_s: float = 5.0
+    """The whole session ends within so long."""
     memory_limit_mib: int | None = 2048
     """What the process of your tools, and of each component of your own, may use; None: no limit.
     Enforced on Linux."""
@@ -127,6 +136,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Answer fault injection (for tests)."""
     log_level: str = "INFO"
     max_seconds: float | None = None
+    """The session ends after so long; None: never."""
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):

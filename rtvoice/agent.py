@@ -75,8 +75,8 @@ class Sent(Awaitable[None]):
 class Agent:
     """A voice assistant: a description, and the conversations that are held by it.
 
-    As a description it cannot be changed. ``python -m supervisor FILE:agent`` runs it, and so does
-    a program:
+    As a description it cannot be changed. It is run by a program, or by
+    ``python -m supervisor FILE:agent``.
 
     Example:
         ```python
@@ -185,23 +185,25 @@ class Agent:
                 that talks with the service is given it.
             audio_input: an object with ``start()``, ``stop()`` and ``stream_chunks()``
                 (`rtvoice.audio.devices.AudioInputDevice`), or a name: ``default``, a device's index
-                or part of its name, a WAV file, ``silence``, ``module:attr`` of an
-                `actors.devices.base.Capture`, ``program`` (what is published as
-                `InputAudioBufferAppendEvent`). None: the default microphone; without one, silence.
+                or part of its name, a WAV file, ``silence``, ``module:Class`` or ``file.py:Class``
+                of such an object, ``program`` (what is published as `InputAudioBufferAppendEvent`).
+                None: the default microphone; without one, silence.
             audio_output: an object with ``start()``, ``stop()``, ``play_chunk(chunk)`` and
                 ``clear_buffer()`` (`rtvoice.audio.devices.AudioOutputDevice`), or a name:
                 ``default``, a device's index or part of its name, a WAV file, ``null``,
-                ``module:attr``. None: the default loudspeaker; without one, nothing is heard.
+                ``module:Class`` or ``file.py:Class``. None: the default loudspeaker; without one,
+                nothing is heard.
             greeting: a sentence with which the assistant begins; None: the user begins.
             language: what the user speaks, in two letters (ISO 639-1), a hint for transcription.
             inactivity_timeout_s: the conversation ends when nobody has spoken for so many seconds;
                 None: never. Playback, tools and restarts are not silence.
             turn_detection: how the service tells that the user has finished.
-            volume: of playback, 0.0-1.0.
+            volume: of playback, 0.0-1.0, 1.0 is as it comes.
             builtin_tools: names of the built-in tools that the model may call, out of
                 ``get_current_time``, ``adjust_volume``, ``change_assistant_response_speed`` and
                 ``stop_assistant_run``; default: all.
-            tool_timeout_s: after so many seconds the model is told that a tool did not finish.
+            tool_timeout_s: after so many seconds, 0.1-86400, the model is told that a tool did not
+                finish.
             start_timeout_s: each component has to be open within so many seconds, 0.1-3600; more
                 where many agents start at once.
             journal_path: a file in which the conversation is kept; None: a temporary one.

@@ -198,6 +198,7 @@ class AgentStoppedEvent(AgentEvent, frozen=True):
     """
 
     reason: str = ""
+    """As ``ConversationHistory.ended_because``."""
 
 
 class StopAgentCommand(AgentEvent, frozen=True):
@@ -219,6 +220,7 @@ class StopAgentCommand(AgentEvent, frozen=True):
     """
 
     reason: str = "the program asked"
+    """It becomes ``ConversationHistory.ended_because``."""
 
 
 class UserInactivityTimeoutEvent(AgentEvent, frozen=True):
@@ -237,6 +239,7 @@ class UserInactivityTimeoutEvent(AgentEvent, frozen=True):
     """
 
     timeout_seconds: float = 0.0
+    """How long nobody has spoken."""
 
 
 class OutputAudioBufferClearEvent(AgentEvent, frozen=True):

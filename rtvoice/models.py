@@ -48,7 +48,7 @@ class TranscriptionModel(StrEnum):
 
 
 class Retirement(NamedTuple):
-    """When a model goes, and what to use instead.
+    """When a model goes, and what to use instead: ``model``, ``on`` (a date), ``successor``.
 
     Example:
         ```python

@@ -63,12 +63,14 @@ class ToolCallRecord(msgspec.Struct, frozen=True):
     """
 
     call_id: str
+    """The id of the call in the Realtime API."""
     name: str
     arguments: str
     """JSON text as the model wrote it."""
     output: str | None = None
     """What the model was told: JSON text or a sentence. None: it has no answer yet."""
     failed: bool = False
+    """Whether the tool was not found, was not run, raised, or took too long."""
 
 
 class ConversationTurn(msgspec.Struct, frozen=True):

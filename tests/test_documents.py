@@ -7,18 +7,28 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+import rtvoice
+from rtvoice.testing import SandboxServer
+from scripts.reference import reference
 from tests.test_command import environment_of, hears, speaks, spoken
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
-BLOCK = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^```(?P<kind>\w+)(?: file=(?P<file>\S+)| from=(?P<source>\S+))?\n(?P<text>.*?)^```",
+    re.MULTILINE | re.DOTALL,
+)
+"""``file=``: written into a file of that name. ``from=``: an excerpt of a file in docs/."""
 
 COVERED = {
     "./scripts/run": "tests/test_setup.py",
@@ -28,44 +38,88 @@ COVERED = {
     'pip install ".[audio]"': "tests/test_setup.py",
     "python -m supervisor": "tests/test_command.py",
     "python -m supervisor --probes": "tests/test_inject.py",
+    "python -m uvicorn asgi_app:app": "tests/test_examples.py",
 }
 """Commands that set up the machine or run for long, and the tests that know them."""
 
 
-def blocks(kind: str) -> list[tuple[str, str, str]]:
-    """Return (document, file name, text) of every block of a kind."""
+class Block(NamedTuple):
+    """A block of code in a document."""
+
+    document: str
+    kind: str
+    file: str
+    source: str
+    text: str
+
+    def __str__(self) -> str:
+        line = next((line for line in self.text.splitlines() if "(" in line), "")
+        return f"{self.document}: {line.strip()[:40]}"
+
+
+def blocks(kind: str = "") -> list[Block]:
+    """Return every block of a kind, or of any."""
     return [
-        (document.name, name, text)
+        Block(document.relative_to(ROOT).as_posix(), *(found or "" for found in match.groups()))
         for document in DOCUMENTS
-        for found, name, text in BLOCK.findall(document.read_text(encoding="utf-8"))
-        if found == kind
+        for match in BLOCK.finditer(document.read_text(encoding="utf-8"))
+        if kind in ("", match["kind"])
     ]
+
+
+def programs() -> list[Block]:
+    """Return the programs that stand in the documents as a whole."""
+    return [block for block in blocks("python") if not block.file and not block.source]
 
 
 def commands() -> list[str]:
     """Return every command in the documents, without its comment."""
-    lines = [line for _, _, text in blocks("sh") for line in text.splitlines()]
+    lines = [line for block in blocks("sh") for line in block.text.splitlines()]
     return sorted({re.sub(r"\s+#.*", "", line).strip() for line in lines} - {""})
 
 
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(pace=4) as server:
+        yield server
+
+
+def environment(sandbox: SandboxServer) -> dict[str, str]:
+    """Return that of a user with a key and a server, and no sound card."""
+    kept = environment_of(OPENAI_API_KEY="sk-canary-documents", RTVOICE_SERVER=sandbox.url)
+    return {name: kept[name] for name in kept if not name.startswith(("PULSE_", "ALSA_"))}
+
+
 def test_there_are_no_blocks_of_a_kind_that_is_not_run() -> None:
-    kinds = {
-        kind
-        for document in DOCUMENTS
-        for kind, _, _ in BLOCK.findall(document.read_text(encoding="utf-8"))
-    }
-
-    assert kinds <= {"python", "sh", "text"}
+    assert {block.kind for block in blocks() if not block.source} <= {"python", "sh", "text"}
 
 
-@pytest.mark.parametrize(
-    "code", [text for _, name, text in blocks("python") if not name], ids=lambda text: text[:30]
-)
-def test_the_code_in_the_documents_runs(code: str, tmp_path: Path) -> None:
+def without_blank_lines(text: str) -> str:
+    """Return the lines with something in them; formatters of documents change the others."""
+    return "".join(f"{line}\n" for line in text.splitlines() if line.strip())
+
+
+def test_excerpts_stand_in_their_files_as_they_are_shown() -> None:
+    for block in blocks():
+        if block.source:
+            whole = without_blank_lines((ROOT / "docs" / block.source).read_text(encoding="utf-8"))
+            text = without_blank_lines(block.text)
+            shown = [textwrap.indent(text, indent) for indent in ("", 4 * " ", 12 * " ")]
+            assert any(text in whole for text in shown), f"{block} is not in {block.source}"
+
+
+@pytest.mark.parametrize("block", programs(), ids=str)
+def test_the_programs_in_the_documents_run(
+    block: Block, tmp_path: Path, sandbox: SandboxServer
+) -> None:
+    for other in blocks("python"):
+        if other.file and other.document == block.document:
+            (tmp_path / other.file).write_text(other.text, encoding="utf-8")
+
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", block.text],
         cwd=tmp_path,
-        env=environment_of(),
+        env=environment(sandbox),
         capture_output=True,
         text=True,
         timeout=90,
@@ -79,9 +133,9 @@ def test_the_code_in_the_documents_runs(code: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(not (hears and speaks), reason="needs pocketsphinx and espeak-ng")
 @pytest.mark.parametrize("command", [line for line in commands() if line not in COVERED])
 def test_the_commands_in_the_documents_work(command: str, tmp_path: Path) -> None:
-    for _, name, text in blocks("python"):
-        if name:
-            (tmp_path / name).write_text(text, encoding="utf-8")
+    for block in blocks("python"):
+        if block.file:
+            (tmp_path / block.file).write_text(block.text, encoding="utf-8")
     spoken(tmp_path / "question.wav", "hello")
     words = shlex.split(command)
     assert words[0] == "python", f"no test knows how to run {command!r}"
@@ -103,6 +157,18 @@ def test_the_commands_in_the_documents_work(command: str, tmp_path: Path) -> Non
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_reference_is_that_of_the_docstrings() -> None:
+    assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == reference(), (
+        "run python scripts/reference.py"
+    )
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    headings = set(re.findall(r"^### (\w+)$", reference(), re.MULTILINE))
+
+    assert set(rtvoice.__all__) - {"__version__"} <= headings
 
 
 def test_every_link_in_the_documents_leads_somewhere() -> None:

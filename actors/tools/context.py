@@ -15,7 +15,8 @@ class ToolContext:
 
     A tool gets it in a parameter with this annotation, wherever that stands. It is the same for
     tools that run in the program and for those that run in the tools process, and may be used from
-    any thread.
+    any thread. ``call_id`` is the service's id of the call, ``tool`` the name by which the model
+    called.
 
     Example:
         ```python
@@ -33,9 +34,7 @@ class ToolContext:
 
     def __init__(self, call_id: str, tool: str, send: Callable[[Message], None]) -> None:
         self.call_id = call_id
-        """The service's id of the call; no other call of the session has it."""
         self.tool = tool
-        """The name by which the model called the tool."""
         self._send = send
         self._cancelled = threading.Event()
 

@@ -48,7 +48,7 @@ _SPOKEN: Final = {
 _SAY = re.compile(r"(?is)\s*say(?:\s*:|\s+exactly\b(?:\s+this\b[^:\n]*:|\s*:)?)\s*(.+)")
 """Instructions that name the words: ``Say: …``, ``Say exactly …``, ``Say exactly this, …: …``."""
 _SAY_NOW = re.compile(r'(?is)\s*say to the user now:\s*"(.+)"')
-"""What tools have said while they work is in quotation marks, and there are instructions after it."""
+"""What a tool says while it works: in quotation marks, with more instructions after it."""
 
 
 class Say(NamedTuple):
