@@ -31,7 +31,7 @@ def to_mulaw(pcm: bytes) -> bytes:
     exponents = np.frexp(magnitudes)[1] - 8  # the place of the first one bit
     mantissas = (magnitudes >> (exponents + 3)) & 0x0F
     codes = np.where(samples < 0, 0x80, 0) | (exponents << 4) | mantissas
-    return (~codes).astype(np.uint8).tobytes()
+    return np.asarray(~codes & 0xFF, np.uint8).tobytes()
 
 
 def _decoded() -> np.ndarray:
@@ -45,7 +45,7 @@ _DECODED = _decoded()
 
 def from_mulaw(data: bytes) -> bytes:
     """Convert G.711 mu-law to 16-bit PCM."""
-    return _DECODED[np.frombuffer(data, np.uint8)].tobytes()
+    return np.take(_DECODED, np.frombuffer(data, np.uint8)).tobytes()
 
 
 class Call(AudioInputDevice, AudioOutputDevice):

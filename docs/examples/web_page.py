@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from pathlib import Path
 
-from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.typing import Origin
 
 from rtvoice import Agent, AgentStoppedEvent, RtvoiceError, Turn
 from rtvoice.audio.devices import AudioInputDevice, AudioOutputDevice
@@ -108,7 +110,7 @@ def page(connection: ServerConnection, request: Request) -> Response | None:
 
 
 async def main(port: int) -> None:
-    addresses = [f"http://127.0.0.1:{port}", f"http://localhost:{port}"]
+    addresses = [Origin(f"http://127.0.0.1:{port}"), Origin(f"http://localhost:{port}")]
     async with serve(talk, "127.0.0.1", port, process_request=page, origins=addresses) as server:
         print(f"open {addresses[0]}", flush=True)
         await server.serve_forever()
