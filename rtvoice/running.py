@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ class Run:
         self._stop_reason = ""
         self._told_stop = False
         self._failure: RtvoiceError | None = None
+        self._ended = threading.Event()
+        """The session has ended; the loop may not know it yet."""
         self._over = asyncio.Event()
         self._ready = asyncio.Event()
         self._ended_because = ""
@@ -137,8 +140,11 @@ class Run:
             if isinstance(error, RtvoiceError):
                 self._failure = error
             self._session.kill()  # if it lives, it is not wanted any more
+            cancelled = isinstance(error, asyncio.CancelledError)
+            why = "the program was cancelled" if cancelled else str(error)
+            self._ended_because = self._ended_because or why
             self._set_over()
-            await self._finish(drain=not isinstance(error, asyncio.CancelledError))
+            await self._finish(drain=not cancelled)
             raise
         _log_places(self._places, self._session.started)
         self._session.subscribe()  # what has been subscribed to since
@@ -151,12 +157,12 @@ class Run:
             self._session.send(StopSession(reason))
 
     async def stop(self, reason: str) -> None:
-        """End the session in order and wait for that, 10 s at most."""
+        """End the session in order and wait for that, 10 s at most; on any loop."""
         self.begin_to_stop(reason)
-        if self._over.is_set():
+        if self.is_over:
             return
-        if self._loop.is_closed():  # nobody is left who could be told of the end
-            self._session.kill()
+        if asyncio.get_running_loop() is not self._loop:
+            await asyncio.to_thread(self._wait_for_end)
             return
         try:
             async with asyncio.timeout(_STOP_S):
@@ -164,6 +170,12 @@ class Run:
         except TimeoutError:
             self._session.kill()
             await self._over.wait()
+
+    def _wait_for_end(self) -> None:
+        """Wait on a thread: the conversation's loop may be busy, or closed."""
+        if not self._ended.wait(_STOP_S):
+            self._session.kill()
+            self._ended.wait()
 
     async def last(self) -> None:
         """Wait for the end; if that is cancelled, end the session in order and at once.
@@ -197,12 +209,21 @@ class Run:
         self._bus.bind(None)
 
     async def wait_ready(self, timeout_s: float | None) -> None:
-        """Wait until the server has begun the session.
+        """Wait until the server has begun the session; on any loop.
 
         Raises:
             TimeoutError: it takes longer.
             RtvoiceError: it has ended before that.
         """
+        if asyncio.get_running_loop() is not self._loop and not self._loop.is_closed():
+            waiting = self._wait_ready(timeout_s)
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(waiting, self._loop))
+        else:
+            await self._wait_ready(timeout_s)
+
+    async def _wait_ready(self, timeout_s: float | None) -> None:
+        if self.is_over:
+            raise self._failure or self._not_running()
         ready = asyncio.ensure_future(self._ready.wait())
         over = asyncio.ensure_future(self._over.wait())
         try:
@@ -222,12 +243,12 @@ class Run:
     @property
     def is_over(self) -> bool:
         """Whether the session has ended."""
-        return self._over.is_set()
+        return self._over.is_set() or (self._ended.is_set() and self._loop.is_closed())
 
     @property
     def is_running(self) -> bool:
         """Whether something can be asked of it."""
-        return self._started and not self._over.is_set()
+        return self._started and not self.is_over
 
     @property
     def is_ready(self) -> bool:
@@ -277,7 +298,7 @@ class Run:
             raise self._not_running() from None
 
     def _not_running(self) -> NotRunningError:
-        if not self._over.is_set():
+        if not self.is_over:
             return NotRunningError("the agent is still starting")
         error = NotRunningError(f"the conversation is over: {self._ended_because}")
         error.__cause__ = self._failure
@@ -333,11 +354,13 @@ class Run:
         try:
             self._session.wait(1.0)
         except RtvoiceError as error:
-            self._failure = error
-            self._ended_because = str(error)
+            if not self._over.is_set():  # or it is the start that was given up
+                self._failure = error
+                self._ended_because = str(error)
         except TimeoutError:  # it was never started
-            self._ended_because = "it was not started"
+            self._ended_because = self._ended_because or "it was not started"
         self._tell_stop(self._ended_because)
+        self._ended.set()
         self._on_loop(self._set_over)
 
     def _set_over(self) -> None:

@@ -205,6 +205,51 @@ async def test_who_is_told_of_the_start_may_ask_something_at_once(server: FakeSe
 
 
 @in_a_loop
+async def test_another_thread_may_wait_for_it_and_stop_it(server: FakeServer) -> None:
+    agent = agent_of(server)
+    ended: list[str] = []
+
+    async def elsewhere() -> None:
+        await agent.wait_ready()
+        ended.append((await agent.stop()).ended_because)
+
+    async with agent:
+        thread = asyncio.create_task(asyncio.to_thread(asyncio.run, elsewhere()))
+    await thread
+
+    assert ended == ["the program asked"]
+    assert agent.history.ended_because == "the program asked"
+
+
+def test_an_agent_whose_loop_was_closed_is_stopped_in_order_and_used_again(
+    server: FakeServer,
+) -> None:
+    agent = agent_of(server)
+
+    async def enter() -> None:
+        await agent.__aenter__()
+
+    asyncio.run(enter())
+    history = asyncio.run(agent.stop())
+    asyncio.run(enter())
+    again = asyncio.run(agent.stop())
+
+    assert history.ended_because == again.ended_because == "the program asked"
+
+
+@in_a_loop
+async def test_a_cancelled_start_is_said_in_the_history(server: FakeServer) -> None:
+    agent = agent_of(server)
+    starting = asyncio.create_task(agent.run())
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    assert (await agent.stop()).ended_because == "the program was cancelled"
+
+
+@in_a_loop
 async def test_one_agent_holds_one_conversation_after_the_other(server: FakeServer) -> None:
     agent = agent_of(server)
     heard = Heard(agent, AgentStartedEvent)
