@@ -700,7 +700,7 @@ class Agent:
             case events.ClientEvent() | events.ServerEvent() | events.AgentEvent():
                 raise EventError(publishing.why_not(event))
             case Message():
-                self._send(event)
+                self._send(publishing.checked(event))
             case _:
                 self._running().need()
                 self.event_bus.deliver(event)

@@ -7,10 +7,10 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from messages import EventError, SemanticVad, ServerVad
+from messages import EventError, FrameError, Message, SemanticVad, ServerVad, decode, encode
 from rtvoice.events import ClientEvent
 
-__all__ = ["changes_of", "instructions_of", "why_not"]
+__all__ = ["changes_of", "checked", "instructions_of", "why_not"]
 
 _INSTEAD = {
     "ConversationItemTruncateEvent": (
@@ -31,18 +31,39 @@ def why_not(event: object) -> str:
     return f"{name}: {why}"
 
 
+def checked(message: Message) -> Message:
+    """Return a message of which every field is of its type: a component can take it.
+
+    Raises:
+        EventError: one is not.
+    """
+    try:
+        return decode(encode(message))
+    except (FrameError, TypeError, ValueError) as error:
+        raise EventError(f"{type(message).__name__}: {error}") from None
+
+
 def instructions_of(response: Mapping[str, Any] | None) -> str | None:
     """Return the instructions in the ``response`` of a `ResponseCreateEvent`.
 
     Raises:
         EventError: something else is in it.
     """
-    for name in response or {}:
+    for name in _fields("ResponseCreateEvent", "response", response or {}):
         if name != "instructions":
             raise EventError(
                 f"ResponseCreateEvent: of an answer only instructions can be given, not {name}"
             )
-    return (response or {}).get("instructions")
+    instructions = (response or {}).get("instructions")
+    if not isinstance(instructions, str | None):
+        raise EventError("ResponseCreateEvent: instructions: give a text")
+    return instructions
+
+
+def _fields(event: str, path: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise EventError(f"{event}: {path}: give a dict, not {type(value).__name__}")
+    return value
 
 
 def changes_of(session: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,8 +82,9 @@ def changes_of(session: Mapping[str, Any]) -> dict[str, Any]:
             case "audio.output.speed":
                 changes["speech_speed"] = value
             case "audio.input.transcription":
-                changes["transcription_model"] = (value or {}).get("model")
-                changes["language"] = (value or {}).get("language")
+                transcription = _fields("SessionUpdateEvent", path, value or {})
+                changes["transcription_model"] = transcription.get("model")
+                changes["language"] = transcription.get("language")
             case "audio.input.turn_detection":
                 changes["turn_detection"] = _vad_of(value)
             case "tools":
@@ -76,12 +98,13 @@ def changes_of(session: Mapping[str, Any]) -> dict[str, Any]:
 
 def _leaves(session: Mapping[str, Any]) -> list[tuple[str, Any]]:
     leaves: list[tuple[str, Any]] = []
-    for key, value in session.items():
+    for key, value in _fields("SessionUpdateEvent", "session", session).items():
         if key != "audio" or not isinstance(value, Mapping):
             leaves.append((key, value))
             continue
         for side, fields in value.items():
-            leaves += [(f"audio.{side}.{name}", field) for name, field in dict(fields).items()]
+            checked_fields = _fields("SessionUpdateEvent", f"audio.{side}", fields)
+            leaves += [(f"audio.{side}.{name}", field) for name, field in checked_fields.items()]
     return leaves
 
 

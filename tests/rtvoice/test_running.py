@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from messages import CreateResponse
 from rtvoice import (
     Agent,
     AgentError,
@@ -805,6 +806,31 @@ async def test_published_client_events_go_through_our_rules(server: FakeServer) 
 
     assert created["response"]["instructions"] == "Say hello."
     assert "rtvoice" in created["response"]["metadata"]
+
+
+@in_a_loop
+async def test_a_published_event_that_is_malformed_is_refused_and_crashes_nobody(
+    server: FakeServer,
+) -> None:
+    agent = agent_of(server)
+    malformed: list[Any] = [
+        ResponseCreateEvent(response={"instructions": 5}),
+        ResponseCreateEvent(response=5),  # type: ignore[arg-type]
+        SessionUpdateEvent(session=None),  # type: ignore[arg-type]
+        SessionUpdateEvent(session={"audio": {"input": 5}}),
+        SessionUpdateEvent(session={"audio": {"input": {"transcription": "whisper-1"}}}),
+        CreateResponse(5),  # type: ignore[arg-type]
+    ]
+
+    async with agent:
+        await agent.wait_ready()
+        for event in malformed:
+            with pytest.raises(EventError, match=r"give a|Expected"):
+                agent.event_bus.publish(event)
+        status = await agent.status()
+        await agent.stop()
+
+    assert {name: each["restarts"] for name, each in status.items() if each["restarts"]} == {}
 
 
 @in_a_loop
