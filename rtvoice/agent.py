@@ -149,7 +149,7 @@ class Agent:
         voice: str = _DEFAULTS.voice,
         speech_speed: float = 1.0,
         transcription_model: str | None = None,
-        tools: Tools | None = None,
+        tools: Tools | str | None = None,
         recording_output_path: str | os.PathLike[str] | None = None,
         api_key: str | None = None,
         audio_input: object = None,
@@ -178,7 +178,8 @@ class Agent:
             speech_speed: 0.5-1.5, 1.0 is normal.
             transcription_model: what transcribes the user (`TranscriptionModel`, or any name);
                 None: the user's turns have no text.
-            tools: functions that the model may call. They run in this program.
+            tools: functions that the model may call. They run in this program; those of a name,
+                ``module:attr`` or ``file.py:attr``, in the process of the tools.
             recording_output_path: a WAV file for both sides of the conversation, user left. Its
                 folder is made if need be.
             api_key: for the service; None: ``OPENAI_API_KEY`` of the environment. Only the process
@@ -217,7 +218,7 @@ class Agent:
             AgentError: something is of the wrong type or out of range, or there is no such
                 parameter.
         """
-        checks.refuse_unknown(unknown, [name for name in self.__slots__ if name[0] != "_"])
+        checks.refuse_unknown(unknown, _PARAMETERS)
         given: dict[str, Any] = {
             "instructions": checks.checked_text("instructions", instructions),
             "model": checks.checked_model("model", model, stacklevel=3),
@@ -255,6 +256,7 @@ class Agent:
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)
+        checks.refuse_clash(self._own_tool_names(), self.builtin_tools)
 
     # -- a conversation -----------------------------------------------------------------------
 
@@ -518,7 +520,7 @@ class Agent:
 
         Args:
             instructions: what the model shall be and do.
-            tools: in place of those of the program.
+            tools: in place of those of the program; those given by a name stay.
             builtin_tools: names of those that the model may call.
             speech_speed: 0.5-1.5.
             volume: 0.0-1.0.
@@ -557,8 +559,9 @@ class Agent:
         )
         speed = _changes(speed=(_speed, speech_speed)).get("speed")
         loudness = _changes(volume=(_volume, volume)).get("volume")
-        own = None if tools is UNSET else checks.checked_tools(tools) or Tools()
+        own = None if tools is UNSET else checks.checked_own_tools(tools)
         builtin = None if builtin_tools is UNSET else checks.checked_builtin_tools(builtin_tools)
+        run.refuse_clash(own, builtin)
         run.timeout_s = changes.get("inactivity_timeout_s", run.timeout_s)
         if changes:
             run.send(UpdateSettings(msgspec.to_builtins(changes)))
@@ -647,26 +650,36 @@ class Agent:
                 settings[name] = device or "auto"
             else:
                 devices[f"{name}_device"] = device
-        tools = self.tools if self.tools is not None else Tools()
+        checks.refuse_clash(self._own_tool_names(), self.builtin_tools)  # some came later
+        tools = self.tools if isinstance(self.tools, Tools) else Tools()
+        if isinstance(self.tools, str):
+            settings["named_tools"] = self.tools
 
         def session(wire_names: tuple[str, ...]) -> Session:
-            return Session(
-                api_key=self._api_key,
-                tools=tools,
-                **devices,
-                **settings,
-                wire_events=wire_names,
-            )
+            try:
+                return Session(
+                    api_key=self._api_key,
+                    tools=tools,
+                    **devices,
+                    **settings,
+                    wire_events=wire_names,
+                )
+            except TypeError as error:  # a device of which only now is known what it is
+                raise AgentError("audio_output", str(error)) from error
 
         places = {
             "server": server,
             "input": devices.get("input_device", settings.get("input")),
             "output": devices.get("output_device", settings.get("output")),
-            "tools": [tool.name for tool in tools],
+            "tools": self._own_tool_names(),
+            "named_tools": settings.get("named_tools"),
             "builtin_tools": self.builtin_tools,
             "components": self.components,
         }
         return Run(session, self.event_bus, self.inactivity_timeout_s, places)
+
+    def _own_tool_names(self) -> list[str]:
+        return [tool.name for tool in self.tools] if isinstance(self.tools, Tools) else []
 
     def _running(self) -> Run:
         if self._run is None:
@@ -723,8 +736,9 @@ class Agent:
         raise AttributeError(f"an Agent cannot be changed; {name} stays")
 
     def __repr__(self) -> str:
-        tools = len(self.tools) if self.tools is not None else 0
-        return f"Agent({self.instructions[:40]!r}, model={self.model!r}, {tools} tools)"
+        named = isinstance(self.tools, str)
+        tools = f"tools={self.tools!r}" if named else f"{len(self._own_tool_names())} tools"
+        return f"Agent({self.instructions[:40]!r}, model={self.model!r}, {tools})"
 
     # What __init__ sets through object.__setattr__:
     instructions: str
@@ -732,7 +746,7 @@ class Agent:
     voice: str
     speech_speed: float
     transcription_model: str | None
-    tools: Tools | None
+    tools: Tools | str | None
     recording_output_path: str | None
     audio_input: object
     audio_output: object
@@ -753,6 +767,8 @@ class Agent:
 
 
 # -- changes ---------------------------------------------------------------------------------------
+
+_PARAMETERS = sorted({"api_key", *(name for name in Agent.__slots__ if name[0] != "_")})
 
 _FIXED = {
     "model": "the service opens a session for one model",
@@ -776,7 +792,7 @@ def _refuse_fixed(fixed: Mapping[str, object]) -> None:
             raise AgentError(
                 name, f"it cannot change during a conversation ({_FIXED[name]}); make a new Agent"
             )
-    checks.refuse_unknown(fixed, [name for name in Agent.__slots__ if name[0] != "_"])
+    checks.refuse_unknown(fixed, _PARAMETERS)
 
 
 def _changes(**given: tuple[Callable[[str, Any], Any], Any]) -> dict[str, Any]:

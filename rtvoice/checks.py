@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import enum
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -50,6 +51,8 @@ _DEVICE_METHODS = {
     "audio_input": ("start", "stop", "stream_chunks"),
     "audio_output": ("start", "stop", "play_chunk", "clear_buffer"),
 }
+_RATES = (8_000, 192_000)
+_OURS = ("hub", "history", "microphone", "realtime", "recorder", "speaker", "tools")
 
 
 def _plain(value: object) -> object:
@@ -60,6 +63,10 @@ def checked_text(name: str, value: object) -> str:
     value = _plain(value)
     if not isinstance(value, str):
         raise AgentError(name, f"give a text, not {_kind(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise AgentError(name, f"it is no Unicode text: {error.reason}") from None
     return value
 
 
@@ -87,7 +94,7 @@ def checked_seconds(name: str, value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise AgentError(name, "give a number of seconds above 0, or None for never")
-    return float(value)
+    return float(min(value, sys.float_info.max))
 
 
 def checked_path(name: str, value: object) -> str | None:
@@ -109,10 +116,34 @@ def checked_model(name: str, value: object, *, stacklevel: int = 4) -> str:
     return model
 
 
-def checked_tools(value: object) -> Tools | None:
-    if value is not None and not isinstance(value, Tools):
-        raise AgentError("tools", f"give an rtvoice.Tools, not {_kind(value)}")
+def checked_tools(value: object) -> Tools | str | None:
+    if isinstance(value, str):
+        where, _, attribute = value.rpartition(":")
+        if not where or not attribute:
+            raise AgentError(
+                "tools", f"{value!r} is no name; write module:attribute or file.py:tools"
+            )
+    elif value is not None and not isinstance(value, Tools):
+        raise AgentError("tools", f"give an rtvoice.Tools, or the name of one, not {_kind(value)}")
     return value
+
+
+def checked_own_tools(value: object) -> Tools:
+    """Return tools that are objects, as a running conversation takes them."""
+    if isinstance(value, str):
+        raise AgentError("tools", "a name is loaded at the start only; give an rtvoice.Tools")
+    tools = checked_tools(value)
+    return tools if isinstance(tools, Tools) else Tools()
+
+
+def refuse_clash(tools: Iterable[str], builtin_tools: Iterable[str]) -> None:
+    """See that no tool has the name of a built-in one that is switched on."""
+    if both := sorted(set(tools) & set(builtin_tools)):
+        raise AgentError(
+            "tools",
+            f"{both[0]!r} is the name of a built-in tool too: give yours another, or leave the "
+            f"built-in one out of builtin_tools",
+        )
 
 
 def checked_device(name: str, value: object) -> object:
@@ -136,7 +167,28 @@ def checked_device(name: str, value: object) -> object:
         )
     if isinstance(value, type):
         raise AgentError(name, f"give an object, {value.__name__}(), not the class itself")
+    _check_rate(name, value)
     return value
+
+
+def _check_rate(name: str, device: object) -> None:
+    try:
+        rate = getattr(device, "sample_rate", None)
+    except Exception:  # noqa: BLE001 - the device's own; it may be known after its start only
+        return
+    if rate is None or callable(rate):
+        return
+    low, high = _RATES
+    try:
+        fits = low <= int(rate) <= high
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise AgentError(
+            name,
+            f"the sample_rate of {type(device).__name__} is {rate!r}; "
+            f"it must be a number from {low} to {high}, in Hz",
+        )
 
 
 def checked_language(value: object) -> str | None:
@@ -188,6 +240,12 @@ def checked_components(value: object) -> dict[str, str]:
         if not isinstance(name, str) or not isinstance(target, str) or ":" not in target:
             raise AgentError(
                 "components", f'{name!r}: {target!r} is no component; write "name": "module:Class"'
+            )
+        if name in _OURS or not name.replace("_", "").replace("-", "").isalnum():
+            raise AgentError(
+                "components",
+                f"{name!r} cannot be the name of a component: take letters, digits, - and _, and "
+                f"none of {', '.join(_OURS)}",
             )
     return dict(value)
 

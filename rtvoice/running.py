@@ -35,6 +35,7 @@ from messages import (
     WireEvent,
 )
 from rtvoice.bus import EventBus
+from rtvoice.checks import refuse_clash
 from rtvoice.events import (
     AgentStartedEvent,
     AgentStoppedEvent,
@@ -76,14 +77,16 @@ class Run:
             session: returns it, given the names of the wire events that are wanted.
             bus: where events are delivered.
             timeout_s: the inactivity timeout.
-            places: for the log: ``server``, ``input``, ``output``, ``tools``, ``builtin_tools``,
-                ``components``.
+            places: what there is: ``server``, ``input``, ``output``, ``tools``, ``named_tools``,
+                ``builtin_tools``, ``components``.
         """
         self.kinds: tuple[type[Message], ...] = ()
         self._bus = bus
         self.timeout_s = timeout_s
         """The inactivity timeout now in force."""
         self._places = places
+        self._tool_names: tuple[str, ...] = tuple(places["tools"])
+        self._builtin_tools: tuple[str, ...] = tuple(places["builtin_tools"])
         self._loop = asyncio.get_running_loop()
         self._transcript = Transcript()
         self._started = False
@@ -282,7 +285,22 @@ class Run:
     def set_tools(self, tools: ToolSet | None, builtin_tools: tuple[str, ...] | None) -> None:
         """Change what the model may call."""
         self.need()
+        self._tool_names, self._builtin_tools = self._tools_with(tools, builtin_tools)
         self._session.set_tools(tools, builtin_tools=builtin_tools)
+
+    def refuse_clash(self, tools: ToolSet | None, builtin_tools: tuple[str, ...] | None) -> None:
+        """See that with this change no tool would have the name of a built-in one.
+
+        Raises:
+            AgentError: one would.
+        """
+        refuse_clash(*self._tools_with(tools, builtin_tools))
+
+    def _tools_with(
+        self, tools: ToolSet | None, builtin_tools: tuple[str, ...] | None
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        names = self._tool_names if tools is None else tuple(tool.name for tool in tools)
+        return names, self._builtin_tools if builtin_tools is None else builtin_tools
 
     async def status(self) -> dict[str, dict[str, Any]]:
         """Return how the components are; all that was sent before has reached them.
@@ -410,6 +428,8 @@ def _log_places(described: Mapping[str, Any], started: SessionStarted | None) ->
         parts.append(f"{what}: {place}")
     if described["tools"]:
         parts.append(f"tools: {', '.join(described['tools'])} in this program")
+    if described["named_tools"]:
+        parts.append(f"tools: {described['named_tools']} {child('tools')}")
     if described["builtin_tools"]:
         parts.append(f"built-in tools: {', '.join(described['builtin_tools'])} {child('tools')}")
     parts += [

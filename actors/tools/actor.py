@@ -127,8 +127,8 @@ class ToolExecutor(Actor):
         """Return the tools that this process has loaded by name."""
         tools = Tools()
         if self.settings.agent is not None:
-            found: Tools | None = load_agent(self.settings.agent).tools
-            tools.include(found or Tools())
+            found: Tools | str | None = load_agent(self.settings.agent).tools
+            tools.include(load_tools(found) if isinstance(found, str) else found or Tools())
         if self.settings.named_tools is not None:
             tools.include(load_tools(self.settings.named_tools))
         return tools

@@ -76,6 +76,25 @@ def test_everything_given_is_described_in_plain_values() -> None:
     )
 
 
+class _Line:
+    """A device, both ways, with a sample rate."""
+
+    def __init__(self, sample_rate: object) -> None:
+        self.sample_rate = sample_rate
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def stream_chunks(self) -> None: ...
+    def play_chunk(self, chunk: bytes) -> None: ...
+    def clear_buffer(self) -> None: ...
+
+
+def _clashing() -> Tools:
+    tools = Tools()
+    tools.action("Turn it up.", name="adjust_volume")(lambda: None)
+    return tools
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -87,7 +106,7 @@ def test_everything_given_is_described_in_plain_values() -> None:
         ({"speech_speed": True}, "not a value of type bool"),
         ({"speech_speed": float("nan")}, "out of range"),
         ({"volume": 1.5}, "volume: 1.5 is out of range; give a number from 0 to 1"),
-        ({"tools": [print]}, "tools: give an rtvoice.Tools, not a value of type list"),
+        ({"tools": [print]}, "tools: give an rtvoice.Tools, or the name of one, not a valu"),
         ({"recording_output_path": 7}, "recording_output_path: give a path"),
         ({"audio_input": True}, "audio_input: give a device's name or index"),
         ({"language": "english"}, "language: 'english' is no language code"),
@@ -101,6 +120,13 @@ def test_everything_given_is_described_in_plain_values() -> None:
         ({"audio_output": object()}, "has no start(), stop(), play_chunk(), clear_buffer()"),
         ({"instruction": "x"}, "instruction: an Agent has no such parameter; did you mean instruc"),
         ({"system_prompt": "x"}, "did you mean instructions?"),
+        ({"audio_output": _Line("fast")}, "the sample_rate of _Line is 'fast'; it must be a numb"),
+        ({"audio_input": _Line(7999)}, "the sample_rate of _Line is 7999; it must be a number fro"),
+        ({"instructions": "\ud800"}, "instructions: it is no Unicode text"),
+        ({"tools": "tools.py"}, "tools: 'tools.py' is no name; write module:attribute or file.py"),
+        ({"tools": _clashing()}, "'adjust_volume' is the name of a built-in tool too: give yours"),
+        ({"components": {"speaker": "app:Mine"}}, "'speaker' cannot be the name of a component"),
+        ({"components": {"": "app:Mine"}}, "'' cannot be the name of a component"),
         ({"mcp_servers": []}, "no such parameter; write a tool that does it, with @tools.action"),
         ({"qqq": 1}, "qqq: an Agent has no such parameter; there are: audio_input, "),
     ],
@@ -110,6 +136,23 @@ def test_what_cannot_be_is_refused_with_what_to_do(given: dict[str, object], wor
         Agent(**given)  # type: ignore[arg-type]
 
     assert words in str(refusal.value)
+
+
+def test_a_tool_may_stand_for_a_built_in_one_that_is_switched_off() -> None:
+    agent = Agent(tools=_clashing(), builtin_tools=("get_current_time",))
+
+    assert agent.builtin_tools == ("get_current_time",)
+
+
+def test_ever_so_many_seconds_are_a_number_of_seconds() -> None:
+    assert Agent(inactivity_timeout_s=10**400).inactivity_timeout_s == sys.float_info.max
+
+
+def test_tools_may_be_a_name() -> None:
+    agent = Agent(tools="tools.py:tools")
+
+    assert agent.tools == "tools.py:tools"
+    assert "tools='tools.py:tools'" in repr(agent)
 
 
 def test_an_agent_cannot_be_changed() -> None:

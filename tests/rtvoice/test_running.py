@@ -834,6 +834,57 @@ async def test_a_published_event_that_is_malformed_is_refused_and_crashes_nobody
 
 
 @in_a_loop
+async def test_tools_that_came_later_are_refused_where_they_clash(server: FakeServer) -> None:
+    tools = Tools()
+    agent = agent_of(server, tools=tools)
+    tools.action("Tell the time.", name="get_current_time")(lambda: "noon")
+    with pytest.raises(AgentError, match="is the name of a built-in tool too"):
+        await agent.run()
+    tools.remove("get_current_time")
+
+    async with agent:
+        other = Tools()
+        other.action("Tell the time.", name="get_current_time")(lambda: "noon")
+        with pytest.raises(AgentError, match="is the name of a built-in tool too"):
+            agent.update(tools=other)
+        await agent.update(tools=other, builtin_tools=())
+        with pytest.raises(AgentError, match="is the name of a built-in tool too"):
+            agent.update(builtin_tools=("get_current_time",))
+        await agent.stop()
+
+
+@in_a_loop
+async def test_tools_by_name_run_in_their_process_and_others_are_added(
+    server: FakeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "rtvoice")
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import os\nfrom rtvoice import Tools\ntools = Tools()\n"
+        "@tools.action('Say where it runs.')\ndef where() -> int:\n    return os.getpid()\n"
+    )
+    agent = agent_of(server, tools=f"{path}:tools", builtin_tools=())
+    heard = Heard(agent, ToolAnswer)
+    later = Tools()
+    later.action("Say how it is.", name="how")(lambda: "well")
+
+    async with agent:
+        connection = await connection_of(server)
+        connection.call("where", "{}", call_id="c1")
+        first = await heard.expect(ToolAnswer)
+        pid = (await agent.status())["tools"]["pid"]
+        agent.update(tools=later)
+        update = await seen(
+            connection, "session.update", lambda e: len(e["session"].get("tools", ())) == 2
+        )
+        await agent.stop()
+
+    assert first.output == str(pid)
+    assert {tool["name"] for tool in update["session"]["tools"]} == {"where", "how"}
+    assert f"tools: {path}:tools in process {pid} (tools)" in caplog.text
+
+
+@in_a_loop
 async def test_published_audio_is_what_the_user_says(server: FakeServer) -> None:
     agent = agent_of(server, audio_input="program")
     sound = noise(200, 3)
