@@ -181,14 +181,16 @@ class EventStream(_Queue, Generic[E_co]):
         self._bus = bus
         self._ended = False
         self._news: asyncio.Event | None = None
+        self._reader: asyncio.AbstractEventLoop | None = None
+        """The reader's loop, which may be another than the agent's."""
 
     def put(self, event: Any) -> None:
         """Take an event, on any thread."""
         self._add(event)
-        self._bus.on_loop(self._wake)
+        self._wake()
 
     def end(self) -> None:
-        """Take note that there will be no more; on the loop."""
+        """Take note that there will be no more; on any thread."""
         self._ended = True
         self._wake()
 
@@ -200,11 +202,13 @@ class EventStream(_Queue, Generic[E_co]):
         self.end()
 
     def _wake(self) -> None:
-        if self._news is not None:
-            self._news.set()
+        if self._reader is not None and self._news is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed
+                self._reader.call_soon_threadsafe(self._news.set)
 
     async def __aiter__(self) -> AsyncIterator[E_co]:
         self._news = news = asyncio.Event()
+        self._reader = asyncio.get_running_loop()
         try:
             while True:
                 news.clear()

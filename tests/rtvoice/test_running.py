@@ -222,6 +222,28 @@ async def test_another_thread_may_wait_for_it_and_stop_it(server: FakeServer) ->
     assert agent.history.ended_because == "the program asked"
 
 
+@in_a_loop
+async def test_events_may_be_read_on_another_loop(server: FakeServer) -> None:
+    agent = agent_of(server)
+    texts: list[str] = []
+    stream = agent.events(Turn)
+
+    async def elsewhere() -> None:
+        async for turn in stream:
+            texts.append(turn.text)
+            await agent.stop()
+
+    async with agent:
+        await agent.wait_ready()
+        thread = asyncio.create_task(asyncio.to_thread(asyncio.run, elsewhere()))
+        while stream._news is None:
+            await asyncio.sleep(0)
+        agent.send_text("hello")
+    await thread
+
+    assert texts == ["hello"]
+
+
 def test_an_agent_whose_loop_was_closed_is_stopped_in_order_and_used_again(
     server: FakeServer,
 ) -> None:
