@@ -229,6 +229,7 @@ async def test_events_may_be_read_on_another_loop(server: FakeServer) -> None:
     stream = agent.events(Turn)
 
     async def elsewhere() -> None:
+        agent.send_text("hello")
         async for turn in stream:
             texts.append(turn.text)
             await agent.stop()
@@ -236,9 +237,6 @@ async def test_events_may_be_read_on_another_loop(server: FakeServer) -> None:
     async with agent:
         await agent.wait_ready()
         thread = asyncio.create_task(asyncio.to_thread(asyncio.run, elsewhere()))
-        while stream._news is None:
-            await asyncio.sleep(0)
-        agent.send_text("hello")
     await thread
 
     assert texts == ["hello"]
