@@ -1035,6 +1035,9 @@ class _LocalPeer:
         """How many messages it did not get: none."""
         return 0
 
+    def tell_drops(self, now: float) -> None:
+        """Tell what it did not get: nothing."""
+
     def put(self, frame: bytes) -> None:
         self._peer.told(decode(frame))
 
@@ -1051,16 +1054,29 @@ class _ProgramPeer:
         self._connection = connection
         self.dropped = 0
         """Sound and log records that it did not get, because it did not read."""
+        self._untold: dict[int, int] = {}
+        """How many of them, by tag, it does not know of yet."""
+        self._told_at = 0.0
         self._line = Line(hub.loop, connection, self._read, self._gone)
 
     def put(self, frame: bytes) -> None:
         tag, unsent = tag_of(frame), self._line.unsent
         if unsent > _MAX_PEER_BYTES and tag in _DROPPED_TAGS:
             self.dropped += 1
+            self._untold[tag] = self._untold.get(tag, 0) + 1
         elif unsent > 2 * _MAX_PEER_BYTES and tag not in _LAST_TAGS:
             self._hub.loop.call(lambda: self._hub.fail("the program does not read what it is told"))
         else:
             self._line.write([frame])
+
+    def tell_drops(self, now: float) -> None:
+        """Tell what was dropped since the last time; once a second at most."""
+        if not self._untold or now - self._told_at < _DROPS_S:
+            return
+        self._told_at = now
+        untold, self._untold = self._untold, {}
+        for tag, count in untold.items():
+            self._hub.publish(MessagesDropped("program", _type_name(tag), count))
 
     def close(self) -> None:
         """Send what is unsent, for a second at most."""
@@ -1407,6 +1423,8 @@ class Supervisor:
                 child.forgive(now)
             child.check(now, self.settings.hang_s, self.settings.start_s)
             child.tell_drops(now)
+        if self._peer is not None:
+            self._peer.tell_drops(now)
         self.loop.later(interval, self._tick)
 
     # -- end ----------------------------------------------------------------------------------
@@ -1451,6 +1469,8 @@ class Supervisor:
         restarts = {name: child.restarts for name, child in self._children.items()}
         for child in self._children.values():
             child.tell_drops(math.inf)
+        if self._peer is not None:
+            self._peer.tell_drops(math.inf)
         self._lost.extend(self._dropped())
         if self._more_lost:
             self._lost.append(f"{self._more_lost} more, each told when it happened")

@@ -156,7 +156,7 @@ class MessagesDropped(Event, frozen=True, array_like=True, tag=111):
 
     event = "messages_dropped"
     component: str
-    """Whose mailbox."""
+    """Whose mailbox; ``program``: your program did not read what it was told."""
     message: str
     """The name of their type."""
     count: int

@@ -24,6 +24,7 @@ from messages import (
     Inject,
     Log,
     Message,
+    MessagesDropped,
     Reconnected,
     SendText,
     SessionEnded,
@@ -230,6 +231,9 @@ def test_a_program_that_does_not_read_gets_its_events_and_not_every_log_record(
     lost = next(entry for entry in ended.lost if "to the program" in entry)
     assert lost.endswith(" messages to the program (it did not read them)")
     assert int(lost.split()[0]) >= 6000 - len(logs)
+    drops = [one for one in told if isinstance(one, MessagesDropped) and one.component == "program"]
+    assert {drop.message for drop in drops} == {"Log"}
+    assert sum(drop.count for drop in drops) == int(lost.split()[0])
     assert len(logs) * 8000 < 2 * 16 * 2**20
 
 
