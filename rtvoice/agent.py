@@ -290,10 +290,14 @@ class Agent:
             SessionFailedError: it has failed; the reason says why, ``__cause__`` how.
             SupervisorDiedError: the supervisor has died.
         """
+        from asyncio import CancelledError
+
         run = self._run
         assert run is not None
         if error is None:
             await run.last()
+        elif isinstance(error, CancelledError):
+            await run.abandon("the program was cancelled")
         else:
             await run.abandon(f"the program raised {type(error).__name__}")
 

@@ -381,6 +381,8 @@ def test_a_cancellation_ends_it_in_order_and_leaves_nothing(server: FakeServer, 
             await task
         history = await agent.stop()
         assert history.conversation_turns == []
+        if where != "start":
+            assert history.ended_because == "the program was cancelled"
 
     async def main_and_look() -> None:
         before = supervisors()
