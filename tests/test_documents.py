@@ -171,11 +171,21 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert set(rtvoice.__all__) - {"__version__"} <= headings
 
 
+def anchors(document: Path) -> set[str]:
+    """Return what one can link to in a document: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 def test_every_link_in_the_documents_leads_somewhere() -> None:
     for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
-            if not target.startswith("https://"):
-                assert (document.parent / target).exists(), f"{document.name}: {target}"
+        for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+            if target.startswith("https://"):
+                continue
+            path, _, anchor = target.partition("#")
+            other = document.parent / path if path else document
+            assert other.exists(), f"{document.name}: {target}"
+            assert not anchor or anchor in anchors(other), f"{document.name}: {target}"
 
 
 def test_every_test_that_a_document_names_is_there() -> None:
