@@ -128,7 +128,7 @@ def _clashing() -> Tools:
         ({"components": {"speaker": "app:Mine"}}, "'speaker' cannot be the name of a component"),
         ({"components": {"": "app:Mine"}}, "'' cannot be the name of a component"),
         ({"mcp_servers": []}, "no such parameter; write a tool that does it, with @tools.action"),
-        ({"qqq": 1}, "qqq: an Agent has no such parameter; there are: audio_input, "),
+        ({"qqq": 1}, "qqq: an Agent has no such parameter; there are: api_key, audio_input, "),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_to_do(given: dict[str, object], words: str) -> None:
