@@ -750,8 +750,9 @@ async def test_wire_events_are_subscribed_to_and_left_while_it_talks(server: Fak
         connection = await connection_of(server)
         heard = Heard(agent, PlaybackEnded)
         with agent.event_bus.subscribe(ServerEvent, heard._take):
-            await agent.status()  # the supervisor knows; realtime handles mail in its order
-            await agent.interrupt()
+            while not heard.events:  # until realtime knows what is wanted
+                connection.tell("rate_limits.updated", rate_limits=[])
+                await asyncio.sleep(0.01)
             connection.say("One.", noise(50, 1), item="a1")
             await heard.expect(ResponseDoneEvent)
             await heard.expect(PlaybackEnded)
