@@ -1174,7 +1174,8 @@ class Supervisor:
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return how each component is: pid, state, restarts, mailbox, memory, …."""
-        return {name: child.status() for name, child in self._children.items()}
+        children = list(self._children.items())  # at once: any thread may ask
+        return {name: child.status() for name, child in children}
 
     def attach(self, connection: socket.socket) -> None:
         """Make the program at the other end of a socket the peer."""
