@@ -322,6 +322,17 @@ class _Process:
                 os.killpg(self.pid, signal.SIGKILL)
 
     @property
+    def stopped(self) -> bool:
+        """Whether a signal has stopped it, so that it cannot say anything; False: nobody knows."""
+        if not hasattr(os, "waitid"):
+            return False
+        try:
+            looked = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self.pid, looked) is not None
+        except ChildProcessError:
+            return False
+
+    @property
     def killed_from_outside(self) -> bool:
         """Whether a signal has ended it that no program sends to itself by mistake."""
         return self._popen.returncode in (-signal.SIGTERM, -getattr(signal, "SIGKILL", 9))
@@ -847,7 +858,7 @@ class _Child:
         """End a process that is stuck, once it has said where (if it is not stopped)."""
         self._failure = why
         process = self._process
-        if process is not None and _SHOW_STACKS is not None:
+        if process is not None and _SHOW_STACKS is not None and not process.stopped:
             self._stacks = []
             process.signal(_SHOW_STACKS)
             self._hear_out(process, time.monotonic() + _LAST_WORDS_S, 0)
@@ -1415,7 +1426,7 @@ class Supervisor:
     # -- time ---------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        interval = min(0.25, self.settings.hang_s / 8)
+        interval = min(0.1, self.settings.hang_s / 8)
         now = time.monotonic()
         overslept = now - self._ticked > interval + min(_OVERSLEPT_S, self.settings.hang_s / 2)
         self._ticked = now

@@ -36,7 +36,7 @@ ITEM_MESSAGES: tuple[type[Message], ...] = (
     ToolAnswer,
 )
 """What `Conversation.apply` takes in."""
-TRANSCRIPT_S = 5.0
+TRANSCRIPT_S = 10.0
 """How long a turn waits for its own transcript, or for an answer before it to be complete."""
 PREVIOUS_S = 1.0
 """How long a turn waits for the item before it to become known."""

@@ -323,6 +323,31 @@ _NAMES = {
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
 
+def _refuse_others() -> None:
+    """Say which file stands in for a package of ours, as its own errors would mislead.
+
+    A script's folder comes first on ``sys.path``, and ``messages.py`` is a likely name. Components
+    are not concerned: their path has ours first.
+    """
+    from importlib.util import find_spec
+    from pathlib import PurePath
+
+    ours = PurePath(__file__).parent.parent
+    for name in ("actors", "messages", "supervisor"):
+        spec = find_spec(name)
+        origin = PurePath(spec.origin) if spec is not None and spec.origin else None
+        if origin is not None and ours not in (origin.parent, origin.parent.parent):
+            raise ImportError(
+                f"{origin} has the name of a part of rtvoice ({name}), which is imported in its "
+                f"place: give it another name",
+                name=name,
+                path=str(origin),
+            )
+
+
+_refuse_others()
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that nobody pays for what they do not use."""
     if name not in _HOMES:

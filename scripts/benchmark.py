@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -448,7 +448,7 @@ def _works_again(server: Server, command: Command, component: str, number: int, 
             return command.expect("component_restarted", fault, component=component)[0]
 
 
-def measure_faults(runs: int = 10) -> None:
+def measure_faults(runs: int = 10, only: Sequence[str] = ()) -> None:
     """From each fault of each component until it has done its work again, as a table."""
     print("| component | fault | p50 | p99 | worst | runs |")
     print("|---|---|---|---|---|---|")
@@ -457,7 +457,7 @@ def measure_faults(runs: int = 10) -> None:
         probe = next(probe for probe in sessions() if probe.pid == supervisor)
         number = itertools.count()
         for component in ("microphone", "speaker", "realtime", "tools", "history", "recorder"):
-            for fault in _FAULTS:
+            for fault in only or _FAULTS:
                 count = runs if fault not in _HANGS else max(1, runs // 10)
                 times = []
                 for _ in range(count):
@@ -541,6 +541,7 @@ def main() -> None:
     )
     parser.add_argument("what", nargs="*", help=f"any of {', '.join(MEASURES)}; default all")
     parser.add_argument("--runs", type=int, default=10, help="of each fault (10)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="only these faults")
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.bare:
@@ -552,7 +553,7 @@ def main() -> None:
         parser.error(f"nothing is named {unknown.pop()!r}; there are {', '.join(MEASURES)}")
     for name in chosen or [name for name in MEASURES if name != "faults"]:
         if name == "faults":
-            measure_faults(given.runs)
+            measure_faults(given.runs, given.only)
         else:
             MEASURES[name]()
 

@@ -188,6 +188,19 @@ def test_custom_tools_are_called_with_checked_arguments(tmp_path: Path) -> None:
     assert "Confirm the booking details to the user" in asked["response"]["instructions"]
 
 
+@pytest.mark.parametrize("name", ["messages", "actors", "supervisor"])
+def test_a_file_that_has_the_name_of_a_part_of_ours_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "program.py").write_text("from rtvoice import Agent\n")
+
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py"], capture_output=True, text=True, check=False
+    )
+
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith(f"ImportError: {tmp_path / name}.py has the name of a part of rtvoice")
+
+
 @needs_speech
 def test_custom_audio_devices_talk(tmp_path: Path) -> None:
     spoken(tmp_path / "hello.wav", "hello")
