@@ -226,17 +226,17 @@ def test_a_turn_is_told_when_its_text_is_known(messages: list[Message], turn: Tu
 def test_an_answer_waits_for_the_transcript_of_its_question() -> None:
     conversation = conversation_of(spoken("a", None), said("b", "a"))
 
-    assert conversation.turns(4.9) == ([], 5.0)
-    assert told(conversation, 5.0) == ["a", "b"]
+    assert conversation.turns(9.9) == ([], 10.0)
+    assert told(conversation, 10.0) == ["a", "b"]
 
 
 def test_a_transcript_that_comes_too_late_is_kept_and_not_told() -> None:
     conversation = conversation_of(spoken("a", None), said("b", "a"))
-    told(conversation, 5.0)
+    told(conversation, 10.0)
 
-    conversation.apply(UserTranscript("a", "late"), 6.0)
+    conversation.apply(UserTranscript("a", "late"), 11.0)
 
-    assert told(conversation, 7.0) == []
+    assert told(conversation, 12.0) == []
     assert conversation.items()[0].text == "late"
 
 
@@ -245,8 +245,8 @@ def test_an_unfinished_answer_holds_later_turns_up_but_not_for_ever() -> None:
     assert conversation.turns(100.0) == ([], math.inf)
     conversation.apply(typed("b", "a"), 100.0)
 
-    assert conversation.turns(100.0) == ([], 105.0)
-    assert told(conversation, 105.0) == ["a", "b"]
+    assert conversation.turns(100.0) == ([], 110.0)
+    assert told(conversation, 110.0) == ["a", "b"]
 
 
 def test_a_turn_waits_a_little_for_the_item_before_it() -> None:
