@@ -268,6 +268,8 @@ class _Hosted:
         self._calls = _Caller(device)
         self._failures = 0
         """How often it has failed since it last worked."""
+        self.on_start: Callable[[], object] | None = None
+        """Called on the loop's thread whenever the device has started."""
 
     async def run_again_and_again(self) -> None:
         """Run, and start the device again when it fails; until it ends or this is cancelled."""
@@ -295,6 +297,8 @@ class _Hosted:
         try:
             await self._calls.call("start")
             self._started()
+            if self.on_start is not None:
+                self.on_start()
             await self._use()
         finally:
             try:

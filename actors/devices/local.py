@@ -137,7 +137,8 @@ class LocalCapture(Capture):
         self._blocks = ProgramInput(block)
         self._timer: asyncio.TimerHandle | None = None
         self._loop = _Loop(name)
-        self._hosted = _Input(device, self._take, self._loop.started)
+        self._hosted = HostedInput(device, self._take)
+        self._hosted.on_start = self._loop.started
 
     def start(
         self, deliver: Callable[[Captured], None], failed: Callable[[Exception], None]
@@ -196,7 +197,8 @@ class LocalPlayback(Playback):
         except DeviceCallError as error:
             raise LocalDeviceError(name, error.operation, error.error) from error
         self._loop = _Loop(name)
-        self._hosted = _Output(device, self._take, self._loop.started)
+        self._hosted = HostedOutput(device, self._take)
+        self._hosted.on_start = self._loop.started
 
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
         self._clock.start(playout, failed)
@@ -235,27 +237,3 @@ class LocalPlayback(Playback):
         """Take the device's word, on the actor's thread."""
         while self._played:
             self._clock.played(self._played.popleft())
-
-
-class _Input(HostedInput):
-    def __init__(
-        self, device: InputDevice, send: Callable[[Message], None], on_start: Callable[[], None]
-    ) -> None:
-        super().__init__(device, send)
-        self._on_start = on_start
-
-    def _started(self) -> None:
-        super()._started()
-        self._on_start()
-
-
-class _Output(HostedOutput):
-    def __init__(
-        self, device: OutputDevice, send: Callable[[Message], None], on_start: Callable[[], None]
-    ) -> None:
-        super().__init__(device, send)
-        self._on_start = on_start
-
-    def _started(self) -> None:
-        super()._started()
-        self._on_start()
