@@ -273,6 +273,7 @@ class Core:
             wire.SpeechStarted: user.speech_started,
             wire.SpeechStopped: user.speech_stopped,
             wire.Committed: user.committed,
+            wire.TimeoutTriggered: user.stayed_silent,
             wire.TranscriptionCompleted: user.transcribed,
             wire.TranscriptionFailed: user.not_transcribed,
             wire.ResponseCreated: answers.created,

@@ -46,6 +46,8 @@ class User:
         self._speech: _Speech | None = None
         self._committed_ns = 0
         self._speech_due_by = 0
+        self._silent = ""
+        """Item id of silence that the server commits because nobody has spoken."""
 
     # -- the server's voice activity detection ------------------------------------------------
 
@@ -69,9 +71,16 @@ class User:
         context.publish(UserSpeechStopped(event.item_id, last))
         context.touch(now)
 
+    def stayed_silent(self, event: wire.TimeoutTriggered, now: int) -> None:
+        """Take note that the server is about to commit silence: nobody is interrupted."""
+        self._silent = event.item_id
+
     def committed(self, event: wire.Committed, now: int) -> None:
         """Tell history that there is a new turn; the server answers it by itself."""
         context, saved = self._context, self._context.saved
+        if event.item_id == self._silent:
+            self._commit_silence(event.item_id, now)
+            return
         end = context.capture.timeline.next_sample
         speech = self._speech
         if speech is None or speech.item_id != event.item_id:
@@ -90,6 +99,16 @@ class User:
         self._committed_ns = now
         context.touch(now)
         context.changed()
+
+    def _commit_silence(self, item_id: str, now: int) -> None:
+        """Nobody has said it, so it is no turn; the assistant speaks all the same."""
+        context = self._context
+        self._silent = ""
+        context.done[item_id] = True  # its transcript is nobody's
+        context.chain.hide(item_id)
+        context.chain.note(item_id)
+        context.responses.expect(now)
+        context.touch(now)
 
     def transcribed(self, event: wire.TranscriptionCompleted, now: int) -> None:
         """Tell history what speech was heard as."""
@@ -159,7 +178,7 @@ class User:
 
     def restored(self, plan: restore.Plan, now: int) -> None:
         """Begin a new session with the server."""
-        self._speech = None
+        self._speech, self._silent = None, ""
         self._speech_due_by = now + SPEECH_DUE_NS if plan.hears_speech else 0
 
     def is_speaking(self, now: int) -> bool:

@@ -1,7 +1,8 @@
 """The events of the Realtime API (GA) as types: what the server says, what we say.
 
-Only events that are acted on have a type. Unknown events and unknown fields are harmless; a frame
-that is no event, or an event we know with wrong fields, becomes a `BadFrame`.
+Events that are acted on have a type; `IGNORED` lists the others, each with the reason. Unknown
+events and unknown fields are harmless; a frame that is no event, or an event we know with wrong
+fields, becomes a `BadFrame`.
 https://platform.openai.com/docs/api-reference/realtime-server-events
 """
 
@@ -12,6 +13,8 @@ from typing import Annotated, Any, Union
 import msgspec
 
 __all__ = [
+    "DECODED",
+    "IGNORED",
     "Append",
     "AudioDelta",
     "AudioDone",
@@ -40,12 +43,12 @@ __all__ = [
     "SpeechStopped",
     "TextDelta",
     "TextDone",
+    "TimeoutTriggered",
     "TranscriptDelta",
     "TranscriptDone",
     "TranscriptionCompleted",
     "TranscriptionFailed",
     "Truncate",
-    "Truncated",
     "UnknownEvent",
     "decode",
     "encode",
@@ -150,12 +153,6 @@ class ItemDone(ServerEvent, tag="conversation.item.done"):
     previous_item_id: str | None = None
 
 
-class Truncated(ServerEvent, tag="conversation.item.truncated"):
-    """The answer to `Truncate`."""
-
-    item_id: str
-
-
 class TranscriptionCompleted(
     ServerEvent, tag="conversation.item.input_audio_transcription.completed"
 ):
@@ -191,6 +188,12 @@ class Committed(ServerEvent, tag="input_audio_buffer.committed"):
 
     item_id: str
     previous_item_id: str | None = None
+
+
+class TimeoutTriggered(ServerEvent, tag="input_audio_buffer.timeout_triggered"):
+    """Nobody has spoken for ``idle_timeout_ms``: the server commits silence, and speaks."""
+
+    item_id: str
 
 
 class ResponseCreated(ServerEvent, tag="response.created"):
@@ -282,10 +285,48 @@ class BadFrame(msgspec.Struct):
 
 
 _KINDS = tuple(ServerEvent.__subclasses__())
-_KNOWN = frozenset(str(kind.__struct_config__.tag) for kind in _KINDS)
+DECODED = frozenset(str(kind.__struct_config__.tag) for kind in _KINDS)
+"""The ``type`` of each event that is acted on."""
 _events: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Union[_KINDS])  # noqa: UP007 - built at run time
 _heads: msgspec.json.Decoder[UnknownEvent] = msgspec.json.Decoder(UnknownEvent)
 
+
+_ITEM = "what it says is in response.output_item.done too, which is acted on"
+_CALLS = "a call is run when its item is done: until then it may still be cut off"
+_CHANNEL = "of WebRTC and SIP, where the server plays the sound; over a websocket the speaker does"
+_REMOTE_TOOLS = "of tools on remote MCP servers, which no session of ours has"
+
+IGNORED: dict[str, str] = {
+    "conversation.created": "there is one conversation a session; its items are told one by one",
+    "conversation.item.deleted": "the answer to a deletion; history was told before",
+    "conversation.item.truncated": "the answer to a truncation; history was told what was heard",
+    "conversation.item.retrieved": "the answer to a question that is not asked",
+    "conversation.item.input_audio_transcription.delta": (
+        "provisional: input_audio_transcription.completed replaces it"
+    ),
+    "conversation.item.input_audio_transcription.segment": (
+        "of transcription by speaker; input_audio_transcription.completed has the whole text"
+    ),
+    "input_audio_buffer.cleared": "the answer to a clear; what follows it is in order anyway",
+    "input_audio_buffer.dtmf_event_received": "a key of a telephone, on SIP calls only",
+    "rate_limits.updated": "nothing is decided by it; an answer that meets a limit says so",
+    "response.content_part.added": _ITEM,
+    "response.content_part.done": _ITEM,
+    "response.function_call_arguments.delta": _CALLS,
+    "response.function_call_arguments.done": _CALLS,
+    "output_audio_buffer.started": _CHANNEL,
+    "output_audio_buffer.stopped": _CHANNEL,
+    "output_audio_buffer.cleared": _CHANNEL,
+    "mcp_list_tools.in_progress": _REMOTE_TOOLS,
+    "mcp_list_tools.completed": _REMOTE_TOOLS,
+    "mcp_list_tools.failed": _REMOTE_TOOLS,
+    "response.mcp_call_arguments.delta": _REMOTE_TOOLS,
+    "response.mcp_call_arguments.done": _REMOTE_TOOLS,
+    "response.mcp_call.in_progress": _REMOTE_TOOLS,
+    "response.mcp_call.completed": _REMOTE_TOOLS,
+    "response.mcp_call.failed": _REMOTE_TOOLS,
+}
+"""Events that the realtime component passes over, each with the reason; programs may subscribe."""
 
 _PASSED_OVER = "it is passed over"
 
@@ -309,7 +350,7 @@ def _decode(text: bytes | str) -> ServerEvent | UnknownEvent | BadFrame:
             head = _heads.decode(text)
         except msgspec.ValidationError:
             return BadFrame(f"the server sent JSON that is no event; {_PASSED_OVER}")
-        if head.type not in _KNOWN:
+        if head.type not in DECODED:
             return head
         return BadFrame(f"the server sent a wrong {head.type} ({_in_words(error)}); {_PASSED_OVER}")
 

@@ -1,52 +1,17 @@
-"""The sandbox judged by public clients: OpenAI's own libraries, and livekit's.
-
-They have an environment of their own (scripts/setup.sh), since they would choose the versions of
-what rtvoice needs; each conversation is a program that runs there.
-"""
+"""The sandbox judged by public clients: OpenAI's own libraries, and livekit's."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.referees import judge
 from tests.sandbox.client import CLOCK, MS, Client, silence, spoken
 from tests.sandbox.test_session import Talk
 from tests.sandbox.test_session_fuzz import EVENTS, play
-
-PROGRAMS = Path(__file__).parent / "referees"
-PYTHON = Path(sys.prefix, "referees", "Scripts" if os.name == "nt" else "bin", "python")
-
-
-FIND = "import sys, importlib.util; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
-
-
-def referee(package):
-    """The Python that has a package; skips the test if there is none."""
-    for python in (PYTHON, Path(sys.executable)):
-        if python.exists() and subprocess.run([python, "-c", FIND, package]).returncode == 0:
-            return python
-    pytest.skip(f"no public client to judge the sandbox: {package} is not installed")
-
-
-def run(program, package, *arguments, given=None):
-    """Run a program of the referees; what it prints."""
-    done = subprocess.run(
-        [referee(package), PROGRAMS / program, *arguments],
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def random_events():
@@ -109,7 +74,7 @@ def test_every_event_is_one_that_openai_agents_accepts(sandbox):
 
     wrong = {"type": "response.done", "event_id": "e", "response": {"status": 7}}
     events = [wrong, *client.received, *listener.received, *random_events()]
-    refused = run(
+    refused = judge(
         "schema.py", "agents", given="".join(f"{json.dumps(event)}\n" for event in events)
     )
     assert [line.split()[0] for line in refused.splitlines()] == ["0"], refused
@@ -130,7 +95,7 @@ def speech(tmp_path_factory):
 
 @pytest.mark.usefixtures("recogniser_installed")
 def test_openai_converses(sandbox, speech):
-    came = json.loads(run("openai_client.py", "openai", sandbox.url, *speech))
+    came = json.loads(judge("openai_client.py", "openai", sandbox.url, *speech))
 
     assert came["typed"]["words"] == "My name is Sandbox."
     assert came["typed"]["bytes"] > 500 * MS
@@ -145,7 +110,7 @@ def test_openai_converses(sandbox, speech):
 
 
 def test_agents_converse(sandbox, speech):
-    came = json.loads(run("agents_client.py", "agents", sandbox.url, *speech))
+    came = json.loads(judge("agents_client.py", "agents", sandbox.url, *speech))
 
     assert came["one_tool"]["outputs"] == ["14:05:09"]
     assert came["one_tool"]["bytes"] > 500 * MS
@@ -158,7 +123,7 @@ def test_agents_converse(sandbox, speech):
 def test_livekit_speaks_calls_and_interrupts(sandbox):
     base = sandbox.url.replace("ws:", "http:").removesuffix("/realtime")
 
-    told = json.loads(run("livekit_client.py", "livekit", base))
+    told = json.loads(judge("livekit_client.py", "livekit", base))
 
     assert told["text"] == "My name is Sandbox."
     assert told["samples"] > 12_000

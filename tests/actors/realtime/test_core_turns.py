@@ -489,3 +489,32 @@ def test_a_speed_that_came_too_late_is_set_after_the_answer() -> None:
     bench.done()
 
     assert len(bench.events("session.update")) == 2
+
+
+def test_silence_that_the_server_commits_interrupts_nothing_and_is_no_turn() -> None:
+    bench = Bench(transcription_model="gpt-transcribe").live().begin().say()
+
+    bench.server(
+        "input_audio_buffer.timeout_triggered", item_id="s1", audio_start_ms=0, audio_end_ms=6000
+    )
+    bench.server("input_audio_buffer.committed", item_id="s1", previous_item_id="a1")
+    bench.added("s1", "a1", role="user")
+    kind = "conversation.item.input_audio_transcription.completed"
+    bench.server(kind, item_id="s1", transcript="")
+
+    bench.none(FlushPlayback, UserItem, UserTranscript)
+    assert bench.events("conversation.item.truncate") == []
+
+
+def test_what_follows_committed_silence_is_chained_to_what_was_before_it() -> None:
+    bench = Bench().live().answer()
+
+    bench.server(
+        "input_audio_buffer.timeout_triggered", item_id="s1", audio_start_ms=0, audio_end_ms=6000
+    )
+    bench.server("input_audio_buffer.committed", item_id="s1", previous_item_id="a1")
+    bench.added("s1", "a1", role="user")
+    bench.begin("r2", "a2").say(response_id="r2", item_id="a2")
+
+    assert bench.all(AssistantItem)[-1].previous_item_id == "a1"
+    assert bench.events("response.create") == []

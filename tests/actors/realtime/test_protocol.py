@@ -1,0 +1,79 @@
+"""The events of both sides, held against what the openai package knows of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors.realtime import wire
+from tests.actors.realtime.test_core_laws import Chaos, operations
+from tests.referees import judge
+
+
+def test_every_server_event_is_decoded_or_passed_over_for_a_reason() -> None:
+    known = set(judge("wire.py", "openai", "server").split())
+
+    assert len(known) >= 46
+    assert wire.DECODED | wire.IGNORED.keys() == known
+    assert not wire.DECODED & wire.IGNORED.keys()
+    assert all(wire.IGNORED.values())
+
+
+def test_an_event_that_is_passed_over_changes_nothing() -> None:
+    for name in wire.IGNORED:
+        event = wire.decode(json.dumps({"type": name, "odd": [{}]}))
+
+        assert event == wire.UnknownEvent(name)
+
+
+def _events_of_walks() -> list[dict[str, Any]]:
+    """What the core sends while anything happens to it in any order."""
+    sent: list[dict[str, Any]] = []
+
+    class Walk(Chaos):
+        def check(self) -> None:
+            sent.extend(self.bench.sent)
+            super().check()
+
+    @settings(
+        max_examples=60,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(st.lists(operations, min_size=20, max_size=60))
+    def walk(steps: list[tuple[Any, ...]]) -> None:
+        chaos = Walk()
+        for step in steps:
+            chaos.do(*step)
+
+    walk()
+    return sent
+
+
+def test_every_event_we_send_is_one_that_the_openai_package_accepts() -> None:
+    wrong = [
+        {"type": "response.create", "event_id": "e", "response": {"instruction": "odd"}},
+        {"type": "session.update", "event_id": "e", "session": {"type": "realtime", "speed": 1}},
+        {"type": "conversation.item.truncate", "item_id": "i", "audio_end_ms": "1"},
+    ]
+    events = [*wrong, *_events_of_walks()]
+
+    lines = "".join(f"{msgspec.json.encode(event).decode()}\n" for event in events)
+    refused = judge("wire.py", "openai", "client", given=lines).splitlines()
+
+    assert {line.split()[0] for line in refused} == {"0", "1", "2"}, refused[:20]
+    kinds = {event["type"] for event in events}
+    assert kinds >= {
+        "session.update",
+        "input_audio_buffer.append",
+        "conversation.item.create",
+        "conversation.item.truncate",
+        "response.create",
+        "response.cancel",
+    }
