@@ -9,13 +9,24 @@ import msgspec
 from actors.realtime.wire import ClientEvent
 from messages import Message
 
-__all__ = ["Action", "ConnectAfter", "Disconnect", "Log", "Publish", "SaveState", "SendEvent"]
+__all__ = [
+    "Action",
+    "ConnectAfter",
+    "Disconnect",
+    "Log",
+    "Publish",
+    "SaveState",
+    "SendEvent",
+    "Swap",
+]
 
 
 class SendEvent(msgspec.Struct):
     """Send an event to the server."""
 
     event: ClientEvent
+    spare: bool = False
+    """Of the connection that stands by, as below."""
 
 
 class Publish(msgspec.Struct):
@@ -29,10 +40,18 @@ class ConnectAfter(msgspec.Struct):
 
     seconds: float
     reason: str
+    spare: bool = False
 
 
 class Disconnect(msgspec.Struct):
     """Close the connection; nothing that still comes from it is wanted."""
+
+    reason: str
+    spare: bool = False
+
+
+class Swap(msgspec.Struct):
+    """Close the connection; the one that stood by is the connection from here on."""
 
     reason: str
 
@@ -49,4 +68,4 @@ class Log(msgspec.Struct):
     fields: dict[str, Any] = {}
 
 
-Action = SendEvent | Publish | ConnectAfter | Disconnect | SaveState | Log
+Action = SendEvent | Publish | ConnectAfter | Disconnect | SaveState | Swap | Log

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from actors.base import Actor
 from actors.realtime import wire
-from actors.realtime.actions import ConnectAfter, Disconnect, Log, Publish, SaveState, SendEvent
+from actors.realtime.actions import (
+    ConnectAfter,
+    Disconnect,
+    Log,
+    Publish,
+    SaveState,
+    SendEvent,
+    Swap,
+)
 from actors.realtime.connection import (
     STALL_S,
     Closed,
@@ -53,7 +62,9 @@ __all__ = ["Realtime"]
 
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
 KEY_VARIABLE = "OPENAI_API_KEY"
-_KEPT_CORE, _KEPT_CONNECTION = "core", "connection"
+_KEPT_CORE = "core"
+_KEPT_CONNECTIONS = ("connection", "spare")
+"""By ``spare``: the one in use and, sometimes, the one that stands by."""
 _EARLY_S = 0.0005
 """A timer may run so much too early."""
 
@@ -91,7 +102,7 @@ class Realtime(Actor):
         """Take up the conversation where it is, or begin to connect; waits for nothing."""
         self._timer: Timer | None = None
         self._timer_ns = 0
-        self._connecting: Timer | None = None
+        self._connecting: dict[bool, Timer] = {}
         self._watching = False
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
         self._url, self._headers = self._address()
@@ -99,12 +110,11 @@ class Realtime(Actor):
         kept = self.keep.get(_KEPT_CORE)
         if isinstance(kept, Core):
             self._core = kept
-            connection = self._connection
-            if connection is None or (connection.is_over() and not connection.arrived):
-                self._connect()  # the timer that would have done it died with our predecessor
-            else:
-                connection.wake = self._wake
-                self.post(self._drain)
+            # The timers that would have connected died with our predecessor.
+            if not self._resume(spare=False):
+                self._connect()
+            if not self._resume(spare=True):
+                self._core.lost(1006, "", now, spare=True)
             self._core.tick(now)
         else:
             self._core = self.keep[_KEPT_CORE] = Core(
@@ -137,37 +147,40 @@ class Realtime(Actor):
     def _perform(self) -> None:
         for action in self._core.take():
             match action:
-                case SendEvent(event):
-                    self._send(event)
+                case SendEvent(event, spare):
+                    self._send(event, spare=spare)
                 case Publish(message):
                     self.send(message)
                 case SaveState():
                     self.save(self._core.saved)
                 case Log(level, text, fields):
                     getattr(self.log, level)(text, **fields)
-                case ConnectAfter(seconds, reason):
-                    self.log.debug("connecting", seconds=seconds, reason=reason)
-                    if self._connecting is not None:
-                        self._connecting.cancel()
-                    self._connecting = self.after(seconds, self._connect)
-                case Disconnect(reason):
-                    self.log.debug("disconnecting", reason=reason)
-                    self._disconnect()
+                case ConnectAfter(seconds, reason, spare):
+                    self.log.debug("connecting", seconds=seconds, reason=reason, spare=spare)
+                    if (timer := self._connecting.pop(spare, None)) is not None:
+                        timer.cancel()
+                    connect = functools.partial(self._connect, spare=spare)
+                    self._connecting[spare] = self.after(seconds, connect)
+                case Disconnect(reason, spare):
+                    self.log.debug("disconnecting", reason=reason, spare=spare)
+                    self._disconnect(spare=spare)
+                case Swap(reason):
+                    self.log.debug("swapping connections", reason=reason)
+                    self._swap()
 
-    def _send(self, event: wire.ClientEvent) -> None:
-        connection = self._connection
+    def _send(self, event: wire.ClientEvent, *, spare: bool) -> None:
+        connection = self._connection(spare=spare)
         if connection is None:
             return
         data = wire.encode(event)
-        if self._core.wire_events and wire.name_of(event) in self._core.wire_events:
-            self.send(WireEvent(wire.name_of(event), "client", data))
+        self._pass_on(event, data, "client", spare=spare)
         if not connection.send(data) and not self._watching:
             self._watching = True
             self.after(STALL_S / 5, self._watch)
 
     def _watch(self) -> None:
         """See that what waits for the socket does not wait for ever."""
-        connection = self._connection
+        connection = self._connection()
         self._watching = connection is not None and connection.is_sending()
         if connection is not None and connection.is_stalled():
             self.log.warning("the server takes nothing any more, giving the connection up")
@@ -195,10 +208,27 @@ class Realtime(Actor):
 
     # -- the connection -----------------------------------------------------------------------
 
-    @property
-    def _connection(self) -> Connection | None:
-        kept = self.keep.get(_KEPT_CONNECTION)
+    def _connection(self, *, spare: bool = False) -> Connection | None:
+        kept = self.keep.get(_KEPT_CONNECTIONS[spare])
         return kept if isinstance(kept, Connection) else None
+
+    def _resume(self, *, spare: bool) -> bool:
+        """Go on with a connection of our predecessor's. Return False if there is none."""
+        connection = self._connection(spare=spare)
+        if connection is None or (connection.is_over() and not connection.arrived):
+            return False
+        self._attend(connection)
+        self.post(lambda: self._drain(connection))
+        return True
+
+    def _attend(self, connection: Connection) -> None:
+        connection.wake = lambda: self.post(lambda: self._drain(connection))
+
+    def _swap(self) -> None:
+        self._disconnect()
+        current, spare = _KEPT_CONNECTIONS
+        if spare in self.keep:
+            self.keep[current] = self.keep.pop(spare)
 
     def _address(self) -> tuple[str, dict[str, str]]:
         """Return where to connect to, and the headers."""
@@ -216,16 +246,17 @@ class Realtime(Actor):
             return url, {}
         return url, {"Authorization": f"Bearer {self._key}"}
 
-    def _connect(self) -> None:
-        self._connecting = None
-        self._disconnect()
+    def _connect(self, *, spare: bool = False) -> None:
+        self._connecting.pop(spare, None)
+        self._disconnect(spare=spare)
         if wrong := self._wrong_key():
-            self._core.connect_failed(0, wrong, "the key is wrong", time.monotonic_ns())
+            now = time.monotonic_ns()
+            self._core.connect_failed(0, wrong, "the key is wrong", now, spare=spare)
             self._perform()
             return
         connection = Connection(self._url, self._headers, self._key)
-        connection.wake = self._wake
-        self.keep[_KEPT_CONNECTION] = connection
+        self._attend(connection)
+        self.keep[_KEPT_CONNECTIONS[spare]] = connection
         connection.start()
 
     def _wrong_key(self) -> str:
@@ -235,20 +266,19 @@ class Realtime(Actor):
         plain = self._key.isascii() and self._key.isprintable() and " " not in self._key
         return "malformed_api_key" if self._headers and not plain else ""
 
-    def _disconnect(self) -> None:
-        connection = self._connection
+    def _disconnect(self, *, spare: bool = False) -> None:
+        connection = self._connection(spare=spare)
         if connection is not None:
-            del self.keep[_KEPT_CONNECTION]
+            del self.keep[_KEPT_CONNECTIONS[spare]]
             connection.wake = _nobody
             connection.close_soon()
 
-    def _wake(self) -> None:
-        self.post(self._drain)
-
-    def _drain(self) -> None:
-        """Handle what has arrived; runs until there is nothing left."""
-        connection = self._connection
-        while connection is not None and connection.arrived:
+    def _drain(self, connection: Connection) -> None:
+        """Handle what has arrived, until there is nothing left or the connection is given up."""
+        while connection.arrived:
+            spare = connection is self._connection(spare=True)
+            if not spare and connection is not self._connection():
+                return
             what = connection.arrived.popleft()
             now = time.monotonic_ns()
             sound = False
@@ -257,20 +287,27 @@ class Realtime(Actor):
                     case Text(data, read_ns):
                         now, event = read_ns, wire.decode(data)
                         sound = type(event) is wire.AudioDelta
-                        if self._core.wire_events and wire.name_of(event) in self._core.wire_events:
-                            self.send(WireEvent(wire.name_of(event), "server", data))
-                        self._core.server_event(event, now)
+                        self._pass_on(event, data, "server", spare=spare)
+                        self._core.server_event(event, now, spare=spare)
                     case Opened():
-                        self._core.connected(now)
+                        self._core.connected(now, time.time_ns(), spare=spare)
                     case Refused(status, code, text):
-                        self._core.connect_failed(status, code, text, now)
+                        self._core.connect_failed(status, code, text, now, spare=spare)
                     case Closed(code_, reason):
-                        self._core.lost(code_, reason, now)
+                        self._core.lost(code_, reason, now, spare=spare)
             finally:
                 self._perform()
                 if not sound:
                     self._set_timer(now)
-            connection = self._connection
+
+    def _pass_on(
+        self, event: object, data: bytes, direction: Literal["server", "client"], *, spare: bool
+    ) -> None:
+        """Give the program an event that it has subscribed to."""
+        if self._core.wire_events and not spare:
+            name = wire.name_of(event)
+            if name in self._core.wire_events:
+                self.send(WireEvent(name, direction, data))
 
 
 def _nobody() -> None:

@@ -68,6 +68,7 @@ class Calls:
         elif call.output is None:
             call.output, call.respond = message.output, message.respond
             call.output_id = message.item_id
+            context.outputs[call.call_id] = (message.item_id, message.output)
             context.changed()
 
     def restored(self, plan: restore.Plan) -> None:

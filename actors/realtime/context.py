@@ -19,14 +19,17 @@ from messages import Message, Settings
 __all__ = ["Context", "Recent", "changed"]
 
 _REMEMBERED = 1000
+_OUTPUTS = 20
 
 
 class Recent(collections.OrderedDict[str, Any]):
     """A dictionary of the newest entries."""
 
+    limit = _REMEMBERED
+
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
-        if len(self) > _REMEMBERED:
+        if len(self) > self.limit:
             self.popitem(last=False)
 
 
@@ -55,6 +58,8 @@ class Context:
         self.chain = Chain()
         self.session = 0
         """Number of the session with the server."""
+        self._sessions = 0
+        self._request_id = now // 1_000_000  # no request of an earlier process has it
         self.told = False
         """Whether the server knows the conversation, so that it can be gone on with."""
         self.finished = False
@@ -63,6 +68,9 @@ class Context:
         """When the speaker was told last to throw away everything it had been sent before."""
         self.done = Recent()
         """Ids of speech whose text has been told, and of calls that have been run."""
+        self.outputs = Recent()
+        """Of the calls answered last: (item id, output). History may not have them yet."""
+        self.outputs.limit = _OUTPUTS
         self._actions: list[Action] = []
         self._changed = False
         self._numbers = 0
@@ -76,6 +84,16 @@ class Context:
             self._actions.append(SaveState())
         actions, self._actions = self._actions, []
         return actions
+
+    def next_session(self) -> int:
+        """Return the number of a new session with the server."""
+        self._sessions += 1
+        return self._sessions
+
+    def request_id(self) -> int:
+        """Return an id for a request to another component."""
+        self._request_id += 1
+        return self._request_id
 
     def changed(self) -> None:
         """Have the state saved."""

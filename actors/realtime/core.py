@@ -114,25 +114,45 @@ class Core:
         """Begin: ask for the history, and connect meanwhile."""
         self._link.open(now)
 
-    def connected(self, now: int) -> None:
-        """Take note that the websocket is open."""
+    # Of the connection that stands by (``spare``), `Link.successor` is told.
+
+    def connected(self, now: int, unix_ns: int | None = None, *, spare: bool = False) -> None:
+        """Take note that the websocket is open. ``unix_ns``: ``time.time_ns()``."""
+        if unix_ns is not None:
+            self._link.wall_clock(unix_ns, now)
         if self._context.finished:
-            self._context.do(Disconnect("the conversation is over"))
+            self._context.do(Disconnect("the conversation is over", spare=spare))
+        elif spare:
+            self._link.successor.connected(now)
         else:
             self._link.connected(now)
 
-    def connect_failed(self, status: int, code: str, text: str, now: int) -> None:
+    def connect_failed(
+        self, status: int, code: str, text: str, now: int, *, spare: bool = False
+    ) -> None:
         """Take note that there is no connection, and why (``status`` of HTTP, or 0)."""
-        if not self._context.finished:
+        if self._context.finished:
+            return
+        if spare:
+            self._link.successor.lost(text, now)
+        else:
             self._link.connect_failed(status, code, text, now)
 
-    def lost(self, code: int, reason: str, now: int) -> None:
+    def lost(self, code: int, reason: str, now: int, *, spare: bool = False) -> None:
         """Take note that the connection has ended."""
-        if self.phase is not Phase.OFFLINE and not self._context.finished:
+        if self._context.finished:
+            return
+        if spare:
+            self._link.successor.lost(f"it ended ({code} {reason})", now)
+        elif self.phase is not Phase.OFFLINE:
             self._link.lost(code, reason, now)
 
-    def server_event(self, event: object, now: int) -> None:
+    def server_event(self, event: object, now: int, *, spare: bool = False) -> None:
         """Act on an event of the server (what `wire.decode` returns)."""
+        if spare:
+            self._link.successor.event(event, self._link.expires_ns(event, now), now)
+            self.tick(now)
+            return
         if self.phase is Phase.OFFLINE:
             return
         active = self._context.responses.active
@@ -391,8 +411,11 @@ class Core:
             CreateResponse: self._create_response,
             UpdateSettings: self._update_settings,
             WantWireEvents: self._want_wire_events,
-            HistorySnapshot: self._link.snapshot,
+            HistorySnapshot: self._snapshot,
         }
+
+    def _snapshot(self, message: HistorySnapshot, now: int) -> None:
+        self._link.snapshot(message, now, self._is_quiet)
 
     def _append(self, pcm: bytes | None) -> None:
         if pcm:

@@ -7,15 +7,17 @@ from enum import IntEnum
 from typing import Any
 
 from actors.realtime import errors, restore, session, wire
-from actors.realtime.actions import ConnectAfter, Disconnect
+from actors.realtime.actions import ConnectAfter, Disconnect, Swap
 from actors.realtime.answers import Answers
 from actors.realtime.calls import Calls
 from actors.realtime.context import Context
 from actors.realtime.errors import Meaning
 from actors.realtime.playback import Spoken
 from actors.realtime.state import Ask
+from actors.realtime.successor import Prepared, Successor
 from actors.realtime.user import User
 from messages import (
+    SAMPLE_RATE,
     AssistantAudio,
     AssistantItem,
     Connected,
@@ -41,8 +43,15 @@ TOOLS_NS = 1 * _NS
 """How long the first tools are waited for."""
 HANDSHAKE_NS = 10 * _NS
 """How long ``session.created`` and ``session.updated`` may take."""
-SESSION_NS = 50 * 60 * _NS
-"""The server ends a session after 60 minutes; from here on a quiet moment is used to renew it."""
+SESSION_NS = 60 * 60 * _NS
+"""How long a session lasts if the server does not say (documented: 60 minutes)."""
+SHORTEST_NS, LONGEST_NS = 1 * _NS, 24 * 3600 * _NS
+"""What the server says is believed within these limits: our clock may be wrong."""
+AHEAD = 6
+"""The next session is begun when a sixth of the present one is left."""
+REHEAR = SAMPLE_RATE
+"""What the server hears again, in samples, when a session is swapped in: speech may just begin."""
+RENEWED = "a new session has taken over before the server ended the old one"
 STEADY_NS = 10 * _NS
 """A session that has lived so long was a good one: the next back-off starts anew."""
 BACKOFF_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
@@ -82,8 +91,7 @@ class Link:
         self.trouble = "it did not begin a session"
         """Why there is no connection, as far as it is known."""
         self._failures = 0
-        self._created_ns = 0
-        self._request_id = now // _MS
+        self._request_id = 0
         self._requested_ns = 0
         self._history: tuple[ConversationItem, ...] | None = None
         self._plan = restore.Plan()
@@ -91,6 +99,11 @@ class Link:
         self._told_tools: object = None
         self._told_speed = 0.0
         self._told_settings = context.settings
+        self._prepared: Prepared | None = None
+        """The session that is about to begin, if it was told something before."""
+        self._unix_ns: int | None = None
+        """What a clock on the wall says, minus the clock that everything else is told by."""
+        self.successor = Successor(context, self._configuration)
 
     # -- the connection -----------------------------------------------------------------------
 
@@ -103,8 +116,13 @@ class Link:
                 )
         self._seek(0.0, self._cause, now)
 
+    def wall_clock(self, unix_ns: int, now: int) -> None:
+        """Take note of what time it is, to know what the server's ``expires_at`` means."""
+        self._unix_ns = unix_ns - now
+
     def connected(self, now: int) -> None:
         """Take note that the websocket is open."""
+        self._prepared = None
         self._enter(Phase.CONNECTED)
         self._phase_by = now + HANDSHAKE_NS
         if now - self._requested_ns > _NS:  # what it says may be old
@@ -130,22 +148,25 @@ class Link:
         if meaning is Meaning.FATAL:
             self.fail(name)
             return
-        self._settle(f"the connection ended ({code}{': ' + reason if reason else ''})", now)
-        self._connect_again(self._cause, now)
+        cause = f"the connection ended ({code}{': ' + reason if reason else ''})"
+        self._settle(cause, now)
+        self._go_over(cause, now)
 
     def renew(self, reason: str, now: int, *, at_once: bool = False) -> None:
         """Give this session up for a new one."""
-        self._context.do(Disconnect(reason))
         self._settle(reason, now)
         if at_once:
             self._failures = 0
-        self._connect_again(reason, now)
+        if not self.successor.is_ready:
+            self._context.do(Disconnect(reason))
+        self._go_over(reason, now)
 
     def fail(self, code: str, detail: str = "") -> None:
         """Give up: going on is pointless."""
         reason = errors.why_fatal(code, self._context.settings.model, detail)
         self._context.finished = True
         self._enter(Phase.OFFLINE)
+        self.successor.drop(reason)
         self._context.do(Disconnect(reason))
         self._context.publish(FatalError(reason))
 
@@ -157,6 +178,20 @@ class Link:
         self._enter(Phase.OFFLINE)
         self._request_history(now)
         self._context.do(ConnectAfter(seconds, reason))
+
+    def _go_over(self, reason: str, now: int) -> None:
+        """Go over to the next session if it is ready; if not, connect again."""
+        if self.successor.is_ready:
+            self._swap(reason, now)
+            self._request_history(now)
+        else:
+            self.successor.drop(reason)
+            self._connect_again(reason, now)
+
+    def _swap(self, reason: str, now: int) -> None:
+        self._prepared = self.successor.take()
+        self._context.do(Swap(reason))
+        self._enter(Phase.CREATED)
 
     def _connect_again(self, reason: str, now: int) -> None:
         delay = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
@@ -176,21 +211,44 @@ class Link:
 
     # -- the beginning of a session -----------------------------------------------------------
 
-    def session_created(self, _: wire.SessionCreated, now: int) -> None:
+    def session_created(self, event: wire.SessionCreated, now: int) -> None:
         """Take note that the server has begun a session."""
         if self.phase is Phase.CONNECTED:
             self._enter(Phase.CREATED)
-            self._created_ns = now
+            number = self._context.next_session()
+            self._prepared = Prepared(number, now, self.expires_ns(event, now))
+
+    def expires_ns(self, event: object, now: int) -> int:
+        """Return when the server ends a session that it has just created."""
+        at = event.expires_at() if isinstance(event, wire.SessionCreated) else None
+        if at is not None and self._unix_ns is not None:
+            expires = int(at * _NS) - self._unix_ns
+            if SHORTEST_NS <= expires - now <= LONGEST_NS:
+                return expires
+        return now + SESSION_NS
 
     def session_updated(self, _: wire.SessionUpdated, now: int) -> None:
         """Take note that the configuration is in force."""
         if self.phase is Phase.CONFIGURING:
             self._go_live(now)
 
-    def snapshot(self, message: HistorySnapshot, now: int) -> None:
-        """Take the history."""
+    def snapshot(
+        self, message: HistorySnapshot, now: int, is_quiet: Callable[[int], bool]
+    ) -> None:
+        """Take the history. ``is_quiet``: as in `tick`."""
         if message.request_id == self._request_id and self.phase < Phase.CONFIGURING:
             self._history = message.items
+            return
+        items = self.successor.snapshot(message, now)
+        if items is None or self.phase is not Phase.LIVE or not is_quiet(now):
+            return
+        # Nothing is under way: what was said has its answer, or gets none.
+        self._context.saved.turns = []
+        self.live_ns, self._outage_ns, self._cause = None, now, RENEWED
+        self._answers.lost()
+        self._swap(RENEWED, now)
+        self._history = items
+        self._configure(now)
 
     def refused(self, refused: dict[str, Any] | None, param: str | None, now: int) -> None:
         """Do without what the server does not want of the configuration.
@@ -218,7 +276,7 @@ class Link:
 
     def _request_history(self, now: int) -> None:
         self._history = None
-        self._request_id += 1
+        self._request_id = self._context.request_id()
         self._requested_ns = now
         self._context.publish(HistoryRequest(self._request_id))
 
@@ -231,17 +289,27 @@ class Link:
         context, saved = self._context, self._context.saved
         if self._history is None:
             context.log("warning", "the history has not answered; going on without it")
-        context.session += 1
-        self._plan = restore.plan(self._history or (), saved, self._user.speech_from())
+        prepared = self._prepared or Prepared(context.next_session(), now, now + SESSION_NS)
+        context.session = prepared.number
+        speech = self._user.speech_from()
+        self._plan = restore.plan(self._history or (), saved, speech, context.outputs)
         self._refusals = 0
         self._told_tools, self._told_speed = saved.tools, saved.speed
         self._told_settings = context.settings
-        context.update(self._configuration(), "configure")
+        configuration = self._configuration()
+        is_configured = prepared.configuration == configuration
+        if not is_configured:
+            context.update(configuration, "configure")
         self._repair_history()
-        self._replay()
+        self._replay(prepared)
         self._enter(Phase.CONFIGURING)
         self._calls.restored(self._plan)
         self._phase_by = now + HANDSHAKE_NS
+        self.successor.begin_at(
+            prepared.expires_ns - (prepared.expires_ns - prepared.created_ns) // AHEAD
+        )
+        if is_configured:
+            self._go_live(now)
 
     def _repair_history(self) -> None:
         """Tell history how things that the lost session left open have ended."""
@@ -283,13 +351,14 @@ class Link:
             AssistantItem(item.item_id, before, item.response_id, text, "incomplete", item.received)
         )
 
-    def _replay(self) -> None:
+    def _replay(self, prepared: Prepared) -> None:
         context, plan = self._context, self._plan
         context.chain.restart(plan.aliases)
         for item in plan.items:
-            event_id = context.event_id(f"replay {item.get('id')}")
-            context.send(wire.ItemCreate(item, event_id))
-            context.chain.note(item.get("id", ""))
+            context.chain.note(item["id"])
+        if self._history is not None or not prepared.complete:
+            for event in restore.difference(prepared.items, plan.items, context.event_id):
+                context.send(event)
         left_out = {turn.item_id for turn in plan.again}
         kept = [item.item_id for item in self._history or () if item.item_id not in left_out]
         context.chain.join(next((item_id for item_id in reversed(kept) if item_id), None))
@@ -306,9 +375,11 @@ class Link:
             ms=(now - self._outage_ns) // _MS,
         )
         self._tell_reconnected(now)
-        self._request_id += 1
-        context.capture.restart(self._plan.from_sample, self._request_id, now)
-        context.publish(ReplayCapture(self._plan.from_sample, self._request_id))
+        from_sample, request_id = self._plan.from_sample, context.request_id()
+        if self._cause == RENEWED:  # the old session has heard everything up to now
+            from_sample = max(from_sample, context.capture.timeline.next_sample - REHEAR)
+        context.capture.restart(from_sample, request_id, now)
+        context.publish(ReplayCapture(from_sample, request_id))
         self._user.restored(self._plan, now)
         if self._plan.ask is not None:
             context.responses.want(self._plan.ask)
@@ -324,7 +395,9 @@ class Link:
         gap_ns = now - self._outage_ns
         if saved.connected:
             count = len(self._plan.items)
-            restored = self._history is not None
+            restored = self._history is not None or bool(
+                self._prepared and self._prepared.complete
+            )
             context.publish(Reconnected(restored, count, gap_ns // _MS, self._cause))
             saved.quiet_since_ns = min(now, saved.quiet_since_ns + gap_ns)
         else:
@@ -338,6 +411,9 @@ class Link:
 
     def tick(self, now: int, is_quiet: Callable[[int], bool]) -> None:
         """Do what is due. ``is_quiet``: whether nothing is going on, so that it may be renewed."""
+        if self.phase is Phase.LIVE:
+            self.successor.tick(now, is_quiet)
+            return
         due = self.deadline()
         if due is None or now < due:
             return
@@ -348,8 +424,6 @@ class Link:
         elif self.phase is Phase.CONFIGURING:
             self._context.log("warning", "the server has not confirmed the configuration")
             self._go_live(now)
-        elif self.phase is Phase.LIVE and is_quiet(now):
-            self.renew("the server ends sessions after 60 minutes", now, at_once=True)
 
     def follow(self) -> None:
         """Tell a live session what has changed: at any time, but speed between two answers."""
@@ -377,6 +451,6 @@ class Link:
                 tools = self._opened_ns + TOOLS_NS if self._context.saved.tools is None else 0
                 return max(history, tools)
             case Phase.LIVE:
-                return self._created_ns + SESSION_NS
+                return self.successor.deadline()
             case _:
                 return None

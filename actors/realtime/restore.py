@@ -6,11 +6,12 @@ Items keep their ids where the API allows it (32 characters), so that the histor
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from actors.realtime import wire
 from actors.realtime.state import Ask, Call, Saved, Turn
 from messages import ConversationItem
 
@@ -19,6 +20,7 @@ __all__ = [
     "MAX_REPEATS",
     "Plan",
     "call_item",
+    "difference",
     "output_id",
     "output_item",
     "plan",
@@ -74,8 +76,13 @@ def text_item(item_id: str, role: str, text: str) -> dict[str, Any]:
 
 def call_item(item_id: str, call_id: str, name: str, arguments: str) -> dict[str, Any]:
     """Return a function call as it is created."""
-    item = {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
-    return {"id": wire_id(item_id), **item} if item_id else item
+    return {
+        "id": wire_id(item_id or f"call_{call_id[-27:]}"),
+        "type": "function_call",
+        "call_id": call_id,
+        "name": name,
+        "arguments": arguments,
+    }
 
 
 def output_item(item_id: str, call_id: str, output: str) -> dict[str, Any]:
@@ -93,13 +100,38 @@ def output_id(call_id: str) -> str:
     return f"out_{call_id[-28:]}"
 
 
-def plan(items: Iterable[ConversationItem], saved: Saved, speech_from: int | None) -> Plan:
+def difference(
+    there: list[dict[str, Any]], wanted: list[dict[str, Any]], event_id: Callable[[str], str]
+) -> list[wire.ClientEvent]:
+    """Return the events that make one list of items into another: what differs is told anew."""
+    same = 0
+    for one, other in zip(there, wanted, strict=False):
+        if one != other:
+            break
+        same += 1
+    deletions = [
+        wire.ItemDelete(item["id"], event_id(f"delete {item['id']}"))
+        for item in reversed(there[same:])
+    ]
+    creations = [
+        wire.ItemCreate(item, event_id(f"replay {item.get('id')}")) for item in wanted[same:]
+    ]
+    return [*deletions, *creations]
+
+
+def plan(
+    items: Iterable[ConversationItem],
+    saved: Saved,
+    speech_from: int | None,
+    outputs: Mapping[str, tuple[str, str]] | None = None,
+) -> Plan:
     """Return how to go on.
 
     Args:
         items: the history, in order.
         saved: what we remember.
         speech_from: the sample at which speech began that the lost server had not committed.
+        outputs: of the last calls, (item id, output), which the history may not have yet.
     """
     items = list(items)
     history = {item.item_id: item for item in items}
@@ -113,6 +145,8 @@ def plan(items: Iterable[ConversationItem], saved: Saved, speech_from: int | Non
         if text.item_id not in history:
             result.items.append(text_item(text.item_id, "user", text.text))
     _add_calls(result, saved.calls)
+    for call_id in sorted(result.open & set(outputs or ())):
+        _answer(result, call_id, *(outputs or {})[call_id])
     result.hears_speech = bool(result.again) or speech_from is not None
     if not result.hears_speech:
         result.ask = _ask(saved, list(history.values()))

@@ -28,6 +28,7 @@ __all__ = [
     "ItemAdded",
     "ItemCreate",
     "ItemCreated",
+    "ItemDelete",
     "ItemDone",
     "OutputItemAdded",
     "OutputItemDone",
@@ -126,6 +127,13 @@ class ErrorEvent(ServerEvent, tag="error"):
 
 class SessionCreated(ServerEvent, tag="session.created"):
     """The first event."""
+
+    session: dict[str, Any] | None = None
+
+    def expires_at(self) -> float | None:
+        """Return when the server ends the session, in unix seconds, if it says so."""
+        at = (self.session or {}).get("expires_at")
+        return float(at) if isinstance(at, int | float) else None
 
 
 class SessionUpdated(ServerEvent, tag="session.updated"):
@@ -393,6 +401,13 @@ class ItemCreate(ClientEvent, tag="conversation.item.create"):
     """Append an item to the conversation."""
 
     item: dict[str, Any]
+    event_id: str
+
+
+class ItemDelete(ClientEvent, tag="conversation.item.delete"):
+    """Take an item out of the conversation."""
+
+    item_id: str
     event_id: str
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from actors.realtime import wire
-from actors.realtime.actions import ConnectAfter, Disconnect, Log, Publish, SendEvent
+from actors.realtime.actions import ConnectAfter, Disconnect, Log, Publish, SendEvent, Swap
 from actors.realtime.core import Core
 from actors.realtime.state import Saved
 from messages import (
@@ -34,6 +34,18 @@ NS = 1_000_000_000
 MS = 1_000_000
 
 
+class Spare:
+    """What came out for the connection that stands by."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.connects: list[float] = []
+        self.disconnects: list[str] = []
+
+    def items(self) -> list[dict[str, Any]]:
+        return [e["item"] for e in self.sent if e["type"] == "conversation.item.create"]
+
+
 class Bench:
     """One core with its clock, and what came out of it so far."""
 
@@ -55,6 +67,8 @@ class Bench:
         self.actions: list[Any] = []
         self.connects: list[float] = []
         self.disconnects: list[str] = []
+        self.swaps: list[str] = []
+        self.spare = Spare()
         self.logs: list[Log] = []
         self.history: list[ConversationItem] = []
         self._numbers = itertools.count(1)
@@ -71,11 +85,14 @@ class Bench:
             if isinstance(action, Publish):
                 self.published.append(action.message)
             elif isinstance(action, SendEvent):
-                self.sent.append(msgspec.json.decode(wire.encode(action.event)))
+                sent = self.spare.sent if action.spare else self.sent
+                sent.append(msgspec.json.decode(wire.encode(action.event)))
             elif isinstance(action, ConnectAfter):
-                self.connects.append(action.seconds)
+                (self.spare.connects if action.spare else self.connects).append(action.seconds)
             elif isinstance(action, Disconnect):
-                self.disconnects.append(action.reason)
+                (self.spare.disconnects if action.spare else self.disconnects).append(action.reason)
+            elif isinstance(action, Swap):
+                self.swaps.append(action.reason)
             elif isinstance(action, Log):
                 self.logs.append(action)
 
@@ -84,11 +101,11 @@ class Bench:
         self.collect()
         return self
 
-    def server(self, kind: str, **fields: Any) -> Bench:
+    def server(self, kind: str, *, spare: bool = False, **fields: Any) -> Bench:
         fields = {"type": kind, "event_id": f"event_{next(self._numbers)}", **fields}
         event = wire.decode(msgspec.json.encode(fields))
         assert not isinstance(event, wire.BadFrame), event
-        self.core.server_event(event, self.now)
+        self.core.server_event(event, self.now, spare=spare)
         self.collect()
         return self
 
@@ -109,24 +126,36 @@ class Bench:
         self.collect()
         return self
 
-    def connect(self) -> Bench:
-        self.core.connected(self.now)
+    def connect(self, *, spare: bool = False, **session: Any) -> Bench:
+        """The server begins a session. Its clock shows what ours does."""
+        self.core.connected(self.now, self.now, spare=spare)
         self.collect()
-        return self.server("session.created", session={"type": "realtime", "object": "x"})
+        session = {"type": "realtime", "object": "x", **session}
+        return self.server("session.created", spare=spare, session=session)
 
     def snapshot(self) -> Bench:
         request = self.all(HistoryRequest)[-1]
         return self.tell(HistorySnapshot(request.request_id, tuple(self.history)))
 
-    def configured(self) -> Bench:
+    def configured(self, **session: Any) -> Bench:
         """Connect and answer everything that is asked until the session is live."""
-        self.connect()
+        self.connect(**session)
         self.snapshot()
         return self.server("session.updated", session={"type": "realtime"})
 
-    def live(self) -> Bench:
+    def prepared(self) -> Bench:
+        """Wait until a second session is begun, and have it ready."""
+        for _ in range(2):
+            self.wait(50 * 60)
+            if self.spare.connects:
+                break
+        self.connect(spare=True)
+        self.snapshot()
+        return self.server("session.updated", spare=True, session={"type": "realtime"})
+
+    def live(self, **session: Any) -> Bench:
         """Get a session to the point where captured audio flows."""
-        self.configured()
+        self.configured(**session)
         replay = self.all(ReplayCapture)[-1]
         self.tell(ReplayEnded(replay.from_sample, replay.request_id))
         self.clear()
@@ -156,6 +185,8 @@ class Bench:
     def clear(self) -> None:
         for seen in (self.published, self.sent, self.actions, self.connects, self.disconnects):
             seen.clear()
+        self.swaps.clear()
+        self.spare = Spare()
 
     def clear_but_requests(self) -> None:
         requests = self.all(HistoryRequest)

@@ -66,9 +66,9 @@ class Peer:
     def kinds(self) -> list[str]:
         return [event["type"] for event in self.received]
 
-    def begin(self) -> dict[str, Any]:
+    def begin(self, **session: Any) -> dict[str, Any]:
         """Begin the session and confirm its configuration."""
-        self.send("session.created", session={"type": "realtime", "id": "s"})
+        self.send("session.created", session={"type": "realtime", "id": "s", **session})
         update = self.expect("session.update")
         self.send("session.updated", session=update["session"])
         return update

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -43,6 +45,8 @@ from messages import (
     ToolCall,
     ToolsAvailable,
     UserItem,
+    WantWireEvents,
+    WireEvent,
 )
 from tests.actors.realtime.server import Peer, ScriptedServer, scripted_server
 from tests.rig import TIMEOUT_S, Rig
@@ -84,12 +88,12 @@ class Stage:
         request = [self.rig.expect(HistoryRequest), *self.rig.take(HistoryRequest)][-1]
         self.rig.tell(HistorySnapshot(request.request_id, self.history))
 
-    def live(self, from_sample: int = 0) -> Peer:
+    def live(self, from_sample: int = 0, **session: Any) -> Peer:
         """Bring a session up to the point where captured audio flows."""
         peer = self.server.peer()
         self.rig.tell(ToolsAvailable(()))
         self.snapshot()
-        peer.begin()
+        peer.begin(**session)
         replay = self.rig.expect(ReplayCapture)
         assert replay.from_sample == from_sample
         self.rig.tell(ReplayEnded(from_sample, replay.request_id))
@@ -375,6 +379,80 @@ def test_a_server_that_takes_nothing_any_more_is_given_up(
     finally:
         given_up.set()
     stage.rig.wait_handled(mail=5)  # the actor has not hung meanwhile
+
+
+# -- two connections -------------------------------------------------------------------------------
+
+
+def _spare(stage: Stage) -> tuple[Peer, Peer]:
+    """Bring a session up that ends soon, and the one that follows it, both connected."""
+    peer = stage.live(expires_at=time.time() + 1.5)
+    spare = stage.server.peer()
+    return peer, spare
+
+
+def test_a_session_near_its_end_is_swapped_for_another_and_no_sound_is_lost(stage: Stage) -> None:
+    peer = stage.live(expires_at=time.time() + 1.5)
+    stage.history = (ConversationItem("u1", "message", "user", "Hello"),)
+    stage.block(0, b"\5")
+    peer.expect("input_audio_buffer.append")
+
+    spare = stage.server.peer()
+    spare.send("session.created", session={"type": "realtime"})
+    stage.snapshot()
+    update = spare.expect("session.update")
+    assert spare.expect("conversation.item.create")["item"]["id"] == "u1"
+    spare.send("session.updated", session=update["session"])
+    stage.snapshot()
+
+    replay = stage.rig.expect(ReplayCapture)
+    stage.rig.tell(ReplayEnded(replay.from_sample, replay.request_id))
+    stage.block(960, b"\6")
+    assert spare.expect("input_audio_buffer.append")["audio"].startswith("BgYG")
+    assert stage.rig.expect(Reconnected).gap_ms == 0
+    peer.connection.recv_events_thread.join(TIMEOUT_S)
+    assert peer.connection.close_code == 1000
+    assert len(stage.server.all) == 2
+
+
+def test_after_a_raise_the_connection_that_stands_by_goes_on(stage: Stage) -> None:
+    peer, spare = _spare(stage)
+    _speak(peer)  # so that nothing is swapped meanwhile
+    stage.rig.expect(AssistantAudio)
+    stage.rig.tell(Inject("realtime", "raise"))
+    stage.rig.expect(Crashed)
+    spare.send("session.created", session={"type": "realtime"})
+    stage.rig.open()
+
+    stage.snapshot()
+
+    assert spare.expect("session.update")
+    assert len(stage.server.all) == 2
+
+
+def test_the_end_of_the_session_closes_both_connections(stage: Stage) -> None:
+    peer, spare = _spare(stage)
+
+    stage.rig.stop()
+
+    for each in (peer, spare):
+        each.connection.recv_events_thread.join(TIMEOUT_S)
+        assert each.connection.close_code == 1000
+
+
+def test_events_of_the_connection_that_stands_by_are_not_the_programs(stage: Stage) -> None:
+    stage.rig.tell(WantWireEvents(("session.created", "session.update")))
+    peer, spare = _spare(stage)
+    _speak(peer)
+    stage.rig.expect(AssistantAudio)
+    stage.rig.take(WireEvent)
+
+    spare.send("session.created", session={"type": "realtime"})
+    stage.snapshot()
+    spare.expect("session.update")
+    stage.rig.wait_handled(mail=2)
+
+    assert stage.rig.take(WireEvent) == []
 
 
 # -- a raise ---------------------------------------------------------------------------------------

@@ -255,11 +255,11 @@ class Chaos:
         self.bench.capture(first, count)
 
     def do_replayed(self, first: int) -> None:
-        request = self.bench.core._link._request_id
+        request = self.bench.core._context.capture._request_id
         self.bench.tell(ReplayedAudio(b"\0" * 1920, first, request))
 
     def do_replay_ended(self) -> None:
-        self.bench.tell(ReplayEnded(0, self.bench.core._link._request_id))
+        self.bench.tell(ReplayEnded(0, self.bench.core._context.capture._request_id))
 
     def do_capture_ended(self) -> None:
         self.bench.tell(CaptureEnded(10**12))

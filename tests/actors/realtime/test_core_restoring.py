@@ -584,17 +584,6 @@ def test_captured_audio_waits_for_the_replay_of_the_new_session() -> None:
     assert len(bench.appended()) == 1920
 
 
-def test_a_session_is_renewed_before_the_server_ends_it_in_a_quiet_moment() -> None:
-    bench = Bench(inactivity_timeout_s=None).live().begin()
-    bench.wait(50 * 60 + 1)
-    assert bench.disconnects == []
-
-    bench.done()
-
-    assert bench.disconnects
-    assert bench.connects == [0.0]
-
-
 def test_tools_of_a_new_process_of_tools_change_nothing() -> None:
     bench = Bench(tools=()).live()
 
