@@ -25,11 +25,15 @@ from messages import (
     Message,
     Newest,
     Notice,
+    PausePlayback,
     PlaybackEnded,
     PlaybackFlushed,
+    PlaybackPaused,
+    PlaybackResumed,
     PlayedAudio,
     PlayedPosition,
     ProgramPlayed,
+    ResumePlayback,
     SetVolume,
 )
 
@@ -49,10 +53,11 @@ _ITEMS = 16
 
 class _State(msgspec.Struct, frozen=True):
     volume: float
+    paused: bool = False
 
 
 class Speaker(Actor):
-    """Plays. Told by realtime what to say and when to be silent, by anyone how loud.
+    """Plays. Told by realtime what to say, when to be silent and when to wait, by anyone how loud.
 
     Audio stays the supervisor's until the device has taken it. Dies when its device is lost; when
     it raises for another reason, device and playout go on without it.
@@ -61,6 +66,8 @@ class Speaker(Actor):
     accepts: ClassVar = {
         AssistantAudio: Keep(seconds=1800, held=True),
         FlushPlayback: CONTROL,
+        PausePlayback: CONTROL,
+        ResumePlayback: CONTROL,
         SetVolume: CONTROL,
         ProgramPlayed: Newest(1),
     }
@@ -77,7 +84,8 @@ class Speaker(Actor):
         self._too_late: collections.deque[str] = collections.deque(maxlen=_ITEMS)
         mark = self._mark = self.keep.get("mark") or ItemMark(self.session, "speaker.mark")
         self.keep["mark"] = mark
-        volume = self._last_volume()
+        state = self.saved(_State)
+        self._volume = self._last_volume(state)
         self._device: Playback = self.keep.get("device") or open_playback(
             self.settings, self.session
         )
@@ -85,6 +93,8 @@ class Speaker(Actor):
         self._playout: Playout = self.keep.get("playout") or Playout(prefill, mark)
         self._playout.attach(lambda: self.post(self._release))
         self.keep["playout"] = self._playout
+        if state is not None and state.paused and not self._playout.paused:
+            self._playout.pause()
         if "device" not in self.keep:
             try:
                 self._device.start(self._playout, self._on_failure)
@@ -93,14 +103,14 @@ class Speaker(Actor):
                 raise
             self.keep["device"] = self._device
             self._tell_loss()
-            self.log.info("speaker open", device=self._device.name, volume=volume)
+            self.log.info("speaker open", device=self._device.name, volume=self._volume)
             if self._device.stands_in_because and self.session.first:
                 text = f"The assistant is not heard: {self._device.stands_in_because}"
                 self.log.warning(text)
                 self.send(Notice(text))
             if self._device.writes is not None:
                 self.send(FileOpened(str(self._device.writes)))
-        self._set_volume(volume)
+        self._set_volume()
         self._check()
         self._go_on()
 
@@ -110,10 +120,14 @@ class Speaker(Actor):
                 self._play(message)
             case FlushPlayback():
                 self._flush(message.sent_ns)
+            case PausePlayback():
+                self._pause()
+            case ResumePlayback():
+                self._resume()
             case SetVolume(volume):
-                volume = self._mark.volume = _clamped(volume)
-                self.save(_State(volume))
-                self._set_volume(volume)
+                self._volume = self._mark.volume = _clamped(volume)
+                self._save()
+                self._set_volume()
             case ProgramPlayed():
                 if isinstance(self._device, ProgramOutput):
                     self._device.played(message)
@@ -124,14 +138,16 @@ class Speaker(Actor):
             ms = self._mark.unheard // _SAMPLES_PER_MS
             self.send(AudioLost("speaker", ms, "at most: its device had taken it when it died"))
 
-    def _set_volume(self, volume: float) -> None:
-        self._playout.set_volume(1.0 if self._device.scales else volume)
-        for message in self._device.set_volume(volume):
+    def _save(self) -> None:
+        self.save(_State(self._volume, self._playout.paused))
+
+    def _set_volume(self) -> None:
+        self._playout.set_volume(1.0 if self._device.scales else self._volume)
+        for message in self._device.set_volume(self._volume):
             self.send(message)
 
-    def _last_volume(self) -> float:
+    def _last_volume(self, state: _State | None) -> float:
         """Return the volume set last. State is withheld if the device fails to open twice."""
-        state = self.saved(_State)
         if self._mark.volume is not None:
             return _clamped(self._mark.volume)
         return _clamped(state.volume if state else self.settings.volume)
@@ -184,13 +200,40 @@ class Speaker(Actor):
         now_ns = time.monotonic_ns()
         self._flushed_ns = max(self._flushed_ns, sent_ns)
         self._settle()
+        was_paused = self._playout.paused
         flushed = self._playout.flush(now_ns, taken_back=self._device.clears)
         for message in self._device.flush(now_ns):
             self.send(message)
-        self.send(PlaybackFlushed(flushed.item_id, flushed.played, flushed.at_ns))
+        self.send(PlaybackFlushed(flushed.item_id, flushed.played, flushed.at_ns, sent_ns))
+        if was_paused:
+            self._save()
         self._mark.note_heard(flushed.item_id)
         while self._held:
             self.done(self._held.popleft()[0])
+        self._go_on()
+
+    def _pause(self) -> None:
+        if self._playout.paused:
+            self._save()  # it may be in hand for the second time
+            return
+        now_ns = time.monotonic_ns()
+        self._settle()
+        self._playout.pause(taken_back=self._device.clears)
+        if self._device.clears:
+            for message in self._device.flush(now_ns):
+                self.send(message)
+        self._save()
+        item_id, taken = self._playout.front()
+        self.send(PlaybackPaused(item_id, taken // _SAMPLES_PER_MS))
+        self._go_on()
+
+    def _resume(self) -> None:
+        if not self._playout.paused:
+            return
+        item_id, taken = self._playout.front()
+        self._playout.resume()
+        self._save()
+        self.send(PlaybackResumed(item_id, taken // _SAMPLES_PER_MS))
         self._go_on()
 
     def _go_on(self) -> None:

@@ -1,4 +1,4 @@
-"""Sound on its way (tags 20-39). All of it 16-bit little-endian mono PCM at 24 kHz.
+"""Sound on its way (tags 20-39, 65 and 66). All of it 16-bit little-endian mono PCM at 24 kHz.
 
 Two clocks: ``first_sample`` of captured and of played audio counts samples on the timeline of the
 session (0 is `SessionInfo.epoch_ns`); positions of the assistant's audio count within its item.
@@ -13,6 +13,7 @@ __all__ = [
     "CaptureEnded",
     "CapturedAudio",
     "FlushPlayback",
+    "PausePlayback",
     "PlaybackFlushed",
     "PlayedAudio",
     "PlayedPosition",
@@ -25,6 +26,7 @@ __all__ = [
     "ReplayCapture",
     "ReplayEnded",
     "ReplayedAudio",
+    "ResumePlayback",
     "SetMuted",
     "SetVolume",
 ]
@@ -99,6 +101,23 @@ class PlaybackFlushed(Message, frozen=True, array_like=True, tag=25):
     item_id: str
     played_samples: int
     at_ns: int = 0
+    flush_ns: int = 0
+    """``sent_ns`` of the `FlushPlayback` that this answers."""
+
+
+class PausePlayback(Message, frozen=True, array_like=True, tag=65):
+    """Realtime to speaker: be silent, and keep what is here and what comes until it is decided.
+
+    `ResumePlayback` or `FlushPlayback` end the pause.
+    """
+
+    attempts = 3
+
+
+class ResumePlayback(Message, frozen=True, array_like=True, tag=66):
+    """Realtime to speaker: go on with the sample at which the pause began."""
+
+    attempts = 3
 
 
 class ReplayCapture(Message, frozen=True, array_like=True, tag=26):

@@ -21,6 +21,8 @@ __all__ = [
     "Interrupted",
     "ItemRemoved",
     "PlaybackEnded",
+    "PlaybackPaused",
+    "PlaybackResumed",
     "ProgramToolAnswer",
     "ProgramToolCall",
     "ProgramToolCancel",
@@ -304,6 +306,27 @@ class PlaybackEnded(Event, frozen=True, array_like=True, tag=64):
     """An item of the assistant has been played to its end."""
 
     event = "playback_ended"
+    item_id: str
+    heard_ms: int
+
+
+class PlaybackPaused(Event, frozen=True, array_like=True, tag=67):
+    """The assistant is silent until it is known whether it is being interrupted.
+
+    `PlaybackResumed` follows if it is not, `Interrupted` if it is.
+    """
+
+    event = "playback_paused"
+    item_id: str
+    """Of what was being played; empty: nothing was."""
+    heard_ms: int
+    """How much of its audio was played, but for the last few milliseconds."""
+
+
+class PlaybackResumed(Event, frozen=True, array_like=True, tag=68):
+    """The assistant goes on from where it was paused: nobody has interrupted it."""
+
+    event = "playback_resumed"
     item_id: str
     heard_ms: int
 

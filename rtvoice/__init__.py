@@ -95,6 +95,8 @@ if TYPE_CHECKING:
         Notice,
         OutputAudioBufferClearEvent,
         PlaybackEnded,
+        PlaybackPaused,
+        PlaybackResumed,
         RateLimitsUpdatedEvent,
         Reconnected,
         ResponseCancelEvent,
@@ -211,6 +213,8 @@ __all__ = [
     "Notice",
     "OutputAudioBufferClearEvent",
     "PlaybackEnded",
+    "PlaybackPaused",
+    "PlaybackResumed",
     "RateLimitsUpdatedEvent",
     "RealtimeModel",
     "Reconnected",
@@ -301,7 +305,8 @@ _NAMES = {
         InputAudioTranscriptionDelta InputAudioTranscriptionFailed
         InputAudioTranscriptionSegment Interrupted McpListToolsCompletedEvent
         McpListToolsFailedEvent McpListToolsInProgressEvent MessagesDropped Notice
-        OutputAudioBufferClearEvent PlaybackEnded RateLimitsUpdatedEvent Reconnected
+        OutputAudioBufferClearEvent PlaybackEnded PlaybackPaused PlaybackResumed
+        RateLimitsUpdatedEvent Reconnected
         ResponseCancelEvent ResponseContentPartAddedEvent ResponseContentPartDoneEvent
         ResponseCreateEvent ResponseCreatedEvent ResponseDoneEvent ResponseEnded
         ResponseFunctionCallArgumentsDeltaEvent ResponseMcpCallArgumentsDeltaEvent

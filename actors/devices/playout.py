@@ -19,7 +19,8 @@ from messages import SAMPLE_RATE
 __all__ = ["Finished", "Flushed", "Marker", "Played", "Playout", "Settled"]
 
 _FADE = 8 * SAMPLE_RATE // 1000
-"""Samples of the fade-out after a flush, and of the ramp from one volume to another: 8 ms."""
+"""Samples of the fade-out of a flush or a pause, and of the ramp from one volume to another: 8 ms.
+"""
 _LOW = 100 * SAMPLE_RATE // 1000
 """With less than this waiting, the actor is told, so that it makes room for more."""
 _MAX_PREFILL = 200 * SAMPLE_RATE // 1000
@@ -105,6 +106,8 @@ class _Segment(NamedTuple):
     item: _Item
     first: int
     pcm: bytes
+    raw: memoryview
+    """The same before volume and fades, to be played again if the device gives it back."""
     at_ns: int
     run_ns: int
     offset: int
@@ -141,6 +144,7 @@ class Playout:
         self._gain = self._target = volume
         self._base_prefill = self._prefill = prefill
         self._running = False
+        self._paused = False
         self._waited = 0
         self._run_ns = -1
         self._run_samples = 0
@@ -213,6 +217,7 @@ class Playout:
         with self._lock:
             if taken_back:
                 self._take_back()
+            self._paused = False
             current = self._current()
             tail = None if taken_back else self._fade_out()
             self._chunks.clear()
@@ -230,6 +235,40 @@ class Playout:
             self._drop_from(current)
             self._remember(current.item_id, played)
             return Flushed(current.item_id, played, end_ns)
+
+    def pause(self, *, taken_back: bool = False) -> None:
+        """Give the device nothing more, but for a fade-out, until `resume` or `flush`.
+
+        What is pushed meanwhile waits. Pausing twice is harmless.
+
+        Args:
+            taken_back: the device also gives back what it has taken and what was not heard when
+                `settle` was called last; it is played when the pause is over.
+        """
+        with self._lock:
+            if taken_back:
+                self._put_back()
+                self._halt()
+            self._paused = True
+
+    def resume(self) -> None:
+        """Go on with the sample at which the pause began, faded in."""
+        with self._lock:
+            if self._paused:
+                self._paused = False
+                if not self._running:
+                    self._gain = 0.0
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is given to the device although there may be something."""
+        return self._paused
+
+    def front(self) -> tuple[str, int]:
+        """Return which item is being played, and the sample that is taken next; or an empty id."""
+        with self._lock:
+            current = self._current()
+            return (current.item_id, current.taken) if current else ("", 0)
 
     def set_volume(self, volume: float) -> None:
         """Change the volume, 0.0-1.0, over a few milliseconds."""
@@ -269,6 +308,8 @@ class Playout:
         return pcm
 
     def _next(self, samples: int, at_ns: int) -> bytes:
+        if self._paused:
+            return self._last_before_pause(samples, at_ns)
         if not self._chunks or not (self._running or self._may_start(samples)):
             return b""
         self._running = True
@@ -279,6 +320,18 @@ class Playout:
         raw = bytes(parts[0].pcm) if len(parts) == 1 else b"".join(part.pcm for part in parts)
         pcm = self._at_volume(raw)
         self._note_taken(parts, pcm, at_ns)
+        return pcm
+
+    def _last_before_pause(self, samples: int, at_ns: int) -> bytes:
+        """Return the fade-out with which a pause begins; then nothing."""
+        if not self._running or not self._chunks:
+            self._halt()
+            return b""
+        parts, _ = self._next_parts(min(samples, _FADE))
+        raw = b"".join(part.pcm for part in parts)
+        pcm = _ramped(raw, self._gain, -2.0 * self._gain / len(raw))
+        self._note_taken(parts, pcm, at_ns)
+        self._halt()
         return pcm
 
     def _next_parts(self, samples: int) -> tuple[list[_Chunk], bool]:
@@ -313,6 +366,9 @@ class Playout:
         if self._running and self._items and not self._chunks:
             newest = self._items[-1]
             newest.starved = not newest.last
+        self._halt()
+
+    def _halt(self) -> None:
         self._running = False
         self._run_ns = -1
         self._gain = self._target
@@ -327,7 +383,7 @@ class Playout:
             part = pcm[2 * done : 2 * (done + samples)]
             part_ns = at_ns + to_ns(done)
             self._segments.append(
-                _Segment(item, first, part, part_ns, self._run_ns, self._run_samples)
+                _Segment(item, first, part, piece, part_ns, self._run_ns, self._run_samples)
             )
             done += samples
             self._run_samples += samples
@@ -392,6 +448,14 @@ class Playout:
             segment.item.taken = min(segment.item.taken, segment.first)
         self._segments.clear()
 
+    def _put_back(self) -> None:
+        for segment in reversed(self._segments):
+            self._chunks.appendleft(_Chunk(segment.item, segment.first, segment.raw))
+            self._queued += segment.samples
+            if self._marker:
+                self._marker.set(segment.item.item_id, segment.first)
+        self._take_back()
+
     def _current(self) -> _Item | None:
         """Return the item that a flush interrupts: the last begun of those not heard to the end."""
         unheard = [item for item in self._items if item.played < item.received]
@@ -437,6 +501,7 @@ def _rest(segment: _Segment, heard: int) -> _Segment:
     return segment._replace(
         first=segment.first + heard,
         pcm=segment.pcm[2 * heard :],
+        raw=segment.raw[2 * heard :],
         at_ns=segment.at_ns + to_ns(heard),
         offset=segment.offset + heard,
     )

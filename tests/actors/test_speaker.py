@@ -20,13 +20,17 @@ from messages import (
     FlushPlayback,
     Inject,
     Notice,
+    PausePlayback,
     PlaybackEnded,
     PlaybackFlushed,
+    PlaybackPaused,
+    PlaybackResumed,
     PlayedAudio,
     PlayedPosition,
     ProgramFlush,
     ProgramPlayed,
     ProgramPlayout,
+    ResumePlayback,
     SessionInfo,
     SetVolume,
 )
@@ -246,6 +250,114 @@ def test_audio_sent_before_a_flush_is_not_played_when_it_comes_after_it(tmp_path
 
         assert {block.item_id for block in rig.take(PlayedAudio)} == {"b"}
         assert rig.expect(PlaybackEnded).item_id == "b"  # the first
+
+
+# -- pausing --------------------------------------------------------------------------------------
+
+
+def pause(rig: Rig) -> PlayedPosition:
+    """Pause in the middle of item a; return where that was."""
+    rig.expect(PlayedPosition)
+    rig.tell(PausePlayback())
+    paused = rig.expect(PlaybackPaused)
+    assert paused.item_id == "a"
+    return rig.expect(PlayedPosition, lambda m: m.played_samples >= paused.heard_ms * 24)
+
+
+def test_after_a_pause_playback_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    with Rig(Speaker, tmp_path, output=str(path)) as rig:
+        rig.tell(audio(9_600))
+        at = pause(rig)
+        rig.tell(audio(2_400, 9_600, last=True))  # what comes meanwhile waits
+        rig.wait_handled(mail=1)
+
+        rig.tell(ResumePlayback())
+
+        assert rig.expect(PlaybackResumed) == PlaybackResumed("a", at.played_samples // 24)
+        assert finished(rig).played_samples == 12_000
+        told = rig.take(PlayedAudio)
+
+    assert sum(len(block.pcm) for block in told) == 2 * 12_000
+    samples, expected = samples_of(path), array("h", pcm(12_000)).tolist()
+    begin = samples.index(1)
+    stop = at.played_samples - 192  # the fade-out
+    assert samples[begin : begin + stop] == expected[:stop]
+    again = samples.index(expected[at.played_samples + 192], begin + at.played_samples)
+    rest = expected[at.played_samples + 192 :]
+    assert samples[again : again + len(rest)] == rest
+    gap = samples[begin + at.played_samples : again - 192]
+    assert gap
+    assert not any(gap)
+
+
+def test_a_flush_ends_a_pause_where_it_was(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(24_000, last=True))
+        at = pause(rig)
+
+        rig.tell(FlushPlayback("barge-in", 77))
+
+        flushed = rig.expect(PlaybackFlushed)
+        assert (flushed.item_id, flushed.played_samples) == ("a", at.played_samples)
+        assert flushed.flush_ns == 77
+        rig.tell(audio(480, item="b", last=True))
+        finished(rig, "b")
+        assert rig.take(PlaybackResumed) == []
+
+
+def test_a_pause_twice_is_one(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(4_800, last=True))
+        pause(rig)
+        rig.tell(PausePlayback())
+        rig.tell(ResumePlayback())
+        rig.tell(ResumePlayback())
+        finished(rig)
+
+        assert rig.take(PlaybackPaused) == []
+        assert len(rig.take(PlaybackResumed)) == 1
+
+
+def test_a_pause_takes_back_what_the_programs_device_was_given(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="program", program_output_rate=24_000) as rig:
+        rig.tell(audio(12_000, last=True))
+        rig.expect(ProgramPlayout)
+        rig.tell(ProgramPlayed(480, time.monotonic_ns(), playing=True))
+        rig.expect(PlayedPosition)
+
+        rig.tell(PausePlayback())
+        rig.expect(ProgramFlush)
+        assert rig.expect(PlaybackPaused).heard_ms == 20
+        rig.take(ProgramPlayout)
+        rig.tell(ResumePlayback())
+
+        more = rig.expect(ProgramPlayout)
+        assert more.first_sample == 480
+        assert array("h", more.pcm)[192] == 480 + 192 + 1
+
+
+def test_after_a_death_a_pause_goes_on_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    with ProcessRig(Speaker, tmp_path, output=str(path)) as rig:
+        messages = [audio(9_600), audio(2_400, 9_600, last=True)]
+        for message in messages:
+            rig.tell(message)
+        at = pause(rig)
+
+        rig.kill()
+        handled = rig.slot.handled(HELD)
+        rig.reborn()
+        for message in messages[handled:]:
+            rig.tell(message)
+        with pytest.raises(AssertionError):
+            rig.expect(PlayedPosition, lambda m: m.played_samples > at.played_samples, 0.3)
+        rig.tell(ResumePlayback())
+
+        assert finished(rig).played_samples == 12_000
+
+    faded = 12_000 - len(set(sound(samples_of(path))) & set(array("h", pcm(12_000))))
+    assert faded <= 2 * 192
 
 
 # -- volume ---------------------------------------------------------------------------------------

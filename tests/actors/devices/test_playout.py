@@ -432,6 +432,118 @@ def test_the_actor_is_told_once_when_audio_runs_low() -> None:
     assert next(told) == 1
 
 
+# -- pausing --------------------------------------------------------------------------------------
+
+
+def test_a_pause_fades_out_and_goes_on_with_the_next_sample() -> None:
+    playout = Playout()
+    playout.push("a", 0, pcm(4800))
+    playout.pull(480, 0)
+
+    playout.pause()
+    faded, silent = playout.pull(480, 20 * MS), playout.pull(480, 40 * MS)
+    playout.push("a", 4800, pcm(100, 4801))  # what comes meanwhile waits
+    playout.resume()
+    after = playout.pull(480, 900 * MS)
+
+    tail, expected = values(faded)[:FADE], values(pcm(FADE, 481))
+    assert 0.9 < tail[0] / expected[0] <= 1
+    assert tail[-1] == 0
+    assert values(faded)[FADE:] == [0] * (480 - FADE)
+    assert silent == bytes(960)
+    begun = 481 + FADE
+    assert values(after)[0] < begun // 10
+    assert values(after)[FADE:] == values(pcm(480 - FADE, begun + FADE))
+
+
+def test_a_pause_takes_no_time_from_what_is_played() -> None:
+    playout = Playout()
+    clock = Clock(playout)
+    playout.push("a", 0, pcm(2400), last=True)
+    clock.pull()
+    playout.pause()
+    for _ in range(50):
+        clock.pull()
+
+    settled = playout.settle(clock.now)
+    assert settled.position == ("a", 480 + FADE)
+    assert settled.finished == []
+    playout.resume()
+    for _ in range(5):
+        clock.pull()
+
+    settled = playout.settle(clock.now)
+    assert settled.finished == [("a", 2400)]
+    (piece,) = settled.audio
+    assert (piece.offset, len(piece.pcm) // 2) == (0, 2400 - 480 - FADE)
+
+
+def test_a_pause_that_ends_before_the_device_has_noticed_is_not_heard() -> None:
+    playout = Playout()
+    playout.push("a", 0, pcm(4800))
+    data = playout.pull(480, 0)
+
+    playout.pause()
+    playout.resume()
+
+    assert data + playout.pull(480, 20 * MS) == pcm(960)
+
+
+def test_a_pause_before_the_first_sample_keeps_everything() -> None:
+    playout = Playout()
+    playout.pause()
+    playout.push("a", 0, pcm(960), last=True)
+    assert playout.take(480, 0) == b""
+
+    playout.resume()
+
+    assert values(playout.take(480, 0))[FADE:] == values(pcm(480 - FADE, FADE + 1))
+
+
+def test_waiting_in_a_pause_is_no_underrun() -> None:
+    playout = Playout()
+    playout.push("a", 0, pcm(480))
+    playout.pull(480, 0)
+    playout.pause()
+    playout.pull(480, 0)
+
+    playout.push("a", 480, pcm(480))
+    playout.resume()
+    playout.pull(480, 0)
+
+    assert playout.underruns == 0
+
+
+def test_a_flush_in_a_pause_stops_where_it_was_paused_and_ends_it() -> None:
+    playout = Playout()
+    playout.push("a", 0, pcm(4800))
+    playout.pull(480, 0)
+    playout.pause()
+    playout.pull(480, 20 * MS)
+
+    assert playout.flush(500 * MS).played == 480 + FADE
+    playout.push("b", 0, pcm(480))
+
+    assert playout.pull(480, 520 * MS) == pcm(480)
+
+
+@pytest.mark.parametrize("volume", [1.0, 0.5])
+def test_what_a_device_gives_back_in_a_pause_is_played_after_it(volume: float) -> None:
+    memory = Memory()
+    playout = Playout(0, memory, volume)
+    playout.push("a", 0, pcm(4800), last=True)
+    whole = playout.take(4800, 0)
+    playout.settle(50 * MS)  # 1200 samples
+
+    playout.pause(taken_back=True)
+    assert playout.front() == ("a", 1200)
+    assert memory.items == {"a": 1200}
+    assert playout.take(480, 60 * MS) == b""
+    playout.resume()
+
+    assert values(playout.take(3600, 0))[FADE:] == values(whole)[1200 + FADE :]
+
+
 # -- laws -----------------------------------------------------------------------------------------
 
 pushes = st.tuples(st.just("push"), st.integers(1, 3000))
@@ -441,8 +553,15 @@ repeats = st.tuples(st.just("repeat"), st.integers(1, 3000))
 nexts = st.tuples(st.just("next"), st.just(0))
 ends = st.tuples(st.just("end"), st.just(0))
 flushes = st.tuples(st.just("flush"), st.booleans())
+pauses = st.tuples(st.just("pause"), st.just(0))
+resumes = st.tuples(st.just("resume"), st.just(0))
 calm = st.lists(st.one_of(pushes, pulls, settles, repeats, nexts, ends), max_size=60)
-stormy = st.lists(st.one_of(pushes, pulls, settles, nexts, ends, flushes), max_size=60)
+stormy = st.lists(
+    st.one_of(pushes, pulls, settles, nexts, ends, flushes, pauses, resumes), max_size=60
+)
+halting = st.lists(
+    st.one_of(pushes, pulls, settles, repeats, nexts, ends, pauses, resumes), max_size=60
+)
 
 
 class Run:
@@ -458,7 +577,7 @@ class Run:
         self.pushed = b""
         self.heard = b""
         self.finished: list[str] = []
-        self.flushes = 0
+        self.flushes = self.pauses = 0
         self.last = False
 
     def do(self, operation: str, argument: int) -> None:
@@ -507,11 +626,19 @@ class Run:
             self.note(flushed.item_id, flushed.played)
         self.next(0)
 
+    def pause(self, _: int) -> None:
+        self.pauses += 1
+        self.playout.pause()
+
+    def resume(self, _: int) -> None:
+        self.playout.resume()
+
     def note(self, item_id: str, played: int) -> None:
         assert self.played.get(item_id, 0) <= played <= self.received[item_id]
         self.played[item_id] = played
 
     def drain(self) -> None:
+        self.playout.resume()
         for _ in range(200):
             self.clock.pull(2000)
         self.settle(0)
@@ -565,7 +692,23 @@ def test_what_is_played_is_what_was_pushed_but_for_the_fades(
 
     ours = set(values(run.pushed))
     strange = [value for value in sound(run.clock.given) if value not in ours]
-    assert len(strange) <= FADE * run.flushes
+    assert len(strange) <= FADE * (run.flushes + 2 * run.pauses)
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(halting, st.sampled_from([0, 480, 960]))
+def test_pauses_cost_no_sample(operations: list[tuple[str, int]], prefill: int) -> None:
+    run = Run(prefill)
+
+    for operation in operations:
+        run.do(*operation)
+    run.drain()
+
+    pushed, heard = values(run.pushed), values(run.heard)
+    assert len(heard) == len(pushed)
+    faded = [(was, now) for was, now in zip(pushed, heard, strict=True) if was != now]
+    assert all(abs(now) <= was for was, now in faded)
+    assert len(faded) <= 2 * FADE * run.pauses
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
