@@ -188,12 +188,13 @@ class Agent:
                 (`rtvoice.audio.devices.AudioInputDevice`), or a name: ``default``, a device's index
                 or part of its name, a WAV file, ``silence``, ``module:Class`` or ``file.py:Class``
                 of such an object, ``program`` (what is published as `InputAudioBufferAppendEvent`).
-                None: the default microphone; without one, silence.
+                None: ``RTVOICE_INPUT`` of the environment, or the default microphone; without one,
+                silence.
             audio_output: an object with ``start()``, ``stop()``, ``play_chunk(chunk)`` and
                 ``clear_buffer()`` (`rtvoice.audio.devices.AudioOutputDevice`), or a name:
                 ``default``, a device's index or part of its name, a WAV file, ``null``,
-                ``module:Class`` or ``file.py:Class``. None: the default loudspeaker; without one,
-                nothing is heard.
+                ``module:Class`` or ``file.py:Class``. None: ``RTVOICE_OUTPUT`` of the environment,
+                or the default loudspeaker; without one, nothing is heard.
             greeting: a sentence with which the assistant begins; None: the user begins.
             language: what the user speaks, in two letters (ISO 639-1), a hint for transcription.
             inactivity_timeout_s: the conversation ends when nobody has spoken for so many seconds;
@@ -651,7 +652,7 @@ class Agent:
         for name in ("input", "output"):
             device = getattr(self, f"audio_{name}")
             if isinstance(device, str | None):
-                settings[name] = device or "auto"
+                settings[name] = device or checks.device_in(os.environ, name) or "auto"
             else:
                 devices[f"{name}_device"] = device
         checks.refuse_clash(self._own_tool_names(), self.builtin_tools)  # some came later

@@ -272,6 +272,11 @@ def server_in(environment: Mapping[str, str]) -> str | None:
         raise AgentError("RTVOICE_SERVER", error.problem) from None
 
 
+def device_in(environment: Mapping[str, str], direction: str) -> str | None:
+    """Return the device that ``RTVOICE_INPUT`` or ``RTVOICE_OUTPUT`` names."""
+    return environment.get(f"RTVOICE_{direction.upper()}", "").strip() or None
+
+
 def log_level_in(environment: Mapping[str, str]) -> str | None:
     """Return the log level that ``RTVOICE_LOG_LEVEL`` names."""
     level = environment.get("RTVOICE_LOG_LEVEL", "").strip().upper()

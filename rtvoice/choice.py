@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actors.devices.listing import sound_card_present
 from rtvoice.models import retirement_of
 
 __all__ = [
@@ -23,8 +21,8 @@ __all__ = [
     "server_of",
 ]
 
-_ROOT = Path(__file__).resolve().parent.parent
 _CARD_S = 3.0
+"""A sound system that has not answered after so long does not keep us from starting."""
 
 
 class UsageError(Exception):
@@ -73,34 +71,8 @@ def server_of(text: str) -> str:
 
 
 def find_card() -> Card:
-    """Look for a sound card, in a process of its own: PortAudio may crash, hang or chatter."""
-    code = (
-        "from actors.devices.portaudio import sound_card_present\n"
-        "input, output = sound_card_present()\n"
-        "print('card', int(input), int(output))"
-    )
-    environment = {**os.environ, "PYTHONPATH": _search_path()}
-    try:
-        found = subprocess.run(
-            [sys.executable, "-P", "-c", code],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            timeout=_CARD_S,
-            check=False,
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return Card(input=False, output=False)
-    match = re.search(rb"card ([01]) ([01])", found)
-    if match is None:
-        return Card(input=False, output=False)
-    return Card(match[1] == b"1", match[2] == b"1")
-
-
-def _search_path() -> str:
-    path = os.environ.get("PYTHONPATH")
-    return f"{_ROOT}{os.pathsep}{path}" if path else str(_ROOT)
+    """Look for a sound card."""
+    return Card(*sound_card_present(_CARD_S))
 
 
 def choose(

@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
@@ -43,6 +43,7 @@ examples:
   python -m supervisor assistant.py:agent             talk with an agent of your own
   python -m supervisor --input question.wav --output reply.wav --server sandbox
   python -m supervisor --input silence --output null  type instead of talking
+  python -m supervisor --list-devices                 what --input and --output can be
   python -m supervisor --record talk.wav --events events.jsonl
 
 an agent (assistant.py):
@@ -56,6 +57,8 @@ at the terminal, during a conversation:
 environment (also read from a .env file in this folder, which never overrides the real one):
   OPENAI_API_KEY      the key of the OpenAI service
   RTVOICE_SERVER      openai, sandbox or a ws:// or wss:// URL; --server goes before it
+  RTVOICE_INPUT       a device; --input goes before it
+  RTVOICE_OUTPUT      a device; --output goes before it
   RTVOICE_LOG_LEVEL   DEBUG, INFO, WARNING (the default) or ERROR; --log-level goes before it
   NO_COLOR            no colours
 
@@ -84,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--input", metavar="DEV", help="default, a device's index or name, a WAV file, silence")
     add("--output", metavar="DEV", help="default, a device's index or name, a WAV file, null")
     add("--volume", type=_between(0.0, 1.0), metavar="0-1", help="of playback")
+    add("--list-devices", action="store_true", help="show what sound devices there are, and end")
+    add("--json", action="store_true", help="with --list-devices: as JSON")
     add("--block-ms", type=_between(10, 100, int), metavar="10-100", help="captured block, 40 ms")
 
     group = parser.add_argument_group("conversation")
@@ -175,38 +180,54 @@ def _check_files(options: argparse.Namespace) -> None:
         if where.endswith(".py") and not Path(where).is_file():
             raise UsageError(f"there is no file {where} (AGENT is {options.agent!r})")
     if options.input is not None and _is_wav(options.input):
-        _check_input(Path(options.input))
+        _check_input(_source(options, "input"), Path(options.input))
     for name in ("output", "record", "journal"):
         path = getattr(options, name)
         if path is None or (name == "output" and not _is_wav(path)):
             continue
         if name == "record" and not _is_wav(path):
             raise UsageError(f"--record: {path} must end in .wav")
-        _check_output(name, Path(path))
+        _check_output(_source(options, name), Path(path))
     _check_used_once(options)
 
 
-def _check_input(path: Path) -> None:
+def _take_devices(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    """Take from the environment which devices the user has, where the command does not say."""
+    options.from_environment = {}
+    for name in ("input", "output"):
+        variable = f"RTVOICE_{name.upper()}"
+        device = environment.get(variable, "").strip()
+        if device and getattr(options, name) is None and not options.demo:
+            setattr(options, name, device)
+            options.from_environment[name] = variable
+
+
+def _source(options: argparse.Namespace, name: str) -> str:
+    """Return where the value of an option comes from, as the user knows it."""
+    return str(options.from_environment.get(name, f"--{name}"))
+
+
+def _check_input(source: str, path: Path) -> None:
     if path.is_dir():
-        raise UsageError(f"--input: {path} is a folder; give a WAV file")
+        raise UsageError(f"{source}: {path} is a folder; give a WAV file")
     if not path.exists():
-        raise UsageError(f"--input: there is no file {path}")
+        raise UsageError(f"{source}: there is no file {path}")
     if not path.is_file():
-        raise UsageError(f"--input: {path} is a pipe or a device; write it to a file first")
+        raise UsageError(f"{source}: {path} is a pipe or a device; write it to a file first")
 
 
-def _check_output(name: str, path: Path) -> None:
+def _check_output(source: str, path: Path) -> None:
     if path.is_dir():
-        raise UsageError(f"--{name}: {path} cannot be written: it is a folder; give a file")
+        raise UsageError(f"{source}: {path} cannot be written: it is a folder; give a file")
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise UsageError(f"--{name}: {path} cannot be written: there is no folder {folder}")
+        raise UsageError(f"{source}: {path} cannot be written: there is no folder {folder}")
 
 
 def _check_used_once(options: argparse.Namespace) -> None:
     """Refuse to write one file for two purposes, or over what is read."""
     files = {
-        f"--{name}": path
+        _source(options, name): path
         for name in ("input", "output", "record", "journal", "events")
         if (path := getattr(options, name)) is not None
         and path != "-"
@@ -244,8 +265,13 @@ def run(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     parser = _parser()
     options = parser.parse_args(argv)
+    if options.list_devices:
+        from rtvoice.listing import print_devices
+
+        return print_devices(as_json=options.json)
     for name, value in read_env_file(Path(".env"), _complain).items():
         os.environ.setdefault(name, value)
+    _take_devices(options, os.environ)
     try:
         _check_files(options)
         level = _log_level(options)

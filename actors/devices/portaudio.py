@@ -9,9 +9,7 @@ for each opening, because PortAudio lists the devices once.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,12 +22,13 @@ from actors.devices.base import (
     Captured,
     DeviceLostError,
     DeviceOpenError,
-    NoSuchDeviceError,
     Playback,
     SoundLibraryError,
     to_ns,
 )
+from actors.devices.listing import Direction, SoundDevice, choose
 from actors.devices.playout import Playout
+from actors.devices.probe import about_all
 from messages import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
 __all__ = [
     "PortAudioCapture",
     "PortAudioPlayback",
-    "SoundDevice",
-    "list_devices",
-    "sound_card_present",
 ]
 
 _CALLBACK_MS = 20
@@ -54,81 +50,9 @@ _FIRST_NS = 3_000_000_000
 """But opening may take its time: Bluetooth, a sound server that has to be started."""
 _UNSETTLED = 3
 """Callbacks after the opening whose times are not to be believed."""
-_PROBE_S = 10.0
 _INT16, _CONTINUE, _OVERFLOW, _UNDERFLOW = 8, 0, 2, 4  # portaudio.h
 
 _CallbackResult = tuple[bytes | None, int]
-
-
-class SoundDevice(msgspec.Struct, frozen=True):
-    """A device as PortAudio lists it."""
-
-    index: int
-    name: str
-    host_api: str
-    input_channels: int
-    output_channels: int
-    rate: int
-    default_input: bool = False
-    default_output: bool = False
-
-
-# -- without opening anything ---------------------------------------------------------------------
-
-
-def list_devices(timeout_s: float = _PROBE_S) -> list[SoundDevice]:
-    """Ask PortAudio for its devices, in a process of its own: it may crash, hang or be noisy.
-
-    Raises:
-        SoundLibraryError: PyAudio is not installed, or PortAudio does not work.
-    """
-    code = (
-        "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-        "from actors.devices.portaudio import print_devices; print_devices()"
-    )
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, json.dumps(sys.path)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise SoundLibraryError("input", f"PortAudio did not answer in {timeout_s} s") from None
-    if done.returncode:
-        raise SoundLibraryError("input", f"PortAudio ended with {done.returncode}")
-    found = msgspec.json.decode(done.stdout, type=list[SoundDevice] | str)
-    if isinstance(found, str):
-        raise SoundLibraryError("input", found)
-    return found
-
-
-def sound_card_present(timeout_s: float = _PROBE_S) -> tuple[bool, bool]:
-    """Tell whether there is a default input, and a default output. Never raises."""
-    from importlib.util import find_spec
-
-    if find_spec("pyaudio") is None:
-        return False, False
-    try:
-        devices = list_devices(timeout_s)
-    except SoundLibraryError:
-        return False, False
-    return any(one.default_input for one in devices), any(one.default_output for one in devices)
-
-
-def print_devices() -> None:
-    """Write the devices as JSON, or the sentence why there are none: the process of the above."""
-    found: list[SoundDevice] | str
-    try:
-        library = _Library("input")
-    except SoundLibraryError as error:
-        found = error.reason
-    else:
-        found = library.devices()
-        library.close()
-    sys.stdout.write(msgspec.json.encode(found).decode())
 
 
 # -- PortAudio ------------------------------------------------------------------------------------
@@ -137,7 +61,7 @@ def print_devices() -> None:
 class _Library:
     """PortAudio, from its initialization to its end."""
 
-    def __init__(self, direction: str) -> None:
+    def __init__(self, direction: Direction) -> None:
         try:
             import pyaudio
         except ImportError as error:
@@ -153,45 +77,14 @@ class _Library:
         except OSError as error:
             raise SoundLibraryError(direction, f"PortAudio does not start ({error})") from None
 
-    def devices(self) -> list[SoundDevice]:
-        audio = self._audio
-        apis = [
-            str(audio.get_host_api_info_by_index(i)["name"])
-            for i in range(audio.get_host_api_count())
-        ]
-        first_in, first_out = self._default("input"), self._default("output")
-        return [
-            SoundDevice(
-                index=index,
-                name=str(about["name"]),
-                host_api=apis[int(about["hostApi"])],
-                input_channels=int(about["maxInputChannels"]),
-                output_channels=int(about["maxOutputChannels"]),
-                rate=int(about["defaultSampleRate"]),
-                default_input=index == first_in,
-                default_output=index == first_out,
-            )
-            for index, about in self._about_all()
-        ]
-
     def choose(self, wanted: str) -> SoundDevice:
         """Return the device that a setting means: ``default``, an index, part of a name.
 
         Raises:
             NoSuchDeviceError: there is none.
         """
-        capture = self.direction == "input"
-        fitting = [
-            one
-            for one in self.devices()
-            if (one.input_channels if capture else one.output_channels) > 0
-        ]
-        for fits in _choices(wanted, capture):
-            for one in fitting:
-                if fits(one):
-                    return one
-        names = tuple(f"{one.index} {one.name}" for one in fitting)
-        raise NoSuchDeviceError(wanted, self.direction, names)
+        devices = msgspec.convert(list(about_all(self._audio)), list[SoundDevice])
+        return choose(devices, wanted, self.direction).device
 
     def open(
         self, device: SoundDevice, callback: Callable[..., _CallbackResult]
@@ -234,36 +127,6 @@ class _Library:
     def close(self) -> None:
         self._audio.terminate()
 
-    def _about_all(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        for index in range(self._audio.get_device_count()):
-            with contextlib.suppress(OSError):
-                yield index, self._audio.get_device_info_by_index(index)
-
-    def _default(self, direction: str) -> int:
-        audio = self._audio
-        try:
-            if direction == "input":
-                return int(audio.get_default_input_device_info()["index"])
-            return int(audio.get_default_output_device_info()["index"])
-        except OSError:
-            return -1
-
-
-def _choices(wanted: str, capture: bool) -> list[Callable[[SoundDevice], bool]]:
-    """Return the tests by which a device is looked for, the narrowest first."""
-    name = wanted.strip().casefold()
-    if name == "default":
-        return [lambda one: one.default_input if capture else one.default_output]
-    tests: list[Callable[[SoundDevice], bool]] = []
-    if name.isdecimal():
-        tests.append(lambda one: one.index == int(name))
-    return [
-        *tests,
-        lambda one: one.name.casefold() == name,
-        lambda one: one.name.casefold().startswith(name),
-        lambda one: name in one.name.casefold(),
-    ]
-
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
@@ -287,7 +150,7 @@ class _Stream:
     """An open stream and its watchdog."""
 
     def __init__(
-        self, wanted: str, direction: str, callback: Callable[..., _CallbackResult]
+        self, wanted: str, direction: Direction, callback: Callable[..., _CallbackResult]
     ) -> None:
         sys.setswitchinterval(_SWITCH_S)
         self._library = _Library(direction)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -59,7 +60,8 @@ class _Shared(list[Talk]):
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: _Shared) -> World:
     monkeypatch.chdir(tmp_path)
-    for name in ("OPENAI_API_KEY", "RTVOICE_SERVER", "RTVOICE_LOG_LEVEL", "NO_PROXY", "no_proxy"):
+    ours = [name for name in os.environ if name.startswith("RTVOICE_") and "_TEST_" not in name]
+    for name in ("OPENAI_API_KEY", *ours, "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -14,6 +14,8 @@ import pytest
 
 import rtvoice.choice
 import rtvoice.cli
+import rtvoice.listing
+from actors.devices.base import SoundLibraryError
 from supervisor import ConfigurationError, Session, SessionFailedError
 from tests.bad_input.rows import Outcome, World, row
 from tests.bad_input.stage import Sitting
@@ -193,6 +195,22 @@ def demo(world: World) -> Outcome:
 @row("`--input talk.wav`, which there is not")
 def input_missing(world: World) -> Outcome:
     return _says(*_QUIET, "--input", "talk.wav")
+
+
+@row("`RTVOICE_INPUT=talk.wav`, which there is not")
+def no_input_of_the_environment(world: World) -> Outcome:
+    world.patch.setenv("RTVOICE_INPUT", "talk.wav")
+    return _says("--output", "null", "--server", "sandbox")
+
+
+@row("`--list-devices` without PyAudio")
+def no_pyaudio(world: World) -> Outcome:
+    world.patch.setattr(rtvoice.listing, "list_devices", _without_pyaudio)
+    return _says("--list-devices")
+
+
+def _without_pyaudio(*, rates: bool) -> None:
+    raise SoundLibraryError("input", "PyAudio is not installed")
 
 
 @row("`--output no/reply.wav`, in a folder that there is not")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -168,32 +167,17 @@ def test_a_wrong_option_is_refused(
     assert words in capsys.readouterr().err
 
 
-def test_a_sound_card_that_cannot_be_looked_for_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice.sys, "executable", "/nonexistent/python")
-
-    assert choice.find_card() == NO_CARD
-
-
 def test_looking_for_a_card_takes_three_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(*_: object, timeout: float, **__: object) -> None:
-        assert timeout == 3.0
-        raise choice.subprocess.TimeoutExpired("python", timeout)
+    waited: list[float] = []
 
-    monkeypatch.setattr(choice.subprocess, "run", run)
+    def look(timeout_s: float) -> tuple[bool, bool]:
+        waited.append(timeout_s)
+        return True, False
 
-    assert choice.find_card() == NO_CARD
+    monkeypatch.setattr(choice, "sound_card_present", look)
 
-
-@pytest.mark.parametrize(
-    ("said", "card"),
-    [(b"ALSA lib chatter\ncard 1 1\n", CARD), (b"card 0 1\n", Card(False, True)), (b"", NO_CARD)],
-)
-def test_the_answer_about_the_card_is_found_in_the_chatter(
-    monkeypatch: pytest.MonkeyPatch, said: bytes, card: Card
-) -> None:
-    monkeypatch.setattr(choice.subprocess, "run", lambda *_, **__: argparse.Namespace(stdout=said))
-
-    assert choice.find_card() == card
+    assert choice.find_card() == Card(input=True, output=False)
+    assert waited == [3.0]
 
 
 def test_an_env_file_is_read_as_shells_write_it(tmp_path: Path) -> None:

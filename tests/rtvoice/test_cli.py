@@ -62,7 +62,8 @@ class FakeSupervisor:
 
 @pytest.fixture(autouse=True)
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "RTVOICE_SERVER", "RTVOICE_LOG_LEVEL"):
+    ours = [name for name in os.environ if name.startswith("RTVOICE_") and "_TEST_" not in name]
+    for name in ("OPENAI_API_KEY", *ours):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(supervisor, "Supervisor", FakeSupervisor)
@@ -123,6 +124,30 @@ def test_the_key_comes_from_the_env_file_but_never_over_the_real_one(
     assert os.environ["OPENAI_API_KEY"] == "sk-file"
     assert started().settings["server"] == "sandbox"
     assert "sk-file" not in str(started().settings)
+
+
+def test_the_devices_of_the_environment_hold_where_the_command_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTVOICE_INPUT", " Headset ")
+    (tmp_path / ".env").write_text("RTVOICE_OUTPUT=7\nRTVOICE_INPUT=other\n")
+
+    assert cli.run([]) == 0
+    assert cli.run(["--input", "silence"]) == 0
+
+    first, second = (made.settings for made in FakeSupervisor.made)
+    assert (first["input"], first["output"]) == ("Headset", "7")
+    assert (second["input"], second["output"]) == ("silence", "7")
+
+
+def test_a_file_that_the_environment_names_and_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RTVOICE_INPUT", "nowhere.wav")
+
+    assert cli.run(["--output", "null"]) == 2
+
+    assert "RTVOICE_INPUT: there is no file nowhere.wav" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,10 @@ DEVICES = (
 )
 
 
+def _ignore(*_: object) -> None:
+    pass
+
+
 class Stream:
     def __init__(self, callback: Callable[..., Any], rate: int, channels: int) -> None:
         self.callback = callback
@@ -97,10 +101,16 @@ class FakePyAudio(types.ModuleType):
             def get_default_output_device_info(self) -> dict[str, Any]:
                 return self._first("maxOutputChannels")
 
+            def is_format_supported(self, rate: float, **wanted: Any) -> bool:
+                channels = next(n for name, n in wanted.items() if name.endswith("_channels"))
+                if module.refuse(int(rate), channels):
+                    raise ValueError("Invalid sample rate", -9997)
+                return True
+
             def open(self, *, rate: int, channels: int, **options: Any) -> Stream:
                 if module.refuse(rate, channels):
                     raise OSError(-9997, "Invalid sample rate")
-                stream = Stream(options["stream_callback"], rate, channels)
+                stream = Stream(options.get("stream_callback", _ignore), rate, channels)
                 module.streams.append(stream)
                 return stream
 

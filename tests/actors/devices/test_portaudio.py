@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.devices import portaudio
 from actors.devices.base import (
     Captured,
     DeviceLostError,
@@ -330,47 +329,6 @@ def test_overflows_and_underflows_are_counted(fake: Callable[..., FakePyAudio]) 
     assert (capture.overflows, playback.underflows) == (1, 1)
 
 
-# -- listing --------------------------------------------------------------------------------------
-
-
-def test_without_pyaudio_there_is_no_sound_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-
-    assert portaudio.sound_card_present() == (False, False)
-
-
-def test_a_probe_that_hangs_or_crashes_means_no_sound_card(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-
-    assert portaudio.sound_card_present() == (False, False)
-
-    with pytest.raises(SoundLibraryError):
-        portaudio.list_devices()
-
-
-def test_devices_are_listed_as_json(
-    fake: Callable[..., FakePyAudio], capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake()
-
-    portaudio.print_devices()
-
-    assert '"name":"USB Headset"' in capsys.readouterr().out
-
-
-def test_the_lack_of_pyaudio_is_listed_as_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyaudio", None)
-
-    portaudio.print_devices()
-
-    assert capsys.readouterr().out == '"PyAudio is not installed"'
-
-
 # -- a real PortAudio -----------------------------------------------------------------------------
 
 real_card = pytest.mark.skipif(
@@ -429,15 +387,6 @@ def test_what_is_played_arrives_on_the_other_side(output: str, input_: str) -> N
 
     assert [item for item, _ in settled.finished] == ["a"]
     assert likeness(b"".join(heard), chirp()) > 0.8
-
-
-@pytest.mark.card
-@real_card
-def test_the_virtual_card_is_found() -> None:
-    pytest.importorskip("pyaudio")
-
-    assert portaudio.sound_card_present() == (True, True)
-    assert {"mic", "speaker", "room"} <= {device.name for device in portaudio.list_devices()}
 
 
 @pytest.mark.card
