@@ -19,11 +19,12 @@ from messages import SAMPLE_RATE
 __all__ = ["Finished", "Flushed", "Marker", "Played", "Playout", "Settled"]
 
 _FADE = 8 * SAMPLE_RATE // 1000
-"""Samples of the fade-out of a flush or a pause, and of the ramp from one volume to another: 8 ms.
-"""
+"""Samples of every ramp, so that nothing clicks: of the fade-out of a flush or a pause, from one
+volume to another, down where audio ran out and up where it goes on. 8 ms."""
 _LOW = 100 * SAMPLE_RATE // 1000
 """With less than this waiting, the actor is told, so that it makes room for more."""
-_MAX_PREFILL = 200 * SAMPLE_RATE // 1000
+_BLOCK = 20 * SAMPLE_RATE // 1000
+_MAX_PREFILL = 6 * _BLOCK
 _NEW_RUN_NS = 50_000_000
 """The device's clock may differ so much from counting before sound counts as interrupted."""
 _KNOWN_ITEMS = 16
@@ -76,7 +77,7 @@ class Flushed(NamedTuple):
 
 
 class _Item:
-    __slots__ = ("begun", "item_id", "last", "played", "received", "starved", "taken")
+    __slots__ = ("begun", "dry_ns", "item_id", "last", "played", "received", "starved", "taken")
 
     def __init__(self, item_id: str, start: int) -> None:
         self.item_id = item_id
@@ -89,7 +90,9 @@ class _Item:
         self.begun = False
         """The device has taken something of it."""
         self.starved = False
-        """The device wanted more of it in vain."""
+        """The device wanted more of it in vain, and none has come since."""
+        self.dry_ns = -1
+        """When it fell silent because of that; -1: it did not."""
         self.last = False
         """All of it is received."""
 
@@ -134,6 +137,8 @@ class Playout:
     def __init__(self, prefill: int = 0, marker: Marker | None = None, volume: float = 1.0) -> None:
         self.underruns = 0
         """How often an item faltered because its audio came too late."""
+        self.underrun_ns = 0
+        """How long it was silent because of that."""
         self._marker = marker
         self._lock = threading.Lock()
         self._items: collections.deque[_Item] = collections.deque()
@@ -142,7 +147,12 @@ class Playout:
         self._queued = 0
         self._segments: collections.deque[_Segment] = collections.deque()
         self._gain = self._target = volume
+        self._gain_step = 0.0
+        self._edge, self._edge_left = 0, 0
+        """The last sample that was played, if sound broke off there, and what is left of its ramp."""
         self._base_prefill = self._prefill = prefill
+        self._faltered = False
+        """Since an item last came to its end."""
         self._running = False
         self._paused = False
         self._waited = 0
@@ -177,8 +187,7 @@ class Playout:
                 return
             if item.starved:
                 item.starved = False
-                self.underruns += 1
-                self._prefill = min(2 * self._prefill, _MAX_PREFILL)
+                self._falter()
             self._chunks.append(_Chunk(item, item.received, new))
             item.received += len(new) // 2
             self._queued += len(new) // 2
@@ -224,7 +233,7 @@ class Playout:
             self._queued = 0
             end_ns = max(now_ns, self._segments[-1].end_ns) if self._segments else now_ns
             if tail is None:
-                self._stop()
+                self._stop(end_ns)
             else:
                 self._chunks.append(tail)
                 self._queued = len(tail.pcm) // 2
@@ -257,7 +266,7 @@ class Playout:
             if self._paused:
                 self._paused = False
                 if not self._running:
-                    self._gain = 0.0
+                    self._fade_in()
 
     @property
     def paused(self) -> bool:
@@ -274,7 +283,9 @@ class Playout:
         """Change the volume, 0.0-1.0, over a few milliseconds."""
         with self._lock:
             self._target = volume
-            if not self._running:
+            if self._running:
+                self._gain_step = (volume - self._gain) / _FADE
+            else:
                 self._gain = volume
 
     # -- for the device -----------------------------------------------------------------------
@@ -286,8 +297,7 @@ class Playout:
             samples: how many.
             at_ns: when its first sample will be heard.
         """
-        pcm = self._take(samples, at_ns, pads=True)
-        return pcm + bytes(2 * samples - len(pcm))
+        return self._take(samples, at_ns, pads=True)
 
     def take(self, samples: int, at_ns: int) -> bytes:
         """Take the next block; it is shorter, or empty, where there is no more."""
@@ -297,9 +307,13 @@ class Playout:
 
     def _take(self, samples: int, at_ns: int, *, pads: bool) -> bytes:
         with self._lock:
-            pcm = self._next(samples, at_ns)
-            if not pcm or (pads and len(pcm) < 2 * samples):
-                self._stop()
+            pcm = self._next(samples, at_ns, fades_in=pads)
+            missing = samples - len(pcm) // 2
+            if not pcm or (pads and missing):
+                self._stop(at_ns + to_ns(samples - missing))
+            if pads:
+                self._note_edge(pcm)
+                pcm += self._run_out(missing)
             wake = self._low and not self._told
             if wake:
                 self._told, self._low = True, False
@@ -307,12 +321,13 @@ class Playout:
             self._wake()
         return pcm
 
-    def _next(self, samples: int, at_ns: int) -> bytes:
+    def _next(self, samples: int, at_ns: int, *, fades_in: bool) -> bytes:
         if self._paused:
             return self._last_before_pause(samples, at_ns)
         if not self._chunks or not (self._running or self._may_start(samples)):
             return b""
-        self._running = True
+        if not self._running:
+            self._start(at_ns, fades_in=fades_in)
         plenty = self._queued >= _LOW
         parts, whole = self._next_parts(samples)
         if self._queued < _LOW and (plenty or whole):
@@ -329,7 +344,7 @@ class Playout:
             return b""
         parts, _ = self._next_parts(min(samples, _FADE))
         raw = b"".join(part.pcm for part in parts)
-        pcm = _ramped(raw, self._gain, -2.0 * self._gain / len(raw))
+        pcm = _ramped(raw, self._gain, -self._gain / _FADE)
         self._note_taken(parts, pcm, at_ns)
         self._halt()
         return pcm
@@ -361,11 +376,25 @@ class Playout:
         self._waited = 0
         return True
 
-    def _stop(self) -> None:
-        """Note that there is silence now."""
+    def _start(self, at_ns: int, *, fades_in: bool) -> None:
+        """Note that there is sound now."""
+        self._running = True
+        chunk = self._chunks[0]
+        if chunk.item.dry_ns >= 0:
+            self.underrun_ns += at_ns - chunk.item.dry_ns
+            chunk.item.dry_ns = -1
+        if fades_in and chunk.first > 0:
+            self._fade_in()
+
+    def _fade_in(self) -> None:
+        self._gain, self._gain_step = 0.0, self._target / _FADE
+
+    def _stop(self, at_ns: int) -> None:
+        """Note that there is silence from then on."""
         if self._running and self._items and not self._chunks:
             newest = self._items[-1]
             newest.starved = not newest.last
+            newest.dry_ns = at_ns if newest.starved else -1
         self._halt()
 
     def _halt(self) -> None:
@@ -395,10 +424,37 @@ class Playout:
     def _at_volume(self, pcm: bytes) -> bytes:
         if self._gain == self._target:
             return _scaled(pcm, self._gain)
-        step = (self._target - self._gain) / min(_FADE, len(pcm) // 2)
-        ramp = _ramped(pcm[: 2 * _FADE], self._gain, step)
-        self._gain = self._target
-        return ramp + _scaled(pcm[2 * _FADE :], self._gain)
+        left = max(1, round((self._target - self._gain) / self._gain_step))
+        count = min(left, len(pcm) // 2)
+        ramp = _ramped(pcm[: 2 * count], self._gain, self._gain_step)
+        self._gain = self._target if count == left else self._gain + count * self._gain_step
+        return ramp + _scaled(pcm[2 * count :], self._gain)
+
+    def _note_edge(self, pcm: bytes) -> None:
+        """Note at which sample the sound breaks off if nothing follows; not where an item ends."""
+        if pcm:
+            item = self._segments[-1].item
+            ends = item.last and item.taken == item.received
+            self._edge = 0 if ends else _unpacked(pcm[-2:])[0]
+            self._edge_left = _FADE
+
+    def _run_out(self, samples: int) -> bytes:
+        """Return so much silence, at its beginning a ramp down from where the sound broke off."""
+        count = min(self._edge_left, samples) if self._edge else 0
+        left = self._edge_left = self._edge_left - count
+        ramp = [round(self._edge * (left + i) / _FADE) for i in reversed(range(count))]
+        return _packed(ramp) + bytes(2 * (samples - count))
+
+    def _falter(self) -> None:
+        self.underruns += 1
+        self._faltered = True
+        self._prefill = min(2 * self._prefill, _MAX_PREFILL)
+
+    def _grow_calm(self) -> None:
+        """Wait for less again, block by block, while items come to their end without faltering."""
+        if not self._faltered:
+            self._prefill = max(self._prefill - _BLOCK, self._base_prefill)
+        self._faltered = False
 
     # -- settling and flushing, with the lock held --------------------------------------------
 
@@ -436,7 +492,7 @@ class Playout:
                 break
             if item.last:
                 finished.append(Finished(item.item_id, item.played))
-                self._prefill = max(self._prefill // 2, self._base_prefill)
+                self._grow_calm()
             elif len(self._items) == 1 or not self._items[1].begun:
                 break  # more of it may come
             self._items.popleft()
@@ -468,9 +524,10 @@ class Playout:
     def _fade_out(self) -> _Chunk | None:
         if not self._running or not self._chunks or not self._chunks[0].item.begun:
             return None
-        chunk = self._chunks[0]
-        pcm = bytes(chunk.pcm[: 2 * _FADE])
-        return chunk._replace(pcm=memoryview(_ramped(pcm, 1.0, -2.0 / len(pcm))))
+        first = self._chunks[0]
+        of_item = b"".join(chunk.pcm for chunk in self._chunks if chunk.item is first.item)
+        pcm = of_item[: 2 * _FADE]
+        return first._replace(pcm=memoryview(_ramped(pcm, 1.0, -1.0 / _FADE)))
 
     def _drop_from(self, current: _Item) -> None:
         """Drop the current item and what follows; what is before it will be heard."""
@@ -516,12 +573,12 @@ def _scaled(pcm: bytes, gain: float) -> bytes:
         return pcm
     if gain == 0.0:
         return bytes(len(pcm))
-    return _packed([int(sample * gain) for sample in _unpacked(pcm)])
+    return _packed([round(sample * gain) for sample in _unpacked(pcm)])
 
 
 def _ramped(pcm: bytes, gain: float, step: float) -> bytes:
     samples = _unpacked(pcm)
-    return _packed([int(sample * (gain + step * i)) for i, sample in enumerate(samples, 1)])
+    return _packed([round(sample * (gain + step * i)) for i, sample in enumerate(samples, 1)])
 
 
 def _unpacked(pcm: bytes) -> array[int]:

@@ -28,15 +28,16 @@ def values(data: bytes) -> list[int]:
 
 
 class Clock:
-    """A device that pulls in real time."""
+    """A device that pulls in real time; one that is paced takes only what there is."""
 
-    def __init__(self, playout: Playout, now: int = 1_000 * MS) -> None:
+    def __init__(self, playout: Playout, now: int = 1_000 * MS, *, paced: bool = False) -> None:
         self.playout = playout
+        self.ask = playout.take if paced else playout.pull
         self.now = now
         self.given = b""
 
     def pull(self, samples: int = BLOCK) -> bytes:
-        data = self.playout.pull(samples, self.now)
+        data = self.ask(samples, self.now)
         self.now += to_ns(samples)
         self.given += data
         return data
@@ -286,6 +287,78 @@ def test_silence_after_the_last_sample_is_no_underrun() -> None:
     assert playout.underruns == 0
 
 
+def test_it_is_known_how_long_it_was_silent_because_audio_came_too_late() -> None:
+    playout = Playout()
+    playout.push("a", 0, pcm(BLOCK))
+    clock = Clock(playout)
+    for _ in range(4):
+        clock.pull()
+    playout.push("a", BLOCK, pcm(BLOCK, BLOCK + 1), last=True)
+    clock.pull()
+
+    assert playout.underrun_ns == 3 * to_ns(BLOCK)
+
+
+def test_the_prefill_grows_to_six_blocks_and_shrinks_again_while_nothing_falters() -> None:
+    playout = Playout(prefill=2 * BLOCK)
+    clock = Clock(playout)
+    first = 0
+    for _ in range(5):  # falters again and again
+        playout.push("a", first, pcm(BLOCK))
+        first += BLOCK
+        for _ in range(9):
+            clock.pull()
+    playout.push("a", first, b"", last=True)
+    playout.settle(clock.now)
+
+    waits = [waited(clock, f"calm {number}") for number in range(7)]
+
+    assert waits == [6, 5, 4, 3, 2, 2, 2]
+
+
+def waited(clock: Clock, item: str) -> int:
+    """Play an item that trickles in, and return how many blocks of it had come when it began."""
+    for blocks in count(1):
+        clock.playout.push(item, (blocks - 1) * BLOCK, pcm(BLOCK))
+        if any(clock.playout.pull(BLOCK, clock.now)):
+            break
+    clock.playout.push(item, blocks * BLOCK, b"", last=True)
+    for _ in range(10):
+        clock.pull()
+    clock.playout.settle(clock.now)
+    return blocks
+
+
+def loud(samples: int) -> bytes:
+    return array("h", [10_000] * samples).tobytes()
+
+
+def steepest(data: bytes) -> int:
+    return max(abs(b - a) for a, b in pairwise(values(data)))
+
+
+@pytest.mark.parametrize("samples", [BLOCK, BLOCK + 100, BLOCK - 3])
+def test_sound_that_breaks_off_and_goes_on_does_not_click(samples: int) -> None:
+    playout = Playout()
+    clock = Clock(playout)
+    playout.push("a", 0, loud(samples))
+    for _ in range(4):
+        clock.pull()
+    playout.push("a", samples, loud(2 * BLOCK), last=True)
+    clock.pull()
+    clock.pull()
+
+    assert steepest(clock.given) <= 10_000 // FADE + 1
+    assert values(clock.given)[-1] == 10_000
+
+
+def test_where_an_item_ends_as_it_should_nothing_is_added() -> None:
+    playout = Playout()
+    playout.push("a", 0, loud(100), last=True)
+
+    assert playout.pull(BLOCK, 0) == loud(100) + bytes(2 * (BLOCK - 100))
+
+
 # -- flushing -------------------------------------------------------------------------------------
 
 
@@ -302,6 +375,27 @@ def test_a_flush_fades_out_and_then_is_silent() -> None:
     assert tail[FADE - 1] == 0
     assert not any(tail[FADE:])
     assert not any(playout.pull(480, 40 * MS))
+
+
+@pytest.mark.parametrize("pieces", [[7, 500], [100], [3], [50, 50, 500], []])
+@pytest.mark.parametrize("how", ["flush", "pause"])
+def test_silence_does_not_click_however_little_is_queued(how: str, pieces: list[int]) -> None:
+    playout = Playout()
+    clock = Clock(playout)
+    first = 0
+    for samples in [BLOCK, *pieces]:
+        playout.push("a", first, loud(samples))
+        first += samples
+    clock.pull()
+
+    if how == "flush":
+        playout.flush(clock.now)
+    else:
+        playout.pause()
+    clock.pull()
+
+    assert steepest(clock.given) <= 10_000 // FADE + 1
+    assert values(clock.given)[-1] == 0
 
 
 def test_a_flush_tells_where_the_device_will_have_stopped() -> None:
@@ -415,6 +509,27 @@ def test_a_change_of_volume_while_playing_is_a_ramp() -> None:
     steps = [abs(b - a) for a, b in pairwise(after)]
     assert max(steps) <= 27
     assert after[-1] == 5_000
+
+
+def test_a_ramp_of_the_volume_goes_on_over_blocks_of_any_length() -> None:
+    playout = Playout()
+    clock = Clock(playout)
+    playout.push("a", 0, loud(3 * BLOCK))
+    clock.pull(100)
+
+    playout.set_volume(0.0)
+    for samples in (5, 1, 100, 300):
+        clock.pull(samples)
+
+    assert steepest(clock.given) <= 10_000 // FADE + 1
+    assert values(clock.given)[-1] == 0
+
+
+def test_a_quiet_sound_is_rounded_not_cut_off() -> None:
+    playout = Playout(volume=0.5)
+    playout.push("a", 0, array("h", [1, 3, -1, -3, 5, -5, 32_767, -32_768]).tobytes())
+
+    assert values(playout.pull(8, 0)) == [0, 2, 0, -2, 2, -2, 16_384, -16_384]
 
 
 # -- threads --------------------------------------------------------------------------------------
@@ -567,9 +682,11 @@ halting = st.lists(
 class Run:
     """Plays a list of operations and remembers what went in and out."""
 
-    def __init__(self, prefill: int = 0, marker: Memory | None = None) -> None:
+    def __init__(
+        self, prefill: int = 0, marker: Memory | None = None, *, paced: bool = False
+    ) -> None:
         self.playout = Playout(prefill, marker)
-        self.clock = Clock(self.playout)
+        self.clock = Clock(self.playout, paced=paced)
         self.names = (f"item{i}" for i in count())
         self.item = next(self.names)
         self.received: dict[str, int] = {self.item: 0}
@@ -653,7 +770,7 @@ def sound(data: bytes) -> list[int]:
 def test_everything_pushed_is_played_once_and_in_order(
     operations: list[tuple[str, int]], prefill: int
 ) -> None:
-    run = Run(prefill)
+    run = Run(prefill, paced=True)
 
     for operation in operations:
         run.do(*operation)
@@ -661,6 +778,28 @@ def test_everything_pushed_is_played_once_and_in_order(
 
     assert sound(run.clock.given) == values(run.pushed)
     assert run.heard == run.pushed
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(calm, st.sampled_from([0, 480, 960]))
+def test_a_card_too_but_softened_where_the_sound_broke_off(
+    operations: list[tuple[str, int]], prefill: int
+) -> None:
+    run = Run(prefill)
+
+    for operation in operations:
+        run.do(*operation)
+    run.drain()
+
+    breaks = run.playout.underruns
+    changed = [
+        (heard, pushed)
+        for heard, pushed in zip(values(run.heard), values(run.pushed), strict=True)
+        if heard != pushed
+    ]
+    assert all(0 <= heard < pushed for heard, pushed in changed)
+    assert len(changed) <= FADE * breaks
+    assert len(sound(run.clock.given)) <= len(run.pushed) // 2 + FADE * (breaks + len(run.received))
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
@@ -717,7 +856,7 @@ def test_a_death_repeats_nothing_and_loses_nothing_that_was_not_taken(
     operations: list[tuple[str, int]], more: int
 ) -> None:
     marker = Memory()
-    run = Run(0, marker)
+    run = Run(0, marker, paced=True)
     for operation in operations:
         if operation[0] != "next":
             run.do(*operation)
