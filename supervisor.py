@@ -62,11 +62,13 @@ from messages import (
     Hello,
     Init,
     Inject,
+    InputLevel,
     Log,
     Message,
     MessagesDropped,
     Notice,
     Open,
+    OutputLevel,
     Ping,
     Ready,
     Room,
@@ -90,6 +92,7 @@ from messages import (
     SupervisorDiedError,
     ToolCall,
     Turn,
+    Wanted,
     WireEvent,
     decode,
     encode,
@@ -523,6 +526,7 @@ class _Child:
                 msgspec.Raw(msgspec.msgpack.encode(self.hub.session_info(first=first))),
                 self.state_bytes,
                 resumed,
+                self.hub.wanted,
             )
         )
 
@@ -1148,6 +1152,7 @@ class Supervisor:
         self._peer: _LocalPeer | _ProgramPeer | None = _LocalPeer(peer) if peer else None
         self._children: dict[str, _Child] = {}
         self._table: dict[int, list[_Child]] = {}
+        self._wanted: tuple[int, ...] = ()
         self._sandbox: _Sandbox | None = None
         self._described = False
         self._epoch_ns = time.monotonic_ns()
@@ -1347,12 +1352,27 @@ class Supervisor:
             case Subscribe(tags):
                 if self._peer is not None:
                     self._peer.tags = frozenset(tags)
+                    self._tell_wanted()
             case StatusRequest(call_id):
                 self._tell_peer(Status(call_id, self.status()))
             case Inject(name, fault):
                 self._inject(name, fault, frame)
             case _:
                 self.route(frame)
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """Which messages that are sent on demand only somebody wants."""
+        peer = self._peer.tags if self._peer is not None else frozenset()
+        return tuple(tag for tag in _ON_DEMAND_TAGS if tag in peer or tag in self._table)
+
+    def _tell_wanted(self) -> None:
+        """Tell the components what is wanted, if that has changed."""
+        wanted = self.wanted
+        if wanted != self._wanted:
+            self._wanted = wanted
+            for child in self._children.values():
+                child.put(encode(Wanted(wanted)))
 
     def _inject(self, name: str, fault: str, frame: bytes) -> None:
         child = self._children.get(name)
@@ -1525,6 +1545,7 @@ _HUB_TAGS = frozenset(
     for kind in (Turn, ToolCall, ConversationOver, FatalError, AudioLost, DeadLetter, FileOpened)
 )
 _LAST_TAGS = frozenset((SessionFailed.tag(), SessionEnded.tag()))
+_ON_DEMAND_TAGS = (InputLevel.tag(), OutputLevel.tag())
 _ORDER_TAGS = frozenset(kind.tag() for kind in (StopSession, Subscribe, StatusRequest, Inject))
 
 

@@ -72,6 +72,10 @@ class Actor(pykka.ThreadingActor):
         """Give a message to every component that accepts its type."""
         self.host.send(message, self._epoch)
 
+    def is_wanted(self, kind: type[Message]) -> bool:
+        """Return whether anybody wants messages of a type that is sent on demand only."""
+        return kind.tag() in self.host.wanted
+
     def save(self, state: Any) -> None:
         """Have the supervisor keep ``state`` (small) for the next incarnation.
 

@@ -46,6 +46,7 @@ from messages import (
     Settings,
     Stop,
     UserError,
+    Wanted,
     decode,
     epoch_of,
     level_name,
@@ -305,6 +306,7 @@ class Host:
         self.state: bytes | None = None
         self.epoch = 0
         self.resumed = False
+        self.wanted: frozenset[int] = frozenset()
         self.over = False
         """No incarnation follows: the hub said stop, or is gone."""
         self.accounts: Accounts
@@ -380,6 +382,7 @@ class Host:
         self.session = msgspec.msgpack.decode(order.session, type=SessionInfo)
         self.state, self.resumed = order.state, order.resumed
         self.epoch = order.incarnation & 255
+        self.wanted = frozenset(order.wanted)
         held = frozenset(tag for tag, rule in self._accepts if rule.held)
         self.accounts = Accounts(self._slot, held, self._send_room)
         self._ended.clear()
@@ -448,6 +451,8 @@ class Host:
         """Handle what every actor is told and no actor sees."""
         if isinstance(message, Ping):
             return
+        if isinstance(message, Wanted):
+            self.wanted = frozenset(message.tags)
         if isinstance(message, Inject) and self._probes:
             from actors.faults import commit
 

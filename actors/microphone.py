@@ -14,6 +14,7 @@ from actors.base import Actor
 from actors.devices.base import Capture, Captured, DeviceError, open_capture, to_samples
 from actors.devices.mark import Mark
 from actors.devices.program import ProgramInput
+from actors.level import Meter
 from messages import (
     CONTROL,
     PCM_BYTES_PER_MS,
@@ -21,6 +22,7 @@ from messages import (
     AudioLost,
     CapturedAudio,
     CaptureEnded,
+    InputLevel,
     Keep,
     Message,
     Notice,
@@ -119,6 +121,7 @@ class Microphone(Actor):
         self._heard_from_ns = 0
         """What was captured before this is not passed on: the microphone was muted."""
         self._zero_blocks = 0
+        self._meter = Meter()
         self._told: set[str] = set()
         self._pump_timer: Timer | None = None
         line = self.keep.get("line")
@@ -227,6 +230,9 @@ class Microphone(Actor):
             self._watch_zeros(pcm)
         line.next = first + len(pcm) // 2
         self.send(CapturedAudio(pcm, first, block.captured_ns, line.gap))
+        if self.is_wanted(InputLevel):
+            for level in self._meter.add(pcm):
+                self.send(InputLevel(*level))
         line.gap = False
         line.remember(first, pcm)
         line.mark[_NEXT] = line.next

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
@@ -13,10 +14,12 @@ from actors.devices.base import DeviceError, Playback, open_playback, to_samples
 from actors.devices.mark import ItemMark
 from actors.devices.playout import Playout, Settled
 from actors.devices.program import ProgramOutput
+from actors.level import Meter
 from messages import (
     CONTROL,
     PCM_BYTES_PER_MS,
     SAMPLE_RATE,
+    SILENCE_DBFS,
     AssistantAudio,
     AudioLost,
     FileOpened,
@@ -25,6 +28,7 @@ from messages import (
     Message,
     Newest,
     Notice,
+    OutputLevel,
     PausePlayback,
     PlaybackEnded,
     PlaybackFlushed,
@@ -79,6 +83,9 @@ class Speaker(Actor):
         self._reported = ("", 0)
         self._trouble = ""
         self._underruns = 0
+        self._meter = Meter()
+        self._sounding = True
+        """The last level told, if only by an earlier incarnation, may not be that of silence."""
         self._flushed_ns = 0
         """When what was to be silenced last had been sent; older audio comes too late."""
         self._too_late: collections.deque[str] = collections.deque(maxlen=_ITEMS)
@@ -245,6 +252,9 @@ class Speaker(Actor):
         if left_ns is not None and self._timer is None:
             wait_s = min(_REPORT_S, left_ns / 1e9)
             self._timer = self.after(max(wait_s, _SOONEST_S), self._report)
+        if left_ns is None and self._sounding:
+            self._tell_levels([*self._meter.rest(), (SILENCE_DBFS, SILENCE_DBFS)])
+            self._sounding = False
 
     def _pump(self, now_ns: int) -> None:
         """Do the work of a device without a thread."""
@@ -276,8 +286,15 @@ class Speaker(Actor):
         for audio in settled.audio:
             first = to_samples(audio.run_ns - self.session.epoch_ns) + audio.offset
             self.send(PlayedAudio(audio.pcm, audio.item_id, first))
+            self._tell_levels(self._meter.add(audio.pcm))
         self._tell_positions(settled, now_ns)
         self._release()
+
+    def _tell_levels(self, levels: Iterable[tuple[float, float]]) -> None:
+        if self.is_wanted(OutputLevel):
+            for level in levels:  # measured only now
+                self._sounding = True
+                self.send(OutputLevel(*level))
 
     def _tell_positions(self, settled: Settled, now_ns: int) -> None:
         for number, (item_id, played) in enumerate(settled.finished, start=1):

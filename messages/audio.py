@@ -6,13 +6,19 @@ session (0 is `SessionInfo.epoch_ns`); positions of the assistant's audio count 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from messages.base import Message
 
 __all__ = [
+    "SILENCE_DBFS",
     "AssistantAudio",
     "CaptureEnded",
     "CapturedAudio",
     "FlushPlayback",
+    "InputLevel",
+    "Level",
+    "OutputLevel",
     "PausePlayback",
     "PlaybackFlushed",
     "PlayedAudio",
@@ -212,3 +218,64 @@ class ProgramVolume(Message, frozen=True, array_like=True, tag=39):
     """Speaker to program: how loud its device, which scales by itself, shall play, 0.0-1.0."""
 
     volume: float
+
+
+# -- levels ---------------------------------------------------------------------------------------
+
+SILENCE_DBFS = -96.0
+"""The level of silence; nothing is told to be lower."""
+
+
+class Level(Message, frozen=True, array_like=True):
+    """How loud a tenth of a second was, in dBFS: decibels below the loudest that there can be.
+
+    Told to those only who name it (or its subclasses): while there are none, nothing is computed.
+    A sine wave as loud as can be has a mean of -3.0 and a peak of 0.0; speech close to a
+    microphone a mean of -35 to -15; silence has -96.0 of both.
+
+    Example:
+        ```python
+        from rtvoice import Agent, Level
+
+        agent = Agent()
+        agent.event_bus.subscribe(Level, lambda level: print(type(level).__name__, level.rms_dbfs))
+        ```
+    """
+
+    event: ClassVar[str] = ""
+    rms_dbfs: float
+    """The mean (root of the mean square), -96.0 to 0.0."""
+    peak_dbfs: float
+    """The loudest sample, -96.0 to 0.0; at 0.0 again and again it is clipped: turn it down."""
+
+
+class InputLevel(Level, frozen=True, array_like=True, tag=37):
+    """Microphone: ten times a second, how loud the user is; silence while it is muted.
+
+    Example:
+        ```python
+        from rtvoice import Agent, InputLevel
+
+        agent = Agent()
+        agent.event_bus.subscribe(InputLevel, lambda level: print(level.peak_dbfs))
+        ```
+    """
+
+    event = "input_level"
+
+
+class OutputLevel(Level, frozen=True, array_like=True, tag=38):
+    """Speaker: ten times a second while it plays, how loud it plays; then once silence.
+
+    At the volume that is set, unless a device of the program's applies it (`set_volume`).
+
+    Example:
+        ```python
+        from rtvoice import Agent, OutputLevel
+
+        agent = Agent()
+        agent.event_bus.subscribe(OutputLevel, lambda level: print(level.rms_dbfs))
+        ```
+    """
+
+    event = "output_level"

@@ -19,6 +19,7 @@ __all__ = [
     "Room",
     "Save",
     "Stop",
+    "Wanted",
     "level_name",
     "level_of",
 ]
@@ -80,6 +81,8 @@ class Open(Message, frozen=True, array_like=True, tag=3):
     """What the incarnation before last passed to `Actor.save`; None at first."""
     resumed: bool = False
     """Whether an incarnation in the same process came before, so that `Actor.keep` is filled."""
+    wanted: tuple[int, ...] = ()
+    """See `Wanted`."""
 
 
 class Ready(Message, frozen=True, array_like=True, tag=4):
@@ -128,3 +131,10 @@ class Log(Message, frozen=True, array_like=True, tag=10):
     text: str
     fields: dict[str, msgspec.Raw] = {}
     component: str = ""
+
+
+class Wanted(Message, frozen=True, array_like=True, tag=11):
+    """Hub to child: which messages that are sent on demand only somebody wants from now on."""
+
+    attempts = 1_000_000
+    tags: tuple[int, ...]

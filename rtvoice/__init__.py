@@ -87,13 +87,16 @@ if TYPE_CHECKING:
         InputAudioTranscriptionDelta,
         InputAudioTranscriptionFailed,
         InputAudioTranscriptionSegment,
+        InputLevel,
         Interrupted,
+        Level,
         McpListToolsCompletedEvent,
         McpListToolsFailedEvent,
         McpListToolsInProgressEvent,
         MessagesDropped,
         Notice,
         OutputAudioBufferClearEvent,
+        OutputLevel,
         PlaybackEnded,
         PlaybackPaused,
         PlaybackResumed,
@@ -204,7 +207,9 @@ __all__ = [
     "InputAudioTranscriptionDelta",
     "InputAudioTranscriptionFailed",
     "InputAudioTranscriptionSegment",
+    "InputLevel",
     "Interrupted",
+    "Level",
     "McpListToolsCompletedEvent",
     "McpListToolsFailedEvent",
     "McpListToolsInProgressEvent",
@@ -212,6 +217,7 @@ __all__ = [
     "NotRunningError",
     "Notice",
     "OutputAudioBufferClearEvent",
+    "OutputLevel",
     "PlaybackEnded",
     "PlaybackPaused",
     "PlaybackResumed",
@@ -303,9 +309,9 @@ _NAMES = {
         InputAudioBufferSpeechStartedEvent InputAudioBufferSpeechStoppedEvent
         InputAudioBufferTimeoutTriggeredEvent InputAudioTranscriptionCompleted
         InputAudioTranscriptionDelta InputAudioTranscriptionFailed
-        InputAudioTranscriptionSegment Interrupted McpListToolsCompletedEvent
+        InputAudioTranscriptionSegment InputLevel Interrupted Level McpListToolsCompletedEvent
         McpListToolsFailedEvent McpListToolsInProgressEvent MessagesDropped Notice
-        OutputAudioBufferClearEvent PlaybackEnded PlaybackPaused PlaybackResumed
+        OutputAudioBufferClearEvent OutputLevel PlaybackEnded PlaybackPaused PlaybackResumed
         RateLimitsUpdatedEvent Reconnected
         ResponseCancelEvent ResponseContentPartAddedEvent ResponseContentPartDoneEvent
         ResponseCreateEvent ResponseCreatedEvent ResponseDoneEvent ResponseEnded

@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("files")
     add = group.add_argument
     add("--record", metavar="FILE.wav", help="both sides: you on the left, the assistant right")
+    add("--levels", action="store_true", help="tell how loud both sides are, also in --events")
     add("--events", metavar="FILE", help="each event as a line of JSON; -: to standard output")
     add("--journal", metavar="FILE", help="keep the conversation, also over crashes")
 
@@ -308,6 +309,7 @@ def _converse(options: argparse.Namespace, choice: Choice, level: int) -> int:
         errors=sys.stderr,
         events=events,
         log_level=level,
+        levels=options.levels,
     )
     for hint in choice.hints:
         console.say(hint)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TextIO
 import msgspec
 
 from messages import (
+    SILENCE_DBFS,
     AssistantTranscript,
     AudioLost,
     ComponentCrashed,
@@ -25,12 +26,15 @@ from messages import (
     ComponentRestarted,
     DeadLetter,
     Event,
+    InputLevel,
     Interrupt,
     Interrupted,
+    Level,
     Log,
     Message,
     MessagesDropped,
     Notice,
+    OutputLevel,
     Reconnected,
     SendText,
     ServerError,
@@ -78,6 +82,8 @@ class Transcript:
         """Speech whose text is still to come: it stands before its answer."""
         self._held: list[Message] = []
         self._started = False
+        self._meter = False
+        """Whether the line that the cursor is in is that of the levels."""
 
     def typed(self, item_id: str) -> None:
         """Note that the user has typed this turn, and sees it already."""
@@ -90,6 +96,8 @@ class Transcript:
 
     def break_line(self) -> None:
         """End the line that is being written, if there is one."""
+        if self._meter:
+            self._write("")
         if self._open:
             self._open = ""
             self._write("\n")
@@ -116,6 +124,17 @@ class Transcript:
                 text, style = _bracket(message)
                 if text:
                     self.line(f"[{text}]", style)
+
+    def levels(self, text: str) -> None:
+        """Show this, of ever the same length, in the last line while nothing else is written there.
+
+        What is being typed behind it stays.
+        """
+        if self._live and not self._open:
+            show = f"\x1b7\r{text}\x1b8" if self._meter else f"{text} "  # save, restore the cursor
+            self._meter = False
+            self._write(show)
+            self._meter = True
 
     def _turn(self, turn: Turn) -> None:
         if turn.role == "user":
@@ -161,6 +180,9 @@ class Transcript:
     def _write(self, text: str) -> None:
         if self._stream is None:
             return
+        if self._meter:
+            self._meter = False
+            text = f"\r\x1b[K{text}"
         try:
             self._stream.write(text)
             self._stream.flush()
@@ -236,6 +258,15 @@ def _reconnected(message: Reconnected) -> str:
     return text
 
 
+_METER_CELLS, _METER_FROM_DBFS = 10, -60.0
+
+
+def _bar(name: str, level: Level | None) -> str:
+    share = 1 - (level.peak_dbfs if level else SILENCE_DBFS) / _METER_FROM_DBFS
+    full = min(max(round(share * _METER_CELLS), 0), _METER_CELLS)
+    return f"{name} [{'#' * full:-<{_METER_CELLS}}]"
+
+
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
@@ -257,8 +288,8 @@ def _summary(ended: SessionEnded) -> Iterator[str]:
         yield f"[written: {', '.join(ended.files)}]"
 
 
-def event_line(event: Event, t: float) -> bytes:
-    """Return a domain event as one line of JSON."""
+def event_line(event: Event | Level, t: float) -> bytes:
+    """Return an event as one line of JSON."""
     fields = msgspec.structs.asdict(event)
     name = event.event or type(event).__name__
     return msgspec.json.encode({"event": name, "t": round(t, 3), **fields}) + b"\n"
@@ -275,6 +306,7 @@ class Console:
         errors: the stream of failures and log records.
         events: where to write events as JSON lines.
         log_level: records below it are not shown.
+        levels: whether to show how loud both sides are, and write it among the events.
     """
 
     def __init__(
@@ -284,9 +316,12 @@ class Console:
         errors: TextIO,
         events: BinaryIO | None = None,
         log_level: int = logging.WARNING,
+        levels: bool = False,
     ) -> None:
         live = transcript.isatty()
         self.wants: frozenset[type[Message]] = frozenset({*_event_types(), Log})
+        if levels and (live or events is not None):
+            self.wants |= {InputLevel, OutputLevel}
         if not live and events is None:
             self.wants -= {AssistantTranscript}
         self.dropped = 0
@@ -307,6 +342,7 @@ class Console:
         self._began = time.monotonic()
         self._crashed: dict[str, tuple[float, ComponentCrashed]] = {}
         self._turns: set[str] = set()
+        self._levels: dict[type[Level], Level] = {}
         self._thread = threading.Thread(target=self._run, name="console", daemon=True)
         self._thread.start()
 
@@ -363,7 +399,7 @@ class Console:
             if message.item_id in self._turns:
                 return  # history tells a turn twice rather than never, if it dies in between
             self._turns.add(message.item_id)
-        if self._events is not None and isinstance(message, Event):
+        if self._events is not None and isinstance(message, Event | Level):
             try:
                 self._events.write(event_line(message, t))
                 self._events.flush()
@@ -386,6 +422,9 @@ class Console:
                 self._transcript.show(message)
                 for hint in (*(self.sandbox_hints() if message.sandbox else ()), *self.hints):
                     self._transcript.line(hint, "dim")
+            case Level():
+                self._levels[type(message)] = message
+                self._transcript.levels(self._meter())
             case SessionFailed(reason):
                 self._transcript.break_line()
                 self._complain(f"rtvoice: {reason}")
@@ -394,6 +433,10 @@ class Console:
                 self._transcript.show(message)
             case _:
                 self._transcript.show(message)
+
+    def _meter(self) -> str:
+        heard, played = self._levels.get(InputLevel), self._levels.get(OutputLevel)
+        return f"{_bar('mic', heard)} {_bar('speaker', played)}"
 
     def _show_old_crashes(self, *, all_of_them: bool = False) -> None:
         now = time.monotonic()

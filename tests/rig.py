@@ -59,6 +59,8 @@ class Rig:
         self.host = Host(Channel(theirs))
         self.exit_code: int | None = None
         self.state: bytes | None = None
+        self.wanted: tuple[int, ...] = ()
+        """Tags of what is sent on demand only and somebody wants."""
         self.logs: list[Log] = []
         self.incarnation = 0
         self._queue: collections.deque[Message] = collections.deque()
@@ -103,6 +105,7 @@ class Rig:
                 msgspec.Raw(encode(self.session)),
                 self.state,
                 self.incarnation > 1,
+                self.wanted,
             ),
             self.incarnation & 255,
         )

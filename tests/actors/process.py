@@ -33,6 +33,7 @@ class ProcessRig(Rig):
         self.slot = Page(self.page_path, create=True).slot(0)
         self.exit_code: int | None = None
         self.state: bytes | None = None
+        self.wanted = ()
         self.logs: list[Log] = []
         self.incarnation = 0
         self.process: subprocess.Popen[bytes]

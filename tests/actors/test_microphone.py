@@ -18,6 +18,7 @@ from messages import (
     CaptureEnded,
     Crashed,
     Inject,
+    InputLevel,
     Notice,
     ProgramCapture,
     ProgramCaptureEnded,
@@ -25,6 +26,7 @@ from messages import (
     ReplayedAudio,
     ReplayEnded,
     SetMuted,
+    Wanted,
 )
 from tests.actors.process import ProcessRig
 from tests.rig import Rig
@@ -179,6 +181,48 @@ def test_muted_is_remembered_twice(tmp_path: Path, speech: Path, lost: str) -> N
         rig.expect(CaptureEnded)
 
         assert sound(rig.take(CapturedAudio)) == b""
+
+
+# -- levels ---------------------------------------------------------------------------------------
+
+LEVELS = (InputLevel.tag(),)
+
+
+def test_levels_are_told_ten_times_a_second_of_what_is_passed_on(
+    tmp_path: Path, speech: Path
+) -> None:
+    rig = Rig(Microphone, tmp_path, input=str(speech))
+    rig.wanted = LEVELS
+    with rig:
+        levels = [rig.expect(InputLevel) for _ in range(6)]
+
+    peaks = [level.peak_dbfs for level in levels]
+    assert peaks[:3] == pytest.approx([-22.7, -16.7, -13.2], abs=0.1)
+    assert levels[-1] == InputLevel(-96.0, -96.0)
+
+
+def test_levels_begin_and_end_as_somebody_wants_them(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="silence", block_ms=100) as rig:
+        [rig.expect(CapturedAudio) for _ in range(3)]
+        assert rig.take(InputLevel) == []
+
+        rig.tell(Wanted(LEVELS))
+        rig.expect(InputLevel)
+        rig.tell(Wanted(()))
+        rig.wait_handled(mail=2)
+        rig.take(InputLevel)
+        [rig.expect(CapturedAudio) for _ in range(3)]
+
+        assert rig.take(InputLevel) == []
+
+
+def test_the_level_of_a_muted_microphone_is_silence(tmp_path: Path, speech: Path) -> None:
+    rig = Rig(Microphone, tmp_path, input=str(speech), muted=True)
+    rig.wanted = LEVELS
+    with rig:
+        rig.expect(CaptureEnded)
+
+        assert {level.peak_dbfs for level in rig.take(InputLevel)} == {-96.0}
 
 
 # -- crashes --------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from messages import (
     FlushPlayback,
     Inject,
     Notice,
+    OutputLevel,
     PausePlayback,
     PlaybackEnded,
     PlaybackFlushed,
@@ -33,6 +34,7 @@ from messages import (
     ResumePlayback,
     SessionInfo,
     SetVolume,
+    Wanted,
 )
 from messages.page import HELD
 from tests.actors.process import ProcessRig
@@ -386,6 +388,47 @@ def test_the_volume_is_saved_within_its_limits(tmp_path: Path, asked: float, vol
         assert rig.state is not None
         loudest = max(array("h", rig.take(PlayedAudio)[0].pcm))
         assert loudest == int(1_000 * volume)
+
+
+# -- levels ---------------------------------------------------------------------------------------
+
+LEVELS = (OutputLevel.tag(),)
+SILENT = OutputLevel(-96.0, -96.0)
+
+
+def loud(samples: int, item: str = "a") -> AssistantAudio:
+    return AssistantAudio(array("h", [16_384] * samples).tobytes(), item, "r", 0, last=True)
+
+
+def test_levels_are_told_while_it_plays_at_its_volume_and_then_silence(tmp_path: Path) -> None:
+    rig = Rig(Speaker, tmp_path, output="null", volume=0.5)
+    rig.wanted = LEVELS
+    with rig:
+        assert rig.expect(OutputLevel) == SILENT
+        rig.tell(loud(6_000))
+        levels = [rig.expect(OutputLevel) for _ in range(4)]
+        finished(rig)
+
+    assert levels[:2] == [OutputLevel(-12.0, -12.0)] * 2
+    assert levels[2] == OutputLevel(-15.1, -12.0)  # of which the second half was silent
+    assert levels[3] == SILENT
+
+
+def test_levels_are_told_only_while_somebody_wants_them(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(loud(4_800))
+        finished(rig)
+        assert rig.take(OutputLevel) == []
+
+        rig.tell(Wanted(LEVELS))
+        rig.tell(loud(4_800, "b"))
+        rig.expect(OutputLevel, lambda level: level == SILENT)
+        assert len(rig.take(OutputLevel)) == 2
+        rig.tell(Wanted(()))
+        rig.tell(loud(4_800, "c"))
+        finished(rig, "c")
+
+        assert rig.take(OutputLevel) == []
 
 
 # -- crashes --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pty
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -21,11 +22,13 @@ from messages import (
     ComponentRestarted,
     DeadLetter,
     Event,
+    InputLevel,
     Interrupt,
     Interrupted,
     Log,
     Message,
     Notice,
+    OutputLevel,
     PlaybackEnded,
     Reconnected,
     ResponseStarted,
@@ -232,7 +235,12 @@ class Outputs:
         self.errors = io.StringIO()
         self.events = io.BytesIO()
         self.console = Console(
-            transcript=self.transcript, errors=self.errors, events=self.events, **options
+            **{
+                "transcript": self.transcript,
+                "errors": self.errors,
+                "events": self.events,
+                **options,
+            }
         )
 
     def tell(self, *messages: Message) -> Outputs:
@@ -275,6 +283,49 @@ def test_every_kind_of_event_has_a_name_and_can_be_written() -> None:
         line = json.loads(event_line(kind(**fields(kind)), 1.23456))
         assert line["event"]
         assert line["t"] == 1.235
+
+
+def test_levels_are_wanted_only_where_they_are_shown_or_written() -> None:
+    levels = {InputLevel, OutputLevel}
+
+    assert not levels & Outputs().console.wants
+    assert levels <= Outputs(levels=True).console.wants
+    assert not levels & Outputs(levels=True, events=None).console.wants
+
+
+def test_levels_are_written_among_the_events() -> None:
+    outputs = Outputs(levels=True).tell(InputLevel(-21.5, -9.0), OutputLevel(-96.0, -96.0))
+
+    assert [line["event"] for line in outputs.lines] == ["input_level", "output_level"]
+    assert outputs.lines[0]["rms_dbfs"] == -21.5
+    assert outputs.transcript.getvalue() == ""
+
+
+def test_levels_are_a_meter_at_a_terminal_that_makes_way_for_the_transcript() -> None:
+    outputs = Outputs(terminal=True, levels=True).tell(
+        InputLevel(-40.0, -30.0),
+        OutputLevel(-12.0, -6.0),
+        Turn("user", "hi", "a"),
+        AssistantTranscript("b", "Hel"),
+        InputLevel(-96.0, -96.0),
+        AssistantTranscript("b", "lo"),
+        Turn("assistant", "Hello", "b"),
+        InputLevel(-10.0, 0.0),
+    )
+
+    assert plain(outputs.transcript.getvalue()) == (
+        "mic [#####-----] speaker [----------] "
+        "\x1b7\rmic [#####-----] speaker [#########-]\x1b8"
+        "\r\x1b[Kyou: hi\n"
+        "assistant: Hello\n"
+        "mic [##########] speaker [#########-] "
+        "\r\x1b[K"
+    )
+
+
+def plain(text: str) -> str:
+    """Return a text without its colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
 
 
 def test_a_turn_that_is_told_twice_is_shown_once() -> None:

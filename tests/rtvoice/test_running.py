@@ -27,8 +27,11 @@ from rtvoice import (
     ComponentRestarted,
     EventError,
     InputAudioBufferAppendEvent,
+    InputLevel,
+    Level,
     NotRunningError,
     OutputAudioBufferClearEvent,
+    OutputLevel,
     PlaybackEnded,
     ResponseCancelEvent,
     ResponseCreatedEvent,
@@ -45,7 +48,7 @@ from rtvoice import (
     Turn,
     UserInactivityTimeoutEvent,
 )
-from rtvoice.events import ConversationItemTruncateEvent
+from rtvoice.events import ConversationItemTruncateEvent, Event
 from tests.conversation import noise
 from tests.fake_server import Connection, FakeServer
 from tests.rig import TIMEOUT_S
@@ -779,6 +782,33 @@ async def test_a_subscription_to_wire_events_survives_the_death_of_realtime(
         connection.say("Here again.", noise(50, 1), item="a1")
         await heard.expect(ResponseDoneEvent)
         await agent.stop()
+
+
+@in_a_loop
+async def test_levels_are_told_to_who_names_them_also_after_a_death(server: FakeServer) -> None:
+    agent = agent_of(server)
+    heard, others = Heard(agent, ComponentRestarted), Heard(agent, Event)
+
+    async with agent:
+        connection = await connection_of(server)
+        with agent.event_bus.subscribe(Level, heard._take):
+            await heard.expect(InputLevel)
+            pids = await agent.status()
+            for name in ("microphone", "speaker"):
+                os.kill(pids[name]["pid"], signal.SIGKILL)
+                await heard.expect(ComponentRestarted, lambda e, name=name: e.component == name)
+            heard.events.clear()
+            connection.say("One.", noise(300, 1), item="a1")
+            await heard.expect(OutputLevel, lambda level: -13.0 < level.peak_dbfs < -12.0)
+            await heard.expect(OutputLevel, lambda level: level.peak_dbfs == -96.0)
+            await heard.expect(InputLevel)
+        await agent.status()  # the components know that nobody wants them any more
+        heard.events.clear()
+        connection.say("Two.", noise(300, 2), item="a2")
+        await others.expect(PlaybackEnded, lambda event: event.item_id == "a2")
+        await agent.stop()
+
+    assert not any(isinstance(event, Level) for event in (*heard.events, *others.events))
 
 
 @in_a_loop
