@@ -68,6 +68,8 @@ class _Line:
         self.anchored = False
         self.gap = not session.first
         self.dropped = 0
+        self.heard_from_ns = 0
+        """What was captured before this is not passed on: the microphone was muted."""
         self.failure: Exception | None = None
         self.wake: Callable[[], None] = _nothing
 
@@ -118,8 +120,6 @@ class Microphone(Actor):
     }
 
     def opened(self) -> None:
-        self._heard_from_ns = 0
-        """What was captured before this is not passed on: the microphone was muted."""
         self._zero_blocks = 0
         self._meter = Meter()
         self._told: set[str] = set()
@@ -224,7 +224,7 @@ class Microphone(Actor):
         if line.gap and first > expected > 0:
             self._tell_loss(first - expected)
         pcm = block.pcm
-        if self._muted or block.first_ns < self._heard_from_ns:
+        if self._muted or block.first_ns < line.heard_from_ns:
             pcm = bytes(len(pcm))
         else:
             self._watch_zeros(pcm)
@@ -292,7 +292,7 @@ class Microphone(Actor):
         self._line.mark[_MUTED] = _MUTED_MARK if muted else _UNMUTED_MARK
         self.save(_State(muted))  # before anything else leaves
         if self._muted and not muted:
-            self._heard_from_ns = time.monotonic_ns()
+            self._line.heard_from_ns = time.monotonic_ns()
         self._muted = muted
         self.log.info("microphone muted" if muted else "microphone unmuted")
 

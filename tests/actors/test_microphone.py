@@ -183,6 +183,23 @@ def test_muted_is_remembered_twice(tmp_path: Path, speech: Path, lost: str) -> N
         assert sound(rig.take(CapturedAudio)) == b""
 
 
+def test_what_was_said_while_muted_stays_unsaid_over_a_raise(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="silence", muted=True) as rig:
+        line = rig.host.keep["line"]
+        rig.tell(SetMuted(False))
+        rig.wait_handled(mail=1)
+        rig.tell(Inject("microphone", "raise"))
+        rig.expect(Crashed)
+        now = time.monotonic_ns()
+        line.put(Captured(pcm(BLOCK, 7), line.heard_from_ns - 1, now))  # begun while it was muted
+        line.put(Captured(pcm(BLOCK, 9), now, now))
+        rig.open()
+
+        block = rig.expect(CapturedAudio, lambda block: any(block.pcm))
+
+        assert block.pcm == pcm(BLOCK, 9)
+
+
 # -- levels ---------------------------------------------------------------------------------------
 
 LEVELS = (InputLevel.tag(),)
