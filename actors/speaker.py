@@ -84,6 +84,8 @@ class Speaker(Actor):
         self._trouble = ""
         self._underruns = 0
         self._meter = Meter()
+        self._settled = False
+        """Something was heard since the look before last."""
         self._sounding = True
         """The last level told, if only by an earlier incarnation, may not be that of silence."""
         self._flushed_ns = 0
@@ -252,9 +254,13 @@ class Speaker(Actor):
         if left_ns is not None and self._timer is None:
             wait_s = min(_REPORT_S, left_ns / 1e9)
             self._timer = self.after(max(wait_s, _SOONEST_S), self._report)
-        if left_ns is None and self._sounding:
+        if self._sounding and (left_ns is None or self._is_still()):
             self._tell_levels([*self._meter.rest(), (SILENCE_DBFS, SILENCE_DBFS)])
             self._sounding = False
+
+    def _is_still(self) -> bool:
+        """Return whether it is paused, and what the device had taken before was heard."""
+        return self._playout.paused and not self._settled
 
     def _pump(self, now_ns: int) -> None:
         """Do the work of a device without a thread."""
@@ -283,6 +289,7 @@ class Speaker(Actor):
     def _settle(self) -> None:
         now_ns = time.monotonic_ns()
         settled = self._playout.settle(self._device.heard_until(now_ns))
+        self._settled = bool(settled.audio)
         for audio in settled.audio:
             first = to_samples(audio.run_ns - self.session.epoch_ns) + audio.offset
             self.send(PlayedAudio(audio.pcm, audio.item_id, first))

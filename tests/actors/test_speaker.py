@@ -414,6 +414,22 @@ def test_levels_are_told_while_it_plays_at_its_volume_and_then_silence(tmp_path:
     assert levels[3] == SILENT
 
 
+def test_a_pause_is_told_as_silence(tmp_path: Path) -> None:
+    rig = Rig(Speaker, tmp_path, output="null")
+    rig.wanted = LEVELS
+    with rig:
+        rig.tell(loud(48_000))
+        rig.expect(OutputLevel, lambda level: level.peak_dbfs > -7)
+        rig.tell(PausePlayback())
+        rig.expect(PlaybackPaused)
+        rig.take(OutputLevel)
+
+        rig.expect(OutputLevel, lambda level: level == SILENT)
+
+        rig.tell(ResumePlayback())
+        rig.expect(OutputLevel, lambda level: level.peak_dbfs > -7)
+
+
 def test_levels_are_told_only_while_somebody_wants_them(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output="null") as rig:
         rig.tell(loud(4_800))
