@@ -98,6 +98,7 @@ from messages import (
     encode,
     epoch_of,
     level_of,
+    limits,
     message_types,
     tag_of,
     with_epoch,
@@ -1591,7 +1592,6 @@ def _checked(given: Mapping[str, Any]) -> Settings:
     except msgspec.ValidationError as error:
         raise ConfigurationError(_setting_in_words(error)) from error
     bounds = {
-        "speed": (0.5, 1.5),
         "volume": (0.0, 1.0),
         "block_ms": (10, 100),
         "hang_s": (0.1, 3600),
@@ -1604,6 +1604,8 @@ def _checked(given: Mapping[str, Any]) -> Settings:
             raise ConfigurationError(
                 f"{name} is {getattr(settings, name)}; it must be between {low} and {high}"
             )
+    if wrong := limits.problem(settings):
+        raise ConfigurationError(": ".join(wrong))
     if settings.memory_limit_mib is not None and settings.memory_limit_mib < 64:
         raise ConfigurationError(
             f"memory_limit_mib is {settings.memory_limit_mib}; a process needs 64 at least, and "

@@ -207,7 +207,7 @@ class ProgramToolAnswer(Message, frozen=True, array_like=True, tag=53):
 
 
 class SetSpeed(Message, frozen=True, array_like=True, tag=54):
-    """To realtime: speech speed from the next response on, 0.5-1.5."""
+    """To realtime: speech speed from the next response on, 0.25-1.5."""
 
     attempts = 3
     speed: float

@@ -15,6 +15,7 @@ __all__ = [
     "FAULTS",
     "INACTIVITY_TIMEOUT",
     "Inject",
+    "RetentionRatio",
     "SemanticVad",
     "ServerVad",
     "SessionInfo",
@@ -36,12 +37,24 @@ BUILTIN_TOOLS = (
 
 CHANGEABLE = (
     "instructions",
+    "voice",
     "language",
     "transcription_model",
+    "transcription_prompt",
+    "transcription_keywords",
+    "transcription_delay",
     "turn_detection",
+    "noise_reduction",
+    "output_modality",
+    "max_output_tokens",
+    "tool_choice",
+    "parallel_tool_calls",
+    "reasoning_effort",
+    "truncation",
     "inactivity_timeout_s",
 )
-"""Fields of `Settings` that `UpdateSettings` may change while the session runs."""
+"""Fields of `Settings` that `UpdateSettings` may change while the session runs; ``voice`` only
+until the assistant has been heard."""
 
 INACTIVITY_TIMEOUT = "inactivity timeout"
 """The reason of a session that has ended because nobody had spoken."""
@@ -53,16 +66,40 @@ class ServerVad(msgspec.Struct, frozen=True, tag="server_vad"):
     threshold: float = 0.5
     """0-1: how loud speech has to be."""
     prefix_padding_ms: int = 300
-    """How much sound before the first loud moment belongs to the turn."""
+    """How much sound, in ms, before the first loud moment belongs to the turn."""
     silence_duration_ms: int = 500
-    """After how much silence the turn has ended."""
+    """After how much silence, in ms, the turn has ended."""
+    idle_timeout_ms: int | None = None
+    """5000-30000: when nobody has spoken for so long after an answer, the assistant speaks again,
+    and again, so that there is no inactivity. None: it waits."""
+    create_response: bool = True
+    """Whether a turn is answered by itself; False: it is kept, and answered when that is asked for
+    (`CreateResponse`)."""
+    interrupt_response: bool = True
+    """Whether speech interrupts an answer, at the server and here."""
 
 
 class SemanticVad(msgspec.Struct, frozen=True, tag="semantic_vad"):
     """Turn detection by meaning (``turn_detection`` of the API)."""
 
     eagerness: Literal["auto", "low", "medium", "high"] = "auto"
-    """How soon a turn is taken to have ended; ``low`` waits longest, ``auto`` is ``medium``."""
+    """How soon a turn is taken to have ended; ``low`` waits longest (8 s at most), ``high`` 2 s;
+    ``auto`` is ``medium``, 4 s."""
+    create_response: bool = True
+    """As of `ServerVad`."""
+    interrupt_response: bool = True
+    """As of `ServerVad`."""
+
+
+class RetentionRatio(msgspec.Struct, frozen=True, tag="retention_ratio"):
+    """How a conversation that has grown too long is shortened (``truncation`` of the API)."""
+
+    ratio: float
+    """0-1: how much of what may be kept is kept. Dropping more at once, such as with 0.8, is seldom
+    needed, so that what is cached stays valid for longer."""
+    token_limit: int | None = None
+    """How many tokens may be kept, not counting instructions and tools; None: as many as the model
+    takes."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,14 +109,41 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model: str = "gpt-realtime-2.1-mini"
     voice: str = "marin"
     speed: float = 1.0
-    """Speech speed, 0.5-1.5."""
-    language: str | None = None
-    """ISO 639-1 of what the user speaks, a hint for transcription."""
+    """Speech speed, 0.25-1.5."""
+    language: str | tuple[str, ...] | None = None
+    """ISO 639-1 of what the user speaks, a hint for transcription; several where the model takes
+    several."""
     transcription_model: str | None = None
     """None: the user's speech is not transcribed."""
+    transcription_prompt: str | None = None
+    """What to expect, for transcription: a text, or words that occur, as the model wants it."""
+    transcription_keywords: tuple[str, ...] = ()
+    """Words and names that occur, where the model takes them."""
+    transcription_delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
+    """How long the model waits before it writes down what it hears, where it can choose."""
     greeting: str | None = None
     """A sentence with which the assistant begins."""
-    turn_detection: ServerVad | SemanticVad = ServerVad()
+    turn_detection: ServerVad | SemanticVad | None = ServerVad()
+    """None: the user says when a turn begins and ends (push-to-talk)."""
+    preroll_ms: int = 300
+    """How much sound from before the key was pressed belongs to the turn, with push-to-talk;
+    0-5000."""
+    noise_reduction: Literal["near_field", "far_field"] | None = None
+    """At the server, before turn detection: for a microphone close by, or far away."""
+    output_modality: Literal["audio", "text"] = "audio"
+    """Whether the assistant speaks, or only writes."""
+    max_output_tokens: int | None = None
+    """Of one answer, 1-4096, tool calls included; None: as many as the model gives."""
+    tool_choice: str = "auto"
+    """``auto``, ``none``, ``required`` or the name of a tool: whether the first answer to a turn
+    has to call a tool. What follows the tool's answer need not."""
+    parallel_tool_calls: bool | None = None
+    """Whether the model may call several tools at once, of models that reason; None: it may."""
+    reasoning_effort: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
+    """Of models that reason; None: ``low``."""
+    truncation: Literal["auto", "disabled"] | RetentionRatio = "auto"
+    """What becomes of a conversation that grows too long for the model: the oldest is dropped
+    (``auto``, `RetentionRatio`), or answers fail (``disabled``)."""
     inactivity_timeout_s: float | None = 60.0
     """The session ends when nobody has spoken for so long; None: never."""
 

@@ -432,7 +432,7 @@ def test_a_turn_that_is_told_twice_is_passed_on_once() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"speed": 9.0}, "speed is 9.0; it must be between 0.5 and 1.5"),
+        ({"speed": 9.0}, "speed: 9 is out of range; give a number from 0.25 to 1.5"),
         ({"sped": 1.0}, "there is no setting sped; is it speed?"),
         ({"log_level": "loud"}, "log_level is 'loud'; it must be one of DEBUG"),
         ({"server": "nowhere"}, "it must be openai, sandbox"),

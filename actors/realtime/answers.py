@@ -77,6 +77,9 @@ class Answers:
     def audio(self, event: wire.AudioDelta, now: int) -> None:
         """Pass sound on to the speaker: all of it, at once, in pieces that can wait in the hub."""
         context = self._context
+        if not context.saved.spoken:
+            context.saved.spoken = True
+            context.changed()
         item = self._item(event.item_id, event.response_id)
         if event.response_id in context.playback.muted:
             item.dropped = True

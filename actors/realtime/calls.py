@@ -109,7 +109,8 @@ class Calls:
             return
         ids = [restore.wire_id(c.output_id) or restore.output_id(c.call_id) for c in group]
         about = [item_id for item_id in ids if item_id not in self._context.chain]
-        self._context.responses.want(Ask(extra=self._extra(c.name for c in aloud)), about)
+        ask = Ask(extra=self._extra(c.name for c in aloud), tools="auto")
+        self._context.responses.want(ask, about)
 
     def _answer_orphan(self, message: ToolAnswer) -> None:
         if message.call_id not in self._orphans:
@@ -117,7 +118,7 @@ class Calls:
         self._orphans.discard(message.call_id)
         item_id = self._send(message.call_id, message.item_id, message.output)
         if message.respond:
-            ask = Ask(extra=self._extra([message.name]))
+            ask = Ask(extra=self._extra([message.name]), tools="auto")
             self._context.responses.want(ask, [item_id])
 
     def _abandon(self, call_id: str) -> None:

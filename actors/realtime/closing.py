@@ -44,6 +44,8 @@ class Facts(msgspec.Struct):
 def silence_ns(settings: Settings) -> int:
     """Return how much silence lets the server's turn detection find the end of speech."""
     vad = settings.turn_detection
+    if vad is None:
+        return 0
     if isinstance(vad, SemanticVad):
         return _EAGERNESS_S[vad.eagerness] * _NS
     return vad.silence_duration_ms * 1_000_000

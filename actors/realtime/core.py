@@ -45,6 +45,7 @@ from messages import (
     ToolsAvailable,
     UpdateSettings,
     WantWireEvents,
+    limits,
 )
 
 __all__ = ["Core", "Phase"]
@@ -236,12 +237,16 @@ class Core:
             context.touch(now)
 
     def _overrides(self, ask: Ask) -> dict[str, Any]:
+        settings = self._context.settings
+        told: dict[str, Any] = {}
+        if ask.tools and session.is_forced(settings):
+            told["tool_choice"] = ask.tools
         if ask.instructions is not None:
-            return {"instructions": ask.instructions}
-        if not ask.extra:
-            return {}
-        parts = (self._context.settings.instructions, *ask.extra)
-        return {"instructions": "\n".join(part for part in parts if part)}
+            told["instructions"] = ask.instructions
+        elif ask.extra:
+            parts = (settings.instructions, *ask.extra)
+            told["instructions"] = "\n".join(part for part in parts if part)
+        return told
 
     def _note_owed(self) -> None:
         asked = self._context.responses.asked
@@ -445,7 +450,7 @@ class Core:
     def _say(self, message: Say, now: int) -> None:
         # Added to the instructions, so that it can be joined with another answer that is owed.
         text = f'Say to the user now: "{message.text}". Call no tool for that.'
-        self._context.responses.want(Ask(extra=(text,)))
+        self._context.responses.want(Ask(extra=(text,), tools="none"))
         self._context.changed()
 
     def _create_response(self, message: CreateResponse, now: int) -> None:
@@ -457,7 +462,14 @@ class Core:
         try:
             if unknown := message.changes.keys() - set(CHANGEABLE):
                 raise msgspec.ValidationError(f"{min(unknown)} cannot be changed now")
-            context.settings = changed(context.settings, message.changes)
+            settings = changed(context.settings, message.changes)
+            if settings.voice != context.settings.voice and self.saved.spoken:
+                raise msgspec.ValidationError(
+                    "voice cannot be changed now, the assistant has been heard with it"
+                )
+            if wrong := limits.problem(settings):
+                raise msgspec.ValidationError(": ".join(wrong))
+            context.settings = settings
         except msgspec.ValidationError as error:
             context.publish(Notice(f"the settings stay as they are: {error}"))
             return
@@ -477,4 +489,5 @@ class Core:
 
 
 def _within_limits(speed: float) -> float:
-    return min(session.MAX_SPEED, max(session.MIN_SPEED, speed))
+    slowest, fastest = limits.SPEEDS
+    return min(fastest, max(slowest, speed))

@@ -386,7 +386,8 @@ class Link:
         saved.answer = None
         greeting = context.settings.greeting
         if not saved.greeted and greeting:
-            context.responses.want(Ask(f"Say exactly this, and nothing else: {greeting}"))
+            say = f"Say exactly this, and nothing else: {greeting}"
+            context.responses.want(Ask(say, tools="none"))
         saved.greeted = saved.connected = True
         context.changed()
 
@@ -434,9 +435,10 @@ class Link:
             context.update(session.speed_update(saved.speed), "speed")
         if self._told_tools != saved.tools:
             self._told_tools = saved.tools
-            context.update(session.tools_update(saved.tools or ()), "tools")
+            context.update(session.tools_update(context.settings, saved.tools or ()), "tools")
         if self._told_settings is not context.settings:
-            changes = session.settings_update(self._told_settings, context.settings)
+            tools = saved.tools or ()
+            changes = session.settings_update(self._told_settings, context.settings, tools)
             self._told_settings = context.settings
             if changes is not None:
                 context.update(changes, "settings")

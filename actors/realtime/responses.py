@@ -27,6 +27,9 @@ MARK = "rtvoice"
 """The key in the metadata of an answer under which it carries the id of our event."""
 
 _EARLIER = 20
+_JOINED = ("none", "", "auto")
+"""Of two answers that become one, the earlier of these is the `Ask.tools`: what is to be said is
+said, and a turn calls a tool even if outputs of others are waiting."""
 
 
 class Active(msgspec.Struct):
@@ -86,7 +89,8 @@ class Responses:
         """Want an answer, about items that were just sent."""
         if self.owed is not None:
             extra = dict.fromkeys(self.owed.extra + ask.extra)
-            ask = msgspec.structs.replace(ask, extra=tuple(extra))
+            tools = min(self.owed.tools, ask.tools, key=_JOINED.index)
+            ask = msgspec.structs.replace(ask, extra=tuple(extra), tools=tools)
         self.owed = ask
         for item_id in about:
             self.unseen[item_id] = None
@@ -156,7 +160,11 @@ class Responses:
     def refused(self, event_id: str | None, now: int) -> None:
         """Take note that ``response.create`` was refused because an answer is active."""
         asked, active = self.asked, self.active
-        if asked is not None and event_id in (None, asked.event_id):
+        if asked is None and event_id is None and self.expected_until is not None and active:
+            # Speech did not interrupt (`interrupt_response`), so the server cannot answer it yet.
+            self.expected_until = None
+            self.want(Ask())
+        elif asked is not None and event_id in (None, asked.event_id):
             if self._drop_asked() and active is None:
                 self.not_before = now + ACTIVE_ELSEWHERE_NS
         else:

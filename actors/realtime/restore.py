@@ -214,7 +214,7 @@ def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
 def _ask(saved: Saved, history: list[ConversationItem]) -> Ask | None:
     answer = saved.answer
     if answer is None:
-        return Ask() if saved.turns else None
+        return Ask() if any(turn.wanted for turn in saved.turns) else None
     last = history[-1] if history else None
     if answer.audio and last is not None and last.role == "assistant" and last.complete:
         if last.kind == "message":
@@ -223,4 +223,4 @@ def _ask(saved: Saved, history: list[ConversationItem]) -> Ask | None:
         return None  # its outputs will ask
     if not answer.audio:
         return answer.ask
-    return None if answer.ask.goes_on else Ask(extra=(GO_ON,), goes_on=True)
+    return None if answer.ask.goes_on else Ask(extra=(GO_ON,), goes_on=True, tools="auto")

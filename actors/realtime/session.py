@@ -6,64 +6,78 @@ from collections.abc import Iterable
 from typing import Any
 
 from messages import SAMPLE_RATE, SemanticVad, Settings, ToolSpec
+from messages.limits import CUSTOM_VOICE
 
 __all__ = [
-    "MAX_SPEED",
-    "MIN_SPEED",
     "configuration",
+    "is_forced",
     "settings_update",
     "speed_update",
     "tools_update",
     "without",
 ]
 
-MIN_SPEED, MAX_SPEED = 0.5, 1.5
 _PCM = {"type": "audio/pcm", "rate": SAMPLE_RATE}
+_CHOICES = ("auto", "none", "required")
+
+Path = tuple[str, ...]
+_INPUT, _OUTPUT = ("audio", "input"), ("audio", "output")
+_UNSAID: dict[Path, Any] = {
+    ("instructions",): "",  # it would clear the server's own default
+    ("max_output_tokens",): "inf",
+    ("truncation",): "auto",
+    (*_INPUT, "noise_reduction"): None,
+    (*_INPUT, "transcription"): None,
+}
+"""What a new session is anyway, so that it is not told to."""
 
 
 def configuration(settings: Settings, speed: float, tools: Iterable[ToolSpec]) -> dict[str, Any]:
     """Return the whole configuration, for a session that has not begun to speak."""
-    audio_in: dict[str, Any] = {"format": _PCM, "turn_detection": _turn_detection(settings)}
-    if settings.transcription_model:
-        audio_in["transcription"] = _transcription(settings)
-    session: dict[str, Any] = {
-        "type": "realtime",
-        "output_modalities": ["audio"],
-        "audio": {
-            "input": audio_in,
-            "output": {"format": _PCM, "voice": settings.voice, "speed": speed},
-        },
-        "tools": [_tool(tool) for tool in tools],
-        "tool_choice": "auto",
+    tools = tuple(tools)
+    fields = {
+        path: value
+        for path, value in _fields(settings, tools).items()
+        if path not in _UNSAID or value != _UNSAID[path]
     }
-    if settings.instructions:  # an empty text would clear the server's own default
-        session["instructions"] = settings.instructions
-    return session
+    whole = {
+        (*_INPUT, "format"): _PCM,
+        (*_OUTPUT, "format"): _PCM,
+        (*_OUTPUT, "speed"): speed,
+        ("tools",): [_tool(tool) for tool in tools],
+    }
+    return _tree({**fields, **whole})
 
 
-def tools_update(tools: Iterable[ToolSpec]) -> dict[str, Any]:
+def tools_update(settings: Settings, tools: Iterable[ToolSpec]) -> dict[str, Any]:
     """Return the change of a session's tools."""
-    return {"type": "realtime", "tools": [_tool(tool) for tool in tools], "tool_choice": "auto"}
+    tools = tuple(tools)
+    choice = _tool_choice(settings, tools)
+    return _tree({("tools",): [_tool(tool) for tool in tools], ("tool_choice",): choice})
 
 
-def settings_update(old: Settings, new: Settings) -> dict[str, Any] | None:
+def settings_update(
+    old: Settings, new: Settings, tools: Iterable[ToolSpec]
+) -> dict[str, Any] | None:
     """Return the change of what can be changed while a session runs; None: there is none."""
-    session: dict[str, Any] = {}
-    if old.instructions != new.instructions:
-        session["instructions"] = new.instructions
-    audio_in: dict[str, Any] = {}
-    if old.turn_detection != new.turn_detection:
-        audio_in["turn_detection"] = _turn_detection(new)
-    if _transcription(old) != _transcription(new):
-        audio_in["transcription"] = _transcription(new)
-    if audio_in:
-        session["audio"] = {"input": audio_in}
-    return {"type": "realtime", **session} if session else None
+    tools = tuple(tools)
+    before, after = _fields(old, tools), _fields(new, tools)
+    changes = {
+        path: _merging(before.get(path), value)
+        for path, value in after.items()
+        if path not in before or before[path] != value
+    }
+    return _tree(changes) if changes else None
+
+
+def is_forced(settings: Settings) -> bool:
+    """Tell whether every answer of the session has to call a tool unless it is told otherwise."""
+    return settings.tool_choice not in ("auto", "none")
 
 
 def speed_update(speed: float) -> dict[str, Any]:
     """Return the change of a session's speech speed, legal between two answers."""
-    return {"type": "realtime", "audio": {"output": {"speed": speed}}}
+    return _tree({(*_OUTPUT, "speed"): speed})
 
 
 def without(session: dict[str, Any], param: str | None) -> dict[str, Any] | None:
@@ -105,24 +119,106 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
     }
 
 
+def _tree(fields: dict[Path, Any]) -> dict[str, Any]:
+    session: dict[str, Any] = {"type": "realtime"}
+    for path, value in fields.items():
+        branch = session
+        for key in path[:-1]:
+            branch = branch.setdefault(key, {})
+        branch[path[-1]] = value
+    return session
+
+
+def _merging(old: Any, new: Any) -> Any:
+    """Return a value as the server, which merges objects, has to be told: what goes is null."""
+    merges = isinstance(old, dict) and isinstance(new, dict) and old.get("type") == new.get("type")
+    return {**dict.fromkeys(old), **new} if merges else new
+
+
+def _fields(settings: Settings, tools: tuple[ToolSpec, ...]) -> dict[Path, Any]:
+    """Return what the API calls the settings that can change."""
+    limit = settings.max_output_tokens
+    fields: dict[Path, Any] = {
+        ("instructions",): settings.instructions,
+        ("output_modalities",): [settings.output_modality],
+        ("tool_choice",): _tool_choice(settings, tools),
+        ("max_output_tokens",): "inf" if limit is None else limit,
+        ("truncation",): _truncation(settings),
+        (*_INPUT, "turn_detection"): _turn_detection(settings),
+        (*_INPUT, "transcription"): _transcription(settings),
+        (*_INPUT, "noise_reduction"): _noise_reduction(settings),
+        (*_OUTPUT, "voice"): _voice(settings),
+    }
+    if settings.parallel_tool_calls is not None:
+        fields[("parallel_tool_calls",)] = settings.parallel_tool_calls
+    if settings.reasoning_effort is not None:
+        fields[("reasoning",)] = {"effort": settings.reasoning_effort}
+    return fields
+
+
+def _voice(settings: Settings) -> Any:
+    voice = settings.voice
+    return {"id": voice} if voice.startswith(CUSTOM_VOICE) else voice
+
+
+def _tool_choice(settings: Settings, tools: tuple[ToolSpec, ...]) -> Any:
+    """Return the choice; one that cannot be met with these tools would be refused."""
+    choice = settings.tool_choice
+    if choice in _CHOICES:
+        return choice if tools or choice != "required" else "auto"
+    known = any(tool.name == choice for tool in tools)
+    return {"type": "function", "name": choice} if known else "auto"
+
+
+def _truncation(settings: Settings) -> Any:
+    truncation = settings.truncation
+    if isinstance(truncation, str):
+        return truncation
+    told: dict[str, Any] = {"type": "retention_ratio", "retention_ratio": truncation.ratio}
+    if truncation.token_limit is not None:
+        told["token_limits"] = {"post_instructions": truncation.token_limit}
+    return told
+
+
+def _noise_reduction(settings: Settings) -> dict[str, Any] | None:
+    kind = settings.noise_reduction
+    return None if kind is None else {"type": kind}
+
+
 def _transcription(settings: Settings) -> dict[str, Any] | None:
     if not settings.transcription_model:
         return None
-    transcription = {"model": settings.transcription_model}
-    if settings.language:
-        transcription["language"] = settings.language
-    return transcription
+    language = settings.language
+    several = language if isinstance(language, tuple) else ()
+    told = {
+        "model": settings.transcription_model,
+        "language": None if several else language,
+        "languages": list(several),
+        "prompt": settings.transcription_prompt,
+        "keywords": list(settings.transcription_keywords),
+        "delay": settings.transcription_delay,
+    }
+    return {name: value for name, value in told.items() if value}
 
 
-def _turn_detection(settings: Settings) -> dict[str, Any]:
+def _turn_detection(settings: Settings) -> dict[str, Any] | None:
     vad = settings.turn_detection
-    common = {"create_response": True, "interrupt_response": True}
+    if vad is None:
+        return None
+    told: dict[str, Any]
     if isinstance(vad, SemanticVad):
-        return {"type": "semantic_vad", "eagerness": vad.eagerness, **common}
+        told = {"type": "semantic_vad", "eagerness": vad.eagerness}
+    else:
+        told = {
+            "type": "server_vad",
+            "threshold": vad.threshold,
+            "prefix_padding_ms": vad.prefix_padding_ms,
+            "silence_duration_ms": vad.silence_duration_ms,
+        }
+        if vad.idle_timeout_ms is not None:
+            told["idle_timeout_ms"] = vad.idle_timeout_ms
     return {
-        "type": "server_vad",
-        "threshold": vad.threshold,
-        "prefix_padding_ms": vad.prefix_padding_ms,
-        "silence_duration_ms": vad.silence_duration_ms,
-        **common,
+        **told,
+        "create_response": vad.create_response,
+        "interrupt_response": vad.interrupt_response,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -22,6 +22,8 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     """How often it has been asked for in vain."""
     goes_on: bool = False
     """Whether it goes on with an answer that a lost connection cut off."""
+    tools: Literal["", "auto", "none"] = ""
+    """Its ``tool_choice`` in a session whose turns have to call a tool; empty: it has to, too."""
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -43,6 +45,8 @@ class Turn(msgspec.Struct, omit_defaults=True):
     first_sample: int = 0
     last_sample: int = 0
     transcribed: bool = False
+    wanted: bool = True
+    """Whether it is to be answered; not if the settings leave that to the program."""
 
 
 class Call(msgspec.Struct, omit_defaults=True):
@@ -95,6 +99,8 @@ class Saved(msgspec.Struct, omit_defaults=True):
     """The state of the component. Times are ``time.monotonic_ns()``."""
 
     speed: float = 1.0
+    spoken: bool = False
+    """Whether the assistant has been heard, so that its voice stays."""
     greeted: bool = False
     connected: bool = False
     """Whether there was a session with the server before."""

@@ -28,6 +28,8 @@ TRANSCRIPT_NS = 5 * _NS
 SPEECH_DUE_NS = 3 * _NS
 """Speech that is sent again is answered first, if it is found within this time."""
 _SEEN_TEXTS = 20
+_UNANSWERED = 20
+"""So many turns that nobody wants answered are remembered, to be heard again by a new session."""
 
 
 class _Speech(msgspec.Struct):
@@ -52,9 +54,11 @@ class User:
     # -- the server's voice activity detection ------------------------------------------------
 
     def speech_started(self, event: wire.SpeechStarted, now: int) -> None:
-        """Interrupt what is being said; where it is in time is told."""
+        """Interrupt what is being said, if speech does; where it is in time is told."""
         context = self._context
-        self._interruption.by_speech(now)
+        vad = context.settings.turn_detection
+        if vad is None or vad.interrupt_response:
+            self._interruption.by_speech(now)
         first = context.capture.timeline.session_sample(event.audio_start_ms)
         self._speech = _Speech(event.item_id, first)
         self._speech_due_by = 0
@@ -94,11 +98,20 @@ class User:
         context.publish(UserItem(event.item_id, before, "", True, expected, first, last))
         if expected and event.item_id not in context.done:
             saved.untranscribed = [*saved.untranscribed[1 - _SEEN_TEXTS :], event.item_id]
-        saved.turns.append(Turn(event.item_id, True, first, last))
-        context.responses.expect(now)
+        self._keep_turn(Turn(event.item_id, True, first, last), now)
         self._committed_ns = now
         context.touch(now)
         context.changed()
+
+    def _keep_turn(self, turn: Turn, now: int) -> None:
+        """Remember a turn until it is answered; the server does that, or the program asks."""
+        saved, vad = self._context.saved, self._context.settings.turn_detection
+        turn.wanted = vad is None or vad.create_response
+        saved.turns.append(turn)
+        if turn.wanted:
+            self._context.responses.expect(now)
+        elif len(saved.turns) > _UNANSWERED:
+            saved.safe_sample = max(saved.safe_sample, saved.turns.pop(0).last_sample)
 
     def _commit_silence(self, item_id: str, now: int) -> None:
         """Nobody has said it, so it is no turn; the assistant speaks all the same."""

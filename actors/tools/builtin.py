@@ -10,11 +10,11 @@ import msgspec
 
 from actors.tools.registry import Tools
 from messages import EndConversation, Message, SetSpeed, SetVolume
+from messages.limits import SPEEDS
 
 __all__ = ["SPEED_STEP", "Effect", "builtin_tools"]
 
 SPEED_STEP = 0.2
-_SLOWEST, _FASTEST = 0.5, 1.5
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -54,7 +54,8 @@ def builtin_tools(speed: Callable[[], float]) -> Tools:
         instructions: Annotated[Literal["faster", "slower"], "which way"],
     ) -> Effect:
         step = SPEED_STEP if instructions == "faster" else -SPEED_STEP
-        new = round(min(_FASTEST, max(_SLOWEST, speed() + step)), 2)
+        slowest, fastest = SPEEDS
+        new = round(min(fastest, max(slowest, speed() + step)), 2)
         return Effect(SetSpeed(new), f"The speech speed is {new:g} now.")
 
     @tools.action(

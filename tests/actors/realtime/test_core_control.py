@@ -9,14 +9,24 @@ import pytest
 from actors.realtime import wire
 from messages import (
     Connected,
+    ConversationItem,
     CreateResponse,
     Disconnected,
+    FlushPlayback,
     Notice,
     Reconnected,
+    Say,
+    SendText,
+    ServerVad,
+    ToolAnswer,
+    ToolSpec,
     UpdateSettings,
+    UserItem,
     WantWireEvents,
 )
 from tests.actors.realtime.bench import Bench
+
+NEAR = {"type": "near_field"}
 
 
 def changed(**changes: Any) -> UpdateSettings:
@@ -107,7 +117,10 @@ def test_the_inactivity_timeout_changes_while_it_runs() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"voice": "cedar"}, "voice cannot be changed now"),
+        ({"model": "gpt-realtime-2"}, "model cannot be changed now"),
+        ({"max_output_tokens": 5000}, "max_output_tokens: 5000 is out of range"),
+        ({"transcription_model": "gpt-live-transcribe"}, "transcribes only with push-to-talk"),
+        ({"turn_detection": {"type": "server_vad", "threshold": 3}}, "threshold is 3; it must be"),
         ({"instructions": 3}, "Expected `str`, got `int`"),
     ],
 )
@@ -121,6 +134,153 @@ def test_a_change_that_cannot_be_is_told_and_nothing_changes(
     assert words in bench.one(Notice).text
     assert bench.events("session.update") == []
     assert bench.core.saved.changes == {}
+
+
+def test_a_voice_changes_until_it_was_heard() -> None:
+    bench = Bench(voice="marin").live()
+
+    bench.tell(changed(voice="cedar"))
+    told = bench.event("session.update")["session"]
+    bench.answer()
+    bench.clear()
+    bench.tell(changed(voice="verse"))
+    other = bench.restarted()
+    other.configured()
+    other.clear()
+    other.tell(changed(voice="verse"))
+
+    assert told["audio"] == {"output": {"voice": "cedar"}}
+    for each in (bench, other):
+        assert "voice cannot be changed now" in each.one(Notice).text
+        assert each.events("session.update") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"output_modality": "text"}, {"output_modalities": ["text"]}),
+        ({"max_output_tokens": 100}, {"max_output_tokens": 100}),
+        ({"truncation": "disabled"}, {"truncation": "disabled"}),
+        ({"reasoning_effort": "high"}, {"reasoning": {"effort": "high"}}),
+        ({"parallel_tool_calls": False}, {"parallel_tool_calls": False}),
+        ({"noise_reduction": "near_field"}, {"audio": {"input": {"noise_reduction": NEAR}}}),
+        ({"turn_detection": None}, {"audio": {"input": {"turn_detection": None}}}),
+    ],
+)
+def test_what_can_change_is_told_alone_and_is_there_after_a_death(
+    changes: dict[str, Any], told: dict[str, Any]
+) -> None:
+    bench = Bench().live()
+
+    bench.tell(UpdateSettings(changes))
+    other = bench.restarted()
+
+    assert bench.event("session.update")["session"] == {"type": "realtime", **told}
+    assert other.core._context.settings == bench.core._context.settings
+
+
+# -- turns that are not answered by themselves, speech that does not interrupt ---------------------
+
+
+LISTENS = ServerVad(create_response=False)
+TALKS_ON = ServerVad(interrupt_response=False)
+
+
+def test_a_turn_is_kept_and_answered_when_the_program_asks() -> None:
+    bench = Bench(turn_detection=LISTENS, transcription_model="gpt-transcribe").live()
+
+    bench.speak().wait(30)
+    unasked = bench.events("response.create")
+    bench.tell(CreateResponse())
+
+    assert bench.one(UserItem).item_id == "u1"
+    assert unasked == []
+    assert len(bench.events("response.create")) == 1
+
+
+def test_turns_that_nobody_wants_answered_are_not_after_a_reconnect_either() -> None:
+    bench = Bench(turn_detection=LISTENS, transcription_model="gpt-transcribe").live().speak()
+    kind = "conversation.item.input_audio_transcription.completed"
+    bench.server(kind, item_id="u1", transcript="Hello")
+    bench.history = [ConversationItem("u1", "message", "user", "Hello")]
+
+    bench.lose().clear_but_requests()
+    bench.configured().wait(10)
+
+    assert [item["id"] for item in bench.items()] == ["u1"]
+    assert bench.events("response.create") == []
+
+
+def test_of_endless_unanswered_turns_only_the_last_are_remembered() -> None:
+    bench = Bench(turn_detection=LISTENS, transcription_model="gpt-transcribe").live()
+
+    for number in range(100):
+        bench.speak(f"u{number}", 1000 * number, 1000 * number + 500)
+
+    assert len(bench.core.saved.turns) == 20
+
+
+def test_speech_that_does_not_interrupt_is_answered_after_the_answer_under_way() -> None:
+    bench = Bench(turn_detection=TALKS_ON).live().begin().say()
+
+    bench.speak()
+    bench.server("error", error={"code": "conversation_already_has_active_response"})
+    during = [*bench.events("response.create"), *bench.all(FlushPlayback)]
+    bench.end_item().done().wait(1)
+
+    assert during == []
+    assert bench.events("conversation.item.truncate") == []
+    assert len(bench.events("response.create")) == 1
+
+
+# -- tools that have to be called ------------------------------------------------------------------
+
+
+FORCED = {"tool_choice": "required", "tools": (ToolSpec("clock", "", {}),)}
+
+
+def test_only_the_first_answer_of_a_turn_has_to_call_a_tool() -> None:
+    bench = Bench(**FORCED).live()
+
+    bench.tell(SendText("What time is it?", "t1"))
+    first = bench.event("response.create")["response"]
+    bench.server("response.created", response={"id": "r1"}).call().done()
+    bench.clear()
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+    second = bench.event("response.create")["response"]
+
+    assert "tool_choice" not in first
+    assert second["tool_choice"] == "auto"
+
+
+def test_where_nothing_is_forced_no_choice_is_given() -> None:
+    bench = Bench(tools=FORCED["tools"]).live()
+
+    bench.server("response.created", response={"id": "r1"}).call().done()
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+
+    assert "tool_choice" not in bench.event("response.create")["response"]
+
+
+@pytest.mark.parametrize("greeting", [None, "Welcome!"])
+def test_what_is_to_be_said_calls_nothing(greeting: str | None) -> None:
+    bench = Bench(**FORCED, greeting=greeting).configured()
+
+    if greeting is None:
+        bench.tell(Say("One moment."))
+
+    assert bench.event("response.create")["response"]["tool_choice"] == "none"
+
+
+def test_a_turn_that_waits_with_outputs_of_others_calls_a_tool() -> None:
+    bench = Bench(**FORCED).live()
+    bench.server("response.created", response={"id": "r1"}).call().done()
+    bench.server("response.created", response={"id": "r2"})
+
+    bench.tell(ToolAnswer("c1", "clock", "12:00")).tell(SendText("And there?", "t1"))
+    bench.flushed("", 0).done("r2", "cancelled")
+
+    assert "tool_choice" not in bench.event("response.create")["response"]
 
 
 # -- answers -------------------------------------------------------------------------------------

@@ -10,6 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.realtime import wire
+from actors.realtime.session import configuration, settings_update, speed_update, tools_update
+from messages import Settings
+from tests.actors.realtime.strategies import TOOLS, any_settings
 from tests.actors.realtime.test_core_laws import Chaos, operations
 from tests.referees import judge
 
@@ -56,13 +59,34 @@ def _events_of_walks() -> list[dict[str, Any]]:
     return sent
 
 
+def _events_of_settings() -> list[dict[str, Any]]:
+    """Every configuration of a session, and every change of one."""
+    sent: list[dict[str, Any]] = []
+
+    @settings(max_examples=300, deadline=None, database=None, derandomize=True)
+    @given(any_settings, any_settings)
+    def tell(old: Settings, new: Settings) -> None:
+        for session in (
+            configuration(old, 0.25, TOOLS),
+            settings_update(old, new, TOOLS),
+            tools_update(new, TOOLS),
+            speed_update(1.5),
+        ):
+            if session is not None:
+                event = wire.SessionUpdate(session, "event")
+                sent.append(msgspec.json.decode(wire.encode(event)))
+
+    tell()
+    return sent
+
+
 def test_every_event_we_send_is_one_that_the_openai_package_accepts() -> None:
     wrong = [
         {"type": "response.create", "event_id": "e", "response": {"instruction": "odd"}},
         {"type": "session.update", "event_id": "e", "session": {"type": "realtime", "speed": 1}},
         {"type": "conversation.item.truncate", "item_id": "i", "audio_end_ms": "1"},
     ]
-    events = [*wrong, *_events_of_walks()]
+    events = [*wrong, *_events_of_walks(), *_events_of_settings()]
 
     lines = "".join(f"{msgspec.json.encode(event).decode()}\n" for event in events)
     refused = judge("wire.py", "openai", "client", given=lines).splitlines()

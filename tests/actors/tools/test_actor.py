@@ -246,7 +246,7 @@ def test_a_volume_out_of_range_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("at", "way", "new"),
-    [(1.0, "faster", 1.2), (1.0, "slower", 0.8), (1.4, "faster", 1.5), (0.6, "slower", 0.5)],
+    [(1.0, "faster", 1.2), (1.0, "slower", 0.8), (1.4, "faster", 1.5), (0.4, "slower", 0.25)],
 )
 def test_the_speed_changes_by_a_step(tmp_path: Path, at: float, way: str, new: float) -> None:
     with Rig(ToolExecutor, tmp_path, speed=at) as rig:
