@@ -150,6 +150,7 @@ if TYPE_CHECKING:
         ConversationHistory,
         ConversationTurn,
         RealtimeModel,
+        RetentionRatio,
         SemanticVad,
         ServerVad,
         ToolCallRecord,
@@ -246,6 +247,7 @@ __all__ = [
     "ResponseOutputTextDeltaEvent",
     "ResponseOutputTextDoneEvent",
     "ResponseStarted",
+    "RetentionRatio",
     "Retirement",
     "RtvoiceError",
     "SemanticVad",
@@ -327,8 +329,8 @@ _NAMES = {
     """,
     "rtvoice.models": "Retirement retirement_of",
     "rtvoice.views": """
-        AssistantVoice ConversationHistory ConversationTurn RealtimeModel SemanticVad ServerVad
-        ToolCallRecord TranscriptionModel
+        AssistantVoice ConversationHistory ConversationTurn RealtimeModel RetentionRatio
+        SemanticVad ServerVad ToolCallRecord TranscriptionModel
     """,
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Never, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, get_args, overload
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -19,6 +19,7 @@ from messages import (
     Message,
     NotRunningError,
     ProgramCapture,
+    RetentionRatio,
     SemanticVad,
     SendText,
     ServerVad,
@@ -27,6 +28,7 @@ from messages import (
     Settings,
     SetVolume,
     UpdateSettings,
+    limits,
 )
 from rtvoice import checks
 from rtvoice.checks import AgentError
@@ -42,6 +44,7 @@ _DEFAULTS = Settings()
 _STOPPED = "the program asked"
 
 E = TypeVar("E")
+Effort = Literal["minimal", "low", "medium", "high", "xhigh"]
 
 
 class Sent(Awaitable[None]):
@@ -129,14 +132,24 @@ class Agent:
         "instructions",
         "journal_path",
         "language",
+        "max_output_tokens",
         "model",
+        "noise_reduction",
+        "output_modality",
+        "parallel_tool_calls",
+        "reasoning_effort",
         "recording_output_path",
         "server",
         "speech_speed",
         "start_timeout_s",
+        "tool_choice",
         "tool_timeout_s",
         "tools",
+        "transcription_delay",
+        "transcription_keywords",
         "transcription_model",
+        "transcription_prompt",
+        "truncation",
         "turn_detection",
         "voice",
         "volume",
@@ -156,9 +169,19 @@ class Agent:
         audio_output: object = None,
         *,
         greeting: str | None = None,
-        language: str | None = None,
+        language: str | Sequence[str] | None = None,
+        transcription_prompt: str | None = None,
+        transcription_keywords: Sequence[str] = (),
+        transcription_delay: Effort | None = None,
         inactivity_timeout_s: float | None = 60.0,
-        turn_detection: ServerVad | SemanticVad = _DEFAULTS.turn_detection,
+        turn_detection: ServerVad | SemanticVad | None = _DEFAULTS.turn_detection,
+        noise_reduction: Literal["near_field", "far_field"] | None = None,
+        output_modality: Literal["audio", "text"] = "audio",
+        max_output_tokens: int | Literal["inf"] | None = None,
+        tool_choice: str = "auto",
+        parallel_tool_calls: bool | None = None,
+        reasoning_effort: Effort | None = None,
+        truncation: Literal["auto", "disabled"] | RetentionRatio = "auto",
         volume: float = 1.0,
         builtin_tools: tuple[str, ...] = BUILTIN_TOOLS,
         tool_timeout_s: float = 60.0,
@@ -174,8 +197,9 @@ class Agent:
             instructions: what the model shall be and do.
             model: a Realtime model of the service (`RealtimeModel`, or any name). One that is
                 retired warns (`FutureWarning`) with the date and its successor.
-            voice: one of the service's voices (`AssistantVoice`), or the id of a custom one.
-            speech_speed: 0.5-1.5, 1.0 is normal.
+            voice: one of the service's voices (`AssistantVoice`), or the id of a custom one
+                (``voice_…``); with a ``server`` of your own, any.
+            speech_speed: 0.25-1.5, 1.0 is normal.
             transcription_model: what transcribes the user (`TranscriptionModel`, or any name);
                 None: the user's turns have no text.
             tools: functions that the model may call. They run in this program; those of a name,
@@ -196,10 +220,31 @@ class Agent:
                 ``module:Class`` or ``file.py:Class``. None: ``RTVOICE_OUTPUT`` of the environment,
                 or the default loudspeaker; without one, nothing is heard.
             greeting: a sentence with which the assistant begins; None: the user begins.
-            language: what the user speaks, in two letters (ISO 639-1), a hint for transcription.
+            language: what the user speaks, in two letters (ISO 639-1), a hint for transcription;
+                several with ``gpt-transcribe`` and ``gpt-live-transcribe``.
+            transcription_prompt: what transcription has to expect: a text, or for ``whisper-1``
+                words that occur.
+            transcription_keywords: words and names that occur, for ``gpt-transcribe`` and
+                ``gpt-live-transcribe``.
+            transcription_delay: how long ``gpt-realtime-whisper`` waits before it writes down what
+                it hears: ``minimal``, ``low``, ``medium``, ``high`` or ``xhigh``.
             inactivity_timeout_s: the conversation ends when nobody has spoken for so many seconds;
                 None: never. Playback, tools and restarts are not silence.
-            turn_detection: how the service tells that the user has finished.
+            turn_detection: how the service tells that the user has finished: `ServerVad`,
+                `SemanticVad`; None: it does not, `start_talking` and `stop_talking` do.
+            noise_reduction: at the service, before turn detection: ``near_field`` for a microphone
+                close to the mouth, ``far_field`` for one of a room or a laptop, None: none.
+            output_modality: ``audio``, or ``text``: the assistant writes and nothing is heard.
+            max_output_tokens: of one answer, 1-4096, tool calls included; None or ``inf``: as many
+                as the model gives.
+            tool_choice: ``auto``, ``none``, ``required`` or the name of a tool: whether the first
+                answer to a turn has to call a tool. What follows the tool's answer need not.
+            parallel_tool_calls: whether the model may call several tools at once; only for models
+                that reason. None: it may.
+            reasoning_effort: ``minimal``, ``low``, ``medium``, ``high`` or ``xhigh``; only for
+                models that reason. None: ``low``.
+            truncation: what becomes of a conversation that grows too long for the model: ``auto``
+                and `RetentionRatio` drop the oldest of it, with ``disabled`` answers fail.
             volume: of playback, 0.0-1.0, 1.0 is as it comes.
             builtin_tools: names of the built-in tools that the model may call, out of
                 ``get_current_time``, ``adjust_volume``, ``change_assistant_response_speed`` and
@@ -224,7 +269,7 @@ class Agent:
             "instructions": checks.checked_text("instructions", instructions),
             "model": checks.checked_model("model", model, stacklevel=3),
             "voice": checks.checked_name("voice", voice),
-            "speech_speed": checks.checked_number("speech_speed", speech_speed, 0.5, 1.5),
+            "speech_speed": _speed("speech_speed", speech_speed),
             "transcription_model": checks.checked_optional(
                 checks.checked_model, "transcription_model", transcription_model
             ),
@@ -236,11 +281,29 @@ class Agent:
             "audio_input": checks.checked_device("audio_input", audio_input),
             "audio_output": checks.checked_device("audio_output", audio_output),
             "greeting": checks.checked_optional(checks.checked_text, "greeting", greeting),
-            "language": checks.checked_language(language),
+            "language": checks.checked_languages(language),
+            "transcription_prompt": _optional_text("transcription_prompt", transcription_prompt),
+            "transcription_keywords": checks.checked_words(
+                "transcription_keywords", transcription_keywords
+            ),
+            "transcription_delay": checks.checked_optional(
+                _effort, "transcription_delay", transcription_delay
+            ),
             "inactivity_timeout_s": checks.checked_seconds(
                 "inactivity_timeout_s", inactivity_timeout_s
             ),
             "turn_detection": checks.checked_turn_detection(turn_detection),
+            "noise_reduction": _noise_reduction("noise_reduction", noise_reduction),
+            "output_modality": _modality("output_modality", output_modality),
+            "max_output_tokens": checks.checked_max_tokens("max_output_tokens", max_output_tokens),
+            "tool_choice": checks.checked_name("tool_choice", tool_choice),
+            "parallel_tool_calls": checks.checked_optional(
+                checks.checked_flag, "parallel_tool_calls", parallel_tool_calls
+            ),
+            "reasoning_effort": checks.checked_optional(
+                _effort, "reasoning_effort", reasoning_effort
+            ),
+            "truncation": checks.checked_truncation("truncation", truncation),
             "volume": checks.checked_number("volume", volume, 0.0, 1.0),
             "builtin_tools": checks.checked_builtin_tools(builtin_tools),
             "tool_timeout_s": checks.checked_number(
@@ -258,6 +321,7 @@ class Agent:
         for name, value in given.items():
             object.__setattr__(self, name, value)
         checks.refuse_clash(self._own_tool_names(), self.builtin_tools)
+        self._in_force(self.server or os.environ.get("RTVOICE_SERVER") or "openai")
 
     # -- a conversation -----------------------------------------------------------------------
 
@@ -496,13 +560,13 @@ class Agent:
         """Set the speed of speech, from the next answer on.
 
         Args:
-            speed: 0.5-1.5, 1.0 is normal.
+            speed: 0.25-1.5, 1.0 is normal.
 
         Raises:
             AgentError: it is out of range.
             NotRunningError: the agent does not run.
         """
-        return self._send(SetSpeed(checks.checked_number("speed", speed, 0.5, 1.5)))
+        return self._send(SetSpeed(_speed("speed", speed)))
 
     def update(
         self,
@@ -512,9 +576,20 @@ class Agent:
         builtin_tools: tuple[str, ...] | UnsetType = UNSET,
         speech_speed: float | UnsetType = UNSET,
         volume: float | UnsetType = UNSET,
+        voice: str | UnsetType = UNSET,
         transcription_model: str | UnsetType | None = UNSET,
-        language: str | UnsetType | None = UNSET,
-        turn_detection: ServerVad | SemanticVad | UnsetType = UNSET,
+        language: str | Sequence[str] | UnsetType | None = UNSET,
+        transcription_prompt: str | UnsetType | None = UNSET,
+        transcription_keywords: Sequence[str] | UnsetType = UNSET,
+        transcription_delay: Effort | UnsetType | None = UNSET,
+        turn_detection: ServerVad | SemanticVad | UnsetType | None = UNSET,
+        noise_reduction: Literal["near_field", "far_field"] | UnsetType | None = UNSET,
+        output_modality: Literal["audio", "text"] | UnsetType = UNSET,
+        max_output_tokens: int | Literal["inf"] | UnsetType | None = UNSET,
+        tool_choice: str | UnsetType = UNSET,
+        parallel_tool_calls: bool | UnsetType = UNSET,
+        reasoning_effort: Effort | UnsetType = UNSET,
+        truncation: Literal["auto", "disabled"] | RetentionRatio | UnsetType = UNSET,
         inactivity_timeout_s: float | UnsetType | None = UNSET,
         **fixed: Never,
     ) -> Sent:
@@ -527,11 +602,22 @@ class Agent:
             instructions: what the model shall be and do.
             tools: in place of those of the program; those given by a name stay.
             builtin_tools: names of those that the model may call.
-            speech_speed: 0.5-1.5.
+            speech_speed: 0.25-1.5.
             volume: 0.0-1.0.
+            voice: only until the assistant has been heard.
             transcription_model: None: the user is not transcribed any more.
             language: what the user speaks.
-            turn_detection: how the service tells that the user has finished.
+            transcription_prompt: what transcription has to expect.
+            transcription_keywords: words and names that occur.
+            transcription_delay: how long transcription waits.
+            turn_detection: how the service tells that the user has finished; None: `stop_talking`.
+            noise_reduction: None: none.
+            output_modality: ``audio`` or ``text``.
+            max_output_tokens: of one answer.
+            tool_choice: whether the first answer to a turn has to call a tool.
+            parallel_tool_calls: whether the model may call several tools at once.
+            reasoning_effort: of models that reason.
+            truncation: what becomes of a conversation that grows too long.
             inactivity_timeout_s: seconds; None: never.
             fixed: everything else cannot change during a conversation, and is refused.
 
@@ -557,16 +643,31 @@ class Agent:
         run = self._running()
         changes = _changes(
             instructions=(checks.checked_text, instructions),
+            voice=(checks.checked_name, voice),
             transcription_model=(_optional_model, transcription_model),
             language=(_language, language),
+            transcription_prompt=(_optional_text, transcription_prompt),
+            transcription_keywords=(checks.checked_words, transcription_keywords),
+            transcription_delay=(_optional_effort, transcription_delay),
             turn_detection=(_turn_detection, turn_detection),
+            noise_reduction=(_noise_reduction, noise_reduction),
+            output_modality=(_modality, output_modality),
+            max_output_tokens=(checks.checked_max_tokens, max_output_tokens),
+            tool_choice=(checks.checked_name, tool_choice),
+            parallel_tool_calls=(checks.checked_flag, parallel_tool_calls),
+            reasoning_effort=(_effort, reasoning_effort),
+            truncation=(checks.checked_truncation, truncation),
             inactivity_timeout_s=(checks.checked_seconds, inactivity_timeout_s),
         )
-        speed = _changes(speed=(_speed, speech_speed)).get("speed")
+        speed = _changes(speech_speed=(_speed, speech_speed)).get("speech_speed")
         loudness = _changes(volume=(_volume, volume)).get("volume")
         own = None if tools is UNSET else checks.checked_own_tools(tools)
         builtin = None if builtin_tools is UNSET else checks.checked_builtin_tools(builtin_tools)
         run.refuse_clash(own, builtin)
+        in_force = checks.checked_settings(msgspec.structs.replace(run.in_force, **changes), {})
+        if in_force.voice != run.in_force.voice and run.has_spoken:
+            _refuse_fixed({"voice": voice})
+        run.in_force = in_force
         run.timeout_s = changes.get("inactivity_timeout_s", run.timeout_s)
         if changes:
             run.send(UpdateSettings(msgspec.to_builtins(changes)))
@@ -618,7 +719,17 @@ class Agent:
             "language": self.language,
             "transcription_model": self.transcription_model,
             "greeting": self.greeting,
+            "transcription_prompt": self.transcription_prompt,
+            "transcription_keywords": list(self.transcription_keywords),
+            "transcription_delay": self.transcription_delay,
             "turn_detection": msgspec.to_builtins(self.turn_detection),
+            "noise_reduction": self.noise_reduction,
+            "output_modality": self.output_modality,
+            "max_output_tokens": self.max_output_tokens,
+            "tool_choice": self.tool_choice,
+            "parallel_tool_calls": self.parallel_tool_calls,
+            "reasoning_effort": self.reasoning_effort,
+            "truncation": msgspec.to_builtins(self.truncation),
             "inactivity_timeout_s": self.inactivity_timeout_s,
             "volume": self.volume,
             "builtin_tools": list(self.builtin_tools),
@@ -633,6 +744,15 @@ class Agent:
         return settings | {name: value for name, value in chosen.items() if value is not None}
 
     # -- inside -------------------------------------------------------------------------------
+
+    def _in_force(self, server: str) -> Settings:
+        """Return what the server is told, if it takes that.
+
+        Raises:
+            AgentError: it does not.
+        """
+        settings = msgspec.convert({**self._settings(), "server": server}, Settings)
+        return checks.checked_settings(settings, {"speed": "speech_speed"})
 
     def _new_run(self) -> Run:
         from rtvoice.running import Run, prepare_logging, user_import_path
@@ -681,7 +801,8 @@ class Agent:
             "builtin_tools": self.builtin_tools,
             "components": self.components,
         }
-        return Run(session, self.event_bus, self.inactivity_timeout_s, places)
+        in_force = self._in_force(server)
+        return Run(session, self.event_bus, self.inactivity_timeout_s, places, in_force)
 
     def _own_tool_names(self) -> list[str]:
         return [tool.name for tool in self.tools] if isinstance(self.tools, Tools) else []
@@ -756,9 +877,19 @@ class Agent:
     audio_input: object
     audio_output: object
     greeting: str | None
-    language: str | None
+    language: str | tuple[str, ...] | None
+    transcription_prompt: str | None
+    transcription_keywords: tuple[str, ...]
+    transcription_delay: str | None
     inactivity_timeout_s: float | None
-    turn_detection: ServerVad | SemanticVad
+    turn_detection: ServerVad | SemanticVad | None
+    noise_reduction: str | None
+    output_modality: str
+    max_output_tokens: int | None
+    tool_choice: str
+    parallel_tool_calls: bool | None
+    reasoning_effort: str | None
+    truncation: str | RetentionRatio
     volume: float
     builtin_tools: tuple[str, ...]
     tool_timeout_s: float
@@ -811,16 +942,40 @@ def _optional_model(name: str, value: object) -> Any:
     return checks.checked_optional(checks.checked_model, name, value)
 
 
-def _language(_: str, value: object) -> str | None:
-    return checks.checked_language(value)
+def _optional_text(name: str, value: object) -> Any:
+    return checks.checked_optional(checks.checked_name, name, value)
 
 
-def _turn_detection(_: str, value: object) -> ServerVad | SemanticVad:
+def _language(_: str, value: object) -> str | tuple[str, ...] | None:
+    return checks.checked_languages(value)
+
+
+def _turn_detection(_: str, value: object) -> ServerVad | SemanticVad | None:
     return checks.checked_turn_detection(value)
 
 
-def _speed(_: str, value: object) -> float:
-    return checks.checked_number("speech_speed", value, 0.5, 1.5)
+def _noise_reduction(name: str, value: object) -> Any:
+    return checks.checked_optional(_field, name, value)
+
+
+def _field(name: str, value: object) -> str:
+    return checks.checked_choice(name, value, ("near_field", "far_field"))
+
+
+def _modality(name: str, value: object) -> str:
+    return checks.checked_choice(name, value, ("audio", "text"))
+
+
+def _effort(name: str, value: object) -> str:
+    return checks.checked_choice(name, value, get_args(Effort))
+
+
+def _optional_effort(name: str, value: object) -> Any:
+    return checks.checked_optional(_effort, name, value)
+
+
+def _speed(name: str, value: object) -> float:
+    return checks.checked_number(name, value, *limits.SPEEDS)
 
 
 def _volume(_: str, value: object) -> float:

@@ -11,8 +11,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from actors.tools.registry import Tools
-from messages import BUILTIN_TOOLS, LEVELS, ConfigurationError, SemanticVad, ServerVad
+from messages import (
+    BUILTIN_TOOLS,
+    LEVELS,
+    ConfigurationError,
+    RetentionRatio,
+    SemanticVad,
+    ServerVad,
+    Settings,
+    limits,
+)
 from rtvoice.models import retirement_of
 
 __all__ = ["AgentError"]
@@ -191,6 +202,64 @@ def _check_rate(name: str, device: object) -> None:
         )
 
 
+def checked_flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise AgentError(name, f"give True or False, not {_kind(value)}")
+    return value
+
+
+def checked_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    text = _plain(value)
+    if text not in choices:
+        raise AgentError(name, f"{text!r} is no choice; give {_either(choices)}")
+    return str(text)
+
+
+def checked_whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise AgentError(name, f"give a whole number, not {_kind(value)}")
+    return value
+
+
+def checked_max_tokens(name: str, value: object) -> int | None:
+    """None and the API's word for it are no limit."""
+    return None if value in (None, "inf") else checked_whole(name, value)
+
+
+def checked_words(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, tuple | list | set | frozenset):
+        raise AgentError(name, f"give a list of texts, not {_kind(value)}")
+    return tuple(checked_name(name, word) for word in value)
+
+
+def checked_truncation(name: str, value: object) -> Any:
+    if isinstance(value, RetentionRatio):
+        return _as_declared(name, value)
+    if value not in ("auto", "disabled"):
+        raise AgentError(name, "give auto, disabled or an rtvoice.RetentionRatio(...)")
+    return value
+
+
+def checked_settings(settings: Settings, names: Mapping[str, str]) -> Settings:
+    """Return settings that the API takes, as far as is known.
+
+    Args:
+        settings: those that are together in force.
+        names: what a setting is called as a parameter, where that differs.
+    """
+    if wrong := limits.problem(settings):
+        raise AgentError(names.get(wrong[0], wrong[0]), wrong[1])
+    return settings
+
+
+def checked_languages(value: object) -> str | tuple[str, ...] | None:
+    """One language, or several."""
+    if isinstance(value, tuple | list | set | frozenset):
+        languages = tuple(str(checked_language(each)) for each in value)
+        return languages or None
+    return checked_language(value)
+
+
 def checked_language(value: object) -> str | None:
     if value is None:
         return None
@@ -200,13 +269,28 @@ def checked_language(value: object) -> str | None:
     return text.lower()
 
 
-def checked_turn_detection(value: object) -> ServerVad | SemanticVad:
+def checked_turn_detection(value: object) -> ServerVad | SemanticVad | None:
+    if value is None:
+        return None
     if not isinstance(value, ServerVad | SemanticVad):
         raise AgentError(
             "turn_detection",
-            f"give rtvoice.ServerVad(...) or rtvoice.SemanticVad(...), not {_kind(value)}",
+            f"give rtvoice.ServerVad(...), rtvoice.SemanticVad(...), or None for push-to-talk, "
+            f"not {_kind(value)}",
         )
-    return value
+    vad: ServerVad | SemanticVad = _as_declared("turn_detection", value)
+    return vad
+
+
+def _as_declared(name: str, value: msgspec.Struct) -> Any:
+    """See that the fields of a struct are of their types, which its maker need not have seen to."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(value), type(value))
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).replace("`", "").partition(" - at $.")
+        raise AgentError(name, f"{place}: {what[:1].lower()}{what[1:]}") from None
+    except TypeError as error:
+        raise AgentError(name, str(error)) from None
 
 
 def checked_builtin_tools(value: object) -> tuple[str, ...]:
@@ -254,6 +338,11 @@ def _kind(value: object) -> str:
     if value is None:
         return "None"
     return f"a value of type {type(value).__name__}"
+
+
+def _either(choices: tuple[str, ...]) -> str:
+    *others, last = choices
+    return f"{', '.join(others)} or {last}"
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -318,6 +407,8 @@ _FORMER = {
     "agent_listener": "event_bus.subscribe(...)",
     "listener": "event_bus.subscribe(...)",
     "provider": "server",
+    "output_modalities": "output_modality",
+    "max_response_output_tokens": "max_output_tokens",
 }
 """What other versions of the library called things."""
 _AS_TOOL = "write a tool that does it, with @tools.action(...)"
@@ -330,9 +421,6 @@ _GONE = {
     "tool_dependencies": "tools run in your program and can use its variables",
     "injected_conversation": "say in the instructions what was said before",
     "echo_cancellation": "wear a headset, or talk on a web page, whose browser cancels the echo",
-    "noise_reduction": "leave it out",
-    "output_modalities": "leave it out, there are always sound and text",
-    "reasoning_effort": "leave it out",
     "pricing_catalog": "leave it out; ResponseEnded tells the tokens of each answer",
 }
 """What other versions had and there is not now, and what to do."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["main", "run"]
 
 EXIT_OK, EXIT_USAGE, EXIT_BUG, EXIT_KILLED = 0, 2, 70, 130
+_EFFORTS = ("minimal", "low", "medium", "high", "xhigh")
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 _DESCRIPTION = """\
@@ -96,8 +97,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--server", type=server_of, metavar="SERVER", help="openai, sandbox, or a ws(s):// URL")
     add("--model", help="a Realtime model")
     add("--voice", help="a voice of the service, such as marin or cedar")
-    add("--speed", type=_between(0.5, 1.5), metavar="0.5-1.5", help="of speech")
+    add("--speed", type=_between(0.25, 1.5), metavar="0.25-1.5", help="of speech")
     add("--language", help="what you speak, such as en (helps transcription)")
+    add("--transcription-model", metavar="MODEL", help="what writes down what you say")
+    add(
+        "--noise-reduction",
+        choices=("near_field", "far_field"),
+        help="at the server: for a headset, or for a microphone further away",
+    )
+    add("--reasoning-effort", choices=_EFFORTS, help="of models that reason")
+    add("--text-only", action="store_true", help="the assistant writes and does not speak")
     add("--instructions", metavar="TEXT", help="what the assistant shall be and do")
     add("--greeting", metavar="TEXT", help="the assistant begins with this sentence")
 

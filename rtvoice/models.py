@@ -33,6 +33,9 @@ class RealtimeModel(StrEnum):
 class TranscriptionModel(StrEnum):
     """Models that write down what the user says; wherever one is taken, any text is too.
 
+    ``GPT_LIVE_TRANSCRIBE`` and ``GPT_REALTIME_WHISPER`` work with push-to-talk only. Those with
+    ``4O`` or ``WHISPER_1`` in their name are retired (`retirement_of`).
+
     Example:
         ```python
         from rtvoice import Agent, TranscriptionModel
@@ -42,6 +45,8 @@ class TranscriptionModel(StrEnum):
     """
 
     GPT_TRANSCRIBE = "gpt-transcribe"
+    GPT_LIVE_TRANSCRIBE = "gpt-live-transcribe"
+    GPT_REALTIME_WHISPER = "gpt-realtime-whisper"
     GPT_4O_TRANSCRIBE = "gpt-4o-transcribe"
     GPT_4O_MINI_TRANSCRIBE = "gpt-4o-mini-transcribe"
     WHISPER_1 = "whisper-1"
@@ -73,9 +78,9 @@ _BETA = date(2026, 5, 12)
 """The end of the beta interface, with which the models of its time have gone.
 https://platform.openai.com/docs/deprecations"""
 _REALTIME = date(2027, 1, 20)
-"""Docstring of ``model`` in ``RealtimeSessionCreateRequest`` of openai-python 3.54."""
+"""Docstring of ``model`` in ``RealtimeSessionCreateRequest`` of openai-python 3.57."""
 _TRANSCRIPTION = date(2027, 2, 26)
-"""Docstring of ``AudioTranscription.model`` in openai-python 3.54."""
+"""Docstring of ``AudioTranscription.model`` in openai-python 3.57."""
 
 _BIG, _MINI = RealtimeModel.GPT_REALTIME.value, RealtimeModel.GPT_REALTIME_MINI.value
 _GONE = {
@@ -92,6 +97,7 @@ _GONE = {
     "gpt-realtime-mini-2025-12-15": (_REALTIME, _MINI),
     "whisper-1": (_TRANSCRIPTION, "gpt-transcribe"),
     "gpt-4o-transcribe": (_TRANSCRIPTION, "gpt-transcribe"),
+    "gpt-4o-transcribe-diarize": (_TRANSCRIPTION, "gpt-transcribe"),
     "gpt-4o-mini-transcribe": (_TRANSCRIPTION, "gpt-transcribe"),
     "gpt-4o-mini-transcribe-2025-03-20": (_TRANSCRIPTION, "gpt-transcribe"),
     "gpt-4o-mini-transcribe-2025-12-15": (_TRANSCRIPTION, "gpt-transcribe"),

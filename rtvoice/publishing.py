@@ -7,7 +7,16 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from messages import EventError, FrameError, Message, SemanticVad, ServerVad, decode, encode
+from messages import (
+    EventError,
+    FrameError,
+    Message,
+    RetentionRatio,
+    SemanticVad,
+    ServerVad,
+    decode,
+    encode,
+)
 from rtvoice.events import ClientEvent
 
 __all__ = ["changes_of", "checked", "instructions_of", "why_not"]
@@ -81,15 +90,28 @@ def changes_of(session: Mapping[str, Any]) -> dict[str, Any]:
                 changes["instructions"] = value or ""
             case "audio.output.speed":
                 changes["speech_speed"] = value
+            case "audio.output.voice":
+                changes["voice"] = _value_of(path, value, "id")
             case "audio.input.transcription":
-                transcription = _fields("SessionUpdateEvent", path, value or {})
-                changes["transcription_model"] = transcription.get("model")
-                changes["language"] = transcription.get("language")
+                changes |= _transcription_of(path, value)
             case "audio.input.turn_detection":
-                changes["turn_detection"] = _vad_of(value)
+                vad = None if value is None else _struct_of(path, value, ServerVad | SemanticVad)
+                changes["turn_detection"] = vad
+            case "audio.input.noise_reduction":
+                changes["noise_reduction"] = _value_of(path, value, "type")
+            case "output_modalities":
+                changes["output_modality"] = _only_of(path, value)
+            case "max_output_tokens" | "parallel_tool_calls":
+                changes[path] = value
+            case "tool_choice":
+                changes[path] = _value_of(path, value, "name")
+            case "reasoning":
+                changes["reasoning_effort"] = _value_of(path, value, "effort")
+            case "truncation":
+                changes[path] = _truncation_of(path, value)
             case "tools":
                 _refuse_session(path, "use agent.update(tools=...) with an rtvoice.Tools")
-            case "model" | "audio.output.voice":
+            case "model":
                 _refuse_session(path, "it cannot change during a conversation")
             case _:
                 _refuse_session(path, "it is not ours to change")
@@ -108,13 +130,51 @@ def _leaves(session: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return leaves
 
 
-def _vad_of(value: object) -> ServerVad | SemanticVad:
+def _value_of(path: str, value: object, key: str) -> Any:
+    """Return a value that the API takes as it is or, under a key, in an object."""
+    return value.get(key) if isinstance(value, Mapping) else value
+
+
+def _only_of(path: str, value: object) -> Any:
+    if not isinstance(value, list | tuple) or len(value) != 1:
+        _refuse_session(path, 'give ["audio"] or ["text"]')
+    return value[0]
+
+
+def _transcription_of(path: str, value: object) -> dict[str, Any]:
+    """Return what is in it, the rest stays as at the server; None: nothing is transcribed."""
+    names = {
+        "model": "transcription_model",
+        "language": "language",
+        "languages": "language",
+        "prompt": "transcription_prompt",
+        "keywords": "transcription_keywords",
+        "delay": "transcription_delay",
+    }
     if value is None:
-        _refuse_session("audio.input.turn_detection", "it cannot be switched off")
+        return {"transcription_model": None}
+    fields = _fields("SessionUpdateEvent", path, value)
+    if unknown := fields.keys() - names.keys():
+        _refuse_session(path, f"it has no {min(unknown)}")
+    changes = {names[name]: field for name, field in fields.items()}
+    if changes.get("transcription_keywords", ()) is None:
+        changes["transcription_keywords"] = ()
+    return changes
+
+
+def _truncation_of(path: str, value: object) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    limits = _fields("SessionUpdateEvent", f"{path}.token_limits", value.get("token_limits") or {})
+    fields = {"type": value.get("type"), "token_limit": limits.get("post_instructions")}
+    return _struct_of(path, {**fields, "ratio": value.get("retention_ratio")}, RetentionRatio)
+
+
+def _struct_of(path: str, value: object, kind: Any) -> Any:
     try:
-        return msgspec.convert(value, ServerVad | SemanticVad)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise EventError(f"SessionUpdateEvent: audio.input.turn_detection: {error}") from None
+        raise EventError(f"SessionUpdateEvent: {path}: {error}") from None
 
 
 def _refuse_session(path: str, why: str) -> NoReturn:

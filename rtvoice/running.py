@@ -17,6 +17,7 @@ import msgspec
 from actors.hosting import ToolSet
 from messages import (
     INACTIVITY_TIMEOUT,
+    AssistantItem,
     ComponentRestarted,
     Connected,
     Disconnected,
@@ -29,6 +30,7 @@ from messages import (
     SessionEnded,
     SessionEnding,
     SessionStarted,
+    Settings,
     StopSession,
     SupervisorDiedError,
     WantWireEvents,
@@ -70,6 +72,7 @@ class Run:
         bus: EventBus,
         timeout_s: float | None,
         places: Mapping[str, Any],
+        in_force: Settings,
     ) -> None:
         """Make a session.
 
@@ -79,11 +82,16 @@ class Run:
             timeout_s: the inactivity timeout.
             places: what there is: ``server``, ``input``, ``output``, ``tools``, ``named_tools``,
                 ``builtin_tools``, ``components``.
+            in_force: what the server is told of it.
         """
         self.kinds: tuple[type[Message], ...] = ()
         self._bus = bus
         self.timeout_s = timeout_s
         """The inactivity timeout now in force."""
+        self.in_force = in_force
+        """What the server is told of the settings, with all that was changed since."""
+        self.has_spoken = False
+        """Whether the assistant has been heard."""
         self._places = places
         self._tool_names: tuple[str, ...] = tuple(places["tools"])
         self._builtin_tools: tuple[str, ...] = tuple(places["builtin_tools"])
@@ -352,6 +360,8 @@ class Run:
             case Disconnected() | ComponentRestarted("realtime", process=True):
                 self._on_loop(self._ready.clear)
             case _:
+                if isinstance(message, AssistantItem) and message.audio_samples:
+                    self.has_spoken = True
                 self._transcript.take(message)
         self._bus.deliver(message)
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from messages import SemanticVad, ServerVad
+from messages import RetentionRatio, SemanticVad, ServerVad
 from rtvoice.models import RealtimeModel, TranscriptionModel
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ConversationHistory",
     "ConversationTurn",
     "RealtimeModel",
+    "RetentionRatio",
     "SemanticVad",
     "ServerVad",
     "ToolCallRecord",

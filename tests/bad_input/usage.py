@@ -135,6 +135,16 @@ def unknown_option(world: World) -> Outcome:
     return _says("--inptu", "x")
 
 
+@row("A model that does not reason, with `--reasoning-effort`")
+def no_reasoning(world: World) -> Outcome:
+    return _says("--model", "gpt-realtime-1.5", "--reasoning-effort", "high", *_QUIET)
+
+
+@row("A voice that there is not")
+def no_voice(world: World) -> Outcome:
+    return _says("--voice", "fable", *_QUIET)
+
+
 @row("`--speed 9`")
 def speed(world: World) -> Outcome:
     return _says("--speed", "9")

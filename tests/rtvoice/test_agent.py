@@ -13,7 +13,7 @@ import pytest
 
 import rtvoice
 from actors.tools.registry import Tools as RegistryTools
-from messages import BUILTIN_TOOLS, SemanticVad, ServerVad, Settings
+from messages import BUILTIN_TOOLS, RetentionRatio, SemanticVad, ServerVad, Settings, limits
 from rtvoice import Agent, RtvoiceError, ToolDefinitionError, Tools
 from rtvoice.agent import AgentError
 
@@ -43,7 +43,16 @@ def test_everything_given_is_described_in_plain_values() -> None:
         audio_input=3,
         audio_output=Path("out.wav"),
         greeting="Hello!",
-        language="DE",
+        language=["DE", "en"],
+        transcription_prompt="Rivers.",
+        transcription_keywords=["Rhine"],
+        noise_reduction="far_field",
+        output_modality="text",
+        max_output_tokens=200,
+        tool_choice="required",
+        parallel_tool_calls=False,
+        reasoning_effort="high",
+        truncation=RetentionRatio(0.8, 5000),
         inactivity_timeout_s=None,
         turn_detection=SemanticVad("low"),
         volume=0.5,
@@ -64,7 +73,16 @@ def test_everything_given_is_described_in_plain_values() -> None:
             input="3",
             output="out.wav",
             greeting="Hello!",
-            language="de",
+            language=("de", "en"),
+            transcription_prompt="Rivers.",
+            transcription_keywords=("Rhine",),
+            noise_reduction="far_field",
+            output_modality="text",
+            max_output_tokens=200,
+            tool_choice="required",
+            parallel_tool_calls=False,
+            reasoning_effort="high",
+            truncation=RetentionRatio(0.8, 5000),
             inactivity_timeout_s=None,
             turn_detection=SemanticVad("low"),
             volume=0.5,
@@ -101,8 +119,8 @@ def _clashing() -> Tools:
         ({"instructions": 3}, "instructions: give a text, not a value of type int"),
         ({"model": " "}, "model: it is empty"),
         ({"voice": None}, "voice: give a text, not None"),
-        ({"speech_speed": 2}, "speech_speed: 2 is out of range; give a number from 0.5 to 1.5"),
-        ({"speech_speed": "fast"}, "give a number from 0.5 to 1.5, not a value of type str"),
+        ({"speech_speed": 2}, "speech_speed: 2 is out of range; give a number from 0.25 to 1.5"),
+        ({"speech_speed": "fast"}, "give a number from 0.25 to 1.5, not a value of type str"),
         ({"speech_speed": True}, "not a value of type bool"),
         ({"speech_speed": float("nan")}, "out of range"),
         ({"volume": 1.5}, "volume: 1.5 is out of range; give a number from 0 to 1"),
@@ -112,6 +130,42 @@ def _clashing() -> Tools:
         ({"language": "english"}, "language: 'english' is no language code"),
         ({"inactivity_timeout_s": 0}, "seconds above 0, or None for never"),
         ({"turn_detection": "server_vad"}, "turn_detection: give rtvoice.ServerVad"),
+        ({"turn_detection": ServerVad(threshold=2)}, "threshold is 2; it must be from 0 to 1"),
+        ({"turn_detection": ServerVad(threshold="high")}, "threshold: expected float, got str"),
+        ({"turn_detection": ServerVad(idle_timeout_ms=1)}, "is 1; it must be from 5000 to 30000"),
+        ({"turn_detection": SemanticVad("soon")}, "turn_detection: eagerness: invalid enum value"),
+        ({"voice": "fable"}, "'fable' is no voice of the service; there are alloy, ash, ballad, "),
+        ({"noise_reduction": "near"}, "'near' is no choice; give near_field or far_field"),
+        ({"output_modality": "both"}, "'both' is no choice; give audio or text"),
+        ({"max_output_tokens": 5000}, "5000 is out of range; give a number from 1 to 4096"),
+        ({"max_output_tokens": 1.5}, "max_output_tokens: give a whole number"),
+        ({"tool_choice": "my tool"}, "no choice; give auto, none, required or the name of a tool"),
+        ({"parallel_tool_calls": 1}, "give True or False, not a value of type int"),
+        ({"reasoning_effort": "huge"}, "'huge' is no choice; give minimal, low, medium, high or x"),
+        (
+            {"reasoning_effort": "low", "model": "gpt-realtime-1.5"},
+            "reasoning_effort: only models that reason take it, and gpt-realtime-1.5 does not",
+        ),
+        (
+            {"parallel_tool_calls": True, "model": "gpt-realtime-1.5"},
+            "parallel_tool_calls: only models that reason take it",
+        ),
+        ({"truncation": "never"}, "truncation: give auto, disabled or an rtvoice.RetentionRatio("),
+        ({"truncation": RetentionRatio(2)}, "truncation: ratio is 2; it must be from 0 to 1"),
+        (
+            {"transcription_model": "gpt-live-transcribe"},
+            "gpt-live-transcribe transcribes only with push-to-talk (turn_detection=None); choose",
+        ),
+        (
+            {"transcription_model": "own", "transcription_keywords": "Rhine"},
+            "transcription_keywords: give a list of texts",
+        ),
+        (
+            {"transcription_model": "gpt-transcribe", "transcription_delay": "low"},
+            "transcription_delay: gpt-transcribe does not take it; gpt-realtime-whisper would",
+        ),
+        ({"language": ["en", "german"]}, "language: 'german' is no language code"),
+        ({"output_modalities": ["text"]}, "did you mean output_modality?"),
         ({"builtin_tools": ("get_weather",)}, "'get_weather' is not built in; there are get_cur"),
         ({"builtin_tools": "get_current_time"}, "builtin_tools: give names out of"),
         ({"server": "http://x"}, "server: 'http://x' is no server; give openai, sandbox"),
@@ -260,3 +314,28 @@ def test_importing_an_agent_imports_nothing_heavy() -> None:
     )
 
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("voice", [*limits.VOICES, "voice_1234"])
+def test_every_voice_of_the_service_and_a_custom_one_are_taken(voice: str) -> None:
+    assert Agent(voice=voice).voice == voice
+
+
+def test_a_server_of_ones_own_may_have_other_voices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Agent(voice="bella", server="ws://127.0.0.1:1/v1/realtime").voice == "bella"
+    monkeypatch.setenv("RTVOICE_SERVER", "ws://127.0.0.1:1/v1/realtime")
+    assert Agent(voice="bella").voice == "bella"
+
+
+@pytest.mark.parametrize("model", ["gpt-realtime-2.1", "gpt-realtime-2", "some-model"])
+def test_models_that_reason_and_unknown_ones_take_an_effort(model: str) -> None:
+    assert Agent(model=model, reasoning_effort="high").reasoning_effort == "high"
+
+
+def test_no_limit_has_two_names() -> None:
+    assert Agent(max_output_tokens="inf").max_output_tokens is None
+    assert Agent(max_output_tokens=None).max_output_tokens is None
+
+
+def test_the_voices_are_those_of_the_service() -> None:
+    assert {voice.value for voice in rtvoice.AssistantVoice} == set(limits.VOICES)

@@ -115,6 +115,8 @@ def test_options_become_settings() -> None:
         *("agent.py:a", "--volume", "0.5", "--block-ms", "20", "--model", "m", "--voice", "v"),
         *("--speed", "1.2", "--language", "en", "--instructions", "i", "--greeting", "g"),
         *("--max-seconds", "9", "--inactivity-timeout", "0", "--record", "r.wav"),
+        *("--noise-reduction", "far_field", "--reasoning-effort", "high", "--text-only"),
+        *("--transcription-model", "t"),
         *("--journal", "j", "--input", "i.wav", "--output", "o.wav", "--server", "sandbox"),
     )
 
@@ -127,6 +129,10 @@ def test_options_become_settings() -> None:
         "voice": "v",
         "speed": 1.2,
         "language": "en",
+        "transcription_model": "t",
+        "noise_reduction": "far_field",
+        "reasoning_effort": "high",
+        "output_modality": "text",
         "instructions": "i",
         "greeting": "g",
         "max_seconds": 9.0,
@@ -148,7 +154,7 @@ def test_a_retired_model_is_told_with_its_successor() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--speed", "3"], "'3' is not a number from 0.5 to 1.5"),
+        (["--speed", "3"], "'3' is not a number from 0.25 to 1.5"),
         (["--volume", "loud"], "'loud' is not a number from 0 to 1"),
         (["--block-ms", "5"], "'5' is not a number from 10 to 100"),
         (["--max-seconds", "-1"], "'-1' is not a number of seconds above 0"),

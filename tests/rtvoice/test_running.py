@@ -703,7 +703,6 @@ async def test_a_muted_microphone_stays_mute_when_it_is_killed(server: FakeServe
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"voice": "cedar"}, "voice: it cannot change during a conversation"),
         ({"model": "x"}, "the service opens a session for one model"),
         ({"speech_speed": 3}, "speech_speed: 3 is out of range"),
         ({"instruction": "x"}, "did you mean instructions"),
@@ -712,6 +711,32 @@ async def test_a_muted_microphone_stays_mute_when_it_is_killed(server: FakeServe
 def test_a_change_that_cannot_be_is_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises((AgentError, NotRunningError), match=words):
         _entered(lambda agent: agent.update(**given))
+
+
+@in_a_loop
+async def test_what_the_server_would_refuse_is_refused_here(server: FakeServer) -> None:
+    agent = agent_of(server, voice="marin", model="gpt-realtime-1.5")
+    heard = Heard(agent, PlaybackEnded)
+
+    async with agent:
+        connection = await connection_of(server)
+        await agent.update(voice="cedar", transcription_model="gpt-transcribe")
+        told = await seen(connection, "session.update", lambda e: "tools" not in e["session"])
+        connection.say("Hello.", noise(100, 1), item="a1")
+        await heard.expect(PlaybackEnded)
+        for change, words in (
+            ({"voice": "verse"}, "voice: it cannot change during a conversation"),
+            ({"reasoning_effort": "low"}, "and gpt-realtime-1.5 does not"),
+            ({"transcription_delay": "low"}, "gpt-transcribe does not take it"),
+        ):
+            with pytest.raises(AgentError, match=words):
+                agent.update(**change)
+        await agent.stop()
+
+    assert told["session"]["audio"] == {
+        "output": {"voice": "cedar"},
+        "input": {"transcription": {"model": "gpt-transcribe"}},
+    }
 
 
 def _entered(do: Callable[[Agent], object]) -> None:
@@ -848,7 +873,7 @@ async def test_published_client_events_go_through_our_rules(server: FakeServer) 
         for event, words in (
             (ConversationItemTruncateEvent("a1", 0, 100), r"use agent\.interrupt\(\)"),
             (InputAudioBufferAppendEvent.of(bytes(960)), 'make it with audio_input="program"'),
-            (SessionUpdateEvent({"audio": {"output": {"voice": "ash"}}}), "cannot change during"),
+            (SessionUpdateEvent({"model": "gpt-realtime-2"}), "cannot change during"),
             (SessionUpdateEvent({"tools": []}), "use agent.update"),
             (ResponseCreateEvent({"conversation": "none"}), "only instructions can be given"),
             (ResponseDoneEvent(), "it is told, it cannot be published"),
