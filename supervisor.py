@@ -83,6 +83,7 @@ from messages import (
     SessionStarted,
     Settings,
     SetTools,
+    SoundFaltered,
     StartSession,
     Status,
     StatusRequest,
@@ -1169,6 +1170,7 @@ class Supervisor:
         self._files: dict[str, None] = {}
         self._lost: list[str] = []
         self._more_lost = 0
+        self._faltered: dict[tuple[str, str], SoundFaltered] = {}
 
     # -- for the program ----------------------------------------------------------------------
 
@@ -1192,7 +1194,14 @@ class Supervisor:
     def status(self) -> dict[str, dict[str, Any]]:
         """Return how each component is: pid, state, restarts, mailbox, memory, …."""
         children = list(self._children.items())  # at once: any thread may ask
-        return {name: child.status() for name, child in children}
+        faltered = list(self._faltered.values())
+        return {
+            name: {
+                **child.status(),
+                "faltered": sum(told.count for told in faltered if told.component == name),
+            }
+            for name, child in children
+        }
 
     def attach(self, connection: socket.socket) -> None:
         """Make the program at the other end of a socket the peer."""
@@ -1404,6 +1413,9 @@ class Supervisor:
                 self.stop(reason)
             case FatalError(reason):
                 self.fail(reason, "realtime")
+            case SoundFaltered(name, reason):
+                before = self._faltered.get((name, reason))
+                self._faltered[name, reason] = before.plus(message) if before else message
             case AudioLost(name, audio_ms, reason):
                 self._lose(f"{audio_ms} ms of sound at the {name} ({reason})")
             case DeadLetter(name, what, reason, about=about):
@@ -1517,6 +1529,7 @@ class Supervisor:
                 tuple(self._files),
                 round((time.monotonic_ns() - self._epoch_ns) / 1e9, 3),
                 self._code != EXIT_OK,
+                tuple(told.text for told in self._faltered.values()),
             )
         )
         self._exit_code = self._code
@@ -1543,7 +1556,16 @@ class Supervisor:
 
 _HUB_TAGS = frozenset(
     kind.tag()
-    for kind in (Turn, ToolCall, ConversationOver, FatalError, AudioLost, DeadLetter, FileOpened)
+    for kind in (
+        Turn,
+        ToolCall,
+        ConversationOver,
+        FatalError,
+        AudioLost,
+        DeadLetter,
+        FileOpened,
+        SoundFaltered,
+    )
 )
 _LAST_TAGS = frozenset((SessionFailed.tag(), SessionEnded.tag()))
 _ON_DEMAND_TAGS = (InputLevel.tag(), OutputLevel.tag())

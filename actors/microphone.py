@@ -12,6 +12,7 @@ import msgspec
 
 from actors.base import Actor
 from actors.devices.base import Capture, Captured, DeviceError, open_capture, to_samples
+from actors.devices.faltering import NOT_SERVED, Faltering
 from actors.devices.mark import Mark
 from actors.devices.program import ProgramInput
 from actors.level import Meter
@@ -68,6 +69,9 @@ class _Line:
         self.anchored = False
         self.gap = not session.first
         self.dropped = 0
+        self.behind = 0
+        """How many samples the last block came later than right after the one before it."""
+        self.faltering = Faltering("microphone")
         self.heard_from_ns = 0
         """What was captured before this is not passed on: the microphone was muted."""
         self.failure: Exception | None = None
@@ -149,6 +153,7 @@ class Microphone(Actor):
     def closed(self) -> None:
         if "line" in self.keep:
             self._line.wake = _nothing
+            self._tell_faltering(at_once=True)
 
     def _was_muted(self) -> bool:
         """Return what was last set. State is withheld if the device fails to open twice."""
@@ -185,11 +190,22 @@ class Microphone(Actor):
         except DeviceError:
             self._lose()
             raise
+        self._tell_faltering()
         self.after(device.check_s, self._check)
+
+    def _tell_faltering(self, *, at_once: bool = False) -> None:
+        """Tell how often the sound card could not get rid of its sound, once a second."""
+        line = self._line
+        if line.device is not None:
+            line.faltering.note(NOT_SERVED, line.device.faltered())
+        for told in line.faltering.tell(time.monotonic_ns(), at_once=at_once):
+            self.log.info("sound faltered", times=told.count, because=told.reason)
+            self.send(told)
 
     def _lose(self) -> None:
         """Close a device that is lost, so that the next incarnation opens a new one."""
         self._pass_on_waiting()
+        self._tell_faltering(at_once=True)
         self._line.close_device()
 
     def _pump(self) -> None:
@@ -222,7 +238,7 @@ class Microphone(Actor):
         line, expected = self._line, self._line.next
         first = self._place(block)
         if line.gap and first > expected > 0:
-            self._tell_loss(first - expected)
+            self._tell_loss(first - expected, block)
         pcm = block.pcm
         if self._muted or block.first_ns < line.heard_from_ns:
             pcm = bytes(len(pcm))
@@ -253,16 +269,22 @@ class Microphone(Actor):
         if not line.anchored:
             line.anchored = True
             return max(at, line.next, 0)
-        if device is not None and at - line.next > to_samples(device.jump_ns):
-            line.gap = line.gap or device.jump_loses
+        behind, before = at - line.next, line.behind
+        line.behind = behind
+        jump = 0 if device is None else to_samples(device.jump_ns)
+        if device is not None and (behind > jump or (block.lost and behind > 0)):
+            suddenly = behind - before > jump // 2  # or its clock is slower than ours
+            line.gap = line.gap or (device.jump_loses and suddenly)
+            line.behind = 0
             return at
         return line.next
 
-    def _tell_loss(self, samples: int) -> None:
+    def _tell_loss(self, samples: int, block: Captured) -> None:
         """Tell what was said meanwhile and not captured; a file or a program waits for us."""
         if self._line.device is not None and self._line.device.jump_loses and not self._muted:
             ms = samples // (PCM_BYTES_PER_MS // 2)
-            self.send(AudioLost("microphone", ms, "nothing was captured while it was down"))
+            reason = NOT_SERVED if block.lost else "nothing was captured while it was down"
+            self.send(AudioLost("microphone", ms, reason))
 
     def _watch_zeros(self, pcm: bytes) -> None:
         """Say once if a sound card delivers nothing but zeros (permission, switch, driver)."""

@@ -11,6 +11,7 @@ import msgspec
 
 from actors.base import Actor
 from actors.devices.base import DeviceError, Playback, open_playback, to_samples
+from actors.devices.faltering import CAME_LATE, NOT_SERVED, Faltering
 from actors.devices.mark import ItemMark
 from actors.devices.playout import Playout, Settled
 from actors.devices.program import ProgramOutput
@@ -48,6 +49,7 @@ __all__ = ["Speaker"]
 
 _REPORT_S = 0.1
 _SOONEST_S = 0.01
+_SOON_S = 0.5
 _EARLY = 100 * SAMPLE_RATE // 1000
 """The only message here counts as done when so little of it is left, so that the next one comes in
 time; a death in that moment loses this much."""
@@ -80,9 +82,9 @@ class Speaker(Actor):
         self._held: collections.deque[tuple[AssistantAudio, int]] = collections.deque()
         self._timer: Timer | None = None
         self._pump_timer: Timer | None = None
+        self._faltering_timer: Timer | None = None
         self._reported = ("", 0)
         self._trouble = ""
-        self._underruns = 0
         self._meter = Meter()
         self._settled = False
         """Something was heard since the look before last."""
@@ -122,6 +124,9 @@ class Speaker(Actor):
         self._set_volume()
         self._check()
         self._go_on()
+
+    def closed(self) -> None:
+        self._tell_faltering(at_once=True)
 
     def handle(self, message: Message) -> None:
         match message:
@@ -171,10 +176,28 @@ class Speaker(Actor):
         except DeviceError:
             self._lose()
             raise
+        self._tell_faltering()
         self.after(self._device.check_s, self._check)
+
+    def _tell_faltering(self, *, at_once: bool = False) -> None:
+        """Tell how often the sound has faltered, once a second."""
+        if self._faltering_timer is not None:
+            self._faltering_timer.cancel()
+            self._faltering_timer = None
+        faltering: Faltering = self.keep.setdefault("faltering", Faltering("speaker"))
+        if "playout" in self.keep:
+            faltering.note(CAME_LATE, *self.keep["playout"].faltered())
+        if "device" in self.keep:
+            faltering.note(NOT_SERVED, self.keep["device"].faltered())
+        for told in faltering.tell(time.monotonic_ns(), at_once=at_once):
+            self.log.info("sound faltered", times=told.count, because=told.reason)
+            self.send(told)
+        if faltering.untold():
+            self._faltering_timer = self.after(_SOON_S, self._tell_faltering)
 
     def _lose(self) -> None:
         """Close a device that is lost, so that the next incarnation opens a new one."""
+        self._tell_faltering(at_once=True)
         self.keep.pop("device").close()
 
     def _on_failure(self, error: Exception) -> None:
@@ -279,6 +302,7 @@ class Speaker(Actor):
     def _report(self) -> None:
         self._timer = None
         self._settle()
+        self._tell_faltering()
         self._go_on()
         if self._device.trouble != self._trouble:
             self._trouble = self._device.trouble
@@ -309,9 +333,6 @@ class Speaker(Actor):
             idle = settled.idle and number == len(settled.finished)
             self.send(PlayedPosition(item_id, played, now_ns, True, idle))
             self.send(PlaybackEnded(item_id, played // _SAMPLES_PER_MS))
-            if self._playout.underruns != self._underruns:
-                self._underruns = self._playout.underruns
-                self.log.info("playback faltered, its audio came late", times=self._underruns)
         position = settled.position
         if position is not None and position[1] > 0 and position != self._reported:
             self._reported = position

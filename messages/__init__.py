@@ -105,6 +105,7 @@ from messages.events import (
     SessionEnding,
     SessionFailed,
     SessionStarted,
+    SoundFaltered,
 )
 from messages.frame import (
     HEAD_BYTES,
@@ -264,6 +265,7 @@ __all__ = [
     "SetTools",
     "SetVolume",
     "Settings",
+    "SoundFaltered",
     "SpeedChanged",
     "StartSession",
     "Status",

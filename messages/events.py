@@ -23,6 +23,7 @@ __all__ = [
     "SessionEnding",
     "SessionFailed",
     "SessionStarted",
+    "SoundFaltered",
 ]
 
 
@@ -146,6 +147,8 @@ class SessionEnded(Event, frozen=True, array_like=True, tag=109):
     """Paths of what was written."""
     seconds: float
     failed: bool = False
+    faltered: tuple[str, ...] = ()
+    """What faltered (`SoundFaltered`), in a phrase each, with how often."""
 
 
 class MessagesDropped(Event, frozen=True, array_like=True, tag=111):
@@ -173,6 +176,36 @@ class AudioLost(Event, frozen=True, array_like=True, tag=112):
     is not in the recording."""
     audio_ms: int
     reason: str
+
+
+class SoundFaltered(Event, frozen=True, array_like=True, tag=113):
+    """Sound with a gap or a crackle in it.
+
+    Told once a second at most for each reason, with the sum since the last time.
+    """
+
+    event = "sound_faltered"
+    component: str
+    """``speaker`` or ``microphone``."""
+    reason: str
+    """In a phrase: what the assistant says came too late, or the sound card was not served in time
+    because the machine was too busy."""
+    count: int
+    """How often."""
+    silent_ms: int = 0
+    """How long it was silent in between; 0: nobody knows."""
+
+    @property
+    def text(self) -> str:
+        """All of it in a phrase."""
+        times = "once" if self.count == 1 else f"{self.count} times"
+        silence = f", {self.silent_ms} ms of silence" if self.silent_ms else ""
+        return f"{times} at the {self.component} ({self.reason}{silence})"
+
+    def plus(self, other: SoundFaltered) -> SoundFaltered:
+        """Return the sum of both, which have the same reason."""
+        count, silent_ms = self.count + other.count, self.silent_ms + other.silent_ms
+        return SoundFaltered(self.component, self.reason, count, silent_ms)
 
 
 class DeviceFailed(Event, frozen=True, array_like=True, tag=119):

@@ -242,7 +242,8 @@ class Status(Message, frozen=True, array_like=True, tag=123):
     call_id: int
     components: dict[str, dict[str, Any]]
     """Per component: ``pid``, ``state``, ``restarts``, ``mailbox``, ``dropped``, ``handled``,
-    ``memory_bytes`` (resident; None where the system does not tell)."""
+    ``memory_bytes`` (resident; None where the system does not tell), ``faltered`` (how often its
+    sound did)."""
 
 
 class StopSession(Message, frozen=True, array_like=True, tag=124):

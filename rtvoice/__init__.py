@@ -133,6 +133,7 @@ if TYPE_CHECKING:
         SessionStarted,
         SessionUpdatedEvent,
         SessionUpdateEvent,
+        SoundFaltered,
         StopAgentCommand,
         ToolAnswer,
         ToolCall,
@@ -263,6 +264,7 @@ __all__ = [
     "SessionStarted",
     "SessionUpdateEvent",
     "SessionUpdatedEvent",
+    "SoundFaltered",
     "StopAgentCommand",
     "Subscription",
     "SupervisorDiedError",
@@ -324,7 +326,8 @@ _NAMES = {
         ResponseOutputAudioTranscriptDoneEvent ResponseOutputItemAddedEvent
         ResponseOutputItemDoneEvent ResponseOutputTextDeltaEvent ResponseOutputTextDoneEvent
         ResponseStarted ServerError ServerEvent SessionCreatedEvent SessionEnded SessionEnding
-        SessionFailed SessionStarted SessionUpdateEvent SessionUpdatedEvent StopAgentCommand
+        SessionFailed SessionStarted SessionUpdateEvent SessionUpdatedEvent SoundFaltered
+        StopAgentCommand
         ToolAnswer ToolCall Turn UserInactivityTimeoutEvent UserSpeechStarted UserSpeechStopped
     """,
     "rtvoice.models": "Retirement retirement_of",

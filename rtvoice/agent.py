@@ -475,7 +475,7 @@ class Agent:
 
         Per component: ``pid``, ``state`` (``open`` is well), ``restarts``, ``mailbox`` (messages
         that wait), ``dropped`` (per type), ``handled``, ``memory_bytes`` (resident; None where the
-        system does not tell).
+        system does not tell), ``faltered`` (how often its sound did, see `SoundFaltered`).
 
         Raises:
             NotRunningError: the agent does not run.

@@ -42,6 +42,7 @@ from messages import (
     SessionFailed,
     SessionStarted,
     SetMuted,
+    SoundFaltered,
     StopSession,
     ToolAnswer,
     ToolCall,
@@ -238,6 +239,8 @@ def _bracket(message: Message) -> tuple[str, str]:
             return f"lost: {count} {name} for {component} (mailbox full{sound})", "bad"
         case AudioLost(component=component, audio_ms=audio_ms, reason=reason):
             return f"lost: {audio_ms / 1000:.1f} s of sound at the {component} ({reason})", "bad"
+        case SoundFaltered(text=text):
+            return f"sound faltered {text}", "dim"
         case Reconnected():
             return _reconnected(message), "bad"
         case ServerError(code="bad_frame", text=text):
@@ -284,6 +287,8 @@ def _summary(ended: SessionEnded) -> Iterator[str]:
         yield f"[lost: {'; '.join(ended.lost)}]"
     elif ended.restarts:
         yield "[lost: nothing]"
+    if ended.faltered:
+        yield f"[sound faltered: {'; '.join(ended.faltered)}]"
     if ended.files:
         yield f"[written: {', '.join(ended.files)}]"
 

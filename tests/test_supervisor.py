@@ -32,6 +32,7 @@ from messages import (
     SessionEnded,
     SessionFailed,
     SetMuted,
+    SoundFaltered,
     Turn,
     encode,
 )
@@ -197,6 +198,18 @@ def test_what_a_full_mailbox_drops_is_told_and_counted() -> None:
         "6 SendText to slow (mailbox full)",
         "7 AssistantAudio to slow (mailbox full, 700 ms of sound)",
     }
+
+
+def test_sound_that_falters_is_summed_in_the_status_and_at_the_end() -> None:
+    with Hub([ECHO]) as hub:
+        for text in ("!falter", "!falter", "done"):
+            say(hub, text)
+        hub.expect(Turn)
+
+        assert len(hub.of(SoundFaltered)) == 2
+        assert hub.supervisor.status()["echo"]["faltered"] == 6
+
+    assert hub.expect(SessionEnded).faltered == ("6 times at the echo (late, 80 ms of silence)",)
 
 
 def test_faults_are_not_taken_without_probes() -> None:

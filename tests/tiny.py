@@ -21,6 +21,7 @@ from messages import (
     PlayedPosition,
     SendText,
     SetMuted,
+    SoundFaltered,
     Turn,
 )
 
@@ -49,6 +50,8 @@ class Echo(Actor):
                 re.match(r"(a+)+$", "a" * 60 + "b")
             case SendText("!linger"):
                 threading.Thread(target=self._linger, daemon=True).start()
+            case SendText("!falter"):
+                self.send(SoundFaltered("echo", "late", 3, 40))
             case SendText("!muted"):
                 self.send(Turn("assistant", str(self.muted), message.item_id))
             case SendText(text, item_id):

@@ -227,6 +227,10 @@ class Capture(abc.ABC):
             DeviceLostError: open a new one.
         """
 
+    def faltered(self) -> int:
+        """Return how often it was not served in time since this was last asked."""
+        return 0
+
     def pump(self, now_ns: int) -> float | None:
         """Do the work of a device without a thread; return in how many seconds to call again."""
         return None
@@ -272,6 +276,10 @@ class Playback(abc.ABC):
         Raises:
             DeviceLostError: open a new one.
         """
+
+    def faltered(self) -> int:
+        """Return how often it was not served in time while it played, since this was last asked."""
+        return 0
 
     def heard_until(self, now_ns: int) -> int:
         """Return the moment up to which everything due has been played; usually now."""

@@ -149,8 +149,9 @@ class Playout:
         self._gain = self._target = volume
         self._gain_step = 0.0
         self._edge, self._edge_left = 0, 0
-        """The last sample that was played, if sound broke off there, and what is left of its ramp."""
+        """The last sample that was played, if sound broke off there, and the rest of its ramp."""
         self._base_prefill = self._prefill = prefill
+        self._told_underruns, self._told_underrun_ns = 0, 0
         self._faltered = False
         """Since an item last came to its end."""
         self._running = False
@@ -267,6 +268,19 @@ class Playout:
                 self._paused = False
                 if not self._running:
                     self._fade_in()
+
+    def faltered(self) -> tuple[int, int]:
+        """Return the underruns, and the nanoseconds of silence, since this was last asked."""
+        with self._lock:
+            count = self.underruns - self._told_underruns
+            silent_ns = self.underrun_ns - self._told_underrun_ns
+            self._told_underruns, self._told_underrun_ns = self.underruns, self.underrun_ns
+            return count, silent_ns
+
+    @property
+    def running(self) -> bool:
+        """Whether the device was given sound, and no silence since."""
+        return self._running
 
     @property
     def paused(self) -> bool:

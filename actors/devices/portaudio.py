@@ -220,6 +220,8 @@ class PortAudioCapture(Capture):
         self._resampler: Resampler | None = None
         self.overflows = 0
         """How often the card had to throw something away."""
+        self._told_overflows = 0
+        self._lost = False
         self._stream = _Stream(wanted, "input", self._callback)
         self.name = self._stream.name
         if self._stream.rate != SAMPLE_RATE:
@@ -235,6 +237,10 @@ class PortAudioCapture(Capture):
 
     def check(self, now_ns: int) -> None:
         self._stream.check(now_ns)
+
+    def faltered(self) -> int:
+        new, self._told_overflows = self.overflows - self._told_overflows, self.overflows
+        return new
 
     def close(self) -> None:
         self._stream.close()
@@ -253,7 +259,9 @@ class PortAudioCapture(Capture):
         stream = self._stream
         stream.last_ns = now
         stream.callbacks += 1
-        self.overflows += status & _OVERFLOW != 0
+        if status & _OVERFLOW:
+            self.overflows += 1
+            self._lost = True
         age_s = times["current_time"] - times["input_buffer_adc_time"]
         length_s = frames / stream.rate
         if stream.callbacks <= _UNSETTLED or not length_s <= age_s < 1.0:
@@ -265,7 +273,8 @@ class PortAudioCapture(Capture):
             pcm = bytes(self._parts[:size])
             del self._parts[:size]
             last_ns = end_ns - to_ns(len(self._parts) // 2)
-            self._deliver(Captured(pcm, last_ns - to_ns(self._block), now))
+            self._deliver(Captured(pcm, last_ns - to_ns(self._block), now, lost=self._lost))
+            self._lost = False
 
     def _plain(self) -> bool:
         return self._resampler is None and self._stream.channels == 1
@@ -297,7 +306,8 @@ class PortAudioPlayback(Playback):
         self._ready = bytearray()
         self._last_dac_ns = 0
         self.underflows = 0
-        """How often the card had nothing to play because we were late."""
+        """How often the card had nothing to play because we were late, while something played."""
+        self._told_underflows = 0
         self._stream = _Stream(wanted, "output", self._callback)
         self.name = self._stream.name
         self._latency_s = self._stream.latency_s
@@ -312,6 +322,10 @@ class PortAudioPlayback(Playback):
 
     def check(self, now_ns: int) -> None:
         self._stream.check(now_ns)
+
+    def faltered(self) -> int:
+        new, self._told_underflows = self.underflows - self._told_underflows, self.underflows
+        return new
 
     def close(self) -> None:
         self._stream.close()
@@ -330,12 +344,12 @@ class PortAudioPlayback(Playback):
         stream = self._stream
         stream.last_ns = now
         stream.callbacks += 1
-        self.underflows += status & _UNDERFLOW != 0
         ahead_s = times["output_buffer_dac_time"] - times["current_time"]
         if stream.callbacks <= _UNSETTLED or not 0.0 <= ahead_s < 2.0:
             ahead_s = self._latency_s
         dac_ns = self._last_dac_ns = max(self._last_dac_ns, now + int(ahead_s * 1e9))
         assert self._playout is not None
+        self.underflows += bool(status & _UNDERFLOW) and self._playout.running
         if self._resampler is None:
             pcm = self._playout.pull(frames, dac_ns)
         else:

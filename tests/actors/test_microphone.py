@@ -11,9 +11,11 @@ import msgspec
 import pytest
 
 from actors.devices.base import Captured
+from actors.devices.faltering import NOT_SERVED
 from actors.devices.wav import WavTarget
 from actors.microphone import Microphone
 from messages import (
+    AudioLost,
     CapturedAudio,
     CaptureEnded,
     Crashed,
@@ -26,6 +28,7 @@ from messages import (
     ReplayedAudio,
     ReplayEnded,
     SetMuted,
+    SoundFaltered,
     Wanted,
 )
 from tests.actors.process import ProcessRig
@@ -295,6 +298,64 @@ def test_what_waits_for_a_new_incarnation_is_bounded_and_its_loss_is_reported(
         assert first.gap
         assert first.pcm == pcm(BLOCK, 50 * BLOCK + 1)
         assert any("dropped" in record.text for record in rig.logs)
+
+
+CARD = """
+import time
+from actors.devices.base import Capture, Captured
+
+class Card(Capture):
+    jump_ns, jump_loses, check_s = 100_000_000, True, 0.01
+    told = 0
+    def start(self, deliver, failed):
+        first_ns = time.monotonic_ns()
+        for number in range(200):
+            lost = number == 150
+            deliver(Captured(bytes([1]) * 1920, first_ns + at(number), first_ns, lost=lost))
+    def faltered(self):
+        self.told += 1
+        return int(self.told == 1)
+    def close(self): ...
+
+def at(number):
+    {at}
+"""
+
+
+def captured_from_card(tmp_path: Path, at: str) -> tuple[list[CapturedAudio], list[AudioLost]]:
+    """Return what comes of a card whose blocks began so many nanoseconds after its start."""
+    (tmp_path / "card.py").write_text(CARD.format(at=at))
+    with Rig(Microphone, tmp_path, input=f"{tmp_path / 'card.py'}:Card") as rig:
+        rig.expect(SoundFaltered)
+        blocks = rig.take(CapturedAudio)
+        assert len(blocks) == 200
+        return blocks, rig.take(AudioLost)
+
+
+def test_a_card_with_a_slow_clock_loses_nothing(tmp_path: Path) -> None:
+    blocks, lost = captured_from_card(tmp_path, "return number * 41_000_000")
+
+    assert [loss for loss in lost if loss.reason != NOT_SERVED] == []
+    assert blocks[-1].first_sample >= blocks[0].first_sample + 199 * 984 - 2_400
+
+
+def test_what_a_card_had_to_throw_away_is_a_gap_in_time(tmp_path: Path) -> None:
+    blocks, lost = captured_from_card(
+        tmp_path, "return number * 40_000_000 + (60_000_000 if number >= 150 else 0)"
+    )
+
+    assert [block.gap for block in blocks].index(True) == 150
+    assert blocks[150].first_sample == pytest.approx(blocks[149].first_sample + 960 + 1_440, abs=1)
+    assert lost == [AudioLost("microphone", 60, NOT_SERVED)]
+
+
+def test_a_card_that_was_not_served_for_long_has_a_gap(tmp_path: Path) -> None:
+    blocks, lost = captured_from_card(
+        tmp_path, "return number * 40_000_000 + (500_000_000 if number >= 100 else 0)"
+    )
+
+    assert [block.gap for block in blocks].index(True) == 100
+    assert lost[0].audio_ms == 500
 
 
 def test_a_device_that_fails_is_opened_anew(tmp_path: Path, speech: Path) -> None:

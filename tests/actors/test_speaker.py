@@ -34,6 +34,7 @@ from messages import (
     ResumePlayback,
     SessionInfo,
     SetVolume,
+    SoundFaltered,
     Wanted,
 )
 from messages.page import HELD
@@ -186,6 +187,47 @@ def test_a_full_disk_is_told_once_and_playing_goes_on(tmp_path: Path) -> None:
 
         assert "No space left" in rig.expect(Notice).text
         assert rig.take(Notice) == []
+
+
+# -- faltering ------------------------------------------------------------------------------------
+
+
+def test_audio_that_comes_too_late_is_told_with_how_long_it_was_silent(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(2_400))
+        rig.expect(PlayedPosition, lambda m: m.played_samples == 2_400)
+        time.sleep(0.02)  # so late
+        rig.tell(audio(2_400, 2_400))
+        rig.expect(PlayedPosition, lambda m: m.played_samples == 4_800)
+        rig.tell(audio(2_400, 4_800, last=True))
+        finished(rig)
+
+        told = [rig.expect(SoundFaltered), rig.expect(SoundFaltered)]
+
+    assert {one.component for one in told} == {"speaker"}
+    assert {one.reason for one in told} == {"what the assistant says came too late"}
+    assert sum(one.count for one in told) == 2
+    assert sum(one.silent_ms for one in told) >= 19
+
+
+def test_a_card_that_is_not_served_in_time_is_told_in_sums(tmp_path: Path) -> None:
+    (tmp_path / "card.py").write_text(
+        "from actors.devices.silence import NullPlayback\n"
+        "class Card(NullPlayback):\n"
+        "    check_s = 0.01\n"
+        "    left = 100\n"
+        "    def faltered(self):\n"
+        "        self.left -= 1\n"
+        "        return int(self.left >= 0)\n"
+    )
+    with Rig(Speaker, tmp_path, output=f"{tmp_path / 'card.py'}:Card") as rig:
+        told = [rig.expect(SoundFaltered), rig.expect(SoundFaltered)]
+        rig.stop()
+        told += rig.take(SoundFaltered)
+
+    assert {one.reason for one in told} == {"the sound card was not served in time"}
+    assert sum(one.count for one in told) == 100
+    assert len(told) <= 3
 
 
 # -- flushing -------------------------------------------------------------------------------------

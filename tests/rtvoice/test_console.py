@@ -38,6 +38,7 @@ from messages import (
     SessionFailed,
     SessionStarted,
     SetMuted,
+    SoundFaltered,
     StopSession,
     ToolAnswer,
     ToolCall,
@@ -92,6 +93,7 @@ def shown(*messages: Message, live: bool = False, colour: bool = False) -> str:
             "[speaker keeps crashing: raised OSError; next try in 5 s]",
         ),
         (DeadLetter("speaker", "SetVolume", "killed", 1), "[lost: SetVolume for speaker (killed)]"),
+        (SoundFaltered("speaker", "late", 2), "[sound faltered 2 times at the speaker (late)]"),
         (
             Reconnected(True, 1, 800, "connection reset"),
             "[reconnected after 800 ms (connection reset), the conversation of 1 item restored]",
@@ -124,6 +126,12 @@ def test_the_end_tells_what_was_done_lost_and_written() -> None:
         "[lost: 3 CapturedAudio to recorder]",
         "[written: out.wav]",
     ]
+
+
+def test_the_end_tells_how_often_sound_faltered() -> None:
+    ended = msgspec.structs.replace(ENDED, faltered=("3 times at the speaker (late)",))
+
+    assert "[sound faltered: 3 times at the speaker (late)]" in shown(STARTED, ended)
 
 
 def test_a_session_that_never_started_has_no_summary() -> None:

@@ -316,17 +316,31 @@ def test_closing_twice_is_harmless(fake: Callable[..., FakePyAudio]) -> None:
 def test_overflows_and_underflows_are_counted(fake: Callable[..., FakePyAudio]) -> None:
     module = fake()
     capture, _ = started_capture()
-    playback = PortAudioPlayback("default")
-    playback.start(Playout(), lambda _: None)
+    playback, playout = PortAudioPlayback("default"), Playout()
+    playback.start(playout, lambda _: None)
     microphone, speaker = module.streams
 
     microphone.call(bytes(960), 480, status=2)
-    speaker.call(None, 480, status=4)
+    speaker.call(None, 480, status=4)  # nothing is played, so nobody hears it
+    playout.push("a", 0, tone(4800))
     speaker.call(None, 480)
+    speaker.call(None, 480, status=4)
     capture.close()
     playback.close()
 
-    assert (capture.overflows, playback.underflows) == (1, 1)
+    assert (capture.faltered(), playback.faltered()) == (1, 1)
+    assert (capture.faltered(), playback.faltered()) == (0, 0)
+
+
+def test_the_block_behind_an_overflow_is_marked(fake: Callable[..., FakePyAudio]) -> None:
+    module = fake()
+    capture, blocks = started_capture()
+
+    for status in (0, 0, 2, 0, 0, 0):
+        module.streams[0].call(bytes(960), 480, status=status)
+    capture.close()
+
+    assert [block.lost for block in blocks] == [False, True, False]
 
 
 # -- a real PortAudio -----------------------------------------------------------------------------

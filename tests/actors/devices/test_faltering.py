@@ -1,0 +1,56 @@
+"""Faltering: each reason is summed, and told once a second at most."""
+
+from __future__ import annotations
+
+from actors.devices.faltering import Faltering
+from messages import SoundFaltered
+
+S = 1_000_000_000
+
+
+def test_what_falters_is_told_at_once_and_then_summed_for_a_second() -> None:
+    faltering = Faltering("speaker")
+    faltering.note("late", 1, 30_000_000)
+    first = faltering.tell(5 * S)
+    faltering.note("late", 2, 20_000_000)
+    faltering.note("late", 1, 40_000_000)
+
+    early, due = faltering.tell(6 * S - 1), faltering.tell(6 * S)
+
+    assert first == [SoundFaltered("speaker", "late", 1, 30)]
+    assert early == []
+    assert due == [SoundFaltered("speaker", "late", 3, 60)]
+
+
+def test_reasons_are_told_one_by_one() -> None:
+    faltering = Faltering("speaker")
+    faltering.note("late", 1)
+    faltering.note("busy", 2)
+
+    assert [told.reason for told in faltering.tell(0)] == ["late", "busy"]
+
+
+def test_nothing_is_told_of_nothing() -> None:
+    faltering = Faltering("speaker")
+    faltering.note("late", 0)
+
+    assert faltering.tell(0) == []
+    assert not faltering.untold()
+
+
+def test_at_the_end_the_rest_is_told() -> None:
+    faltering = Faltering("speaker")
+    faltering.note("late", 1)
+    faltering.tell(0)
+    faltering.note("late", 1)
+
+    assert faltering.untold()
+    assert len(faltering.tell(1, at_once=True)) == 1
+
+
+def test_it_is_told_in_words() -> None:
+    assert SoundFaltered("microphone", "busy", 1).text == "once at the microphone (busy)"
+    assert (
+        SoundFaltered("speaker", "late", 3, 240).text
+        == "3 times at the speaker (late, 240 ms of silence)"
+    )
