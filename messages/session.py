@@ -125,6 +125,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A sentence with which the assistant begins."""
     turn_detection: ServerVad | SemanticVad | None = ServerVad()
     """None: the user says when a turn begins and ends (push-to-talk)."""
+    interruption: Literal["immediate", "confirmed"] = "immediate"
+    """When speech interrupts the assistant: at once, or when it has lasted 400 ms or has a text,
+    so that a cough does not; until that is known, the assistant pauses."""
     preroll_ms: int = 300
     """How much sound from before the key was pressed belongs to the turn, with push-to-talk;
     0-5000."""

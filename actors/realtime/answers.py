@@ -82,7 +82,8 @@ class Answers:
             context.changed()
         item = self._item(event.item_id, event.response_id)
         if event.response_id in context.playback.muted:
-            item.dropped = True
+            if event.content_index not in item.dropped:
+                item.dropped.append(event.content_index)
             return
         pcm, first = item.take(event.delta, event.content_index)
         if not pcm:
@@ -105,18 +106,16 @@ class Answers:
         """Tell the speaker that an item is complete."""
         context = self._context
         item = context.playback.items.get(event.item_id)
-        if item is None or item.complete:
-            return
-        item.complete = True
-        if event.response_id not in context.playback.muted:
-            self._tell_last(item)
-        context.changed()
+        if item is not None:
+            self._complete(item)
+            context.changed()
 
     def text(self, event: wire.TranscriptDelta | wire.TextDelta, now: int) -> None:
         """Tell what is being said."""
         context = self._context
         item = self._item(event.item_id, event.response_id)
         item.text += event.delta
+        item.written = item.written or isinstance(event, wire.TextDelta)
         if event.response_id in context.playback.muted:
             return
         self._begin(item)
@@ -127,6 +126,7 @@ class Answers:
     def text_done(self, event: wire.TranscriptDone | wire.TextDone, now: int) -> None:
         """Take the whole text, whatever its pieces were."""
         item = self._item(event.item_id, event.response_id)
+        item.written = item.written or isinstance(event, wire.TextDone)
         text = event.text if isinstance(event, wire.TextDone) else event.transcript
         if not item.text.endswith(text):
             item.text = text
@@ -150,6 +150,7 @@ class Answers:
         context.publish(_ended(response, status))
         for item in context.playback.items.values():
             if item.response_id == response.id and item.session:
+                self._complete(item)
                 self._end(item, "completed" if status == "completed" else "incomplete")
         self._calls.response_done(response.id)
         self._interruption.cut(context.playback.cut_late(response.id))
@@ -158,7 +159,7 @@ class Answers:
         details = response.status_details
         if status == "failed":
             self._retry(active, details.error if details else None, now)
-        elif status != "cancelled" or (details and details.reason != "turn_detected"):
+        elif not _by_speech(active, response):
             self.answered(response.id)
         context.touch(now)
         context.changed()
@@ -180,10 +181,7 @@ class Answers:
         for item in context.playback.items.values():
             if not item.session:
                 continue
-            if not item.complete:
-                item.complete = True
-                if not item.over:
-                    self._tell_last(item)
+            self._complete(item)
             self._end(item, "incomplete")
             item.session = 0
         if active is not None:
@@ -243,11 +241,24 @@ class Answers:
             )
         )
 
-    def _tell_last(self, item: Spoken) -> None:
-        if item.received:
+    def _complete(self, item: Spoken) -> None:
+        """Tell the speaker that no more of an item will come."""
+        if item.complete:
+            return
+        item.complete = True
+        if item.received and not item.over and item.response_id not in self._context.playback.muted:
             self._context.publish(
                 AssistantAudio(b"", item.item_id, item.response_id, item.received, last=True)
             )
+
+
+def _by_speech(active: Active | None, response: wire.Response) -> bool:
+    """Tell whether the user has interrupted an answer: what was said before is still open."""
+    if response.status != "cancelled":
+        return False
+    details = response.status_details
+    by_server = details is None or details.reason == "turn_detected"
+    return by_server or (active is not None and active.interrupted)
 
 
 def _ended(response: wire.Response, status: str) -> ResponseEnded:

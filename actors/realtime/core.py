@@ -71,12 +71,13 @@ class Core:
     def __init__(
         self, settings: Settings, info: SessionInfo, saved: Saved | None = None, now: int = 0
     ) -> None:
+        self._reborn = not info.first
         if saved is None:
             speed = _within_limits(settings.speed)
             saved = Saved(speed=speed, greeted=not info.first, quiet_since_ns=now)
         server = (info.server_url or settings.server).partition("?")[0]
         self._context = Context(settings, saved, server, now)
-        self._interruption = Interruption(self._context)
+        self._interruption = Interruption(self._context, now)
         self._calls = Calls(self._context)
         self._user = User(self._context, self._interruption)
         self._answers = Answers(self._context, self._interruption, self._calls, self._failed)

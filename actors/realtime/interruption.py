@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from actors.realtime import wire
+from actors.realtime import session, wire
 from actors.realtime.context import Context
 from actors.realtime.playback import Cut
 from actors.realtime.timeline import SAMPLES_PER_MS
-from messages import FlushPlayback, Interrupt, Interrupted, PlaybackFlushed
+from messages import (
+    FlushPlayback,
+    Interrupt,
+    Interrupted,
+    PausePlayback,
+    PlaybackFlushed,
+    ResumePlayback,
+)
 
-__all__ = ["Interruption"]
+__all__ = ["PAUSE_NS", "Interruption"]
+
+PAUSE_NS = 8_000_000_000
+"""No pause is longer than this, whatever becomes of the decision it is for."""
+ORPHAN_NS = 3_000_000_000
+"""After a lost session or process, a pause waits so long for the new server to find the speech."""
 
 
 class Interruption:
@@ -19,15 +31,20 @@ class Interruption:
     https://platform.openai.com/docs/guides/realtime-conversations#interruption-and-truncation
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, now: int = 0) -> None:
         self._context = context
+        self._began_ns = now
 
     def by_speech(self, now: int) -> None:
-        """Stop because the user speaks: the server ends its answer by itself then."""
+        """Stop because the user speaks. In most sessions the server ends its answer by itself."""
         self._flush("the user speaks", now)
-        asked = self._context.responses.asked
-        if asked is not None:
-            asked.cancel = True
+        responses = self._context.responses
+        if responses.asked is not None:
+            responses.asked.cancel = True
+        if session.confirms(self._context.settings):
+            response_id = responses.interrupt()
+            if response_id is not None:
+                self.cancel(response_id)
 
     def by_program(self, _: Interrupt | None, now: int) -> None:
         """Stop at the wish of the program."""
@@ -45,46 +62,97 @@ class Interruption:
     def flushed(self, message: PlaybackFlushed, now: int) -> None:
         """Take note of where the speaker stopped."""
         playback = self._context.playback
-        if playback.flush_by is not None:
-            self.cut(playback.flushed(message.item_id, message.played_samples))
+        if 0 < message.flush_ns < self._began_ns:  # of a process that died before the answer
+            earlier = [item for item in playback.queue() if not item.session]
+            self.cut(playback.cut(earlier, message.item_id, message.played_samples))
+            return
+        self.cut(playback.flushed(message.item_id, message.played_samples, message.flush_ns))
 
     def tick(self, now: int) -> None:
-        """Do without the speaker's answer if it takes too long."""
-        playback = self._context.playback
+        """Do without the speaker's answer, or without a decision, if it takes too long."""
+        playback, paused_by = self._context.playback, self._context.saved.paused_by
         if playback.flush_by is not None and now >= playback.flush_by:
             self._context.log("debug", "the speaker has not said where it stopped")
-            self.cut(playback.flushed("", 0))
+            self.cut(playback.give_up_flushes())
+        if paused_by is not None and now >= paused_by:
+            self._context.log("debug", "a pause was not decided in time")
+            self.resume(now)
 
     def cut(self, cuts: Iterable[Cut]) -> None:
         """Tell everybody what was not heard."""
         context = self._context
         for cut in cuts:
             item = cut.item
-            if cut.truncation is not None and item.session == context.session and context.told:
-                event_id = context.event_id(f"truncate {item.item_id}")
-                context.send(wire.Truncate(item.item_id, *cut.truncation, event_id))
-            if item.begun:
+            if item.session == context.session and context.told:
+                for truncation in cut.truncations:
+                    event_id = context.event_id(f"truncate {item.item_id}")
+                    context.send(wire.Truncate(item.item_id, *truncation, event_id))
+            if item.begun and not cut.again:
                 heard_ms = item.heard() // SAMPLES_PER_MS
                 context.publish(Interrupted(item.item_id, heard_ms, item.text_heard()))
-        context.changed()
+            context.changed()
+
+    # -- pausing ------------------------------------------------------------------------------
+
+    def is_something_said(self) -> bool:
+        """Tell whether there is something to interrupt: asked for, on its way or being played."""
+        responses, playback = self._context.responses, self._context.playback
+        active, asked = responses.active, responses.asked
+        if active is not None and active.response_id not in playback.muted:
+            return True
+        return (asked is not None and not asked.cancel) or bool(playback.unflushed())
+
+    def pause(self, now: int) -> None:
+        """Be silent until it is decided whether this is an interruption."""
+        context = self._context
+        if context.saved.paused_by is None:
+            context.publish(PausePlayback())
+        self._pause_until(now + PAUSE_NS)
+
+    def resume(self, now: int) -> None:
+        """Go on: it was no interruption."""
+        context = self._context
+        if context.saved.paused_by is not None:
+            context.saved.paused_by = None
+            context.playback.resumed(now)
+            context.publish(ResumePlayback())
+            context.changed()
+
+    def orphaned(self, now: int) -> None:
+        """Take note that who was to decide is gone: the session, or the process before this one."""
+        if self._context.saved.paused_by is not None:
+            self._pause_until(min(self._context.saved.paused_by, now + ORPHAN_NS))
+
+    def reborn(self, now: int) -> None:
+        """Begin in a new process: the speaker may be paused, whether that was saved or not."""
+        if self._context.saved.paused_by is None:
+            self._context.publish(ResumePlayback())
+        self.orphaned(now)
+
+    def _pause_until(self, paused_by: int) -> None:
+        self._context.saved.paused_by = paused_by
+        self._context.playback.news(paused_by)
+        self._context.changed()
 
     def _flush(self, reason: str, now: int) -> None:
         context = self._context
         playback, active = context.playback, context.responses.active
-        if active is None and not playback.queue():
+        items = playback.unflushed()
+        if active is not None and active.response_id in playback.muted:
+            active = None
+        if active is None and not items:
+            self.resume(now)
             return
         context.publish(FlushPlayback(reason, now))  # before everything else
         context.flushed_ns = now
-        if playback.flush_by is not None:
-            self.cut(playback.flushed("", 0))
-        unvoiced = []
+        context.saved.paused_by = None
         if active is not None:
             playback.mute([active.response_id])
-            unvoiced = [
+            items += [
                 item
                 for item in playback.items.values()
                 if item.response_id == active.response_id and not item.received and item.begun
             ]
-        playback.flush(unvoiced, now)
+        playback.flush(items, now)
         context.saved.answer = None
         context.changed()

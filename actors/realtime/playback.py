@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable
 
 import msgspec
@@ -40,9 +41,11 @@ class Spoken(msgspec.Struct):
     over: bool = False
     """Played to its end, or cut off."""
     cut: bool = False
-    dropped: bool = False
-    """Sound came after the interruption, and was not passed on."""
+    dropped: list[int] = []
+    """Content parts of which sound came after the interruption, and was not passed on."""
     text: str = ""
+    written: bool = False
+    """The text is the answer itself, which has no sound: it was read as it came."""
     reported: int = 0
     """How many characters of the text history knows."""
     begun: bool = False
@@ -63,6 +66,7 @@ class Spoken(msgspec.Struct):
             pcm, self.carry = pcm[:-1], pcm[-1:]
         first, count = self.received, len(pcm) >> 1
         self.over = self.over and self.cut
+        self.complete = self.complete and not pcm  # a further part
         self.received += count
         if self.parts and self.parts[-1][0] == content_index:
             self.parts[-1][1] += count
@@ -76,7 +80,7 @@ class Spoken(msgspec.Struct):
 
     def text_heard(self) -> str:
         """Return the text up to where it was heard, in proportion to the sound, in whole words."""
-        if not self.length_known:
+        if not self.length_known or (self.written and not self.received):
             return self.text
         if not self.received or not self.text:
             return ""
@@ -86,23 +90,37 @@ class Spoken(msgspec.Struct):
         cut = self.text[:size]
         return cut if self.text[size].isspace() else cut[: cut.rfind(" ") + 1].rstrip()
 
-    def truncation(self) -> tuple[int, int] | None:
-        """Return (content_index, audio_end_ms) of what was heard; None: there is nothing to cut."""
+    def truncations(self) -> list[tuple[int, int]]:
+        """Return (content_index, audio_end_ms) of each part that was not heard to its end."""
         if not self.parts or self.fully_heard():
-            return None
-        heard = self.heard()
-        for index, samples in self.parts[:-1]:
-            if heard < samples:
-                return index, heard // SAMPLES_PER_MS
-            heard -= samples
-        return self.parts[-1][0], heard // SAMPLES_PER_MS
+            return []
+        left, last = self.heard(), self.parts[-1][0]
+        heard: dict[int, int] = {}
+        received: dict[int, int] = {}
+        for index, samples in self.parts:
+            taken = min(left, samples)
+            left -= taken
+            heard[index] = heard.get(index, 0) + taken
+            received[index] = received.get(index, 0) + samples
+        return [
+            (index, heard[index] // SAMPLES_PER_MS)
+            for index in heard
+            if heard[index] < received[index] or (index == last and not self.complete)
+        ]
 
 
 class Cut(msgspec.Struct):
     """An item that was interrupted."""
 
     item: Spoken
-    truncation: tuple[int, int] | None
+    truncations: list[tuple[int, int]]
+    again: bool = False
+    """It was cut before; this is about sound that came afterwards."""
+
+
+class _Flush(msgspec.Struct):
+    sent_ns: int
+    items: list[Spoken]
 
 
 class Playback:
@@ -114,7 +132,7 @@ class Playback:
         """Ids of responses of which nothing more is to be heard."""
         self.flush_by: int | None = None
         """Until when the speaker is waited for."""
-        self._flushing: list[Spoken] = []
+        self._flushes: collections.deque[_Flush] = collections.deque()
         self._news_ns = now
         for was in audible:
             self.items[was.item_id] = Spoken(
@@ -151,11 +169,15 @@ class Playback:
 
     def news(self, now: int) -> None:
         """Take note of sound that came or was played."""
+        self._news_ns = max(self._news_ns, now)
+
+    def resumed(self, now: int) -> None:
+        """Take note that what is queued plays on after a pause."""
         self._news_ns = now
 
     def position(self, item_id: str, played: int, finished: bool, now: int) -> bool:
         """Take note of what the speaker says. Return whether an item was played to its end."""
-        self._news_ns = now
+        self.news(now)
         item = self.items.get(item_id)
         if not item_id:
             return False
@@ -197,21 +219,52 @@ class Playback:
         while len(self.muted) > _ITEMS:
             del self.muted[next(iter(self.muted))]
 
-    def flush(self, unvoiced: Iterable[Spoken], now: int) -> None:
-        """Begin a flush of all that is queued and of ``unvoiced``, begun without sound so far."""
-        queued = self.queue()
-        self._flushing = queued + [item for item in unvoiced if item not in queued]
-        self.mute({item.response_id for item in self._flushing})
+    def unflushed(self) -> list[Spoken]:
+        """Return the items of `queue` that no flush is about."""
+        flushing = {item.item_id for flush in self._flushes for item in flush.items}
+        return [item for item in self.queue() if item.item_id not in flushing]
+
+    def flush(self, items: Iterable[Spoken], now: int) -> None:
+        """Begin a flush of items, some of which may have no sound so far."""
+        items = list(items)
+        self._flushes.append(_Flush(now, items))
+        self.mute({item.response_id for item in items})
         self.flush_by = now + FLUSH_NS
 
-    def flushed(self, item_id: str, played: int) -> list[Cut]:
-        """End the flush, by the speaker's answer or without one (``item_id`` empty).
+    def flushed(self, item_id: str, played: int, flush_ns: int = 0) -> list[Cut]:
+        """End a flush by the speaker's answer, and those before it that it has not answered.
 
-        Return what was cut off. What was queued before the item that was playing has been heard,
-        what was queued after it has not.
+        Args:
+            item_id: of what was playing; empty: nothing was.
+            played: how many samples of it.
+            flush_ns: which flush this answers; 0: the oldest.
+
+        Returns:
+            What was cut off. What was queued before the item that was playing has been heard, what
+            was queued after it has not.
         """
-        self.flush_by = None
-        flushing, self._flushing = self._flushing, []
+        if flush_ns and all(flush.sent_ns != flush_ns for flush in self._flushes):
+            return []  # it was given up
+        cuts = []
+        while self._flushes:
+            flush = self._flushes.popleft()
+            if not flush_ns or flush.sent_ns == flush_ns:
+                cuts += self.cut(flush.items, item_id, played)
+                break
+            cuts += self.cut(flush.items, "", 0)
+        if not self._flushes:
+            self.flush_by = None
+        return cuts
+
+    def give_up_flushes(self) -> list[Cut]:
+        """End all flushes without an answer: what was known last counts."""
+        cuts = []
+        while self._flushes:
+            cuts += self.flushed("", 0)
+        return cuts
+
+    def cut(self, flushing: list[Spoken], item_id: str, played: int) -> list[Cut]:
+        """Cut off items, knowing where the speaker stopped; see `flushed`."""
         ids = [item.item_id for item in flushing]
         playing = ids.index(item_id) if item_id in ids else -1
         cuts = []
@@ -226,14 +279,21 @@ class Playback:
             if item.fully_heard() and item.received:
                 continue
             item.cut = True
-            cuts.append(Cut(item, item.truncation()))
+            cuts.append(Cut(item, item.truncations()))
         return cuts
 
     def cut_late(self, response_id: str) -> list[Cut]:
-        """Return the items of a muted response that are wholly unheard and not cut so far."""
+        """Return what came of a muted response after the interruption, and was not cut so far."""
+        if response_id not in self.muted:
+            return []
         late = []
         for item in self.items.values():
-            if item.response_id == response_id and item.dropped and not item.cut and not item.over:
+            if item.response_id != response_id:
+                continue
+            known = {index for index, _ in item.parts}
+            unheard = [(index, 0) for index in item.dropped if index not in known]
+            item.dropped = []
+            if unheard or (item.text and not item.received and not item.cut):
+                late.append(Cut(item, unheard, again=item.cut))
                 item.cut = item.over = True
-                late.append(Cut(item, (0, 0)))
         return late

@@ -42,6 +42,8 @@ class Active(msgspec.Struct):
     audio: bool = False
     call: bool = False
     cancelled: bool = False
+    interrupted: bool = False
+    """It is cancelled because the user speaks."""
 
 
 class Asked(msgspec.Struct):
@@ -206,6 +208,13 @@ class Responses:
         if self.active is None or self.active.cancelled:
             return None
         self.active.cancelled = True
+        return self.active.response_id
+
+    def interrupt(self) -> str | None:
+        """Return the id of the answer that has to be cancelled as the user speaks, if any."""
+        if self.active is None or self.active.cancelled:
+            return None
+        self.active.cancelled = self.active.interrupted = True
         return self.active.response_id
 
     def lost(self) -> None:

@@ -10,6 +10,7 @@ from messages.limits import CUSTOM_VOICE
 
 __all__ = [
     "configuration",
+    "confirms",
     "is_forced",
     "settings_update",
     "speed_update",
@@ -47,6 +48,15 @@ def configuration(settings: Settings, speed: float, tools: Iterable[ToolSpec]) -
         ("tools",): [_tool(tool) for tool in tools],
     }
     return _tree({**fields, **whole})
+
+
+def confirms(settings: Settings) -> bool:
+    """Tell whether an interruption by speech has to be confirmed.
+
+    The server then only tells of speech, and neither ends an answer nor begins one by itself.
+    """
+    vad = settings.turn_detection
+    return settings.interruption == "confirmed" and vad is not None and vad.interrupt_response
 
 
 def tools_update(settings: Settings, tools: Iterable[ToolSpec]) -> dict[str, Any]:
@@ -217,8 +227,9 @@ def _turn_detection(settings: Settings) -> dict[str, Any] | None:
         }
         if vad.idle_timeout_ms is not None:
             told["idle_timeout_ms"] = vad.idle_timeout_ms
+    by_itself = not confirms(settings)
     return {
         **told,
-        "create_response": vad.create_response,
-        "interrupt_response": vad.interrupt_response,
+        "create_response": vad.create_response and by_itself,
+        "interrupt_response": vad.interrupt_response and by_itself,
     }

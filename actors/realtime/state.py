@@ -124,5 +124,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     quiet_since_ns: int = 0
     changes: dict[str, Any] = {}
     """What the program has changed of the settings."""
+    paused_by: int | None = None
+    """The speaker is paused, until then at the latest; None: it is not."""
     wire_events: tuple[str, ...] | None = None
     """Names of the wire events to be passed on; None: as the settings say."""

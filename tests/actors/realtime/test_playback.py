@@ -40,28 +40,47 @@ def test_a_truncation_is_never_beyond_what_was_played_or_received(
 ) -> None:
     item = _item(received, played, complete=complete)
 
-    cut = item.truncation()
-
-    if cut is not None:
-        assert cut[1] <= played
-        assert cut[1] <= received
-        assert isinstance(cut[1], int)
+    for _, end in item.truncations():
+        assert end <= played
+        assert end <= received
+        assert isinstance(end, int)
 
 
 def test_what_was_wholly_heard_needs_no_truncation() -> None:
-    assert _item(1000, 1000).truncation() is None
-    assert _item(1000, 1000, complete=False).truncation() == (0, 1000)
-    assert _item(0).truncation() is None
+    assert _item(1000, 1000).truncations() == []
+    assert _item(1000, 1000, complete=False).truncations() == [(0, 1000)]
+    assert _item(0).truncations() == []
 
 
-def test_a_second_part_is_truncated_by_its_own_clock() -> None:
+def test_each_part_is_truncated_by_its_own_clock() -> None:
     item = _item(1000)
     item.take(b"\0" * 48_000, 1)
+    item.complete = True
 
     item.played = 24 * 400
-    assert item.truncation() == (0, 400)
+    assert item.truncations() == [(0, 400), (1, 0)]
     item.played = 24 * 1300
-    assert item.truncation() == (1, 300)
+    assert item.truncations() == [(1, 300)]
+    item.played = 24 * 2000
+    assert item.truncations() == []
+
+
+def test_parts_that_come_in_turns_are_truncated_by_what_was_heard_of_each() -> None:
+    item = Spoken("a1", "r1", 1)
+    for part in (0, 1, 0):
+        item.take(b"\0" * 4_800, part)
+
+    item.played = 24 * 250
+
+    assert item.truncations() == [(0, 150)]
+
+
+def test_more_sound_means_that_the_item_was_not_complete() -> None:
+    item = _item(1000, complete=True)
+
+    item.take(b"\0\0", 1)
+
+    assert not item.complete
 
 
 def test_the_text_that_was_heard_ends_with_a_word() -> None:
@@ -96,13 +115,13 @@ def _queue(*item_ids: str) -> Playback:
 
 
 def _ends(cuts: list[Cut]) -> dict[str, int]:
-    return {cut.item.item_id: cut.truncation[1] for cut in cuts if cut.truncation}
+    return {cut.item.item_id: end for cut in cuts for _, end in cut.truncations}
 
 
 def test_a_flush_cuts_the_item_that_was_playing_and_those_after_it() -> None:
     playback = _queue("a1", "a2", "a3")
 
-    playback.flush([], 0)
+    playback.flush(playback.queue(), 0)
     cuts = playback.flushed("a2", 12_000)
 
     assert _ends(cuts) == {"a2": 500, "a3": 0}
@@ -113,7 +132,7 @@ def test_a_flush_of_silence_cuts_at_the_last_position() -> None:
     playback = _queue("a1", "a2")
     playback.position("a1", 2400, False, 0)
 
-    playback.flush([], 0)
+    playback.flush(playback.queue(), 0)
 
     assert _ends(playback.flushed("", 0)) == {"a1": 100, "a2": 0}
 
@@ -121,7 +140,7 @@ def test_a_flush_of_silence_cuts_at_the_last_position() -> None:
 def test_an_answer_to_another_flush_is_no_position() -> None:
     playback = _queue("a1")
 
-    playback.flush([], 0)
+    playback.flush(playback.queue(), 0)
 
     assert _ends(playback.flushed("a9", 24_000)) == {"a1": 0}
 
@@ -160,7 +179,7 @@ def test_what_another_process_was_playing_is_remembered() -> None:
     assert [item.item_id for item in playback.queue()] == ["a1", "a2"]
     playback.items["a1"].text = "one two"
     playback.items["a2"].text = "three four"
-    playback.flush([], 0)
+    playback.flush(playback.queue(), 0)
     cuts = playback.flushed("a1", 12_000)
 
     assert [cut.item.text_heard() for cut in cuts] == ["one", "three four"]
