@@ -55,6 +55,10 @@ class Chain:
         """Take note that history knows nothing of an item that is about to be appended."""
         self._set_alias(item_id, self._tail)
 
+    def drop(self, item_id: str) -> None:
+        """Take note that an item is deleted: what follows it stands behind the one before it."""
+        self._set_alias(item_id, self._before.get(item_id))
+
     def previous(self, item_id: str) -> str | None:
         """Return what history knows before an item; None: it is the first."""
         if item_id in self._before:

@@ -114,6 +114,8 @@ class Core:
 
     def opened(self, now: int) -> None:
         """Begin: ask for the history, and connect meanwhile."""
+        if self._reborn:
+            self._interruption.reborn(now)
         self._link.open(now)
 
     # Of the connection that stands by (``spare``), `Link.successor` is told.
@@ -171,9 +173,10 @@ class Core:
     def message(self, message: Message, now: int) -> None:
         """Act on a message from another component."""
         if type(message) is CapturedAudio:  # most of what comes
+            decides = self._user.hear(message.first_sample, message.pcm, now)
             if self.phase is Phase.LIVE:
                 self._append(self._context.capture.live(message, now))
-            if self.saved.input_end is None:
+            if self.saved.input_end is None and not decides:
                 return
         else:
             self._on_message[type(message)](message, now)
@@ -216,6 +219,7 @@ class Core:
         times = [
             self._link.deadline(),
             context.playback.flush_by,
+            self.saved.paused_by,
             context.playback.drained_at(),
             context.responses.deadline(),
             context.capture.replay_by,
@@ -262,6 +266,7 @@ class Core:
             context.responses.busy()
             or self._user.is_speaking(now)
             or self._user.is_unheard(now)
+            or self._user.is_in_doubt()
             or bool(self.saved.calls)
             or context.playback.flush_by is not None
         )
@@ -301,6 +306,7 @@ class Core:
             wire.Committed: user.committed,
             wire.TimeoutTriggered: user.stayed_silent,
             wire.TranscriptionCompleted: user.transcribed,
+            wire.TranscriptionDelta: user.heard_in_part,
             wire.TranscriptionFailed: user.not_transcribed,
             wire.ResponseCreated: answers.created,
             wire.ResponseDone: self._done,
@@ -412,7 +418,7 @@ class Core:
             SetSpeed: self._set_speed,
             SendText: self._user.types,
             Say: self._say,
-            Interrupt: self._interruption.by_program,
+            Interrupt: self._interrupt,
             EndConversation: self._end,
             CreateResponse: self._create_response,
             UpdateSettings: self._update_settings,
@@ -422,6 +428,9 @@ class Core:
 
     def _snapshot(self, message: HistorySnapshot, now: int) -> None:
         self._link.snapshot(message, now, self._is_quiet)
+
+    def _interrupt(self, _: Interrupt, now: int) -> None:
+        self._user.interrupted(now)
 
     def _append(self, pcm: bytes | None) -> None:
         if pcm:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from actors.realtime import errors, restore, wire
+from actors.realtime import errors, restore, session, wire
 from actors.realtime.context import Context
+from actors.realtime.doubts import COMMIT_NS, Doubt, Doubts, Verdict
 from actors.realtime.interruption import Interruption
 from actors.realtime.state import Ask, Text, Turn
 from messages import (
@@ -19,8 +20,6 @@ from messages import (
 __all__ = ["User"]
 
 _NS = 1_000_000_000
-COMMIT_NS = 2 * _NS
-"""After speech has stopped, it is committed within this time."""
 STILL_NS = 3 * _NS
 """Without captured sound for so long, speech that has begun is not waited for."""
 TRANSCRIPT_NS = 5 * _NS
@@ -45,6 +44,7 @@ class User:
     def __init__(self, context: Context, interruption: Interruption) -> None:
         self._context = context
         self._interruption = interruption
+        self._doubts = Doubts(context)
         self._speech: _Speech | None = None
         self._committed_ns = 0
         self._speech_due_by = 0
@@ -57,9 +57,12 @@ class User:
         """Interrupt what is being said, if speech does; where it is in time is told."""
         context = self._context
         vad = context.settings.turn_detection
-        if vad is None or vad.interrupt_response:
-            self._interruption.by_speech(now)
         first = context.capture.timeline.session_sample(event.audio_start_ms)
+        if session.confirms(context.settings) and self._interruption.is_something_said():
+            self._interruption.pause(now)
+            self._doubts.open(event.item_id, first, now)
+        elif vad is None or vad.interrupt_response:
+            self._interruption.by_speech(now)
         self._speech = _Speech(event.item_id, first)
         self._speech_due_by = 0
         context.publish(UserSpeechStarted(event.item_id, first))
@@ -72,6 +75,7 @@ class User:
         if self._speech is None or self._speech.item_id != event.item_id:
             self._speech = _Speech(event.item_id, last)
         self._speech.last_sample, self._speech.stopped_ns = last, now
+        self._doubts.stopped(event.item_id, last, now)
         context.publish(UserSpeechStopped(event.item_id, last))
         context.touch(now)
 
@@ -80,8 +84,8 @@ class User:
         self._silent = event.item_id
 
     def committed(self, event: wire.Committed, now: int) -> None:
-        """Tell history that there is a new turn; the server answers it by itself."""
-        context, saved = self._context, self._context.saved
+        """Take note that the server has made an item of speech."""
+        context = self._context
         if event.item_id == self._silent:
             self._commit_silence(event.item_id, now)
             return
@@ -93,14 +97,29 @@ class User:
             self._speech = None
         first, last = speech.first_sample, speech.last_sample or end
         context.chain.note(event.item_id, event.previous_item_id)
-        before = context.chain.previous(event.item_id)
-        expected = context.settings.transcription_model is not None
-        context.publish(UserItem(event.item_id, before, "", True, expected, first, last))
-        if expected and event.item_id not in context.done:
-            saved.untranscribed = [*saved.untranscribed[1 - _SEEN_TEXTS :], event.item_id]
-        self._keep_turn(Turn(event.item_id, True, first, last), now)
-        self._committed_ns = now
+        turn = Turn(event.item_id, True, first, last)
+        doubt = self._doubts.get(event.item_id)
+        if doubt is None:
+            self._take(turn, now)
+        else:
+            self._doubts.committed(doubt, turn, awaits_text=self._awaits_text(turn), now=now)
         context.touch(now)
+
+    def _awaits_text(self, turn: Turn) -> bool:
+        context = self._context
+        return context.settings.transcription_model is not None and turn.item_id not in context.done
+
+    def _take(self, turn: Turn, now: int) -> None:
+        """Tell history that there is a new turn, and see that it is answered."""
+        context, saved, item_id = self._context, self._context.saved, turn.item_id
+        before = context.chain.previous(item_id)
+        expected = context.settings.transcription_model is not None
+        first, last = turn.first_sample, turn.last_sample
+        context.publish(UserItem(item_id, before, "", True, expected, first, last))
+        if self._awaits_text(turn):
+            saved.untranscribed = [*saved.untranscribed[1 - _SEEN_TEXTS :], item_id]
+        self._keep_turn(turn, now)
+        self._committed_ns = now
         context.changed()
 
     def _keep_turn(self, turn: Turn, now: int) -> None:
@@ -109,9 +128,17 @@ class User:
         turn.wanted = vad is None or vad.create_response
         saved.turns.append(turn)
         if turn.wanted:
-            self._context.responses.expect(now)
+            self._have_answered(now)
         elif len(saved.turns) > _UNANSWERED:
             saved.safe_sample = max(saved.safe_sample, saved.turns.pop(0).last_sample)
+
+    def _have_answered(self, now: int) -> None:
+        """Have what was committed answered: by the server itself or, if it only tells, by us."""
+        responses = self._context.responses
+        if session.confirms(self._context.settings):
+            responses.want(Ask())
+        else:
+            responses.expect(now)
 
     def _commit_silence(self, item_id: str, now: int) -> None:
         """Nobody has said it, so it is no turn; the assistant speaks all the same."""
@@ -120,12 +147,14 @@ class User:
         context.done[item_id] = True  # its transcript is nobody's
         context.chain.hide(item_id)
         context.chain.note(item_id)
-        context.responses.expect(now)
+        self._have_answered(now)
         context.touch(now)
 
     def transcribed(self, event: wire.TranscriptionCompleted, now: int) -> None:
         """Tell history what speech was heard as."""
         saved = self._context.saved
+        self._doubts.told(event.item_id, event.transcript, final=True)
+        self._settle(now)
         self._tell(UserTranscript(event.item_id, event.transcript))
         for turn in saved.turns:
             if turn.item_id == event.item_id:
@@ -137,9 +166,57 @@ class User:
 
     def not_transcribed(self, event: wire.TranscriptionFailed, now: int) -> None:
         """Tell history that there will be no text."""
+        self._doubts.told(event.item_id, "", final=True)
+        self._settle(now)
         error = event.error
         why = (error.message if error else None) or errors.code_of(error) or "no transcript"
         self._tell(UserTranscript(event.item_id, "", why))
+
+    def heard_in_part(self, event: wire.TranscriptionDelta, now: int) -> None:
+        """Take note that speech has a text, whatever it will be."""
+        self._doubts.told(event.item_id, event.delta or "", final=False)
+
+    # -- speech that may be none --------------------------------------------------------------
+
+    def hear(self, first_sample: int, pcm: bytes, now: int) -> bool:
+        """Take a captured block. Return whether it may decide something."""
+        if not session.confirms(self._context.settings):
+            return False
+        return self._doubts.hear(first_sample, pcm, now)
+
+    def _settle(self, now: int) -> None:
+        """Decide what can be decided about speech while something was being said."""
+        for doubt, verdict in self._doubts.due(now):
+            match verdict:
+                case Verdict.SPEECH:
+                    self._doubts.close(doubt)
+                    self._doubts.let_go()
+                    self._interruption.by_speech(now)
+                    if doubt.turn is not None:
+                        self._take(doubt.turn, now)
+                case Verdict.NOISE:
+                    self._doubts.close(doubt)
+                    self._forget(doubt)
+                case Verdict.GO_ON:
+                    doubt.holds = False
+                    doubt.measure.voiced_ms = 0  # what comes now has to be enough by itself
+            if not self._doubts.holding():
+                self._interruption.resume(now)
+
+    def _forget(self, doubt: Doubt) -> None:
+        """Undo an item in which nobody has spoken: neither server nor history have it."""
+        context, turn = self._context, doubt.turn
+        context.log("debug", "a sound was no interruption", voiced_ms=doubt.measure.voiced_ms)
+        if turn is None:
+            return
+        context.done[turn.item_id] = True  # its transcript is nobody's
+        context.chain.drop(turn.item_id)
+        if context.told:
+            event_id = context.event_id(f"delete {turn.item_id}")
+            context.send(wire.ItemDelete(turn.item_id, event_id))
+        if not any(other.spoken for other in context.saved.turns):
+            context.saved.safe_sample = max(context.saved.safe_sample, turn.last_sample)
+        context.changed()
 
     def _tell(self, transcript: UserTranscript) -> None:
         context, item_id = self._context, transcript.item_id
@@ -160,7 +237,7 @@ class User:
         if item_id in saved.seen_texts:
             return
         saved.seen_texts = [*saved.seen_texts[1 - _SEEN_TEXTS :], item_id]
-        self._interruption.by_program(None, now)
+        self.interrupted(now)
         wire_id = restore.wire_id(item_id)
         context.chain.note(wire_id)
         context.chain.alias(wire_id, item_id)
@@ -183,15 +260,25 @@ class User:
             saved.texts = left
             self._context.changed()
 
+    def interrupted(self, now: int) -> None:
+        """Stop what is being said at the wish of the program."""
+        self._doubts.let_go()
+        self._interruption.by_program(None, now)
+
     # -- how it stands ------------------------------------------------------------------------
 
     def speech_from(self) -> int | None:
         """Return where speech began that has not become a turn."""
-        return self._speech.first_sample if self._speech else None
+        samples = [doubt.first_sample for doubt in self._doubts]
+        if self._speech is not None:
+            samples.append(self._speech.first_sample)
+        return min(samples, default=None)
 
     def restored(self, plan: restore.Plan, now: int) -> None:
         """Begin a new session with the server."""
         self._speech, self._silent = None, ""
+        self._doubts.clear()
+        self._interruption.orphaned(now)
         self._speech_due_by = now + SPEECH_DUE_NS if plan.hears_speech else 0
 
     def is_speaking(self, now: int) -> bool:
@@ -200,12 +287,17 @@ class User:
             return True
         return self._speech is not None and now < self._context.capture.appended_ns + STILL_NS
 
+    def is_in_doubt(self) -> bool:
+        """Tell whether it is not yet known whether somebody has spoken."""
+        return any(True for _ in self._doubts)
+
     def is_unheard(self, now: int) -> bool:
         """Tell whether the text of speech may still come."""
         return bool(self._context.saved.untranscribed) and now < self._committed_ns + TRANSCRIPT_NS
 
     def tick(self, now: int) -> None:
-        """Forget speech that was not committed."""
+        """Decide what is due, and forget speech that was not committed."""
+        self._settle(now)
         speech = self._speech
         if speech and speech.stopped_ns is not None and now >= speech.stopped_ns + COMMIT_NS:
             self._speech = None
@@ -213,6 +305,7 @@ class User:
     def deadlines(self) -> list[int]:
         """Return the times at which something of this changes by itself."""
         times = [self._speech_due_by, self._committed_ns + TRANSCRIPT_NS]
+        times += self._doubts.deadlines()
         if self._speech is not None:
             times.append(self._context.capture.appended_ns + STILL_NS)
             if self._speech.stopped_ns is not None:

@@ -48,6 +48,7 @@ __all__ = [
     "TranscriptDelta",
     "TranscriptDone",
     "TranscriptionCompleted",
+    "TranscriptionDelta",
     "TranscriptionFailed",
     "Truncate",
     "UnknownEvent",
@@ -168,6 +169,13 @@ class TranscriptionCompleted(
 
     item_id: str
     transcript: str
+
+
+class TranscriptionDelta(ServerEvent, tag="conversation.item.input_audio_transcription.delta"):
+    """A piece of what the user's speech is heard as."""
+
+    item_id: str
+    delta: str | None = None
 
 
 class TranscriptionFailed(ServerEvent, tag="conversation.item.input_audio_transcription.failed"):
@@ -309,9 +317,6 @@ IGNORED: dict[str, str] = {
     "conversation.item.deleted": "the answer to a deletion; history was told before",
     "conversation.item.truncated": "the answer to a truncation; history was told what was heard",
     "conversation.item.retrieved": "the answer to a question that is not asked",
-    "conversation.item.input_audio_transcription.delta": (
-        "provisional: input_audio_transcription.completed replaces it"
-    ),
     "conversation.item.input_audio_transcription.segment": (
         "of transcription by speaker; input_audio_transcription.completed has the whole text"
     ),

@@ -11,6 +11,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors.realtime.interruption import PAUSE_NS
 from actors.realtime.state import Saved
 from messages import (
     AssistantAudio,
@@ -20,10 +21,12 @@ from messages import (
     HistoryRequest,
     HistorySnapshot,
     Interrupt,
+    PausePlayback,
     PlaybackFlushed,
     PlayedPosition,
     ReplayedAudio,
     ReplayEnded,
+    ResumePlayback,
     SendText,
     SetSpeed,
     ToolAnswer,
@@ -104,10 +107,14 @@ operations = st.one_of(
 class Chaos:
     """Does anything to a core in any order, and sees that it keeps the laws."""
 
-    def __init__(self) -> None:
+    def __init__(self, interruption: str = "immediate") -> None:
         self.bench = Bench(
-            inactivity_timeout_s=None, transcription_model="gpt-transcribe", greeting="Hi"
+            inactivity_timeout_s=None,
+            transcription_model="gpt-transcribe",
+            greeting="Hi",
+            interruption=interruption,
         ).live()
+        self.paused = False
         self.received: collections.Counter[str] = collections.Counter()
         self.played: collections.Counter[str] = collections.Counter()
         self.playing_later: set[str] = set()
@@ -158,6 +165,12 @@ class Chaos:
                 assert message.first_sample == self.next_sample.get(message.item_id, 0)
                 self.next_sample[message.item_id] = message.first_sample + len(message.pcm) // 2
                 self.received[message.item_id] += len(message.pcm) // 2
+            elif isinstance(message, PausePlayback):
+                assert not self.paused, "paused twice"
+                self.paused = True
+            elif isinstance(message, ResumePlayback | FlushPlayback):
+                self.paused = False
+        assert self.paused == (bench.core.saved.paused_by is not None)
         deadline = bench.core.next_deadline(bench.now)
         assert deadline is None or deadline > bench.now
         requests = bench.all(HistoryRequest)[-1:]
@@ -340,12 +353,14 @@ class Chaos:
 
 
 @THOROUGH
-@given(st.lists(operations, max_size=60))
-def test_whatever_happens_the_laws_hold(steps: list[tuple[Any, ...]]) -> None:
-    chaos = Chaos()
+@given(st.lists(operations, max_size=60), st.sampled_from(["immediate", "confirmed"]))
+def test_whatever_happens_the_laws_hold(steps: list[tuple[Any, ...]], interruption: str) -> None:
+    chaos = Chaos(interruption)
 
     for step in steps:
         chaos.do(*step)
+    chaos.do("wait", PAUSE_NS / NS)
+    assert not chaos.paused
 
     raw = msgspec.msgpack.encode(chaos.bench.core.saved)
     assert msgspec.msgpack.decode(raw, type=Saved) == chaos.bench.core.saved
@@ -358,7 +373,10 @@ class FairServer:
         self.random = random.Random(seed)
         self.marks = seed % 2 == 0
         """Whether it gives back the metadata of answers."""
-        self.bench = Bench(inactivity_timeout_s=None, tools=()).live()
+        self.decides = seed % 4 < 2
+        """Whether it interrupts answers, and begins them, when somebody speaks."""
+        interruption = "immediate" if self.decides else "confirmed"
+        self.bench = Bench(inactivity_timeout_s=None, tools=(), interruption=interruption).live()
         self.inbox: collections.deque[dict[str, Any]] = collections.deque()
         self.outbox: collections.deque[tuple[str, dict[str, Any]]] = collections.deque()
         self.numbers = collections.Counter[str]()
@@ -411,6 +429,8 @@ class FairServer:
                 self.begin(event["response"]["metadata"] if self.marks else None)
             case "response.cancel" if self.active == event["response_id"]:
                 self.end("cancelled", "client_cancelled")
+            case "conversation.item.delete":
+                self.unanswered = [i for i in self.unanswered if i != event["item_id"]]
             case "response.cancel":
                 code = "response_cancel_not_active"
                 self.say("error", error={"code": code, "event_id": event["event_id"]})
@@ -470,11 +490,14 @@ class FairServer:
     def user_speaks(self) -> None:
         item = self.number("u")
         self.say("input_audio_buffer.speech_started", item_id=item, audio_start_ms=0)
-        if self.active is not None:
+        if self.active is not None and self.decides:
             self.end("cancelled", "turn_detected")
         self.say("input_audio_buffer.speech_stopped", item_id=item, audio_end_ms=0)
         self.say("input_audio_buffer.committed", item_id=item, previous_item_id=None)
-        self.begin()
+        if self.decides:
+            self.begin()
+        else:
+            self.unanswered.append(item)
 
     def settle(self) -> None:
         """Let everything come to rest."""
