@@ -264,10 +264,19 @@ pip_install_extra() {
     pip_install -r "$venv/requirements-$1.txt"
 }
 
+# What an extra is named for is its first requirement. One of the others that cannot be had must not
+# keep it out.
+pip_install_first() {
+    [ "$(requirements "$1" | wc -l)" -gt 1 ] || return
+    others=$(why)
+    requirements "$1" | head -n 1 >"$venv/requirements-$1-first.txt"
+    pip_install -r "$venv/requirements-$1-first.txt" && say "    without the rest of it: $others"
+}
+
 # optional EXTRA NAME MODULE USE: an extra that may fail. NAME is what people call the package.
 optional() {
     say "  $2: $4"
-    if pip_install_extra "$1"; then
+    if pip_install_extra "$1" || pip_install_first "$1"; then
         if tail -c "+$mark" "$log" | grep -q '^Ignoring '; then
             say "    there is none for Python $python_version; going on without"
             return

@@ -199,7 +199,8 @@ def test_an_extra_that_fails_takes_nothing_with_it_and_is_tried_again_when_asked
     assert "PortAudio's headers (portaudio.h) are not here" in failed.stderr
     assert failed.returncode == 0
     assert failed.stdout
-    assert after_failure == [step for step in RUN if step != "installed requirements-audio"]
+    without_audio = [step for step in RUN if step != "installed requirements-audio"]
+    assert [step for step in after_failure if "first" not in step] == without_audio
     assert reminded.stderr == (
         "rtvoice: without PyAudio ('./scripts/run --setup' says why and tries again)\n"
     )
@@ -208,6 +209,16 @@ def test_an_extra_that_fails_takes_nothing_with_it_and_is_tried_again_when_asked
     assert tried_again.stdout == ""
     assert project.installed[len(after_failure) :] == RUN
     assert project.run("run").stderr == ""
+
+
+def test_one_package_of_an_extra_that_fails_does_not_keep_out_what_the_extra_is_for(
+    project: Project,
+) -> None:
+    ran = project.run("run", PIP_FAILS_FOR="soxr")
+
+    assert "installed requirements-audio-first" in project.installed
+    assert "without the rest of it" in ran.stderr
+    assert "without PyAudio" not in project.run("run").stderr
 
 
 def test_a_changed_dependency_is_installed_and_a_changed_setting_of_a_tool_is_not(

@@ -34,7 +34,7 @@ from messages import SAMPLE_RATE
 if TYPE_CHECKING:
     from pyaudio import Stream
 
-    from actors.devices.resample import Resampler
+    from actors.devices.convert import FromCard, ToCard
 
 __all__ = [
     "PortAudioCapture",
@@ -217,17 +217,17 @@ class PortAudioCapture(Capture):
         self._block = block
         self._parts = bytearray()
         self._deliver: Callable[[Captured], None] = _ignore
-        self._resampler: Resampler | None = None
+        self._converter: FromCard | None = None
         self.overflows = 0
         """How often the card had to throw something away."""
         self._told_overflows = 0
         self._lost = False
         self._stream = _Stream(wanted, "input", self._callback)
         self.name = self._stream.name
-        if self._stream.rate != SAMPLE_RATE:
-            from actors.devices.resample import Resampler
+        if (self._stream.rate, self._stream.channels) != (SAMPLE_RATE, 1):
+            from actors.devices.convert import FromCard
 
-            self._resampler = Resampler(self._stream.rate, SAMPLE_RATE)
+            self._converter = FromCard(self._stream.rate, self._stream.channels)
 
     def start(
         self, deliver: Callable[[Captured], None], failed: Callable[[Exception], None]
@@ -267,7 +267,11 @@ class PortAudioCapture(Capture):
         if stream.callbacks <= _UNSETTLED or not length_s <= age_s < 1.0:
             age_s = length_s
         end_ns = now - int((age_s - length_s) * 1e9)
-        self._parts += data if self._plain() else self._converted(data)
+        if self._converter is None:
+            self._parts += data
+        else:
+            self._parts += self._converter.convert(data)
+            end_ns -= self._converter.inside_ns
         size = 2 * self._block
         while len(self._parts) >= size:
             pcm = bytes(self._parts[:size])
@@ -275,15 +279,6 @@ class PortAudioCapture(Capture):
             last_ns = end_ns - to_ns(len(self._parts) // 2)
             self._deliver(Captured(pcm, last_ns - to_ns(self._block), now, lost=self._lost))
             self._lost = False
-
-    def _plain(self) -> bool:
-        return self._resampler is None and self._stream.channels == 1
-
-    def _converted(self, data: bytes) -> bytes:
-        from actors.devices.convert import downmixed, to_floats, to_pcm
-
-        samples = downmixed(to_floats(data), self._stream.channels)
-        return to_pcm(self._resampler.process(samples) if self._resampler else samples)
 
 
 class PortAudioPlayback(Playback):
@@ -302,8 +297,7 @@ class PortAudioPlayback(Playback):
 
     def __init__(self, wanted: str) -> None:
         self._playout: Playout | None = None
-        self._resampler: Resampler | None = None
-        self._ready = bytearray()
+        self._converter: ToCard | None = None
         self._last_dac_ns = 0
         self.underflows = 0
         """How often the card had nothing to play because we were late, while something played."""
@@ -311,10 +305,10 @@ class PortAudioPlayback(Playback):
         self._stream = _Stream(wanted, "output", self._callback)
         self.name = self._stream.name
         self._latency_s = self._stream.latency_s
-        if self._stream.rate != SAMPLE_RATE:
-            from actors.devices.resample import Resampler
+        if (self._stream.rate, self._stream.channels) != (SAMPLE_RATE, 1):
+            from actors.devices.convert import ToCard
 
-            self._resampler = Resampler(SAMPLE_RATE, self._stream.rate)
+            self._converter = ToCard(self._stream.rate, self._stream.channels)
 
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
         self._playout = playout
@@ -350,35 +344,9 @@ class PortAudioPlayback(Playback):
         dac_ns = self._last_dac_ns = max(self._last_dac_ns, now + int(ahead_s * 1e9))
         assert self._playout is not None
         self.underflows += bool(status & _UNDERFLOW) and self._playout.running
-        if self._resampler is None:
-            pcm = self._playout.pull(frames, dac_ns)
-        else:
-            pcm = self._resampled(self._playout, frames, dac_ns)
-        return pcm if stream.channels == 1 else _spread(pcm, stream.channels)
-
-    def _resampled(self, playout: Playout, frames: int, dac_ns: int) -> bytes:
-        from actors.devices.convert import to_floats, to_pcm
-
-        assert self._resampler is not None
-        block = _CALLBACK_MS * SAMPLE_RATE // 1000
-        while len(self._ready) < 2 * frames:
-            ahead_ns = len(self._ready) // 2 * 1_000_000_000 // self._stream.rate
-            pcm = playout.pull(block, dac_ns + ahead_ns)
-            self._ready += to_pcm(self._resampler.process(to_floats(pcm)))
-        pcm = bytes(self._ready[: 2 * frames])
-        del self._ready[: 2 * frames]
-        return pcm
-
-
-def _spread(pcm: bytes, channels: int) -> bytes:
-    """Return mono on every channel."""
-    from array import array
-
-    mono = array("h", pcm)
-    wide = array("h", bytes(len(pcm) * channels))
-    for channel in range(channels):
-        wide[channel::channels] = mono
-    return wide.tobytes()
+        if self._converter is None:
+            return self._playout.pull(frames, dac_ns)
+        return self._converter.pull(self._playout, frames, dac_ns)
 
 
 def _ignore(_: Captured) -> None:

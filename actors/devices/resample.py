@@ -1,16 +1,29 @@
-"""Sample-rate conversion: a streaming polyphase windowed sinc in numpy."""
+"""Sample-rate conversion: a streaming polyphase windowed sinc in numpy; libsoxr for sound cards."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from math import gcd
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-__all__ = ["MAX_HZ", "MIN_HZ", "Resampler", "UnsupportedRateError", "resample"]
+if TYPE_CHECKING:
+    import soxr
+
+__all__ = [
+    "MAX_HZ",
+    "MIN_HZ",
+    "Floats",
+    "Resampler",
+    "Resampling",
+    "SoxrResampler",
+    "UnsupportedRateError",
+    "best_resampler",
+    "resample",
+]
 
 Floats = NDArray[np.float32]
 
@@ -37,6 +50,68 @@ class UnsupportedRateError(ValueError):
         return f"sample rate {self.hz} Hz is not between {MIN_HZ} and {MAX_HZ} Hz"
 
 
+class Resampling(Protocol):
+    """A stream of mono samples at one rate, turned into the same sound at another."""
+
+    def process(self, samples: Floats) -> Floats:
+        """Take a block, float32 mono, and give what can be computed so far."""
+
+    def flush(self) -> Floats:
+        """Give the rest, as if silence followed, and be ready for a new stream."""
+
+
+def best_resampler(from_hz: int, to_hz: int) -> Resampling:
+    """Return libsoxr's resampler where the package ``soxr`` is installed, else ours.
+
+    On a sound card it runs all the time, and libsoxr takes a quarter of the time: 1-2.5 ms instead
+    of 5-8 for a second of sound. Both keep a tone within 0.1 dB up to 10 kHz; libsoxr's aliases are
+    below -108 dB instead of -95, and it lags by 5 ms (down) or 10 ms (up) instead of by 1.
+
+    Args:
+        from_hz: rate of what goes in, 8000..192000.
+        to_hz: rate of what comes out, 8000..192000.
+
+    Raises:
+        UnsupportedRateError: a rate is out of range.
+    """
+    try:
+        return SoxrResampler(from_hz, to_hz)
+    except ImportError:
+        return Resampler(from_hz, to_hz)
+
+
+class SoxrResampler:
+    """The same as `Resampler`, by libsoxr.
+
+    Its mode for ratios that vary, because in the other one sound comes in bursts of up to 38 ms.
+
+    Raises:
+        UnsupportedRateError: a rate is out of range.
+        ImportError: the package ``soxr`` is not installed.
+    """
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        _check_rates(from_hz, to_hz)
+        self._rates = from_hz, to_hz
+        self._stream = self._new_stream()
+
+    def process(self, samples: Floats) -> Floats:
+        out: Floats = self._stream.resample_chunk(samples)
+        return out
+
+    def flush(self) -> Floats:
+        rest: Floats = self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
+        self._stream = self._new_stream()
+        return rest
+
+    def _new_stream(self) -> soxr.ResampleStream:
+        import soxr
+
+        stream = soxr.ResampleStream(*self._rates, 1, dtype="float32", quality="HQ", vr=True)
+        stream.set_io_ratio(*self._rates)
+        return stream
+
+
 class Resampler:
     """A stream of mono samples at one rate, turned into the same sound at another.
 
@@ -52,9 +127,7 @@ class Resampler:
     """
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
-        for hz in (from_hz, to_hz):
-            if not MIN_HZ <= hz <= MAX_HZ:
-                raise UnsupportedRateError(hz)
+        _check_rates(from_hz, to_hz)
         common = gcd(from_hz, to_hz)
         self._up = to_hz // common
         self._down = from_hz // common
@@ -149,6 +222,12 @@ def resample(pcm: bytes, from_hz: int, to_hz: int) -> bytes:
     samples = np.frombuffer(pcm, "<i2").astype(np.float32)
     out = np.concatenate((stream.process(samples), stream.flush()))
     return np.clip(np.rint(out), -32768, 32767).astype("<i2").tobytes()
+
+
+def _check_rates(*rates: int) -> None:
+    for hz in rates:
+        if not MIN_HZ <= hz <= MAX_HZ:
+            raise UnsupportedRateError(hz)
 
 
 @lru_cache(maxsize=16)

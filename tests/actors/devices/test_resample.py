@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.devices.resample import Resampler, UnsupportedRateError, resample
+from actors.devices.resample import Resampler, SoxrResampler, UnsupportedRateError, resample
 
 RATES = [8000, 16000, 22050, 24000, 44100, 48000, 96000, 192000]
 PAIRS = [
@@ -152,3 +154,66 @@ def test_rates_out_of_range_are_refused_by_name(from_hz, to_hz):
         Resampler(from_hz, to_hz)
 
     assert caught.value.hz in (from_hz, to_hz)
+
+
+# -- by libsoxr -----------------------------------------------------------------------------------
+
+if_soxr = pytest.mark.skipif(not find_spec("soxr"), reason="soxr is not installed")
+
+
+def converted_by_soxr(samples, from_hz, to_hz, block=480):
+    stream = SoxrResampler(from_hz, to_hz)
+    parts = [stream.process(samples[at : at + block]) for at in range(0, len(samples), block)]
+    return np.concatenate((*parts, stream.flush()))
+
+
+@if_soxr
+@pytest.mark.parametrize(("from_hz", "to_hz"), PAIRS)
+@pytest.mark.parametrize("hz", [200, 1000, 3000])
+def test_soxr_keeps_the_level_of_a_tone_and_adds_nothing(from_hz, to_hz, hz):
+    out = converted_by_soxr(tone(hz, from_hz), from_hz, to_hz)
+
+    level_db, rest_db = level_and_rest_db(out, hz, to_hz)
+    assert abs(level_db) < 0.05
+    assert rest_db < -100
+
+
+@if_soxr
+@pytest.mark.parametrize(("from_hz", "to_hz"), [(48000, 24000), (44100, 24000), (24000, 16000)])
+def test_soxr_lets_no_tone_past_the_band(from_hz, to_hz):
+    out = converted_by_soxr(tone(to_hz / 2 * 13 / 12, from_hz), from_hz, to_hz)
+
+    assert 20 * np.log10(np.abs(out[1000:-1000]).max()) < -95
+
+
+@if_soxr
+@pytest.mark.parametrize(
+    ("from_hz", "to_hz"),
+    [(24000, 48000), (48000, 24000), (24000, 44100), (44100, 24000), (192000, 24000)],
+)
+def test_soxr_gives_steadily_and_lags_by_twelve_milliseconds_at_most(from_hz, to_hz):
+    stream, block, given = SoxrResampler(from_hz, to_hz), from_hz // 50, 0
+    for number in range(1, 100):
+        given += len(stream.process(np.zeros(block, np.float32)))
+
+        lag_s = number * block / from_hz - given / to_hz
+        assert lag_s < 0.012
+
+    assert given + len(stream.flush()) == pytest.approx(99 * block * to_hz / from_hz, abs=1)
+
+
+@if_soxr
+def test_soxr_begins_anew_after_a_flush():
+    stream = SoxrResampler(48000, 24000)
+    stream.process(tone(1000, 48000, 0.1))
+    stream.flush()
+
+    again = np.concatenate((stream.process(tone(500, 48000, 0.1)), stream.flush()))
+
+    assert np.array_equal(again, converted_by_soxr(tone(500, 48000, 0.1), 48000, 24000, 10**6))
+
+
+@if_soxr
+def test_soxr_refuses_the_same_rates():
+    with pytest.raises(UnsupportedRateError, match="not between 8000 and 192000"):
+        SoxrResampler(24000, 192001)
