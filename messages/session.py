@@ -44,6 +44,7 @@ CHANGEABLE = (
     "transcription_keywords",
     "transcription_delay",
     "turn_detection",
+    "interruption",
     "noise_reduction",
     "output_modality",
     "max_output_tokens",

@@ -130,6 +130,7 @@ class Agent:
         "greeting",
         "inactivity_timeout_s",
         "instructions",
+        "interruption",
         "journal_path",
         "language",
         "max_output_tokens",
@@ -175,6 +176,7 @@ class Agent:
         transcription_delay: Effort | None = None,
         inactivity_timeout_s: float | None = 60.0,
         turn_detection: ServerVad | SemanticVad | None = _DEFAULTS.turn_detection,
+        interruption: Literal["immediate", "confirmed"] = "immediate",
         noise_reduction: Literal["near_field", "far_field"] | None = None,
         output_modality: Literal["audio", "text"] = "audio",
         max_output_tokens: int | Literal["inf"] | None = None,
@@ -232,6 +234,9 @@ class Agent:
                 None: never. Playback, tools and restarts are not silence.
             turn_detection: how the service tells that the user has finished: `ServerVad`,
                 `SemanticVad`; None: it does not, `start_talking` and `stop_talking` do.
+            interruption: what the user's speech does while the assistant speaks. ``immediate``: it
+                interrupts. ``confirmed``: the assistant pauses, and goes on from where it was
+                unless there are 400 ms of speech, or a transcript; a cough destroys no answer.
             noise_reduction: at the service, before turn detection: ``near_field`` for a microphone
                 close to the mouth, ``far_field`` for one of a room or a laptop, None: none.
             output_modality: ``audio``, or ``text``: the assistant writes and nothing is heard.
@@ -293,6 +298,7 @@ class Agent:
                 "inactivity_timeout_s", inactivity_timeout_s
             ),
             "turn_detection": checks.checked_turn_detection(turn_detection),
+            "interruption": _interruption("interruption", interruption),
             "noise_reduction": _noise_reduction("noise_reduction", noise_reduction),
             "output_modality": _modality("output_modality", output_modality),
             "max_output_tokens": checks.checked_max_tokens("max_output_tokens", max_output_tokens),
@@ -583,6 +589,7 @@ class Agent:
         transcription_keywords: Sequence[str] | UnsetType = UNSET,
         transcription_delay: Effort | UnsetType | None = UNSET,
         turn_detection: ServerVad | SemanticVad | UnsetType | None = UNSET,
+        interruption: Literal["immediate", "confirmed"] | UnsetType = UNSET,
         noise_reduction: Literal["near_field", "far_field"] | UnsetType | None = UNSET,
         output_modality: Literal["audio", "text"] | UnsetType = UNSET,
         max_output_tokens: int | Literal["inf"] | UnsetType | None = UNSET,
@@ -611,6 +618,7 @@ class Agent:
             transcription_keywords: words and names that occur.
             transcription_delay: how long transcription waits.
             turn_detection: how the service tells that the user has finished; None: `stop_talking`.
+            interruption: ``immediate`` or ``confirmed``.
             noise_reduction: None: none.
             output_modality: ``audio`` or ``text``.
             max_output_tokens: of one answer.
@@ -650,6 +658,7 @@ class Agent:
             transcription_keywords=(checks.checked_words, transcription_keywords),
             transcription_delay=(_optional_effort, transcription_delay),
             turn_detection=(_turn_detection, turn_detection),
+            interruption=(_interruption, interruption),
             noise_reduction=(_noise_reduction, noise_reduction),
             output_modality=(_modality, output_modality),
             max_output_tokens=(checks.checked_max_tokens, max_output_tokens),
@@ -723,6 +732,7 @@ class Agent:
             "transcription_keywords": list(self.transcription_keywords),
             "transcription_delay": self.transcription_delay,
             "turn_detection": msgspec.to_builtins(self.turn_detection),
+            "interruption": self.interruption,
             "noise_reduction": self.noise_reduction,
             "output_modality": self.output_modality,
             "max_output_tokens": self.max_output_tokens,
@@ -883,6 +893,7 @@ class Agent:
     transcription_delay: str | None
     inactivity_timeout_s: float | None
     turn_detection: ServerVad | SemanticVad | None
+    interruption: str
     noise_reduction: str | None
     output_modality: str
     max_output_tokens: int | None
@@ -952,6 +963,10 @@ def _language(_: str, value: object) -> str | tuple[str, ...] | None:
 
 def _turn_detection(_: str, value: object) -> ServerVad | SemanticVad | None:
     return checks.checked_turn_detection(value)
+
+
+def _interruption(name: str, value: object) -> str:
+    return checks.checked_choice(name, value, ("immediate", "confirmed"))
 
 
 def _noise_reduction(name: str, value: object) -> Any:

@@ -167,6 +167,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
         "speed": options.speed,
         "language": options.language,
         "transcription_model": options.transcription_model,
+        "interruption": options.interruption,
         "noise_reduction": options.noise_reduction,
         "reasoning_effort": options.reasoning_effort,
         "output_modality": "text" if options.text_only else None,

@@ -101,6 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--language", help="what you speak, such as en (helps transcription)")
     add("--transcription-model", metavar="MODEL", help="what writes down what you say")
     add(
+        "--interruption",
+        choices=("immediate", "confirmed"),
+        help="what you say interrupts at once, or when it is certain that it is no cough",
+    )
+    add(
         "--noise-reduction",
         choices=("near_field", "far_field"),
         help="at the server: for a headset, or for a microphone further away",

@@ -116,7 +116,7 @@ def test_options_become_settings() -> None:
         *("--speed", "1.2", "--language", "en", "--instructions", "i", "--greeting", "g"),
         *("--max-seconds", "9", "--inactivity-timeout", "0", "--record", "r.wav"),
         *("--noise-reduction", "far_field", "--reasoning-effort", "high", "--text-only"),
-        *("--transcription-model", "t"),
+        *("--transcription-model", "t", "--interruption", "confirmed"),
         *("--journal", "j", "--input", "i.wav", "--output", "o.wav", "--server", "sandbox"),
     )
 
@@ -130,6 +130,7 @@ def test_options_become_settings() -> None:
         "speed": 1.2,
         "language": "en",
         "transcription_model": "t",
+        "interruption": "confirmed",
         "noise_reduction": "far_field",
         "reasoning_effort": "high",
         "output_modality": "text",
