@@ -33,6 +33,8 @@ __all__ = [
     "SetSpeed",
     "SetTools",
     "SpeedChanged",
+    "StartTalking",
+    "StopTalking",
     "ToolAnswer",
     "ToolCall",
     "ToolSpec",
@@ -51,20 +53,22 @@ Role = Literal["user", "assistant", "system"]
 
 
 class UserSpeechStarted(Event, frozen=True, array_like=True, tag=40):
-    """The server's voice activity detection heard speech begin."""
+    """The server's voice activity detection heard speech begin, or the user began to talk."""
 
     event = "user_speech_started"
     item_id: str
-    """Of the user's item that this speech will become."""
+    """Of the user's item that this speech will become; empty with push-to-talk, where it is known
+    only at the end."""
     first_sample: int
     """Where it begins on the session timeline."""
 
 
 class UserSpeechStopped(Event, frozen=True, array_like=True, tag=41):
-    """The server's voice activity detection heard speech end."""
+    """The server's voice activity detection heard speech end, or the user has ended the turn."""
 
     event = "user_speech_stopped"
     item_id: str
+    """Empty: it was too short to be a turn."""
     last_sample: int
 
 
@@ -227,6 +231,28 @@ class SendText(Message, frozen=True, array_like=True, tag=56):
     text: str
     item_id: str
     """Chosen by the sender, at most 32 characters; makes handling it twice harmless."""
+
+
+class StartTalking(Message, frozen=True, array_like=True, tag=69):
+    """Program to realtime: with push-to-talk, the user's turn begins; nobody else speaks."""
+
+    attempts = 3
+    at_ns: int = 0
+    """``time.monotonic_ns()`` when the key was pressed; 0: now. What was captured in the
+    `Settings.preroll_ms` before it belongs to the turn."""
+
+
+class StopTalking(Message, frozen=True, array_like=True, tag=75):
+    """Program to realtime: with push-to-talk, the user's turn is over.
+
+    One of less than 100 ms is none.
+    """
+
+    attempts = 3
+    at_ns: int = 0
+    """``time.monotonic_ns()`` when the key was released; 0: now."""
+    respond: bool = True
+    """Whether it is answered; otherwise it is kept, until an answer is asked for."""
 
 
 class Interrupt(Message, frozen=True, array_like=True, tag=57):

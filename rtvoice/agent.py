@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, get_args, overload
@@ -27,6 +28,8 @@ from messages import (
     SetSpeed,
     Settings,
     SetVolume,
+    StartTalking,
+    StopTalking,
     UpdateSettings,
     limits,
 )
@@ -138,6 +141,7 @@ class Agent:
         "noise_reduction",
         "output_modality",
         "parallel_tool_calls",
+        "preroll_ms",
         "reasoning_effort",
         "recording_output_path",
         "server",
@@ -177,6 +181,7 @@ class Agent:
         inactivity_timeout_s: float | None = 60.0,
         turn_detection: ServerVad | SemanticVad | None = _DEFAULTS.turn_detection,
         interruption: Literal["immediate", "confirmed"] = "immediate",
+        preroll_ms: int = 300,
         noise_reduction: Literal["near_field", "far_field"] | None = None,
         output_modality: Literal["audio", "text"] = "audio",
         max_output_tokens: int | Literal["inf"] | None = None,
@@ -237,6 +242,7 @@ class Agent:
             interruption: what the user's speech does while the assistant speaks. ``immediate``: it
                 interrupts. ``confirmed``: the assistant pauses, and goes on from where it was
                 unless there are 400 ms of speech, or a transcript; a cough destroys no answer.
+            preroll_ms: how much sound from before `start_talking` belongs to the turn, 0-5000.
             noise_reduction: at the service, before turn detection: ``near_field`` for a microphone
                 close to the mouth, ``far_field`` for one of a room or a laptop, None: none.
             output_modality: ``audio``, or ``text``: the assistant writes and nothing is heard.
@@ -299,6 +305,7 @@ class Agent:
             ),
             "turn_detection": checks.checked_turn_detection(turn_detection),
             "interruption": _interruption("interruption", interruption),
+            "preroll_ms": checks.checked_whole("preroll_ms", preroll_ms),
             "noise_reduction": _noise_reduction("noise_reduction", noise_reduction),
             "output_modality": _modality("output_modality", output_modality),
             "max_output_tokens": checks.checked_max_tokens("max_output_tokens", max_output_tokens),
@@ -526,6 +533,60 @@ class Agent:
         checks.checked_name("text", text)
         return self._send(SendText(text, os.urandom(16).hex()))
 
+    def start_talking(self) -> Sent:
+        """Begin the user's turn, with push-to-talk; it interrupts what is being said.
+
+        What was heard in the ``preroll_ms`` before belongs to the turn, so that no first word is
+        lost. Until `stop_talking` all of it is heard, whatever crashes and however often the
+        connection is lost.
+
+        Example:
+            ```python
+            import asyncio
+
+            from rtvoice import Agent
+
+            async def main() -> None:
+                agent = Agent(server="sandbox", audio_input="silence", turn_detection=None)
+                async with agent:
+                    agent.start_talking()
+                    await asyncio.sleep(1)
+                    agent.stop_talking()
+                    await agent.stop()
+
+            asyncio.run(main())
+            ```
+
+        Raises:
+            AgentError: turn detection is switched on.
+            NotRunningError: the agent does not run.
+        """
+        self._need_push_to_talk()
+        return self._send(StartTalking(time.monotonic_ns()))
+
+    def stop_talking(self, *, respond: bool = True) -> Sent:
+        """End the user's turn, with push-to-talk. One of less than 100 ms is none.
+
+        Args:
+            respond: whether it is answered. Otherwise it is kept, and answered with a later turn or
+                when `CreateResponse` is published.
+
+        Raises:
+            AgentError: turn detection is switched on.
+            NotRunningError: the agent does not run.
+        """
+        self._need_push_to_talk()
+        respond = checks.checked_flag("respond", respond)
+        return self._send(StopTalking(time.monotonic_ns(), respond))
+
+    def _need_push_to_talk(self) -> None:
+        if self._running().in_force.turn_detection is not None:
+            raise AgentError(
+                "turn_detection",
+                "the service tells when a turn begins and ends; to tell it yourself, make the "
+                "agent with turn_detection=None, or call agent.update(turn_detection=None)",
+            )
+
     def interrupt(self) -> Sent:
         """Have the assistant stop speaking.
 
@@ -733,6 +794,7 @@ class Agent:
             "transcription_delay": self.transcription_delay,
             "turn_detection": msgspec.to_builtins(self.turn_detection),
             "interruption": self.interruption,
+            "preroll_ms": self.preroll_ms,
             "noise_reduction": self.noise_reduction,
             "output_modality": self.output_modality,
             "max_output_tokens": self.max_output_tokens,
@@ -894,6 +956,7 @@ class Agent:
     inactivity_timeout_s: float | None
     turn_detection: ServerVad | SemanticVad | None
     interruption: str
+    preroll_ms: int
     noise_reduction: str | None
     output_modality: str
     max_output_tokens: int | None

@@ -146,6 +146,8 @@ def _demo(options: argparse.Namespace, *, has_key: bool, asked: bool) -> Choice:
     for name in ("agent", "input", "output", "record"):
         if getattr(options, name) is not None:
             raise UsageError(f"the demo has its own {name}: leave --demo out")
+    if options.push_to_talk:
+        raise UsageError("the demo talks by itself: leave --push-to-talk out")
     hints = [] if asked else ["There is no sound card here, so this is the demo."]
     if has_key:
         hints.append("Your key is not used: the demo talks with the sandbox on this machine.")
@@ -178,6 +180,8 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
         "journal_path": options.journal,
     }
     given = {name: value for name, value in fields.items() if value is not None}
+    if options.push_to_talk:
+        given["turn_detection"] = None
     if options.probes:
         given["probes"] = True
     if options.inactivity_timeout is not None:

@@ -52,8 +52,8 @@ an agent (assistant.py):
   agent = Agent("You are a pirate.", voice="cedar", transcription_model="gpt-transcribe")
 
 at the terminal, during a conversation:
-  a line of text is said for you; Enter alone interrupts; m mutes; q quits; Ctrl-C ends in order,
-  a second one kills
+  a line of text is said for you; Enter alone interrupts (with --push-to-talk, begins and ends your
+  turn); m mutes; q quits; Ctrl-C ends in order, a second one kills
 
 environment (also read from a .env file in this folder, which never overrides the real one):
   OPENAI_API_KEY      the key of the OpenAI service
@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--reasoning-effort", choices=_EFFORTS, help="of models that reason")
     add("--text-only", action="store_true", help="the assistant writes and does not speak")
+    add("--push-to-talk", action="store_true", help="Enter begins your turn, Enter again ends it")
     add("--instructions", metavar="TEXT", help="what the assistant shall be and do")
     add("--greeting", metavar="TEXT", help="the assistant begins with this sentence")
 
@@ -363,7 +364,7 @@ def _open_events(name: str | None) -> BinaryIO | None:
 
 
 def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int:
-    from rtvoice.console import KEYBOARD_HELP, Keyboard, in_foreground
+    from rtvoice.console import Keyboard, in_foreground, keyboard_help, no_keyboard
 
     if "agent" not in given:
         from rtvoice.assistant import ASSISTANT
@@ -373,9 +374,16 @@ def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int
     if hub is None:
         return EXIT_USAGE
     console.sandbox_hints = _phrases
+
+    def by_key() -> bool:
+        """Tell whether the user says when a turn ends; known when the agent has been loaded."""
+        return hub.settings.turn_detection is None
+
     if in_foreground(sys.stdin):
-        console.hints = (KEYBOARD_HELP,)
-        Keyboard(sys.stdin, hub.send, console).start()
+        console.hints = lambda: keyboard_help(push_to_talk=by_key())
+        Keyboard(sys.stdin, hub.send, console, push_to_talk=by_key).start()
+    else:
+        console.hints = lambda: no_keyboard(push_to_talk=by_key())
     return _run_hub(hub, console)
 
 

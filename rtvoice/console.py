@@ -43,14 +43,24 @@ from messages import (
     SessionStarted,
     SetMuted,
     SoundFaltered,
+    StartTalking,
     StopSession,
+    StopTalking,
     ToolAnswer,
     ToolCall,
     Turn,
     UserSpeechStopped,
 )
 
-__all__ = ["KEYBOARD_HELP", "Console", "Keyboard", "Transcript", "event_line", "in_foreground"]
+__all__ = [
+    "Console",
+    "Keyboard",
+    "Transcript",
+    "event_line",
+    "in_foreground",
+    "keyboard_help",
+    "no_keyboard",
+]
 
 _MAX_QUEUED = 10_000
 """Events that wait for a slow terminal; then pieces of text are left out, then whatever comes."""
@@ -112,7 +122,7 @@ class Transcript:
                 self._piece(message)
             case Turn():
                 self._turn(message)
-            case UserSpeechStopped(item_id):
+            case UserSpeechStopped(item_id) if item_id:
                 self._asked.append(item_id)
             case SessionEnded():
                 self._flush_held()
@@ -333,8 +343,8 @@ class Console:
         """Events that were not shown because nobody read fast enough."""
         self.events_closed: Callable[[], None] = lambda: None
         """Called on our thread when nobody reads the events any more."""
-        self.hints: Sequence[str] = ()
-        """Shown when the session has started."""
+        self.hints: Callable[[], Sequence[str]] = lambda: ()
+        """Returns what is shown when the session has started."""
         self.sandbox_hints: Callable[[], Sequence[str]] = lambda: ()
         """Returns what is shown then, if the server is the sandbox."""
         self._transcript = Transcript(transcript, live=live, colour=live and _colours_wanted())
@@ -425,7 +435,7 @@ class Console:
                 self._transcript.show(message)
             case SessionStarted():
                 self._transcript.show(message)
-                for hint in (*(self.sandbox_hints() if message.sandbox else ()), *self.hints):
+                for hint in (*(self.sandbox_hints() if message.sandbox else ()), *self.hints()):
                     self._transcript.line(hint, "dim")
             case Level():
                 self._levels[type(message)] = message
@@ -505,7 +515,19 @@ def _log_renderer(*, colours: bool) -> Callable[[Log], str]:
 
 # -- the keyboard -----------------------------------------------------------------------------
 
-KEYBOARD_HELP = "Type a line to say it; Enter interrupts, m mutes, q quits."
+
+
+def keyboard_help(*, push_to_talk: bool) -> Sequence[str]:
+    """Return what is said of the keyboard."""
+    enter = "Enter begins your turn and ends it" if push_to_talk else "Enter interrupts"
+    return (f"Type a line to say it; {enter}, m mutes, q quits.",)
+
+
+def no_keyboard(*, push_to_talk: bool) -> Sequence[str]:
+    """Return what is said where there is no terminal."""
+    if not push_to_talk:
+        return ()
+    return ("Nothing that you say is heard: there is no terminal in which Enter begins a turn.",)
 
 
 class Keyboard:
@@ -516,6 +538,8 @@ class Keyboard:
         send: takes what the user wants, as a message.
         console: shows what the keyboard did.
         muted: whether the session begins muted.
+        push_to_talk: tells whether the user says when a turn begins and ends. A terminal does not
+            tell when a key is released, so Enter does both.
     """
 
     def __init__(
@@ -525,11 +549,14 @@ class Keyboard:
         console: Console,
         *,
         muted: bool = False,
+        push_to_talk: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stream = stream
         self._send = send
         self._console = console
         self._muted = muted
+        self._push_to_talk = push_to_talk
+        self._talking = False
 
     def start(self) -> None:
         """Read until there is nothing more to read."""
@@ -552,6 +579,8 @@ class Keyboard:
         """Do what one line says."""
         text = line.strip()
         match text:
+            case "" if self._push_to_talk():
+                self._talk()
             case "":
                 self._send(Interrupt())
             case "m":
@@ -564,6 +593,13 @@ class Keyboard:
                 item_id = os.urandom(16).hex()
                 self._console.typed(item_id)
                 self._send(SendText(text, item_id))
+
+    def _talk(self) -> None:
+        self._talking = not self._talking
+        now = time.monotonic_ns()
+        self._send(StartTalking(now) if self._talking else StopTalking(now))
+        said = "[listening; Enter when you have finished]" if self._talking else "[heard]"
+        self._console.say(said)
 
 
 def in_foreground(stream: TextIO) -> bool:

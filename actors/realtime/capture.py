@@ -20,27 +20,49 @@ class Capture:
         """Until when a replay is waited for; live blocks are part of it and not passed on."""
         self.appended_ns = 0
         """When sound was appended last."""
+        self.newest_sample = self.newest_ns = 0
+        """The end of the newest sound that was captured, and when that was."""
         self._request_id = 0
+
+    def heard(self, block: CapturedAudio) -> None:
+        """Take note of a captured block, whether it is passed on or not."""
+        self.newest_sample = block.first_sample + (len(block.pcm) >> 1)
+        self.newest_ns = block.captured_ns
+
+    def idle(self) -> None:
+        """Begin a session with the server that has nothing to hear yet."""
+        self.timeline = Timeline()
+        self.replay_by = None
+
+    def reopen(self, request_id: int, now: int) -> None:
+        """Have sound of this session with the server come from the microphone's memory first."""
+        self.replay_by = now + REPLAY_NS
+        self._request_id = request_id
 
     def restart(self, from_sample: int, request_id: int, now: int) -> None:
         """Begin a session with the server: what was captured from a sample on comes again."""
         self.timeline = Timeline(from_sample)
-        self.replay_by = now + REPLAY_NS
-        self._request_id = request_id
+        self.reopen(request_id, now)
 
     def live(self, block: CapturedAudio, now: int) -> bytes | None:
         """Return what of a captured block is to be appended."""
         if self.replay_by is not None:
             return None
-        return self._new(block.pcm, block.first_sample, now)
+        return self.append(block.pcm, block.first_sample, now)
 
     def replayed(self, block: ReplayedAudio, now: int) -> bytes | None:
         """Return what of a block of the replay is to be appended."""
-        if block.request_id != self._request_id:
+        if not self.is_replayed(block, now):
             return None
+        return self.append(block.pcm, block.first_sample, now)
+
+    def is_replayed(self, block: ReplayedAudio, now: int) -> bool:
+        """Tell whether a block is of the replay that was asked for last."""
+        if block.request_id != self._request_id:
+            return False
         if self.replay_by is not None:
             self.replay_by = now + REPLAY_NS
-        return self._new(block.pcm, block.first_sample, now)
+        return True
 
     def ended(self, end: ReplayEnded) -> bool:
         """Go on live. Return False if this is about an earlier replay."""
@@ -56,7 +78,8 @@ class Capture:
         self.replay_by = None
         return True
 
-    def _new(self, pcm: bytes, first_sample: int, now: int) -> bytes | None:
+    def append(self, pcm: bytes, first_sample: int, now: int) -> bytes | None:
+        """Take note that sound is appended; return what of it was not before."""
         known = self.timeline.next_sample - first_sample
         if known > 0:
             pcm, first_sample = pcm[2 * known :], first_sample + known

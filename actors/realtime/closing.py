@@ -38,7 +38,7 @@ class Facts(msgspec.Struct):
     drained_at: int | None
     """When what is played counts as played; None: nothing is."""
     next_sample: int
-    """The first sample of the session that the server has not been sent."""
+    """The first sample of the session that the server has not been sent, if it was to be."""
 
 
 def silence_ns(settings: Settings) -> int:

@@ -41,6 +41,8 @@ from messages import (
     SetSpeed,
     Settings,
     SpeedChanged,
+    StartTalking,
+    StopTalking,
     ToolAnswer,
     ToolsAvailable,
     UpdateSettings,
@@ -79,7 +81,7 @@ class Core:
         self._context = Context(settings, saved, server, now)
         self._interruption = Interruption(self._context, now)
         self._calls = Calls(self._context)
-        self._user = User(self._context, self._interruption)
+        self._user = User(self._context, self._interruption, info.epoch_ns)
         self._answers = Answers(self._context, self._interruption, self._calls, self._failed)
         self._link = Link(self._context, self._user, self._answers, self._calls, now)
         self._told_errors = Recent()
@@ -174,8 +176,7 @@ class Core:
         """Act on a message from another component."""
         if type(message) is CapturedAudio:  # most of what comes
             decides = self._user.hear(message.first_sample, message.pcm, now)
-            if self.phase is Phase.LIVE:
-                self._append(self._context.capture.live(message, now))
+            self._captured(message, now)
             if self.saved.input_end is None and not decides:
                 return
         else:
@@ -267,12 +268,16 @@ class Core:
             or self._user.is_speaking(now)
             or self._user.is_unheard(now)
             or self._user.is_in_doubt()
+            or self._user.talking.is_busy
             or bool(self.saved.calls)
             or context.playback.flush_by is not None
         )
         live = self._link.live_ns if context.capture.replay_by is None else None
         drained_at = context.playback.drained_at()
-        return closing.Facts(live, busy, drained_at, context.capture.timeline.next_sample)
+        capture = context.capture
+        talking = self._user.talking.is_on
+        heard = capture.newest_sample if talking else capture.timeline.next_sample
+        return closing.Facts(live, busy, drained_at, heard)
 
     def _is_quiet(self, now: int) -> bool:
         facts = self._facts(now)
@@ -349,6 +354,8 @@ class Core:
         context, error = self._context, event.error
         code = errors.code_of(error)
         intent, _ = context.intent(error.event_id)
+        if intent == "commit":
+            self._user.talking.refused()
         match errors.meaning(error):
             case Meaning.FATAL:
                 self._link.fail(errors.fatal_code(error) or code)
@@ -417,6 +424,8 @@ class Core:
             ToolsAvailable: self._tools,
             SetSpeed: self._set_speed,
             SendText: self._user.types,
+            StartTalking: self._user.talking.start,
+            StopTalking: self._user.talking.stop,
             Say: self._say,
             Interrupt: self._interrupt,
             EndConversation: self._end,
@@ -432,19 +441,35 @@ class Core:
     def _interrupt(self, _: Interrupt, now: int) -> None:
         self._user.interrupted(now)
 
+    def _captured(self, block: CapturedAudio, now: int) -> None:
+        capture, talking = self._context.capture, self._user.talking
+        capture.heard(block)
+        if self.phase is not Phase.LIVE:
+            return
+        if not talking.is_on:
+            self._append(capture.live(block, now))
+        elif talking.is_busy and capture.replay_by is None:
+            talking.take(block.pcm, block.first_sample, now)
+
     def _append(self, pcm: bytes | None) -> None:
         if pcm:
             self._context.send(wire.Append(pcm))
 
     def _replayed(self, message: ReplayedAudio, now: int) -> None:
-        self._append(self._context.capture.replayed(message, now))
+        capture, talking = self._context.capture, self._user.talking
+        if not talking.is_on:
+            self._append(capture.replayed(message, now))
+        elif capture.is_replayed(message, now):
+            talking.take(message.pcm, message.first_sample, now)
 
     def _replay_ended(self, message: ReplayEnded, now: int) -> None:
-        self._context.capture.ended(message)
+        if self._context.capture.ended(message) and self._user.talking.is_on:
+            self._user.talking.take(b"", message.next_sample, now)
 
     def _capture_ended(self, message: CaptureEnded, now: int) -> None:
         if self.saved.input_end is None:
             self.saved.input_end = InputEnd(message.last_sample, now)
+            self._user.talking.input_ended(message.last_sample, now)
             self._context.changed()
 
     def _tools(self, message: ToolsAvailable, now: int) -> None:
@@ -479,7 +504,9 @@ class Core:
                 )
             if wrong := limits.problem(settings):
                 raise msgspec.ValidationError(": ".join(wrong))
-            context.settings = settings
+            old, context.settings = context.settings, settings
+            if (old.turn_detection is None) != (settings.turn_detection is None):
+                self._user.turn_detection_changed()
         except msgspec.ValidationError as error:
             context.publish(Notice(f"the settings stay as they are: {error}"))
             return

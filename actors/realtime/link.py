@@ -322,7 +322,7 @@ class Link:
             if item_id not in again and item_id not in known:
                 context.publish(UserTranscript(item_id, "", "the connection was lost"))
         if plan.given_up:
-            context.publish(Notice("what was said last could not be answered, please say it again"))
+            context.publish(Notice(restore.GIVEN_UP))
         self._end_items()
         saved.untranscribed = []
         saved.turns = [
@@ -375,12 +375,11 @@ class Link:
             ms=(now - self._outage_ns) // _MS,
         )
         self._tell_reconnected(now)
-        from_sample, request_id = self._plan.from_sample, context.request_id()
-        if self._cause == RENEWED:  # the old session has heard everything up to now
-            from_sample = max(from_sample, context.capture.timeline.next_sample - REHEAR)
-        context.capture.restart(from_sample, request_id, now)
-        context.publish(ReplayCapture(from_sample, request_id))
-        self._user.restored(self._plan, now)
+        heard_from = self._user.restored(self._plan, now)
+        if heard_from is None:
+            context.capture.idle()
+        else:
+            self._hear_again(heard_from, now)
         if self._plan.ask is not None:
             context.responses.want(self._plan.ask)
         saved.answer = None
@@ -390,6 +389,13 @@ class Link:
             context.responses.want(Ask(say, tools="none"))
         saved.greeted = saved.connected = True
         context.changed()
+
+    def _hear_again(self, from_sample: int, now: int) -> None:
+        context, request_id = self._context, self._context.request_id()
+        if self._cause == RENEWED:  # the old session has heard everything up to now
+            from_sample = max(from_sample, context.capture.timeline.next_sample - REHEAR)
+        context.capture.restart(from_sample, request_id, now)
+        context.publish(ReplayCapture(from_sample, request_id))
 
     def _tell_reconnected(self, now: int) -> None:
         context, saved = self._context, self._context.saved

@@ -16,6 +16,7 @@ from actors.realtime.state import Ask, Call, Saved, Turn
 from messages import ConversationItem
 
 __all__ = [
+    "GIVEN_UP",
     "GO_ON",
     "MAX_REPEATS",
     "Plan",
@@ -34,6 +35,8 @@ GO_ON = (
 )
 MAX_REPEATS = 3
 """How often the same speech is sent again; it might be what the server dies of."""
+
+GIVEN_UP = "what was said last could not be answered, please say it again"
 
 _ID_CHARS = 32
 

@@ -8,7 +8,18 @@ import msgspec
 
 from messages import ToolSpec
 
-__all__ = ["Answer", "Ask", "Audible", "Call", "Ending", "InputEnd", "Saved", "Text", "Turn"]
+__all__ = [
+    "Answer",
+    "Ask",
+    "Audible",
+    "Call",
+    "Ending",
+    "InputEnd",
+    "Saved",
+    "Talk",
+    "Text",
+    "Turn",
+]
 
 
 class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -47,6 +58,19 @@ class Turn(msgspec.Struct, omit_defaults=True):
     transcribed: bool = False
     wanted: bool = True
     """Whether it is to be answered; not if the settings leave that to the program."""
+
+
+class Talk(msgspec.Struct, omit_defaults=True):
+    """A turn by push-to-talk of which the server has not said that it is an item."""
+
+    first_sample: int
+    pressed_sample: int
+    """Where the key was pressed, after the pre-roll."""
+    last_sample: int | None = None
+    """None: the key is pressed."""
+    respond: bool = True
+    tries: int = 0
+    """How often it was sent again."""
 
 
 class Call(msgspec.Struct, omit_defaults=True):
@@ -109,6 +133,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     repeats: int = 0
     """How often speech was sent again without an answer coming."""
     turns: list[Turn] = []
+    talks: list[Talk] = []
     answer: Answer | None = None
     owed: Ask | None = None
     calls: list[Call] = []

@@ -36,6 +36,13 @@ class Timeline:
         self.appended += count
         self.next_sample = first_sample + count
 
+    def rewind(self, sample: int) -> None:
+        """Forget what was sent from a sample on: the server has thrown it away."""
+        if sample < self.next_sample:
+            self.next_sample = sample
+            self._server.clear()
+            self._session.clear()
+
     def session_sample(self, server_ms: float) -> int:
         """Return the sample of the session at a time of the server's."""
         sample = int(server_ms * SAMPLES_PER_MS)

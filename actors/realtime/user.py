@@ -8,7 +8,8 @@ from actors.realtime import errors, restore, session, wire
 from actors.realtime.context import Context
 from actors.realtime.doubts import COMMIT_NS, Doubt, Doubts, Verdict
 from actors.realtime.interruption import Interruption
-from actors.realtime.state import Ask, Text, Turn
+from actors.realtime.state import Ask, Talk, Text, Turn
+from actors.realtime.talking import Talking
 from messages import (
     SendText,
     UserItem,
@@ -41,7 +42,8 @@ class _Speech(msgspec.Struct):
 class User:
     """The turns of the user. Those without an answer are in `Saved.turns`."""
 
-    def __init__(self, context: Context, interruption: Interruption) -> None:
+    def __init__(self, context: Context, interruption: Interruption, epoch_ns: int) -> None:
+        self.talking = Talking(context, self.interrupted, epoch_ns)
         self._context = context
         self._interruption = interruption
         self._doubts = Doubts(context)
@@ -90,17 +92,19 @@ class User:
             self._commit_silence(event.item_id, now)
             return
         end = context.capture.timeline.next_sample
-        speech = self._speech
-        if speech is None or speech.item_id != event.item_id:
+        speech, talk = self._speech, self.talking.confirmed(event.item_id)
+        if talk is not None:
+            speech = _Speech(event.item_id, talk.first_sample, talk.last_sample or end)
+        elif speech is None or speech.item_id != event.item_id:
             speech = _Speech(event.item_id, end, end)
         else:
             self._speech = None
         first, last = speech.first_sample, speech.last_sample or end
         context.chain.note(event.item_id, event.previous_item_id)
-        turn = Turn(event.item_id, True, first, last)
+        turn = Turn(event.item_id, True, first, last, wanted=self._is_answered(talk))
         doubt = self._doubts.get(event.item_id)
         if doubt is None:
-            self._take(turn, now)
+            self._take(turn, now, by_key=talk is not None)
         else:
             self._doubts.committed(doubt, turn, awaits_text=self._awaits_text(turn), now=now)
         context.touch(now)
@@ -109,7 +113,14 @@ class User:
         context = self._context
         return context.settings.transcription_model is not None and turn.item_id not in context.done
 
-    def _take(self, turn: Turn, now: int) -> None:
+    def _is_answered(self, talk: Talk | None) -> bool:
+        """Tell whether a turn is answered without the program asking for it."""
+        if talk is not None:
+            return talk.respond
+        vad = self._context.settings.turn_detection
+        return vad is None or vad.create_response
+
+    def _take(self, turn: Turn, now: int, *, by_key: bool = False) -> None:
         """Tell history that there is a new turn, and see that it is answered."""
         context, saved, item_id = self._context, self._context.saved, turn.item_id
         before = context.chain.previous(item_id)
@@ -118,18 +129,17 @@ class User:
         context.publish(UserItem(item_id, before, "", True, expected, first, last))
         if self._awaits_text(turn):
             saved.untranscribed = [*saved.untranscribed[1 - _SEEN_TEXTS :], item_id]
-        self._keep_turn(turn, now)
+        self._keep_turn(turn)
+        if turn.wanted and not by_key:  # or it was asked for when it was committed
+            self._have_answered(now)
         self._committed_ns = now
         context.changed()
 
-    def _keep_turn(self, turn: Turn, now: int) -> None:
-        """Remember a turn until it is answered; the server does that, or the program asks."""
-        saved, vad = self._context.saved, self._context.settings.turn_detection
-        turn.wanted = vad is None or vad.create_response
+    def _keep_turn(self, turn: Turn) -> None:
+        """Remember a turn until it is answered."""
+        saved = self._context.saved
         saved.turns.append(turn)
-        if turn.wanted:
-            self._have_answered(now)
-        elif len(saved.turns) > _UNANSWERED:
+        if not turn.wanted and len(saved.turns) > _UNANSWERED:
             saved.safe_sample = max(saved.safe_sample, saved.turns.pop(0).last_sample)
 
     def _have_answered(self, now: int) -> None:
@@ -269,21 +279,38 @@ class User:
 
     def speech_from(self) -> int | None:
         """Return where speech began that has not become a turn."""
+        if self.talking.is_on:
+            return self.talking.first_sample()
         samples = [doubt.first_sample for doubt in self._doubts]
         if self._speech is not None:
             samples.append(self._speech.first_sample)
         return min(samples, default=None)
 
-    def restored(self, plan: restore.Plan, now: int) -> None:
-        """Begin a new session with the server."""
-        self._speech, self._silent = None, ""
+    def restored(self, plan: restore.Plan, now: int) -> int | None:
+        """Begin a new session with the server. Return from which sample on it hears the user.
+
+        None: it does not, as nobody talks.
+        """
+        self._speech, self._silent, self._speech_due_by = None, "", 0
         self._doubts.clear()
         self._interruption.orphaned(now)
-        self._speech_due_by = now + SPEECH_DUE_NS if plan.hears_speech else 0
+        if self.talking.is_on:
+            return self.talking.restored(plan.again, now)
+        self._context.saved.talks = []
+        self.talking.restored([], now)
+        if plan.hears_speech:
+            self._speech_due_by = now + SPEECH_DUE_NS
+        return plan.from_sample
+
+    def turn_detection_changed(self) -> None:
+        """Leave what was begun in the other way of taking turns."""
+        self._speech, self._speech_due_by = None, 0
+        if not self.talking.is_on:
+            self.talking.switched_off()
 
     def is_speaking(self, now: int) -> bool:
         """Tell whether speech is under way or about to be, which the server answers by itself."""
-        if now < self._speech_due_by:
+        if now < self._speech_due_by or self.talking.is_talking():
             return True
         return self._speech is not None and now < self._context.capture.appended_ns + STILL_NS
 
@@ -298,6 +325,7 @@ class User:
     def tick(self, now: int) -> None:
         """Decide what is due, and forget speech that was not committed."""
         self._settle(now)
+        self.talking.tick(now)
         speech = self._speech
         if speech and speech.stopped_ns is not None and now >= speech.stopped_ns + COMMIT_NS:
             self._speech = None
@@ -305,6 +333,7 @@ class User:
     def deadlines(self) -> list[int]:
         """Return the times at which something of this changes by itself."""
         times = [self._speech_due_by, self._committed_ns + TRANSCRIPT_NS]
+        times.append(self.talking.deadline())
         times += self._doubts.deadlines()
         if self._speech is not None:
             times.append(self._context.capture.appended_ns + STILL_NS)

@@ -20,7 +20,9 @@ __all__ = [
     "AudioDone",
     "BadFrame",
     "Cancel",
+    "Clear",
     "ClientEvent",
+    "Commit",
     "Committed",
     "ErrorBody",
     "ErrorEvent",
@@ -393,6 +395,18 @@ class Append(ClientEvent, tag="input_audio_buffer.append"):
     """Captured audio. It has no answer."""
 
     audio: bytes
+
+
+class Commit(ClientEvent, tag="input_audio_buffer.commit"):
+    """Make an item of what was appended."""
+
+    event_id: str
+
+
+class Clear(ClientEvent, tag="input_audio_buffer.clear"):
+    """Forget what was appended and is in no item."""
+
+    event_id: str
 
 
 class SessionUpdate(ClientEvent, tag="session.update"):

@@ -110,6 +110,11 @@ def test_a_server_in_the_environment_that_is_none_is_named() -> None:
         chosen(card=CARD, env={"RTVOICE_SERVER": "http://x"})
 
 
+def test_the_demo_has_no_key() -> None:
+    with pytest.raises(UsageError, match="leave --push-to-talk out"):
+        chosen("--demo", "--push-to-talk")
+
+
 def test_options_become_settings() -> None:
     found = chosen(
         *("agent.py:a", "--volume", "0.5", "--block-ms", "20", "--model", "m", "--voice", "v"),
@@ -117,6 +122,7 @@ def test_options_become_settings() -> None:
         *("--max-seconds", "9", "--inactivity-timeout", "0", "--record", "r.wav"),
         *("--noise-reduction", "far_field", "--reasoning-effort", "high", "--text-only"),
         *("--transcription-model", "t", "--interruption", "confirmed"),
+        "--push-to-talk",
         *("--journal", "j", "--input", "i.wav", "--output", "o.wav", "--server", "sandbox"),
     )
 
@@ -131,6 +137,7 @@ def test_options_become_settings() -> None:
         "language": "en",
         "transcription_model": "t",
         "interruption": "confirmed",
+        "turn_detection": None,
         "noise_reduction": "far_field",
         "reasoning_effort": "high",
         "output_modality": "text",

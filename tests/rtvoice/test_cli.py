@@ -14,7 +14,15 @@ from typing import Any, ClassVar
 import pytest
 
 import supervisor
-from messages import Message, SessionEnded, SessionStarted, StopSession, Turn
+from messages import (
+    Message,
+    ServerVad,
+    SessionEnded,
+    SessionStarted,
+    Settings,
+    StopSession,
+    Turn,
+)
 from rtvoice import cli
 from rtvoice.choice import Card
 
@@ -37,7 +45,8 @@ class FakeSupervisor:
     ) -> None:
         if settings.get("model") == "impossible":
             raise supervisor.ConfigurationError("model: there is no such thing")
-        self.settings = settings
+        self.given = settings
+        self.settings = Settings(turn_detection=settings.get("turn_detection", ServerVad()))
         self.peer = peer
         self.sent: list[Message] = []
         self.killed = False
@@ -89,7 +98,7 @@ def started() -> FakeSupervisor:
 def test_a_session_gets_the_built_in_assistant_and_what_was_asked_for() -> None:
     assert cli.run([*NOWHERE, "--voice", "cedar"]) == 0
 
-    settings = started().settings
+    settings = started().given
     assert settings["voice"] == "cedar"
     assert settings["server"] == "sandbox"
     assert settings["input"] == "silence"
@@ -102,7 +111,7 @@ def test_an_agent_decides_what_was_not_asked_for(tmp_path: Path) -> None:
 
     assert cli.run(["a.py:agent", "--input", "silence", "--server", "ws://x"]) == 0
 
-    assert started().settings == {
+    assert started().given == {
         "agent": "a.py:agent",
         "import_path": (str(tmp_path),),
         "input": "silence",
@@ -122,8 +131,19 @@ def test_the_key_comes_from_the_env_file_but_never_over_the_real_one(
     assert cli.run([*NOWHERE]) == 0
 
     assert os.environ["OPENAI_API_KEY"] == "sk-file"
-    assert started().settings["server"] == "sandbox"
-    assert "sk-file" not in str(started().settings)
+    assert started().given["server"] == "sandbox"
+    assert "sk-file" not in str(started().given)
+
+
+def test_push_to_talk_without_a_terminal_says_that_nothing_is_heard(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.run([*NOWHERE, "--server", "sandbox", "--push-to-talk"]) == 0
+    assert started().given["turn_detection"] is None
+    assert "Nothing that you say is heard: there is no terminal" in capsys.readouterr().out
+
+    assert cli.run([*NOWHERE, "--server", "sandbox"]) == 0
+    assert "no terminal" not in capsys.readouterr().out
 
 
 def test_the_devices_of_the_environment_hold_where_the_command_says_nothing(
@@ -135,7 +155,7 @@ def test_the_devices_of_the_environment_hold_where_the_command_says_nothing(
     assert cli.run([]) == 0
     assert cli.run(["--input", "silence"]) == 0
 
-    first, second = (made.settings for made in FakeSupervisor.made)
+    first, second = (made.given for made in FakeSupervisor.made)
     assert (first["input"], first["output"]) == ("Headset", "7")
     assert (second["input"], second["output"]) == ("silence", "7")
 
@@ -187,7 +207,7 @@ def test_the_demo_is_a_session_with_the_sandbox(
 ) -> None:
     assert cli.run(["--demo", "--voice", "cedar"]) == 0
 
-    settings = started().settings
+    settings = started().given
     assert (settings["server"], settings["input"]) == ("sandbox", "program")
     assert settings["voice"] == "cedar"
     assert settings["output"] == str(tmp_path / "rtvoice-demo" / "reply.wav")

@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -39,14 +40,24 @@ from messages import (
     SessionStarted,
     SetMuted,
     SoundFaltered,
+    StartTalking,
     StopSession,
+    StopTalking,
     ToolAnswer,
     ToolCall,
     Turn,
     UserSpeechStopped,
 )
 from rtvoice import console as console_module
-from rtvoice.console import Console, Keyboard, Transcript, event_line, in_foreground
+from rtvoice.console import (
+    Console,
+    Keyboard,
+    Transcript,
+    event_line,
+    in_foreground,
+    keyboard_help,
+    no_keyboard,
+)
 
 STARTED = SessionStarted({"speaker": 7, "supervisor": 1}, "ws://x", "in.wav", "out.wav", True)
 ENDED = SessionEnded(
@@ -368,7 +379,7 @@ def test_a_failure_goes_to_the_errors() -> None:
 
 def test_hints_are_shown_once_the_session_runs() -> None:
     outputs = Outputs()
-    outputs.console.hints = ["Type."]
+    outputs.console.hints = lambda: ["Type."]
     outputs.console.sandbox_hints = lambda: ["It understands hello."]
 
     outputs.tell(STARTED)
@@ -494,6 +505,40 @@ def test_keys_interrupt_mute_and_quit() -> None:
 
     assert sent == [Interrupt(), SetMuted(True), SetMuted(False), StopSession("the user quit")]
     assert outputs.tell().transcript.getvalue() == "[muted; m again to be heard]\n[unmuted]\n"
+
+
+def test_with_push_to_talk_enter_begins_and_ends_a_turn() -> None:
+    sent: list[Message] = []
+    outputs = Outputs()
+    keys = Keyboard(io.StringIO(), sent.append, outputs.console, push_to_talk=lambda: True)
+    before = time.monotonic_ns()
+
+    for line in ("\n", "m\n", "\n"):
+        keys.obey(line)
+
+    start, mute, stop = sent
+    assert mute == SetMuted(True)
+    assert isinstance(start, StartTalking)
+    assert isinstance(stop, StopTalking)
+    assert before <= start.at_ns <= stop.at_ns <= time.monotonic_ns()
+    shown = outputs.tell().transcript.getvalue().splitlines()
+    assert shown[0] == "[listening; Enter when you have finished]"
+    assert shown[-1] == "[heard]"
+
+
+def test_what_the_keys_do_is_told_as_it_is() -> None:
+    assert "Enter interrupts" in keyboard_help(push_to_talk=False)[0]
+    assert "Enter begins your turn" in keyboard_help(push_to_talk=True)[0]
+    assert no_keyboard(push_to_talk=False) == ()
+    assert "there is no terminal" in no_keyboard(push_to_talk=True)[0]
+
+
+def test_a_turn_by_key_that_was_none_holds_nothing_up() -> None:
+    outputs = Outputs()
+
+    outputs.tell(UserSpeechStopped("", 0), ToolCall("c1", "clock", "{}"))
+
+    assert outputs.transcript.getvalue() == "[tool clock]\n"
 
 
 def terminal() -> tuple[int, int]:

@@ -111,6 +111,10 @@ class Heard:
         self.events.append(event)
         self._news.set()
 
+    def since(self, number: int) -> Callable[[Any], bool]:
+        """Return what tells events that came after the first so many."""
+        return lambda event: any(event is later for later in self.events[number:])
+
     async def expect(self, kind: type[Any], fits: Any = lambda _: True) -> Any:
         async with asyncio.timeout(3 * TIMEOUT_S):
             while True:

@@ -156,8 +156,8 @@ class Bench:
     def live(self, **session: Any) -> Bench:
         """Get a session to the point where captured audio flows."""
         self.configured(**session)
-        replay = self.all(ReplayCapture)[-1]
-        self.tell(ReplayEnded(replay.from_sample, replay.request_id))
+        for replay in self.all(ReplayCapture)[-1:]:  # with push-to-talk, only if somebody talks
+            self.tell(ReplayEnded(replay.from_sample, replay.request_id))
         self.clear()
         return self
 
@@ -227,6 +227,9 @@ class Bench:
 
     def capture(self, first_sample: int, count: int = 960, byte: bytes = b"\1") -> Bench:
         return self.tell(CapturedAudio(byte * (2 * count), first_sample, self.now))
+
+    def capture_pcm(self, pcm: bytes, first_sample: int) -> Bench:
+        return self.tell(CapturedAudio(pcm, first_sample, self.now))
 
     def speak(self, item_id: str = "u1", start_ms: float = 0, end_ms: float = 1000) -> Bench:
         """The server hears a whole turn."""

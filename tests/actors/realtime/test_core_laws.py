@@ -29,10 +29,13 @@ from messages import (
     ResumePlayback,
     SendText,
     SetSpeed,
+    StartTalking,
+    StopTalking,
     ToolAnswer,
     ToolCall,
     ToolsAvailable,
     ToolSpec,
+    UpdateSettings,
     UserTranscript,
 )
 from tests.actors.realtime.bench import NS, Bench
@@ -95,6 +98,9 @@ operations = st.one_of(
     _op("speed", st.floats(0, 2)),
     _op("send_text", st.sampled_from(["t1", "t2", "t" * 40])),
     _op("interrupt"),
+    _op("press"),
+    _op("release", st.booleans()),
+    _op("push_to_talk", st.booleans()),
     _op("snapshot", st.integers(-1, 0)),
     _op("wait", st.sampled_from([0.05, 0.4, 1.1, 2.5])),
     _op("lost", st.sampled_from([1000, 1001, 1006])),
@@ -304,6 +310,16 @@ class Chaos:
 
     def do_interrupt(self) -> None:
         self.bench.tell(Interrupt())
+
+    def do_press(self) -> None:
+        self.bench.tell(StartTalking())
+
+    def do_release(self, respond: bool) -> None:
+        self.bench.tell(StopTalking(respond=respond))
+
+    def do_push_to_talk(self, on: bool) -> None:
+        vad = None if on else {"type": "server_vad"}
+        self.bench.tell(UpdateSettings({"turn_detection": vad}))
 
     def do_snapshot(self, offset: int) -> None:
         requests = self.bench.all(HistoryRequest)

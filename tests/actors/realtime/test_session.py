@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.realtime.session import (
@@ -21,6 +21,7 @@ from rtvoice.sandbox.settings import conversation_settings, merged
 from tests.actors.realtime.strategies import TOOLS as CLOCK_AND_LAMP
 from tests.actors.realtime.strategies import any_settings
 
+ANY_TIME = settings(deadline=None)
 TOOLS = (ToolSpec("a", "", {}), ToolSpec("b", "", {}))
 
 
@@ -85,6 +86,7 @@ def _without_nulls(value: Any) -> Any:
     return {name: _without_nulls(each) for name, each in value.items() if each is not None}
 
 
+@ANY_TIME
 @given(any_settings, st.sampled_from([(), CLOCK_AND_LAMP]))
 def test_every_configuration_is_taken(settings: Settings, tools: tuple[ToolSpec, ...]) -> None:
     now = _at_the_server(configuration(settings, 1.0, tools))
@@ -93,6 +95,7 @@ def test_every_configuration_is_taken(settings: Settings, tools: tuple[ToolSpec,
     assert now["output_modalities"] == [settings.output_modality]
 
 
+@ANY_TIME
 @given(any_settings, any_settings)
 def test_whatever_changes_the_session_is_as_if_it_had_been_so_from_the_start(
     old: Settings, new: Settings

@@ -1,0 +1,153 @@
+"""Agents that are set otherwise than most, end to end: with their processes and the sandbox."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import time
+import wave
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtvoice import (
+    Agent,
+    AgentError,
+    InputLevel,
+    Interrupted,
+    PlaybackEnded,
+    Reconnected,
+    Turn,
+    UserSpeechStarted,
+    UserSpeechStopped,
+)
+from rtvoice.testing import SandboxServer, sandbox
+from tests.conversation import noise
+from tests.rtvoice.test_running import Heard, in_a_loop
+
+__all__ = ["sandbox"]
+
+QUIET: dict[str, Any] = {
+    "audio_input": "silence",
+    "audio_output": "null",
+    "inactivity_timeout_s": None,
+}
+
+
+@in_a_loop
+async def test_an_assistant_that_writes_is_not_heard(sandbox: SandboxServer) -> None:
+    agent = Agent(server=sandbox.url, output_modality="text", max_output_tokens=500, **QUIET)
+    heard = Heard(agent, Turn, PlaybackEnded, Interrupted)
+
+    async with agent:
+        agent.send_text("what is your name")
+        turn = await heard.expect(Turn, lambda turn: turn.role == "assistant")
+        await agent.update(output_modality="audio")
+        agent.send_text("thank you")
+        await heard.expect(PlaybackEnded)
+        history = await agent.stop()
+
+    assert turn.text == "My name is Sandbox."
+    written, spoken = [each for each in history.conversation_turns if each.role == "assistant"]
+    assert (written.content, written.heard_ms) == ("My name is Sandbox.", None)
+    assert not written.interrupted
+    assert spoken.heard_ms
+    assert [event["response"]["output_modalities"] for event in sandbox.of("response.done")] == [
+        ["text"],
+        ["audio"],
+    ]
+
+
+def wav_of(path: Path, pcm: bytes) -> str:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(24_000)
+        file.writeframes(pcm)
+    return str(path)
+
+
+def turns_of(sandbox: SandboxServer) -> list[bytes]:
+    """Return the sound of each turn, as it was committed."""
+    turns = [b""]
+    for event in sandbox.events:
+        match event["type"]:
+            case "input_audio_buffer.append":
+                turns[-1] += base64.b64decode(event["audio"])
+            case "input_audio_buffer.clear" | "session.created":
+                turns[-1] = b""
+            case "input_audio_buffer.commit":
+                turns.append(b"")
+    return turns[:-1]
+
+
+@in_a_loop
+async def test_a_turn_by_key_begins_before_the_key_whatever_dies(
+    sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    pcm = noise(12_000, 5)
+    agent = Agent(
+        server=sandbox.url,
+        turn_detection=None,
+        transcription_model="gpt-live-transcribe",
+        **{**QUIET, "audio_input": wav_of(tmp_path / "speech.wav", pcm)},
+    )
+    heard = Heard(
+        agent, InputLevel, UserSpeechStarted, UserSpeechStopped, Reconnected, Turn, PlaybackEnded
+    )
+    sandbox.hear("what is your name")
+    sandbox.hear("thank you")
+    starts: list[tuple[int, int, int]] = []
+    """In the file, on the session timeline, and when the key was pressed."""
+
+    async with agent:
+        await agent.wait_ready()
+        await heard.expect(InputLevel, lambda _: len(heard.events) >= 6)
+        for died in (False, True):
+            begin = len(heard.events)
+            pressed_ns = time.monotonic_ns()
+            await agent.start_talking()
+            started = await heard.expect(UserSpeechStarted, heard.since(begin))
+            levels = len(heard.events)
+            await heard.expect(InputLevel, lambda _, n=levels: len(heard.events) >= n + 4)
+            if died:
+                os.kill((await agent.status())["realtime"]["pid"], signal.SIGKILL)
+                await heard.expect(Reconnected)
+            agent.stop_talking()
+            stopped = await heard.expect(UserSpeechStopped, heard.since(begin))
+            answer = await heard.expect(
+                Turn, lambda t, b=begin: t.role == "assistant" and heard.since(b)(t)
+            )
+            await heard.expect(PlaybackEnded, heard.since(begin))
+
+            turn, length = turns_of(sandbox)[-1], stopped.last_sample - started.first_sample
+            assert len(turn) == 2 * length
+            starts.append((pcm.index(turn) // 2, started.first_sample, pressed_ns))
+        history = await agent.stop()
+
+    (one_at, one, one_ns), (two_at, two, two_ns) = starts
+    assert two_at - one_at == two - one
+    assert abs((two - one) / 24_000 - (two_ns - one_ns) / 1e9) < 0.1
+    assert answer.text == "You are welcome."
+    assert sandbox.connections == 2
+    assert [turn.content for turn in history.conversation_turns] == [
+        "what is your name",
+        "My name is Sandbox.",
+        "thank you",
+        "You are welcome.",
+    ]
+
+
+@in_a_loop
+async def test_where_the_service_takes_turns_the_key_is_refused(sandbox: SandboxServer) -> None:
+    agent = Agent(server=sandbox.url, **QUIET)
+
+    async with agent:
+        with pytest.raises(AgentError, match="make the agent with turn_detection=None"):
+            agent.start_talking()
+        await agent.update(turn_detection=None)
+        await agent.start_talking()
+        await agent.stop_talking()
+        await agent.stop()
