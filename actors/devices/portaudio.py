@@ -4,6 +4,9 @@ What is odd here was measured or is a known fault of theirs: callbacks, because 
 stream while it is read crashes; never fewer frames than asked for, because that ends the stream;
 only differences of PortAudio's clock, because on Linux it is not the monotonic one; a new PyAudio
 for each opening, because PortAudio lists the devices once.
+
+What ALSA, JACK and PortAudio write to standard error, by the page, the supervisor keeps as debug
+records, as of every component.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -41,7 +45,11 @@ __all__ = [
     "PortAudioPlayback",
 ]
 
-_CALLBACK_MS = 20
+_CAPTURE_MS = 20
+_PLAY_MS = 12
+"""A card has three of these before what it is given now is heard (two in PortAudio's buffer, one in
+PulseAudio), and asks once in that time: silence is heard 36-48 ms after a flush, and the 8 of its
+fade. With 20 that were 60-80. With 10 a stall of 20 ms would be heard."""
 _SWITCH_S = 0.0005
 """How soon another thread must let the callback have the GIL."""
 _LOST_NS = 500_000_000
@@ -58,6 +66,14 @@ _CallbackResult = tuple[bytes | None, int]
 # -- PortAudio ------------------------------------------------------------------------------------
 
 
+def _ways(native: int, channels: int) -> list[tuple[int, int]]:
+    """Return the rates and channels in which a card is asked to open, the best first."""
+    ways = [(SAMPLE_RATE, 1)]
+    for rate in (native, 48_000, 44_100):
+        ways += [(rate, count) for count in sorted({1, min(channels, 2), channels})]
+    return list(dict.fromkeys(ways))
+
+
 class _Library:
     """PortAudio, from its initialization to its end."""
 
@@ -72,8 +88,7 @@ class _Library:
         self.direction = direction
         self._pyaudio = pyaudio
         try:
-            with _quiet():
-                self._audio = pyaudio.PyAudio()
+            self._audio = pyaudio.PyAudio()
         except OSError as error:
             raise SoundLibraryError(direction, f"PortAudio does not start ({error})") from None
 
@@ -100,25 +115,22 @@ class _Library:
         capture = self.direction == "input"
         most = device.input_channels if capture else device.output_channels
         reason = ""
-        for rate, channels in dict.fromkeys(
-            [(SAMPLE_RATE, 1), (device.rate, 1), (device.rate, min(most, 2)), (device.rate, most)]
-        ):
+        for rate, channels in _ways(device.rate, most):
             where: dict[str, Any] = {
                 "input": capture,
                 "output": not capture,
                 "input_device_index" if capture else "output_device_index": device.index,
             }
             try:
-                with _quiet():
-                    stream = self._audio.open(
-                        rate=rate,
-                        channels=channels,
-                        format=_INT16,
-                        frames_per_buffer=rate * _CALLBACK_MS // 1000,
-                        start=False,
-                        stream_callback=callback,
-                        **where,
-                    )
+                stream = self._audio.open(
+                    rate=rate,
+                    channels=channels,
+                    format=_INT16,
+                    frames_per_buffer=rate * (_CAPTURE_MS if capture else _PLAY_MS) // 1000,
+                    start=False,
+                    stream_callback=callback,
+                    **where,
+                )
                 return stream, rate, channels
             except (OSError, ValueError) as error:
                 reason = reason or str(error)
@@ -128,22 +140,12 @@ class _Library:
         self._audio.terminate()
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what ALSA and JACK write to standard error, by the page, from being seen."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no standard error
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
+def _hurry() -> None:
+    """Have this thread, PortAudio's, run before others on a busy Linux machine, if we may."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, policy, os.sched_param(1))
 
 
 class _Stream:
@@ -157,6 +159,7 @@ class _Stream:
         self.error: Exception | None = None
         self.callbacks = 0
         self.last_ns = 0
+        self._opener = threading.get_ident()
         try:
             device = self._library.choose(wanted)
             self.name = device.name
@@ -174,6 +177,12 @@ class _Stream:
     def start(self) -> None:
         self.last_ns = time.monotonic_ns()
         self._stream.start_stream()
+
+    def note_callback(self, now_ns: int) -> None:
+        self.last_ns = now_ns
+        if not self.callbacks and threading.get_ident() != self._opener:
+            _hurry()
+        self.callbacks += 1
 
     def check(self, now_ns: int) -> None:
         if self._closed:
@@ -255,10 +264,8 @@ class PortAudioCapture(Capture):
         return None, _CONTINUE
 
     def _take(self, data: bytes, frames: int, times: Mapping[str, float], status: int) -> None:
-        now = time.monotonic_ns()
-        stream = self._stream
-        stream.last_ns = now
-        stream.callbacks += 1
+        now, stream = time.monotonic_ns(), self._stream
+        stream.note_callback(now)
         if status & _OVERFLOW:
             self.overflows += 1
             self._lost = True
@@ -334,10 +341,8 @@ class PortAudioPlayback(Playback):
             return bytes(2 * frames * self._stream.channels), _CONTINUE
 
     def _give(self, frames: int, times: Mapping[str, float], status: int) -> bytes:
-        now = time.monotonic_ns()
-        stream = self._stream
-        stream.last_ns = now
-        stream.callbacks += 1
+        now, stream = time.monotonic_ns(), self._stream
+        stream.note_callback(now)
         ahead_s = times["output_buffer_dac_time"] - times["current_time"]
         if stream.callbacks <= _UNSETTLED or not 0.0 <= ahead_s < 2.0:
             ahead_s = self._latency_s
