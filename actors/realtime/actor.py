@@ -18,6 +18,7 @@ from actors.realtime.actions import (
     SendEvent,
     Swap,
 )
+from actors.realtime.address import KEY_VARIABLE, address_of
 from actors.realtime.connection import (
     STALL_S,
     Closed,
@@ -25,7 +26,6 @@ from actors.realtime.connection import (
     Opened,
     Refused,
     Text,
-    is_local,
 )
 from actors.realtime.core import Core
 from actors.realtime.state import Saved
@@ -62,8 +62,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Realtime"]
 
-OPENAI_URL = "wss://api.openai.com/v1/realtime"
-KEY_VARIABLE = "OPENAI_API_KEY"
 _KEPT_CORE = "core"
 _KEPT_CONNECTIONS = ("connection", "spare")
 """By ``spare``: the one in use and, sometimes, the one that stands by."""
@@ -109,7 +107,9 @@ class Realtime(Actor):
         self._connecting: dict[bool, Timer] = {}
         self._watching = False
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
-        self._url, self._headers = self._address()
+        self._address = address_of(self.settings, self._key, self.session.server_url)
+        if self._address.keeps_key:
+            self.log.warning("the API key is not sent over a connection without encryption")
         now = time.monotonic_ns()
         kept = self.keep.get(_KEPT_CORE)
         if isinstance(kept, Core):
@@ -234,41 +234,18 @@ class Realtime(Actor):
         if spare in self.keep:
             self.keep[current] = self.keep.pop(spare)
 
-    def _address(self) -> tuple[str, dict[str, str]]:
-        """Return where to connect to, and the headers."""
-        url = self.session.server_url
-        if not url:
-            url = OPENAI_URL if self.settings.server == "openai" else self.settings.server
-        if "model=" not in url.partition("?")[2]:
-            from urllib.parse import quote
-
-            url += ("&" if "?" in url else "?") + f"model={quote(self.settings.model, safe='')}"
-        if not self._key or self.settings.server == "sandbox":
-            return url, {}
-        if not url.startswith("wss:") and not is_local(url):
-            self.log.warning("the API key is not sent over a connection without encryption")
-            return url, {}
-        return url, {"Authorization": f"Bearer {self._key}"}
-
     def _connect(self, *, spare: bool = False) -> None:
         self._connecting.pop(spare, None)
         self._disconnect(spare=spare)
-        if wrong := self._wrong_key():
+        if wrong := self._address.wrong_key:
             now = time.monotonic_ns()
             self._core.connect_failed(0, wrong, "the key is wrong", now, spare=spare)
             self._perform()
             return
-        connection = Connection(self._url, self._headers, self._key)
+        connection = Connection(self._address.url, self._address.headers, self._key)
         self._attend(connection)
         self.keep[_KEPT_CONNECTIONS[spare]] = connection
         connection.start()
-
-    def _wrong_key(self) -> str:
-        """Return the code of what is wrong with the key; empty: nothing that we can see."""
-        if not self._key:
-            return "missing_api_key" if self._url.startswith(OPENAI_URL) else ""
-        plain = self._key.isascii() and self._key.isprintable() and " " not in self._key
-        return "malformed_api_key" if self._headers and not plain else ""
 
     def _disconnect(self, *, spare: bool = False) -> None:
         connection = self._connection(spare=spare)

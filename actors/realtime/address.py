@@ -1,0 +1,48 @@
+"""Where the server is, and what is shown to it at the door."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from actors.realtime.connection import is_local
+from messages import Settings
+
+__all__ = ["KEY_VARIABLE", "OPENAI_URL", "Address", "address_of"]
+
+OPENAI_URL = "wss://api.openai.com/v1/realtime"
+KEY_VARIABLE = "OPENAI_API_KEY"
+
+
+class Address(NamedTuple):
+    """What is needed to connect."""
+
+    url: str
+    headers: dict[str, str]
+    wrong_key: str
+    """The code (see `errors`) of what can be seen to be wrong with the key; empty: nothing."""
+    keeps_key: bool
+    """Whether the key is not sent, because the connection would not be encrypted."""
+
+
+def address_of(settings: Settings, key: str, url: str = "") -> Address:
+    """Return where to connect to.
+
+    Args:
+        settings: of the session.
+        key: of the service; empty: there is none.
+        url: where the sandbox listens, if it is what is talked with.
+    """
+    url = url or (OPENAI_URL if settings.server == "openai" else settings.server)
+    if "model=" not in url.partition("?")[2]:
+        from urllib.parse import quote
+
+        url += ("&" if "?" in url else "?") + f"model={quote(settings.model, safe='')}"
+    if not key:
+        return Address(url, {}, "missing_api_key" if url.startswith(OPENAI_URL) else "", False)
+    if settings.server == "sandbox":
+        return Address(url, {}, "", False)
+    if not url.startswith("wss:") and not is_local(url):
+        return Address(url, {}, "", True)
+    plain = key.isascii() and key.isprintable() and " " not in key
+    wrong = "" if plain else "malformed_api_key"
+    return Address(url, {"Authorization": f"Bearer {key}"}, wrong, False)
