@@ -9,6 +9,14 @@ is. User code never runs in its process.
 from __future__ import annotations
 
 if __name__ == "__main__":
+    import os
+    import sys
+
+    # Python looks into the folder in which it is called first: a file there that has the name of
+    # something we import is not what we want. What is the user's own is loaded by our children.
+    here = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 - pathlib is not imported yet
+    if not sys.flags.safe_path and os.path.realpath(sys.path[0]) != here:
+        del sys.path[0]
     try:
         from rtvoice.cli import main
 
