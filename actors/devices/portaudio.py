@@ -238,6 +238,16 @@ class PortAudioCapture(Capture):
 
             self._converter = FromCard(self._stream.rate, self._stream.channels)
 
+    @property
+    def rate(self) -> int:
+        """In Hz, of the card; what it delivers is converted."""
+        return self._stream.rate
+
+    @property
+    def channels(self) -> int:
+        """Of the card."""
+        return self._stream.channels
+
     def start(
         self, deliver: Callable[[Captured], None], failed: Callable[[Exception], None]
     ) -> None:
@@ -316,6 +326,16 @@ class PortAudioPlayback(Playback):
             from actors.devices.convert import ToCard
 
             self._converter = ToCard(self._stream.rate, self._stream.channels)
+
+    @property
+    def rate(self) -> int:
+        """In Hz, of the card; what it is given is converted."""
+        return self._stream.rate
+
+    @property
+    def channels(self) -> int:
+        """Of the card."""
+        return self._stream.channels
 
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
         self._playout = playout
