@@ -16,6 +16,7 @@ __all__ = [
     "Choice",
     "UsageError",
     "choose",
+    "fields_given",
     "find_card",
     "read_env_file",
     "server_of",
@@ -124,7 +125,7 @@ def choose(
     if options.model is not None and (retirement := retirement_of(options.model)) is not None:
         text = str(retirement)
         hints.append(f"{text[0].upper()}{text[1:]}.")
-    given = _given(options)
+    given = fields_given(options)
     if server is not None:
         given["server"] = server
     return Choice(False, given, defaults, tuple(hints))
@@ -151,12 +152,13 @@ def _demo(options: argparse.Namespace, *, has_key: bool, asked: bool) -> Choice:
     hints = [] if asked else ["There is no sound card here, so this is the demo."]
     if has_key:
         hints.append("Your key is not used: the demo talks with the sandbox on this machine.")
-    given = _given(options)
+    given = fields_given(options)
     given["server"] = "sandbox"
     return Choice(True, given, {}, tuple(hints))
 
 
-def _given(options: argparse.Namespace) -> dict[str, Any]:
+def fields_given(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `messages.Settings` that options name, but for the server."""
     fields = {
         "agent": options.agent,
         "import_path": _import_path(options.agent),

@@ -45,6 +45,7 @@ examples:
   python -m supervisor --input question.wav --output reply.wav --server sandbox
   python -m supervisor --input silence --output null  type instead of talking
   python -m supervisor --list-devices                 what --input and --output can be
+  python -m supervisor --doctor                       would it work here? what is to be done?
   python -m supervisor --record talk.wav --events events.jsonl
 
 an agent (assistant.py):
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", metavar="DEV", help="default, a device's index or name, a WAV file, null")
     add("--volume", type=_between(0.0, 1.0), metavar="0-1", help="of playback")
     add("--list-devices", action="store_true", help="show what sound devices there are, and end")
-    add("--json", action="store_true", help="with --list-devices: as JSON")
+    add("--json", action="store_true", help="with --list-devices or --doctor: as JSON")
     add("--block-ms", type=_between(10, 100, int), metavar="10-100", help="captured block, 40 ms")
 
     group = parser.add_argument_group("conversation")
@@ -135,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("others")
     add = group.add_argument
+    add("--doctor", action="store_true", help="say whether it would work here, and what to do")
     add("--demo", action="store_true", help="run the demo, even if there is a sound card")
     add("--probes", action="store_true", help="let scripts/inject.py break it, for tests")
     add("--log-level", type=_level, metavar="LEVEL", help=", ".join(_LEVELS))
@@ -289,6 +291,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     _take_devices(options, os.environ)
     try:
+        if options.doctor:
+            return _diagnose(options)
         _check_files(options)
         level = _log_level(options)
         choice = choose(options, os.environ)
@@ -299,6 +303,16 @@ def run(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_KILLED
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    from rtvoice.doctor import diagnose
+
+    def check() -> None:
+        _check_files(options)
+        _log_level(options)
+
+    return diagnose(options, os.environ, check)
 
 
 def _complain(text: str) -> None:

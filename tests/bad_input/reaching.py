@@ -22,7 +22,7 @@ KEY = "sk-test-1234567890"
 
 
 @contextlib.contextmanager
-def _listening(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+def listening(answer: Callable[[socket.socket], None]) -> Iterator[str]:
     """Listen on loopback and let ``answer`` do what it likes with each connection; yield host:port.
 
     Whatever it raises is what the client has deserved.
@@ -49,7 +49,7 @@ def _listening(answer: Callable[[socket.socket], None]) -> Iterator[str]:
         thread.join(10)
 
 
-def _http(status: str, code: str = "", message: str = "") -> Callable[[socket.socket], None]:
+def refusing(status: str, code: str = "", message: str = "") -> Callable[[socket.socket], None]:
     """Return what refuses every request."""
     body = json.dumps({"error": {"code": code, "message": message}}) if code else ""
 
@@ -82,7 +82,7 @@ def _tries_again(url: str) -> Outcome:
 @row("A key that the server refuses (401)")
 def wrong_key(world: World) -> Outcome:
     world.patch.setenv("OPENAI_API_KEY", KEY)
-    with _listening(_http("401 Unauthorized", "x", f"Incorrect API key: {KEY}.")) as there:
+    with listening(refusing("401 Unauthorized", "x", f"Incorrect API key: {KEY}.")) as there:
         return _ends(f"ws://{there}/v1/realtime")
 
 
@@ -94,21 +94,21 @@ def impossible_key(world: World) -> Outcome:
 
 @row("An account without credit (429, insufficient_quota)")
 def no_quota(world: World) -> Outcome:
-    with _listening(_http("429 Too Many Requests", "insufficient_quota", "No more.")) as there:
+    with listening(refusing("429 Too Many Requests", "insufficient_quota", "No more.")) as there:
         return _ends(f"ws://{there}/v1/realtime")
 
 
 @row("Too many connections (429)")
 def rate_limited(world: World) -> Outcome:
-    refuse = _http("429 Too Many Requests", "rate_limit_exceeded", "Rate limit reached.")
-    with _listening(refuse) as there:
+    refuse = refusing("429 Too Many Requests", "rate_limit_exceeded", "Rate limit reached.")
+    with listening(refuse) as there:
         return _tries_again(f"ws://{there}/v1/realtime")
 
 
 @row("A model that there is not (404)")
 def no_model(world: World) -> Outcome:
-    refuse = _http("404 Not Found", "model_not_found", "The model does not exist.")
-    with _listening(refuse) as there:
+    refuse = refusing("404 Not Found", "model_not_found", "The model does not exist.")
+    with listening(refuse) as there:
         return _ends(f"ws://{there}/v1/realtime", model="gpt-none")
 
 
@@ -132,7 +132,7 @@ def no_quota_event(world: World) -> Outcome:
 
 @row("A server that speaks no Realtime API (404)")
 def no_realtime_api(world: World) -> Outcome:
-    with _listening(_http("404 Not Found")) as there:
+    with listening(refusing("404 Not Found")) as there:
         return _ends(f"ws://{there}/")
 
 
@@ -162,7 +162,7 @@ def _self_signed() -> Iterator[str]:
         with context.wrap_socket(connection, server_side=True) as secure:
             secure.recv(1)
 
-    with _listening(answer) as there:
+    with listening(answer) as there:
         yield there
 
 
@@ -179,7 +179,7 @@ def no_tls(world: World) -> Outcome:
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
         connection.recv(4096)
 
-    with _listening(answer) as there:
+    with listening(answer) as there:
         return _ends(f"wss://{there}/v1/realtime")
 
 
@@ -191,7 +191,7 @@ def needs_tls(world: World) -> Outcome:
 
 @row("A proxy that refuses")
 def proxy_refuses(world: World) -> Outcome:
-    with _listening(_http("407 Proxy Authentication Required")) as there:
+    with listening(refusing("407 Proxy Authentication Required")) as there:
         world.patch.setenv("https_proxy", f"http://user:{KEY}@{there}")
         return _tries_again("wss://realtime.invalid/v1/realtime")
 
