@@ -53,8 +53,8 @@ from messages import (
 __all__ = ["Core", "Phase"]
 
 _NS = 1_000_000_000
-TROUBLES = 4
-"""After so many errors of the server's own without an answer, a new session may help."""
+SAME_ERRORS = 5
+"""After the same error so often in a row, without an answer in between, a new session may help."""
 SAME_ERROR_NS = 5 * _NS
 """The same error is told to the program at most once in this time."""
 
@@ -85,8 +85,8 @@ class Core:
         self._answers = Answers(self._context, self._interruption, self._calls, self._failed)
         self._link = Link(self._context, self._user, self._answers, self._calls, now)
         self._told_errors = Recent()
-        self._troubles = 0
-        """Errors of the server's own since it has answered last."""
+        self._last_error, self._in_a_row = "", 0
+        """The error that came last, of those against which a new session may help."""
         self._on_event = self._event_table()
         self._on_message = self._message_table()
         self.wire_events = frozenset(settings.wire_events)
@@ -327,18 +327,21 @@ class Core:
     def _done(self, event: wire.ResponseDone, now: int) -> None:
         self._answers.done(event, now)
         if event.response.status == "completed":
-            self._troubles = 0
+            self._in_a_row = 0
         elif event.response.status == "failed":
             details = event.response.status_details
-            self._count_trouble(errors.meaning(details.error if details else None), now)
+            self._count_error(details.error if details else None, now)
 
-    def _count_trouble(self, meaning: Meaning, now: int) -> None:
-        if meaning is not Meaning.TRANSIENT:
+    def _count_error(self, error: wire.ErrorBody | None, now: int) -> None:
+        if errors.meaning(error) not in (Meaning.TRANSIENT, Meaning.UNKNOWN):
             return
-        self._troubles += 1
-        if self._troubles >= TROUBLES and self.phase is Phase.LIVE:
-            self._troubles = 0
-            self._link.renew("the server reports errors of its own again and again", now)
+        name = errors.code_of(error) or (error.message if error else None) or ""
+        self._in_a_row = self._in_a_row + 1 if name == self._last_error else 1
+        self._last_error = name
+        if self._in_a_row >= SAME_ERRORS and self.phase is Phase.LIVE:
+            self._in_a_row = 0
+            what = errors.code_of(error) or "an error"
+            self._link.renew(f"the server reported {what} {SAME_ERRORS} times in a row", now)
 
     def _item(self, event: wire.ItemAdded | wire.ItemCreated | wire.ItemDone, now: int) -> None:
         self._context.chain.note(event.item.id, event.previous_item_id)
@@ -373,7 +376,7 @@ class Core:
             case meaning:
                 context.log("info", "the server refuses something", code=code, intent=intent)
                 self._refused(error, meaning, now)
-                self._count_trouble(meaning, now)
+                self._count_error(error, now)
 
     def _refused(self, error: wire.ErrorBody, meaning: Meaning, now: int) -> None:
         context = self._context

@@ -12,6 +12,7 @@ __all__ = [
     "code_of",
     "fatal_code",
     "handshake_is_fatal",
+    "known_codes",
     "meaning",
     "why_fatal",
 ]
@@ -28,6 +29,7 @@ class Meaning(Enum):
     RATE = "try again, once, later"
     FATAL = "end"
     REPORT = "tell the program"
+    UNKNOWN = "tell the program; if it comes again and again, begin a new session"
 
 
 _KEY = "the server refuses the API key: check OPENAI_API_KEY (https://platform.openai.com/api-keys)"
@@ -88,23 +90,38 @@ _TABLE = {
     "item_truncate_invalid_item_id": Meaning.HARMLESS,
     "item_delete_invalid_item_id": Meaning.HARMLESS,
     "item_create_duplicate_item_id": Meaning.HARMLESS,
+    "item_retrieve_invalid_item_id": Meaning.HARMLESS,
     "unsupported_content_type": Meaning.HARMLESS,
     "session_expired": Meaning.EXPIRED,
     "rate_limit_exceeded": Meaning.RATE,
     "rate_limit_error": Meaning.RATE,
     "server_error": Meaning.TRANSIENT,
     "internal_error": Meaning.TRANSIENT,
+    # What we or the program did wrong; a new session would refuse it as well.
+    "array_above_max_length": Meaning.REPORT,
+    "cannot_update_voice": Meaning.REPORT,
+    "invalid_tool_call_id": Meaning.REPORT,
+    "invalid_type": Meaning.REPORT,
+    "invalid_value": Meaning.REPORT,
+    "invalid_json": Meaning.REPORT,
+    "item_create_invalid_previous_item_id": Meaning.REPORT,
+    "missing_required_parameter": Meaning.REPORT,
+    "object_above_max_properties": Meaning.REPORT,
+    "string_above_max_length": Meaning.REPORT,
+    "unknown_parameter": Meaning.REPORT,
 }
-"""By code or, where that says nothing, by type; the codes of `_FATAL` come before these.
-
-What is in neither is told to the program.
-"""
+"""By code or, where that says nothing, by type; the codes of `_FATAL` come before these."""
 
 _HARMLESS_TEXTS = ("already shorter than", "Only model output audio")
 """Of truncations that the server finds unnecessary; they come without a code."""
 
 _PROTOCOL_CLOSE = 4000
 """Closes with ``<type>.<code>`` as its reason: the server does not want to go on with us."""
+
+
+def known_codes() -> dict[str, Meaning]:
+    """Return the whole table of codes that come in an `error` event or a failed answer."""
+    return {**_TABLE, **dict.fromkeys(_FATAL, Meaning.FATAL)}
 
 
 def code_of(error: ErrorBody | None) -> str:
@@ -123,7 +140,7 @@ def fatal_code(error: ErrorBody | None) -> str | None:
 def meaning(error: ErrorBody | None) -> Meaning:
     """Return what an error means for us."""
     if error is None:
-        return Meaning.REPORT
+        return Meaning.UNKNOWN
     if fatal_code(error) is not None:
         return Meaning.FATAL
     for name in (error.code, error.type):
@@ -131,7 +148,7 @@ def meaning(error: ErrorBody | None) -> Meaning:
             return found
     if any(text in (error.message or "") for text in _HARMLESS_TEXTS):
         return Meaning.HARMLESS
-    return Meaning.REPORT
+    return Meaning.UNKNOWN
 
 
 def why_fatal(code: str, model: str, detail: str = "") -> str:

@@ -224,22 +224,6 @@ def test_a_failure_after_sound_is_not_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    "code",
-    [
-        "response_cancel_not_active",
-        "input_audio_buffer_commit_empty",
-        "item_truncate_invalid_item_id",
-        "item_create_duplicate_item_id",
-        "unsupported_content_type",
-    ],
-)
-def test_harmless_errors_are_not_told(code: str) -> None:
-    bench = Bench().live().error(code)
-
-    bench.none(ServerError, FatalError)
-
-
-@pytest.mark.parametrize(
     "text",
     [
         "Audio content of 1000ms is already shorter than 1085ms",
@@ -252,45 +236,6 @@ def test_truncations_that_are_not_needed_are_not_told(text: str) -> None:
     bench.none(ServerError, FatalError)
 
 
-def test_other_errors_are_told_and_end_nothing() -> None:
-    bench = Bench().live().error("something_new", param="item.id")
-
-    assert bench.one(ServerError) == ServerError("something_new", "no", "item.id")
-    bench.none(FatalError)
-    assert bench.connects == []
-
-
-def test_the_same_error_many_times_is_told_once() -> None:
-    bench = Bench().live()
-
-    for _ in range(100):
-        bench.error("something_new")
-
-    assert bench.one(ServerError)
-
-
-def test_errors_of_the_servers_own_again_and_again_lead_to_a_new_session() -> None:
-    bench = Bench().live()
-
-    for _ in range(3):
-        bench.error("server_error")
-    assert bench.connects == []
-    bench.error("server_error")
-
-    assert bench.disconnects
-    assert len(bench.connects) == 1
-
-
-def test_errors_between_answers_do_not() -> None:
-    bench = Bench().live()
-
-    for number in range(6):
-        bench.error("server_error")
-        bench.speak(f"u{number}").answer(f"r{number}", f"a{number}")
-
-    assert bench.connects == []
-
-
 def test_a_bad_frame_is_told_and_ends_nothing() -> None:
     from actors.realtime import wire
 
@@ -301,21 +246,6 @@ def test_a_bad_frame_is_told_and_ends_nothing() -> None:
 
     assert bench.one(ServerError).code == "bad_frame"
 
-
-def test_an_expired_session_is_followed_by_a_new_one() -> None:
-    bench = Bench().live().error("session_expired")
-
-    assert bench.disconnects
-    assert bench.connects == [0.0]
-    bench.none(ServerError, FatalError)
-
-
-@pytest.mark.parametrize("code", ["invalid_api_key", "insufficient_quota", "account_deactivated"])
-def test_some_errors_are_final(code: str) -> None:
-    bench = Bench().live().error(code)
-
-    assert bench.one(FatalError)
-    assert bench.disconnects
 
 
 def test_a_final_error_may_be_named_by_its_type() -> None:
