@@ -15,6 +15,7 @@ from messages import (
     AssistantItem,
     ConversationItem,
     Interrupted,
+    ItemPlaced,
     ItemRemoved,
     Message,
     ToolAnswer,
@@ -31,6 +32,7 @@ ITEM_MESSAGES: tuple[type[Message], ...] = (
     UserTranscript,
     AssistantItem,
     Interrupted,
+    ItemPlaced,
     ItemRemoved,
     ToolCall,
     ToolAnswer,
@@ -118,6 +120,8 @@ class Conversation:
                 return self._change(message.item_id, now, self._assistant, message)
             case Interrupted():
                 return self._change(message.item_id, now, self._interrupted, message)
+            case ItemPlaced():
+                return self._change(message.item_id, now, self._placed, message)
             case ItemRemoved():
                 return self._change(message.item_id, now, self._removed, message)
             case ToolCall():
@@ -172,6 +176,9 @@ class Conversation:
     def _interrupted(self, item: _Item, message: Interrupted) -> None:
         item.heard = message.text_heard
 
+    def _placed(self, item: _Item, message: ItemPlaced) -> None:
+        item.previous = message.previous_item_id
+
     def _removed(self, item: _Item, message: ItemRemoved) -> None:
         item.removed = True
 
@@ -180,9 +187,10 @@ class Conversation:
         item.call_id, item.name, item.arguments = message.call_id, message.name, message.arguments
 
     def _answer(self, item: _Item, message: ToolAnswer) -> None:
-        # The service appends it to the conversation; nobody tells us after which item that was.
+        # The service appends it to the conversation, and `ItemPlaced` tells where; until then it
+        # is the last.
         last = next((other for other in reversed(self._order()) if other.kind), None)
-        self._place(item, "output", None if last is None else last.item_id)
+        self._place(item, "output", item.previous or (last.item_id if last else None))
         item.call_id, item.name, item.output = message.call_id, message.name, message.output
         self._outputs[message.call_id] = item.item_id
 

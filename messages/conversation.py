@@ -19,6 +19,7 @@ __all__ = [
     "HistorySnapshot",
     "Interrupt",
     "Interrupted",
+    "ItemPlaced",
     "ItemRemoved",
     "PlaybackEnded",
     "PlaybackPaused",
@@ -135,6 +136,14 @@ class ItemRemoved(Message, frozen=True, array_like=True, tag=47):
     attempts = 3
     item_id: str
     reason: str
+
+
+class ItemPlaced(Message, frozen=True, array_like=True, tag=77):
+    """Realtime to history: where the server has put an item, if that could not be known before."""
+
+    attempts = 3
+    item_id: str
+    previous_item_id: str | None
 
 
 class Turn(Event, frozen=True, array_like=True, tag=48):

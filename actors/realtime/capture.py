@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import collections
+
 from actors.realtime.timeline import Timeline
-from messages import CapturedAudio, ReplayedAudio, ReplayEnded
+from messages import SAMPLE_RATE, CapturedAudio, ReplayedAudio, ReplayEnded
 
 __all__ = ["Capture"]
 
+MEMORY = 30 * SAMPLE_RATE
+"""How much of what was appended is remembered, in samples: speech may get its text late."""
 REPLAY_NS = 1_000_000_000
 """How long the microphone may be silent while it is asked to say everything again."""
 
@@ -23,6 +27,8 @@ class Capture:
         self.newest_sample = self.newest_ns = 0
         """The end of the newest sound that was captured, and when that was."""
         self._request_id = 0
+        self._memory: collections.deque[tuple[int, bytes]] = collections.deque()
+        self._remembered = 0
 
     def heard(self, block: CapturedAudio) -> None:
         """Take note of a captured block, whether it is passed on or not."""
@@ -87,4 +93,23 @@ class Capture:
             return None
         self.timeline.append(first_sample, len(pcm) >> 1)
         self.appended_ns = now
+        self._remember(first_sample, pcm)
         return pcm
+
+    def sound(self, first_sample: int, last_sample: int) -> bytes:
+        """Return what was appended between two samples; empty: it is not remembered any more."""
+        parts = []
+        if self._memory and self._memory[0][0] <= first_sample:
+            for first, pcm in self._memory:
+                begin, end = max(0, first_sample - first), last_sample - first
+                parts.append(pcm[2 * begin : 2 * max(end, 0)])
+        return b"".join(parts)
+
+    def _remember(self, first_sample: int, pcm: bytes) -> None:
+        memory = self._memory
+        while memory and memory[-1][0] >= first_sample:  # it is appended again
+            self._remembered -= len(memory.pop()[1]) >> 1
+        memory.append((first_sample, pcm))
+        self._remembered += len(pcm) >> 1
+        while self._remembered > MEMORY:
+            self._remembered -= len(memory.popleft()[1]) >> 1

@@ -37,14 +37,38 @@ class Chain:
             if self._known(self._tail) != last_of_history:
                 self._aliases[self._tail] = last_of_history
 
-    def note(self, item_id: str, previous: str | None = None) -> None:
-        """Take note of an item; without a previous one it is the last."""
-        if not item_id or item_id in self._before:
-            return
+    def note(self, item_id: str, previous: str | None = None) -> bool:
+        """Take note of an item; without a previous one it is the last.
+
+        Returns:
+            Whether it was known, and stands elsewhere than was thought.
+        """
+        if not item_id:
+            return False
+        if item_id in self._before:
+            return self._move(item_id, previous)
         self._before[item_id] = previous or self._tail
         self._tail = item_id
         if len(self._before) > _REMEMBERED:
             self._before.popitem(last=False)
+        return False
+
+    def _move(self, item_id: str, previous: str | None) -> bool:
+        if previous is None or previous == item_id:
+            return False
+        if previous == self._tail:
+            self._tail = item_id
+        elsewhere = self._before[item_id] != previous
+        self._before[item_id] = previous
+        return elsewhere
+
+    def known_as(self, item_id: str) -> str:
+        """Return the id by which history knows an item."""
+        return self._aliases.get(item_id) or item_id
+
+    def before(self, item_id: str) -> str | None:
+        """Return what stands before an item at the server; None: it is the first."""
+        return self._before.get(item_id)
 
     def alias(self, item_id: str, known: str) -> None:
         """Take note that history knows an item by another id."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from actors.realtime import wire
+from actors.realtime import restore, wire
 from actors.realtime.actions import Action, Log, Publish, SaveState, SendEvent
 from actors.realtime.capture import Capture
 from actors.realtime.chain import Chain
@@ -94,6 +94,15 @@ class Context:
         """Return an id for a request to another component."""
         self._request_id += 1
         return self._request_id
+
+    def known(self) -> restore.Known:
+        """Return what a new session has to be told and history may not know yet."""
+        heard = {
+            item.item_id: item.text_heard
+            for item in self.playback.items.values()
+            if item.text_heard is not None
+        }
+        return restore.Known(self.outputs, heard, self.capture.sound)
 
     def changed(self) -> None:
         """Have the state saved."""

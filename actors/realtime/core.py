@@ -28,6 +28,7 @@ from messages import (
     FatalError,
     HistorySnapshot,
     Interrupt,
+    ItemPlaced,
     Message,
     Notice,
     PlaybackFlushed,
@@ -344,8 +345,12 @@ class Core:
             self._link.renew(f"the server reported {what} {SAME_ERRORS} times in a row", now)
 
     def _item(self, event: wire.ItemAdded | wire.ItemCreated | wire.ItemDone, now: int) -> None:
-        self._context.chain.note(event.item.id, event.previous_item_id)
-        self._context.responses.seen(event.item.id)
+        context, item = self._context, event.item
+        placed = item.type == "function_call_output" and item.id not in context.chain
+        if context.chain.note(item.id, event.previous_item_id) or placed:
+            known = context.chain.known_as(item.id)
+            context.publish(ItemPlaced(known, context.chain.previous(item.id)))
+        context.responses.seen(item.id)
         self._user.confirmed(event.item.id)
 
     def _bad_frame(self, frame: wire.BadFrame, now: int) -> None:

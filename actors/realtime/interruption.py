@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from actors.realtime import session, wire
+from actors.realtime import restore, session, wire
 from actors.realtime.context import Context
-from actors.realtime.playback import Cut
+from actors.realtime.playback import Cut, Spoken
 from actors.realtime.timeline import SAMPLES_PER_MS
 from messages import (
     FlushPlayback,
@@ -83,14 +83,32 @@ class Interruption:
         context = self._context
         for cut in cuts:
             item = cut.item
-            if item.session == context.session and context.told:
+            if not cut.again:
+                item.text_heard = item.estimate_heard()
+            if not context.told:
+                pass  # the new session is told what was heard
+            elif item.session != context.session:
+                self._tell_text(item)
+            else:
                 for truncation in cut.truncations:
                     event_id = context.event_id(f"truncate {item.item_id}")
                     context.send(wire.Truncate(item.item_id, *truncation, event_id))
             if item.begun and not cut.again:
                 heard_ms = item.heard() // SAMPLES_PER_MS
-                context.publish(Interrupted(item.item_id, heard_ms, item.text_heard()))
-            context.changed()
+                context.publish(Interrupted(item.item_id, heard_ms, item.text_heard or ""))
+        context.changed()
+
+    def _tell_text(self, item: Spoken) -> None:
+        """Tell what was heard of an item that this session knows as text, not as sound."""
+        context, wire_id = self._context, restore.wire_id(item.item_id)
+        if wire_id not in context.chain:
+            return
+        context.send(wire.ItemDelete(wire_id, context.event_id(f"delete {wire_id}")))
+        if item.text_heard:
+            again = restore.text_item(item.item_id, "assistant", item.text_heard)
+            before = context.chain.before(wire_id) or "root"
+            event_id = context.event_id(f"replay {wire_id}")
+            context.send(wire.ItemCreate(again, event_id, before))
 
     # -- pausing ------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from messages import (
     FatalError,
     HistoryRequest,
     HistorySnapshot,
+    ItemPlaced,
     ItemRemoved,
     Notice,
     Reconnected,
@@ -292,7 +293,7 @@ class Link:
         prepared = self._prepared or Prepared(context.next_session(), now, now + SESSION_NS)
         context.session = prepared.number
         speech = self._user.speech_from()
-        self._plan = restore.plan(self._history or (), saved, speech, context.outputs)
+        self._plan = restore.plan(self._history or (), saved, speech, context.known())
         self._refusals = 0
         self._told_tools, self._told_speed = saved.tools, saved.speed
         self._told_settings = context.settings
@@ -361,7 +362,18 @@ class Link:
                 context.send(event)
         left_out = {turn.item_id for turn in plan.again}
         kept = [item.item_id for item in self._history or () if item.item_id not in left_out]
+        self._place_texts(kept)
         context.chain.join(next((item_id for item_id in reversed(kept) if item_id), None))
+
+    def _place_texts(self, history: list[str]) -> None:
+        """Tell where texts stand that were typed before anything was known of the conversation."""
+        texts = [text for text in self._context.saved.texts if not text.placed]
+        ids = {text.item_id for text in texts}
+        before = next((item_id for item_id in reversed(history) if item_id not in ids), None)
+        for text in texts:
+            text.placed = True
+            self._context.publish(ItemPlaced(text.item_id, before))
+            before = text.item_id
 
     def _go_live(self, now: int) -> None:
         context, saved = self._context, self._context.saved

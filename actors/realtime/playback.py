@@ -46,6 +46,8 @@ class Spoken(msgspec.Struct):
     text: str = ""
     written: bool = False
     """The text is the answer itself, which has no sound: it was read as it came."""
+    text_heard: str | None = None
+    """The text up to where it was heard, if it was cut off; as everybody was told."""
     reported: int = 0
     """How many characters of the text history knows."""
     begun: bool = False
@@ -78,7 +80,7 @@ class Spoken(msgspec.Struct):
         """Return how many samples were heard."""
         return min(self.played, self.received)
 
-    def text_heard(self) -> str:
+    def estimate_heard(self) -> str:
         """Return the text up to where it was heard, in proportion to the sound, in whole words."""
         if not self.length_known or (self.written and not self.received):
             return self.text

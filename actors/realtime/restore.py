@@ -6,6 +6,7 @@ Items keep their ids where the API allows it (32 characters), so that the histor
 from __future__ import annotations
 
 import zlib
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "GIVEN_UP",
     "GO_ON",
     "MAX_REPEATS",
+    "Known",
     "Plan",
     "call_item",
     "difference",
@@ -39,6 +41,21 @@ MAX_REPEATS = 3
 GIVEN_UP = "what was said last could not be answered, please say it again"
 
 _ID_CHARS = 32
+
+
+def _silence(first_sample: int, last_sample: int) -> bytes:
+    return b""
+
+
+class Known(msgspec.Struct):
+    """What is known besides the history, which may be a moment behind."""
+
+    outputs: Mapping[str, tuple[str, str]] = {}
+    """Of the calls answered last: (item id, output)."""
+    heard: Mapping[str, str] = {}
+    """Of items that were interrupted: the text up to there."""
+    sound: Callable[[int, int], bytes] = _silence
+    """Returns what the user said between two samples, if it is remembered."""
 
 
 class Plan(msgspec.Struct):
@@ -126,7 +143,7 @@ def plan(
     items: Iterable[ConversationItem],
     saved: Saved,
     speech_from: int | None,
-    outputs: Mapping[str, tuple[str, str]] | None = None,
+    known: Known | None = None,
 ) -> Plan:
     """Return how to go on.
 
@@ -134,8 +151,9 @@ def plan(
         items: the history, in order.
         saved: what we remember.
         speech_from: the sample at which speech began that the lost server had not committed.
-        outputs: of the last calls, (item id, output), which the history may not have yet.
+        known: what is known besides.
     """
+    known = known or Known()
     items = list(items)
     history = {item.item_id: item for item in items}
     result = Plan()
@@ -143,13 +161,13 @@ def plan(
     left_out = {turn.item_id for turn in result.again}
     for item in items:
         if item.item_id not in left_out:
-            _add(result, item)
+            _add(result, item, known)
     for text in saved.texts:
         if text.item_id not in history:
             result.items.append(text_item(text.item_id, "user", text.text))
     _add_calls(result, saved.calls)
-    for call_id in sorted(result.open & set(outputs or ())):
-        _answer(result, call_id, *(outputs or {})[call_id])
+    for call_id in sorted(result.open & set(known.outputs)):
+        _answer(result, call_id, *known.outputs[call_id])
     result.hears_speech = bool(result.again) or speech_from is not None
     if not result.hears_speech:
         result.ask = _ask(saved, list(history.values()))
@@ -178,7 +196,7 @@ def _decide_speech(
         result.from_sample = max(saved.safe_sample, speech_from)
 
 
-def _add(result: Plan, item: ConversationItem) -> None:
+def _add(result: Plan, item: ConversationItem, known: Known) -> None:
     short = wire_id(item.item_id)
     if item.kind == "function_call_output":
         if item.call_id in result.open:
@@ -186,13 +204,27 @@ def _add(result: Plan, item: ConversationItem) -> None:
     elif any(short == other.get("id", "") for other in result.items):
         return  # an id may be there once
     elif item.kind == "message":
-        if item.text:
-            result.items.append(text_item(item.item_id, item.role, item.text))
+        message = _message(item, known)
+        if message is not None:
+            result.items.append(message)
     elif item.call_id not in result.open and item.call_id not in result.answered:
         result.items.append(call_item(item.item_id, item.call_id, item.name, item.arguments))
         result.open.add(item.call_id)
     if short != item.item_id:
         result.aliases[short] = item.item_id
+
+
+def _message(item: ConversationItem, known: Known) -> dict[str, Any] | None:
+    """Return a message as text or, of the user, as sound; None: it says nothing."""
+    text = known.heard.get(item.item_id, item.text)
+    if text:
+        return text_item(item.item_id, item.role, text)
+    if item.role == "user" and not item.transcribed:
+        pcm = known.sound(item.first_sample, item.last_sample)
+        if pcm:
+            content = [{"type": "input_audio", "audio": b64encode(pcm).decode()}]
+            return {**text_item(item.item_id, "user", ""), "content": content}
+    return None
 
 
 def _add_calls(result: Plan, calls: Iterable[Call]) -> None:

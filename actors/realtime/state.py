@@ -88,11 +88,13 @@ class Call(msgspec.Struct, omit_defaults=True):
     """It was cut off by the end of its answer and never run."""
 
 
-class Text(msgspec.Struct):
+class Text(msgspec.Struct, omit_defaults=True):
     """A typed turn that the server has not confirmed."""
 
     item_id: str
     text: str
+    placed: bool = True
+    """Whether it was known what stands before it."""
 
 
 class Audible(msgspec.Struct, omit_defaults=True):

@@ -168,7 +168,7 @@ class Successor:
         prepared.configuration = self._configuration()
         self._refusals = 0
         self._configure(prepared.configuration, now)
-        plan = restore.plan(history, self._context.saved, None, self._context.outputs)
+        plan = restore.plan(history, self._context.saved, None, self._context.known())
         for event in restore.difference([], plan.items, self._context.event_id):
             self._send(event)
         prepared.items, prepared.complete = plan.items, True

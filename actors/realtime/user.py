@@ -257,7 +257,7 @@ class User:
             item = restore.text_item(item_id, "user", message.text)
             context.send(wire.ItemCreate(item, context.event_id(f"text {item_id}")))
         saved.turns.append(Turn(item_id, False))
-        saved.texts.append(Text(item_id, message.text))
+        saved.texts.append(Text(item_id, message.text, before is not None))
         context.responses.want(Ask(), [wire_id])
         context.touch(now)
         context.changed()

@@ -417,10 +417,12 @@ class SessionUpdate(ClientEvent, tag="session.update"):
 
 
 class ItemCreate(ClientEvent, tag="conversation.item.create"):
-    """Append an item to the conversation."""
+    """Add an item to the conversation, as the last one or at its place."""
 
     item: dict[str, Any]
     event_id: str
+    previous_item_id: str | None = None
+    """After which item; ``root``: as the first."""
 
 
 class ItemDelete(ClientEvent, tag="conversation.item.delete"):

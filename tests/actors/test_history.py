@@ -22,6 +22,7 @@ from messages import (
     HistorySnapshot,
     Inject,
     Interrupted,
+    ItemPlaced,
     ItemRemoved,
     Message,
     Notice,
@@ -154,6 +155,31 @@ def test_an_answer_stands_behind_its_call_and_before_what_follows() -> None:
 
     assert ids(conversation) == list("abcdef")
     assert [item.output for item in conversation.items()] == ["", "", "", "1", "2", ""]
+
+
+def test_an_item_is_where_the_server_has_put_it() -> None:
+    conversation = conversation_of(
+        ToolCall("c1", "x", "{}", item_id="a"),
+        typed("typed", "a"),
+        ToolAnswer("c1", "x", "1", item_id="out"),
+        typed("spoken", "a"),
+        ItemPlaced("typed", "spoken"),
+        ItemPlaced("out", "a"),
+        ItemPlaced("spoken", "out"),
+    )
+
+    assert ids(conversation) == ["a", "out", "spoken", "typed"]
+
+
+def test_an_output_may_be_placed_before_it_is_known() -> None:
+    conversation = conversation_of(
+        ToolCall("c1", "x", "{}", item_id="a"),
+        typed("typed", "out"),
+        ItemPlaced("out", "a"),
+        ToolAnswer("c1", "x", "1", item_id="out"),
+    )
+
+    assert ids(conversation) == ["a", "out", "typed"]
 
 
 def test_an_answer_to_a_removed_call_is_gone_with_it() -> None:

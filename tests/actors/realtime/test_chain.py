@@ -28,11 +28,25 @@ def test_telling_it_again_changes_nothing() -> None:
     chain.note("a")
     chain.note("b")
 
-    chain.note("b", None)
-    chain.note("a", "b")
+    moved = [chain.note("b", None), chain.note("b", "a")]
 
+    assert moved == [False, False]
     assert chain.previous("a") is None
-    assert chain.previous("new") == "b"
+    assert chain.previous("b") == "a"
+    assert chain.previous("c") == "b"
+
+
+def test_what_stands_elsewhere_than_was_thought_is_moved() -> None:
+    chain = Chain()
+    for item in ("a", "typed", "typed too"):
+        chain.note(item)
+    chain.note("spoken", "a")  # the server got it before the typed ones
+
+    moved = [chain.note("typed", "spoken"), chain.note("typed too", "typed")]
+
+    assert moved == [True, False]
+    assert chain.previous("typed") == "spoken"
+    assert chain.previous("next") == "typed too"
 
 
 def test_items_that_history_does_not_know_stand_for_the_one_before() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from messages import (
     ConversationItem,
     FlushPlayback,
     HistorySnapshot,
+    Interrupt,
     Interrupted,
+    ItemPlaced,
     ItemRemoved,
     Notice,
     PlayedPosition,
@@ -590,3 +593,109 @@ def test_tools_of_a_new_process_of_tools_change_nothing() -> None:
     bench.tell(ToolsAvailable(()))
 
     assert bench.sent == []
+
+
+# -- what the new session believes -----------------------------------------------------------------
+
+
+def _replayed_while_playing() -> Bench:
+    """An answer is whole, its sound still plays, and a new session was told its text."""
+    bench = Bench(inactivity_timeout_s=None).live()
+    bench.answer("r1", "a1", "one two three four", 4000)
+    bench.lose()
+    bench.history = [
+        ConversationItem("u1", "message", "user", "Count"),
+        ConversationItem("a1", "message", "assistant", "one two three four"),
+    ]
+    bench.configured()
+    bench.clear()
+    return bench
+
+
+def test_what_was_not_heard_of_a_replayed_text_is_taken_back() -> None:
+    bench = _replayed_while_playing()
+
+    bench.tell(Interrupt()).flushed("a1", 2000)
+
+    assert bench.one(Interrupted).text_heard == "one two"
+    assert bench.kinds() == ["conversation.item.delete", "conversation.item.create"]
+    created = bench.event("conversation.item.create")
+    assert created["previous_item_id"] == "u1"
+    assert created["item"]["content"] == [{"type": "output_text", "text": "one two"}]
+
+
+def test_a_replayed_text_of_which_nothing_was_heard_is_taken_out() -> None:
+    bench = _replayed_while_playing()
+
+    bench.tell(Interrupt()).flushed("a1", 0)
+
+    assert bench.event("conversation.item.delete")["item_id"] == "a1"
+    assert bench.items() == []
+
+
+def test_what_was_interrupted_while_history_was_asked_is_replayed_as_heard() -> None:
+    bench = Bench(inactivity_timeout_s=None).live().answer("r1", "a1", "one two three four", 4000)
+    bench.lose()
+    bench.connect()
+    bench.tell(Interrupt()).flushed("a1", 2000)
+    bench.history = [ConversationItem("a1", "message", "assistant", "one two three four")]
+    bench.snapshot()
+
+    assert [item["content"][0]["text"] for item in bench.items()] == ["one two"]
+
+
+def test_answered_speech_whose_text_was_lost_is_replayed_as_sound() -> None:
+    bench = Bench(transcription_model="gpt-transcribe", inactivity_timeout_s=None).live()
+    for block in range(50):
+        bench.capture(960 * block, byte=bytes([block]))
+    bench.speak("u1", 400, 1200).begin().say("Well", 100)
+    bench.lose()
+    bench.history = [
+        ConversationItem(
+            "u1", "message", "user", transcribed=False, first_sample=9600, last_sample=28800
+        ),
+        ConversationItem("a1", "message", "assistant", "Well", complete=False),
+    ]
+    bench.configured()
+
+    sound = bench.items()[0]["content"][0]
+    pcm = base64.b64decode(sound["audio"])
+    assert sound["type"] == "input_audio"
+    assert pcm == b"".join(bytes([block]) * 1920 for block in range(10, 30))
+    assert "Go on" in bench.event("response.create")["response"]["instructions"]
+
+
+def test_a_text_typed_before_the_history_was_known_is_put_behind_it() -> None:
+    bench = Bench(first=False)
+    bench.tell(SendText("Hello?", "t1")).tell(SendText("Hello!", "t2"))
+    bench.history = [
+        ConversationItem("u1", "message", "user", "Hm"),
+        ConversationItem("t1", "message", "user", "Hello?"),
+    ]
+    bench.configured()
+
+    assert bench.all(UserItem)[1].previous_item_id == "t1"
+    assert bench.all(ItemPlaced) == [ItemPlaced("t1", "u1")]
+
+
+def test_where_the_server_has_put_what_was_sent_is_told_to_history() -> None:
+    bench = Bench(inactivity_timeout_s=None).live().answer("r1", "a1")
+    bench.tell(SendText("Hello", "t1"))
+    assert bench.one(UserItem).previous_item_id == "a1"
+
+    bench.server("input_audio_buffer.committed", item_id="u2", previous_item_id="a1")
+    bench.added("u2", "a1", role="user").added("t1", "u2", role="user")
+
+    assert bench.one(ItemPlaced) == ItemPlaced("t1", "u2")
+
+
+def test_where_the_server_has_put_an_output_is_told_to_history() -> None:
+    bench = Bench(inactivity_timeout_s=None).live()
+    bench.server("response.created", response={"id": "r1"}).call("c1").done("r1")
+    bench.tell(ToolAnswer("c1", "clock", "12:00", item_id="o1"))
+
+    for _ in range(2):
+        output = {"id": "o1", "type": "function_call_output", "call_id": "c1"}
+        bench.server("conversation.item.added", item=output, previous_item_id="f1")
+
+    assert bench.one(ItemPlaced) == ItemPlaced("o1", "f1")

@@ -90,7 +90,7 @@ def test_the_text_that_was_heard_ends_with_a_word() -> None:
     heard = []
     for played in (0, 100, 250, 450, 700, 1000):
         item.played = played * 24
-        heard.append(item.text_heard())
+        heard.append(item.estimate_heard())
 
     assert heard == ["", "", "one", "one two", "one two", "one two three four"]
 
@@ -102,7 +102,7 @@ def test_the_text_that_was_heard_is_the_beginning_of_the_text(
     item = _item(received, played)
     item.text = text
 
-    assert text.startswith(item.text_heard())
+    assert text.startswith(item.estimate_heard())
 
 
 def _queue(*item_ids: str) -> Playback:
@@ -182,7 +182,7 @@ def test_what_another_process_was_playing_is_remembered() -> None:
     playback.flush(playback.queue(), 0)
     cuts = playback.flushed("a1", 12_000)
 
-    assert [cut.item.text_heard() for cut in cuts] == ["one", "three four"]
+    assert [cut.item.estimate_heard() for cut in cuts] == ["one", "three four"]
 
 
 def test_old_items_are_forgotten() -> None:

@@ -1,0 +1,141 @@
+"""Whole conversations on a clock of their own: what the server believes is what was said."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from messages import Disconnected
+from tests.actors.realtime.world import World
+
+# More of them, and new ones each time: RTVOICE_TEST_EXAMPLES=10000
+_WANTED = os.environ.get("RTVOICE_TEST_EXAMPLES")
+
+
+def _examples(count: int) -> Callable[[Any], Any]:
+    return settings(
+        max_examples=int(_WANTED or count),
+        derandomize=_WANTED is None,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
+pauses = st.sampled_from([0.0, 0.05, 0.3, 0.6, 1.0, 3.0, 6.0])
+steps = st.tuples(
+    st.sampled_from(
+        ["say", "say", "say", "type", "interrupt", "drop", "offline", "die", "wait", "wait"]
+    ),
+    pauses,
+)
+
+
+def play(seed: int, session_s: float, moves: list[tuple[str, float]]) -> World:
+    world = World(seed=seed, session_s=session_s)
+    for what, pause in moves:
+        match what:
+            case "say":
+                world.say()
+                world.run(1.8)  # with the silence that ends a turn
+            case "offline":
+                world.drop(offline_s=pause)
+            case "wait":
+                world.run(1.0)
+            case _:
+                getattr(world, what)()
+        world.run(pause)
+    world.settle()
+    return world
+
+
+def _keeps_the_laws(seed: int, session_s: float, moves: list[tuple[str, float]]) -> None:
+    world = play(seed, session_s, moves)
+
+    world.check()
+    world.check_turns()
+    assert world.greetings <= 1 + world.deaths + len(world.all_lines)
+
+
+laws = given(
+    st.integers(0, 1000), st.sampled_from([3600.0, 90.0, 60.0]), st.lists(steps, max_size=25)
+)
+
+
+@_examples(60)
+@laws
+def test_whatever_happens_the_server_believes_what_was_said_and_heard(
+    seed: int, session_s: float, moves: list[tuple[str, float]]
+) -> None:
+    _keeps_the_laws(seed, session_s, moves)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@_examples(6000)
+@laws
+def test_whatever_happens_thousands_of_times_it_believes_what_was_said_and_heard(
+    seed: int, session_s: float, moves: list[tuple[str, float]]
+) -> None:
+    _keeps_the_laws(seed, session_s, moves)
+
+
+def _talk(hours: float, session_s: float, drop_every_s: float, *, seed: int) -> World:
+    """Talk for so long, with a drop now and then, in mid-sentence or not."""
+    world = World(seed=seed, session_s=session_s)
+    world.run(3)
+    next_drop = world.now + int(drop_every_s * 1e9)
+    end = world.now + int(hours * 3600 * 1e9)
+    while world.now < end:
+        world.say()
+        world.run(1.8 + world.random.choice([2.0, 5.0, 6.0, 9.0, 15.0]))
+        if world.now >= next_drop:
+            next_drop += int(drop_every_s * 1e9)
+            world.run(world.random.uniform(0, 4))
+            world.drop(offline_s=world.random.choice([0.0, 0.0, 1.5]))
+            world.run(world.random.choice([0.2, 3.0]))
+    world.settle()
+    return world
+
+
+def _is_one_conversation(world: World, renewals: int, drops: int) -> None:
+    world.check()
+    world.check_turns()
+    gaps = [event.gap_ms for event in world.reconnects()]
+    assert all(event.state_restored for event in world.reconnects())
+    assert gaps.count(0) >= renewals
+    assert len([m for m in world.told if isinstance(m, Disconnected)]) == drops
+    assert len(gaps) - gaps.count(0) <= drops
+    assert world.greetings == 1
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_two_minutes_with_a_drop_every_forty_seconds_are_one_conversation(seed: int) -> None:
+    world = _talk(2 / 60, 36, 40, seed=seed)
+
+    world.check()
+    world.check_turns()
+    assert world.greetings == 1
+    assert len(world.reconnects()) >= 4
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(3))
+def test_three_hours_with_a_drop_every_ten_minutes_are_one_conversation(seed: int) -> None:
+    world = _talk(3, 3600, 600, seed=seed)
+
+    _is_one_conversation(world, renewals=0, drops=18)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_three_hours_without_a_drop_are_one_conversation_without_a_gap() -> None:
+    world = _talk(3, 3600, 10**6, seed=5)
+
+    _is_one_conversation(world, renewals=3, drops=0)
