@@ -18,6 +18,7 @@ from messages import (
     ItemPlaced,
     ItemRemoved,
     Message,
+    SentImage,
     ToolAnswer,
     ToolCall,
     Turn,
@@ -74,6 +75,7 @@ class _Item(msgspec.Struct):
     output: str = ""
     first_sample: int = 0
     last_sample: int = 0
+    image: SentImage | None = None
 
     @property
     def is_turn(self) -> bool:
@@ -159,6 +161,7 @@ class Conversation:
         item.spoken = message.spoken and not message.text
         item.expects_transcript = item.spoken and message.transcript_expected
         item.first_sample, item.last_sample = message.first_sample, message.last_sample
+        item.image = message.image
 
     def _transcript(self, item: _Item, message: UserTranscript) -> None:
         item.text, item.transcript_failed = message.text, message.error is not None
@@ -238,7 +241,7 @@ class Conversation:
             if due > now:
                 return turns, due
             role: Literal["user", "assistant"] = "user" if item.kind == "user" else "assistant"
-            turns.append(Turn(role, item.text, item.item_id, item.transcribed))
+            turns.append(Turn(role, item.text, item.item_id, item.transcribed, item.image))
         return turns, math.inf
 
     def _due(self, item: _Item) -> float:
@@ -293,4 +296,5 @@ def _remembered(item: _Item) -> ConversationItem:
         interrupted=item.heard is not None,
         first_sample=item.first_sample,
         last_sample=item.last_sample,
+        image=item.image,
     )

@@ -22,6 +22,7 @@ from messages import (
     HistorySnapshot,
     Message,
     Notice,
+    SentImage,
     UserError,
 )
 
@@ -181,8 +182,10 @@ class History(Actor):
                 if what == "Told":
                     self._conversation.tell(fields["item_id"])
                 elif what in _KINDS:
+                    if fields.get("image") is not None:
+                        fields["image"] = msgspec.convert(fields["image"], SentImage)
                     self._conversation.apply(_KINDS[what](**fields), now)
-            except (TypeError, KeyError):  # a field of another version
+            except (TypeError, KeyError, msgspec.ValidationError):  # a field of another version
                 damaged += 1
         if damaged:
             lines = "1 damaged line" if damaged == 1 else f"{damaged} damaged lines"

@@ -9,6 +9,7 @@ import msgspec
 from messages.base import Event, Message
 
 __all__ = [
+    "MAX_IMAGE_BYTES",
     "AssistantItem",
     "AssistantTranscript",
     "ConversationItem",
@@ -30,7 +31,9 @@ __all__ = [
     "ResponseEnded",
     "ResponseStarted",
     "Say",
+    "SendImage",
     "SendText",
+    "SentImage",
     "SetSpeed",
     "SetTools",
     "SpeedChanged",
@@ -49,6 +52,9 @@ __all__ = [
     "WantWireEvents",
     "WireEvent",
 ]
+
+MAX_IMAGE_BYTES = 4 * 1024 * 1024
+"""The service scales larger images down, and on the connection all else waits behind one."""
 
 Role = Literal["user", "assistant", "system"]
 
@@ -73,6 +79,17 @@ class UserSpeechStopped(Event, frozen=True, array_like=True, tag=41):
     last_sample: int
 
 
+class SentImage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An image that the user has shown, as it is remembered."""
+
+    path: str
+    """The file it is kept in, until the end of the session or, beside a journal, for good."""
+    media_type: Literal["image/png", "image/jpeg"]
+    detail: Literal["auto", "low", "high"] = "auto"
+    """How closely the model looks."""
+    size_bytes: int = 0
+
+
 class UserItem(Message, frozen=True, array_like=True, tag=42):
     """Realtime to history: the user has said or typed something."""
 
@@ -86,6 +103,7 @@ class UserItem(Message, frozen=True, array_like=True, tag=42):
     transcript_expected: bool
     first_sample: int = 0
     last_sample: int = 0
+    image: SentImage | None = None
 
 
 class UserTranscript(Message, frozen=True, array_like=True, tag=43):
@@ -155,6 +173,8 @@ class Turn(Event, frozen=True, array_like=True, tag=48):
     item_id: str
     transcribed: bool = True
     """False for speech of which no text is known."""
+    image: SentImage | None = None
+    """What the user has shown with it."""
 
 
 class ToolCall(Event, frozen=True, array_like=True, tag=49):
@@ -242,6 +262,21 @@ class SendText(Message, frozen=True, array_like=True, tag=56):
     """Chosen by the sender, at most 32 characters; makes handling it twice harmless."""
 
 
+class SendImage(Message, frozen=True, array_like=True, tag=76):
+    """Program to realtime: a turn of the user with an image; it interrupts if it is answered."""
+
+    attempts = 3
+    data: bytes
+    """Of a PNG or JPEG file, at most `MAX_IMAGE_BYTES`."""
+    media_type: Literal["image/png", "image/jpeg"]
+    text: str
+    """What is said about it; empty: nothing."""
+    item_id: str
+    """Chosen by the sender, at most 32 characters; makes handling it twice harmless."""
+    detail: Literal["auto", "low", "high"] = "auto"
+    respond: bool = True
+
+
 class StartTalking(Message, frozen=True, array_like=True, tag=69):
     """Program to realtime: with push-to-talk, the user's turn begins; nobody else speaks."""
 
@@ -301,6 +336,7 @@ class ConversationItem(msgspec.Struct, frozen=True, omit_defaults=True):
     output: str = ""
     first_sample: int = 0
     last_sample: int = 0
+    image: SentImage | None = None
 
 
 class HistoryRequest(Message, frozen=True, array_like=True, tag=60):

@@ -153,6 +153,7 @@ if TYPE_CHECKING:
         RealtimeModel,
         RetentionRatio,
         SemanticVad,
+        SentImage,
         ServerVad,
         ToolCallRecord,
         TranscriptionModel,
@@ -253,6 +254,7 @@ __all__ = [
     "RtvoiceError",
     "SemanticVad",
     "Sent",
+    "SentImage",
     "ServerError",
     "ServerEvent",
     "ServerVad",
@@ -333,7 +335,7 @@ _NAMES = {
     "rtvoice.models": "Retirement retirement_of",
     "rtvoice.views": """
         AssistantVoice ConversationHistory ConversationTurn RealtimeModel RetentionRatio
-        SemanticVad ServerVad ToolCallRecord TranscriptionModel
+        SemanticVad SentImage ServerVad ToolCallRecord TranscriptionModel
     """,
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -22,6 +22,7 @@ from messages import (
     ProgramCapture,
     RetentionRatio,
     SemanticVad,
+    SendImage,
     SendText,
     ServerVad,
     SetMuted,
@@ -532,6 +533,54 @@ class Agent:
         """
         checks.checked_name("text", text)
         return self._send(SendText(text, os.urandom(16).hex()))
+
+    def send_image(
+        self,
+        image: bytes | str | os.PathLike[str],
+        text: str = "",
+        *,
+        detail: Literal["auto", "low", "high"] = "auto",
+        respond: bool = True,
+    ) -> Sent:
+        """Show the model an image, for the user. If it is answered, it interrupts as a text does.
+
+        Args:
+            image: a PNG or JPEG file of at most 4 MiB: its content or its path.
+            text: what the user is to have said about it.
+            detail: how closely the model looks: ``low`` costs fewest tokens; ``auto`` is ``high``.
+            respond: whether it is answered; otherwise the next answer knows it.
+
+        Example:
+            ```python
+            import asyncio
+            from base64 import b64decode
+
+            from rtvoice import Agent
+
+            pixel = b64decode(
+                "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmM"
+                "IQAAAABJRU5ErkJggg=="
+            )
+
+            async def main() -> None:
+                agent = Agent(server="sandbox", audio_input="silence", audio_output="null")
+                async with agent:
+                    await agent.send_image(pixel, "Which colour is this?")
+                    await agent.stop()
+
+            asyncio.run(main())
+            ```
+
+        Raises:
+            AgentError: it is no such image, or too large.
+            NotRunningError: the agent does not run.
+        """
+        data, media_type = checks.checked_image("image", image)
+        text = checks.checked_text("text", text)
+        how: Any = checks.checked_choice("detail", detail, ("auto", "low", "high"))
+        respond = checks.checked_flag("respond", respond)
+        message = SendImage(data, media_type, text, os.urandom(16).hex(), how, respond)
+        return self._send(message)
 
     def start_talking(self) -> Sent:
         """Begin the user's turn, with push-to-talk; it interrupts what is being said.

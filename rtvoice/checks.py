@@ -17,6 +17,7 @@ from actors.tools.registry import Tools
 from messages import (
     BUILTIN_TOOLS,
     LEVELS,
+    MAX_IMAGE_BYTES,
     ConfigurationError,
     RetentionRatio,
     SemanticVad,
@@ -125,6 +126,38 @@ def checked_model(name: str, value: object, *, stacklevel: int = 4) -> str:
     if (retirement := retirement_of(model)) is not None:
         warnings.warn(str(retirement), FutureWarning, stacklevel=stacklevel)
     return model
+
+
+_IMAGES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+
+
+def checked_image(name: str, value: object) -> tuple[bytes, Any]:
+    """Return the content of an image and its media type."""
+    if isinstance(value, str | os.PathLike):
+        data = _content_of(name, Path(value))
+    elif isinstance(value, bytes | bytearray | memoryview):
+        data = bytes(value)
+    else:
+        raise AgentError(name, f"give a PNG or JPEG file, as bytes or a path, not {_kind(value)}")
+    media_type = next((kind for head, kind in _IMAGES.items() if data.startswith(head)), None)
+    if media_type is None:
+        raise AgentError(name, "it is neither PNG nor JPEG, and the service takes no others")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise AgentError(
+            name,
+            f"it has {len(data) / 2**20:.1f} MiB; make it smaller, {MAX_IMAGE_BYTES >> 20} MiB at "
+            f"most: the service scales larger ones down, and what is said waits behind it",
+        )
+    return data, media_type
+
+
+def _content_of(name: str, path: Path) -> bytes:
+    try:
+        if path.stat().st_size > 16 * MAX_IMAGE_BYTES:
+            raise AgentError(name, f"{path} is no image: it is too large for one")
+        return path.read_bytes()
+    except OSError as error:
+        raise AgentError(name, f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def checked_tools(value: object) -> Tools | str | None:

@@ -152,8 +152,7 @@ class Transcript:
             if turn.item_id in self._asked:  # those before it were no turns
                 del self._asked[: self._asked.index(turn.item_id) + 1]
             if turn.item_id not in self._typed:
-                unknown = "(nothing)" if turn.transcribed else "(speech, not transcribed)"
-                self._said("you", turn.text or unknown)
+                self._said("you", _words_of(turn))
             if not self._asked:
                 self._flush_held()
             return
@@ -209,6 +208,12 @@ def _clean(text: str) -> str:
     return "".join(
         character if character.isprintable() or character in " \t" else " " for character in text
     )
+
+
+def _words_of(turn: Turn) -> str:
+    if turn.image is not None:
+        return f"[an image] {turn.text}".rstrip()
+    return turn.text or ("(nothing)" if turn.transcribed else "(speech, not transcribed)")
 
 
 def _short(text: str) -> str:

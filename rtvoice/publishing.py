@@ -25,8 +25,12 @@ _INSTEAD = {
     "ConversationItemTruncateEvent": (
         "an interruption truncates by itself, where the user stopped hearing: use agent.interrupt()"
     ),
-    "ConversationItemCreateEvent": "use agent.send_text(...) for what the user says",
-    "InputAudioBufferCommitEvent": "the server's turn detection commits",
+    "ConversationItemCreateEvent": (
+        "use agent.send_text(...) for what the user says, agent.send_image(...) for what is shown"
+    ),
+    "InputAudioBufferCommitEvent": (
+        "the server's turn detection commits; with push-to-talk, use agent.stop_talking()"
+    ),
 }
 
 

@@ -111,6 +111,7 @@ class Transcript:
             sound.heard_ms,
             item.transcribed,
             item.complete,
+            image=item.image,
         )
 
     def _calls(self, items: tuple[ConversationItem, ...]) -> dict[str, ToolCallRecord]:

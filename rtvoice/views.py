@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from messages import RetentionRatio, SemanticVad, ServerVad
+from messages import RetentionRatio, SemanticVad, SentImage, ServerVad
 from rtvoice.models import RealtimeModel, TranscriptionModel
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "RealtimeModel",
     "RetentionRatio",
     "SemanticVad",
+    "SentImage",
     "ServerVad",
     "ToolCallRecord",
     "TranscriptionModel",
@@ -110,6 +111,9 @@ class ConversationTurn(msgspec.Struct, frozen=True):
     """False: the answer was not generated to its end."""
     tool_calls: tuple[ToolCallRecord, ...] = ()
     """What the assistant has called before it said this."""
+    image: SentImage | None = None
+    """What the user has shown with it: ``media_type``, ``size_bytes``, ``detail``, and the ``path``
+    it is kept in, until the conversation ends or, with a ``journal_path``, for good."""
 
 
 class ConversationHistory(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from actors.base import Actor
@@ -28,6 +29,7 @@ from actors.realtime.connection import (
     Text,
 )
 from actors.realtime.core import Core
+from actors.realtime.pictures import Pictures
 from actors.realtime.state import Saved
 from messages import (
     CONTROL,
@@ -41,11 +43,13 @@ from messages import (
     Keep,
     Message,
     Newest,
+    Notice,
     PlaybackFlushed,
     PlayedPosition,
     ReplayedAudio,
     ReplayEnded,
     Say,
+    SendImage,
     SendText,
     SetSpeed,
     StartTalking,
@@ -89,6 +93,7 @@ class Realtime(Actor):
         ToolsAvailable: CONTROL,
         SetSpeed: CONTROL,
         SendText: CONTROL,
+        SendImage: CONTROL,
         Say: CONTROL,
         StartTalking: CONTROL,
         StopTalking: CONTROL,
@@ -110,6 +115,7 @@ class Realtime(Actor):
         self._address = address_of(self.settings, self._key, self.session.server_url)
         if self._address.keeps_key:
             self.log.warning("the API key is not sent over a connection without encryption")
+        self._pictures = Pictures(self._picture_folder())
         now = time.monotonic_ns()
         kept = self.keep.get(_KEPT_CORE)
         if isinstance(kept, Core):
@@ -132,11 +138,23 @@ class Realtime(Actor):
         """Pass a message to the core and do what it wants."""
         now = time.monotonic_ns()
         try:
-            self._core.message(message, now)
+            if isinstance(message, SendImage):
+                self._show(message, now)
+            else:
+                self._core.message(message, now)
         finally:
             self._perform()
             if type(message) is not CapturedAudio:
                 self._set_timer(now)
+
+    def _show(self, message: SendImage, now: int) -> None:
+        try:
+            image = self._pictures.keep(message)
+        except OSError as error:
+            why = error.strerror or str(error)
+            self.send(Notice(f"the image was not sent, as it cannot be kept: {why}"))
+            return
+        self._core.image(message, image, now)
 
     def closed(self) -> None:
         """At the end of the session, tell what has not reached the server."""
@@ -176,6 +194,8 @@ class Realtime(Actor):
         connection = self._connection(spare=spare)
         if connection is None:
             return
+        if type(event) is wire.ItemCreate:
+            event.item = self._pictures.filled(event.item)
         data = wire.encode(event)
         self._pass_on(event, data, "client", spare=spare)
         if not connection.send(data) and not self._watching:
@@ -233,6 +253,10 @@ class Realtime(Actor):
         current, spare = _KEPT_CONNECTIONS
         if spare in self.keep:
             self.keep[current] = self.keep.pop(spare)
+
+    def _picture_folder(self) -> Path:
+        journal = self.settings.journal_path
+        return Path(f"{journal}.images" if journal else f"{self.session.directory}/images")
 
     def _connect(self, *, spare: bool = False) -> None:
         self._connecting.pop(spare, None)

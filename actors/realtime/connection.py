@@ -23,6 +23,8 @@ __all__ = ["Arrived", "Closed", "Connection", "Opened", "Refused", "Text", "is_l
 
 STALL_S = 5.0
 """A connection that takes nothing for so long is lost."""
+_SLOWEST = 32 * 1024
+"""Bytes a second that a line takes at least: an image of 1 MiB may take 40 s."""
 _WAITING = 4000
 """Frames that may wait to be sent; more than a stall of 5 s needs."""
 _UNREAD = 50_000
@@ -166,6 +168,8 @@ class Connection:
                     self._sending = False
                     return
                 data = self._waiting.popleft()
+            # A long frame may take its time, on a slow line.
+            self._progress_s = time.monotonic() + len(data) / _SLOWEST
             socket.write(data)
             self._progress_s = time.monotonic()
 

@@ -17,7 +17,7 @@ from actors.realtime.interruption import Interruption
 from actors.realtime.link import Link, Phase
 from actors.realtime.responses import MARK
 from actors.realtime.state import Ask, Ending, InputEnd, Saved
-from actors.realtime.user import User
+from actors.realtime.user import TYPED, User
 from messages import (
     CHANGEABLE,
     CapturedAudio,
@@ -36,7 +36,9 @@ from messages import (
     ReplayedAudio,
     ReplayEnded,
     Say,
+    SendImage,
     SendText,
+    SentImage,
     ServerError,
     SessionInfo,
     SetSpeed,
@@ -185,6 +187,11 @@ class Core:
         self.tick(now)
 
     # -- as time goes by ----------------------------------------------------------------------
+
+    def image(self, message: SendImage, image: SentImage, now: int) -> None:
+        """Act on an image that the program sends, which is kept in a file by now."""
+        self._user.shows(message, image, now)
+        self.tick(now)
 
     def tick(self, now: int) -> None:
         """Do what is due. Every event and message but sound does this too."""
@@ -387,6 +394,8 @@ class Core:
         context = self._context
         intent, changes = context.intent(error.event_id)
         param = error.param or ""
+        if intent.startswith(TYPED):
+            self._user.refused(intent.removeprefix(TYPED))
         if intent == "speed" and self._link.refused_speed():
             return
         if intent == "configure" or (

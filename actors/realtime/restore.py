@@ -13,12 +13,14 @@ from typing import Any
 import msgspec
 
 from actors.realtime import wire
+from actors.realtime.pictures import GONE, REFERENCE
 from actors.realtime.state import Ask, Call, Saved, Turn
-from messages import ConversationItem
+from messages import ConversationItem, SentImage
 
 __all__ = [
     "GIVEN_UP",
     "GO_ON",
+    "MAX_IMAGES",
     "MAX_REPEATS",
     "Known",
     "Plan",
@@ -39,6 +41,9 @@ MAX_REPEATS = 3
 """How often the same speech is sent again; it might be what the server dies of."""
 
 GIVEN_UP = "what was said last could not be answered, please say it again"
+
+MAX_IMAGES = 10
+"""So many images a new session is shown again, the last ones; each costs time and tokens."""
 
 _ID_CHARS = 32
 
@@ -87,10 +92,18 @@ def wire_id(item_id: str) -> str:
     return f"{item_id[:23]}-{zlib.crc32(item_id.encode()):08x}"
 
 
-def text_item(item_id: str, role: str, text: str) -> dict[str, Any]:
-    """Return a message as it is created. Sound of the assistant cannot be created, its text can."""
+def text_item(
+    item_id: str, role: str, text: str, image: SentImage | None = None
+) -> dict[str, Any]:
+    """Return a message as it is created. Sound of the assistant cannot be created, its text can.
+
+    Of an image there is a reference, for which it is read when it is sent.
+    """
     kind = "output_text" if role == "assistant" else "input_text"
-    content = [{"type": kind, "text": text}]
+    content: list[dict[str, Any]] = [{"type": kind, "text": text}] if text or not image else []
+    if image is not None:
+        url = f"{REFERENCE}{image.media_type}:{image.path}"
+        content.append({"type": "input_image", "image_url": url, "detail": image.detail})
     return {"id": wire_id(item_id), "type": "message", "role": role, "content": content}
 
 
@@ -164,7 +177,8 @@ def plan(
             _add(result, item, known)
     for text in saved.texts:
         if text.item_id not in history:
-            result.items.append(text_item(text.item_id, "user", text.text))
+            result.items.append(text_item(text.item_id, "user", text.text, text.image))
+    _leave_out_images(result.items)
     _add_calls(result, saved.calls)
     for call_id in sorted(result.open & set(known.outputs)):
         _answer(result, call_id, *known.outputs[call_id])
@@ -217,14 +231,26 @@ def _add(result: Plan, item: ConversationItem, known: Known) -> None:
 def _message(item: ConversationItem, known: Known) -> dict[str, Any] | None:
     """Return a message as text or, of the user, as sound; None: it says nothing."""
     text = known.heard.get(item.item_id, item.text)
-    if text:
-        return text_item(item.item_id, item.role, text)
+    if text or item.image:
+        return text_item(item.item_id, item.role, text, item.image)
     if item.role == "user" and not item.transcribed:
         pcm = known.sound(item.first_sample, item.last_sample)
         if pcm:
             content = [{"type": "input_audio", "audio": b64encode(pcm).decode()}]
             return {**text_item(item.item_id, "user", ""), "content": content}
     return None
+
+
+def _leave_out_images(items: list[dict[str, Any]]) -> None:
+    """Show the last images only, and say where others were."""
+    left = MAX_IMAGES
+    for item in reversed(items):
+        parts = item.get("content", [])
+        for place, part in enumerate(parts):
+            if part["type"] == "input_image":
+                left -= 1
+                if left < 0:
+                    parts[place] = {"type": "input_text", "text": GONE}
 
 
 def _add_calls(result: Plan, calls: Iterable[Call]) -> None:

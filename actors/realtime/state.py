@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from messages import ToolSpec
+from messages import SentImage, ToolSpec
 
 __all__ = [
     "Answer",
@@ -95,6 +95,7 @@ class Text(msgspec.Struct, omit_defaults=True):
     text: str
     placed: bool = True
     """Whether it was known what stands before it."""
+    image: SentImage | None = None
 
 
 class Audible(msgspec.Struct, omit_defaults=True):

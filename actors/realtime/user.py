@@ -11,14 +11,17 @@ from actors.realtime.interruption import Interruption
 from actors.realtime.state import Ask, Talk, Text, Turn
 from actors.realtime.talking import Talking
 from messages import (
+    ItemRemoved,
+    SendImage,
     SendText,
+    SentImage,
     UserItem,
     UserSpeechStarted,
     UserSpeechStopped,
     UserTranscript,
 )
 
-__all__ = ["User"]
+__all__ = ["TYPED", "User"]
 
 _NS = 1_000_000_000
 STILL_NS = 3 * _NS
@@ -27,6 +30,8 @@ TRANSCRIPT_NS = 5 * _NS
 """The end of the conversation waits so long for the text of speech."""
 SPEECH_DUE_NS = 3 * _NS
 """Speech that is sent again is answered first, if it is found within this time."""
+TYPED = "text "
+"""What an event that appends a typed turn is for, before the id of its item."""
 _SEEN_TEXTS = 20
 _UNANSWERED = 20
 """So many turns that nobody wants answered are remembered, to be heard again by a new session."""
@@ -242,23 +247,33 @@ class User:
 
     def types(self, message: SendText, now: int) -> None:
         """Interrupt, append the text and have it answered; the same item only once."""
-        context, saved = self._context, self._context.saved
-        item_id = message.item_id or f"text_{now:x}"
+        self._append(Text(message.item_id or f"text_{now:x}", message.text), now)
+
+    def shows(self, message: SendImage, image: SentImage, now: int) -> None:
+        """Append an image and, if it is to be answered, do as with a text."""
+        text = Text(message.item_id, message.text, image=image)
+        self._append(text, now, respond=message.respond)
+
+    def _append(self, text: Text, now: int, *, respond: bool = True) -> None:
+        context, saved, item_id = self._context, self._context.saved, text.item_id
         if item_id in saved.seen_texts:
             return
         saved.seen_texts = [*saved.seen_texts[1 - _SEEN_TEXTS :], item_id]
-        self.interrupted(now)
+        if respond:
+            self.interrupted(now)
         wire_id = restore.wire_id(item_id)
         context.chain.note(wire_id)
         context.chain.alias(wire_id, item_id)
         before, at = context.chain.previous(wire_id), context.capture.timeline.next_sample
-        context.publish(UserItem(item_id, before, message.text, False, False, at, at))
+        context.publish(UserItem(item_id, before, text.text, False, False, at, at, text.image))
         if context.told:
-            item = restore.text_item(item_id, "user", message.text)
-            context.send(wire.ItemCreate(item, context.event_id(f"text {item_id}")))
-        saved.turns.append(Turn(item_id, False))
-        saved.texts.append(Text(item_id, message.text, before is not None))
-        context.responses.want(Ask(), [wire_id])
+            item = restore.text_item(item_id, "user", text.text, text.image)
+            context.send(wire.ItemCreate(item, context.event_id(f"{TYPED}{item_id}")))
+        text.placed = before is not None
+        saved.texts.append(text)
+        if respond:
+            saved.turns.append(Turn(item_id, False))
+            context.responses.want(Ask(), [wire_id])
         context.touch(now)
         context.changed()
 
@@ -269,6 +284,15 @@ class User:
         if len(left) < len(saved.texts):
             saved.texts = left
             self._context.changed()
+
+    def refused(self, item_id: str) -> None:
+        """Take note that the server does not want what was typed or shown; nor has history it."""
+        context, saved = self._context, self._context.saved
+        saved.texts = [text for text in saved.texts if text.item_id != item_id]
+        saved.turns = [turn for turn in saved.turns if turn.item_id != item_id]
+        context.publish(ItemRemoved(item_id, "the server refuses it"))
+        context.chain.drop(restore.wire_id(item_id))
+        context.changed()
 
     def interrupted(self, now: int) -> None:
         """Stop what is being said at the wish of the program."""

@@ -16,6 +16,7 @@ from actors.tools.registry import Tools as RegistryTools
 from messages import BUILTIN_TOOLS, RetentionRatio, SemanticVad, ServerVad, Settings, limits
 from rtvoice import Agent, RtvoiceError, ToolDefinitionError, Tools
 from rtvoice.agent import AgentError
+from rtvoice.checks import checked_image
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -317,6 +318,34 @@ def test_importing_an_agent_imports_nothing_heavy() -> None:
     )
 
     assert found.stdout.strip() == "[]"
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (5, "image: give a PNG or JPEG file, as bytes or a path, not a value of type int"),
+        (b"GIF89a", "image: it is neither PNG nor JPEG, and the service takes no others"),
+        (b"", "image: it is neither PNG nor JPEG"),
+        ("nowhere.png", "image: nowhere.png cannot be read: No such file or directory"),
+        (PNG + bytes(5 * 2**20), "image: it has 5.0 MiB; make it smaller, 4 MiB at most"),
+    ],
+)
+def test_what_is_no_image_to_send_is_refused(image: object, words: str) -> None:
+    with pytest.raises(AgentError) as refusal:
+        Agent().send_image(image)  # type: ignore[arg-type]
+
+    assert words in str(refusal.value)
+
+
+def test_an_image_is_known_by_its_beginning(tmp_path: Path) -> None:
+    file = tmp_path / "photo.png"  # whatever it is called
+    file.write_bytes(b"\xff\xd8\xff\xe0")
+
+    assert checked_image("image", file) == (b"\xff\xd8\xff\xe0", "image/jpeg")
+    assert checked_image("image", bytearray(PNG)) == (PNG, "image/png")
 
 
 @pytest.mark.parametrize("voice", [*limits.VOICES, "voice_1234"])

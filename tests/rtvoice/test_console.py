@@ -34,6 +34,7 @@ from messages import (
     Reconnected,
     ResponseStarted,
     SendText,
+    SentImage,
     ServerError,
     SessionEnded,
     SessionFailed,
@@ -286,6 +287,7 @@ def test_every_event_is_a_line_with_its_name_and_time() -> None:
         "text": "hi",
         "item_id": "a",
         "transcribed": True,
+        "image": None,
     }
 
 
@@ -531,6 +533,17 @@ def test_what_the_keys_do_is_told_as_it_is() -> None:
     assert "Enter begins your turn" in keyboard_help(push_to_talk=True)[0]
     assert no_keyboard(push_to_talk=False) == ()
     assert "there is no terminal" in no_keyboard(push_to_talk=True)[0]
+
+
+def test_an_image_is_told_beside_what_is_said_about_it() -> None:
+    image = SentImage("x.png", "image/png")
+    outputs = Outputs()
+
+    outputs.tell(
+        Turn("user", "What is this?", "a", image=image), Turn("user", "", "b", image=image)
+    )
+
+    assert outputs.transcript.getvalue() == "you: [an image] What is this?\nyou: [an image]\n"
 
 
 def test_a_turn_by_key_that_was_none_holds_nothing_up() -> None:

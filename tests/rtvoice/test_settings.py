@@ -151,3 +151,44 @@ async def test_where_the_service_takes_turns_the_key_is_refused(sandbox: Sandbox
         await agent.start_talking()
         await agent.stop_talking()
         await agent.stop()
+
+
+def images_beside(journal: Path) -> dict[str, bytes]:
+    folder = journal.with_name(f"{journal.name}.images")
+    return {str(path): path.read_bytes() for path in folder.iterdir()}
+
+
+@in_a_loop
+async def test_an_image_is_seen_again_after_the_connection_was_lost(
+    sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    journal = tmp_path / "talk.journal"
+    agent = Agent(server=sandbox.url, journal_path=journal, **QUIET)
+    heard = Heard(agent, Turn, Reconnected, PlaybackEnded)
+    png = b"\x89PNG\r\n\x1a\n" + noise(200, 7)
+
+    async with agent:
+        await agent.send_image(png, "thank you", detail="low")
+        await heard.expect(PlaybackEnded)
+        for name in ("history", "realtime"):  # what it looked like is in no process
+            os.kill((await agent.status())[name]["pid"], signal.SIGKILL)
+        await heard.expect(Reconnected)
+        history = await agent.stop()
+
+    shown = [event["item"] for event in sandbox.of("conversation.item.create")]
+    first, again = [item for item in shown if item["role"] == "user"]
+    assert first["content"] == again["content"] == [
+        {"type": "input_text", "text": "thank you"},
+        {
+            "type": "input_image",
+            "image_url": f"data:image/png;base64,{base64.b64encode(png).decode()}",
+            "detail": "low",
+        },
+    ]
+    turn = history.conversation_turns[0]
+    assert turn.content == "thank you"
+    assert turn.image is not None
+    assert (turn.image.media_type, turn.image.size_bytes) == ("image/png", len(png))
+    assert images_beside(journal) == {turn.image.path: png}
+    told = await heard.expect(Turn, lambda each: each.role == "user")
+    assert told.image == turn.image

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.realtime import wire
+from actors.realtime import restore, wire
+from actors.realtime.pictures import Pictures
 from actors.realtime.session import configuration, settings_update, speed_update, tools_update
-from messages import Settings
+from messages import SendImage, Settings
 from tests.actors.realtime.strategies import TOOLS, any_settings
 from tests.actors.realtime.test_core_laws import Chaos, operations
 from tests.referees import judge
@@ -80,13 +82,35 @@ def _events_of_settings() -> list[dict[str, Any]]:
     return sent
 
 
-def test_every_event_we_send_is_one_that_the_openai_package_accepts() -> None:
+def _events_of_images(folder: Path) -> list[dict[str, Any]]:
+    pictures = Pictures(folder)
+    sent = []
+    for media_type in ("image/png", "image/jpeg"):
+        for detail in ("auto", "low", "high"):
+            for text in ("", "What is it?"):
+                message = SendImage(b"data", media_type, text, "i1", detail)  # type: ignore[arg-type]
+                item = restore.text_item("i1", "user", text, pictures.keep(message))
+                event = wire.ItemCreate(pictures.filled(item), "event")
+                sent.append(msgspec.json.decode(wire.encode(event)))
+    return sent
+
+
+def test_every_event_we_send_is_one_that_the_openai_package_accepts(tmp_path: Path) -> None:
     wrong = [
         {"type": "response.create", "event_id": "e", "response": {"instruction": "odd"}},
         {"type": "session.update", "event_id": "e", "session": {"type": "realtime", "speed": 1}},
         {"type": "conversation.item.truncate", "item_id": "i", "audio_end_ms": "1"},
     ]
-    events = [*wrong, *_events_of_walks(), *_events_of_settings()]
+    events = [
+        *wrong,
+        *_events_of_walks(),
+        *_events_of_settings(),
+        *_events_of_images(tmp_path),
+        *(
+            msgspec.json.decode(wire.encode(event))
+            for event in (wire.Commit("e"), wire.Clear("e"), wire.ItemDelete("i", "e"))
+        ),
+    ]
 
     lines = "".join(f"{msgspec.json.encode(event).decode()}\n" for event in events)
     refused = judge("wire.py", "openai", "client", given=lines).splitlines()
@@ -97,7 +121,10 @@ def test_every_event_we_send_is_one_that_the_openai_package_accepts() -> None:
         "session.update",
         "input_audio_buffer.append",
         "conversation.item.create",
+        "conversation.item.delete",
         "conversation.item.truncate",
         "response.create",
         "response.cancel",
+        "input_audio_buffer.commit",
+        "input_audio_buffer.clear",
     }
