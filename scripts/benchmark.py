@@ -3,6 +3,8 @@
     python scripts/benchmark.py                     all figures, about two minutes
     python scripts/benchmark.py latency recovery    only these: start latency barge-in recovery load
                                                     agent
+    python scripts/benchmark.py card                the same with a sound card, the virtual one
+    python scripts/benchmark.py card --soak 600     with a soak of ten minutes (else 30 s)
     python scripts/benchmark.py faults --runs 100   every fault of every component, a table (long)
 
 The benchmark is the Realtime server. Its own devices run in the microphone and speaker processes:
@@ -27,10 +29,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmark_devices import PUT_LOG, stamp_of, stamped
+from benchmark_devices import BLOCK_MS, PUT_LOG, stamp_of, stamped
 from inject import Probe, sessions
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import DATA_OPCODES, Frame
@@ -62,6 +65,7 @@ class Server:
         self.arrived: dict[str, int] = {}
         """When an event of a type (or the answer to a call) came last."""
         self.appends = 0
+        self.truncated_ms: list[int] = []
         self._news = threading.Condition()
         self._socket: ServerConnection | None = None
         self._numbers = iter(range(1, 1_000_000_000))
@@ -92,8 +96,10 @@ class Server:
         """Return whether audio has arrived."""
         return self.appends > 0
 
-    def answer(self, name: str, chunks: int, ms: int = 200, pace_s: float = 0.0) -> None:
-        """Speak: so many deltas of so many milliseconds."""
+    def answer(
+        self, name: str, chunks: int, ms: int = 200, pace_s: float = 0.0, sound: bytes = b""
+    ) -> None:
+        """Speak: so many deltas of so many milliseconds, with stamps or with this sound."""
         ids = {
             "response_id": f"resp_{name}",
             "item_id": f"item_{name}",
@@ -109,7 +115,7 @@ class Server:
         for _ in range(chunks):
             if pace_s:
                 time.sleep(pace_s)
-            delta = base64.b64encode(stamped(48 * ms)).decode()
+            delta = base64.b64encode(sound or stamped(48 * ms)).decode()
             self.tell("response.output_audio.delta", delta=delta, **ids)
         self.tell("response.output_audio.done", **ids)
         self.tell("response.done", response={**response, "status": "completed"})
@@ -162,6 +168,8 @@ class Server:
                     self.latencies.append(now - made)
             elif kind == "age":
                 self.echoed.append(event["ns"])
+            elif kind == "conversation.item.truncate":
+                self.truncated_ms.append(event["audio_end_ms"])
             elif kind == "conversation.item.create":
                 kind = str(event["item"].get("call_id", kind))
             self.arrived[kind] = now
@@ -523,6 +531,142 @@ def _pss_mib(pid: int) -> float:
     return 0.0
 
 
+# -- with a sound card --------------------------------------------------------------------------
+
+_HERE = Path(__file__).resolve()
+_ON_CARD = (
+    "--input",
+    f"{_HERE.with_name('benchmark_devices.py')}:CardCapture",
+    "--output",
+    f"{_HERE.with_name('benchmark_devices.py')}:CardPlayback",
+)
+
+
+def measure_card(soak_s: float = 30.0) -> None:
+    """All that a sound card has a part in, on the virtual one."""
+    with _virtual_card():
+        _measure_card_latency()
+        _measure_card_barge_in()
+        _measure_card_load()
+        _measure_card_soak(soak_s)
+
+
+@contextlib.contextmanager
+def _virtual_card() -> Iterator[None]:
+    """Use the virtual card that there is, or a new one."""
+    script = str(_HERE.with_name("virtual-sound-card"))
+    if os.environ.get("VIRTUAL_SOUND_CARD"):
+        yield
+        return
+    up = [script, "up", "--for", str(os.getpid())]
+    exports = subprocess.run(up, check=True, stdout=subprocess.PIPE, text=True).stdout
+    for line in exports.splitlines():
+        name, _, value = line.removeprefix("export ").partition("=")
+        os.environ[name] = value.strip("'")
+    try:
+        yield
+    finally:
+        subprocess.run([script, "down"], check=True)
+
+
+def _measure_card_latency(seconds: float = 15.0) -> None:
+    """From the air to the socket and back."""
+    for block_ms, limit_ms in ((40, 45), (20, 25)):
+        os.environ[BLOCK_MS] = str(block_ms)
+        heard: list[float] = []
+        with running(*_ON_CARD, "--block-ms", str(block_ms)) as (server, command):
+            time.sleep(1.0)  # the first times of a card are not to be believed
+            server.latencies.clear()
+            end, number = time.monotonic() + seconds, 0
+            while time.monotonic() < end:
+                number += 1
+                sent = time.monotonic_ns()
+                server.answer(f"card_{number}", chunks=3)
+                time.sleep(0.75 + 0.013 * (number % 8))  # it lasts 0.6 s
+                heard.append(min(at - made for made, at in command.puts() if made >= sent) / 1e6)
+            up = [ns / 1e6 for ns in server.latencies]
+        report(f"microphone to websocket, block_ms={block_ms}", up, limit_ms)
+        report(f"audio delta to the air, block_ms={block_ms}", heard, 80)
+
+
+def _measure_card_barge_in(runs: int = 15) -> None:
+    """From speech_started until the card is silent, and what was told of it, by its monitor."""
+    import array
+    import random
+
+    from actors.devices.portaudio import PortAudioCapture
+
+    chosen = random.Random(1)
+    noise = array.array("h", (chosen.choice((-8000, 8000)) for _ in range(4800))).tobytes()
+    blocks: list[Any] = []
+    monitor = PortAudioCapture("speaker_monitor", 480)
+    monitor.start(blocks.append, print)
+    silent, errors = [], []
+    with running("--input", "silence", "--output", "speaker") as (server, _):
+        time.sleep(1.0)
+        for number in range(runs):
+            blocks.clear()
+            server.answer(f"barge_{number}", chunks=15, sound=noise)
+            time.sleep(0.6 + 0.017 * number)
+            sent = time.monotonic_ns()
+            server.tell("input_audio_buffer.speech_started", audio_start_ms=0, item_id=f"u{number}")
+            server.wait_for(partial(_more_than, server.truncated_ms, number))
+            time.sleep(0.25)
+            heard = array.array("h", b"".join(block.pcm for block in blocks))
+            loud = [place for place, sample in enumerate(heard) if abs(sample) > 100]
+            block, rest = divmod(loud[-1], 480)
+            silent.append((blocks[block].first_ns + rest * 1e9 / 24_000 - sent) / 1e6)
+            errors.append(abs(server.truncated_ms[number] - (loud[-1] + 1 - loud[0]) / 24))
+    monitor.close()
+    report("speech_started to silence in the air", silent, 60)
+    report("truncated, against what was in the air", errors, 5)
+
+
+def _more_than(things: Sequence[object], count: int) -> bool:
+    return len(things) > count
+
+
+def _measure_card_load(seconds: float = 30.0) -> None:
+    """CPU of the two processes, while the assistant speaks six seconds in ten."""
+    with running("--input", "mic", "--output", "speaker") as (server, command):
+        pids = command.pids
+        _converse(server, 2.0)
+        before = {name: _cpu_s(pids[name]) for name in ("microphone", "speaker")}
+        begun = time.monotonic()
+        _converse(server, seconds)
+        took = time.monotonic() - begun
+        for name, cpu_s in before.items():
+            percent = (_cpu_s(pids[name]) - cpu_s) / took * 100
+            verdict = "ok" if percent <= 3 else "MISSED"
+            print(f"{name:44} {percent:8.2f} % of a core  (limit 3) {verdict}", flush=True)
+
+
+def _converse(server: Server, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while (begun := time.monotonic()) < end:
+        server.answer(f"talk_{time.monotonic_ns()}", chunks=min(30, int(seconds * 3)), pace_s=0.05)
+        time.sleep(max(0.0, min(begun + 10, end) - time.monotonic()))
+
+
+def _measure_card_soak(seconds: float) -> None:
+    """How often sound falters with a core fully loaded, while the assistant speaks all the time."""
+    with running("--input", "mic", "--output", "speaker") as (server, command):
+        burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                server.answer(f"soak_{time.monotonic_ns()}", chunks=50, pace_s=0.18)  # 10 s in 9
+        finally:
+            burner.kill()
+            burner.wait()
+    told = [event for _, event in command.events if event["event"] == "sound_faltered"]
+    for component in ("microphone", "speaker"):
+        count = sum(event["count"] for event in told if event["component"] == component)
+        verdict = "ok" if count == 0 else "MISSED"
+        what = f"{component}, one core loaded, {seconds:g} s"
+        print(f"{what:44} {count:8} times faltered  (limit 0) {verdict}", flush=True)
+
+
 MEASURES: dict[str, Callable[[], None]] = {
     "start": measure_start,
     "latency": measure_latency,
@@ -530,6 +674,7 @@ MEASURES: dict[str, Callable[[], None]] = {
     "recovery": measure_recovery,
     "load": measure_load,
     "agent": measure_agent,
+    "card": measure_card,
     "faults": measure_faults,
 }
 
@@ -542,6 +687,7 @@ def main() -> None:
     parser.add_argument("what", nargs="*", help=f"any of {', '.join(MEASURES)}; default all")
     parser.add_argument("--runs", type=int, default=10, help="of each fault (10)")
     parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="only these faults")
+    parser.add_argument("--soak", type=float, default=30.0, help="seconds, of card (30)")
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.bare:
@@ -554,6 +700,8 @@ def main() -> None:
     for name in chosen or [name for name in MEASURES if name != "faults"]:
         if name == "faults":
             measure_faults(given.runs, given.only)
+        elif name == "card":
+            measure_card(given.soak)
         else:
             MEASURES[name]()
 

@@ -1,6 +1,7 @@
 """Devices for the benchmark: a microphone that hears the time, a loudspeaker that takes notes.
 
-Loaded in the microphone and speaker processes, so it imports no more than they do.
+One pair is nothing but a clock, the other is the sound card's. Loaded in the microphone and speaker
+processes, so it imports no more than they do.
 """
 
 from __future__ import annotations
@@ -11,22 +12,35 @@ import time
 from typing import Any
 
 from actors.devices.base import Captured, to_ns
+from actors.devices.playout import Playout
+from actors.devices.portaudio import PortAudioCapture, PortAudioPlayback
 from actors.devices.silence import PacedCapture, PacedPlayback
 from messages import Message
 
-__all__ = ["PUT_LOG", "StampedCapture", "StampedPlayback", "stamp_of", "stamped"]
+__all__ = [
+    "BLOCK_MS",
+    "PUT_LOG",
+    "CardCapture",
+    "CardPlayback",
+    "StampedCapture",
+    "StampedPlayback",
+    "stamp_of",
+    "stamped",
+]
 
 _STAMP = struct.Struct("<4sQ")
 _MAGIC = b"\x07stm"
 _BLOCK_MS = 40
 PUT_LOG = "RTVOICE_BENCHMARK_LOG"
+BLOCK_MS = "RTVOICE_BENCHMARK_BLOCK_MS"
 _PLAYED_BYTES = 960
 """The device's block: 20 ms."""
 
 
-def stamped(length: int) -> bytes:
-    """Return PCM that says when it was made, in each 20 ms of it."""
-    block = _STAMP.pack(_MAGIC, time.monotonic_ns()).ljust(_PLAYED_BYTES, b"\0")
+def stamped(length: int, made_ns: int = 0) -> bytes:
+    """Return PCM that says when it was made (0: now), in each 20 ms of it."""
+    made_ns = made_ns or time.monotonic_ns()
+    block = _STAMP.pack(_MAGIC, made_ns).ljust(_PLAYED_BYTES, b"\0")
     return (block * (length // _PLAYED_BYTES + 1))[:length]
 
 
@@ -72,3 +86,39 @@ class StampedPlayback(PacedPlayback):
         """Note when the queue has been cleared."""
         self._log.write(struct.pack("<QQ", 0, time.monotonic_ns()))
         return super().flush(now_ns)
+
+
+class CardCapture(PortAudioCapture):
+    """The card's microphone; each block says when its first sample was in the air, by its clock."""
+
+    def __init__(self) -> None:
+        super().__init__("mic", 24 * int(os.environ[BLOCK_MS]))
+
+    def start(self, deliver: Any, failed: Any) -> None:
+        """Stamp each block."""
+
+        def stamp(block: Captured) -> None:
+            deliver(block._replace(pcm=stamped(len(block.pcm), block.first_ns)))
+
+        super().start(stamp, failed)
+
+
+class CardPlayback(PortAudioPlayback):
+    """The card's loudspeaker; notes when what will be in the air, by its clock."""
+
+    def __init__(self) -> None:
+        super().__init__("speaker")
+        self._log = open(os.environ[PUT_LOG], "ab", buffering=0)  # noqa: SIM115, PTH123 - for life
+
+    def start(self, playout: Playout, failed: Any) -> None:
+        """Look at all that is pulled."""
+        pull = playout.pull
+
+        def noted(samples: int, at_ns: int) -> bytes:
+            pcm = pull(samples, at_ns)
+            if made := stamp_of(pcm):
+                self._log.write(struct.pack("<QQ", made, at_ns))
+            return pcm
+
+        playout.pull = noted  # type: ignore[method-assign]
+        super().start(playout, failed)

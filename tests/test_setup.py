@@ -415,7 +415,7 @@ def test_a_virtual_sound_card_comes_up_comes_back_and_leaves_nothing(
 
     assert up.returncode == 0, up.stderr
     assert f"export VIRTUAL_SOUND_CARD='{directory}'\n" in up.stdout
-    assert "mic\tmodule-remap-source" in devices.stdout
+    assert "room.monitor\tmodule-null-sink" in devices.stdout
     assert is_over(first)
     assert gone.returncode == 1
     assert again.stdout == up.stdout, again.stderr

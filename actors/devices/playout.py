@@ -587,7 +587,8 @@ def _scaled(pcm: bytes, gain: float) -> bytes:
         return pcm
     if gain == 0.0:
         return bytes(len(pcm))
-    return _packed([round(sample * gain) for sample in _unpacked(pcm)])
+    whole = round(gain * 65_536)  # in whole numbers, in a quarter of the time
+    return _packed([(sample * whole + 32_768) >> 16 for sample in _unpacked(pcm)])
 
 
 def _ramped(pcm: bytes, gain: float, step: float) -> bytes:

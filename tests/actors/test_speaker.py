@@ -221,13 +221,13 @@ def test_a_card_that_is_not_served_in_time_is_told_in_sums(tmp_path: Path) -> No
         "        return int(self.left >= 0)\n"
     )
     with Rig(Speaker, tmp_path, output=f"{tmp_path / 'card.py'}:Card") as rig:
-        told = [rig.expect(SoundFaltered), rig.expect(SoundFaltered)]
-        rig.stop()
-        told += rig.take(SoundFaltered)
+        told: list[SoundFaltered] = []
+        while sum(one.count for one in told) < 100:
+            told.append(rig.expect(SoundFaltered))
 
     assert {one.reason for one in told} == {"the sound card was not served in time"}
     assert sum(one.count for one in told) == 100
-    assert len(told) <= 3
+    assert len(told) <= 20
 
 
 # -- flushing -------------------------------------------------------------------------------------

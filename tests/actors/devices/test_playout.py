@@ -529,7 +529,7 @@ def test_a_quiet_sound_is_rounded_not_cut_off() -> None:
     playout = Playout(volume=0.5)
     playout.push("a", 0, array("h", [1, 3, -1, -3, 5, -5, 32_767, -32_768]).tobytes())
 
-    assert values(playout.pull(8, 0)) == [0, 2, 0, -2, 2, -2, 16_384, -16_384]
+    assert values(playout.pull(8, 0)) == [1, 2, 0, -1, 3, -2, 16_384, -16_384]
 
 
 # -- threads --------------------------------------------------------------------------------------
