@@ -297,6 +297,7 @@ install_optional() {
     if [ -s "$venv/missing.new" ] && set -- $(pyaudio_packages) && [ $# -gt 0 ]; then
         say "    $(how_to_get "$@"), then: ./scripts/run --setup"
     fi
+    optional files soundfile soundfile "FLAC, Ogg and MP3 files as input (4 MB)"
     optional sandbox pocketsphinx pocketsphinx "speech recognition in the sandbox (30 MB)"
     has espeak-ng || say "  no espeak-ng, which is the sandbox's voice; $(how_to_get espeak-ng)"
     mv "$venv/missing.new" "$venv/missing"

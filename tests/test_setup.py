@@ -147,7 +147,7 @@ def steps(*names: str) -> list[str]:
     return [f"{done} {name}" for name in names for done in ("install", "installed")]
 
 
-RUN = steps("", "requirements-audio", "requirements-sandbox")
+RUN = steps("", "requirements-audio", "requirements-files", "requirements-sandbox")
 TESTS = steps("requirements-dev", "requirements-referees")
 
 

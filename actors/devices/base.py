@@ -22,6 +22,7 @@ __all__ = [
     "FileFormatError",
     "NoSuchDeviceError",
     "NoSuchFileError",
+    "OtherFormatError",
     "Playback",
     "SoundLibraryError",
     "UnreadableFileError",
@@ -141,6 +142,13 @@ class FileFormatError(DeviceError):
             f"{str(self.path)!r} {self.reason}; give a WAV file with samples of 8, 16, 24 or 32 "
             f"bits or floats (ffmpeg -i FILE out.wav makes one)"
         )
+
+
+class OtherFormatError(FileFormatError):
+    """A file that is no plain WAV file, and might be read if ``soundfile`` were installed."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; pip install soundfile adds FLAC, Ogg, MP3 and more"
 
 
 class UnreadableFileError(DeviceError):
@@ -305,12 +313,13 @@ class Playback(abc.ABC):
 # -- choosing -------------------------------------------------------------------------------------
 
 _NOTHING = ("silence", "null")
+_FILES = (".wav", ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64")
 
 
 def is_file(setting: str) -> bool:
     """Tell whether a device setting means a file, by its looks."""
     separators = [mark for mark in (os.sep, os.altsep) if mark]
-    return setting.lower().endswith(".wav") or any(mark in setting for mark in separators)
+    return setting.lower().endswith(_FILES) or any(mark in setting for mark in separators)
 
 
 def open_capture(settings: Settings, session: SessionInfo, position: int = 0) -> Capture:

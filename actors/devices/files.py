@@ -1,4 +1,4 @@
-"""WAV files as devices: one that speaks into the session, and one that the assistant speaks to."""
+"""Files as devices: one that speaks into the session, and one that the assistant speaks to."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from pathlib import Path
 
 from actors.devices.base import Captured, to_ns, to_samples
 from actors.devices.silence import PacedCapture, PacedPlayback
-from actors.devices.wav import WavSource, WavTarget
+from actors.devices.source import FileSource
+from actors.devices.wav import WavTarget
 from actors.files import why_not
 from messages import SessionInfo
 
 __all__ = ["FileCapture", "FilePlayback"]
 
 
+_HEARD = 20
+"""What is missing of a file is worth a word from a twentieth of a second on."""
+
+
 class FileCapture(PacedCapture):
-    """A WAV file in real time, and silence after its end.
+    """A sound file in real time, and silence after its end.
 
     Args:
         path: of the file.
@@ -26,16 +31,16 @@ class FileCapture(PacedCapture):
     Raises:
         NoSuchFileError: it does not exist.
         UnreadableFileError: it cannot be opened.
-        FileFormatError: it is no WAV file that is understood here.
+        FileFormatError: it is no sound file that can be read here.
     """
 
     def __init__(self, path: Path, block: int, position: int = 0) -> None:
         super().__init__(block)
         self.name = str(path)
-        self._source = WavSource(path, position)
+        self._source = FileSource(path, position)
         self._ended = False
-        form = self._source.format
-        if form.missing:
+        form = self._source.frames
+        if form.missing * _HEARD > form.rate:
             there, all_of_it = form.frames / form.rate, (form.frames + form.missing) / form.rate
             self.trouble = (
                 f"the file {self.name!r} was cut off: it has {there:.1f} s of {all_of_it:.1f} s, "

@@ -1,24 +1,19 @@
-"""WAV files: what is in one (`WavSource`), and one that is whole at every moment (`WavTarget`).
+"""WAV files: what is in one (`WavFrames`), and one that is whole at every moment (`WavTarget`).
 
 The format: http://soundfile.sapp.org/doc/WaveFormat and, for the extensible header,
-https://learn.microsoft.com/windows/win32/api/mmreg/ns-mmreg-waveformatextensible.
+https://learn.microsoft.com/windows/win32/api/mmreg/ns-mmreg-waveformatextensible. Of files
+longer than 4 GiB: https://tech.ebu.ch/docs/tech/tech3306.pdf (RF64; BW64 is the same).
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from actors.devices.base import (
-    FileFormatError,
-    NoSuchFileError,
-    UnreadableFileError,
-    UnwritableFileError,
-)
+from actors.devices.base import FileFormatError, OtherFormatError, UnwritableFileError
 from actors.files import open_alone, why_not
 from messages import SAMPLE_RATE
 
@@ -26,12 +21,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["WavFormat", "WavSource", "WavTarget", "read_format"]
+__all__ = ["WavFormat", "WavFrames", "WavTarget", "read_format", "refuse_beyond_limits"]
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _BITS = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}
 _RATES = range(8_000, 192_001)
 _MAX_CHANNELS = 64
+_HEADS = (b"RIFF", b"RF64", b"BW64")
+_LONG_BYTES = 0xFFFF_FFFF
+"""The length of data of which another chunk, ds64, says how long they are."""
+_MOST_HEAD_BYTES = 4096
 _UNKNOWN_BYTES = 0x7FFF_0000
 """From here on the length of the data is one that a program wrote which did not know it."""
 _HEAD = struct.Struct("<4sI4s4sIHHIIHH4sI")
@@ -69,9 +68,11 @@ def read_format(file: BinaryIO, path: Path) -> WavFormat:
         FileFormatError: it is no WAV file, or none that can be read here.
     """
     riff = file.read(12)
-    if len(riff) < 12 or riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
-        raise FileFormatError(path, "is not a WAV file" if riff else "is empty")
-    kind = channels = rate = bits = 0
+    if not riff:
+        raise FileFormatError(path, "is empty")
+    if len(riff) < 12 or riff[:4] not in _HEADS or riff[8:] != b"WAVE":
+        raise OtherFormatError(path, "is not a WAV file")
+    kind = channels = rate = bits = long_size = 0
     while len(head := file.read(8)) == 8:
         name, size = head[:4], int.from_bytes(head[4:], "little")
         if name == b"data":
@@ -79,17 +80,19 @@ def read_format(file: BinaryIO, path: Path) -> WavFormat:
                 break
             start = file.tell()
             there = file.seek(0, os.SEEK_END) - start
+            size = long_size if size == _LONG_BYTES and long_size else size
             frame_bytes = channels * bits // 8
             frames = min(size or there, there) // frame_bytes
             if not frames:
                 break
-            missing = size // frame_bytes - frames if size < _UNKNOWN_BYTES else 0
+            missing = size // frame_bytes - frames if size < _UNKNOWN_BYTES or long_size else 0
             return WavFormat(kind, channels, rate, bits, start, frames, max(0, missing))
+        body = file.read(min(size, _MOST_HEAD_BYTES))
         if name == b"fmt ":
-            body = file.read(size + size % 2)
             kind, channels, rate, bits = _format(body, path)
-        else:
-            file.seek(size + size % 2, os.SEEK_CUR)
+        elif name == b"ds64":
+            long_size = int.from_bytes(body[8:16], "little")
+        file.seek(size + size % 2 - len(body), os.SEEK_CUR)
     raise FileFormatError(path, "is a WAV file without samples")
 
 
@@ -99,118 +102,51 @@ def _format(body: bytes, path: Path) -> tuple[int, int, int, int]:
     kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", body)
     if kind == _EXTENSIBLE and len(body) >= 26:
         kind = int.from_bytes(body[24:26], "little")
+    if kind == _PCM:
+        bits = (bits + 7) // 8 * 8  # 12 or 20 bits are the upper ones of so many bytes
     if bits not in _BITS.get(kind, ()):
-        raise FileFormatError(path, f"is a WAV file of format {kind} with {bits} bits")
+        raise OtherFormatError(path, f"is a WAV file of format {kind} with {bits} bits")
+    refuse_beyond_limits(path, channels, rate)
+    return kind, channels, rate, bits
+
+
+def refuse_beyond_limits(path: Path, channels: int, rate: int) -> None:
+    """See that a file of so many channels, at so many Hz, can be read here.
+
+    Raises:
+        FileFormatError: it cannot.
+    """
     if not 0 < channels <= _MAX_CHANNELS:
         raise FileFormatError(path, f"has {channels} channels, and 1 to {_MAX_CHANNELS} are read")
     if rate not in _RATES:
         limits = f"{_RATES.start} to {_RATES.stop - 1} Hz"
         raise FileFormatError(path, f"has a sample rate of {rate} Hz, and {limits} are read")
-    return kind, channels, rate, bits
 
 
-class WavSource:
-    """The samples of a WAV file as a session uses them, from any position on.
+class WavFrames:
+    """The frames of a WAV file; see `actors.devices.source`."""
 
-    Only a file in another format needs numpy, which is imported with its first block.
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self.format = read_format(file, path)
+        self.rate, self.frames = self.format.rate, self.format.frames
+        self.missing, self.native = self.format.missing, self.format.native
+        self._file = file
 
-    Raises:
-        NoSuchFileError: it does not exist.
-        UnreadableFileError: it cannot be opened.
-        FileFormatError: it is no WAV file that is understood here.
-    """
+    def seek(self, frame: int) -> None:
+        """Go to a frame."""
+        self._file.seek(self.format.data_start + frame * self.format.frame_bytes)
 
-    def __init__(self, path: Path, position: int = 0) -> None:
-        self._file = _opened(path)
-        try:
-            self.format = read_format(self._file, path)
-        except BaseException:
-            self._file.close()
-            raise
-        self.samples = (2 * self.format.frames * SAMPLE_RATE + self.format.rate) // (
-            2 * self.format.rate
-        )
-        """How many samples of 24 kHz it has."""
-        self.position = min(position, self.samples)
-        self._converter: _Converter | None = None
-        if self.format.native:
-            self._file.seek(self.format.data_start + 2 * self.position)
+    def read_raw(self, frames: int) -> bytes:
+        """Return the next frames as they are, which only a native file is read by."""
+        return self._file.read(frames * self.format.frame_bytes)
 
-    def read(self, samples: int) -> bytes:
-        """Return the next samples as int16 little-endian mono, 24 kHz; fewer at the end."""
-        samples = min(samples, self.samples - self.position)
-        if samples <= 0:
-            return b""
-        self.position += samples
-        if self.format.native:
-            return self._file.read(2 * samples)
-        if self._converter is None:
-            self._converter = _Converter(self._file, self.format, self.position - samples)
-        return self._converter.read(samples)
+    def read(self, frames: int) -> NDArray[np.float32]:
+        """Return the next frames as mono in the range of int16."""
+        return _mono(self.read_raw(frames), self.format)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise UnreadableFileError(path, "it is a folder; give the name of a WAV file")
-        if not stat.S_ISREG(mode):  # opening a pipe could wait for ever
-            raise UnreadableFileError(path, "it is a pipe or a device; write it to a file first")
-        return path.open("rb")
-    except FileNotFoundError:
-        raise NoSuchFileError(path) from None
-    except PermissionError:
-        raise UnreadableFileError(path, "this user may not read it; have it allowed") from None
-    except OSError as error:
-        raise UnreadableFileError(path, f"{error.strerror}; give another one") from None
-
-
-class _Converter:
-    """Any format to int16 mono at 24 kHz, a second of the file at a time."""
-
-    _WARM_UP = 64
-    """Samples before the position that the resampler hears first: no click at the start."""
-
-    def __init__(self, file: BinaryIO, form: WavFormat, position: int) -> None:
-        from math import gcd
-
-        from actors.devices.resample import Resampler
-
-        step = gcd(form.rate, SAMPLE_RATE)
-        whole = max(0, position - self._WARM_UP) // (SAMPLE_RATE // step)
-        self._file, self._form = file, form
-        self._frame = whole * (form.rate // step)
-        self._skip = position - whole * (SAMPLE_RATE // step)
-        self._resampler = Resampler(form.rate, SAMPLE_RATE)
-        self._ready = bytearray()
-        file.seek(form.data_start + self._frame * form.frame_bytes)
-
-    def read(self, samples: int) -> bytes:
-        while len(self._ready) < 2 * (samples + self._skip) and self._more():
-            pass
-        del self._ready[: 2 * self._skip]
-        self._skip = 0
-        pcm = bytes(self._ready[: 2 * samples])
-        del self._ready[: 2 * samples]
-        return pcm + bytes(2 * samples - len(pcm))
-
-    def _more(self) -> bool:
-        from actors.devices.convert import to_pcm
-
-        left = self._form.frames - self._frame
-        if left < 0:
-            return False
-        frames = min(self._form.rate, left)
-        raw = self._file.read(frames * self._form.frame_bytes)
-        self._frame += frames
-        self._ready += to_pcm(self._resampler.process(_mono(raw, self._form)))
-        if self._frame == self._form.frames:
-            self._ready += to_pcm(self._resampler.flush())
-            self._frame += 1
-        return True
 
 
 def _mono(raw: bytes, form: WavFormat) -> NDArray[np.float32]:

@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from actors.devices.base import FileFormatError, NoSuchFileError, UnwritableFileError
-from actors.devices.wav import WavSource, WavTarget
+from actors.devices.source import FileSource
+from actors.devices.wav import WavFrames, WavTarget
 
 
 def tone(samples: int, rate: int = 24_000, hz: float = 440.0) -> list[float]:
@@ -59,14 +60,14 @@ def encoded(samples: list[float], kind: int, bits: int) -> bytes:
 
 def read_all(path: Path, position: int = 0) -> NDArray[np.int16]:
     data = b""
-    with closing(WavSource(path, position)) as source:
+    with closing(FileSource(path, position)) as source:
         while piece := source.read(960):
             data += piece
     return np.frombuffer(data, "<i2")
 
 
 def samples_of(path: Path) -> int:
-    with closing(WavSource(path)) as source:
+    with closing(FileSource(path)) as source:
         return source.samples
 
 
@@ -74,8 +75,9 @@ def test_a_file_of_our_own_format_is_read_as_it_is(tmp_path: Path) -> None:
     data = encoded(tone(5000), 1, 16)
     path = wav(tmp_path / "a.wav", data)
 
-    with closing(WavSource(path)) as source:
-        assert source.format.native
+    with closing(FileSource(path)) as source:
+        assert isinstance(source.frames, WavFrames)
+        assert source.frames.native
     assert samples_of(path) == 5000
     assert read_all(path).tobytes() == data
 
@@ -174,21 +176,60 @@ def test_what_is_no_wav_file_is_named(tmp_path: Path, content: bytes, said: str)
     path.write_bytes(content)
 
     with pytest.raises(FileFormatError, match=said) as caught:
-        WavSource(path)
+        FileSource(path)
 
     assert "a.wav" in str(caught.value)
 
 
 def test_a_compressed_wav_file_is_refused(tmp_path: Path) -> None:
-    path = wav(tmp_path / "a.wav", bytes(100), kind=7, bits=8)
+    path = wav(tmp_path / "a.wav", bytes(100), kind=0x161, bits=16)  # Windows Media Audio
 
-    with pytest.raises(FileFormatError, match="format 7 with 8 bits"):
-        WavSource(path)
+    with pytest.raises(FileFormatError, match="format 353 with 16 bits"):
+        FileSource(path)
+
+
+@pytest.mark.parametrize(("bits", "stored"), [(12, 16), (20, 24)])
+def test_samples_of_odd_sizes_are_the_upper_bits_of_whole_bytes(
+    tmp_path: Path, bits: int, stored: int
+) -> None:
+    data = encoded(tone(4800), 1, stored)
+    path = wav(tmp_path / "a.wav", data, bits=stored)
+    whole = bytearray(path.read_bytes())
+    whole[34:36] = struct.pack("<H", bits)
+    path.write_bytes(whole)
+
+    got = read_all(path)
+
+    assert np.abs(got - np.array(tone(4800)) * 32768).max() < 3
+
+
+@pytest.mark.parametrize("name", [b"RF64", b"BW64"])
+@pytest.mark.parametrize("promised", [2000, 4000])
+def test_a_file_that_may_be_longer_than_4_gib_has_its_length_elsewhere(
+    tmp_path: Path, name: bytes, promised: int
+) -> None:
+    ds64 = b"ds64" + struct.pack("<IQQQI", 28, 0, promised, 0, 0)
+    path = wav(tmp_path / "a.wav", bytes(2000) + b"LIST", size=0xFFFF_FFFF, before=ds64)
+    path.write_bytes(name + path.read_bytes()[4:])
+
+    with closing(FileSource(path)) as source:
+        assert source.samples == (1000 if promised == 2000 else 1002)
+        assert source.frames.missing == (0 if promised == 2000 else 998)
+
+
+def test_a_header_that_promises_gigabytes_costs_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<I", 0xFFFF_FFF0))
+    with path.open("r+b") as file:
+        file.truncate(2**33)  # a hole, which takes no room on the disk either
+
+    with pytest.raises(FileFormatError):
+        FileSource(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoSuchFileError, match=r"nothing\.wav"):
-        WavSource(tmp_path / "nothing.wav")
+        FileSource(tmp_path / "nothing.wav")
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -259,6 +300,29 @@ def test_a_file_ends_where_its_header_cannot_count_any_more(tmp_path: Path) -> N
 
     with pytest.raises(OSError, match="4 GiB"):
         target.write(2**32, b"ab")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit on files")
+def test_a_disk_that_fills_leaves_a_file_that_is_whole_as_far_as_it_goes(tmp_path: Path) -> None:
+    import resource
+
+    path = tmp_path / "a.wav"
+    target = WavTarget(path, 1, fresh=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    target.write(0, pcm := encoded(tone(480), 1, 16))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_501, hard))  # in the middle of a sample
+    try:
+        with pytest.raises(OSError, match="too large"):
+            target.write(480, pcm)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert path.stat().st_size == 1_501
+    assert read_back(path) == (1, 24_000, pcm)
+    with closing(FileSource(path)) as source:
+        assert (source.samples, source.frames.missing) == (480, 0)
+    target.write(960, pcm)
+    assert read_back(path)[2][-960:] == pcm
 
 
 def test_an_unwritable_path_is_named_with_the_reason(tmp_path: Path) -> None:
