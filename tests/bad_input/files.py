@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import wave
@@ -10,7 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from messages import CapturedAudio, CaptureEnded, ComponentRestarted, Inject, SessionEnded, Turn
+from messages import (
+    AssistantAudio,
+    CapturedAudio,
+    CaptureEnded,
+    ComponentRestarted,
+    Inject,
+    PlaybackEnded,
+    PlayedAudio,
+    SessionEnded,
+    SessionStarted,
+    Turn,
+)
 from tests.bad_input.rows import Outcome, World, row
 from tests.bad_input.stage import Sitting
 from tests.fake_server import FakeServer
@@ -79,7 +91,42 @@ def not_wav(world: World) -> Outcome:
 
 @row("A WAV file that is not PCM")
 def not_pcm(world: World) -> Outcome:
-    return _fails("microphone", input=_wav(world, bytes(100), kind=17, bits=4))
+    return _fails("microphone", input=_wav(world, bytes(100), kind=0x161))
+
+
+@row("A FLAC file")
+def flac(world: World) -> Outcome:
+    heard, outcome = _hears(_flac(world, 0.5))
+
+    assert abs(max(array("h", heard)) - 8000) < 80
+    return outcome
+
+
+@row("A FLAC file, without the package soundfile")
+def flac_without_soundfile(world: World) -> Outcome:
+    name = _flac(world, 0.5)
+    (world.folder / "away").mkdir()
+    (world.folder / "away" / "soundfile.py").write_text("raise ImportError('it is not here')")
+    path = [str(world.folder / "away"), os.environ.get("PYTHONPATH", "")]
+    world.patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+    return _fails("microphone", input=name)
+
+
+@row("A FLAC file that was cut off")
+def flac_cut_off(world: World) -> Outcome:
+    name = _flac(world, 4.0)
+    world.file(name, Path(name).read_bytes()[: Path(name).stat().st_size // 8])
+    heard, outcome = _hears(name)
+
+    assert abs(max(array("h", heard)) - 8000) < 80, "what there is, is used"
+    return outcome
+
+
+def _flac(world: World, seconds: float) -> str:
+    soundfile = pytest.importorskip("soundfile", reason="NO SOUNDFILE: pip install soundfile")
+    samples = array("h", (round(8000 * math.sin(i / 20)) for i in range(int(48_000 * seconds))))
+    soundfile.write("in.flac", memoryview(samples), 48_000)
+    return "in.flac"
 
 
 @row("A WAV file with an impossible sample rate")
@@ -112,6 +159,24 @@ def cut_off(world: World) -> Outcome:
     heard, outcome = _hears(_wav(world, sound, promised=4 * len(sound)))
 
     assert sound in heard, "what there is, is used"
+    return outcome
+
+
+@row("A WAV file that ends in the middle of a sample")
+def half_a_sample(world: World) -> Outcome:
+    sound = array("h", [500] * 2400).tobytes()
+    heard, outcome = _hears(_wav(world, sound + b"\x01", promised=len(sound) + 2))
+
+    assert heard.rstrip(b"\0") == sound, "the half one is no sound"
+    return outcome
+
+
+@row("A WAV file that was written to a pipe, with no lengths in its header")
+def no_lengths(world: World) -> Outcome:
+    sound = array("h", [500] * 2400).tobytes()
+    heard, outcome = _hears(_wav(world, sound, promised=0xFFFF_FFFF - 36))
+
+    assert heard.rstrip(b"\0") == sound
     return outcome
 
 
@@ -213,6 +278,31 @@ def full_later(world: World) -> Outcome:
     assert sitting.code == 0
     with wave.open("talk.wav") as file:
         assert file.getnframes() > 0, "what was written before is there"
+    return Outcome(sitting.text(), None)
+
+
+@row("A disk that becomes full while what the assistant says is written")
+def full_output(world: World) -> Outcome:
+    settings = {"probes": True, "output": "reply.wav"}
+    sound = array("h", [500] * 24_000).tobytes()
+    with Sitting("speaker", listens=(PlayedAudio, PlaybackEnded), **settings) as sitting:
+        sitting.wait_for(lambda: len(sitting.of(SessionStarted)) == 1)
+        send = sitting.supervisor.send
+        send(AssistantAudio(sound, "a", "r", 0))
+        sitting.wait_for(lambda: _size("reply.wav") > 20_000)
+        send(Inject("speaker", "disk-full"))
+        sitting.sees("is not written")
+        send(Inject("speaker", "disk-free"))
+        send(AssistantAudio(sound, "a", "r", 24_000, last=True))
+        sitting.wait_for(lambda: len(sitting.of(PlaybackEnded)) == 1)
+    assert sitting.code == 0
+    with wave.open("reply.wav") as file:
+        frames = array("h", file.readframes(file.getnframes()))
+    first, *_, last = sitting.of(PlayedAudio)
+    for played in (first, last):  # before the disk was full, and when it was not any more
+        there = frames[played.first_sample : played.first_sample + len(played.pcm) // 2]
+        assert there.tobytes() == played.pcm
+    assert frames.count(500) < 48_000, "and what came in between is not there"
     return Outcome(sitting.text(), None)
 
 
