@@ -37,30 +37,48 @@ class Chain:
             if self._known(self._tail) != last_of_history:
                 self._aliases[self._tail] = last_of_history
 
-    def note(self, item_id: str, previous: str | None = None) -> bool:
+    def note(self, item_id: str, previous: str | None = None) -> list[str]:
         """Take note of an item; without a previous one it is the last.
 
         Returns:
-            Whether it was known, and stands elsewhere than was thought.
+            The items that were known and stand elsewhere than was thought.
         """
         if not item_id:
-            return False
+            return []
         if item_id in self._before:
             return self._move(item_id, previous)
         self._before[item_id] = previous or self._tail
         self._tail = item_id
         if len(self._before) > _REMEMBERED:
             self._before.popitem(last=False)
-        return False
+        return []
 
-    def _move(self, item_id: str, previous: str | None) -> bool:
+    def _move(self, item_id: str, previous: str | None) -> list[str]:
+        was = self._before[item_id]
         if previous is None or previous == item_id:
-            return False
+            return []
         if previous == self._tail:
             self._tail = item_id
-        elsewhere = self._before[item_id] != previous
+        if previous == was:
+            return []
         self._before[item_id] = previous
-        return elsewhere
+        behind = self._behind(item_id, previous)
+        if behind is None:
+            return [item_id]
+        self._before[behind] = was
+        return [behind, item_id]
+
+    def _behind(self, item_id: str, last: str) -> str | None:
+        """Return what stands right behind an item, on the way from it to ``last``."""
+        at: str | None = last
+        for _ in range(len(self._before)):
+            before = self._before.get(at) if at is not None else None
+            if before is None:
+                return None
+            if before == item_id:
+                return at
+            at = before
+        return None
 
     def known_as(self, item_id: str) -> str:
         """Return the id by which history knows an item."""

@@ -354,9 +354,10 @@ class Core:
     def _item(self, event: wire.ItemAdded | wire.ItemCreated | wire.ItemDone, now: int) -> None:
         context, item = self._context, event.item
         placed = item.type == "function_call_output" and item.id not in context.chain
-        if context.chain.note(item.id, event.previous_item_id) or placed:
-            known = context.chain.known_as(item.id)
-            context.publish(ItemPlaced(known, context.chain.previous(item.id)))
+        moved = context.chain.note(item.id, event.previous_item_id)
+        for item_id in [item.id] if placed else moved:
+            known = context.chain.known_as(item_id)
+            context.publish(ItemPlaced(known, context.chain.previous(item_id)))
         context.responses.seen(item.id)
         self._user.confirmed(event.item.id)
 

@@ -355,19 +355,22 @@ class Link:
     def _replay(self, prepared: Prepared) -> None:
         context, plan = self._context, self._plan
         context.chain.restart(plan.aliases)
-        for item in plan.items:
+        left_out = {turn.item_id for turn in plan.again}
+        kept = [item.item_id for item in self._history or () if item.item_id not in left_out]
+        for item in plan.items[: plan.remembered]:
             context.chain.note(item["id"])
+        context.chain.join(kept[-1] if kept else None)
+        for item in plan.items[plan.remembered :]:
+            context.chain.note(item["id"])
+        self._place_texts(kept)
         if self._history is not None or not prepared.complete:
             for event in restore.difference(prepared.items, plan.items, context.event_id):
                 context.send(event)
-        left_out = {turn.item_id for turn in plan.again}
-        kept = [item.item_id for item in self._history or () if item.item_id not in left_out]
-        self._place_texts(kept)
-        context.chain.join(next((item_id for item_id in reversed(kept) if item_id), None))
 
     def _place_texts(self, history: list[str]) -> None:
-        """Tell where texts stand that were typed before anything was known of the conversation."""
-        texts = [text for text in self._context.saved.texts if not text.placed]
+        """Tell where texts stand that were typed when the end of the conversation was not known."""
+        texts = self._context.saved.texts
+        texts = [text for text in texts if not text.placed or text.item_id not in history]
         ids = {text.item_id for text in texts}
         before = next((item_id for item_id in reversed(history) if item_id not in ids), None)
         for text in texts:

@@ -68,6 +68,8 @@ class Plan(msgspec.Struct):
 
     items: list[dict[str, Any]] = []
     """To be created, in this order."""
+    remembered: int = 0
+    """How many of them are out of the history; the others come after everything in it."""
     aliases: dict[str, str] = {}
     """Ids that had to be shortened: as the server knows it to as history knows it."""
     from_sample: int = 0
@@ -175,6 +177,7 @@ def plan(
     for item in items:
         if item.item_id not in left_out:
             _add(result, item, known)
+    result.remembered = len(result.items)
     for text in saved.texts:
         if text.item_id not in history:
             result.items.append(text_item(text.item_id, "user", text.text, text.image))

@@ -30,7 +30,7 @@ def test_telling_it_again_changes_nothing() -> None:
 
     moved = [chain.note("b", None), chain.note("b", "a")]
 
-    assert moved == [False, False]
+    assert moved == [[], []]
     assert chain.previous("a") is None
     assert chain.previous("b") == "a"
     assert chain.previous("c") == "b"
@@ -44,9 +44,22 @@ def test_what_stands_elsewhere_than_was_thought_is_moved() -> None:
 
     moved = [chain.note("typed", "spoken"), chain.note("typed too", "typed")]
 
-    assert moved == [True, False]
+    assert moved == [["typed"], []]
     assert chain.previous("typed") == "spoken"
     assert chain.previous("next") == "typed too"
+
+
+def test_what_was_thought_to_stand_behind_it_does_not_go_in_a_circle() -> None:
+    chain = Chain()
+    chain.note("typed")
+    chain.note("greeting")  # the server says of it that nothing is before it
+
+    moved = chain.note("typed", "greeting")
+
+    assert moved == ["greeting", "typed"]
+    assert chain.previous("greeting") is None
+    assert chain.previous("typed") == "greeting"
+    assert chain.previous("next") == "typed"
 
 
 def test_items_that_history_does_not_know_stand_for_the_one_before() -> None:

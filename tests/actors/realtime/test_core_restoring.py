@@ -675,7 +675,7 @@ def test_a_text_typed_before_the_history_was_known_is_put_behind_it() -> None:
     bench.configured()
 
     assert bench.all(UserItem)[1].previous_item_id == "t1"
-    assert bench.all(ItemPlaced) == [ItemPlaced("t1", "u1")]
+    assert bench.all(ItemPlaced) == [ItemPlaced("t1", "u1"), ItemPlaced("t2", "t1")]
 
 
 def test_where_the_server_has_put_what_was_sent_is_told_to_history() -> None:

@@ -349,6 +349,8 @@ class World:
         self._timer_ns: int | None = None
         self._saved = b""
         self._epoch = 0
+        self.dead = False
+        self._mail: list[Callable[[Core, int], None]] = []
         self.info = SessionInfo(epoch_ns=self.began, directory="", server_url="ws://x")
         self.core = Core(self.settings, self.info, None, self.now)
         self.tell_core(lambda core, now: core.opened(now))
@@ -377,6 +379,9 @@ class World:
         self.after_ns(MS // 2, lambda: self.tell_core(lambda core, now: core.message(message, now)))
 
     def tell_core(self, what: Callable[[Core, int], None]) -> None:
+        if self.dead:  # its mail waits
+            self._mail.append(what)
+            return
         what(self.core, self.now)
         self.perform()
 
@@ -411,7 +416,7 @@ class World:
             self.after_ns(due - self.now, lambda: self.tick(due))
 
     def tick(self, due: int) -> None:
-        if self._timer_ns == due:
+        if self._timer_ns == due and not self.dead:
             self._timer_ns = None
             self.tell_core(lambda core, now: core.tick(now))
 
@@ -446,8 +451,18 @@ class World:
         self._timer_ns = None
         saved = msgspec.msgpack.decode(self._saved, type=Saved) if self._saved else None
         info = msgspec.structs.replace(self.info, first=False)
+        self.dead = True
+        self.after(0.2, lambda epoch=self._epoch: self.live_again(epoch, info, saved))
+
+    def live_again(self, epoch: int, info: SessionInfo, saved: Saved | None) -> None:
+        if epoch != self._epoch:
+            return  # it was killed again
+        self.dead = False
         self.core = Core(self.settings, info, saved, self.now)
-        self.after(0.2, lambda: self.tell_core(lambda core, now: core.opened(now)))
+        self.tell_core(lambda core, now: core.opened(now))
+        mail, self._mail = self._mail, []
+        for what in mail:
+            self.tell_core(what)
 
     # -- the others ---------------------------------------------------------------------------
 
