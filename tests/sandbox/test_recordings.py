@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
-from pathlib import Path
 
-import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
@@ -15,18 +12,13 @@ from actors.realtime import wire
 from messages import HistoryRequest, HistorySnapshot, PlaybackEnded, SendText, Turn
 from rtvoice import Tools
 from supervisor import Session
+from tests.recordings import needs_recordings, recorded
 from tests.rig import TIMEOUT_S
 
-FOLDER = os.environ.get("RTVOICE_RECORDINGS", "")
-pytestmark = pytest.mark.skipif(not FOLDER, reason="RTVOICE_RECORDINGS names no recordings")
+pytestmark = needs_recordings
 
 CREATE = "conversation.item.create"
 REQUEST = 4711
-
-
-def recorded(name):
-    lines = (Path(FOLDER) / f"{name}.jsonl").read_text().splitlines()
-    return [(record["direction"], record["data"]) for record in map(json.loads, lines)]
 
 
 class Replay:

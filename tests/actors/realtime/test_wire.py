@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -21,6 +19,7 @@ from messages import (
     UserTranscript,
 )
 from tests.actors.realtime.bench import Bench
+from tests.recordings import needs_recordings, received, recordings
 
 
 def test_an_audio_delta_is_decoded_to_bytes() -> None:
@@ -116,19 +115,13 @@ def test_the_reason_of_a_bad_frame_has_nothing_of_what_was_said() -> None:
     assert "secret" not in frame.reason
 
 
-_RECORDINGS = os.environ.get("RTVOICE_RECORDINGS", "")
-
-
-@pytest.mark.skipif(not _RECORDINGS, reason="RTVOICE_RECORDINGS names no recordings")
+@needs_recordings
 def test_every_recorded_event_is_understood() -> None:
     kinds = set()
-    for path in sorted(Path(_RECORDINGS).glob("*.jsonl")):
-        for line in path.read_text().splitlines():
-            record = json.loads(line)
-            if record["direction"] != "received":
-                continue
-            event = wire.decode(json.dumps(record["data"]).encode())
-            assert not isinstance(event, wire.BadFrame), (path.name, event)
+    for name in recordings():
+        for data in received(name):
+            event = wire.decode(json.dumps(data).encode())
+            assert not isinstance(event, wire.BadFrame), (name, event)
             kinds.add(type(event))
 
     assert wire.AudioDelta in kinds
@@ -138,18 +131,15 @@ def test_every_recorded_event_is_understood() -> None:
 def _replayed(name: str) -> Bench:
     """Have the core go through a recorded session."""
     bench = Bench(transcription_model="gpt-transcribe", inactivity_timeout_s=None).live()
-    for line in (Path(_RECORDINGS) / name).read_text().splitlines():
-        record = json.loads(line)
-        if record["direction"] == "received":
-            event = wire.decode(json.dumps(record["data"]).encode())
-            bench.core.server_event(event, bench.now)
-            bench.collect()
+    for data in received(name):
+        bench.core.server_event(wire.decode(json.dumps(data).encode()), bench.now)
+        bench.collect()
     return bench
 
 
-@pytest.mark.skipif(not _RECORDINGS, reason="RTVOICE_RECORDINGS names no recordings")
+@needs_recordings
 def test_a_recorded_turn_is_told_as_it_was() -> None:
-    bench = _replayed("audio_in_server_vad_turn.jsonl")
+    bench = _replayed("audio_in_server_vad_turn")
 
     user, answer = bench.one(UserItem), bench.all(AssistantItem)[-1]
     assert bench.one(UserTranscript).item_id == user.item_id
@@ -161,9 +151,9 @@ def test_a_recorded_turn_is_told_as_it_was() -> None:
     bench.none(ServerError)
 
 
-@pytest.mark.skipif(not _RECORDINGS, reason="RTVOICE_RECORDINGS names no recordings")
+@needs_recordings
 def test_recorded_turns_are_chained() -> None:
-    bench = _replayed("input_audio_retention_segments_three_server_vad_turns.jsonl")
+    bench = _replayed("input_audio_retention_segments_three_server_vad_turns")
 
     assert len(bench.all(UserItem)) == 3
     before = {item.item_id: item.previous_item_id for item in bench.all(UserItem)}
@@ -173,9 +163,9 @@ def test_recorded_turns_are_chained() -> None:
     bench.none(ServerError)
 
 
-@pytest.mark.skipif(not _RECORDINGS, reason="RTVOICE_RECORDINGS names no recordings")
+@needs_recordings
 def test_a_recorded_tool_call_is_run() -> None:
-    bench = _replayed("tool_call_round.jsonl")
+    bench = _replayed("tool_call_round")
 
     call = bench.one(ToolCall)
     assert call.name == "get_weather"
