@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py                     all figures, about two minutes
     python scripts/benchmark.py latency recovery    only these: start latency barge-in recovery load
-                                                    agent
+                                                    agent core reconnect
     python scripts/benchmark.py card                the same with a sound card, the virtual one
     python scripts/benchmark.py card --soak 600     with a soak of ten minutes (else 30 s)
     python scripts/benchmark.py faults --runs 100   every fault of every component, a table (long)
@@ -33,6 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import benchmark_core
 from benchmark_devices import BLOCK_MS, PUT_LOG, stamp_of, stamped
 from inject import Probe, sessions
 from websockets.exceptions import ConnectionClosed
@@ -95,6 +96,14 @@ class Server:
     def hears(self) -> bool:
         """Return whether audio has arrived."""
         return self.appends > 0
+
+    def drop(self) -> int:
+        """Break the connection without a word. Return when."""
+        assert self._socket is not None
+        socket, self.appends = self._socket, 0
+        now = time.monotonic_ns()
+        socket.socket.shutdown(2)
+        return now
 
     def answer(
         self, name: str, chunks: int, ms: int = 200, pace_s: float = 0.0, sound: bytes = b""
@@ -434,6 +443,28 @@ def measure_recovery(runs: int = 5) -> None:
             report(f"SIGKILL of {component} to works again", times, limit)
 
 
+def measure_reconnect(runs: int = 5) -> None:
+    """From the loss of the connection until the first sound has arrived over a new one."""
+    times = []
+    with running() as (server, _command):
+        for _ in range(runs):
+            time.sleep(10.5)  # a session that is lost sooner is waited for a little
+            lost = server.drop()
+            server.wait_for(server.hears)
+            times.append((time.monotonic_ns() - lost) / 1e6)
+    report("connection lost to first audio sent over a new one", times, 150)
+
+
+def measure_core() -> None:
+    """The core of the realtime component alone, in this process."""
+    rates = [benchmark_core.events_per_s(0.5) for _ in range(5)]
+    print(f"core: {statistics.median(rates):.0f} server events a second (at least 20000)")
+    delta = statistics.median(benchmark_core.delta_us() for _ in range(5))
+    print(f"core: audio delta, read from the socket to sent on: {delta:.1f} us (at most 60)")
+    sizes = benchmark_core.memory_kib(10_000)
+    print("core: KiB held after each 1000 turns: " + " ".join(f"{size:.0f}" for size in sizes))
+
+
 def _works_again(server: Server, command: Command, component: str, number: int, fault: int) -> int:
     """Return when the component had done something that was asked for after the fault."""
     match component:
@@ -675,6 +706,8 @@ MEASURES: dict[str, Callable[[], None]] = {
     "load": measure_load,
     "agent": measure_agent,
     "card": measure_card,
+    "core": measure_core,
+    "reconnect": measure_reconnect,
     "faults": measure_faults,
 }
 
