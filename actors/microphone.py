@@ -23,6 +23,7 @@ from messages import (
     AudioLost,
     CapturedAudio,
     CaptureEnded,
+    DeviceInUse,
     InputLevel,
     Keep,
     Message,
@@ -176,6 +177,7 @@ class Microphone(Actor):
             line.close_device()
             raise
         self.log.info("microphone open", device=device.name, muted=self._muted)
+        self.send(DeviceInUse("input", device.name, device.card))
         if device.stands_in_because and self.session.first:
             self._say_once(f"The user is not heard: {device.stands_in_because}")
         if device.trouble and self.session.first:

@@ -221,6 +221,7 @@ class PortAudioCapture(Capture):
     check_s = 0.25
     jump_ns = 100_000_000
     jump_loses = True
+    card = True
 
     def __init__(self, wanted: str, block: int) -> None:
         self._block = block
@@ -309,6 +310,7 @@ class PortAudioPlayback(Playback):
     """
 
     loses = True
+    card = True
     check_s = 0.25
     prefill_ms = 40
 
