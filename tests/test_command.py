@@ -229,7 +229,7 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, number: int) -> None:
         (["--input", "none.wav"], "none.wav"),
         (["--record", "no/such/folder/recording.wav", "--input", "silence"], "no/such/folder"),
         (["nowhere.py:agent", "--input", "silence"], "nowhere.py"),
-        (["--speed", "9"], "0.5"),
+        (["--speed", "9"], "0.25"),
         (["--server", "openai", "--input", "silence"], "OPENAI_API_KEY"),
     ],
 )

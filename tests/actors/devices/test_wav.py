@@ -235,7 +235,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         FileSource(tmp_path / "nothing.wav")
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     st.sampled_from([{}, {"bits": 24, "extensible": True}, {"kind": 3, "bits": 64, "channels": 2}]),
     st.lists(st.tuples(st.integers(0, 79), st.integers(0, 255)), max_size=6),
