@@ -18,14 +18,8 @@ if __name__ == "__main__":
     if not sys.flags.safe_path and os.path.realpath(sys.path[0]) != here:
         del sys.path[0]
     try:
-        try:
-            from rtvoice.cli import main
-        except ModuleNotFoundError as error:
-            sys.stderr.write(
-                f"rtvoice: this Python ({sys.executable}) has no package {error.name}; install "
-                f"rtvoice for it, or call the Python for which it is installed\n"
-            )
-            raise SystemExit(2) from None
+        from rtvoice.cli import main
+
         main()
     except KeyboardInterrupt:  # while it is still being imported
         raise SystemExit(130) from None
@@ -232,6 +226,7 @@ class RestartPolicy:
     PERIOD_S = 10.0
     MIN_SPACING_S = 0.05
     MAX_DELAY_S = 2.0
+    RENEWAL_SPACING_S = 1.0
     SOFT_RESTARTS = 2
     PARKED_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -270,6 +265,13 @@ class RestartPolicy:
             return None
         delay = 0.0 if self.row == 1 else self.MIN_SPACING_S * 2.0 ** (self.row - 2)
         return max(min(delay, self.MAX_DELAY_S), self._last_start + self.MIN_SPACING_S - now)
+
+    def renewed(self, now: float) -> float:
+        """Return how long to wait before the next start of one that has asked for a new process.
+
+        That is tried for ever: what it waits for, a sound device say, may come back.
+        """
+        return max(0.0, self._last_start + self.RENEWAL_SPACING_S - now)
 
     def soft(self) -> bool:
         """Return whether a raise may be answered in the same process."""
@@ -396,7 +398,7 @@ class _Child:
         self._line: Line | None = None
         self._generation = 0
         self._lingering = self._closing = self._unended = self._given_up = False
-        self._fresh_process = False
+        self._fresh_process = self._renews = False
         self._delay = 0.0
         """How long to wait before the next process, once the one that is ending has ended."""
         self._failure = ""
@@ -651,7 +653,8 @@ class _Child:
         if self._down_at is not None:
             ms = (now - self._down_at) * 1000
             self._down_at = None
-            self.restarts += 1
+            crashed = not self._renews
+            self.restarts += crashed
             self.hub.publish(
                 ComponentRestarted(
                     self.name,
@@ -660,6 +663,7 @@ class _Child:
                     round(ms, 1),
                     self.incarnation,
                     self._fresh_process,
+                    crashed,
                 )
             )
         self.hub.child_open(self)
@@ -679,6 +683,9 @@ class _Child:
             self._failure = f"cannot be imported: {crash.error}"
             self._traceback = crash.traceback
             return  # its process ends, which is the crash
+        if crash.renews:
+            self._renew(crash.error)
+            return
         if crash.during == "open":
             self._blame_state()
         cause = crash.error if crash.plain else f"raised {crash.error}"
@@ -742,17 +749,10 @@ class _Child:
             return
         now = time.monotonic()
         well_s = max(0.0, self._alive_at - self._opened_at) if self.state == "open" else 0.0
-        self.state = "down"
-        self._cause = cause
-        if self._down_at is None:
-            self._down_at = now
         self.hub.publish(ComponentCrashed(self.name, self.pid, cause, trace, tuple(self.log_tail)))
         progress = self._progress()
-        suspect = self.mailbox.reclaim(self.slot)
-        self.slot.clear()  # or what has died while loading would count this progress again
-        self._pings = 0
-        if suspect is not None:
-            self.hub.dead_letter(self.name, suspect, cause)
+        self._renews = False
+        self._go_down(cause, now)
         delay = self._policy.crashed(now, progress=progress, well_s=well_s)
         if delay is None and self.hub.stopping:
             self._give_up_closing()
@@ -762,6 +762,27 @@ class _Child:
             self._give_up(cause, soft)
         else:
             self._restart_after(delay, soft, spent)
+
+    def _go_down(self, cause: str, now: float) -> None:
+        """Take back what an incarnation that has ended did not handle."""
+        self.state = "down"
+        self._cause = cause
+        if self._down_at is None:
+            self._down_at = now
+        suspect = self.mailbox.reclaim(self.slot)
+        self.slot.clear()  # or what has died while loading would count this progress again
+        self._pings = 0
+        if suspect is not None:
+            self.hub.dead_letter(self.name, suspect, cause)
+
+    def _renew(self, cause: str) -> None:
+        """Replace its process, as its actor has asked for: no crash, and never given up."""
+        now = time.monotonic()
+        self._renews = True
+        self._go_down(cause, now)
+        self._delay = self._policy.renewed(now)
+        if self._process is not None:
+            self._process.kill()
 
     def _progress(self) -> bool:
         """Return whether it has handled mail of its own, or made sound. Timers are no progress."""
@@ -1634,8 +1655,11 @@ def _checked(given: Mapping[str, Any]) -> Settings:
         "start_s": (0.1, 3600),
         "stop_s": (0.1, 3600),
         "tool_timeout_s": (0.1, 86400),
+        "output_hold_s": (0.0, 86400),
     }
     for name, (low, high) in bounds.items():
+        if getattr(settings, name) is None:
+            continue
         if not low <= getattr(settings, name) <= high:
             raise ConfigurationError(
                 f"{name} is {getattr(settings, name)}; it must be between {low} and {high}"

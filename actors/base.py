@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import msgspec
 import pykka
 
-from messages import Message, Rule, SessionInfo, Settings
+from messages import Message, Rule, SessionInfo, Settings, UserError
 
 if TYPE_CHECKING:
     from actors.host import Host, Inbox, Logger, Timer
 
-__all__ = ["Actor"]
+__all__ = ["Actor", "StartAnew"]
 
 State = TypeVar("State")
+
+
+class StartAnew(UserError):  # noqa: N818 - nothing has failed
+    """Raised by an actor that has to go on in a new process: no crash, and not counted as one.
+
+    Its process is killed, so what has to be closed is closed before. ``str()`` is the reason.
+    """
 
 
 class Actor(pykka.ThreadingActor):
@@ -96,6 +103,10 @@ class Actor(pykka.ThreadingActor):
     def after(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Have ``call`` run on the actor's thread later, unless the result is cancelled."""
         return self._inbox.after(seconds, call)
+
+    def crash(self, error: Exception) -> None:
+        """Have it end with ``error`` although it is stuck while opening; from any thread."""
+        self.host.crashed(error, "open")
 
     def hold(self, message: Message) -> None:
         """Say while handling it that ``message`` is not done yet; its rule has ``held=True``."""

@@ -29,7 +29,7 @@ import msgspec
 from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
 
-from actors.base import Actor
+from actors.base import Actor, StartAnew
 from messages import (
     Crashed,
     Hello,
@@ -445,7 +445,8 @@ class Host:
         trace = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARS:]
         spent = isinstance(error, MemoryError)
         plain = isinstance(error, UserError)
-        self.send(Crashed(_one_line(error), trace, during, spent, plain), self.epoch)
+        renews = isinstance(error, StartAnew)
+        self.send(Crashed(_one_line(error), trace, during, spent, plain, renews), self.epoch)
 
     def own_message(self, message: Message) -> None:
         """Handle what every actor is told and no actor sees."""

@@ -1,6 +1,6 @@
 """Every message that crosses between components, how it is framed, and what waits in a mailbox.
 
-Tags: 1-19 lifecycle, 20-39 and 80-99 audio, 40-79 conversation, 100-119 events of the session,
+Tags: 1-19 lifecycle, 20-39 audio, 40-79 conversation, 100-119 and 140-159 events of the session,
 120-139 between program and supervisor, 200-254 messages of users' own components.
 """
 
@@ -9,7 +9,6 @@ from messages.audio import (
     AssistantAudio,
     CapturedAudio,
     CaptureEnded,
-    DeviceInUse,
     FlushPlayback,
     InputLevel,
     Level,
@@ -100,7 +99,9 @@ from messages.events import (
     ComponentRestarted,
     Connected,
     DeadLetter,
+    DeviceChanged,
     DeviceFailed,
+    DeviceLost,
     Disconnected,
     FatalError,
     FileOpened,
@@ -199,8 +200,9 @@ __all__ = [
     "Crashed",
     "CreateResponse",
     "DeadLetter",
+    "DeviceChanged",
     "DeviceFailed",
-    "DeviceInUse",
+    "DeviceLost",
     "Disconnected",
     "EndConversation",
     "Event",

@@ -1,4 +1,4 @@
-"""What happens to the session and its components (tags 100-119): events for programs."""
+"""What happens to the session and its components (tags 100-119, 140-159): events for programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ __all__ = [
     "ComponentRestarted",
     "Connected",
     "DeadLetter",
+    "DeviceChanged",
     "DeviceFailed",
+    "DeviceLost",
     "Disconnected",
     "FatalError",
     "FileOpened",
@@ -56,7 +58,7 @@ class ComponentCrashed(Event, frozen=True, array_like=True, tag=101):
 
 
 class ComponentRestarted(Event, frozen=True, array_like=True, tag=102):
-    """A component that crashed is open again."""
+    """A component that crashed is open again, or has a new process for another reason."""
 
     event = "component_restarted"
     component: str
@@ -68,6 +70,8 @@ class ComponentRestarted(Event, frozen=True, array_like=True, tag=102):
     """1 for the first."""
     process: bool
     """Whether a new process was needed."""
+    crashed: bool = True
+    """False: it has asked for a new process, because its sound device was lost or is back."""
 
 
 class ComponentParked(Event, frozen=True, array_like=True, tag=103):
@@ -220,6 +224,34 @@ class DeviceFailed(Event, frozen=True, array_like=True, tag=119):
     """In one line, such as ``ConnectionError: the line is dead``."""
     retry_s: float | None = None
     """When it is started again; None: it is not."""
+
+
+class DeviceLost(Event, frozen=True, array_like=True, tag=140):
+    """A sound device delivers or takes nothing any more; `DeviceChanged` tells what is used now."""
+
+    event = "device_lost"
+    component: str
+    """``microphone`` or ``speaker``."""
+    device: str
+    reason: str
+
+
+class DeviceChanged(Event, frozen=True, array_like=True, tag=141):
+    """From now on another sound device is used, or the same one again after it was lost.
+
+    While the chosen device is away, the default one takes its place; without any there is
+    ``silence`` or ``null``. The chosen device is used again as soon as it is back.
+    """
+
+    event = "device_changed"
+    component: str
+    """``microphone`` or ``speaker``."""
+    wanted: str
+    """The device that was chosen."""
+    using: str
+    """The device that is used."""
+    reason: str = ""
+    """Why it is not the chosen one; empty: it is."""
 
 
 class FileOpened(Message, frozen=True, array_like=True, tag=118):

@@ -100,6 +100,8 @@ class Crashed(Message, frozen=True, array_like=True, tag=5):
     """Whether the process is not to be used again: it is out of memory."""
     plain: bool = False
     """Whether ``error`` is a sentence for the user (`UserError`)."""
+    renews: bool = False
+    """Whether this is no crash: the actor wants a new process (`actors.base.StartAnew`)."""
 
 
 class Stop(Message, frozen=True, array_like=True, tag=6):

@@ -45,7 +45,6 @@ CHANGEABLE = (
     "transcription_delay",
     "turn_detection",
     "interruption",
-    "duplex",
     "noise_reduction",
     "output_modality",
     "max_output_tokens",
@@ -130,10 +129,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     interruption: Literal["immediate", "confirmed"] = "immediate"
     """When speech interrupts the assistant: at once, or when it has lasted 400 ms or has a text,
     so that a cough does not; until that is known, the assistant pauses."""
-    duplex: Literal["auto", "half", "full"] = "auto"
-    """Whether the server hears the user while the assistant is audible: ``full``, or not, ``half``.
-    ``auto``: not if it would hear the assistant, from a sound card's loudspeaker by a sound card's
-    microphone, neither of which is called a headset or headphones."""
     preroll_ms: int = 300
     """How much sound from before the key was pressed belongs to the turn, with push-to-talk;
     0-5000."""
@@ -157,15 +152,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The session ends when nobody has spoken for so long; None: never."""
 
     input: str = "default"
-    """``silence``, ``program``, ``default``, ``auto`` (``default``, or ``silence`` on a machine
-    without a microphone), a WAV path, a device's index or part of its name."""
+    """``silence``, ``program``, ``default``, ``auto`` (``default``, or ``silence`` while
+    there is no microphone), a WAV path, a device's index or part of its name."""
     output: str = "default"
-    """``null``, ``program``, ``default``, ``auto`` (``default``, or ``null`` on a machine without a
+    """``null``, ``program``, ``default``, ``auto`` (``default``, or ``null`` while there is no
     loudspeaker), a WAV path, a device's index or part of its name."""
     block_ms: int = 40
     """Length of a captured block, 10-100 ms."""
     volume: float = 1.0
     """0.0-1.0."""
+    output_hold_s: float | None = 30.0
+    """What the assistant says while there is no output device, because it was lost, waits so long
+    for one; then it counts as not heard. 0: at once; None: it waits for ever."""
     muted: bool = False
     program_input_rate: int = 24_000
     """Hz; set by the session, as the next two are."""

@@ -71,7 +71,9 @@ if TYPE_CHECKING:
         ConversationItemTruncatedEvent,
         ConversationItemTruncateEvent,
         DeadLetter,
+        DeviceChanged,
         DeviceFailed,
+        DeviceLost,
         Disconnected,
         ErrorEvent,
         FunctionCallItem,
@@ -191,7 +193,9 @@ __all__ = [
     "ConversationItemTruncatedEvent",
     "ConversationTurn",
     "DeadLetter",
+    "DeviceChanged",
     "DeviceFailed",
+    "DeviceLost",
     "Disconnected",
     "ErrorEvent",
     "EventBus",
@@ -309,9 +313,9 @@ _NAMES = {
         ConversationItemDeleteEvent ConversationItemDeletedEvent ConversationItemDoneEvent
         ConversationItemRetrieveEvent ConversationItemRetrievedEvent
         ConversationItemTruncateEvent ConversationItemTruncatedEvent DeadLetter
-        DeviceFailed Disconnected ErrorEvent FunctionCallItem InputAudioBufferAppendEvent
-        InputAudioBufferClearEvent
-        InputAudioBufferClearedEvent InputAudioBufferCommitEvent InputAudioBufferCommittedEvent
+        DeviceChanged DeviceFailed DeviceLost Disconnected ErrorEvent FunctionCallItem
+        InputAudioBufferAppendEvent InputAudioBufferClearEvent InputAudioBufferClearedEvent
+        InputAudioBufferCommitEvent InputAudioBufferCommittedEvent
         InputAudioBufferSpeechStartedEvent InputAudioBufferSpeechStoppedEvent
         InputAudioBufferTimeoutTriggeredEvent InputAudioTranscriptionCompleted
         InputAudioTranscriptionDelta InputAudioTranscriptionFailed

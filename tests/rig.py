@@ -208,3 +208,12 @@ class Rig:
 
 
 _numbers = itertools.count()
+
+
+def until(condition: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S) -> None:
+    """Wait for what no message tells of."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(what)
+        threading.Event().wait(0.02)

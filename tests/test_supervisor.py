@@ -39,7 +39,7 @@ from messages import (
 from messages.page import MAIL
 from supervisor import SPECS, ChildSpec, ConfigurationError, RestartPolicy, Supervisor
 from tests.hub import Hub
-from tests.rig import TIMEOUT_S
+from tests.rig import TIMEOUT_S, until
 
 numbers = itertools.count()
 ECHO = ChildSpec(name="echo", target="tests.tiny:Echo")
@@ -105,6 +105,51 @@ def test_a_raise_keeps_the_process_twice_and_not_the_third_time() -> None:
 
         assert [restart.process for restart in hub.of(ComponentRestarted)] == [False, False, True]
         assert hub.pid("echo") != pid
+
+
+def test_who_wants_a_new_process_gets_it_without_a_crash_and_without_a_loss() -> None:
+    with Hub([ECHO, OTHER]) as hub:
+        pid, other = hub.pid("echo"), hub.pid("other")
+        hub.supervisor.send(SetMuted(True))
+        say(hub, "!anew")
+        for number in range(20):
+            say(hub, str(number))
+        say(hub, "!muted")
+
+        hub.expect(Turn, lambda turn: turn.text == "True")
+        told = hub.expect(ComponentRestarted)
+
+        assert [turn.text for turn in hub.of(Turn)][:-1] == [str(number) for number in range(20)]
+        assert (told.crashed, told.process, told.cause) == (False, True, "its device is back")
+        assert (hub.pid("echo") != pid, hub.pid("other")) == (True, other)
+        assert not hub.of(ComponentCrashed)
+        assert not hub.of(DeadLetter)
+        assert hub.supervisor.status()["echo"]["restarts"] == 0
+
+
+@pytest.mark.parametrize("kind", ["Restless", "StuckStart"])
+def test_who_wants_a_new_process_for_ever_is_never_given_up(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(RestartPolicy, "RENEWAL_SPACING_S", 0.0)
+    restless = ChildSpec(name="restless", target=f"tests.tiny:{kind}")
+    with Hub([ECHO, restless]) as hub:
+        started = lambda: hub.supervisor.status()["restless"]["incarnation"]  # noqa: E731
+        until(lambda: started() > RestartPolicy.MAX_CRASHES + 2, "it was given up")
+
+        say(hub, "still here")
+
+        assert hub.expect(Turn).text == "still here"
+        assert not hub.of(ComponentParked)
+        assert not hub.of(ComponentCrashed)
+
+
+def test_new_processes_are_a_second_apart() -> None:
+    policy = RestartPolicy()
+    policy.started(100.0)
+
+    assert policy.renewed(100.2) == pytest.approx(0.8)
+    assert policy.renewed(105.0) == 0.0
 
 
 def test_saved_state_survives_the_process() -> None:
@@ -571,10 +616,3 @@ def test_the_directory_of_a_refused_session_is_not_left(tmp_path: Path) -> None:
         Supervisor({"speed": 9.0})
 
     assert set(Path("/tmp").glob("rtvoice-*")) - before == set()
-
-
-def test_what_is_sent_on_demand_is_sent_to_a_component_that_accepts_it() -> None:
-    microphone = next(spec for spec in SPECS if spec.name == "microphone")
-    gauge = ChildSpec(name="gauge", target="tests.tiny:Gauge")
-    with Hub([gauge, microphone], input="silence") as hub:
-        assert hub.expect(Notice).text == "-96.0 dBFS"

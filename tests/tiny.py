@@ -8,17 +8,15 @@ import threading
 import time
 from typing import ClassVar
 
-from actors.base import Actor
+from actors.base import Actor, StartAnew
 from messages import (
     CONTROL,
     AssistantAudio,
     CapturedAudio,
     FlushPlayback,
-    InputLevel,
     Keep,
     Message,
     Newest,
-    Notice,
     PlaybackFlushed,
     PlayedPosition,
     SendText,
@@ -54,10 +52,15 @@ class Echo(Actor):
                 threading.Thread(target=self._linger, daemon=True).start()
             case SendText("!falter"):
                 self.send(SoundFaltered("echo", "late", 3, 40))
+            case SendText("!anew"):
+                self.post(self._start_anew)
             case SendText("!muted"):
                 self.send(Turn("assistant", str(self.muted), message.item_id))
             case SendText(text, item_id):
                 self.send(Turn("assistant", text, item_id))
+
+    def _start_anew(self) -> None:
+        raise StartAnew("its device is back")
 
     def _linger(self) -> None:
         """Write in the name of this incarnation once the next one lives, then in its name."""
@@ -123,6 +126,26 @@ class CrashLoop(Echo):
         threading.Timer(0.005, os._exit, (9,)).start()
 
 
+class Restless(Echo):
+    """Wants a new process again and again, as long as its device does not work."""
+
+    def opened(self) -> None:
+        super().opened()
+        self.after(0.001, self._start_anew)
+
+
+class StuckStart(Echo):
+    """Wants a new process while its opening hangs, after the first time."""
+
+    def opened(self) -> None:
+        super().opened()
+        if self.session.first:
+            self.after(0.001, self._start_anew)
+        else:
+            threading.Timer(0.05, self.crash, (StartAnew("it does not open"),)).start()
+            time.sleep(3600)
+
+
 class CrashLoopOfPings(Echo):
     """Lives long enough to be asked whether it is well, and dies."""
 
@@ -154,16 +177,6 @@ class CrashLoopOfSound(Actor):
             self.after(0.01, lambda: os._exit(9))
         else:
             self.send(Turn("assistant", "well", "well"))
-
-
-class Gauge(Actor):
-    """Says how loud the user is."""
-
-    accepts: ClassVar = {InputLevel: Newest(1)}
-
-    def handle(self, message: Message) -> None:
-        assert isinstance(message, InputLevel)
-        self.send(Notice(f"{message.peak_dbfs} dBFS"))
 
 
 class Slow(Actor):
