@@ -6,12 +6,19 @@ import collections
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import msgspec
 
-from actors.base import Actor
-from actors.devices.base import Capture, Captured, DeviceError, open_capture, to_samples
+from actors.base import Actor, StartAnew
+from actors.devices.base import (
+    Capture,
+    Captured,
+    DeviceError,
+    DeviceLostError,
+    open_capture,
+    to_samples,
+)
 from actors.devices.faltering import NOT_SERVED, Faltering
 from actors.devices.mark import Mark
 from actors.devices.program import ProgramInput
@@ -23,7 +30,7 @@ from messages import (
     AudioLost,
     CapturedAudio,
     CaptureEnded,
-    DeviceInUse,
+    DeviceLost,
     InputLevel,
     Keep,
     Message,
@@ -45,9 +52,11 @@ __all__ = ["Microphone"]
 _MEMORY = 30 * SAMPLE_RATE
 _WAITING_BLOCKS = 250
 """Blocks that wait for an actor that is being restarted: 10 s of 40 ms."""
-_ZEROS_S = 10
+_ZEROS_S = 3
 """A sound card that has delivered only zeros for so long does not hear anything."""
-_NEXT, _POSITION, _ENDED, _MUTED, _ENDING = 0, 1, 2, 3, 4
+_ZEROS_AGAIN_NS = 600_000_000_000
+"""Opening it anew may help. If it does not, zeros are its way of being silent: not soon again."""
+_NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS = range(7)
 _UNMUTED_MARK, _MUTED_MARK = 1, 2
 
 
@@ -61,7 +70,8 @@ class _Line:
     def __init__(self, session: SessionInfo) -> None:
         self.mark = Mark(session, "microphone.mark")
         """Survives death too: the next sample of the timeline, the position in a file, whether it
-        has ended, whether we are muted, whether the program's device has ended."""
+        has ended, whether we are muted, whether the program's device has ended, up to which sample
+        a sound card has heard, when one was opened anew because it delivered zeros."""
         self.device: Capture | None = None
         self.waiting: collections.deque[Captured] = collections.deque()
         self.memory: collections.deque[tuple[int, bytes]] = collections.deque()
@@ -126,6 +136,8 @@ class Microphone(Actor):
 
     def opened(self) -> None:
         self._zero_blocks = 0
+        self._all_zeros = True
+        """The device has delivered nothing else."""
         self._meter = Meter()
         self._told: set[str] = set()
         self._pump_timer: Timer | None = None
@@ -139,6 +151,7 @@ class Microphone(Actor):
         self._forward()
         self._check()
         self._pump()
+        self._look_out()
 
     def handle(self, message: Message) -> None:
         match message:
@@ -154,6 +167,8 @@ class Microphone(Actor):
     def closed(self) -> None:
         if "line" in self.keep:
             self._line.wake = _nothing
+            if self._line.device is not None and self._line.device.lookout is not None:
+                self._line.device.lookout.close()
             self._tell_faltering(at_once=True)
 
     def _was_muted(self) -> bool:
@@ -167,7 +182,7 @@ class Microphone(Actor):
 
     def _open(self) -> None:
         line = self._line
-        device = open_capture(self.settings, self.session, position=line.mark[_POSITION])
+        device = open_capture(self.settings, self.session, line.mark[_POSITION], self.crash)
         if (line.mark[_ENDED] or line.mark[_ENDING]) and isinstance(device, ProgramInput):
             device.end()
         line.device = device
@@ -177,7 +192,8 @@ class Microphone(Actor):
             line.close_device()
             raise
         self.log.info("microphone open", device=device.name, muted=self._muted)
-        self.send(DeviceInUse("input", device.name, device.card))
+        for message in device.news:
+            self.send(message)
         if device.stands_in_because and self.session.first:
             self._say_once(f"The user is not heard: {device.stands_in_because}")
         if device.trouble and self.session.first:
@@ -189,7 +205,9 @@ class Microphone(Actor):
             return
         try:
             device.check(time.monotonic_ns())
-        except DeviceError:
+        except DeviceLostError as error:
+            self._replace(error.reason)
+        except Exception:
             self._lose()
             raise
         self._tell_faltering()
@@ -204,8 +222,31 @@ class Microphone(Actor):
             self.log.info("sound faltered", times=told.count, because=told.reason)
             self.send(told)
 
+    def _replace(self, reason: str) -> NoReturn:
+        """Have another process open what there is now. A lost device may not even close."""
+        assert self._line.device is not None
+        from actors.devices.card import note_loss
+
+        note_loss(self.session, "input")
+        self.send(DeviceLost(self.name, self._line.device.name, reason))
+        self._go_to_new_process(f"its device is lost: {reason}")
+
+    def _go_to_new_process(self, why: str) -> NoReturn:
+        self._pass_on_waiting()
+        raise StartAnew(why)
+
+    def _look_out(self) -> None:
+        """Have a device opened that goes before ours, as soon as it is there."""
+        lookout = self._line.device.lookout if self._line.device is not None else None
+        if lookout is not None:
+
+            def found(name: str) -> None:
+                self.post(lambda: self._go_to_new_process(f"the device {name!r} is there"))
+
+            lookout.start(found)
+
     def _lose(self) -> None:
-        """Close a device that is lost, so that the next incarnation opens a new one."""
+        """Close a device that has failed, so that the next incarnation opens a new one."""
         self._pass_on_waiting()
         self._tell_faltering(at_once=True)
         self._line.close_device()
@@ -237,16 +278,20 @@ class Microphone(Actor):
             self._pass_on(waiting.popleft())
 
     def _pass_on(self, block: Captured) -> None:
-        line, expected = self._line, self._line.next
+        line = self._line
         first = self._place(block)
-        if line.gap and first > expected > 0:
-            self._tell_loss(first - expected, block)
+        if line.gap and first > line.mark[_HEARD] > 0:
+            self._tell_loss(first - line.mark[_HEARD], block)
         pcm = block.pcm
+        if self._muted:
+            self._zero_blocks = 0
         if self._muted or block.first_ns < line.heard_from_ns:
             pcm = bytes(len(pcm))
         else:
             self._watch_zeros(pcm)
         line.next = first + len(pcm) // 2
+        if line.device is not None and line.device.jump_loses:
+            line.mark[_HEARD] = line.next
         self.send(CapturedAudio(pcm, first, block.captured_ns, line.gap))
         if self.is_wanted(InputLevel):
             for level in self._meter.add(pcm):
@@ -289,15 +334,25 @@ class Microphone(Actor):
             self.send(AudioLost("microphone", ms, reason))
 
     def _watch_zeros(self, pcm: bytes) -> None:
-        """Say once if a sound card delivers nothing but zeros (permission, switch, driver)."""
-        if self._line.device is None or self._line.device.check_s is None or self._zero_blocks < 0:
+        """Notice a sound card that delivers nothing but zeros (permission, switch, driver)."""
+        device = self._line.device
+        if device is None or device.check_s is None:
             return
         if any(pcm):
-            self._zero_blocks = -1
+            self._zero_blocks, self._all_zeros = 0, False
             return
         self._zero_blocks += 1
         if self._zero_blocks * len(pcm) // 2 >= _ZEROS_S * SAMPLE_RATE:
-            self._zero_blocks = -1
+            self._zero_blocks = 0
+            self.post(self._answer_zeros)
+
+    def _answer_zeros(self) -> None:
+        mark, now_ns = self._line.mark, time.monotonic_ns()
+        if not mark[_ZEROS] or now_ns - mark[_ZEROS] > _ZEROS_AGAIN_NS:
+            mark[_ZEROS] = now_ns
+            self._replace("it delivers nothing but zeros")
+        elif self._all_zeros:
+            self._all_zeros = False
             self._say_zeros()
 
     def _say_zeros(self) -> None:

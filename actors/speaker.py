@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import msgspec
 
-from actors.base import Actor
-from actors.devices.base import DeviceError, Playback, open_playback, to_samples
+from actors.base import Actor, StartAnew
+from actors.devices.base import DeviceLostError, Playback, open_playback, to_samples
 from actors.devices.faltering import CAME_LATE, NOT_SERVED, Faltering
 from actors.devices.mark import ItemMark
 from actors.devices.playout import Playout, Settled
@@ -23,9 +25,10 @@ from messages import (
     SILENCE_DBFS,
     AssistantAudio,
     AudioLost,
-    DeviceInUse,
+    DeviceLost,
     FileOpened,
     FlushPlayback,
+    Interrupt,
     Keep,
     Message,
     Newest,
@@ -56,6 +59,7 @@ _EARLY = 100 * SAMPLE_RATE // 1000
 time; a death in that moment loses this much."""
 _SAMPLES_PER_MS = PCM_BYTES_PER_MS // 2
 _ITEMS = 16
+_Rest = list[tuple[str, int, bytes]]
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -98,8 +102,12 @@ class Speaker(Actor):
         self.keep["mark"] = mark
         state = self.saved(_State)
         self._volume = self._last_volume(state)
+        self._better = ""
+        """Why another device is to be opened as soon as nothing is played."""
+        self._waits_since_ns: int | None = None
+        """Since when something waits for a device; None: nothing does."""
         self._device: Playback = self.keep.get("device") or open_playback(
-            self.settings, self.session
+            self.settings, self.session, self.crash
         )
         prefill = self._device.prefill_ms * _SAMPLES_PER_MS
         self._playout: Playout = self.keep.get("playout") or Playout(prefill, mark)
@@ -108,6 +116,7 @@ class Speaker(Actor):
         if state is not None and state.paused and not self._playout.paused:
             self._playout.pause()
         if "device" not in self.keep:
+            self._take_over()
             try:
                 self._device.start(self._playout, self._on_failure)
             except BaseException:
@@ -116,18 +125,24 @@ class Speaker(Actor):
             self.keep["device"] = self._device
             self._tell_loss()
             self.log.info("speaker open", device=self._device.name, volume=self._volume)
-            self.send(DeviceInUse("output", self._device.name, self._device.card))
             if self._device.stands_in_because and self.session.first:
                 text = f"The assistant is not heard: {self._device.stands_in_because}"
                 self.log.warning(text)
                 self.send(Notice(text))
             if self._device.writes is not None:
                 self.send(FileOpened(str(self._device.writes)))
+            for message in self._device.news:
+                self.send(message)
+        if self._device.lookout is not None:
+            self._device.lookout.start(lambda name: self.post(lambda: self._found(name)))
         self._set_volume()
         self._check()
         self._go_on()
 
     def closed(self) -> None:
+        device: Playback | None = self.keep.get("device")
+        if device is not None and device.lookout is not None:
+            device.lookout.close()
         self._tell_faltering(at_once=True)
 
     def handle(self, message: Message) -> None:
@@ -175,7 +190,9 @@ class Speaker(Actor):
             return
         try:
             self._device.check(time.monotonic_ns())
-        except DeviceError:
+        except DeviceLostError as error:
+            self._replace(error.reason)
+        except Exception:
             self._lose()
             raise
         self._tell_faltering()
@@ -197,8 +214,52 @@ class Speaker(Actor):
         if faltering.untold():
             self._faltering_timer = self.after(_SOON_S, self._tell_faltering)
 
+    def _replace(self, reason: str) -> NoReturn:
+        """Have another process open what there is now. A lost device may not even close."""
+        from actors.devices.card import note_loss
+
+        note_loss(self.session, "output")
+        self.send(DeviceLost(self.name, self._device.name, reason))
+        self._settle()
+        self._hand_over()
+        raise StartAnew(f"its device is lost: {reason}")
+
+    def _found(self, name: str) -> None:
+        """Have a device opened that goes before ours, without disturbing what is played."""
+        self._better = f"the device {name!r} is there"
+        self._go_on()
+
+    def _change_if_quiet(self) -> None:
+        quiet = not self._held and self._playout.left_ns(time.monotonic_ns()) is None
+        if quiet or self._device.holds:
+            self._hand_over()
+            raise StartAnew(self._better)
+
+    def _hand_over(self) -> None:
+        """Leave to the next process what nobody has heard and the supervisor may not have."""
+        rest = self._playout.give_back()
+        for item_id, _, _ in rest:
+            self._mark.note_heard(item_id)
+        try:
+            self._rest.write_bytes(msgspec.msgpack.encode(rest))
+        except OSError as error:
+            ms = sum(len(pcm) for _, _, pcm in rest) // PCM_BYTES_PER_MS
+            self.send(AudioLost("speaker", ms, f"its device was lost with it: {error.strerror}"))
+
+    def _take_over(self) -> None:
+        """Play what an earlier process has handed over."""
+        with contextlib.suppress(OSError):
+            rest = self._rest.read_bytes()
+            self._rest.unlink()
+            for item_id, first, pcm in msgspec.msgpack.decode(rest, type=_Rest):
+                self._playout.push(item_id, first, pcm)
+
+    @property
+    def _rest(self) -> Path:
+        return Path(self.session.directory) / "speaker.rest"
+
     def _lose(self) -> None:
-        """Close a device that is lost, so that the next incarnation opens a new one."""
+        """Close a device that has failed, so that the next incarnation opens a new one."""
         self._tell_faltering(at_once=True)
         self.keep.pop("device").close()
 
@@ -279,9 +340,28 @@ class Speaker(Actor):
         if left_ns is not None and self._timer is None:
             wait_s = min(_REPORT_S, left_ns / 1e9)
             self._timer = self.after(max(wait_s, _SOONEST_S), self._report)
+        if self._better and (left_ns is None or self._device.holds):
+            self.post(self._change_if_quiet)
+        if self._device.holds:
+            self._wait(now_ns, something=left_ns is not None)
         if self._sounding and (left_ns is None or self._is_still()):
             self._tell_levels([*self._meter.rest(), (SILENCE_DBFS, SILENCE_DBFS)])
             self._sounding = False
+
+    def _wait(self, now_ns: int, *, something: bool) -> None:
+        """Say that what is to be played waits for a device, or that it waits in vain."""
+        if not something:
+            self._waits_since_ns = None
+            return
+        if self._waits_since_ns is None:
+            self._waits_since_ns = now_ns
+        hold_s = self.settings.output_hold_s
+        if hold_s is not None and now_ns - self._waits_since_ns >= hold_s * 1e9:
+            self._waits_since_ns = None
+            self.send(Interrupt())  # then it counts as not heard
+        elif not self._playout.paused:
+            item_id, taken = self._playout.front()
+            self.send(PlayedPosition(item_id, taken, now_ns))
 
     def _is_still(self) -> bool:
         """Return whether it is paused, and what the device had taken before was heard."""

@@ -110,18 +110,14 @@ def choose(
     hints: list[str] = []
     defaults = {
         "server": "openai" if has_key else "sandbox",
-        "input": "default" if card.input else "silence",
-        "output": "default" if card.output else "null",
+        "input": "default" if card.input else "auto",  # one may be plugged in later
+        "output": "default" if card.output else "auto",
     }
     if not has_key and server is None:
         hints.append(
             "There is no key, so this is the sandbox, a server on this machine. "
             "To talk with the OpenAI service, set OPENAI_API_KEY."
         )
-    if options.agent is None and options.input is None and not card.input:
-        hints.append("There is no microphone: type, or give --input a WAV file.")
-    if options.agent is None and options.output is None and not card.output:
-        hints.append("There is no speaker: nothing is played; --output FILE.wav keeps it.")
     if options.model is not None and (retirement := retirement_of(options.model)) is not None:
         text = str(retirement)
         hints.append(f"{text[0].upper()}{text[1:]}.")
@@ -172,7 +168,6 @@ def fields_given(options: argparse.Namespace) -> dict[str, Any]:
         "language": options.language,
         "transcription_model": options.transcription_model,
         "interruption": options.interruption,
-        "duplex": "full" if options.full_duplex else None,
         "noise_reduction": options.noise_reduction,
         "reasoning_effort": options.reasoning_effort,
         "output_modality": "text" if options.text_only else None,

@@ -25,6 +25,8 @@ from messages import (
     ComponentParked,
     ComponentRestarted,
     DeadLetter,
+    DeviceChanged,
+    DeviceLost,
     Event,
     InputLevel,
     Interrupt,
@@ -95,7 +97,6 @@ class Transcript:
         self._started = False
         self._meter = False
         """Whether the line that the cursor is in is that of the levels."""
-        self._shown = ""
 
     def typed(self, item_id: str) -> None:
         """Note that the user has typed this turn, and sees it already."""
@@ -142,8 +143,7 @@ class Transcript:
 
         What is being typed behind it stays.
         """
-        if self._live and not self._open and not (self._meter and text == self._shown):
-            self._shown = text
+        if self._live and not self._open:
             show = f"\x1b7\r{text}\x1b8" if self._meter else f"{text} "  # save, restore the cursor
             self._meter = False
             self._write(show)
@@ -245,6 +245,12 @@ def _bracket(message: Message) -> tuple[str, str]:
             return f"interrupted after {heard_ms / 1000:.1f} s{words}", "dim"
         case ComponentCrashed(component=component, cause=cause):
             return f"{component} crashed: {cause}", "bad"
+        case ComponentRestarted(crashed=False):  # DeviceChanged says it
+            return "", ""
+        case DeviceLost(component=component, device=device, reason=reason):
+            return f"{component} lost: {device}: {reason}", "bad"
+        case DeviceChanged():
+            return _device(message), "dim"
         case ComponentRestarted(component=component, cause=cause, ms=ms):
             return f"{component} crashed: {cause}; back in {ms:.0f} ms", "bad"
         case ComponentParked(component=component, cause=cause, retry_s=retry_s):
@@ -267,6 +273,13 @@ def _bracket(message: Message) -> tuple[str, str]:
         case Notice(text=text):
             return text, "dim"
     return "", ""
+
+
+def _device(changed: DeviceChanged) -> str:
+    text = f"{changed.component}: {changed.using}"
+    if changed.reason:
+        text += f", for now, in place of {changed.wanted} ({changed.reason})"
+    return text
 
 
 def _reconnected(message: Reconnected) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from messages import (
     AudioLost,
     CapturedAudio,
     ComponentCrashed,
-    ComponentRestarted,
     DeadLetter,
     Notice,
     PlaybackEnded,
@@ -29,7 +27,6 @@ from messages import (
     ToolAnswer,
     Turn,
 )
-from tests.actors.devices.test_portaudio import real_card
 from tests.conversation import Conversation, Typed, noise, wav_channels
 from tests.fake_server import FakeServer
 from tests.test_command import needs_speech
@@ -343,28 +340,3 @@ def test_what_the_assistant_says_has_no_gap_when_the_microphone_breaks(
 
         talk.wait_for(lambda: said[-9600:] in talk.played())
         assert said in talk.played()
-
-
-@pytest.mark.card
-@real_card
-def test_a_sound_card_that_vanishes_and_returns_is_talked_through_again(server: FakeServer) -> None:
-    pytest.importorskip("pyaudio")
-    card = Path(os.environ["VIRTUAL_SOUND_CARD"])
-    with Conversation(server, input="mic", output="speaker", hang_s=3.0) as talk:
-        heard = talk.connection.audio
-        server.wait_for(lambda: len(heard) > 48_000)
-
-        os.kill(int((card / "pid").read_text()), signal.SIGKILL)
-        for component in ("microphone", "speaker"):
-            talk.expect(ComponentCrashed, lambda crash, c=component: crash.component == c)
-        subprocess.run(
-            [SCRIPTS / "virtual-sound-card", "up"], stdout=subprocess.DEVNULL, check=True
-        )
-
-        for component in ("microphone", "speaker"):
-            talk.expect(ComponentRestarted, lambda told, c=component: told.component == c)
-        before = len(heard)
-        talk.connection.say("Hello again.", noise(300, seed=1), item="again")
-        talk.expect(PlaybackEnded, lambda ended: ended.item_id == "again")
-        server.wait_for(lambda: len(heard) > before + 48_000)
-        assert len(server.connections) == 1

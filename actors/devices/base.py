@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from messages import PCM_BYTES_PER_MS, SAMPLE_RATE, Message, SessionInfo, Settings, UserError
 
 if TYPE_CHECKING:
+    from actors.devices.card import Lookout
     from actors.devices.playout import Playout
 
 __all__ = [
     "Capture",
     "Captured",
+    "DeviceBusyError",
     "DeviceError",
     "DeviceLostError",
     "DeviceOpenError",
+    "DeviceRateError",
     "FileFormatError",
     "NoSuchDeviceError",
     "NoSuchFileError",
@@ -37,6 +40,9 @@ __all__ = [
 
 _NS_PER_S = 1_000_000_000
 _BLOCK_MS = (10, 100)
+_NODES = Path("/dev/snd")
+"""Where Linux has the sound devices."""
+_LIST = "python -m supervisor --list-devices shows them"
 
 
 def to_samples(ns: int) -> int:
@@ -61,6 +67,9 @@ def block_samples(settings: Settings) -> int:
 class DeviceError(UserError):
     """A microphone or a speaker that cannot be used; its sentence says what to do."""
 
+    reason: str = ""
+    """What is wrong, in a phrase."""
+
 
 class NoSuchDeviceError(DeviceError):
     """No sound device has this name or index. ``names`` are those that there are."""
@@ -68,15 +77,17 @@ class NoSuchDeviceError(DeviceError):
     def __init__(self, wanted: str, direction: str, names: tuple[str, ...] = ()) -> None:
         super().__init__(wanted, direction, names)
         self.wanted, self.direction, self.names = wanted, direction, names
+        self.reason = "it is not there"
+        if wanted == "default":
+            self.reason = f"there is no {direction} device on this machine"
 
     def __str__(self) -> str:
-        if self.wanted == "default":
-            what = f"there is no {self.direction} device on this machine"
-        else:
+        what = self.reason
+        if self.wanted != "default":
             what = f"no {self.direction} device is named {self.wanted!r} or has that index"
         if self.names:
             return f"{what}; there are: {', '.join(self.names)}"
-        return f"{what}. {_without_sound_card(self.direction)}"
+        return f"{what}. {_forbidden()}{_without_sound_card(self.direction)}"
 
 
 class DeviceOpenError(DeviceError):
@@ -89,7 +100,36 @@ class DeviceOpenError(DeviceError):
     def __str__(self) -> str:
         return (
             f"the {self.direction} device {self.device!r} does not open: {self.reason}; is another "
-            f"program using it, and may this one? Otherwise choose another {self.direction} device"
+            f"program using it, and may this one? {_forbidden()}Otherwise choose another "
+            f"{self.direction} device ({_LIST})"
+        )
+
+
+class DeviceBusyError(DeviceOpenError):
+    """A sound device that another program has for itself."""
+
+    def __init__(self, device: str, direction: str) -> None:
+        super().__init__(device, direction, "it is in use by another program")
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.direction} device {self.device!r} is in use by another program: end that, "
+            f"or choose another {self.direction} device ({_LIST})"
+        )
+
+
+class DeviceRateError(DeviceOpenError):
+    """A sound device that takes no sample rate that it was offered."""
+
+    def __init__(self, device: str, direction: str, rates: tuple[int, ...]) -> None:
+        tried = " nor ".join(f"{rate / 1000:g}" for rate in rates)
+        super().__init__(device, direction, f"it takes neither {tried} kHz")
+        self.rates = rates
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.direction} device {self.device!r} does not open: {self.reason}; set "
+            f"another rate in the sound settings of the system, or choose another device ({_LIST})"
         )
 
 
@@ -173,6 +213,17 @@ class UnwritableFileError(DeviceError):
         return f"cannot write to {str(self.path)!r}: {self.reason}"
 
 
+def _forbidden() -> str:
+    """Return a sentence if this user may not use the devices that there are; where one can see."""
+    nodes = [node for node in _NODES.glob("pcm*") if not os.access(node, os.R_OK | os.W_OK)]
+    if not nodes:
+        return ""
+    return (
+        f"This user may not use the sound devices in {_NODES}: add it to the group audio "
+        f"(sudo usermod -aG audio $USER) and log in anew. "
+    )
+
+
 def _without_sound_card(direction: str) -> str:
     other = "silence" if direction == "input" else "null"
     return f"Without a sound card use {other!r} or a WAV file as {direction}"
@@ -202,8 +253,6 @@ class Capture(abc.ABC):
     """An open input device. Made by `open_capture`; delivers nothing before `start`."""
 
     name: str = "input"
-    card: ClassVar[bool] = False
-    """Whether it hears the room."""
     check_s: ClassVar[float | None] = None
     """How often `check` is to be called; None: it never fails."""
     jump_ns: ClassVar[int] = 250_000_000
@@ -211,7 +260,11 @@ class Capture(abc.ABC):
     jump_loses: ClassVar[bool] = False
     """Whether something is lost when they do."""
     stands_in_because: str = ""
-    """Why this is not the device that was wanted; empty: it is."""
+    """Why there is no device at all, since the session began; empty: there is one."""
+    news: tuple[Message, ...] = ()
+    """What is to be told of it once it is open."""
+    lookout: Lookout | None = None
+    """Finds a better device, if there can be one: then it is to be opened anew."""
     trouble: str = ""
     """A sentence about what is wrong with it and does not end it; empty: nothing is."""
 
@@ -250,8 +303,6 @@ class Playback(abc.ABC):
     """An open output device. Made by `open_playback`; takes from a `Playout` once started."""
 
     name: str = "output"
-    card: ClassVar[bool] = False
-    """Whether it is heard in the room."""
     check_s: ClassVar[float | None] = None
     """How often `check` is to be called; None: it never fails."""
     prefill_ms: ClassVar[int] = 0
@@ -260,12 +311,18 @@ class Playback(abc.ABC):
     """Whether a flush also takes back what the device was given and has not played."""
     loses: ClassVar[bool] = False
     """Whether what it has taken and not played is gone when this process dies."""
+    holds: ClassVar[bool] = False
+    """Whether it takes nothing for now: there is no device, and one is waited for."""
     scales: bool = False
     """Whether the device applies the volume itself, so that what it is given is at full volume."""
     trouble: str = ""
     """A sentence about what goes wrong without ending it; empty: nothing does."""
     stands_in_because: str = ""
-    """Why this is not the device that was wanted; empty: it is."""
+    """Why there is no device at all, since the session began; empty: there is one."""
+    news: tuple[Message, ...] = ()
+    """What is to be told of it once it is open."""
+    lookout: Lookout | None = None
+    """Finds a better device, if there can be one: then it is to be opened anew."""
     writes: Path | None = None
     """The file it writes, if it does."""
 
@@ -326,23 +383,29 @@ def is_file(setting: str) -> bool:
     return setting.lower().endswith(_FILES) or any(mark in setting for mark in separators)
 
 
-def open_capture(settings: Settings, session: SessionInfo, position: int = 0) -> Capture:
+def _no_matter(_: Exception) -> None:
+    pass
+
+
+def open_capture(
+    settings: Settings,
+    session: SessionInfo,
+    position: int = 0,
+    stuck: Callable[[Exception], None] = _no_matter,
+) -> Capture:
     """Open the input device that ``settings.input`` names.
 
     Args:
         settings: of the session.
         session: of the session.
         position: where to go on in a file, in samples of 24 kHz.
+        stuck: is called, on another thread, when a sound card does not answer.
 
     Raises:
         DeviceError: it cannot be opened.
     """
     wanted = settings.input.strip() or "default"
     block = block_samples(settings)
-    if wanted.lower() == "auto":
-        from actors.devices.auto import capture_or_silence
-
-        return capture_or_silence(session, block)
     if wanted.lower() in _NOTHING:
         from actors.devices.silence import SilenceCapture
 
@@ -361,22 +424,34 @@ def open_capture(settings: Settings, session: SessionInfo, position: int = 0) ->
         from actors.devices.files import FileCapture
 
         return FileCapture(path, block, position)
+    from actors.devices.card import Kind, open_card
     from actors.devices.portaudio import PortAudioCapture
+    from actors.devices.silence import SilenceCapture
 
-    return PortAudioCapture(wanted, block)
+    kind = Kind[Capture](
+        "input",
+        lambda name, known: PortAudioCapture(name, block, known),
+        lambda _: SilenceCapture(block),
+    )
+    return open_card(wanted, session, kind, stuck)
 
 
-def open_playback(settings: Settings, session: SessionInfo) -> Playback:
+def open_playback(
+    settings: Settings,
+    session: SessionInfo,
+    stuck: Callable[[Exception], None] = _no_matter,
+) -> Playback:
     """Open the output device that ``settings.output`` names.
+
+    Args:
+        settings: of the session.
+        session: of the session.
+        stuck: is called, on another thread, when a sound card does not answer.
 
     Raises:
         DeviceError: it cannot be opened.
     """
     wanted = settings.output.strip() or "default"
-    if wanted.lower() == "auto":
-        from actors.devices.auto import playback_or_null
-
-        return playback_or_null(session)
     if wanted.lower() in _NOTHING:
         from actors.devices.silence import NullPlayback
 
@@ -399,9 +474,16 @@ def open_playback(settings: Settings, session: SessionInfo) -> Playback:
         if is_file(settings.input) and _same_file(path, Path(settings.input).expanduser()):
             raise UnwritableFileError(path, "it is the input; choose another output")
         return FilePlayback(path, session)
+    from actors.devices.card import Kind, open_card
     from actors.devices.portaudio import PortAudioPlayback
+    from actors.devices.silence import NoPlayback, NullPlayback
 
-    return PortAudioPlayback(wanted)
+    kind = Kind[Playback](
+        "output",
+        PortAudioPlayback,
+        lambda had_one: NoPlayback() if had_one else NullPlayback(),
+    )
+    return open_card(wanted, session, kind, stuck)
 
 
 def _same_file(one: Path, other: Path) -> bool:

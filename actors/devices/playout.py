@@ -261,6 +261,22 @@ class Playout:
                 self._halt()
             self._paused = True
 
+    def give_back(self) -> list[tuple[str, int, bytes]]:
+        """Take from a lost device what was not heard when `settle` was called last.
+
+        Returns:
+            That and what waits, to be pushed into the playout of another device: item, first sample
+            and audio.
+        """
+        with self._lock:
+            self._put_back()
+            self._halt()
+            return [
+                (chunk.item.item_id, chunk.first, bytes(chunk.pcm))
+                for chunk in self._chunks
+                if chunk.item in self._items  # else it is the fade-out of a flush
+            ]
+
     def resume(self) -> None:
         """Go on with the sample at which the pause began, faded in."""
         with self._lock:

@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,13 +24,15 @@ import msgspec
 from actors.devices.base import (
     Capture,
     Captured,
+    DeviceBusyError,
     DeviceLostError,
     DeviceOpenError,
+    DeviceRateError,
     Playback,
     SoundLibraryError,
     to_ns,
 )
-from actors.devices.listing import Direction, SoundDevice, choose
+from actors.devices.listing import DeviceId, Direction, Found, SoundDevice, choose
 from actors.devices.playout import Playout
 from actors.devices.probe import about_all
 from messages import SAMPLE_RATE
@@ -52,13 +54,18 @@ PulseAudio), and asks once in that time: silence is heard 36-48 ms after a flush
 fade. With 20 that were 60-80. With 10 a stall of 20 ms would be heard."""
 _SWITCH_S = 0.0005
 """How soon another thread must let the callback have the GIL."""
-_LOST_NS = 500_000_000
-"""A device from which nothing came for so long is lost."""
+_LOST_NS = 350_000_000
+"""A device from which nothing came for so long is lost; it is noticed within 0.5 s."""
+_CHECK_S = 0.1
+"""How often that is looked at."""
 _FIRST_NS = 3_000_000_000
 """But opening may take its time: Bluetooth, a sound server that has to be started."""
+_ALIVE_NS = 40_000_000
+"""So long after a callback a device is known to play; what it has for later may be lost with it."""
 _UNSETTLED = 3
 """Callbacks after the opening whose times are not to be believed."""
 _INT16, _CONTINUE, _OVERFLOW, _UNDERFLOW = 8, 0, 2, 4  # portaudio.h
+_BUSY, _BAD_RATE, _BAD_CHANNELS = -9985, -9997, -9998
 
 _CallbackResult = tuple[bytes | None, int]
 
@@ -92,14 +99,14 @@ class _Library:
         except OSError as error:
             raise SoundLibraryError(direction, f"PortAudio does not start ({error})") from None
 
-    def choose(self, wanted: str) -> SoundDevice:
-        """Return the device that a setting means: ``default``, an index, part of a name.
+    def choose(self, wanted: str, known: DeviceId | None) -> Found:
+        """Return the device that a setting means, and has meant before.
 
         Raises:
             NoSuchDeviceError: there is none.
         """
         devices = msgspec.convert(list(about_all(self._audio)), list[SoundDevice])
-        return choose(devices, wanted, self.direction).device
+        return choose(devices, wanted, self.direction, known)
 
     def open(
         self, device: SoundDevice, callback: Callable[..., _CallbackResult]
@@ -112,32 +119,45 @@ class _Library:
         Raises:
             DeviceOpenError: the device opens in no way.
         """
-        capture = self.direction == "input"
-        most = device.input_channels if capture else device.output_channels
-        reason = ""
-        for rate, channels in _ways(device.rate, most):
-            where: dict[str, Any] = {
-                "input": capture,
-                "output": not capture,
-                "input_device_index" if capture else "output_device_index": device.index,
-            }
+        ways = _ways(device.rate, device.channels(self.direction))
+        block_ms = _CAPTURE_MS if self.direction == "input" else _PLAY_MS
+        where: dict[str, Any] = {
+            self.direction: True,
+            f"{self.direction}_device_index": device.index,
+        }
+        errors: list[Exception] = []
+        for rate, channels in ways:
             try:
                 stream = self._audio.open(
                     rate=rate,
                     channels=channels,
                     format=_INT16,
-                    frames_per_buffer=rate * (_CAPTURE_MS if capture else _PLAY_MS) // 1000,
+                    frames_per_buffer=rate * block_ms // 1000,
                     start=False,
                     stream_callback=callback,
                     **where,
                 )
                 return stream, rate, channels
             except (OSError, ValueError) as error:
-                reason = reason or str(error)
-        raise DeviceOpenError(device.name, self.direction, reason)
+                errors.append(error)
+        raise self._why_not(device, errors, tuple(dict.fromkeys(rate for rate, _ in ways)))
+
+    def _why_not(
+        self, device: SoundDevice, errors: Sequence[Exception], rates: tuple[int, ...]
+    ) -> DeviceOpenError:
+        codes = {getattr(error, "errno", None) for error in errors}
+        if _BUSY in codes:
+            return DeviceBusyError(device.name, self.direction)
+        if codes <= {_BAD_RATE, _BAD_CHANNELS}:
+            return DeviceRateError(device.name, self.direction, rates)
+        return DeviceOpenError(device.name, self.direction, _words(errors[0]))
 
     def close(self) -> None:
         self._audio.terminate()
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _hurry() -> None:
@@ -152,7 +172,11 @@ class _Stream:
     """An open stream and its watchdog."""
 
     def __init__(
-        self, wanted: str, direction: Direction, callback: Callable[..., _CallbackResult]
+        self,
+        wanted: str,
+        known: DeviceId | None,
+        direction: Direction,
+        callback: Callable[..., _CallbackResult],
     ) -> None:
         sys.setswitchinterval(_SWITCH_S)
         self._library = _Library(direction)
@@ -161,7 +185,8 @@ class _Stream:
         self.last_ns = 0
         self._opener = threading.get_ident()
         try:
-            device = self._library.choose(wanted)
+            self.found = self._library.choose(wanted, known)
+            device = self.found.device
             self.name = device.name
             self._stream, self.rate, self.channels = self._library.open(device, callback)
         except BaseException:
@@ -187,8 +212,8 @@ class _Stream:
     def check(self, now_ns: int) -> None:
         if self._closed:
             return
-        if self.error is not None:
-            raise DeviceLostError(self.name, f"its callback failed: {self.error!r}")
+        if self.error is not None:  # a fault of ours
+            raise self.error
         if not self._stream.is_active():
             raise DeviceLostError(self.name, "it has stopped (unplugged, or its server is gone)")
         silent_ns = now_ns - self.last_ns
@@ -213,17 +238,17 @@ class PortAudioCapture(Capture):
     Args:
         wanted: ``default``, an index or part of a name.
         block: samples of a block.
+        known: which device that was before.
 
     Raises:
         DeviceError: it is not there or does not open.
     """
 
-    check_s = 0.25
+    check_s = _CHECK_S
     jump_ns = 100_000_000
     jump_loses = True
-    card = True
 
-    def __init__(self, wanted: str, block: int) -> None:
+    def __init__(self, wanted: str, block: int, known: DeviceId | None = None) -> None:
         self._block = block
         self._parts = bytearray()
         self._deliver: Callable[[Captured], None] = _ignore
@@ -232,8 +257,8 @@ class PortAudioCapture(Capture):
         """How often the card had to throw something away."""
         self._told_overflows = 0
         self._lost = False
-        self._stream = _Stream(wanted, "input", self._callback)
-        self.name = self._stream.name
+        self._stream = _Stream(wanted, known, "input", self._callback)
+        self.name, self.found = self._stream.name, self._stream.found
         if (self._stream.rate, self._stream.channels) != (SAMPLE_RATE, 1):
             from actors.devices.convert import FromCard
 
@@ -304,25 +329,25 @@ class PortAudioPlayback(Playback):
 
     Args:
         wanted: ``default``, an index or part of a name.
+        known: which device that was before.
 
     Raises:
         DeviceError: it is not there or does not open.
     """
 
     loses = True
-    card = True
-    check_s = 0.25
+    check_s = _CHECK_S
     prefill_ms = 40
 
-    def __init__(self, wanted: str) -> None:
+    def __init__(self, wanted: str, known: DeviceId | None = None) -> None:
         self._playout: Playout | None = None
         self._converter: ToCard | None = None
         self._last_dac_ns = 0
         self.underflows = 0
         """How often the card had nothing to play because we were late, while something played."""
         self._told_underflows = 0
-        self._stream = _Stream(wanted, "output", self._callback)
-        self.name = self._stream.name
+        self._stream = _Stream(wanted, known, "output", self._callback)
+        self.name, self.found = self._stream.name, self._stream.found
         self._latency_s = self._stream.latency_s
         if (self._stream.rate, self._stream.channels) != (SAMPLE_RATE, 1):
             from actors.devices.convert import ToCard
@@ -345,6 +370,9 @@ class PortAudioPlayback(Playback):
 
     def check(self, now_ns: int) -> None:
         self._stream.check(now_ns)
+
+    def heard_until(self, now_ns: int) -> int:
+        return min(now_ns, self._stream.last_ns + _ALIVE_NS)
 
     def faltered(self) -> int:
         new, self._told_underflows = self.underflows - self._told_underflows, self.underflows

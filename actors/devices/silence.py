@@ -9,7 +9,7 @@ from actors.devices.base import Capture, Captured, Playback, to_ns
 from actors.devices.playout import Playout
 from messages import SAMPLE_RATE, Message
 
-__all__ = ["NullPlayback", "PacedCapture", "PacedPlayback", "SilenceCapture"]
+__all__ = ["NoPlayback", "NullPlayback", "PacedCapture", "PacedPlayback", "SilenceCapture"]
 
 _BLOCK = 20 * SAMPLE_RATE // 1000
 _LATE_NS = 1_000_000_000
@@ -96,4 +96,17 @@ class NullPlayback(PacedPlayback):
     name = "null"
 
     def _put(self, pcm: bytes, at_ns: int, *, contiguous: bool) -> None:
+        pass
+
+
+class NoPlayback(Playback):
+    """Takes nothing: what there is to play waits for a device that has been lost."""
+
+    name = "null"
+    holds = True
+
+    def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
+        pass
+
+    def close(self) -> None:
         pass

@@ -37,7 +37,6 @@ from messages import (
     CaptureEnded,
     CreateResponse,
     DeadLetter,
-    DeviceInUse,
     EndConversation,
     HistorySnapshot,
     Interrupt,
@@ -90,7 +89,6 @@ class Realtime(Actor):
         # An item's last position must not be lost: as many as come in 5 s at ten a second.
         PlayedPosition: Newest(50),
         PlaybackFlushed: CONTROL,
-        DeviceInUse: CONTROL,
         ToolAnswer: CONTROL,
         ToolsAvailable: CONTROL,
         SetSpeed: CONTROL,

@@ -24,7 +24,6 @@ from messages import (
     CaptureEnded,
     ConversationOver,
     CreateResponse,
-    DeviceInUse,
     EndConversation,
     FatalError,
     HistorySnapshot,
@@ -82,7 +81,7 @@ class Core:
             speed = _within_limits(settings.speed)
             saved = Saved(speed=speed, greeted=not info.first, quiet_since_ns=now)
         server = (info.server_url or settings.server).partition("?")[0]
-        self._context = Context(settings, saved, server, now, info.epoch_ns)
+        self._context = Context(settings, saved, server, now)
         self._interruption = Interruption(self._context, now)
         self._calls = Calls(self._context)
         self._user = User(self._context, self._interruption, info.epoch_ns)
@@ -209,7 +208,6 @@ class Core:
             context.log("warning", "the speaker does not say what it has played")
             context.playback.give_up()
             context.touch(now)
-        context.duplex.tick(now)
         for happened in context.responses.tick(now):
             context.log("warning", happened)
         if context.responses.in_vain:
@@ -232,7 +230,6 @@ class Core:
             context.playback.flush_by,
             self.saved.paused_by,
             context.playback.drained_at(),
-            context.duplex.deadline(),
             context.responses.deadline(),
             context.capture.replay_by,
             *self._user.deadlines(),
@@ -441,7 +438,6 @@ class Core:
             CaptureEnded: self._capture_ended,
             PlayedPosition: self._answers.position,
             PlaybackFlushed: self._interruption.flushed,
-            DeviceInUse: self._context.duplex.device,
             ToolAnswer: self._calls.answered,
             ToolsAvailable: self._tools,
             SetSpeed: self._set_speed,
@@ -475,9 +471,7 @@ class Core:
 
     def _append(self, pcm: bytes | None) -> None:
         if pcm:
-            context = self._context
-            first_sample = context.capture.timeline.next_sample - len(pcm) // 2
-            context.send(wire.Append(context.duplex.passed(pcm, first_sample)))
+            self._context.send(wire.Append(pcm))
 
     def _replayed(self, message: ReplayedAudio, now: int) -> None:
         capture, talking = self._context.capture, self._user.talking

@@ -79,6 +79,95 @@ def no_output(world: World) -> Outcome:
     return _fails("speaker", output="97")
 
 
+def _with_card(world: World, **options: object) -> None:
+    """Give the sessions of a row a sound card that does as it is told."""
+    given = ", ".join(f"{name}={value}" for name, value in options.items())
+    world.file(
+        "pyaudio.py",
+        "import pathlib, sys\n"
+        "from tests.actors.devices.fake_pyaudio import DEVICES, FakePyAudio\n"
+        f"sys.modules['pyaudio'] = FakePyAudio({given})\n",
+    )
+    world.patch.setenv("PYTHONPATH", str(world.folder))
+
+
+_REFUSING = "lambda rate, channels: True"
+
+
+@row("A machine without sound devices, where one is asked for")
+def no_card(world: World) -> Outcome:
+    _with_card(world, devices=())
+    return _fails("microphone", input="default")
+
+
+@row("A machine without sound devices, where none is asked for")
+def auto_without_card(world: World) -> Outcome:
+    _with_card(world, devices=())
+    with Sitting("microphone", input="auto") as sitting:
+        sitting.sees("on this machine")
+    return Outcome(sitting.text(), None)
+
+
+@row("Sound devices that this user may not use")
+def forbidden_card(world: World) -> Outcome:
+    _with_card(world, devices=())
+    (world.folder / "pcmC0D0p").touch()
+    forbid = (  # root may do everything
+        "from actors.devices import base\n"
+        "base.os.access = lambda *_: False\n"
+        "base._NODES = pathlib.Path.cwd()\n"
+    )
+    with (world.folder / "pyaudio.py").open("a") as file:
+        file.write(forbid)
+    return _fails("microphone", input="default")
+
+
+@row("A microphone that another program uses")
+def busy_microphone(world: World) -> Outcome:
+    _with_card(world, refuse=_REFUSING, error=(-9985, "Device unavailable"))
+    return _fails("microphone", input="default")
+
+
+@row("A loudspeaker that takes no sample rate of ours")
+def refused_rate(world: World) -> Outcome:
+    _with_card(world, refuse=_REFUSING)
+    return _fails("speaker", output="headset")
+
+
+@row("A sound server that does not answer")
+def frozen_server(world: World) -> Outcome:
+    _with_card(world, refuse="lambda rate, channels: __import__('time').sleep(3600)")
+    with (world.folder / "pyaudio.py").open("a") as file:  # ten seconds are long for a test
+        file.write(
+            "import threading\n"
+            "now = threading.Timer\n"
+            "threading.Timer = lambda seconds, *rest: now(seconds / 100, *rest)\n"
+        )
+    return _fails("microphone", input="default")
+
+
+@row("A name that several devices have")
+def ambiguous_device(world: World) -> Outcome:
+    _with_card(world, devices=(("Built-in", 1, 0), ("USB a", 1, 0), ("USB b", 1, 0)))
+    with Sitting("microphone", input="usb") as sitting:
+        sitting.sees("Several")
+    return Outcome(sitting.text(), None)
+
+
+@row("A microphone that is unplugged")
+def unplugged_microphone(world: World) -> Outcome:
+    there = world.folder / "plugged"
+    there.touch()
+    plugged = "pathlib.Path('plugged').exists()"
+    devices = f"tuple(one for one in DEVICES if {plugged} or 'USB' not in one[0])"
+    _with_card(world, devices=devices, unplugged=f"lambda: not {plugged}")
+    with Sitting("microphone", input="headset") as sitting:
+        sitting.wait_for(lambda: bool(sitting.of(SessionStarted)))
+        there.unlink()
+        sitting.sees("in place of")
+    return Outcome(sitting.text(), None)
+
+
 @row("An input file that there is not")
 def no_file(world: World) -> Outcome:
     return _fails("microphone", input="nobody.wav")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 DEVICES = (
@@ -19,8 +20,15 @@ def _ignore(*_: object) -> None:
 
 
 class Stream:
-    def __init__(self, callback: Callable[..., Any], rate: int, channels: int) -> None:
+    def __init__(
+        self,
+        callback: Callable[..., Any],
+        rate: int,
+        channels: int,
+        unplugged: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.callback = callback
+        self.unplugged = unplugged
         self.rate, self.channels = rate, channels
         self.active = False
         self.closed = False
@@ -44,7 +52,7 @@ class Stream:
         self.active = False
 
     def is_active(self) -> bool:
-        return self.active
+        return self.active and not self.unplugged()
 
     def get_output_latency(self) -> float:
         return 0.04
@@ -54,16 +62,22 @@ class Stream:
 
 
 class FakePyAudio(types.ModuleType):
-    """The module. ``refuse`` says which (rate, channels) do not open."""
+    """The module. ``refuse`` says which (rate, channels) do not open, ``error`` how;
+    ``unplugged`` whether the devices in use are gone."""
 
     def __init__(
         self,
         devices: tuple[tuple[str, int, int], ...] = DEVICES,
         refuse: Callable[[int, int], bool] = lambda rate, channels: False,
+        error: tuple[int, str] = (-9997, "Invalid sample rate"),
+        unplugged: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__("pyaudio")
+        self.__spec__ = ModuleSpec("pyaudio", None)
         self.devices = devices
         self.refuse = refuse
+        self.error = error
+        self.unplugged = unplugged
         self.streams: list[Stream] = []
         self.alive = 0
         module = self
@@ -109,8 +123,9 @@ class FakePyAudio(types.ModuleType):
 
             def open(self, *, rate: int, channels: int, **options: Any) -> Stream:
                 if module.refuse(rate, channels):
-                    raise OSError(-9997, "Invalid sample rate")
-                stream = Stream(options.get("stream_callback", _ignore), rate, channels)
+                    raise OSError(*module.error)
+                callback = options.get("stream_callback", _ignore)
+                stream = Stream(callback, rate, channels, module.unplugged)
                 module.streams.append(stream)
                 return stream
 

@@ -130,39 +130,3 @@ def test_every_error_is_a_device_error_with_a_sentence() -> None:
     for kind in DeviceError.__subclasses__():
         assert kind.__name__.endswith("Error")
         assert "__str__" in vars(kind)
-
-
-# -- auto -----------------------------------------------------------------------------------------
-
-
-def session_in(folder: Path, *, first: bool) -> SessionInfo:
-    return SessionInfo(epoch_ns=0, directory=str(folder), first=first)
-
-
-def test_auto_without_a_sound_card_is_silence_that_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyaudio", None)
-    settings = Settings(input="auto", output="auto")
-
-    for first in (True, False):  # the second time a process has died
-        session = session_in(tmp_path, first=first)
-        capture, playback = open_capture(settings, session), open_playback(settings, session)
-
-        assert isinstance(capture, SilenceCapture)
-        assert isinstance(playback, NullPlayback)
-        assert capture.stands_in_because
-        assert playback.stands_in_because
-
-
-def test_auto_waits_for_a_sound_card_that_was_there_and_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyaudio", None)
-    settings = Settings(input="auto", output="auto")
-    session = session_in(tmp_path, first=False)
-
-    with pytest.raises(SoundLibraryError):
-        open_capture(settings, session)
-    with pytest.raises(SoundLibraryError):
-        open_playback(settings, session)

@@ -1,0 +1,322 @@
+"""The sound card of a session: the device that was chosen, what takes its place, its return.
+
+A process of a microphone or a speaker opens one device in its life: PortAudio lists the devices
+once, and an opening that hangs cannot be cancelled. From one process to the next goes a record, in
+a file: which device was chosen, by host API and name, and which one is used. While that is not the
+chosen one, a `Lookout` finds out when it is there again, without disturbing anything; then the
+actor starts anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from actors.base import StartAnew
+from actors.devices.base import (
+    Capture,
+    DeviceError,
+    DeviceOpenError,
+    NoSuchDeviceError,
+    Playback,
+    SoundLibraryError,
+)
+from actors.devices.listing import (
+    DeviceId,
+    Direction,
+    Found,
+    SoundDevice,
+    choose,
+    list_devices,
+    why_not_open,
+)
+from messages import DeviceChanged, Message, Notice, SessionInfo
+
+__all__ = ["Kind", "Lookout", "note_loss", "open_card"]
+
+D = TypeVar("D", bound=Capture | Playback)
+
+_PROBE_S = 3.0
+"""A sound system that has not answered after so long is away."""
+_FIRST_S = 10.0
+"""At the start there is time: for Bluetooth, for a sound server that has to be started."""
+_SOON_S = (0.5, 1.0)
+_OFTEN_S, _SELDOM_S, _OFTEN = 2.0, 5.0, 30
+"""How often is looked for a device that is away: for a minute, and from then on."""
+_FOLLOWING = ("ALSA", "JACK", "PulseAudio", "PipeWire")
+"""Host APIs whose default device stays the system's default when that changes."""
+_COMPONENTS = {"input": "microphone", "output": "speaker"}
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """What one process leaves to the next."""
+
+    known: DeviceId | None = None
+    """The device that was chosen, if it was not the default."""
+    using: str | None = None
+    """The name of the device that was used last; None: it was lost."""
+    opening: bool = False
+    """Whether the process has ended while it opened one."""
+    had_one: bool = False
+    """Whether there has been any device."""
+
+
+class Kind(NamedTuple, Generic[D]):
+    """A direction, and how its devices are opened."""
+
+    direction: Direction
+    device: Callable[[str, DeviceId | None], D]
+    """Opens the device that a setting means; see `actors.devices.listing.choose`."""
+    stand_in: Callable[[bool], D]
+    """Opens the device that is none; it is told whether there has been one."""
+
+    @property
+    def component(self) -> str:
+        """Whose device it is."""
+        return _COMPONENTS[self.direction]
+
+
+# -- opening --------------------------------------------------------------------------------------
+
+
+def open_card(
+    wanted: str, session: SessionInfo, kind: Kind[D], stuck: Callable[[Exception], None]
+) -> D:
+    """Open the device that a setting means, or what takes its place.
+
+    When the session begins, what is wanted has to be there, unless it is ``auto``: then a machine
+    without any device has a stand-in.
+
+    Args:
+        wanted: the setting.
+        session: of which it is the device.
+        kind: the direction.
+        stuck: is called, on another thread, when the opening does not return.
+
+    Raises:
+        DeviceError: the device of a session that begins cannot be opened.
+    """
+    auto = wanted.lower() == "auto"
+    opening = _Opening(kind, "default" if auto else wanted, session)
+    with _within(*opening.limit(), stuck):
+        if not session.first:
+            device = opening.again()
+        elif auto:
+            device = opening.of_any()
+        else:
+            device = opening.of_the_wanted()
+    opening.finish(device)
+    return device
+
+
+@contextlib.contextmanager
+def _within(
+    seconds: float, error: Exception, stuck: Callable[[Exception], None]
+) -> Iterator[None]:
+    overdue = threading.Timer(seconds, stuck, (error,))
+    overdue.daemon = True
+    overdue.start()
+    try:
+        yield
+    finally:
+        overdue.cancel()
+
+
+def note_loss(session: SessionInfo, direction: Direction) -> None:
+    """Note that the device that was used is lost: the next one is news, even if it is the same."""
+    path = _path(session, direction)
+    _write(path, msgspec.structs.replace(_read(path), using=None))
+
+
+class _Opening(Generic[D]):
+    """One opening, by what is known from the processes before."""
+
+    def __init__(self, kind: Kind[D], wanted: str, session: SessionInfo) -> None:
+        self._kind = kind
+        self._wanted = wanted
+        self._first = session.first
+        self._path = _path(session, kind.direction)
+        self._record = _Record() if session.first else _read(self._path)
+        self._why = ""
+        """Why it is not the wanted device; empty: it is."""
+
+    def limit(self) -> tuple[float, Exception]:
+        """Return how many seconds it may take, and with what the actor ends if it takes longer."""
+        if self._first:
+            reason = f"it does not answer within {_FIRST_S:g} s"
+            return _FIRST_S, DeviceOpenError(self._wanted, self._kind.direction, reason)
+        return _PROBE_S, StartAnew(f"its device did not open within {_PROBE_S:g} s")
+
+    def of_the_wanted(self) -> D:
+        """Open the device that is wanted, and none else."""
+        return self._kind.device(self._wanted, self._record.known)
+
+    def of_any(self) -> D:
+        """Open the device that is wanted or, on a machine without one, a stand-in."""
+        try:
+            return self.of_the_wanted()
+        except (NoSuchDeviceError, SoundLibraryError) as error:
+            self._why = error.reason
+            device = self._stand_in()
+            device.stands_in_because = str(error)
+            return device
+
+    def again(self) -> D:
+        """Open what there is. After an opening that did not return, nothing is tried blindly."""
+        if self._record.opening:
+            self._why = "it did not open in time"
+            return self._stand_in()
+        _write(self._path, msgspec.structs.replace(self._record, opening=True))
+        try:
+            return self.of_the_wanted()
+        except DeviceError as error:
+            self._why = error.reason
+        if self._wanted != "default":
+            with contextlib.suppress(DeviceError):
+                return self._kind.device("default", None)
+        return self._stand_in()
+
+    def _stand_in(self) -> D:
+        return self._kind.stand_in(self._record.had_one)
+
+    def finish(self, device: D) -> None:
+        """Note which device it is, what is to be told of it, and how a better one is found."""
+        found: Found | None = getattr(device, "found", None)
+        known = self._record.known
+        if found is not None and not self._why and self._wanted != "default":
+            known = found.device.id
+        device.news = tuple(self._news(device, found, known))
+        device.lookout = self._lookout(found, known)
+        had_one = self._record.had_one or found is not None
+        _write(self._path, _Record(known, device.name, had_one=had_one))
+
+    def _news(self, device: D, found: Found | None, known: DeviceId | None) -> Iterator[Message]:
+        if not self._first:
+            if device.name != self._record.using:
+                wanted = known.name if known else self._wanted
+                yield DeviceChanged(self._kind.component, wanted, device.name, self._why)
+        elif found is not None and found.others and self._wanted != "default":
+            text = f"Several devices fit {self._kind.direction} {self._wanted!r}: {found}."
+            yield Notice(text)
+
+    def _lookout(self, found: Found | None, known: DeviceId | None) -> Lookout | None:
+        """Return what finds a better device; None: there is none, or it is found by itself."""
+        if find_spec("pyaudio") is None:
+            return None
+        using = found.device.id if found is not None else None
+        if self._why:
+            at_once = self._record.opening  # it was slow, perhaps
+            return Lookout(self._wanted, self._kind.direction, known, using, at_once=at_once)
+        if self._wanted != "default" or using is None or using.host_api in _FOLLOWING:
+            return None
+        return Lookout("default", self._kind.direction, None, using, seldom=True)
+
+
+# -- the record -----------------------------------------------------------------------------------
+
+
+def _path(session: SessionInfo, direction: Direction) -> Path | None:
+    return Path(session.directory) / f"{direction}-device" if session.directory else None
+
+
+def _read(path: Path | None) -> _Record:
+    if path is not None:
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            return msgspec.json.decode(path.read_bytes(), type=_Record)
+    return _Record()
+
+
+def _write(path: Path | None, record: _Record) -> None:
+    if path is not None:
+        new = path.with_suffix(".new")
+        with contextlib.suppress(OSError):  # a full disk: the device is chosen as it was at first
+            new.write_bytes(msgspec.json.encode(record))
+            new.replace(path)
+
+
+# -- finding out that a device is back ------------------------------------------------------------
+
+
+class Lookout:
+    """Finds out when there is a device that goes before the one in use, and opens.
+
+    It asks a fresh process each time, which costs 30 ms of CPU.
+
+    Args:
+        wanted: the setting.
+        direction: of the device.
+        known: which device the setting has meant.
+        using: which device is in use; None: a stand-in, before which any device goes.
+        at_once: whether to look without waiting.
+        seldom: whether nothing is missing, and there is time.
+    """
+
+    def __init__(
+        self,
+        wanted: str,
+        direction: Direction,
+        known: DeviceId | None,
+        using: DeviceId | None,
+        *,
+        at_once: bool = False,
+        seldom: bool = False,
+    ) -> None:
+        self._wanted, self._direction = wanted, direction
+        self._known, self._using = known, using
+        self._at_once, self._seldom = at_once, seldom
+        self._closed = threading.Event()
+
+    def start(self, found: Callable[[str], None]) -> None:
+        """Look out, on a thread of its own; ``found`` is called once, with the device's name."""
+        self._closed = closed = threading.Event()
+        run = functools.partial(self._run, found, closed)
+        threading.Thread(target=run, name="lookout", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._closed.set()
+
+    def look(self) -> SoundDevice | None:
+        """Return the device that is there and opens."""
+        try:
+            devices = list_devices(_PROBE_S)
+        except SoundLibraryError:
+            return None
+        for device in self._better(devices):
+            if why_not_open(device, self._direction, _PROBE_S) is None:
+                return device
+        return None
+
+    def _better(self, devices: list[SoundDevice]) -> Iterator[SoundDevice]:
+        settings = [self._wanted] if self._using is not None else [self._wanted, "default"]
+        for setting in dict.fromkeys(settings):
+            with contextlib.suppress(NoSuchDeviceError):
+                device = choose(devices, setting, self._direction, self._known).device
+                if device.id != self._using:
+                    yield device
+
+    def _run(self, found: Callable[[str], None], closed: threading.Event) -> None:
+        for wait_s in self._pauses():
+            if closed.wait(wait_s):
+                return
+            device = self.look()
+            if device is not None and not closed.is_set():
+                found(device.name)
+                return
+
+    def _pauses(self) -> Iterator[float]:
+        if self._at_once:
+            yield 0.0
+        if not self._seldom:
+            yield from _SOON_S
+            for _ in range(_OFTEN):
+                yield _OFTEN_S
+        while True:
+            yield _SELDOM_S

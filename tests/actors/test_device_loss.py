@@ -1,0 +1,229 @@
+"""What microphone and speaker do when their device is lost, and when a better one is there."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors import microphone
+from actors.microphone import Microphone
+from actors.speaker import Speaker
+from messages import (
+    AssistantAudio,
+    AudioLost,
+    CapturedAudio,
+    Crashed,
+    DeviceLost,
+    FlushPlayback,
+    Inject,
+    Interrupt,
+    Log,
+    PlaybackFlushed,
+    PlayedAudio,
+    PlayedPosition,
+    SetMuted,
+)
+from tests.actors.devices import fake_card
+from tests.actors.devices.fake_card import CAPTURE, PLAYBACK, WAITING
+from tests.rig import Rig
+
+
+@pytest.fixture(autouse=True)
+def devices() -> list[Any]:
+    fake_card.reset()
+    return fake_card.made
+
+
+def audio(samples: int, first: int = 0, *, last: bool = False) -> AssistantAudio:
+    """Return audio of one item; each sample says which it is."""
+    pcm = array("h", [(first + i) % 30_000 + 1 for i in range(samples)]).tobytes()
+    return AssistantAudio(pcm, "item", "response", first, last)
+
+
+def renewed(rig: Rig) -> str:
+    """Return why a new process was asked for, and that it was asked for in order."""
+    crash = rig.expect(Crashed)
+    assert (crash.renews, crash.plain) == (True, True), crash
+    return crash.error
+
+
+def next_process(rig: Rig, **settings: Any) -> None:
+    """Have the actor opened as if in a new process."""
+    rig.host.keep.clear()
+    rig.session = msgspec.structs.replace(rig.session, first=False)
+    rig.settings = msgspec.structs.replace(rig.settings, **settings)
+    rig.open()
+
+
+# -- the microphone -------------------------------------------------------------------------------
+
+
+def test_a_lost_microphone_is_told_and_a_new_process_asked_for(
+    tmp_path: Path, devices: list[Any]
+) -> None:
+    with Rig(Microphone, tmp_path, input=CAPTURE) as rig:
+        rig.expect(CapturedAudio)
+        devices[0].lost = "it has stopped"
+
+        assert renewed(rig) == "its device is lost: it has stopped"
+
+        assert rig.expect(DeviceLost) == DeviceLost("microphone", "fake", "it has stopped")
+        assert not devices[0].closed  # that may hang
+        rig.host.keep.clear()
+
+
+def test_a_microphone_goes_at_once_to_the_device_that_is_there_again(
+    tmp_path: Path, devices: list[Any]
+) -> None:
+    with Rig(Microphone, tmp_path, input=CAPTURE) as rig:
+        devices[0].lookout.find("headset")
+
+        assert renewed(rig) == "the device 'headset' is there"
+        assert devices[0].lookout.closed
+
+
+def test_how_long_nothing_was_heard_is_told_when_something_is_heard_again(
+    tmp_path: Path, devices: list[Any]
+) -> None:
+    with Rig(Microphone, tmp_path, input=CAPTURE) as rig:
+        before = rig.expect(CapturedAudio)
+        devices[0].lost = "gone"
+        renewed(rig)
+        next_process(rig, input="silence")
+        for _ in range(10):
+            rig.expect(CapturedAudio)
+
+        rig.tell(Inject("microphone", "raise"))
+        rig.expect(Crashed)
+        next_process(rig, input=CAPTURE)
+
+        after = rig.expect(CapturedAudio, lambda block: block.gap)
+        lost = rig.expect(AudioLost)
+        assert lost.component == "microphone"
+        assert 400 <= lost.audio_ms <= (after.first_sample - before.first_sample) / 24
+
+
+def test_a_microphone_that_hears_only_zeros_is_opened_anew_once(
+    tmp_path: Path, devices: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(microphone, "_ZEROS_S", 0.2)
+    with Rig(Microphone, tmp_path, input=CAPTURE) as rig:
+        assert "nothing but zeros" in renewed(rig)
+        assert rig.expect(DeviceLost).reason == "it delivers nothing but zeros"
+
+        next_process(rig)
+        wait_for_log(rig, "the microphone delivers only zeros")
+        assert not rig.take(Crashed)
+
+
+def test_a_microphone_that_went_deaf_is_opened_anew(
+    tmp_path: Path, devices: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(microphone, "_ZEROS_S", 0.2)
+    monkeypatch.setattr(fake_card.FakeCapture, "sample", 7)
+    with Rig(Microphone, tmp_path, input=CAPTURE) as rig:
+        for _ in range(10):
+            rig.expect(CapturedAudio)
+        assert not rig.take(Crashed)
+
+        devices[0].sample = 0
+
+        assert "nothing but zeros" in renewed(rig)
+
+
+def test_a_muted_microphone_is_not_called_deaf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(microphone, "_ZEROS_S", 0.2)
+    monkeypatch.setattr(fake_card.FakeCapture, "sample", 7)
+    with Rig(Microphone, tmp_path, input=CAPTURE) as rig:
+        rig.tell(SetMuted(True))
+        for _ in range(15):
+            rig.expect(CapturedAudio)
+
+        assert not rig.take(Crashed)
+
+
+def wait_for_log(rig: Rig, text: str) -> Log:
+    end = time.monotonic() + 10
+    while not (found := [log for log in rig.logs if log.text == text]):
+        assert time.monotonic() < end, rig.logs
+        rig.expect(CapturedAudio)
+    return found[0]
+
+
+# -- the speaker ----------------------------------------------------------------------------------
+
+
+def test_what_a_lost_loudspeaker_had_taken_and_not_played_is_played_by_the_next(
+    tmp_path: Path, devices: list[Any]
+) -> None:
+    with Rig(Speaker, tmp_path, output=PLAYBACK) as rig:
+        rig.tell(audio(7_200))
+        rig.expect(PlayedPosition, lambda at: at.played_samples > 2_400)
+        devices[0].late_ns = 10**10  # from now on nothing is heard
+        devices[0].lost = "unplugged"
+        assert "unplugged" in renewed(rig)
+        assert rig.expect(DeviceLost) == DeviceLost("speaker", "fake", "unplugged")
+        heard = [sample for block in rig.take(PlayedAudio) for sample in samples(block)]
+
+        next_process(rig)
+        rig.tell(audio(2_400, 7_200, last=True))
+
+        end = rig.expect(PlayedPosition, lambda at: at.finished)
+        heard += [sample for block in rig.take(PlayedAudio) for sample in samples(block)]
+        assert end.played_samples == 9_600
+        assert set(range(1, 9_601)) <= set(heard)
+        assert not rig.take(AudioLost)
+
+
+def samples(block: PlayedAudio) -> list[int]:
+    return array("h", block.pcm).tolist()
+
+
+def test_a_loudspeaker_goes_to_the_device_that_is_there_again_when_it_is_quiet(
+    tmp_path: Path, devices: list[Any]
+) -> None:
+    with Rig(Speaker, tmp_path, output=PLAYBACK) as rig:
+        rig.tell(audio(9_600, last=True))
+        rig.expect(PlayedPosition)
+
+        devices[0].lookout.find("headset")
+
+        assert renewed(rig) == "the device 'headset' is there"
+        assert rig.expect(PlayedPosition, lambda at: at.finished).played_samples == 9_600
+
+
+def test_what_is_said_without_a_device_waits_for_it(tmp_path: Path, devices: list[Any]) -> None:
+    with Rig(Speaker, tmp_path, output=WAITING) as rig:
+        rig.tell(audio(4_800))
+        rig.tell(audio(2_400, 4_800, last=True))
+        for _ in range(3):  # or realtime would take it for played after a while
+            assert rig.expect(PlayedPosition).played_samples == 0
+
+        devices[0].lookout.find("headset")
+        renewed(rig)
+        next_process(rig, output=PLAYBACK)
+        rig.tell(audio(2_400, 4_800, last=True))
+
+        assert rig.expect(PlayedPosition, lambda at: at.finished).played_samples == 7_200
+
+
+@pytest.mark.parametrize("hold_s", [0.0, 0.3])
+def test_what_has_waited_long_enough_counts_as_not_heard(tmp_path: Path, hold_s: float) -> None:
+    with Rig(Speaker, tmp_path, output=WAITING, output_hold_s=hold_s) as rig:
+        began = time.monotonic()
+        rig.tell(audio(4_800, last=True))
+
+        rig.expect(Interrupt)  # which realtime answers with a flush
+        waited_s = time.monotonic() - began
+        rig.tell(FlushPlayback("the program interrupts"))
+
+        assert rig.expect(PlaybackFlushed).played_samples == 0
+        assert waited_s >= hold_s
+        rig.wait_handled(held=1)
