@@ -18,8 +18,14 @@ if __name__ == "__main__":
     if not sys.flags.safe_path and os.path.realpath(sys.path[0]) != here:
         del sys.path[0]
     try:
-        from rtvoice.cli import main
-
+        try:
+            from rtvoice.cli import main
+        except ModuleNotFoundError as error:
+            sys.stderr.write(
+                f"rtvoice: this Python ({sys.executable}) has no package {error.name}; install "
+                f"rtvoice for it, or call the Python for which it is installed\n"
+            )
+            raise SystemExit(2) from None
         main()
     except KeyboardInterrupt:  # while it is still being imported
         raise SystemExit(130) from None

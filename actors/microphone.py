@@ -30,6 +30,7 @@ from messages import (
     AudioLost,
     CapturedAudio,
     CaptureEnded,
+    DeviceInUse,
     DeviceLost,
     InputLevel,
     Keep,
@@ -194,6 +195,7 @@ class Microphone(Actor):
         self.log.info("microphone open", device=device.name, muted=self._muted)
         for message in device.news:
             self.send(message)
+        self.send(DeviceInUse("input", device.name, device.card))
         if device.stands_in_because and self.session.first:
             self._say_once(f"The user is not heard: {device.stands_in_because}")
         if device.trouble and self.session.first:

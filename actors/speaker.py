@@ -25,6 +25,7 @@ from messages import (
     SILENCE_DBFS,
     AssistantAudio,
     AudioLost,
+    DeviceInUse,
     DeviceLost,
     FileOpened,
     FlushPlayback,
@@ -125,6 +126,7 @@ class Speaker(Actor):
             self.keep["device"] = self._device
             self._tell_loss()
             self.log.info("speaker open", device=self._device.name, volume=self._volume)
+            self.send(DeviceInUse("output", self._device.name, self._device.card))
             if self._device.stands_in_because and self.session.first:
                 text = f"The assistant is not heard: {self._device.stands_in_because}"
                 self.log.warning(text)

@@ -1,7 +1,7 @@
 """Every message that crosses between components, how it is framed, and what waits in a mailbox.
 
-Tags: 1-19 lifecycle, 20-39 audio, 40-79 conversation, 100-119 and 140-159 events of the session,
-120-139 between program and supervisor, 200-254 messages of users' own components.
+Tags: 1-19 lifecycle, 20-39 and 80-99 audio, 40-79 conversation, 100-119 and 140-159 events of the
+session, 120-139 between program and supervisor, 200-254 messages of users' own components.
 """
 
 from messages.audio import (
@@ -9,6 +9,7 @@ from messages.audio import (
     AssistantAudio,
     CapturedAudio,
     CaptureEnded,
+    DeviceInUse,
     FlushPlayback,
     InputLevel,
     Level,
@@ -202,6 +203,7 @@ __all__ = [
     "DeadLetter",
     "DeviceChanged",
     "DeviceFailed",
+    "DeviceInUse",
     "DeviceLost",
     "Disconnected",
     "EndConversation",

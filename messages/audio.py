@@ -1,4 +1,4 @@
-"""Sound on its way (tags 20-39, 65 and 66). All of it 16-bit little-endian mono PCM at 24 kHz.
+"""Sound on its way (tags 20-39 and 80-99). All of it 16-bit little-endian mono PCM at 24 kHz.
 
 Two clocks: ``first_sample`` of captured and of played audio counts samples on the timeline of the
 session (0 is `SessionInfo.epoch_ns`); positions of the assistant's audio count within its item.
@@ -6,7 +6,7 @@ session (0 is `SessionInfo.epoch_ns`); positions of the assistant's audio count 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from messages.base import Message
 
@@ -15,6 +15,7 @@ __all__ = [
     "AssistantAudio",
     "CaptureEnded",
     "CapturedAudio",
+    "DeviceInUse",
     "FlushPlayback",
     "InputLevel",
     "Level",
@@ -111,7 +112,7 @@ class PlaybackFlushed(Message, frozen=True, array_like=True, tag=25):
     """``sent_ns`` of the `FlushPlayback` that this answers."""
 
 
-class PausePlayback(Message, frozen=True, array_like=True, tag=65):
+class PausePlayback(Message, frozen=True, array_like=True, tag=81):
     """Realtime to speaker: be silent, and keep what is here and what comes until it is decided.
 
     `ResumePlayback` or `FlushPlayback` end the pause.
@@ -120,10 +121,20 @@ class PausePlayback(Message, frozen=True, array_like=True, tag=65):
     attempts = 3
 
 
-class ResumePlayback(Message, frozen=True, array_like=True, tag=66):
+class ResumePlayback(Message, frozen=True, array_like=True, tag=82):
     """Realtime to speaker: go on with the sample at which the pause began."""
 
     attempts = 3
+
+
+class DeviceInUse(Message, frozen=True, array_like=True, tag=80):
+    """Microphone or speaker to realtime: which device it has opened."""
+
+    attempts = 3
+    direction: Literal["input", "output"]
+    name: str
+    card: bool
+    """Whether it is a sound device of this machine, that is heard and hears in the room."""
 
 
 class ReplayCapture(Message, frozen=True, array_like=True, tag=26):

@@ -45,6 +45,7 @@ CHANGEABLE = (
     "transcription_delay",
     "turn_detection",
     "interruption",
+    "duplex",
     "noise_reduction",
     "output_modality",
     "max_output_tokens",
@@ -129,6 +130,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     interruption: Literal["immediate", "confirmed"] = "immediate"
     """When speech interrupts the assistant: at once, or when it has lasted 400 ms or has a text,
     so that a cough does not; until that is known, the assistant pauses."""
+    duplex: Literal["auto", "half", "full"] = "auto"
+    """Whether the server hears the user while the assistant is audible: ``full``, or not, ``half``.
+    ``auto``: not if it would hear the assistant, from a sound card's loudspeaker by a sound card's
+    microphone, neither of which is called a headset or headphones."""
     preroll_ms: int = 300
     """How much sound from before the key was pressed belongs to the turn, with push-to-talk;
     0-5000."""

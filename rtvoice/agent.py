@@ -131,6 +131,7 @@ class Agent:
         "audio_output",
         "builtin_tools",
         "components",
+        "duplex",
         "greeting",
         "inactivity_timeout_s",
         "instructions",
@@ -183,6 +184,7 @@ class Agent:
         turn_detection: ServerVad | SemanticVad | None = _DEFAULTS.turn_detection,
         interruption: Literal["immediate", "confirmed"] = "immediate",
         preroll_ms: int = 300,
+        duplex: Literal["auto", "half", "full"] = "auto",
         noise_reduction: Literal["near_field", "far_field"] | None = None,
         output_modality: Literal["audio", "text"] = "audio",
         max_output_tokens: int | Literal["inf"] | None = None,
@@ -244,6 +246,10 @@ class Agent:
                 interrupts. ``confirmed``: the assistant pauses, and goes on from where it was
                 unless there are 400 ms of speech, or a transcript; a cough destroys no answer.
             preroll_ms: how much sound from before `start_talking` belongs to the turn, 0-5000.
+            duplex: whether the service hears the user while the assistant is heard: ``full``, or
+                not, ``half``, so that it does not hear itself; then `interrupt` interrupts, and
+                Enter in the console. ``auto``: ``half`` where both devices are sound cards and
+                neither is called a headset or headphones.
             noise_reduction: at the service, before turn detection: ``near_field`` for a microphone
                 close to the mouth, ``far_field`` for one of a room or a laptop, None: none.
             output_modality: ``audio``, or ``text``: the assistant writes and nothing is heard.
@@ -307,6 +313,7 @@ class Agent:
             "turn_detection": checks.checked_turn_detection(turn_detection),
             "interruption": _interruption("interruption", interruption),
             "preroll_ms": checks.checked_whole("preroll_ms", preroll_ms),
+            "duplex": _duplex("duplex", duplex),
             "noise_reduction": _noise_reduction("noise_reduction", noise_reduction),
             "output_modality": _modality("output_modality", output_modality),
             "max_output_tokens": checks.checked_max_tokens("max_output_tokens", max_output_tokens),
@@ -700,6 +707,7 @@ class Agent:
         transcription_delay: Effort | UnsetType | None = UNSET,
         turn_detection: ServerVad | SemanticVad | UnsetType | None = UNSET,
         interruption: Literal["immediate", "confirmed"] | UnsetType = UNSET,
+        duplex: Literal["auto", "half", "full"] | UnsetType = UNSET,
         noise_reduction: Literal["near_field", "far_field"] | UnsetType | None = UNSET,
         output_modality: Literal["audio", "text"] | UnsetType = UNSET,
         max_output_tokens: int | Literal["inf"] | UnsetType | None = UNSET,
@@ -729,6 +737,7 @@ class Agent:
             transcription_delay: how long transcription waits.
             turn_detection: how the service tells that the user has finished; None: `stop_talking`.
             interruption: ``immediate`` or ``confirmed``.
+            duplex: ``auto``, ``half`` or ``full``.
             noise_reduction: None: none.
             output_modality: ``audio`` or ``text``.
             max_output_tokens: of one answer.
@@ -769,6 +778,7 @@ class Agent:
             transcription_delay=(_optional_effort, transcription_delay),
             turn_detection=(_turn_detection, turn_detection),
             interruption=(_interruption, interruption),
+            duplex=(_duplex, duplex),
             noise_reduction=(_noise_reduction, noise_reduction),
             output_modality=(_modality, output_modality),
             max_output_tokens=(checks.checked_max_tokens, max_output_tokens),
@@ -844,6 +854,7 @@ class Agent:
             "turn_detection": msgspec.to_builtins(self.turn_detection),
             "interruption": self.interruption,
             "preroll_ms": self.preroll_ms,
+            "duplex": self.duplex,
             "noise_reduction": self.noise_reduction,
             "output_modality": self.output_modality,
             "max_output_tokens": self.max_output_tokens,
@@ -1006,6 +1017,7 @@ class Agent:
     turn_detection: ServerVad | SemanticVad | None
     interruption: str
     preroll_ms: int
+    duplex: str
     noise_reduction: str | None
     output_modality: str
     max_output_tokens: int | None
@@ -1079,6 +1091,10 @@ def _turn_detection(_: str, value: object) -> ServerVad | SemanticVad | None:
 
 def _interruption(name: str, value: object) -> str:
     return checks.checked_choice(name, value, ("immediate", "confirmed"))
+
+
+def _duplex(name: str, value: object) -> str:
+    return checks.checked_choice(name, value, ("auto", "half", "full"))
 
 
 def _noise_reduction(name: str, value: object) -> Any:

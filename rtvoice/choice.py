@@ -168,6 +168,7 @@ def fields_given(options: argparse.Namespace) -> dict[str, Any]:
         "language": options.language,
         "transcription_model": options.transcription_model,
         "interruption": options.interruption,
+        "duplex": "full" if options.full_duplex else None,
         "noise_reduction": options.noise_reduction,
         "reasoning_effort": options.reasoning_effort,
         "output_modality": "text" if options.text_only else None,

@@ -88,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     add = group.add_argument
     add("--input", metavar="DEV", help="default, a device's index or name, a WAV file, silence")
     add("--output", metavar="DEV", help="default, a device's index or name, a WAV file, null")
+    add(
+        "--full-duplex",
+        action="store_true",
+        help="listen also while the assistant speaks: with headphones, or echo cancelling devices",
+    )
     add("--volume", type=_between(0.0, 1.0), metavar="0-1", help="of playback")
     add("--list-devices", action="store_true", help="show what sound devices there are, and end")
     add("--json", action="store_true", help="with --list-devices or --doctor: as JSON")

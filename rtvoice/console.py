@@ -97,6 +97,7 @@ class Transcript:
         self._started = False
         self._meter = False
         """Whether the line that the cursor is in is that of the levels."""
+        self._shown = ""
 
     def typed(self, item_id: str) -> None:
         """Note that the user has typed this turn, and sees it already."""
@@ -143,7 +144,8 @@ class Transcript:
 
         What is being typed behind it stays.
         """
-        if self._live and not self._open:
+        if self._live and not self._open and not (self._meter and text == self._shown):
+            self._shown = text
             show = f"\x1b7\r{text}\x1b8" if self._meter else f"{text} "  # save, restore the cursor
             self._meter = False
             self._write(show)

@@ -229,7 +229,7 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, number: int) -> None:
         (["--input", "none.wav"], "none.wav"),
         (["--record", "no/such/folder/recording.wav", "--input", "silence"], "no/such/folder"),
         (["nowhere.py:agent", "--input", "silence"], "nowhere.py"),
-        (["--speed", "9"], "0.5"),
+        (["--speed", "9"], "0.25"),
         (["--server", "openai", "--input", "silence"], "OPENAI_API_KEY"),
     ],
 )
@@ -268,3 +268,17 @@ def test_an_agent_of_the_users_is_loaded_with_its_tools(tmp_path: Path) -> None:
     run.process.send_signal(signal.SIGTERM)
     code, text = run.end()
     assert code == 0, text
+
+
+def test_a_python_without_our_packages_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "supervisor", "--doctor"],
+        cwd=tmp_path,
+        env={**environment_of(), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"rtvoice: this Python ({sys.executable}) has no package msgspec")

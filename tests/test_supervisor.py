@@ -616,3 +616,10 @@ def test_the_directory_of_a_refused_session_is_not_left(tmp_path: Path) -> None:
         Supervisor({"speed": 9.0})
 
     assert set(Path("/tmp").glob("rtvoice-*")) - before == set()
+
+
+def test_what_is_sent_on_demand_is_sent_to_a_component_that_accepts_it() -> None:
+    microphone = next(spec for spec in SPECS if spec.name == "microphone")
+    gauge = ChildSpec(name="gauge", target="tests.tiny:Gauge")
+    with Hub([gauge, microphone], input="silence") as hub:
+        assert hub.expect(Notice).text == "-96.0 dBFS"

@@ -14,9 +14,11 @@ from messages import (
     AssistantAudio,
     CapturedAudio,
     FlushPlayback,
+    InputLevel,
     Keep,
     Message,
     Newest,
+    Notice,
     PlaybackFlushed,
     PlayedPosition,
     SendText,
@@ -177,6 +179,16 @@ class CrashLoopOfSound(Actor):
             self.after(0.01, lambda: os._exit(9))
         else:
             self.send(Turn("assistant", "well", "well"))
+
+
+class Gauge(Actor):
+    """Says how loud the user is."""
+
+    accepts: ClassVar = {InputLevel: Newest(1)}
+
+    def handle(self, message: Message) -> None:
+        assert isinstance(message, InputLevel)
+        self.send(Notice(f"{message.peak_dbfs} dBFS"))
 
 
 class Slow(Actor):

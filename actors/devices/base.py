@@ -253,6 +253,8 @@ class Capture(abc.ABC):
     """An open input device. Made by `open_capture`; delivers nothing before `start`."""
 
     name: str = "input"
+    card: ClassVar[bool] = False
+    """Whether it hears the room."""
     check_s: ClassVar[float | None] = None
     """How often `check` is to be called; None: it never fails."""
     jump_ns: ClassVar[int] = 250_000_000
@@ -303,6 +305,8 @@ class Playback(abc.ABC):
     """An open output device. Made by `open_playback`; takes from a `Playout` once started."""
 
     name: str = "output"
+    card: ClassVar[bool] = False
+    """Whether it is heard in the room."""
     check_s: ClassVar[float | None] = None
     """How often `check` is to be called; None: it never fails."""
     prefill_ms: ClassVar[int] = 0

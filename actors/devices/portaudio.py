@@ -247,6 +247,7 @@ class PortAudioCapture(Capture):
     check_s = _CHECK_S
     jump_ns = 100_000_000
     jump_loses = True
+    card = True
 
     def __init__(self, wanted: str, block: int, known: DeviceId | None = None) -> None:
         self._block = block
@@ -337,6 +338,7 @@ class PortAudioPlayback(Playback):
 
     loses = True
     check_s = _CHECK_S
+    card = True
     prefill_ms = 40
 
     def __init__(self, wanted: str, known: DeviceId | None = None) -> None:

@@ -27,6 +27,8 @@ _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _BITS = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}
 _RATES = range(8_000, 192_001)
 _MAX_CHANNELS = 64
+_LOUDEST = 8.0
+"""Floats beyond 1.0 are clipped when they are mixed; beyond this they are no sound."""
 _HEADS = (b"RIFF", b"RF64", b"BW64")
 _LONG_BYTES = 0xFFFF_FFFF
 """The length of data of which another chunk, ds64, says how long they are."""
@@ -158,7 +160,8 @@ def _mono(raw: bytes, form: WavFormat) -> NDArray[np.float32]:
     raw = raw[: len(raw) // form.frame_bytes * form.frame_bytes]
     wide: NDArray[np.float32]
     if form.kind == _FLOAT:
-        wide = np.frombuffer(raw, f"<f{form.bits // 8}").astype(np.float32) * 32768.0
+        floats = np.nan_to_num(np.frombuffer(raw, f"<f{form.bits // 8}"))
+        wide = floats.clip(-_LOUDEST, _LOUDEST).astype(np.float32) * 32768.0
     elif form.bits == 8:
         wide = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128.0) * 256.0
     elif form.bits == 24:
@@ -169,7 +172,7 @@ def _mono(raw: bytes, form: WavFormat) -> NDArray[np.float32]:
     else:
         scale = np.float32(2.0 ** (16 - form.bits))
         wide = np.frombuffer(raw, f"<i{form.bits // 8}").astype(np.float32) * scale
-    return downmixed(np.nan_to_num(wide), form.channels)
+    return downmixed(wide, form.channels)
 
 
 class WavTarget:

@@ -37,6 +37,7 @@ from messages import (
     CaptureEnded,
     CreateResponse,
     DeadLetter,
+    DeviceInUse,
     EndConversation,
     HistorySnapshot,
     Interrupt,
@@ -89,6 +90,7 @@ class Realtime(Actor):
         # An item's last position must not be lost: as many as come in 5 s at ten a second.
         PlayedPosition: Newest(50),
         PlaybackFlushed: CONTROL,
+        DeviceInUse: CONTROL,
         ToolAnswer: CONTROL,
         ToolsAvailable: CONTROL,
         SetSpeed: CONTROL,

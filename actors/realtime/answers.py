@@ -97,6 +97,7 @@ class Answers:
                 )
             )
         context.playback.news(now)
+        context.duplex.sounds(now)
         if first == 0:
             self._begin(item)
             self.answered(event.response_id, audio=True)
@@ -167,6 +168,9 @@ class Answers:
     def position(self, message: PlayedPosition, now: int) -> None:
         """Take note of what the speaker has played."""
         context = self._context
+        known = context.playback.items.get(message.item_id)
+        if known is None or message.played_samples > known.played:
+            context.duplex.sounds(now)
         if context.playback.position(
             message.item_id, message.played_samples, message.finished, now
         ):

@@ -11,6 +11,7 @@ from actors.realtime import restore, wire
 from actors.realtime.actions import Action, Log, Publish, SaveState, SendEvent
 from actors.realtime.capture import Capture
 from actors.realtime.chain import Chain
+from actors.realtime.duplex import Duplex
 from actors.realtime.playback import Playback
 from actors.realtime.responses import Responses
 from actors.realtime.state import Saved
@@ -47,7 +48,9 @@ def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
 class Context:
     """Shared by the parts of one core."""
 
-    def __init__(self, settings: Settings, saved: Saved, server: str, now: int) -> None:
+    def __init__(
+        self, settings: Settings, saved: Saved, server: str, now: int, epoch_ns: int = 0
+    ) -> None:
         self.settings = changed(settings, saved.changes)
         self.saved = saved
         self.server = server
@@ -55,6 +58,7 @@ class Context:
         self.responses = Responses(saved.owed)
         self.playback = Playback(saved.playing, now)
         self.capture = Capture()
+        self.duplex = Duplex(self, epoch_ns)
         self.chain = Chain()
         self.session = 0
         """Number of the session with the server."""

@@ -24,6 +24,7 @@ from messages import (
     CaptureEnded,
     ConversationOver,
     CreateResponse,
+    DeviceInUse,
     EndConversation,
     FatalError,
     HistorySnapshot,
@@ -81,7 +82,7 @@ class Core:
             speed = _within_limits(settings.speed)
             saved = Saved(speed=speed, greeted=not info.first, quiet_since_ns=now)
         server = (info.server_url or settings.server).partition("?")[0]
-        self._context = Context(settings, saved, server, now)
+        self._context = Context(settings, saved, server, now, info.epoch_ns)
         self._interruption = Interruption(self._context, now)
         self._calls = Calls(self._context)
         self._user = User(self._context, self._interruption, info.epoch_ns)
@@ -208,6 +209,7 @@ class Core:
             context.log("warning", "the speaker does not say what it has played")
             context.playback.give_up()
             context.touch(now)
+        context.duplex.tick(now)
         for happened in context.responses.tick(now):
             context.log("warning", happened)
         if context.responses.in_vain:
@@ -230,6 +232,7 @@ class Core:
             context.playback.flush_by,
             self.saved.paused_by,
             context.playback.drained_at(),
+            context.duplex.deadline(),
             context.responses.deadline(),
             context.capture.replay_by,
             *self._user.deadlines(),
@@ -438,6 +441,7 @@ class Core:
             CaptureEnded: self._capture_ended,
             PlayedPosition: self._answers.position,
             PlaybackFlushed: self._interruption.flushed,
+            DeviceInUse: self._context.duplex.device,
             ToolAnswer: self._calls.answered,
             ToolsAvailable: self._tools,
             SetSpeed: self._set_speed,
@@ -471,7 +475,9 @@ class Core:
 
     def _append(self, pcm: bytes | None) -> None:
         if pcm:
-            self._context.send(wire.Append(pcm))
+            context = self._context
+            first_sample = context.capture.timeline.next_sample - len(pcm) // 2
+            context.send(wire.Append(context.duplex.passed(pcm, first_sample)))
 
     def _replayed(self, message: ReplayedAudio, now: int) -> None:
         capture, talking = self._context.capture, self._user.talking

@@ -15,6 +15,7 @@ __all__ = [
     "Call",
     "Ending",
     "InputEnd",
+    "Interval",
     "Saved",
     "Talk",
     "Text",
@@ -122,6 +123,14 @@ class InputEnd(msgspec.Struct):
     at_ns: int
 
 
+class Interval(msgspec.Struct, omit_defaults=True):
+    """A stretch of the session, in samples."""
+
+    first: int
+    end: int | None = None
+    """None: it goes on."""
+
+
 class Saved(msgspec.Struct, omit_defaults=True):
     """The state of the component. Times are ``time.monotonic_ns()``."""
 
@@ -154,5 +163,10 @@ class Saved(msgspec.Struct, omit_defaults=True):
     """What the program has changed of the settings."""
     paused_by: int | None = None
     """The speaker is paused, until then at the latest; None: it is not."""
+    audible: list[Interval] = []
+    """When the assistant was audible, the echo included, in the last minute."""
+    echoes: dict[str, bool] = {}
+    """Whether the devices in use, ``input`` and ``output``, may hear and make an echo."""
+    told_duplex: bool = False
     wire_events: tuple[str, ...] | None = None
     """Names of the wire events to be passed on; None: as the settings say."""

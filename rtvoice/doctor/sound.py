@@ -148,7 +148,8 @@ def _echo(echo: Echo) -> Result:
     return warning(
         "echo",
         f"the microphone hears the speaker ({echo.gain_db:.0f} dB, there and back in "
-        f"{echo.round_trip_ms} ms): the assistant would interrupt itself; wear a headset",
+        f"{echo.round_trip_ms} ms), so the assistant does not listen while it speaks; to interrupt "
+        f"it by speaking, wear a headset",
     )
 
 

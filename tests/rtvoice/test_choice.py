@@ -121,7 +121,7 @@ def test_options_become_settings() -> None:
         *("--max-seconds", "9", "--inactivity-timeout", "0", "--record", "r.wav"),
         *("--noise-reduction", "far_field", "--reasoning-effort", "high", "--text-only"),
         *("--transcription-model", "t", "--interruption", "confirmed"),
-        "--push-to-talk",
+        *("--push-to-talk", "--full-duplex"),
         *("--journal", "j", "--input", "i.wav", "--output", "o.wav", "--server", "sandbox"),
     )
 
@@ -137,6 +137,7 @@ def test_options_become_settings() -> None:
         "transcription_model": "t",
         "interruption": "confirmed",
         "turn_detection": None,
+        "duplex": "full",
         "noise_reduction": "far_field",
         "reasoning_effort": "high",
         "output_modality": "text",

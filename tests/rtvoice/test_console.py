@@ -332,6 +332,7 @@ def test_levels_are_a_meter_at_a_terminal_that_makes_way_for_the_transcript() ->
         AssistantTranscript("b", "lo"),
         Turn("assistant", "Hello", "b"),
         InputLevel(-10.0, 0.0),
+        InputLevel(-10.0, -1.0),
     )
 
     assert plain(outputs.transcript.getvalue()) == (

@@ -9,12 +9,15 @@ from array import array
 from contextlib import closing
 from math import pi, sin
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from actors.devices.base import FileFormatError, NoSuchFileError, UnwritableFileError
+from actors.devices.base import DeviceError, FileFormatError, NoSuchFileError, UnwritableFileError
 from actors.devices.source import FileSource
 from actors.devices.wav import WavFrames, WavTarget
 
@@ -230,6 +233,34 @@ def test_a_header_that_promises_gigabytes_costs_no_memory(tmp_path: Path) -> Non
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoSuchFileError, match=r"nothing\.wav"):
         FileSource(tmp_path / "nothing.wav")
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.sampled_from([{}, {"bits": 24, "extensible": True}, {"kind": 3, "bits": 64, "channels": 2}]),
+    st.lists(st.tuples(st.integers(0, 79), st.integers(0, 255)), max_size=6),
+    st.integers(0, 200) | st.none(),
+)
+def test_whatever_stands_in_a_header_it_is_read_or_named(
+    tmp_path: Path, form: dict[str, Any], changes: list[tuple[int, int]], length: int | None
+) -> None:
+    data = encoded(tone(300), form.get("kind", 1), form.get("bits", 16))
+    path = wav(tmp_path / "a.wav", data, **form)
+    whole = bytearray(path.read_bytes())
+    for place, value in changes:
+        whole[place] = value
+    path.write_bytes(whole[:length])
+
+    said = "a.wav"
+    try:
+        read_all(path)
+    except DeviceError as error:
+        said = str(error)
+    assert "a.wav" in said
 
 
 # -- writing --------------------------------------------------------------------------------------

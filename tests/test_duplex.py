@@ -1,0 +1,107 @@
+"""Open loudspeakers: on a sound card whose microphone hears its speaker, in real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from messages import (
+    Event,
+    Interrupted,
+    Message,
+    Notice,
+    PlaybackEnded,
+    SendText,
+    StopSession,
+    UserSpeechStarted,
+)
+from supervisor import Session
+from tests.conversation import wav_channels
+from tests.test_command import loudness
+
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "virtual-sound-card"
+real_card = pytest.mark.skipif(
+    not os.environ.get("VIRTUAL_SOUND_CARD"),
+    reason="NO SOUND CARD: set one up with scripts/virtual-sound-card (scripts/test does)",
+)
+
+
+@pytest.fixture
+def echo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A card of our own: a room in which the microphone hears the speaker 60 ms later."""
+    others = {name: v for name, v in os.environ.items() if name != "VIRTUAL_SOUND_CARD"}
+    command = [SCRIPT, "up", "--echo", "60", "--for", str(os.getpid())]
+    up = subprocess.run(
+        command, env=others, stdout=subprocess.PIPE, text=True, check=True, timeout=30
+    )
+    variables = dict(re.findall(r"export (\w+)='(.*)'", up.stdout))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    yield
+    subprocess.run([SCRIPT, "down"], env={**others, **variables}, check=True, timeout=30)
+
+
+def _talk(tmp_path: Path, duplex: str, kill: str | None = None) -> list[Message]:
+    """Have a sentence said; return what was told until it was heard, or interrupted."""
+    session = Session(
+        server="sandbox",
+        input="default",
+        output="default",
+        duplex=duplex,
+        inactivity_timeout_s=None,
+        recording_path=str(tmp_path / "talk.wav"),
+        probes=True,
+    )
+    told: list[Message] = []
+    stream = session.events(Event)
+    with session:
+        session.send(SendText("hello" if kill else "what is your name", "t1"))
+        for message in stream:
+            told.append(message)
+            match message:
+                case Interrupted():
+                    session.send(StopSession("interrupted"))
+                case PlaybackEnded():
+                    session.send(SendText("what is your name", "t2"))  # would its end be heard
+                    if any(isinstance(m, PlaybackEnded) for m in told[:-1]):
+                        session.send(StopSession("heard"))
+                case _ if kill and "ResponseEnded" in type(message).__name__:
+                    session.inject(kill, "SIGKILL")
+                    kill = None
+    return told
+
+
+@real_card
+@pytest.mark.usefixtures("echo")
+@pytest.mark.parametrize(
+    "kill",
+    [
+        None,
+        pytest.param("microphone", marks=pytest.mark.long),
+        pytest.param("speaker", marks=pytest.mark.long),
+        pytest.param("realtime", marks=pytest.mark.long),
+    ],
+)
+def test_the_assistant_does_not_hear_itself_and_that_is_said(
+    tmp_path: Path, kill: str | None
+) -> None:
+    told = _talk(tmp_path, "auto", kill)
+
+    assert [m for m in told if isinstance(m, UserSpeechStarted | Interrupted)] == []
+    assert sum("--full-duplex" in m.text for m in told if isinstance(m, Notice)) == 1
+    assert loudness(wav_channels(tmp_path / "talk.wav")[0]) > 500, "the recorder hears the room"
+
+
+@real_card
+@pytest.mark.long
+@pytest.mark.usefixtures("echo")
+def test_in_full_duplex_it_interrupts_itself(tmp_path: Path) -> None:
+    told = _talk(tmp_path, "full")
+
+    assert any(isinstance(m, Interrupted) for m in told)
+    assert not any("--full-duplex" in m.text for m in told if isinstance(m, Notice))
