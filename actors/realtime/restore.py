@@ -197,7 +197,7 @@ def _decide_speech(
     unanswered = [turn for turn in saved.turns if turn.spoken]
     for index, turn in enumerate(unanswered):
         item = history.get(turn.item_id)
-        turn.transcribed = turn.transcribed or bool(item and item.text)
+        turn.transcribed = turn.transcribed or bool(item and (item.text or item.transcribed))
         if not turn.transcribed:
             # What follows it has to come after it, so that is heard again too.
             result.again = unanswered[index:]
@@ -236,7 +236,7 @@ def _message(item: ConversationItem, known: Known) -> dict[str, Any] | None:
     text = known.heard.get(item.item_id, item.text)
     if text or item.image:
         return text_item(item.item_id, item.role, text, item.image)
-    if item.role == "user" and not item.transcribed:
+    if item.role == "user":
         pcm = known.sound(item.first_sample, item.last_sample)
         if pcm:
             content = [{"type": "input_audio", "audio": b64encode(pcm).decode()}]

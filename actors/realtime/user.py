@@ -173,7 +173,7 @@ class User:
         self._tell(UserTranscript(event.item_id, event.transcript))
         for turn in saved.turns:
             if turn.item_id == event.item_id:
-                turn.transcribed = bool(event.transcript.strip())
+                turn.transcribed = True  # without a word too: it was a noise
         for turn in saved.turns:
             if turn.spoken and not turn.transcribed:
                 break

@@ -319,7 +319,7 @@ def test_two_unanswered_turns_are_sent_again_from_the_first_without_text() -> No
     bench = _say(Bench(**TRANSCRIBE).live(), "u1", 0, 1000)
     _say(bench, "u2", 1500, 2000)
     _heard(bench, "Second", "u2")
-    bench.history = [_user("u1", ""), _user("u2", "Second")]
+    bench.history = [_user("u1", "", transcribed=False), _user("u2", "Second")]
 
     bench = _again(bench, "process")
 

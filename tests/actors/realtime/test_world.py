@@ -30,14 +30,16 @@ def _examples(count: int) -> Callable[[Any], Any]:
 pauses = st.sampled_from([0.0, 0.05, 0.3, 0.6, 1.0, 3.0, 6.0])
 steps = st.tuples(
     st.sampled_from(
-        ["say", "say", "say", "type", "interrupt", "drop", "offline", "die", "wait", "wait"]
+        ["say", "say", "say", "cough", "type", "interrupt", "drop", "offline", "die", "wait"]
     ),
     pauses,
 )
 
 
-def play(seed: int, session_s: float, moves: list[tuple[str, float]]) -> World:
-    world = World(seed=seed, session_s=session_s)
+def play(
+    seed: int, session_s: float, interruption: str, moves: list[tuple[str, float]]
+) -> World:
+    world = World(seed=seed, session_s=session_s, interruption=interruption)
     for what, pause in moves:
         match what:
             case "say":
@@ -54,8 +56,10 @@ def play(seed: int, session_s: float, moves: list[tuple[str, float]]) -> World:
     return world
 
 
-def _keeps_the_laws(seed: int, session_s: float, moves: list[tuple[str, float]]) -> None:
-    world = play(seed, session_s, moves)
+def _keeps_the_laws(
+    seed: int, session_s: float, interruption: str, moves: list[tuple[str, float]]
+) -> None:
+    world = play(seed, session_s, interruption, moves)
 
     world.check()
     world.check_turns()
@@ -63,16 +67,19 @@ def _keeps_the_laws(seed: int, session_s: float, moves: list[tuple[str, float]])
 
 
 laws = given(
-    st.integers(0, 1000), st.sampled_from([3600.0, 90.0, 60.0]), st.lists(steps, max_size=25)
+    st.integers(0, 1000),
+    st.sampled_from([3600.0, 90.0, 60.0]),
+    st.sampled_from(["immediate", "confirmed"]),
+    st.lists(steps, max_size=25),
 )
 
 
 @_examples(60)
 @laws
 def test_whatever_happens_the_server_believes_what_was_said_and_heard(
-    seed: int, session_s: float, moves: list[tuple[str, float]]
+    seed: int, session_s: float, interruption: str, moves: list[tuple[str, float]]
 ) -> None:
-    _keeps_the_laws(seed, session_s, moves)
+    _keeps_the_laws(seed, session_s, interruption, moves)
 
 
 @pytest.mark.long
@@ -80,9 +87,9 @@ def test_whatever_happens_the_server_believes_what_was_said_and_heard(
 @_examples(6000)
 @laws
 def test_whatever_happens_thousands_of_times_it_believes_what_was_said_and_heard(
-    seed: int, session_s: float, moves: list[tuple[str, float]]
+    seed: int, session_s: float, interruption: str, moves: list[tuple[str, float]]
 ) -> None:
-    _keeps_the_laws(seed, session_s, moves)
+    _keeps_the_laws(seed, session_s, interruption, moves)
 
 
 def _talk(hours: float, session_s: float, drop_every_s: float, *, seed: int) -> World:
