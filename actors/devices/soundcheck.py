@@ -145,8 +145,8 @@ def check(request: Request, tell: _Tell) -> None:
             playback = _open("output", lambda: open_playback(settings, session), tell)
         tell(Trying("input"))
         capture = _open("input", lambda: open_capture(settings, session), tell)
-        if capture is not None and _is_card(capture):
-            _listen(capture, playback if playback and _is_card(playback) else None, tell)
+        if capture is not None and capture.card:
+            _listen(capture, playback if playback and playback.card else None, tell)
     finally:
         for device in (playback, capture):
             if device is not None:
@@ -162,12 +162,6 @@ def _open(direction: Direction, opening: Callable[[], _Device], tell: _Tell) -> 
     rate, channels = getattr(device, "rate", 0), getattr(device, "channels", 0)
     tell(Opened(direction, device.name, rate, channels, device.stands_in_because or device.trouble))
     return device
-
-
-def _is_card(device: Capture | Playback) -> bool:
-    from actors.devices.portaudio import PortAudioCapture, PortAudioPlayback
-
-    return isinstance(device, PortAudioCapture | PortAudioPlayback)
 
 
 def _listen(capture: Capture, playback: Playback | None, tell: _Tell) -> None:

@@ -10,7 +10,7 @@ from messages import SAMPLE_RATE, DeviceInUse, Notice
 if TYPE_CHECKING:
     from actors.realtime.context import Context
 
-__all__ = ["Duplex"]
+__all__ = ["Duplex", "is_headset"]
 
 _NS = 1_000_000_000
 TAIL_NS = _NS // 4
@@ -25,6 +25,12 @@ _TEXT = (
     "Enter interrupts it (in a program: agent.interrupt()). With headphones, or devices that "
     'cancel echo, let it listen all the time: --full-duplex, or Agent(duplex="full").'
 )
+
+
+def is_headset(device: str) -> bool:
+    """Tell by its name whether a device is worn, so that what it plays is not heard by another."""
+    name = device.casefold()
+    return any(kind in name for kind in _HEADSETS)
 
 
 class Duplex:
@@ -56,12 +62,8 @@ class Duplex:
     def device(self, message: DeviceInUse, now: int) -> None:
         """Take note of which device is used: a headset does not hear itself, nor does a file."""
         context = self._context
-        name = message.name.casefold()
-        headset = any(kind in name for kind in _HEADSETS)
-        context.saved.echoes = {
-            **context.saved.echoes,
-            message.direction: message.card and not headset,
-        }
+        echoes = message.card and not is_headset(message.name)
+        context.saved.echoes = {**context.saved.echoes, message.direction: echoes}
         if message.direction == "output" and context.playback.queue():
             self.sounds(now)  # what waited for it is heard now
         if self.is_half() and not context.saved.told_duplex:

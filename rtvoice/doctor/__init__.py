@@ -121,7 +121,7 @@ class _Examination:
         settings, environment = self._settings, self._environment
         if self._choice is None or not self._choice.demo:
             request = Request(settings.input, settings.output, settings.import_path)
-            yield sound.SOUND_S, "sound", lambda: sound.sound(request)
+            yield sound.SOUND_S, "sound", lambda: sound.sound(request, settings.duplex)
         yield _QUICK_S, "key", lambda: server.key(settings, environment)
         yield _QUICK_S, "models", lambda: server.models(settings)
         yield server.SERVER_S, "server", lambda: server.server(settings, environment)

@@ -15,6 +15,7 @@ import msgspec
 from actors.devices.base import SoundLibraryError
 from actors.devices.listing import SoundDevice, list_devices
 from actors.devices.soundcheck import Echo, Finding, Heard, Opened, Refused, Request, Trying
+from actors.realtime.duplex import is_headset
 from messages import SAMPLE_RATE
 from rtvoice.doctor.result import Result, ok, problem, warning
 from rtvoice.sandbox.launch import child_environment
@@ -95,18 +96,27 @@ def _restart() -> str:
 # -- trying it ------------------------------------------------------------------------------------
 
 
-def sound(request: Request) -> Iterator[Result]:
-    """Open the devices, listen, and play a chirp."""
+def sound(request: Request, duplex: str = "auto") -> Iterator[Result]:
+    """Open the devices, listen, and play a chirp.
+
+    Args:
+        request: which devices.
+        duplex: whether the assistant listens while it speaks; see `messages.Settings`.
+    """
+    names = []
     for finding in _findings(request):
         match finding:
-            case Opened():
+            case Opened(name=name):
+                names.append(name)
                 yield from _opened(finding)
             case Refused(direction, why):
                 yield problem(_NAMES[direction], why)
             case Heard():
                 yield from _heard(finding)
             case Echo():
-                yield _echo(finding)
+                worn = any(is_headset(name) for name in names)
+                half = duplex == "half" or (duplex == "auto" and not worn)
+                yield _echo(finding, half=half)
             case Result():
                 yield finding
 
@@ -142,14 +152,26 @@ def _heard(heard: Heard) -> Iterator[Result]:
         )
 
 
-def _echo(echo: Echo) -> Result:
+def _echo(echo: Echo, *, half: bool) -> Result:
     if not echo.heard:
-        return ok("echo", "the microphone does not hear the speaker: a headset, or turned down")
+        text = "the microphone does not hear the speaker: a headset, or turned down"
+        if half:
+            text += "; with a headset, --full-duplex lets you interrupt by speaking"
+        return ok("echo", text)
+    heard = (
+        f"the microphone hears the speaker ({echo.gain_db:.0f} dB, there and back in "
+        f"{echo.round_trip_ms} ms)"
+    )
+    if half:
+        return warning(
+            "echo",
+            f"{heard}, so the assistant does not listen while it speaks; to interrupt it by "
+            f"speaking, wear a headset",
+        )
     return warning(
         "echo",
-        f"the microphone hears the speaker ({echo.gain_db:.0f} dB, there and back in "
-        f"{echo.round_trip_ms} ms), so the assistant does not listen while it speaks; to interrupt "
-        f"it by speaking, wear a headset",
+        f"{heard}, and the assistant listens while it speaks: it would interrupt itself; wear a "
+        f'headset, or use half-duplex (no --full-duplex, Agent(duplex="half"))',
     )
 
 

@@ -466,8 +466,43 @@ def test_what_is_odd_about_a_card_is_said() -> None:
     )
     assert "turn it down" in clipped.text
     assert "0.92 times" in rate.text
-    assert sound._echo(Echo(True, -18.2, 179, 60)).status == "warning"
-    assert sound._echo(Echo(False)).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("heard", "half", "status", "said"),
+    [
+        (True, True, "warning", "does not listen while it speaks"),
+        (True, False, "warning", "it would interrupt itself"),
+        (False, True, "ok", "--full-duplex lets you interrupt"),
+        (False, False, "ok", "a headset, or turned down"),
+    ],
+)
+def test_open_speakers_are_judged_by_whether_the_assistant_listens(
+    heard: bool, half: bool, status: str, said: str
+) -> None:
+    told = sound._echo(Echo(heard, -18.2, 179, 60), half=half)
+
+    assert (told.status, said in told.text) == (status, True), told.text
+
+
+@pytest.mark.parametrize(
+    ("device", "duplex", "said"),
+    [
+        ("default", "auto", "does not listen"),
+        ("USB Headset", "auto", "interrupt itself"),
+        ("USB Headset", "half", "does not listen"),
+        ("default", "full", "interrupt itself"),
+    ],
+)
+def test_a_headset_is_known_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, device: str, duplex: str, said: str
+) -> None:
+    found = [Opened("output", "speakers", 24_000, 1), Opened("input", device, 24_000, 1)]
+    monkeypatch.setattr(sound, "_findings", lambda _: iter([*found, Echo(True)]))
+
+    *_, told = sound.sound(Request(device, "speakers"), duplex)
+
+    assert said in told.text
 
 
 @pytest.mark.card
