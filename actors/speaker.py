@@ -166,10 +166,21 @@ class Speaker(Actor):
                     self._device.played(message)
 
     def _tell_loss(self) -> None:
-        """Tell what went with a process that died. How much of it was heard, nobody knows."""
-        if self._device.loses and not self.session.first and self._mark.unheard:
-            ms = self._mark.unheard // _SAMPLES_PER_MS
+        """Tell what went with a process that died. How much of it was heard, nobody knows.
+
+        What a file has of it is in no recording yet.
+        """
+        samples = 0 if self.session.first else self._mark.unheard
+        if not samples:
+            return
+        ms = samples // _SAMPLES_PER_MS
+        if self._device.loses:
             self.send(AudioLost("speaker", ms, "at most: its device had taken it when it died"))
+        elif played := self._device.last_played(samples):
+            self.send(PlayedAudio(played[1], next(reversed(self._mark.taken()), ""), played[0]))
+        elif self.settings.recording_path is not None:
+            why = "at most: the speaker died before it could tell what it had played"
+            self.send(AudioLost("recorder", ms, why))
 
     def _save(self) -> None:
         self.save(_State(self._volume, self._playout.paused))

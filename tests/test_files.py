@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 import wave
-from array import array
 from pathlib import Path
 
 from messages import (
@@ -68,10 +67,7 @@ def test_each_sample_of_a_reply_lies_where_it_was_heard_over_pauses_flushes_and_
     assert third in written
     assert second not in written, "it was interrupted"
     _, right = wav_channels(recording)
-    both = zip(array("h", written), array("h", right), strict=False)
-    differences = [here for here, there in both if here != there]
-    assert len(differences) < SECOND // 5, "but for what the speaker had not told when it died"
-    assert third in right
+    assert written[: len(right)].rstrip(b"\0") == right.rstrip(b"\0"), "the recording is the same"
 
 
 def played(sitting: Sitting, item_id: str) -> int:

@@ -370,6 +370,13 @@ class Playback(abc.ABC):
         """Forget what was taken and not played, if `clears`; return what to send."""
         return []
 
+    def last_played(self, samples: int) -> tuple[int, bytes] | None:
+        """Return the last that it has played before this process, and where on the timeline.
+
+        None: it does not know.
+        """
+        return None
+
     def set_volume(self, volume: float) -> list[Message]:
         """Change the volume, 0.0-1.0, if it `scales`; return what to send."""
         return []

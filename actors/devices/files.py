@@ -86,6 +86,10 @@ class FilePlayback(PacedPlayback):
             self._target.extend(to_samples(time.monotonic_ns() - self._epoch_ns))
         self._target.close()
 
+    def last_played(self, samples: int) -> tuple[int, bytes]:
+        first = max(0, self._target.frames - samples)
+        return first, self._target.read(first, samples)
+
     def _put(self, pcm: bytes, at_ns: int, *, contiguous: bool) -> None:
         if not contiguous:
             self._next_sample = max(to_samples(at_ns - self._epoch_ns), self._next_sample)

@@ -570,6 +570,19 @@ def test_after_a_death_it_is_told_how_much_a_card_had_taken(tmp_path: Path, hear
         assert 40 <= told[0].audio_ms <= 200
 
 
+def test_after_a_death_it_is_told_what_no_recording_can_have(tmp_path: Path) -> None:
+    with ProcessRig(Speaker, tmp_path, output="null", recording_path="talk.wav") as rig:
+        rig.tell(audio(24_000, last=True))
+        rig.expect(PlayedPosition)
+        rig.kill()
+
+        rig.reborn()
+        lost = rig.expect(AudioLost)
+
+    assert lost.component == "recorder"
+    assert 0 < lost.audio_ms <= 200
+
+
 def test_after_a_death_the_volume_is_as_it_was(tmp_path: Path) -> None:
     with ProcessRig(Speaker, tmp_path, output="null") as rig:
         rig.tell(SetVolume(0.5))
