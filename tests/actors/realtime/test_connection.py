@@ -153,6 +153,40 @@ def test_an_abort_does_not_wait(server: tuple[ScriptedServer, str]) -> None:
     assert isinstance(waker.next(), Closed)
 
 
+def test_an_image_may_take_its_time_on_a_slow_line_and_not_for_ever(
+    server: tuple[ScriptedServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self) -> float:
+            if threading.current_thread().name == "sender":
+                begun.set()
+            return self.now
+
+        def monotonic_ns(self) -> int:
+            return int(self.now * 1e9)
+
+    clock = Clock()
+    connection, waker = _open(server[1])
+    server[0].peer().stop_reading()
+    waker.next()
+    monkeypatch.setattr(module, "time", clock)
+
+    connection.send(b'"' + bytes(32) * 2**20 + b'"')  # more than the sockets take
+    assert begun.wait(TIMEOUT_S)
+    clock.now += 60
+    early = connection.is_stalled()
+    clock.now += 3000
+
+    assert connection.is_sending()
+    assert not early
+    assert connection.is_stalled()
+    connection.abort()
+
+
 def test_closing_while_it_connects_leaves_nothing_open(
     server: tuple[ScriptedServer, str],
 ) -> None:
