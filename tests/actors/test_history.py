@@ -26,6 +26,7 @@ from messages import (
     ItemRemoved,
     Message,
     Notice,
+    SentImage,
     ToolAnswer,
     ToolCall,
     Turn,
@@ -427,6 +428,26 @@ def test_a_death_loses_nothing_and_tells_nothing_twice(tmp_path: Path) -> None:
             assert again.expect(Turn) == Turn("assistant", "two", "b")
             assert snapshot(again) == [("a", "one"), ("b", "two")]
             assert again.take(Turn) == []
+
+
+def test_an_image_is_the_same_after_a_death(tmp_path: Path) -> None:
+    shown = msgspec.structs.replace(
+        typed("a", None), image=SentImage("/x/a.png", "image/png", "low", 7)
+    )
+    journal = tmp_path / "history.journal"
+    with rig_of(tmp_path) as rig:
+        rig.tell(shown)
+        rig.expect(Turn)
+        rig.wait_handled(mail=1)
+        before = journal.read_bytes()
+
+        with rig_of(tmp_path, first=False, state=rig.state) as again:
+            again.tell(shown)  # as it was in hand when history died
+            again.tell(HistoryRequest(1))
+            (item,) = again.expect(HistorySnapshot).items
+
+            assert item.image == shown.image
+            assert journal.read_bytes() == before
 
 
 def test_a_journal_is_rebuilt_from_every_cut(tmp_path: Path) -> None:

@@ -272,12 +272,15 @@ def test_what_is_to_be_said_calls_nothing(greeting: str | None) -> None:
     assert bench.event("response.create")["response"]["tool_choice"] == "none"
 
 
-def test_a_turn_that_waits_with_outputs_of_others_calls_a_tool() -> None:
+@pytest.mark.parametrize("turn_first", [True, False])
+def test_a_turn_that_waits_with_outputs_of_others_calls_a_tool(turn_first: bool) -> None:
     bench = Bench(**FORCED).live()
     bench.server("response.created", response={"id": "r1"}).call().done()
     bench.server("response.created", response={"id": "r2"})
 
-    bench.tell(ToolAnswer("c1", "clock", "12:00")).tell(SendText("And there?", "t1"))
+    messages = [SendText("And there?", "t1"), ToolAnswer("c1", "clock", "12:00")]
+    for message in messages if turn_first else reversed(messages):
+        bench.tell(message)
     bench.flushed("", 0).done("r2", "cancelled")
 
     assert "tool_choice" not in bench.event("response.create")["response"]

@@ -290,7 +290,8 @@ def test_turns_that_follow_each_other_share_no_sound() -> None:
     assert len(bench.events("input_audio_buffer.commit")) == 2
 
 
-def test_a_turn_that_begins_before_the_last_sound_of_another_cuts_neither() -> None:
+@pytest.mark.parametrize("late_ms", [0, 40])
+def test_a_turn_that_begins_before_the_last_sound_of_another_cuts_neither(late_ms: int) -> None:
     bench, microphone = talker()
     press(bench, microphone)
     microphone.hear(400)
@@ -298,7 +299,7 @@ def test_a_turn_that_begins_before_the_last_sound_of_another_cuts_neither() -> N
     release(bench)
 
     bench.tell(StartTalking())
-    microphone.replay().hear(400)
+    microphone.hear(late_ms).replay().hear(400)
     release(bench)
 
     at = [i for i, kind in enumerate(bench.kinds()) if kind == "input_audio_buffer.commit"]
