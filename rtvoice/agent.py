@@ -350,7 +350,8 @@ class Agent:
         """Begin a conversation; return when every component is open.
 
         Raises:
-            AgentError: there is no key, or a variable of the environment makes no sense.
+            AgentError: there is no key, a variable of the environment makes no sense, or there is
+                no such tool as is to be called.
             SessionFailedError: a component cannot start; the reason says which and why.
             SupervisorDiedError: the supervisor ended without a word.
             RuntimeError: this agent is in a conversation already.
@@ -793,6 +794,9 @@ class Agent:
         own = None if tools is UNSET else checks.checked_own_tools(tools)
         builtin = None if builtin_tools is UNSET else checks.checked_builtin_tools(builtin_tools)
         run.refuse_clash(own, builtin)
+        if "tool_choice" in changes and not isinstance(self.tools, str):
+            names = run.tool_names(own, builtin)
+            checks.refuse_unknown_tool(changes["tool_choice"], names)
         in_force = checks.checked_settings(msgspec.structs.replace(run.in_force, **changes), {})
         if in_force.voice != run.in_force.voice and run.has_spoken:
             _refuse_fixed({"voice": voice})
@@ -908,6 +912,9 @@ class Agent:
             else:
                 devices[f"{name}_device"] = device
         checks.refuse_clash(self._own_tool_names(), self.builtin_tools)  # some came later
+        if not isinstance(self.tools, str):
+            names = (*self._own_tool_names(), *self.builtin_tools)
+            checks.refuse_unknown_tool(self.tool_choice, names)
         tools = self.tools if isinstance(self.tools, Tools) else Tools()
         if isinstance(self.tools, str):
             settings["named_tools"] = self.tools

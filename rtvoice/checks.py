@@ -190,6 +190,18 @@ def refuse_clash(tools: Iterable[str], builtin_tools: Iterable[str]) -> None:
         )
 
 
+def refuse_unknown_tool(choice: str, names: Iterable[str]) -> None:
+    """See that a tool that has to be called is there."""
+    names = list(names)
+    if choice not in ("auto", "none", "required") and choice not in names:
+        raise AgentError(
+            "tool_choice",
+            f"there is no tool {choice!r}; give auto, none, required or one of {', '.join(names)}",
+        )
+    if choice == "required" and not names:
+        raise AgentError("tool_choice", "there is no tool that could be required; give auto")
+
+
 def checked_device(name: str, value: object) -> object:
     """Names and paths become text; an object stays what it is."""
     if value is None:

@@ -304,6 +304,13 @@ class Run:
         """
         refuse_clash(*self._tools_with(tools, builtin_tools))
 
+    def tool_names(
+        self, tools: ToolSet | None, builtin_tools: tuple[str, ...] | None
+    ) -> tuple[str, ...]:
+        """Return the names of all tools there would be with this change, but for named ones."""
+        own, builtin = self._tools_with(tools, builtin_tools)
+        return (*own, *builtin)
+
     def _tools_with(
         self, tools: ToolSet | None, builtin_tools: tuple[str, ...] | None
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:

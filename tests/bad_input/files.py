@@ -19,6 +19,7 @@ from messages import (
     Inject,
     PlaybackEnded,
     PlayedAudio,
+    SendImage,
     SessionEnded,
     SessionStarted,
     Turn,
@@ -367,6 +368,17 @@ def full_later(world: World) -> Outcome:
     assert sitting.code == 0
     with wave.open("talk.wav") as file:
         assert file.getnframes() > 0, "what was written before is there"
+    return Outcome(sitting.text(), None)
+
+
+@row("A disk that is full when an image is shown")
+def full_with_an_image(world: World) -> Outcome:
+    with FakeServer() as server, Sitting("realtime", probes=True, server=server.url) as sitting:
+        sitting.wait_for(lambda: len(sitting.of(SessionStarted)) == 1)
+        sitting.supervisor.send(Inject("realtime", "disk-full"))
+        sitting.supervisor.send(SendImage(b"image", "image/png", "Look!", "image-1"))
+        sitting.sees("image was not sent")
+    assert sitting.code == 0
     return Outcome(sitting.text(), None)
 
 

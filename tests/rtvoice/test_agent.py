@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import os
 import subprocess
@@ -16,7 +17,7 @@ from actors.tools.registry import Tools as RegistryTools
 from messages import BUILTIN_TOOLS, RetentionRatio, SemanticVad, ServerVad, Settings, limits
 from rtvoice import Agent, RtvoiceError, ToolDefinitionError, Tools
 from rtvoice.agent import AgentError
-from rtvoice.checks import checked_image
+from rtvoice.checks import checked_image, refuse_unknown_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -374,3 +375,14 @@ def test_no_limit_has_two_names() -> None:
 
 def test_the_voices_are_those_of_the_service() -> None:
     assert {voice.value for voice in rtvoice.AssistantVoice} == set(limits.VOICES)
+
+
+def test_a_tool_that_has_to_be_called_has_to_be_there() -> None:
+    tools = Tools()
+    agent = Agent(tools=tools, tool_choice="clock", builtin_tools=(), server="sandbox")
+    with pytest.raises(AgentError, match="tool_choice: there is no tool 'clock'"):
+        asyncio.run(agent.run())
+
+    tools.action("Tell the time.", name="clock")(lambda: "12:00")  # it may come later
+
+    refuse_unknown_tool(agent.tool_choice, [tool.name for tool in tools])

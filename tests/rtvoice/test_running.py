@@ -732,6 +732,8 @@ async def test_what_the_server_would_refuse_is_refused_here(server: FakeServer) 
             ({"voice": "verse"}, "voice: it cannot change during a conversation"),
             ({"reasoning_effort": "low"}, "and gpt-realtime-1.5 does not"),
             ({"transcription_delay": "low"}, "gpt-transcribe does not take it"),
+            ({"tool_choice": "clock"}, "there is no tool 'clock'; give auto, none, required or on"),
+            ({"tool_choice": "required", "builtin_tools": ()}, "no tool that could be required"),
         ):
             with pytest.raises(AgentError, match=words):
                 agent.update(**change)
@@ -1048,6 +1050,7 @@ def test_a_component_is_killed_and_the_conversation_goes_on(server: FakeServer, 
                 connection = await connection_of(server, 1)
             agent.send_text("after")
             await heard.expect(Turn, lambda turn: turn.text == "after")
+            await seen(connection, "conversation.item.create", lambda e: "after" in str(e["item"]))
             connection.say("Both.", noise(50, 1), item="a1")
             await heard.expect(Turn, lambda turn: turn.text == "Both.")
             await agent.stop()
