@@ -384,6 +384,58 @@ def test_the_block_behind_an_overflow_is_marked(fake: Callable[..., FakePyAudio]
     assert [block.lost for block in blocks] == [False, True, False]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does it by itself")
+def test_the_callback_runs_before_others_where_that_is_permitted(
+    fake: Callable[..., FakePyAudio],
+) -> None:
+    module = fake()
+    playback = PortAudioPlayback("default")
+    playback.start(Playout(), lambda _: None)
+    found: list[int | str] = []
+
+    def be_portaudio() -> None:
+        try:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        except PermissionError:
+            found.append("not permitted")
+            return
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        module.streams[0].call(None, 288)
+        found.append(os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK)
+
+    thread = threading.Thread(target=be_portaudio)
+    thread.start()
+    thread.join()
+    playback.close()
+
+    if found == ["not permitted"]:
+        pytest.skip("this user may not have real-time threads")
+    assert found == [os.SCHED_RR]
+
+
+def test_captured_blocks_are_dated_without_the_time_that_converting_takes(
+    fake: Callable[..., FakePyAudio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = fake(refuse=lambda rate, channels: rate != 48_000)
+    now = 0
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now)
+    capture, blocks = started_capture(480)
+    stereo = np.zeros((8 * 960, 2), "<i2")
+    stereo[5 * 960 + 480] = 30_000
+
+    for number in range(8):
+        now += 20 * MS
+        data = stereo[960 * number : 960 * (number + 1)]
+        data = data[:, : module.streams[0].channels].tobytes()
+        module.streams[0].call(data, 960, ahead_s=0.02)
+    capture.close()
+
+    (clicked,) = [block for block in blocks if max(array("h", block.pcm)) > 5_000]
+    samples = array("h", clicked.pcm)
+    heard_ns = clicked.first_ns + to_ns(samples.index(max(samples)))
+    assert heard_ns == pytest.approx(5 * 20 * MS + 10 * MS, abs=0.2 * MS)
+
+
 # -- a real PortAudio -----------------------------------------------------------------------------
 
 real_card = pytest.mark.skipif(
