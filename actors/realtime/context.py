@@ -106,7 +106,10 @@ class Context:
             for item in self.playback.items.values()
             if item.text_heard is not None
         }
-        return restore.Known(self.outputs, heard, self.capture.sound)
+        return restore.Known(self.outputs, heard, self._sound)
+
+    def _sound(self, first_sample: int, last_sample: int) -> bytes:
+        return self.duplex.passed(self.capture.sound(first_sample, last_sample), first_sample)
 
     def changed(self) -> None:
         """Have the state saved."""

@@ -338,7 +338,7 @@ class Link:
         before = None
         for item in self._history or ():
             known = self._context.playback.items.get(item.item_id)
-            if known is not None and not known.text:
+            if known is not None and len(known.text) < len(item.text):
                 known.text = item.text
             spoken = item.kind == "message" and item.role == "assistant"
             cut_off = spoken and not item.complete and not item.interrupted

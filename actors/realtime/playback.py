@@ -94,7 +94,7 @@ class Spoken(msgspec.Struct):
 
     def truncations(self) -> list[tuple[int, int]]:
         """Return (content_index, audio_end_ms) of each part that was not heard to its end."""
-        if not self.parts or self.fully_heard():
+        if not self.parts:
             return []
         left, last = self.heard(), self.parts[-1][0]
         heard: dict[int, int] = {}
@@ -144,6 +144,7 @@ class Playback:
                 received=was.samples,
                 parts=[[0, was.samples]],
                 complete=True,
+                text=was.text,
                 begun=True,
                 ended=was.complete,
                 length_known=was.complete,
@@ -165,7 +166,7 @@ class Playback:
     def audible(self) -> list[Audible]:
         """Return `queue` as it is saved."""
         return [
-            Audible(item.item_id, item.response_id, item.received, item.complete)
+            Audible(item.item_id, item.response_id, item.received, item.complete, item.text)
             for item in self.queue()
         ]
 

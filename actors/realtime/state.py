@@ -107,6 +107,8 @@ class Audible(msgspec.Struct, omit_defaults=True):
     samples: int
     """Received when this was saved; all of them if it is ``complete``."""
     complete: bool = False
+    text: str = ""
+    """As far as it had come."""
 
 
 class Ending(msgspec.Struct):

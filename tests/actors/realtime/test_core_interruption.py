@@ -203,7 +203,7 @@ def test_a_flush_that_a_dead_process_asked_for_still_counts() -> None:
     reborn = bench.restarted()
     reborn.tell(PlaybackFlushed("a1", 24 * 900, reborn.now, sent_ns))
 
-    assert reborn.one(Interrupted).heard_ms == 900
+    assert reborn.one(Interrupted) == Interrupted("a1", 900, "one two")
     assert reborn.core._context.playback.queue() == []
 
 

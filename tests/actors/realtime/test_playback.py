@@ -40,6 +40,7 @@ def test_a_truncation_is_never_beyond_what_was_played_or_received(
 ) -> None:
     item = _item(received, played, complete=complete)
 
+    assert item.heard() <= min(item.played, item.received)
     for _, end in item.truncations():
         assert end <= played
         assert end <= received
