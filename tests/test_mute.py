@@ -26,14 +26,14 @@ def test_nobody_hears_a_muted_microphone_over_a_lost_connection_and_its_death(
         with Conversation(server, InputLevel, CapturedAudio, **settings) as talk:
             first = talk.connection
             if where == "program":
-                talk.speak(said[:96_000])
+                talk.speak(said[:48_000])
             server.wait_for(lambda: len(first.audio) > 20_000)
             first.drop()
             second = server.connection(1)  # which is sent again what the first has not committed
             server.wait_for(lambda: len(second.audio) > 20_000)
             talk.break_it("microphone", "SIGKILL")
             if where == "program":
-                talk.speak(said[:48_000])
+                talk.speak(said[:24_000])
             count = len(second.audio)
             server.wait_for(lambda: len(second.audio) > count + 20_000)
             levels = [*talk.of(InputLevel)]
@@ -53,10 +53,9 @@ def test_who_is_unmuted_is_heard_again_and_nothing_of_before(tmp_path: Path) -> 
         connection = talk.connection
         server.wait_for(lambda: len(connection.audio) > 20_000)
         talk.session.send(SetMuted(False))
-        server.wait_for(lambda: any(connection.audio))
+        server.wait_for(lambda: len(bytes(connection.audio).lstrip(b"\0")) > 2_000)
 
-        heard = bytes(connection.audio).lstrip(b"\0")
-        server.wait_for(lambda: len(connection.audio) > 100_000)
+    heard = bytes(connection.audio).lstrip(b"\0")
 
     assert said.find(heard[2:1_000]) > 20_000, "what was said while muted"
 

@@ -538,8 +538,8 @@ def test_a_frozen_sound_server_is_said_to_hang(
     open_speakers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pyaudio")
-    monkeypatch.setattr(sound, "_LIST_S", 2.0)
-    monkeypatch.setattr(sound, "_STEP_S", 2.0)
+    monkeypatch.setattr(sound, "_LIST_S", 1.0)
+    monkeypatch.setattr(sound, "_STEP_S", 1.0)
     pid = int((Path(os.environ["VIRTUAL_SOUND_CARD"]) / "pid").read_text())
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -548,6 +548,6 @@ def test_a_frozen_sound_server_is_said_to_hang(
     finally:
         os.kill(pid, signal.SIGCONT)
 
-    assert "PortAudio did not answer in 2 s; it hangs" in listed.text
+    assert "PortAudio did not answer in 1 s; it hangs" in listed.text
     assert tried.status == "problem"
-    assert "opening it takes more than 2 s" in tried.text
+    assert "opening it takes more than 1 s" in tried.text
