@@ -96,6 +96,11 @@ class Capture:
         self._remember(first_sample, pcm)
         return pcm
 
+    @property
+    def oldest_sample(self) -> int:
+        """The first sample that `sound` remembers."""
+        return self._memory[0][0] if self._memory else self.timeline.next_sample
+
     def sound(self, first_sample: int, last_sample: int) -> bytes:
         """Return what was appended between two samples; empty: it is not remembered any more."""
         parts = []

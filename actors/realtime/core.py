@@ -179,7 +179,7 @@ class Core:
     def message(self, message: Message, now: int) -> None:
         """Act on a message from another component."""
         if type(message) is CapturedAudio:  # most of what comes
-            decides = self._user.hear(message.first_sample, message.pcm, now)
+            decides = self._user.hear(message.pcm, now)
             self._captured(message, now)
             if self.saved.input_end is None and not decides:
                 return

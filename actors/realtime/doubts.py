@@ -16,7 +16,7 @@ from actors.realtime.context import Context
 from actors.realtime.interruption import PAUSE_NS
 from actors.realtime.state import Turn
 from actors.realtime.timeline import SAMPLES_PER_MS
-from actors.realtime.voice import Measure, Voice
+from actors.realtime.voice import ROOM, Measure
 from messages import ServerVad
 
 __all__ = ["SPEECH_MS", "Doubt", "Doubts", "Verdict"]
@@ -72,7 +72,6 @@ class Doubts:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._voice = Voice()
         self._open: dict[str, Doubt] = {}
 
     def __iter__(self) -> Iterator[Doubt]:
@@ -80,7 +79,10 @@ class Doubts:
 
     def open(self, item_id: str, first_sample: int, now: int) -> None:
         """Begin to doubt speech that the server has heard."""
-        measure = self._voice.measure(first_sample)
+        capture = self._context.capture
+        room = max(first_sample - ROOM, capture.oldest_sample)
+        measure = Measure(capture.sound(room, first_sample))
+        measure.hear(capture.sound(first_sample, capture.timeline.next_sample))
         self._open[item_id] = Doubt(item_id, first_sample, now, now, measure)
         if len(self._open) > _DOUBTS:
             del self._open[next(iter(self._open))]
@@ -108,9 +110,8 @@ class Doubts:
 
     # -- what becomes known -------------------------------------------------------------------
 
-    def hear(self, first_sample: int, pcm: bytes, now: int) -> bool:
+    def hear(self, pcm: bytes, now: int) -> bool:
         """Take a captured block. Return whether a doubt is about it."""
-        self._voice.hear(first_sample, pcm)
         last = next(reversed(self._open.values()), None)
         if last is None or last.turn is not None:
             return False

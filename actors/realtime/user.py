@@ -193,11 +193,9 @@ class User:
 
     # -- speech that may be none --------------------------------------------------------------
 
-    def hear(self, first_sample: int, pcm: bytes, now: int) -> bool:
+    def hear(self, pcm: bytes, now: int) -> bool:
         """Take a captured block. Return whether it may decide something."""
-        if not session.confirms(self._context.settings):
-            return False
-        return self._doubts.hear(first_sample, pcm, now)
+        return self._doubts.hear(pcm, now)
 
     def _settle(self, now: int) -> None:
         """Decide what can be decided about speech while something was being said."""

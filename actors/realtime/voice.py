@@ -5,20 +5,19 @@ Measured only while there is something to decide, and cheaply: every third sampl
 
 from __future__ import annotations
 
-import collections
 import operator
 import sys
 from array import array
 
 from messages import SAMPLE_RATE
 
-__all__ = ["Measure", "Voice"]
+__all__ = ["ROOM", "Measure"]
 
 _WINDOW_MS = 20
 _WINDOW = _WINDOW_MS * SAMPLE_RATE // 1000
 _STRIDE = 3
-_KEPT = 3 * SAMPLE_RATE
-"""Samples of the recent past that are kept, to know how loud the room is."""
+ROOM = 2 * SAMPLE_RATE
+"""Samples of the recent past by which it is known how loud the room is."""
 _FLOOR_WINDOWS = 5
 """The room is as loud as the quietest so many windows (100 ms) in a row."""
 _ABOVE_FLOOR = 6.0
@@ -27,47 +26,17 @@ _LEAST = (32768 * 10 ** (-50 / 20)) ** 2
 """Below this power (-50 dB of full scale) nothing is voice, however quiet the room."""
 
 
-class Voice:
-    """What was captured last, and measures of it. Positions are samples of the session."""
-
-    def __init__(self) -> None:
-        self._recent: collections.deque[tuple[int, bytes]] = collections.deque()
-        self._samples = 0
-
-    def hear(self, first_sample: int, pcm: bytes) -> None:
-        """Take a captured block."""
-        self._recent.append((first_sample, pcm))
-        self._samples += len(pcm) // 2
-        while self._samples > _KEPT:
-            self._samples -= len(self._recent.popleft()[1]) // 2
-
-    def measure(self, from_sample: int) -> Measure:
-        """Return a measure that begins at a sample, with what was captured since."""
-        before = [
-            power
-            for first, pcm in self._recent
-            if first < from_sample
-            for power in _powers(pcm[: 2 * (from_sample - first)])
-        ]
-        measure = Measure(_floor(before))
-        for first, pcm in self._recent:
-            skip = max(0, from_sample - first)
-            if 2 * skip < len(pcm):
-                measure.hear(pcm[2 * skip :])
-        return measure
-
-
 class Measure:
     """Counts how long somebody was loud.
 
     Args:
-        floor: the power of the room, as the mean of squared samples.
+        before: what was captured before, as the measure of the room.
     """
 
-    def __init__(self, floor: float = 0.0) -> None:
+    def __init__(self, before: bytes = b"") -> None:
         self.voiced_ms = 0
         """How long it was louder than the room."""
-        self._limit = max(_LEAST, _ABOVE_FLOOR * floor)
+        self._limit = max(_LEAST, _ABOVE_FLOOR * _floor(_powers(before)))
         self._rest = b""
 
     def hear(self, pcm: bytes) -> bool:

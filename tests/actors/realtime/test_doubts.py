@@ -205,6 +205,20 @@ def test_what_follows_a_cough_stands_behind_the_answer() -> None:
     assert talk.one(UserItem).previous_item_id == "a1"
 
 
+def test_a_noise_that_was_there_before_is_the_room() -> None:
+    hum = array("h", [1500, -1500] * 480).tobytes()
+    talk = Talk(interruption="confirmed", inactivity_timeout_s=None)
+    talk.live()
+    talk.hear(800, hum)
+    talk.answer(ms=4000)
+    talk.hear(400, hum)
+
+    talk.hear(80, LOUD).starts().hear(120, LOUD).hear(520, hum).stops().commits()
+
+    talk.none(FlushPlayback)
+    assert talk.deleted() == ["u2"]
+
+
 def test_a_short_word_interrupts_when_it_has_a_text() -> None:
     talk = _cough(_talk(**TEXT))
     talk.none(ResumePlayback)
