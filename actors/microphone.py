@@ -285,8 +285,6 @@ class Microphone(Actor):
         if line.gap and first > line.mark[_HEARD] > 0:
             self._tell_loss(first - line.mark[_HEARD], block)
         pcm = block.pcm
-        if self._muted:
-            self._zero_blocks = 0
         if self._muted or block.first_ns < line.heard_from_ns:
             pcm = bytes(len(pcm))
         else:

@@ -353,8 +353,8 @@ class Speaker(Actor):
         if left_ns is not None and self._timer is None:
             wait_s = min(_REPORT_S, left_ns / 1e9)
             self._timer = self.after(max(wait_s, _SOONEST_S), self._report)
-        if self._better and (left_ns is None or self._device.holds):
-            self.post(self._change_if_quiet)
+        if self._better:
+            self.post(self._change_if_quiet)  # not in the middle of a message
         if self._device.holds:
             self._wait(now_ns, something=left_ns is not None)
         if self._sounding and (left_ns is None or self._is_still()):

@@ -58,6 +58,8 @@ _LOST_NS = 350_000_000
 """A device from which nothing came for so long is lost; it is noticed within 0.5 s."""
 _CHECK_S = 0.1
 """How often that is looked at."""
+_LOOKS = 3
+"""So often it is looked at in vain, and in time; else the machine is too busy to tell."""
 _FIRST_NS = 3_000_000_000
 """But opening may take its time: Bluetooth, a sound server that has to be started."""
 _ALIVE_NS = 40_000_000
@@ -194,6 +196,9 @@ class _Stream:
             raise
         self._closed = False
         self._seen = -1
+        self._looked_ns = 0
+        self._looks = 0
+        """How often in a row, and in time, it was looked at and there was nothing new."""
 
     @property
     def latency_s(self) -> float:
@@ -217,10 +222,21 @@ class _Stream:
         if not self._stream.is_active():
             raise DeviceLostError(self.name, "it has stopped (unplugged, or its server is gone)")
         silent_ns = now_ns - self.last_ns
-        limit_ns = _LOST_NS if self.callbacks > _UNSETTLED else _FIRST_NS
-        if silent_ns > limit_ns and self._seen == self.callbacks:
+        if self._is_still(now_ns) and silent_ns > self._limit_ns():
             raise DeviceLostError(self.name, f"nothing came from it for {silent_ns // 10**6} ms")
-        self._seen = self.callbacks  # twice in a row: it may be we who slept
+
+    def _is_still(self, now_ns: int) -> bool:
+        """Tell whether nothing came since it was looked at last, though it may be we who slept."""
+        still = self._seen == self.callbacks
+        in_time = now_ns - self._looked_ns <= 2 * _CHECK_S * 1e9
+        self._looks = self._looks + 1 if still and in_time else 0
+        self._seen, self._looked_ns = self.callbacks, now_ns
+        return still
+
+    def _limit_ns(self) -> int:
+        """Return how long nothing may come. A machine that has no time for us has none for it."""
+        settled = self.callbacks > _UNSETTLED and self._looks >= _LOOKS
+        return _LOST_NS if settled else _FIRST_NS
 
     def close(self) -> None:
         if not self._closed:

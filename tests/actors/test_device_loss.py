@@ -30,7 +30,7 @@ from messages import (
 )
 from tests.actors.devices import fake_card
 from tests.actors.devices.fake_card import CAPTURE, PLAYBACK, WAITING
-from tests.rig import Rig
+from tests.rig import Rig, until
 
 
 @pytest.fixture(autouse=True)
@@ -91,21 +91,23 @@ def test_how_long_nothing_was_heard_is_told_when_something_is_heard_again(
     tmp_path: Path, devices: list[Any]
 ) -> None:
     with Rig(Microphone, tmp_path, input=CAPTURE) as rig:
-        before = rig.expect(CapturedAudio)
+        first = rig.expect(CapturedAudio)
         devices[0].lost = "gone"
         renewed(rig)
+        heard = [first, *rig.take(CapturedAudio)][-1].first_sample
         next_process(rig, input="silence")
-        for _ in range(10):
-            rig.expect(CapturedAudio)
+        rig.expect(CapturedAudio, lambda block: block.first_sample > heard + 9_600)
 
         rig.tell(Inject("microphone", "raise"))
         rig.expect(Crashed)
         next_process(rig, input=CAPTURE)
 
-        after = rig.expect(CapturedAudio, lambda block: block.gap)
+        after = rig.expect(
+            CapturedAudio, lambda block: block.gap and block.first_sample > heard + 9_600
+        )
         lost = rig.expect(AudioLost)
         assert lost.component == "microphone"
-        assert 400 <= lost.audio_ms <= (after.first_sample - before.first_sample) / 24
+        assert 360 <= lost.audio_ms <= (after.first_sample - heard) / 24
 
 
 def test_a_microphone_that_hears_only_zeros_is_opened_anew_once(
@@ -134,6 +136,18 @@ def test_a_microphone_that_went_deaf_is_opened_anew(
         devices[0].sample = 0
 
         assert "nothing but zeros" in renewed(rig)
+
+
+def test_pauses_of_zeros_are_not_added_up(
+    tmp_path: Path, devices: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(microphone, "_ZEROS_S", 0.2)
+    with Rig(Microphone, tmp_path, input=CAPTURE) as rig:
+        for block in range(20):
+            devices[0].sample = int(block % 3 == 0)
+            rig.expect(CapturedAudio)
+
+        assert not rig.take(Crashed)
 
 
 def test_a_muted_microphone_is_not_called_deaf(
@@ -182,6 +196,24 @@ def test_what_a_lost_loudspeaker_had_taken_and_not_played_is_played_by_the_next(
         assert not rig.take(AudioLost)
 
 
+def test_what_is_handed_over_is_not_told_as_lost(tmp_path: Path, devices: list[Any]) -> None:
+    with Rig(Speaker, tmp_path, output=PLAYBACK) as rig:
+        devices[0].late_ns = 10**10
+        first = AssistantAudio(b"\1\0" * 1_200, "first", "response", 0, True)
+        rig.tell(first)
+        rig.tell(audio(9_600))
+        until(lambda: rig.host.keep["mark"].taken().get("item", 0) > 0, "nothing was taken")
+        devices[0].lost = "unplugged"
+        renewed(rig)
+
+        next_process(rig)
+        rig.tell(first)
+        rig.tell(audio(9_600, last=True))
+
+        rig.expect(PlayedPosition, lambda at: at.item_id == "item" and at.finished)
+        assert not rig.take(AudioLost)
+
+
 def samples(block: PlayedAudio) -> list[int]:
     return array("h", block.pcm).tolist()
 
@@ -194,9 +226,11 @@ def test_a_loudspeaker_goes_to_the_device_that_is_there_again_when_it_is_quiet(
         rig.expect(PlayedPosition)
 
         devices[0].lookout.find("headset")
+        end = rig.expect(PlayedPosition, lambda at: at.finished)
 
         assert renewed(rig) == "the device 'headset' is there"
-        assert rig.expect(PlayedPosition, lambda at: at.finished).played_samples == 9_600
+        assert end.played_samples == 9_600
+        assert len(devices) == 1
 
 
 def test_what_is_said_without_a_device_waits_for_it(tmp_path: Path, devices: list[Any]) -> None:

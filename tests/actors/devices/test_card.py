@@ -348,6 +348,8 @@ def test_a_default_that_changes_is_found_where_portaudio_does_not_follow_it(
 
     lookout = machine.opens("default").lookout
     device = lookout.look()
+    there[:] = listed("Built-in Microphone", default="Built-in Microphone")
+    assert lookout.look() is None
     monkeypatch.setattr(card, "_FOLLOWING", ("Fake",))
 
     assert device.name == "USB"

@@ -323,6 +323,23 @@ def test_a_watchdog_that_slept_itself_is_patient(fake: Callable[..., FakePyAudio
     capture.close()
 
 
+def test_a_machine_that_has_no_time_for_us_may_have_none_for_the_device(
+    fake: Callable[..., FakePyAudio],
+) -> None:
+    module = fake()
+    capture, _ = started_capture()
+    for _ in range(5):
+        module.streams[0].call(bytes(960), 480)
+    now = time.monotonic_ns()
+
+    for late_ms in range(0, 3000, 300):
+        capture.check(now + late_ms * MS)
+
+    with pytest.raises(DeviceLostError, match="nothing came"):
+        capture.check(now + 3_100 * MS)
+    capture.close()
+
+
 def test_a_callback_that_raises_is_a_fault_of_ours_and_plays_silence(
     fake: Callable[..., FakePyAudio],
 ) -> None:
