@@ -34,6 +34,7 @@ __all__ = [
     "is_file",
     "open_capture",
     "open_playback",
+    "refuse_as_output",
     "to_ns",
     "to_samples",
 ]
@@ -480,10 +481,7 @@ def open_playback(
     if is_file(wanted) or path.is_file():
         from actors.devices.files import FilePlayback
 
-        if path.suffix.lower() != ".wav":
-            raise UnwritableFileError(path, "it would be a WAV file; let its name end in .wav")
-        if is_file(settings.input) and _same_file(path, Path(settings.input).expanduser()):
-            raise UnwritableFileError(path, "it is the input; choose another output")
+        refuse_as_output(path, settings)
         return FilePlayback(path, session)
     from actors.devices.card import Kind, open_card
     from actors.devices.portaudio import PortAudioPlayback
@@ -495,6 +493,18 @@ def open_playback(
         lambda had_one: NoPlayback() if had_one else NullPlayback(),
     )
     return open_card(wanted, session, kind, stuck)
+
+
+def refuse_as_output(path: Path, settings: Settings) -> None:
+    """See that what the assistant says may be written into a file.
+
+    Raises:
+        UnwritableFileError: it may not.
+    """
+    if path.suffix.lower() != ".wav":
+        raise UnwritableFileError(path, "it would be a WAV file; let its name end in .wav")
+    if is_file(settings.input) and _same_file(path, Path(settings.input).expanduser()):
+        raise UnwritableFileError(path, "it is the input; choose another output")
 
 
 def _same_file(one: Path, other: Path) -> bool:

@@ -8,6 +8,7 @@ process of its own.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -54,6 +55,7 @@ def diagnose(
         out: where to; standard output if it is left out.
     """
     out = sys.stdout if out is None else out
+    write = _writing_to(out)
     secret = environment.get("OPENAI_API_KEY", "").strip()
     results = []
     for result in _Examination(options, environment, check).results():
@@ -61,17 +63,29 @@ def diagnose(
             result = msgspec.structs.replace(result, text=result.text.replace(secret, "[key]"))  # noqa: PLW2901
         results.append(result)
         if not options.json:
-            out.write(_line(result, colour=_coloured(out, environment)))
-            out.flush()
+            write(_line(result, colour=_coloured(out, environment)))
     problems = [result.check for result in results if result.status == "problem"]
     if options.json:
         told = {"works": not problems, "checks": results}
-        out.write(msgspec.json.format(msgspec.json.encode(told)).decode() + "\n")
+        write(msgspec.json.format(msgspec.json.encode(told)).decode() + "\n")
     elif problems:
-        out.write(f"\nA session would not work: see {', '.join(dict.fromkeys(problems))}.\n")
+        write(f"\nA session would not work: see {', '.join(dict.fromkeys(problems))}.\n")
     else:
-        out.write("\nA session would work.\n")
+        write("\nA session would work.\n")
     return _EXIT_PROBLEM if problems else _EXIT_OK
+
+
+def _writing_to(out: TextIO) -> Callable[[str], None]:
+    """Return what writes until nobody reads any more; the exit code may still be wanted."""
+
+    def write(text: str) -> None:
+        try:
+            out.write(text)
+            out.flush()
+        except BrokenPipeError:  # once more, when Python flushes it at the end, would be told
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+
+    return write
 
 
 def _line(result: Result, *, colour: bool) -> str:
@@ -121,6 +135,8 @@ class _Examination:
         settings, environment = self._settings, self._environment
         if self._choice is None or not self._choice.demo:
             request = Request(settings.input, settings.output, settings.import_path)
+            if is_file(settings.output):
+                yield _QUICK_S, "speaker", lambda: files.output(settings)
             yield sound.SOUND_S, "sound", lambda: sound.sound(request, settings.duplex)
         yield _QUICK_S, "key", lambda: server.key(settings, environment)
         yield _QUICK_S, "models", lambda: server.models(settings)

@@ -8,13 +8,25 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from actors.devices.base import UnwritableFileError, refuse_as_output
 from actors.files import why_not
+from messages import Settings
 from rtvoice.doctor.result import Result, ok, problem, warning
 
-__all__ = ["written"]
+__all__ = ["output", "written"]
 
 _ROOM_BYTES = 200 * 1024 * 1024
 """Half an hour of both sides, as a recording."""
+
+
+def output(settings: Settings) -> Iterator[Result]:
+    """Say whether what the assistant says may be written into the file that is the output."""
+    try:
+        refuse_as_output(Path(settings.output).expanduser(), settings)
+    except UnwritableFileError as error:
+        yield problem("speaker", str(error))
+    else:
+        yield ok("speaker", f"{settings.output} is written")
 
 
 def written(paths: Mapping[str, str]) -> Iterator[Result]:

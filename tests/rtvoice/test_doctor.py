@@ -216,6 +216,26 @@ def test_each_result_is_a_line_and_the_last_one_says_what_follows(
     assert told(monkeypatch, io.StringIO(), ok("a", "b"))[-1] == "A session would work."
 
 
+def test_who_stops_reading_still_gets_the_exit_code(tmp_path: Path, fake: FakeServer) -> None:
+    command = [sys.executable, "-m", "supervisor", "--doctor", *QUIET, "--server", fake.url]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment_of(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout as lines:
+        lines.readline()
+
+    with process.stderr as errors:
+        assert errors.read() == ""
+    assert process.wait(60) == 0
+
+
 def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
 
@@ -371,6 +391,22 @@ def test_files_are_tried_and_left_as_they_are(tmp_path: Path) -> None:
     assert "it is a folder" in told["--events"].text
     assert old.read_bytes() == b"precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.wav", "old.wav"]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "said"),
+    [
+        ("reply.wav", "ok", "reply.wav is written"),
+        ("reply.mp3", "problem", "let its name end in .wav"),
+        ("talk.wav", "problem", "it is the input"),
+    ],
+)
+def test_an_output_that_a_session_would_refuse_is_a_problem(
+    name: str, status: str, said: str
+) -> None:
+    (told,) = files.output(Settings(input="talk.wav", output=name))
+
+    assert (told.check, told.status, said in told.text) == ("speaker", status, True)
 
 
 def test_a_disk_that_is_nearly_full_is_a_warning(
