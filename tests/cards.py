@@ -54,9 +54,14 @@ def _samples(pcm: bytes) -> Samples:
 
 
 class Card:
-    """A virtual sound card; its devices come and go with its server."""
+    """A virtual sound card; its devices come and go with its server.
 
-    def __init__(self) -> None:
+    Args:
+        options: of the script, such as ``--echo 60``.
+    """
+
+    def __init__(self, *options: str) -> None:
+        self._options = options
         self.variables: dict[str, str] = {}
         others = {name: v for name, v in os.environ.items() if name != "VIRTUAL_SOUND_CARD"}
         self._up(others)
@@ -110,7 +115,7 @@ class Card:
 
     def _up(self, environment: dict[str, str]) -> None:
         done = subprocess.run(
-            [SCRIPT, "up", "--for", str(os.getpid())],
+            [SCRIPT, "up", *self._options, "--for", str(os.getpid())],
             env=environment,
             stdout=subprocess.PIPE,
             text=True,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,29 +18,19 @@ from messages import (
     UserSpeechStarted,
 )
 from supervisor import Session
+from tests.cards import Card, real_card
 from tests.conversation import wav_channels
 from tests.test_command import loudness
-
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "virtual-sound-card"
-real_card = pytest.mark.skipif(
-    not os.environ.get("VIRTUAL_SOUND_CARD"),
-    reason="NO SOUND CARD: set one up with scripts/virtual-sound-card (scripts/test does)",
-)
 
 
 @pytest.fixture
 def echo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A card of our own: a room in which the microphone hears the speaker 60 ms later."""
-    others = {name: v for name, v in os.environ.items() if name != "VIRTUAL_SOUND_CARD"}
-    command = [SCRIPT, "up", "--echo", "60", "--for", str(os.getpid())]
-    up = subprocess.run(
-        command, env=others, stdout=subprocess.PIPE, text=True, check=True, timeout=30
-    )
-    variables = dict(re.findall(r"export (\w+)='(.*)'", up.stdout))
-    for name, value in variables.items():
+    """A room of our own, in which the microphone hears the speaker 60 ms later."""
+    card = Card("--echo", "60")
+    for name, value in card.variables.items():
         monkeypatch.setenv(name, value)
     yield
-    subprocess.run([SCRIPT, "down"], env={**others, **variables}, check=True, timeout=30)
+    card.close()
 
 
 def _talk(tmp_path: Path, duplex: str, kill: str | None = None) -> list[Message]:
