@@ -141,6 +141,7 @@ class Agent:
         "max_output_tokens",
         "model",
         "noise_reduction",
+        "output_hold_s",
         "output_modality",
         "parallel_tool_calls",
         "preroll_ms",
@@ -193,6 +194,7 @@ class Agent:
         reasoning_effort: Effort | None = None,
         truncation: Literal["auto", "disabled"] | RetentionRatio = "auto",
         volume: float = 1.0,
+        output_hold_s: float | None = _DEFAULTS.output_hold_s,
         builtin_tools: tuple[str, ...] = BUILTIN_TOOLS,
         tool_timeout_s: float = 60.0,
         start_timeout_s: float = _DEFAULTS.start_s,
@@ -264,6 +266,9 @@ class Agent:
             truncation: what becomes of a conversation that grows too long for the model: ``auto``
                 and `RetentionRatio` drop the oldest of it, with ``disabled`` answers fail.
             volume: of playback, 0.0-1.0, 1.0 is as it comes.
+            output_hold_s: what the assistant says while there is no output device, because it was
+                lost, waits for one so many seconds, 0-86400, and then counts as not heard. None:
+                it waits for ever.
             builtin_tools: names of the built-in tools that the model may call, out of
                 ``get_current_time``, ``adjust_volume``, ``change_assistant_response_speed`` and
                 ``stop_assistant_run``; default: all.
@@ -327,6 +332,7 @@ class Agent:
             "truncation": checks.checked_truncation("truncation", truncation),
             "volume": checks.checked_number("volume", volume, 0.0, 1.0),
             "builtin_tools": checks.checked_builtin_tools(builtin_tools),
+            "output_hold_s": checks.checked_optional(_hold, "output_hold_s", output_hold_s),
             "tool_timeout_s": checks.checked_number(
                 "tool_timeout_s", tool_timeout_s, 0.1, 86_400.0
             ),
@@ -869,6 +875,7 @@ class Agent:
             "inactivity_timeout_s": self.inactivity_timeout_s,
             "volume": self.volume,
             "builtin_tools": list(self.builtin_tools),
+            "output_hold_s": self.output_hold_s,
             "tool_timeout_s": self.tool_timeout_s,
             "start_s": self.start_timeout_s,
         }
@@ -1034,6 +1041,7 @@ class Agent:
     truncation: str | RetentionRatio
     volume: float
     builtin_tools: tuple[str, ...]
+    output_hold_s: float | None
     tool_timeout_s: float
     start_timeout_s: float
     journal_path: str | None
@@ -1059,6 +1067,7 @@ _FIXED = {
     "audio_input": "the device is open",
     "audio_output": "the device is open",
     "components": "components are started with the session",
+    "output_hold_s": "the output device was opened with it",
     "tool_timeout_s": "the tools were started with it",
     "start_timeout_s": "it has started",
 }
@@ -1094,6 +1103,10 @@ def _language(_: str, value: object) -> str | tuple[str, ...] | None:
 
 def _turn_detection(_: str, value: object) -> ServerVad | SemanticVad | None:
     return checks.checked_turn_detection(value)
+
+
+def _hold(name: str, value: object) -> float:
+    return checks.checked_number(name, value, 0.0, 86_400.0)
 
 
 def _interruption(name: str, value: object) -> str:
