@@ -130,7 +130,8 @@ class AudioOutputDevice(ABC):
 
     @abstractmethod
     async def clear_buffer(self) -> None:
-        """Forget what is not played yet, and be silent: the assistant was interrupted.
+        """Forget what is not played yet, and be silent: the assistant was interrupted, or pauses.
 
+        What it says after a pause (``interruption="confirmed"``) begins with what was forgotten.
         When `play_chunk` takes longer than 100 ms, this is called while it still runs.
         """
