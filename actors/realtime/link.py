@@ -400,10 +400,17 @@ class Link:
         saved.answer = None
         greeting = context.settings.greeting
         if not saved.greeted and greeting:
-            say = f"Say exactly this, and nothing else: {greeting}"
-            context.responses.want(Ask(say, tools="none"))
+            self._greet(greeting)
         saved.greeted = saved.connected = True
         context.changed()
+
+    def _greet(self, greeting: str) -> None:
+        responses = self._context.responses
+        if responses.owed is None:
+            say = f"Say exactly this, and nothing else: {greeting}"
+            responses.want(Ask(say, tools="none"))
+        else:  # the program was faster: what it has asked gets its answer, too
+            responses.want(Ask(extra=(f"Begin with exactly this sentence: {greeting}",)))
 
     def _hear_again(self, from_sample: int, now: int) -> None:
         context, request_id = self._context, self._context.request_id()

@@ -15,6 +15,7 @@ from messages import (
     ReplayedAudio,
     ReplayEnded,
     SemanticVad,
+    SendText,
     ServerError,
     ServerVad,
     ToolsAvailable,
@@ -238,6 +239,15 @@ def test_the_greeting_is_said_exactly_and_once() -> None:
 
     response = bench.event("response.create")["response"]
     assert response["instructions"] == "Say exactly this, and nothing else: Good day!"
+
+
+def test_a_question_that_was_faster_than_the_greeting_is_answered_too() -> None:
+    bench = Bench(greeting="Good day!", instructions="Be kind.")
+
+    bench.tell(SendText("What time is it?", "t1")).configured()
+
+    instructions = bench.event("response.create")["response"]["instructions"]
+    assert instructions == "Be kind.\nBegin with exactly this sentence: Good day!"
 
 
 def test_without_a_greeting_no_answer_is_asked_for() -> None:
