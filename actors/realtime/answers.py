@@ -100,7 +100,7 @@ class Answers:
         context.duplex.sounds(now)
         if first == 0:
             self._begin(item)
-            self.answered(event.response_id, audio=True)
+            self.answered(event.response_id, begun=True)
             context.touch(now)
 
     def audio_done(self, event: wire.AudioDone, now: int) -> None:
@@ -116,7 +116,9 @@ class Answers:
         context = self._context
         item = self._item(event.item_id, event.response_id)
         item.text += event.delta
-        item.written = item.written or isinstance(event, wire.TextDelta)
+        if isinstance(event, wire.TextDelta) and not item.written:
+            item.written = True
+            self.answered(event.response_id, begun=True)
         if event.response_id in context.playback.muted:
             return
         self._begin(item)
@@ -192,13 +194,13 @@ class Answers:
             context.publish(ResponseEnded(active.response_id, "failed", "the connection was lost"))
         context.changed()
 
-    def answered(self, response_id: str, *, audio: bool = False, call: bool = False) -> None:
+    def answered(self, response_id: str, *, begun: bool = False, call: bool = False) -> None:
         """Take note that what the user said has an answer, or at least the beginning of one."""
         saved, active = self._context.saved, self._context.responses.active
         if active is not None and active.response_id == response_id:
-            active.audio, active.call = active.audio or audio, active.call or call
+            active.begun, active.call = active.begun or begun, active.call or call
         if saved.answer is not None and saved.answer.response_id == response_id:
-            saved.answer.audio = saved.answer.audio or audio
+            saved.answer.begun = saved.answer.begun or begun
             saved.answer.call = saved.answer.call or call
         for turn in saved.turns:
             saved.safe_sample = max(saved.safe_sample, turn.last_sample)
@@ -208,7 +210,7 @@ class Answers:
     def _retry(self, active: Active | None, error: wire.ErrorBody | None, now: int) -> None:
         """Ask once more if that may help; what was heard in part is not said again."""
         delay = retry_delay(errors.meaning(error))
-        if delay is not None and active and not active.audio and not active.call:
+        if delay is not None and active and not active.begun and not active.call:
             if self._context.responses.again(active.ask, now + delay):
                 self._context.log("warning", "an answer failed", code=errors.code_of(error))
                 return

@@ -39,7 +39,7 @@ class Active(msgspec.Struct):
     ask: Ask | None
     """As it was asked for; None: the server made it by itself."""
     news_ns: int
-    audio: bool = False
+    begun: bool = False
     call: bool = False
     cancelled: bool = False
     interrupted: bool = False

@@ -280,11 +280,11 @@ def _ask(saved: Saved, history: list[ConversationItem]) -> Ask | None:
     if answer is None:
         return Ask() if any(turn.wanted for turn in saved.turns) else None
     last = history[-1] if history else None
-    if answer.audio and last is not None and last.role == "assistant" and last.complete:
+    if answer.begun and last is not None and last.role == "assistant" and last.complete:
         if last.kind == "message":
             return None  # it was whole, only its end had not been told
     if answer.call:
         return None  # its outputs will ask
-    if not answer.audio:
+    if not answer.begun:
         return answer.ask
     return None if answer.ask.goes_on else Ask(extra=(GO_ON,), goes_on=True, tools="auto")

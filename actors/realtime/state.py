@@ -43,8 +43,8 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
     response_id: str
     ask: Ask
-    audio: bool = False
-    """Some of its sound has come."""
+    begun: bool = False
+    """Some of its sound has come or, of an answer without, of its text."""
     call: bool = False
     """It has called a tool."""
 

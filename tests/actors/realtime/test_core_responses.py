@@ -291,6 +291,15 @@ def test_several_calls_have_one_answer() -> None:
     assert [item["call_id"] for item in bench.items()] == ["c1", "c2"]
 
 
+def test_a_call_that_is_answered_twice_while_another_is_open_has_one_output() -> None:
+    bench = Bench().live().speak().begin()
+    bench.call("c1", item_id="f1").call("c2", item_id="f2").done("r1")
+
+    bench.tell(_answer("c1", "1")).tell(_answer("c1", "2")).tell(_answer("c2", "3"))
+
+    assert [item["output"] for item in bench.items()] == ["1", "3"]
+
+
 def test_one_call_has_one_output_however_often_it_is_answered() -> None:
     bench = Bench().live().speak().begin().call("c1").done("r1")
 

@@ -402,6 +402,16 @@ def test_an_answer_that_was_complete_is_not_asked_for_again(how: str) -> None:
 
 
 @both
+def test_an_answer_of_which_only_the_end_was_not_told_is_not_gone_on_with(how: str) -> None:
+    bench = Bench().live().tell(SendText("Well?", "t1")).begin().say().end_item()
+    bench.history = [_user("t1", "Well?"), _assistant("a1", "Hello there")]
+
+    bench = _again(bench, how)
+
+    assert bench.events("response.create") == []
+
+
+@both
 def test_an_answer_that_was_interrupted_is_not_gone_on_with(how: str) -> None:
     bench = Bench().live().begin().say("It is", 500)
     bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)
@@ -642,6 +652,21 @@ def test_what_was_interrupted_while_history_was_asked_is_replayed_as_heard() -> 
     bench.snapshot()
 
     assert [item["content"][0]["text"] for item in bench.items()] == ["one two"]
+
+
+def test_what_was_heard_of_an_answer_is_told_the_same_later_though_more_of_its_text_came() -> None:
+    bench = Bench(inactivity_timeout_s=None).live().begin().say("one two three four", 4000)
+    bench.tell(Interrupt()).flushed("a1", 2000)
+    heard = bench.one(Interrupted).text_heard
+    bench.say(" five six seven eight", 4000).end_item("one two three four five six seven eight")
+    bench.done("r1", "cancelled")
+    bench.history = [_assistant("a1", heard, interrupted=True)]
+
+    bench.lose()
+    bench.clear_but_requests()
+    bench.configured()
+
+    assert [item["content"][0]["text"] for item in bench.items()] == [heard]
 
 
 def test_answered_speech_whose_text_was_lost_is_replayed_as_sound() -> None:

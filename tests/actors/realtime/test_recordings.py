@@ -115,6 +115,8 @@ def test_a_conversation_goes_on_wherever_it_is_cut(name: str, how: str) -> None:
         assert asks <= 1
         if _lacks_an_answer(left) and not waits:
             assert asks == 1, (name, at, left[-1:])
+        if left and left[-1].role == "assistant" and left[-1].complete and not past.calls:
+            assert asks == 0, (name, at, left[-1:])
         bench.none(FatalError, ServerError)
 
 

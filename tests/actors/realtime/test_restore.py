@@ -152,10 +152,10 @@ TOLD = Ask(instructions="Say hi")
         (Saved(turns=[Turn("t1", False)]), None, "plain"),
         (Saved(turns=[Turn("u1", True, 0, 1)]), None, None),  # the server hears it again
         (Saved(answer=Answer("r1", TOLD)), None, "again"),
-        (Saved(answer=Answer("r1", TOLD, audio=True)), None, "go on"),
-        (Saved(answer=Answer("r1", Ask(goes_on=True), audio=True)), None, None),
+        (Saved(answer=Answer("r1", TOLD, begun=True)), None, "go on"),
+        (Saved(answer=Answer("r1", Ask(goes_on=True), begun=True)), None, None),
         (Saved(answer=Answer("r1", TOLD, call=True)), None, None),
-        (Saved(answer=Answer("r1", TOLD, audio=True)), 500, None),  # the user goes on
+        (Saved(answer=Answer("r1", TOLD, begun=True)), 500, None),  # the user goes on
     ],
 )
 def test_an_answer_is_asked_for_where_one_is_missing(
