@@ -242,8 +242,8 @@ class Microphone(Actor):
         lookout = self._line.device.lookout if self._line.device is not None else None
         if lookout is not None:
 
-            def found(name: str) -> None:
-                self.post(lambda: self._go_to_new_process(f"the device {name!r} is there"))
+            def found(reason: str) -> None:
+                self.post(lambda: self._go_to_new_process(reason))
 
             lookout.start(found)
 

@@ -136,7 +136,7 @@ class Speaker(Actor):
             for message in self._device.news:
                 self.send(message)
         if self._device.lookout is not None:
-            self._device.lookout.start(lambda name: self.post(lambda: self._found(name)))
+            self._device.lookout.start(lambda reason: self.post(lambda: self._found(reason)))
         self._set_volume()
         self._check()
         self._go_on()
@@ -237,9 +237,9 @@ class Speaker(Actor):
         self._hand_over()
         raise StartAnew(f"its device is lost: {reason}")
 
-    def _found(self, name: str) -> None:
-        """Have a device opened that goes before ours, without disturbing what is played."""
-        self._better = f"the device {name!r} is there"
+    def _found(self, reason: str) -> None:
+        """Have another device opened, without disturbing what is played."""
+        self._better = reason
         self._go_on()
 
     def _change_if_quiet(self) -> None:

@@ -86,6 +86,20 @@ class Card:
                     f'hint {{ show on description "{prefix}" }} }}\n'
                 )
 
+    def plug_in(self, name: str) -> None:
+        """Give its server another sink, and programs a device that hears what is played to it."""
+        self.pactl("load-module", "module-null-sink", f"sink_name={name}", *_SINK)
+        device = f'pcm.{name} {{ type pulse device "{name}.monitor" hint {{ show on }} }}'
+        path = self.path / "asound.conf"
+        if device not in path.read_text():
+            path.write_text(f"{path.read_text()}{device}\n")
+
+    def unplug(self, name: str) -> None:
+        """Take such a sink away; the device stays in the list, as those of sound servers do."""
+        modules = self.pactl("list", "short", "modules").splitlines()
+        (module,) = (line.split()[0] for line in modules if f"sink_name={name} " in f"{line} ")
+        self.pactl("unload-module", module)
+
     # -- what becomes of it -------------------------------------------------------------------
 
     def kill(self) -> None:
@@ -160,4 +174,5 @@ class Card:
             stream.close()
 
 
+_SINK = ("norewinds=1", "rate=48000", "channels=1", "channel_map=mono")
 _RAW = ("--raw", "--format=s16le", f"--rate={RATE}", "--channels=1", "--latency-msec=40")

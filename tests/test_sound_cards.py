@@ -19,6 +19,7 @@ from messages import (
     ComponentRestarted,
     DeviceChanged,
     DeviceLost,
+    Interrupted,
     PlaybackEnded,
 )
 from tests.cards import Card, chirp, likeness, real_card
@@ -63,21 +64,21 @@ class Call:
         self._pids = talk.pids()
         self._answers = 0
 
-    def hears_the_user(self, card: Card) -> None:
+    def hears_the_user(self, card: Card, sink: str = "room") -> None:
         """Assert that what is said into a card's microphone reaches the server."""
         audio = self.talk.connection.audio
         start = len(audio)
         until(lambda: len(audio) > start + 9600, "nothing is captured")
         for _ in range(4):  # what is said while a device is opened is lost
             start = len(audio)
-            card.play(USER)
+            card.play(USER, sink)
             until(lambda: len(audio) > start + 2 * len(USER), "nothing is captured")  # noqa: B023
             if likeness(bytes(audio[start:]), USER) > 0.7:
                 return
         raise AssertionError("the user is not heard")
 
     def is_heard(self, card: Card) -> None:
-        """Assert that what the assistant says comes out of a card, once."""
+        """Assert that what the assistant says comes out of a card."""
         self._answers += 1
         item = f"answer_{self._answers}"
         with card.listening() as heard:
@@ -291,4 +292,45 @@ def test_a_microphone_that_delivers_only_zeros_is_opened_anew_once(
         assert lost.reason == "it delivers nothing but zeros"
         assert len(talk.of(DeviceLost)) == 1
         it.hears_the_user(card)
+        it.only_these_changed("microphone")
+
+
+@pytest.mark.long
+def test_what_no_output_could_play_counts_as_not_heard(server: FakeServer, card: Card) -> None:
+    with call(server, input="silence", output="default", output_hold_s=1.0) as talk:
+        it = Call(talk)
+        it.is_heard(card)
+        card.kill()
+        it.expect_change("speaker", "null")
+
+        talk.connection.say("Nobody hears this.", ASSISTANT, item="unheard")
+
+        told = talk.expect(Interrupted, lambda cut: cut.item_id == "unheard")
+        cut = talk.connection.expect("conversation.item.truncate")
+        card.revive()
+        it.expect_change("speaker", "default")
+        assert (told.heard_ms, told.text_heard) == (0, "")
+        assert (cut["item_id"], cut["audio_end_ms"]) == ("unheard", 0)
+        it.is_heard(card)
+        it.only_these_changed("speaker")
+
+
+@pytest.mark.long
+def test_a_chosen_device_for_which_the_sound_server_puts_another_is_used_again_when_it_is_back(
+    server: FakeServer, card: Card, report: Report
+) -> None:
+    card.plug_in("extra")
+    with call(server, input="extra", output="null") as talk:
+        it = Call(talk)
+        it.hears_the_user(card, "extra")
+
+        unplugged = time.monotonic()
+        card.unplug("extra")
+        it.expect_change("microphone", "default")
+        report("noticed", unplugged)
+        it.hears_the_user(card)
+        card.plug_in("extra")
+        it.expect_change("microphone", "extra")
+
+        it.hears_the_user(card, "extra")
         it.only_these_changed("microphone")

@@ -39,7 +39,7 @@ from actors.devices.listing import (
 )
 from messages import DeviceChanged, Message, Notice, SessionInfo
 
-__all__ = ["Kind", "Lookout", "note_loss", "open_card"]
+__all__ = ["Kind", "Lookout", "Presence", "note_loss", "open_card"]
 
 D = TypeVar("D", bound=Capture | Playback)
 
@@ -214,9 +214,22 @@ class _Opening(Generic[D]):
         if self._why:
             at_once = self._record.opening  # it was slow, perhaps
             return Lookout(self._wanted, self._kind.direction, known, using, at_once=at_once)
-        if self._wanted != "default" or using is None or using.host_api in _FOLLOWING:
+        if using is None:
             return None
-        return Lookout("default", self._kind.direction, None, using, seldom=True)
+        if self._wanted == "default" and using.host_api not in _FOLLOWING:
+            return Lookout("default", self._kind.direction, None, using, seldom=True)
+        if self._wanted != "default" and _may_be_moved(using):
+            direction = self._kind.direction
+            return Presence(self._wanted, direction, known, using, at_once=True, seldom=True)
+        return None
+
+
+def _may_be_moved(device: DeviceId) -> bool:
+    """Tell whether a sound server may play elsewhere for us, and let others try the device out.
+
+    A device of ALSA that is no hardware is usually one of PulseAudio or PipeWire.
+    """
+    return device.host_api == "ALSA" and "hw:" not in device.name
 
 
 # -- the record -----------------------------------------------------------------------------------
@@ -274,7 +287,7 @@ class Lookout:
         self._closed = threading.Event()
 
     def start(self, found: Callable[[str], None]) -> None:
-        """Look out, on a thread of its own; ``found`` is called once, with the device's name."""
+        """Look out, on a thread of its own; ``found`` is called once, with the reason to change."""
         self._closed = closed = threading.Event()
         run = functools.partial(self._run, found, closed)
         threading.Thread(target=run, name="lookout", daemon=True).start()
@@ -282,6 +295,11 @@ class Lookout:
     def close(self) -> None:
         """Stop looking."""
         self._closed.set()
+
+    def reason(self) -> str:
+        """Look once; return why another device is to be opened, or nothing."""
+        device = self.look()
+        return f"the device {device.name!r} is there" if device is not None else ""
 
     def look(self) -> SoundDevice | None:
         """Return the device that is there and opens."""
@@ -306,9 +324,9 @@ class Lookout:
         for wait_s in self._pauses():
             if closed.wait(wait_s):
                 return
-            device = self.look()
-            if device is not None and not closed.is_set():
-                found(device.name)
+            reason = self.reason()
+            if reason and not closed.is_set():
+                found(reason)
                 return
 
     def _pauses(self) -> Iterator[float]:
@@ -320,3 +338,31 @@ class Lookout:
                 yield _OFTEN_S
         while True:
             yield _SELDOM_S
+
+
+class Presence(Lookout):
+    """Finds out that the device in use is gone, although a sound server plays on elsewhere.
+
+    A device that cannot be opened a second time while we use it tells nothing.
+    """
+
+    _shared: bool | None = None
+    _missed = 0
+
+    def reason(self) -> str:
+        """Return why another device is to be opened, or nothing; it has to be missed twice."""
+        if self._shared is False:
+            return ""
+        there = self._is_there()
+        if self._shared is None:
+            self._shared = there
+            return ""
+        self._missed = 0 if there else self._missed + 1
+        return "its device is gone, and something else plays" if self._missed > 1 else ""
+
+    def _is_there(self) -> bool:
+        with contextlib.suppress(NoSuchDeviceError, SoundLibraryError):
+            devices = list_devices(_PROBE_S)
+            device = choose(devices, self._wanted, self._direction, self._known).device
+            return why_not_open(device, self._direction, _PROBE_S) is None
+        return False

@@ -56,6 +56,8 @@ _SWITCH_S = 0.0005
 """How soon another thread must let the callback have the GIL."""
 _LOST_NS = 350_000_000
 """A device from which nothing came for so long is lost; it is noticed within 0.5 s."""
+_BUSY_NS = 1_500_000_000
+"""But the sound server of an overloaded machine may be late by as much."""
 _CHECK_S = 0.1
 """How often that is looked at."""
 _LOOKS = 3
@@ -158,6 +160,11 @@ class _Library:
         self._audio.terminate()
 
 
+def _is_busy() -> bool:
+    """Tell whether the machine has much more to do than it can, where one can see."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
+
+
 def _words(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
@@ -235,8 +242,9 @@ class _Stream:
 
     def _limit_ns(self) -> int:
         """Return how long nothing may come. A machine that has no time for us has none for it."""
-        settled = self.callbacks > _UNSETTLED and self._looks >= _LOOKS
-        return _LOST_NS if settled else _FIRST_NS
+        if self.callbacks <= _UNSETTLED or self._looks < _LOOKS:
+            return _FIRST_NS
+        return _BUSY_NS if _is_busy() else _LOST_NS
 
     def close(self) -> None:
         if not self._closed:

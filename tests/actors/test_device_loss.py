@@ -81,7 +81,7 @@ def test_a_microphone_goes_at_once_to_the_device_that_is_there_again(
     tmp_path: Path, devices: list[Any]
 ) -> None:
     with Rig(Microphone, tmp_path, input=CAPTURE) as rig:
-        devices[0].lookout.find("headset")
+        devices[0].lookout.find("the device 'headset' is there")
 
         assert renewed(rig) == "the device 'headset' is there"
         assert devices[0].lookout.closed
@@ -225,7 +225,7 @@ def test_a_loudspeaker_goes_to_the_device_that_is_there_again_when_it_is_quiet(
         rig.tell(audio(9_600, last=True))
         rig.expect(PlayedPosition)
 
-        devices[0].lookout.find("headset")
+        devices[0].lookout.find("the device 'headset' is there")
         end = rig.expect(PlayedPosition, lambda at: at.finished)
 
         assert renewed(rig) == "the device 'headset' is there"
@@ -240,7 +240,7 @@ def test_what_is_said_without_a_device_waits_for_it(tmp_path: Path, devices: lis
         for _ in range(3):  # or realtime would take it for played after a while
             assert rig.expect(PlayedPosition).played_samples == 0
 
-        devices[0].lookout.find("headset")
+        devices[0].lookout.find("the device 'headset' is there")
         renewed(rig)
         next_process(rig, output=PLAYBACK)
         rig.tell(audio(2_400, 4_800, last=True))

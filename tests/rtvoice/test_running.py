@@ -529,6 +529,17 @@ async def test_a_wrong_variable_of_the_environment_is_named(
 
 
 @in_a_loop
+async def test_an_agent_without_devices_has_those_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RTVOICE_SERVER", "sandbox")
+    monkeypatch.setenv("RTVOICE_INPUT", "the gramophone")
+
+    with pytest.raises(SessionFailedError, match="no input device is named 'the gramophone'"):
+        await Agent(audio_output="null").run()
+
+
+@in_a_loop
 async def test_the_log_says_once_where_everything_runs(
     server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:

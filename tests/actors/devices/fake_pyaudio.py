@@ -71,6 +71,7 @@ class FakePyAudio(types.ModuleType):
         refuse: Callable[[int, int], bool] = lambda rate, channels: False,
         error: tuple[int, str] = (-9997, "Invalid sample rate"),
         unplugged: Callable[[], bool] = lambda: False,
+        host_api: str = "Fake",
     ) -> None:
         super().__init__("pyaudio")
         self.__spec__ = ModuleSpec("pyaudio", None)
@@ -93,7 +94,7 @@ class FakePyAudio(types.ModuleType):
                 return 1
 
             def get_host_api_info_by_index(self, index: int) -> dict[str, Any]:
-                return {"name": "Fake"}
+                return {"name": host_api}
 
             def get_device_count(self) -> int:
                 return len(module.devices)

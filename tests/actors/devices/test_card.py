@@ -356,6 +356,33 @@ def test_a_default_that_changes_is_found_where_portaudio_does_not_follow_it(
     assert machine.opens("default").lookout is None
 
 
+@pytest.mark.parametrize(
+    ("name", "host_api", "watched"),
+    [("headset", "ALSA", True), ("headset (hw:1,0)", "ALSA", False), ("headset", "MME", False)],
+)
+def test_a_device_of_a_sound_server_is_missed_although_something_plays(
+    machine: Machine, there: list[SoundDevice], name: str, host_api: str, watched: bool
+) -> None:
+    machine.has(((name, 1, 0),), host_api=host_api)
+    lookout = machine.opens("headset").lookout
+
+    assert (lookout is not None) == watched
+    if watched:
+        there.extend(listed("headset", host_api=host_api))
+        assert [lookout.reason() for _ in range(3)] == ["", "", ""]
+        there.clear()
+        assert [bool(lookout.reason()) for _ in range(3)] == [False, True, True]
+
+
+def test_a_device_that_only_one_program_can_open_is_never_missed(
+    machine: Machine, there: list[SoundDevice]
+) -> None:
+    machine.has((("front", 1, 0),), host_api="ALSA")
+    lookout = machine.opens("front").lookout
+
+    assert [lookout.reason() for _ in range(5)] == [""] * 5
+
+
 def test_a_lookout_calls_once_and_not_after_it_was_closed(
     there: list[SoundDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,7 +402,7 @@ def test_a_lookout_calls_once_and_not_after_it_was_closed(
     there.extend(listed("headset"))
 
     assert called.wait(10)
-    assert found == ["headset"]
+    assert found == ["the device 'headset' is there"]
 
 
 def test_a_device_is_looked_for_soon_then_often_then_seldom() -> None:

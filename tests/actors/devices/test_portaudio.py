@@ -294,19 +294,22 @@ def test_a_stream_that_stops_is_a_lost_device(fake: Callable[..., FakePyAudio]) 
     assert module.alive == 0
 
 
-def test_a_stream_without_callbacks_is_a_lost_device(fake: Callable[..., FakePyAudio]) -> None:
+@pytest.mark.parametrize(("load", "limit_ms"), [(0.5, 350), (99.0, 1500)])
+def test_a_stream_without_callbacks_is_a_lost_device(
+    fake: Callable[..., FakePyAudio], monkeypatch: pytest.MonkeyPatch, load: float, limit_ms: int
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load), raising=False)
     module = fake()
     capture, _ = started_capture()
     for _ in range(5):
         module.streams[0].call(bytes(960), 480)
     now = time.monotonic_ns()
 
-    capture.check(now)
-    capture.check(now + 200 * MS)
-    capture.check(now + 300 * MS)
+    for ms in range(0, limit_ms, 100):
+        capture.check(now + ms * MS)
 
     with pytest.raises(DeviceLostError, match="nothing came"):
-        capture.check(now + 400 * MS)
+        capture.check(now + (limit_ms + 100) * MS)
     capture.close()
 
 
