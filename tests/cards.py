@@ -17,7 +17,7 @@ import pytest
 
 from tests.rig import TIMEOUT_S
 
-__all__ = ["Card", "chirp", "likeness", "real_card"]
+__all__ = ["Card", "chirp", "is_in", "likeness", "real_card"]
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "virtual-sound-card"
 RATE = 24_000
@@ -47,6 +47,16 @@ def likeness(heard: bytes, sound: bytes) -> float:
     at = int(match.argmax())
     there = data[at : at + len(wanted)]
     return float(match[at] / (np.linalg.norm(there) * np.linalg.norm(wanted) + 1))
+
+
+def is_in(heard: bytes, sound: bytes) -> bool:
+    """Tell whether some of a sound was heard; a busy machine may have spoilt the rest.
+
+    Looked for are 200 ms of it, in the last 6 s that were heard.
+    """
+    size = 2 * RATE // 5
+    pieces = [sound[at : at + size] for at in range(0, len(sound) - size + 1, size // 2 & ~1)]
+    return any(likeness(heard[-12 * RATE :], piece) > 0.7 for piece in pieces)
 
 
 def _samples(pcm: bytes) -> Samples:

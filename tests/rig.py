@@ -210,10 +210,15 @@ class Rig:
 _numbers = itertools.count()
 
 
-def until(condition: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S) -> None:
+def until(
+    condition: Callable[[], object],
+    what: str,
+    timeout_s: float = TIMEOUT_S,
+    every_s: float = 0.02,
+) -> None:
     """Wait for what no message tells of."""
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(what)
-        threading.Event().wait(0.02)
+        threading.Event().wait(every_s)

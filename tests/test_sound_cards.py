@@ -22,7 +22,7 @@ from messages import (
     Interrupted,
     PlaybackEnded,
 )
-from tests.cards import Card, chirp, likeness, real_card
+from tests.cards import Card, chirp, is_in, likeness, real_card
 from tests.conversation import Conversation
 from tests.fake_server import FakeServer
 from tests.rig import until
@@ -73,7 +73,7 @@ class Call:
             start = len(audio)
             card.play(USER, sink)
             until(lambda: len(audio) > start + 2 * len(USER), "nothing is captured")  # noqa: B023
-            if likeness(bytes(audio[start:]), USER) > 0.7:
+            if is_in(audio[start:], USER):
                 return
         raise AssertionError("the user is not heard")
 
@@ -84,7 +84,7 @@ class Call:
         with card.listening() as heard:
             self.talk.connection.say("Hello.", ASSISTANT, item=item)
             self.talk.expect(PlaybackEnded, lambda ended: ended.item_id == item)
-            until(lambda: likeness(bytes(heard), ASSISTANT) > 0.7, "the assistant is not heard")
+            until(lambda: is_in(heard, ASSISTANT), "the assistant is not heard", every_s=0.2)
 
     def changes(self, component: str) -> list[tuple[str, str]]:
         """Return which devices were wanted and used."""
@@ -148,7 +148,7 @@ def test_a_sound_server_that_is_killed_and_comes_back_is_talked_through_again(
             it.expect_change("microphone", "default")
             it.expect_change("speaker", "default")
             report("returned", back)
-            until(lambda: likeness(bytes(heard), said[-24_000:]) > 0.7, "what waited is not heard")
+            until(lambda: is_in(heard, said[-24_000:]), "what waited is not heard", every_s=0.2)
         it.hears_the_user(card)
         it.is_heard(card)
         it.only_these_changed("microphone", "speaker")
@@ -197,10 +197,10 @@ def test_what_a_lost_output_had_not_played_is_played_by_the_next_one(
         with card.listening() as second:
             with headset.listening() as first:
                 talk.connection.say("A story.", answer, item="story")
-                until(lambda: likeness(bytes(first), answer[:24_000]) > 0.7, "it does not begin")
+                until(lambda: is_in(first, answer[:24_000]), "it does not begin", every_s=0.2)
                 headset.kill()
             talk.expect(PlaybackEnded)
-            until(lambda: likeness(bytes(second), answer[-24_000:]) > 0.7, "it does not go on")
+            until(lambda: is_in(second, answer[-24_000:]), "it does not go on", every_s=0.2)
 
         lost = samples_between(bytes(first), bytes(second), answer)
         assert lost < 0.5  # a busy machine may spoil a piece or two
@@ -274,7 +274,7 @@ def test_sound_moves_with_the_default_of_a_sound_server(server: FakeServer, card
         with card.listening("other.monitor") as heard:
             talk.connection.say("Hello.", ASSISTANT, item="moved")
             talk.expect(PlaybackEnded, lambda ended: ended.item_id == "moved")
-            until(lambda: likeness(bytes(heard), ASSISTANT) > 0.7, "it has not moved")
+            until(lambda: is_in(heard, ASSISTANT), "it has not moved", every_s=0.2)
         it.only_these_changed()
 
 
