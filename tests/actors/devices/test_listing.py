@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +13,7 @@ from actors.devices.base import NoSuchDeviceError, SoundLibraryError
 from actors.devices.listing import DeviceId, Found, SoundDevice, choose
 from actors.devices.probe import answer
 from tests.actors.devices.fake_pyaudio import FakePyAudio
-
-real_card = pytest.mark.skipif(
-    not os.environ.get("VIRTUAL_SOUND_CARD"),
-    reason="NO SOUND CARD: set one up with scripts/virtual-sound-card (scripts/test does)",
-)
+from tests.cards import real_card
 
 
 def device(index: int, name: str, host_api: str = "ALSA", **more: Any) -> SoundDevice:

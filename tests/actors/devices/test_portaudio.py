@@ -36,6 +36,7 @@ from actors.devices.base import (
 from actors.devices.playout import Playout
 from actors.devices.portaudio import PortAudioCapture, PortAudioPlayback
 from tests.actors.devices.fake_pyaudio import FakePyAudio
+from tests.cards import chirp, likeness, real_card
 
 MS = 1_000_000
 
@@ -458,32 +459,10 @@ def test_captured_blocks_are_dated_without_the_time_that_converting_takes(
 
 # -- a real PortAudio -----------------------------------------------------------------------------
 
-real_card = pytest.mark.skipif(
-    not os.environ.get("VIRTUAL_SOUND_CARD"),
-    reason="NO SOUND CARD: set one up with scripts/virtual-sound-card (scripts/test does)",
-)
-
-
-def chirp(seconds: float = 0.4) -> np.ndarray[Any, np.dtype[np.float64]]:
-    t = np.arange(int(seconds * 24_000)) / 24_000
-    return 8000 * np.sin(2 * np.pi * (300 * t + (3000 - 300) / (2 * seconds) * t**2))
-
-
-def likeness(heard: bytes, sound: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    """Return the highest normalized correlation of the sound with what was heard; 1 is equal."""
-    data = np.frombuffer(heard, "<i2").astype(float)
-    size = len(data) + len(sound)
-    spectrum = np.fft.rfft(data, size) * np.conj(np.fft.rfft(sound, size))
-    match = np.fft.irfft(spectrum, size)[: len(data) - len(sound)]
-    at = int(match.argmax())
-    there = data[at : at + len(sound)]
-    return float(match[at] / (np.linalg.norm(there) * np.linalg.norm(sound) + 1))
-
-
-def play(playback: PortAudioPlayback, sound: np.ndarray[Any, np.dtype[np.float64]]) -> Playout:
+def play(playback: PortAudioPlayback, sound: bytes) -> Playout:
     playout = Playout(960)
     playback.start(playout, lambda _: None)
-    playout.push("a", 0, sound.astype("<i2").tobytes(), last=True)
+    playout.push("a", 0, sound, last=True)
     return playout
 
 
@@ -506,14 +485,14 @@ def test_what_is_played_arrives_on_the_other_side(output: str, input_: str) -> N
         assert begun.wait(10)
         heard.clear()
         with closing(PortAudioPlayback(output)) as playback:
-            playout = play(playback, chirp())
+            playout = play(playback, chirp(0.4))
             assert enough.wait(10)
             settled = playout.settle(time.monotonic_ns())
             playback.check(time.monotonic_ns())
         capture.check(time.monotonic_ns())
 
     assert [item for item, _ in settled.finished] == ["a"]
-    assert likeness(b"".join(heard), chirp()) > 0.8
+    assert likeness(b"".join(heard), chirp(0.4)) > 0.8
 
 
 @pytest.mark.card

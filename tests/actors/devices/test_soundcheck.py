@@ -26,6 +26,7 @@ from actors.devices.soundcheck import (
     echo_in,
     heard_in,
 )
+from tests.cards import real_card
 
 BLOCK = 480
 START_NS = 5_000_000_000
@@ -150,10 +151,6 @@ def test_a_device_that_does_not_open_is_named_and_the_other_one_is_tried() -> No
 # -- on a card ------------------------------------------------------------------------------------
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "virtual-sound-card"
-real_card = pytest.mark.skipif(
-    not os.environ.get("VIRTUAL_SOUND_CARD"),
-    reason="NO SOUND CARD: set one up with scripts/virtual-sound-card (scripts/test does)",
-)
 
 
 @pytest.fixture
