@@ -198,10 +198,11 @@ def test_what_a_lost_loudspeaker_had_taken_and_not_played_is_played_by_the_next(
 
 def test_what_is_handed_over_is_not_told_as_lost(tmp_path: Path, devices: list[Any]) -> None:
     with Rig(Speaker, tmp_path, output=PLAYBACK) as rig:
-        devices[0].late_ns = 10**10
-        first = AssistantAudio(b"\1\0" * 1_200, "first", "response", 0, True)
+        first = AssistantAudio(b"\1\0" * 7_200, "first", "response", 0, True)
         rig.tell(first)
         rig.tell(audio(9_600))
+        rig.expect(PlayedPosition, lambda at: at.played_samples > 0)
+        devices[0].late_ns = 10**10  # from now on nothing is heard
         until(lambda: rig.host.keep["mark"].taken().get("item", 0) > 0, "nothing was taken")
         devices[0].lost = "unplugged"
         renewed(rig)
