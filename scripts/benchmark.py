@@ -662,19 +662,31 @@ def _more_than(things: Sequence[object], count: int) -> bool:
 def _measure_card_load(seconds: float = 30.0) -> None:
     """CPU of the two processes, while the assistant speaks six seconds in ten."""
     with running("--full-duplex", "--input", "mic", "--output", "speaker") as (server, command):
-        pids = command.pids
-        _converse(server, 2.0)
-        before = {name: _cpu_s(pids[name]) for name in ("microphone", "speaker")}
+        _converse(server, 5.0)  # a microphone that hears nothing is opened anew, once
+        pids = {name: _pid_now(command, name) for name in ("microphone", "speaker")}
+        before = {name: _cpu_s(pid) for name, pid in pids.items()}
         begun = time.monotonic()
         _converse(server, seconds)
         took = time.monotonic() - begun
         for name, cpu_s in before.items():
-            if not Path(f"/proc/{pids[name]}").exists():
+            if pids[name] != _pid_now(command, name):
                 print(f"{name:44} lost its device meanwhile: the machine is too busy")
                 continue
             percent = (_cpu_s(pids[name]) - cpu_s) / took * 100
             verdict = "ok" if percent <= 3 else "MISSED"
             print(f"{name:44} {percent:8.2f} % of a core  (limit 3) {verdict}", flush=True)
+
+
+def _pid_now(command: Command, component: str) -> int:
+    """Return the process of a component, which may be another than at the start."""
+    supervisor = str(command.pids["supervisor"])
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+            name = (process / "cmdline").read_bytes().rstrip(b"\0").rpartition(b"\0")[2]
+            if (parent, name) == (supervisor, component.encode()):
+                return int(process.name)
+    return 0
 
 
 def _converse(server: Server, seconds: float) -> None:
