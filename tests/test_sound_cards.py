@@ -125,6 +125,7 @@ def call(server: FakeServer, **settings: Any) -> Conversation:
     return Conversation(server, hang_s=3.0, **settings)
 
 
+@pytest.mark.long
 def test_a_sound_server_that_is_killed_and_comes_back_is_talked_through_again(
     server: FakeServer, card: Card, report: Report
 ) -> None:
