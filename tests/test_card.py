@@ -195,7 +195,7 @@ def test_what_is_truncated_is_what_the_card_has_played(server: FakeServer) -> No
 @in_real_time
 def test_the_position_is_that_of_the_card_at_every_moment() -> None:
     pytest.importorskip("pyaudio")
-    sound = noise(1.6, seed=99)
+    sound = noise(1.1, seed=99)
     playout, playback = Playout(960), PortAudioPlayback("speaker")
     looks = []
     with Monitor() as monitor:
@@ -203,7 +203,7 @@ def test_the_position_is_that_of_the_card_at_every_moment() -> None:
         monitor.wait_ms(200)
         monitor.forget()
         playout.push("a", 0, pcm(sound), last=True)
-        for _ in range(30):
+        for _ in range(24):
             monitor.wait_ms(40)
             now = time.monotonic_ns()
             position = playout.settle(now).position
@@ -254,7 +254,7 @@ def test_a_barge_in_is_silence_within_60_ms_and_nothing_clicks(server: FakeServe
             jumps.append(np.abs(np.diff(heard[: end + 480])).max())
             begin = int(np.flatnonzero(np.abs(heard) > 20)[0])
             levels.append(np.abs(heard[begin + 280 * MS : begin + 300 * MS]).max())
-            if len(times_ms) == 5:
+            if len(times_ms) == 3:
                 break
 
     assert statistics.median(times_ms) <= 60, times_ms
@@ -304,7 +304,7 @@ def test_a_chirp_through_the_card_keeps_its_level_to_10_khz(
 
     monkeypatch.setattr(pyaudio.PyAudio, "open", open_only_at)
     monkeypatch.setattr(convert, "best_resampler", resampler)
-    sound = chirp(1.0)
+    sound = chirp(0.6)
     playout, playback = Playout(960), PortAudioPlayback("room")
     with Monitor("mic") as ear:
         playback.start(playout, lambda _: None)
