@@ -109,9 +109,9 @@ class Sitting:
         """Return what the user has seen, but for what every session says."""
         return _FRAME.sub("", self.screen.getvalue()[start:])
 
-    def ends_by_itself(self) -> Sitting:
-        """Wait for that."""
-        self._thread.join(TIMEOUT_S)
+    def ends_by_itself(self, after_s: float = 0.0) -> Sitting:
+        """Wait for that, so much longer than for anything else."""
+        self._thread.join(after_s + TIMEOUT_S)
         assert not self._thread.is_alive(), self.screen.getvalue()
         return self
 
