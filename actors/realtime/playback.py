@@ -82,10 +82,12 @@ class Spoken(msgspec.Struct):
 
     def estimate_heard(self) -> str:
         """Return the text up to where it was heard, in proportion to the sound, in whole words."""
-        if not self.length_known or (self.written and not self.received):
+        if self.written and not self.received:
             return self.text
-        if not self.received or not self.text:
+        if not self.heard() or not self.text:
             return ""
+        if not self.length_known:
+            return self.text
         size = len(self.text) * self.heard() // self.received
         if size >= len(self.text):
             return self.text

@@ -183,7 +183,17 @@ def test_what_another_process_was_playing_is_remembered() -> None:
     playback.flush(playback.queue(), 0)
     cuts = playback.flushed("a1", 12_000)
 
-    assert [cut.item.estimate_heard() for cut in cuts] == ["one", "three four"]
+    assert [cut.item.estimate_heard() for cut in cuts] == ["one", ""]
+
+
+def test_of_what_another_process_was_playing_all_counts_as_heard_if_its_length_is_unknown() -> None:
+    playback = Playback([Audible("a2", "r1", 4800)])
+
+    playback.items["a2"].text = "three four"
+    playback.flush(playback.queue(), 0)
+    cuts = playback.flushed("a2", 240)
+
+    assert [cut.item.estimate_heard() for cut in cuts] == ["three four"]
 
 
 def test_old_items_are_forgotten() -> None:
