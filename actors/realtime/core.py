@@ -379,7 +379,7 @@ class Core:
             case Meaning.FATAL:
                 self._link.fail(errors.fatal_code(error) or code)
             case Meaning.EXPIRED:
-                self._link.renew("the server has ended the session", now, at_once=True)
+                self._link.renew("the server has ended the session", now)
             case Meaning.NOT_ACTIVE:
                 active = context.responses.active
                 if active is not None and active.cancelled:

@@ -153,11 +153,9 @@ class Link:
         self._settle(cause, now)
         self._go_over(cause, now)
 
-    def renew(self, reason: str, now: int, *, at_once: bool = False) -> None:
+    def renew(self, reason: str, now: int) -> None:
         """Give this session up for a new one."""
         self._settle(reason, now)
-        if at_once:
-            self._failures = 0
         if not self.successor.is_ready:
             self._context.do(Disconnect(reason))
         self._go_over(reason, now)

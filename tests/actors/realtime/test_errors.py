@@ -92,6 +92,21 @@ def test_an_expired_session_is_followed_by_a_new_one_at_once(code: str) -> None:
     bench.none(ServerError, FatalError)
 
 
+@pytest.mark.parametrize("code", _codes(Meaning.EXPIRED))
+def test_sessions_that_expire_as_soon_as_they_have_begun_are_tried_ever_less_often(
+    code: str,
+) -> None:
+    bench = Bench().live()
+
+    for _ in range(8):
+        bench.error(code).configured()
+
+    first, *others, last = bench.connects
+    assert first == 0.0
+    assert others == sorted(others)
+    assert last > 2
+
+
 @pytest.mark.parametrize("code", _codes(Meaning.FATAL))
 def test_what_nobody_can_mend_meanwhile_ends_the_conversation_with_what_to_do(code: str) -> None:
     bench = Bench(model="gpt-x").live().error(code)
