@@ -202,9 +202,7 @@ class Answers:
         if saved.answer is not None and saved.answer.response_id == response_id:
             saved.answer.begun = saved.answer.begun or begun
             saved.answer.call = saved.answer.call or call
-        for turn in saved.turns:
-            saved.safe_sample = max(saved.safe_sample, turn.last_sample)
-        saved.turns, saved.repeats = [], 0
+        saved.answered()
         self._context.changed()
 
     def _retry(self, active: Active | None, error: wire.ErrorBody | None, now: int) -> None:

@@ -242,7 +242,7 @@ class Link:
         if items is None or self.phase is not Phase.LIVE or not is_quiet(now):
             return
         # Nothing is under way: what was said has its answer, or gets none.
-        self._context.saved.turns = []
+        self._context.saved.answered()
         self.live_ns, self._outage_ns, self._cause = None, now, RENEWED
         self._answers.lost()
         self._swap(RENEWED, now)
@@ -286,9 +286,10 @@ class Link:
     def _configure(self, now: int) -> None:
         """Tell a new session everything: it is one ordered stream, nothing is waited for."""
         context, saved = self._context, self._context.saved
-        if self._history is None:
-            context.log("warning", "the history has not answered; going on without it")
         prepared = self._prepared or Prepared(context.next_session(), now, now + SESSION_NS)
+        if self._history is None:
+            context.log("warning", "the history has not answered; going on without its news")
+            self._history = prepared.history
         context.session = prepared.number
         speech = self._user.speech_from()
         self._plan = restore.plan(self._history or (), saved, speech, context.known())
@@ -361,9 +362,8 @@ class Link:
         for item in plan.items[plan.remembered :]:
             context.chain.note(item["id"])
         self._place_texts(kept)
-        if self._history is not None or not prepared.complete:
-            for event in restore.difference(prepared.items, plan.items, context.event_id):
-                context.send(event)
+        for event in restore.difference(prepared.items, plan.items, context.event_id):
+            context.send(event)
 
     def _place_texts(self, history: list[str]) -> None:
         """Tell where texts stand that were typed when the end of the conversation was not known."""
@@ -422,9 +422,7 @@ class Link:
         gap_ns = now - self._outage_ns
         if saved.connected:
             count = len(self._plan.items)
-            restored = self._history is not None or bool(
-                self._prepared and self._prepared.complete
-            )
+            restored = self._history is not None
             context.publish(Reconnected(restored, count, gap_ns // _MS, self._cause))
             saved.quiet_since_ns = min(now, saved.quiet_since_ns + gap_ns)
         else:

@@ -172,3 +172,8 @@ class Saved(msgspec.Struct, omit_defaults=True):
     told_duplex: bool = False
     wire_events: tuple[str, ...] | None = None
     """Names of the wire events to be passed on; None: as the settings say."""
+
+    def answered(self) -> None:
+        """Take note that nothing that the user has said or typed waits for an answer."""
+        self.safe_sample = max([self.safe_sample, *(turn.last_sample for turn in self.turns)])
+        self.turns, self.repeats = [], 0

@@ -49,8 +49,8 @@ class Prepared(msgspec.Struct):
     configuration: dict[str, Any] = {}
     """As it was wanted: what the server refused of it is not left out."""
     items: list[dict[str, Any]] = []
-    complete: bool = False
-    """Whether the history was among what it was told."""
+    history: tuple[ConversationItem, ...] | None = None
+    """What these items say; None: the history was not among what it was told."""
 
 
 class Successor:
@@ -100,6 +100,8 @@ class Successor:
         """Take note that its websocket is open."""
         if self.stage is Stage.CONNECTING:
             self._enter(Stage.CONNECTED, now + WAIT_NS)
+        else:  # it was given up before there was a connection that could be closed
+            self._context.do(Disconnect("it is not wanted any more", spare=True))
 
     def lost(self, reason: str, now: int) -> None:
         """Take note that there is no websocket, or none any more; it is tried again."""
@@ -171,7 +173,7 @@ class Successor:
         plan = restore.plan(history, self._context.saved, None, self._context.known())
         for event in restore.difference([], plan.items, self._context.event_id):
             self._send(event)
-        prepared.items, prepared.complete = plan.items, True
+        prepared.items, prepared.history = plan.items, history
 
     def _configure(self, configuration: dict[str, Any], now: int) -> None:
         self._told = configuration

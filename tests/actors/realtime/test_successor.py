@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from messages import (
+    SAMPLE_RATE,
     Connected,
     ConversationItem,
     Disconnected,
@@ -15,9 +16,12 @@ from messages import (
     Reconnected,
     ReplayCapture,
     ReplayEnded,
+    SendText,
     ServerError,
+    ServerVad,
     SetSpeed,
     ToolAnswer,
+    ToolSpec,
     UserTranscript,
 )
 from tests.actors.realtime.bench import NS, Bench
@@ -216,6 +220,31 @@ def test_an_expired_session_is_replaced_by_the_one_that_is_ready() -> None:
     assert bench.connects == []
 
 
+def test_a_connection_that_comes_when_it_is_not_wanted_any_more_is_closed() -> None:
+    bench = _bench().live()
+    bench.wait(50 * 60 + 1).lose()
+    bench.clear_but_requests()
+
+    bench.connect(spare=True)
+
+    assert bench.spare.disconnects
+    assert bench.live().core.phase.name == "LIVE"
+
+
+def test_a_turn_that_nobody_wanted_answered_is_not_heard_again_after_a_renewal() -> None:
+    vad = ServerVad(create_response=False)
+    bench = _bench(turn_detection=vad).live()
+    bench.wait(50 * 60)
+    bench.capture(0, 3 * SAMPLE_RATE).speak("u3", 0, 1000)
+    bench.prepared().wait(6).snapshot()
+    assert bench.swaps
+
+    bench.lose().clear_but_requests()
+    bench.configured()
+
+    assert bench.one(ReplayCapture).from_sample >= SAMPLE_RATE
+
+
 def test_a_session_that_is_lost_before_the_next_is_ready_is_made_anew() -> None:
     bench = _bench().live()
     bench.wait(50 * 60 + 1)
@@ -226,6 +255,19 @@ def test_a_session_that_is_lost_before_the_next_is_ready_is_made_anew() -> None:
     assert bench.swaps == []
     assert bench.spare.disconnects
     assert bench.connects == [0.0]
+
+
+def test_without_the_history_the_one_that_is_ready_is_told_what_it_does_not_know() -> None:
+    bench = _bench(tools=(ToolSpec("clock", "", {}),)).live()
+    bench.begin("r9", "a9").call("c1", "r9", "f9").prepared()
+    bench.lose()
+
+    bench.clear_but_requests()
+    bench.tell(ToolAnswer("c1", "clock", '"12"')).tell(SendText("And now?", "t1"))
+    bench.wait(2.1)
+
+    assert bench.core.phase.name == "LIVE"
+    assert {"t1", "out_c1"} <= {item["id"] for item in bench.items()}
 
 
 def test_without_the_history_the_one_that_is_ready_keeps_what_it_was_told() -> None:
