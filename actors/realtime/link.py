@@ -328,6 +328,7 @@ class Link:
         saved.turns = [
             turn for turn in saved.turns if turn not in plan.again and turn not in plan.given_up
         ]
+        self._user.hear_again(plan.again)
         if again or plan.given_up:
             saved.repeats = saved.repeats + 1 if again else 0
         saved.safe_sample = max(saved.safe_sample, plan.from_sample)

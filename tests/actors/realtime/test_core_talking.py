@@ -415,6 +415,23 @@ def test_a_turn_that_is_known_as_text_is_not_heard_again_but_answered() -> None:
     assert len(bench.events("response.create")) == 1
 
 
+def test_a_turn_is_heard_again_if_the_session_that_was_to_hear_it_is_lost_too() -> None:
+    bench, microphone = talker()
+    press(bench, microphone)
+    microphone.hear(400)
+    release(bench)
+    committed(bench)
+
+    bench.lose().clear_but_requests()
+    bench.connect().snapshot()
+    lose(bench)
+    microphone.answered = 0
+    microphone.replay()
+
+    assert bench.appended() == pcm_of(24_000 - PREROLL, 24_000 + 9600)
+    assert len(bench.events("input_audio_buffer.commit")) == 1
+
+
 def test_a_turn_and_the_next_one_are_heard_again_in_order_and_apart() -> None:
     bench, microphone = talker()
     press(bench, microphone)
