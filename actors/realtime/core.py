@@ -402,7 +402,7 @@ class Core:
             self._user.refused(intent.removeprefix(TYPED))
         if intent == "speed" and self._link.refused_speed():
             return
-        if intent == "configure" or (
+        if intent in ("configure", "settings") or (
             not intent and self.phase is Phase.CONFIGURING and param.startswith("session")
         ):
             self._link.refused(changes, param, now)

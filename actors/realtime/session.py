@@ -93,12 +93,13 @@ def speed_update(speed: float) -> dict[str, Any]:
 def without(session: dict[str, Any], param: str | None) -> dict[str, Any] | None:
     """Return a configuration without what the server refused (``session.audio.output.voice``).
 
-    None: it cannot be left out.
+    None: it cannot be left out, or nothing else is in it.
     """
     path = (param or "").removeprefix("session.").split(".")
     if path in ([""], ["type"]):
         return None
-    return _without(session, path)
+    left = _without(session, path)
+    return left if left and left.keys() - {"type"} else None
 
 
 def _without(tree: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
@@ -117,7 +118,7 @@ def _without(tree: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
     if branch is None:
         return None
     left[key] = branch
-    return left
+    return left if branch else {name: value for name, value in left.items() if name != key}
 
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:

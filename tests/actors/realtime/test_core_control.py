@@ -136,6 +136,18 @@ def test_a_change_that_cannot_be_is_told_and_nothing_changes(
     assert bench.core.saved.changes == {}
 
 
+def test_what_the_server_refuses_of_a_change_does_not_keep_the_rest_from_being_made() -> None:
+    bench = Bench().live()
+
+    bench.tell(UpdateSettings({"instructions": "Be brief", "noise_reduction": "near_field"}))
+    bench.error("invalid_value", "session.update", param="session.audio.input.noise_reduction")
+    bench.error("invalid_value", "session.update", param="session.instructions")
+
+    assert bench.events("session.update")[1]["session"]["instructions"] == "Be brief"
+    assert "noise_reduction" in bench.all(Notice)[0].text
+    assert len(bench.events("session.update")) == 2
+
+
 def test_a_voice_changes_until_it_was_heard() -> None:
     bench = Bench(voice="marin").live()
 
