@@ -289,6 +289,7 @@ class User:
         saved.texts = [text for text in saved.texts if text.item_id != item_id]
         saved.turns = [turn for turn in saved.turns if turn.item_id != item_id]
         context.publish(ItemRemoved(item_id, "the server refuses it"))
+        context.responses.seen(restore.wire_id(item_id))  # it is not waited for
         context.chain.drop(restore.wire_id(item_id))
         context.changed()
 

@@ -155,6 +155,19 @@ def test_what_the_server_refuses_leaves_the_history() -> None:
     assert bench.core.saved.texts == []
 
 
+def test_what_the_server_refuses_is_not_asked_about_again() -> None:
+    bench = Bench().live()
+    show(bench, message())
+
+    bench.error("invalid_value", "conversation.item.create", param="item.content[1].image_url")
+    bench.server("input_audio_buffer.speech_started", item_id="u1", audio_start_ms=0)
+    bench.stop_speaking().answer("r1", "a1")  # the server answers that by itself
+    bench.server("response.created", response={"id": "r2", "status": "in_progress"})
+    bench.done("r2").wait(20)
+
+    assert len(bench.events("response.create")) == 1
+
+
 def test_only_the_last_images_are_shown_again() -> None:
     history = [
         ConversationItem(f"i{number}", "message", "user", f"{number}", image=IMAGE)
