@@ -119,7 +119,7 @@ class Answers:
         if isinstance(event, wire.TextDelta) and not item.written:
             item.written = True
             self.answered(event.response_id, begun=True)
-        if event.response_id in context.playback.muted:
+        if event.response_id in context.playback.muted and not item.written:
             return
         self._begin(item)
         if len(item.text) >= item.reported + TEXT_STEP:

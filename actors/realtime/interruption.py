@@ -49,7 +49,12 @@ class Interruption:
     def by_program(self, _: Interrupt | None, now: int) -> None:
         """Stop at the wish of the program."""
         self._flush("the program interrupts", now)
-        response_id = self._context.responses.cancel()
+        context = self._context
+        if context.responses.active is not None or context.responses.asked is not None:
+            for turn in context.saved.turns:
+                turn.wanted = False  # a new session is not asked for it either
+            context.changed()
+        response_id = context.responses.cancel()
         if response_id is not None:
             self.cancel(response_id)
 
@@ -170,6 +175,7 @@ class Interruption:
                 item
                 for item in playback.items.values()
                 if item.response_id == active.response_id and not item.received and item.begun
+                if not item.written  # it goes on until the server ends it
             ]
         playback.flush(items, now)
         context.saved.answer = None

@@ -9,6 +9,8 @@ import pytest
 from messages import (
     AssistantAudio,
     AssistantItem,
+    AssistantTranscript,
+    ConversationItem,
     FlushPlayback,
     Interrupt,
     Interrupted,
@@ -135,9 +137,40 @@ def test_a_written_answer_was_read_as_far_as_it_came() -> None:
     bench.server("response.output_text.delta", **ids, delta="One two")
 
     bench.tell(Interrupt()).flushed("", 0)
+    bench.done(status="cancelled", status_details={"reason": "client_cancelled"})
 
     assert bench.one(Interrupted) == Interrupted("a1", 0, "One two")
     assert bench.events("conversation.item.truncate") == []
+
+
+def test_a_written_answer_goes_on_until_the_server_ends_it_and_history_has_it_so() -> None:
+    bench = Bench().live().begin()
+    ids = {"response_id": "r1", "item_id": "a1"}
+    bench.server("response.output_text.delta", **ids, delta="One two")
+
+    bench.tell(Interrupt()).flushed("", 0)
+    bench.server("response.output_text.delta", **ids, delta=" three")
+    bench.server("response.output_text.done", **ids, text="One two three")
+    bench.done(status="cancelled", status_details={"reason": "client_cancelled"})
+
+    assert [said.delta for said in bench.all(AssistantTranscript)] == ["One two", " three"]
+    assert bench.one(Interrupted) == Interrupted("a1", 0, "One two three")
+
+
+def test_an_answer_that_the_program_interrupts_is_not_asked_for_by_a_new_session() -> None:
+    bench = Bench(transcription_model="gpt-transcribe").live()
+    bench.capture(0, 3 * 24_000).speak()
+    kind = "conversation.item.input_audio_transcription.completed"
+    bench.server(kind, item_id="u1", transcript="Hello")
+    bench.server("response.created", response={"id": "r1", "status": "in_progress"})
+
+    bench.tell(Interrupt()).flushed("", 0)
+    bench.lose().clear_but_requests()
+    bench.history = [ConversationItem("u1", "message", "user", "Hello")]
+    bench.configured().wait(10)
+
+    assert [item["id"] for item in bench.items()] == ["u1"]
+    assert bench.events("response.create") == []
 
 
 def test_after_the_answer_is_complete_only_what_is_played_is_cut() -> None:
