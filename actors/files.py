@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["lock", "open_alone", "why_not"]
+__all__ = ["lock", "open_alone", "same_file", "why_not"]
 
 _WAIT_S = 1.0
 """A session that was killed may hold its files for so long."""
@@ -43,6 +43,14 @@ def why_not(path: Path, error: OSError) -> str:
         return f"there is no folder {str(path.parent)!r}; make it, or choose another place"
     reason = _BY_NUMBER.get(error.errno or 0)
     return reason or f"{error.strerror or error}; choose another place"
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Tell whether two paths lead to one file, also by links of any kind, if it is there or not."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.resolve() == other.resolve()
 
 
 def open_alone(path: Path, flags: int, mode: int) -> int:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from actors.base import Actor
 from actors.devices.base import UnwritableFileError, is_file
 from actors.devices.wav import WavTarget
-from actors.files import why_not
+from actors.files import same_file, why_not
 from messages import (
     SAMPLE_RATE,
     AudioLost,
@@ -70,7 +70,7 @@ class Recorder(Actor):
 
     def _refuse_devices(self, path: Path) -> None:
         for setting in (self.settings.input, self.settings.output):
-            if is_file(setting) and Path(setting).expanduser().resolve() == path.resolve():
+            if is_file(setting) and same_file(path, Path(setting).expanduser()):
                 raise UnwritableFileError(path, "it is the input or the output; record elsewhere")
 
     def _record(self, channel: int, first: int, pcm: bytes) -> None:

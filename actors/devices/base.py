@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import abc
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from actors.files import same_file
 from messages import PCM_BYTES_PER_MS, SAMPLE_RATE, Message, SessionInfo, Settings, UserError
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ __all__ = [
     "UnwritableFileError",
     "block_samples",
     "is_file",
+    "is_name",
     "open_capture",
     "open_playback",
     "refuse_as_output",
@@ -386,13 +389,22 @@ class Playback(abc.ABC):
 # -- choosing -------------------------------------------------------------------------------------
 
 _NOTHING = ("silence", "null")
+_NAME = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
 _FILES = (".wav", ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64")
 
 
 def is_file(setting: str) -> bool:
-    """Tell whether a device setting means a file, by its looks."""
+    """Tell whether a device setting means a file: by its looks, or because there is one."""
+    if setting.strip().lower() in (*_NOTHING, "program") or is_name(setting):
+        return False
     separators = [mark for mark in (os.sep, os.altsep) if mark]
-    return setting.lower().endswith(_FILES) or any(mark in setting for mark in separators)
+    looks_like_one = setting.lower().endswith(_FILES) or any(mark in setting for mark in separators)
+    return looks_like_one or Path(setting).expanduser().is_file()
+
+
+def is_name(setting: str) -> bool:
+    """Tell whether a device setting is ``module:attr`` or ``file.py:attr``."""
+    return _NAME.fullmatch(setting) is not None
 
 
 def _no_matter(_: Exception) -> None:
@@ -426,16 +438,14 @@ def open_capture(
         from actors.devices.program import ProgramInput
 
         return ProgramInput(block, goes_on=not session.first)
-    if ":" in wanted:
-        from actors.devices.named import is_name, load_capture
+    if is_name(wanted):
+        from actors.devices.named import load_capture
 
-        if is_name(wanted):
-            return load_capture(wanted, block)
-    path = Path(wanted).expanduser()
-    if is_file(wanted) or path.is_file():
+        return load_capture(wanted, block)
+    if is_file(wanted):
         from actors.devices.files import FileCapture
 
-        return FileCapture(path, block, position)
+        return FileCapture(Path(wanted).expanduser(), block, position)
     from actors.devices.card import Kind, open_card
     from actors.devices.portaudio import PortAudioCapture
     from actors.devices.silence import SilenceCapture
@@ -472,15 +482,14 @@ def open_playback(
         from actors.devices.program import ProgramOutput
 
         return ProgramOutput(settings.program_output_rate, scales=settings.program_output_scales)
-    if ":" in wanted:
-        from actors.devices.named import is_name, load_playback
+    if is_name(wanted):
+        from actors.devices.named import load_playback
 
-        if is_name(wanted):
-            return load_playback(wanted)
-    path = Path(wanted).expanduser()
-    if is_file(wanted) or path.is_file():
+        return load_playback(wanted)
+    if is_file(wanted):
         from actors.devices.files import FilePlayback
 
+        path = Path(wanted).expanduser()
         refuse_as_output(path, settings)
         return FilePlayback(path, session)
     from actors.devices.card import Kind, open_card
@@ -503,9 +512,5 @@ def refuse_as_output(path: Path, settings: Settings) -> None:
     """
     if path.suffix.lower() != ".wav":
         raise UnwritableFileError(path, "it would be a WAV file; let its name end in .wav")
-    if is_file(settings.input) and _same_file(path, Path(settings.input).expanduser()):
+    if is_file(settings.input) and same_file(path, Path(settings.input).expanduser()):
         raise UnwritableFileError(path, "it is the input; choose another output")
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 from actors.devices.base import Capture, DeviceError, Playback
 from actors.loading import LoadError, load, raised
 
-__all__ = ["NamedDeviceError", "is_name", "load_capture", "load_playback"]
+__all__ = ["NamedDeviceError", "load_capture", "load_playback"]
 
-_NAME = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
 _INPUT = ("start", "stop", "stream_chunks")
 _OUTPUT = ("start", "stop", "play_chunk", "clear_buffer")
 
@@ -25,11 +23,6 @@ class NamedDeviceError(DeviceError):
 
     def __str__(self) -> str:
         return f"{self.name!r} is no device: {self.reason}"
-
-
-def is_name(setting: str) -> bool:
-    """Tell whether a device setting is ``module:attr`` or ``file.py:attr``."""
-    return _NAME.fullmatch(setting) is not None
 
 
 def load_capture(name: str, block: int) -> Capture:

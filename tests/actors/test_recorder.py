@@ -137,12 +137,14 @@ def test_a_path_that_cannot_be_written_is_named_at_the_start(tmp_path: Path) -> 
         assert "no/talk.wav" in crash.error
 
 
+@pytest.mark.parametrize("name", ["talk.wav", "link.wav"])
 @pytest.mark.parametrize("device", ["input", "output"])
-def test_a_recording_does_not_overwrite_a_device(tmp_path: Path, device: str) -> None:
+def test_a_recording_does_not_overwrite_a_device(tmp_path: Path, device: str, name: str) -> None:
     path = tmp_path / "talk.wav"
     path.write_bytes(b"precious")
+    (tmp_path / "link.wav").hardlink_to(path)
     with Rig(Recorder, tmp_path) as rig:
-        changed = {"recording_path": str(path), device: str(path)}
+        changed = {"recording_path": str(path), device: str(tmp_path / name)}
         rig.settings = msgspec.structs.replace(rig.settings, **changed)
         rig.tell(Inject("recorder", "raise"))
         rig.expect(Crashed)

@@ -73,12 +73,15 @@ def test_a_file_that_does_not_exist_is_named(name: str) -> None:
         open_capture(Settings(input=name), SESSION)
 
 
-def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.wav", "symbolic.wav", "hard.wav"])
+def test_the_input_is_not_overwritten(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(b"precious")
+    (tmp_path / "symbolic.wav").symlink_to(path)
+    (tmp_path / "hard.wav").hardlink_to(path)
 
     with pytest.raises(UnwritableFileError, match="it is the input"):
-        open_playback(Settings(input=str(path), output=str(path)), SESSION)
+        open_playback(Settings(input=str(path), output=str(tmp_path / name)), SESSION)
 
     assert path.read_bytes() == b"precious"
 

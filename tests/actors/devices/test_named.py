@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.devices.base import open_capture, open_playback
-from actors.devices.named import NamedDeviceError, is_name
+from actors.devices.base import is_file, is_name, open_capture, open_playback
+from actors.devices.named import NamedDeviceError
 from actors.devices.silence import NullPlayback, SilenceCapture
 from messages import SessionInfo, Settings
 
@@ -73,3 +73,9 @@ def test_a_file_that_is_not_there_is_told() -> None:
 @pytest.mark.parametrize("name", ["default", "3", "USB: Microphone", "C:\\talk.wav", "hw:0,0"])
 def test_names_of_cards_and_files_are_no_names_of_code(name: str) -> None:
     assert not is_name(name)
+
+
+@pytest.mark.parametrize("name", ["mine.py:Mine", "sub/mine.py:Mine", "package.mine:Mine"])
+def test_names_of_code_are_no_files(name: str) -> None:
+    assert is_name(name)
+    assert not is_file(name)
