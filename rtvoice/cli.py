@@ -11,9 +11,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
+from actors.devices.base import is_file
+from actors.files import same_file
 from rtvoice.choice import Choice, UsageError, choose, read_env_file, server_of
 
 if TYPE_CHECKING:
@@ -202,15 +205,15 @@ def _check_files(options: argparse.Namespace) -> None:
             )
         if where.endswith(".py") and not Path(where).is_file():
             raise UsageError(f"there is no file {where} (AGENT is {options.agent!r})")
-    if options.input is not None and _is_wav(options.input):
-        _check_input(_source(options, "input"), Path(options.input))
+    if options.input is not None and is_file(options.input):
+        _check_input(_source(options, "input"), Path(options.input).expanduser())
     for name in ("output", "record", "journal"):
         path = getattr(options, name)
-        if path is None or (name == "output" and not _is_wav(path)):
+        if path is None or (name == "output" and not is_file(path)):
             continue
-        if name == "record" and not _is_wav(path):
+        if name == "record" and not path.lower().endswith(".wav"):
             raise UsageError(f"--record: {path} must end in .wav")
-        _check_output(_source(options, name), Path(path))
+        _check_output(_source(options, name), Path(path).expanduser())
     _check_used_once(options)
 
 
@@ -254,19 +257,13 @@ def _check_used_once(options: argparse.Namespace) -> None:
         for name in ("input", "output", "record", "journal", "events")
         if (path := getattr(options, name)) is not None
         and path != "-"
-        and (name not in ("input", "output") or _is_wav(path))
+        and (name not in ("input", "output") or is_file(path))
     }
     if options.agent is not None:
         files["AGENT"] = options.agent.rpartition(":")[0]
-    users: dict[Path, str] = {}
-    for name, path in files.items():
-        other = users.setdefault(Path(path).expanduser().resolve(), name)
-        if other != name:
+    for (other, one), (name, path) in combinations(files.items(), 2):
+        if same_file(Path(one).expanduser(), Path(path).expanduser()):
             raise UsageError(f"{name}: {path} is the file of {other} too; choose another")
-
-
-def _is_wav(name: str) -> bool:
-    return name.lower().endswith(".wav")
 
 
 # -- running it -------------------------------------------------------------------------------

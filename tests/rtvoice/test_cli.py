@@ -327,16 +327,39 @@ def test_an_agent_that_does_not_load_says_why(tmp_path: Path) -> None:
         (["--input", "in.wav", "--events", "in.wav"], "--events: in.wav is the file of --input"),
         (["--input", "in.wav", "--journal", "./in.wav"], "--journal: ./in.wav is the file of"),
         (["--output", "o.wav", "--record", "o.wav"], "--record: o.wav is the file of --output"),
+        (["--input", "in.flac", "--events", "in.flac"], "--events: in.flac is the file of --input"),
+        (["--input", "bare", "--events", "bare"], "--events: bare is the file of --input"),
+        (["--input", "in.wav", "--output", "link.wav"], "--output: link.wav is the file of"),
         (["a.py:agent", "--events", "a.py"], "AGENT: a.py is the file of --events"),
     ],
 )
 def test_a_file_that_is_read_or_written_already_is_refused_and_left_as_it_is(
     arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("in.wav", "a.py"):
+    names = ("in.wav", "in.flac", "bare", "a.py")
+    for name in names:
         (tmp_path / name).write_text("as it was")
+    (tmp_path / "link.wav").hardlink_to(tmp_path / "in.wav")
 
     assert cli.run([*arguments, "--server", "sandbox"]) == 2
 
     assert said in capsys.readouterr().err
-    assert (tmp_path / "in.wav").read_text() == (tmp_path / "a.py").read_text() == "as it was"
+    assert {(tmp_path / name).read_text() for name in names} == {"as it was"}
+
+
+def test_a_flac_file_that_is_not_there_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--input", "none.flac", "--output", "null", "--server", "sandbox"]) == 2
+
+    assert "--input: there is no file none.flac" in capsys.readouterr().err
+
+
+def test_a_file_in_the_home_folder_may_be_named_by_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RTVOICE_INPUT", "~/in.wav")
+    (tmp_path / "in.wav").write_bytes(b"")
+
+    assert cli.run(["--output", "null", "--server", "sandbox", "--record", "~/no/r.wav"]) == 2
+
+    assert "/no/r.wav cannot be written" in capsys.readouterr().err
