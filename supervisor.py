@@ -166,6 +166,8 @@ _LOST = 100
 """How many losses the summary names one by one."""
 _TOLD = 1000
 """How many turns and calls are remembered, so as not to tell or count them twice."""
+_EARLY = 10_000
+"""How many messages wait at the start until it is known who accepts them."""
 _DROPS_S = 1.0
 """How often it is told at most that a mailbox drops messages."""
 _MAX_PEER_BYTES = 16 * 1024 * 1024
@@ -1190,6 +1192,10 @@ class Supervisor:
         self.loop = Loop()
         self.starting = True
         self.stopping = False
+        self._unknown = True
+        """Not every component has said yet what it accepts."""
+        self._early: collections.deque[bytes] = collections.deque(maxlen=_EARLY)
+        """What the program or the keyboard has said before that."""
         self._specs = specs
         self._api_key = api_key
         self._peer: _LocalPeer | _ProgramPeer | None = _LocalPeer(peer) if peer else None
@@ -1310,6 +1316,9 @@ class Supervisor:
             return
         if not all(child.introduced for child in self._children.values()):
             return
+        self._unknown = False
+        while self._early:
+            self.route(self._early.popleft())
         if not self._opening:
             self._started()
             return
@@ -1408,6 +1417,8 @@ class Supervisor:
                 self._tell_peer(Status(call_id, self.status()))
             case Inject(name, fault):
                 self._inject(name, fault, frame)
+            case _ if self._unknown:
+                self._early.append(frame)
             case _:
                 self.route(frame)
 

@@ -81,6 +81,17 @@ def test_messages_behind_a_fault_arrive_once_in_order_and_one_is_lost(fault: str
         assert hub.pid("other") == other
 
 
+def test_what_is_said_before_the_components_are_there_waits_for_them() -> None:
+    hub = Hub([ECHO])
+    say(hub, "typed ahead")
+    with hub:
+        say(hub, "later")
+
+        hub.expect(Turn, lambda turn: turn.text == "later")
+
+    assert [turn.text for turn in hub.of(Turn)] == ["typed ahead", "later"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
 def test_a_component_ended_by_a_signal_works_again_and_loses_nothing(number: int) -> None:
     with Hub([ECHO, OTHER]) as hub:
