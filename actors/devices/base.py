@@ -30,6 +30,7 @@ __all__ = [
     "OtherFormatError",
     "Playback",
     "SoundLibraryError",
+    "SoundSystemStuckError",
     "UnreadableFileError",
     "UnwritableFileError",
     "block_samples",
@@ -160,6 +161,17 @@ class SoundLibraryError(DeviceError):
             f"no sound card can be used, because {self.reason}. To install what is needed: "
             f"pip install pyaudio, on Linux after apt-get install portaudio19-dev, on "
             f"macOS after brew install portaudio. {_without_sound_card(self.direction)}"
+        )
+
+
+class SoundSystemStuckError(SoundLibraryError):
+    """PortAudio does not answer, because the sound system hangs."""
+
+    def __str__(self) -> str:
+        return (
+            f"no sound card can be used, because {self.reason}: the sound system hangs. Restart it "
+            f"(on Linux systemctl --user restart pipewire pulseaudio, on macOS sudo killall "
+            f"coreaudiod), or log in again. {_without_sound_card(self.direction)}"
         )
 
 

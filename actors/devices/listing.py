@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from actors.devices.base import NoSuchDeviceError, SoundLibraryError
+from actors.devices.base import NoSuchDeviceError, SoundLibraryError, SoundSystemStuckError
 
 __all__ = [
     "DeviceId",
@@ -135,7 +135,7 @@ def _ask(request: dict[str, Any], timeout_s: float) -> Any:
         )
     except subprocess.TimeoutExpired:
         reason = f"PortAudio did not answer in {timeout_s:g} s"
-        raise SoundLibraryError("input", reason) from None
+        raise SoundSystemStuckError("input", reason) from None
     except OSError as error:
         raise SoundLibraryError("input", f"no process can be started: {error}") from None
     try:

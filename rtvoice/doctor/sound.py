@@ -12,7 +12,7 @@ from typing import IO
 
 import msgspec
 
-from actors.devices.base import SoundLibraryError
+from actors.devices.base import SoundLibraryError, SoundSystemStuckError
 from actors.devices.listing import SoundDevice, list_devices
 from actors.devices.soundcheck import Echo, Finding, Heard, Opened, Refused, Request, Trying
 from actors.realtime.duplex import is_headset
@@ -64,7 +64,7 @@ def devices(found: list[SoundDevice]) -> Iterator[Result]:
     try:
         found += list_devices(_LIST_S)
     except SoundLibraryError as error:
-        hangs = "did not answer" in error.reason
+        hangs = isinstance(error, SoundSystemStuckError)
         advice = f"it hangs: {_restart()}" if hangs else f"to install it: {_install()}"
         yield warning("sound", f"no sound card can be used: {error.reason}; {advice}")
         return

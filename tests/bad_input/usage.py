@@ -15,7 +15,7 @@ import pytest
 import rtvoice.choice
 import rtvoice.cli
 import rtvoice.listing
-from actors.devices.base import SoundLibraryError
+from actors.devices.base import SoundLibraryError, SoundSystemStuckError
 from supervisor import ConfigurationError, Session, SessionFailedError
 from tests.bad_input.rows import Outcome, World, row
 from tests.bad_input.stage import Sitting
@@ -223,6 +223,16 @@ def _without_pyaudio(*, rates: bool) -> None:
     raise SoundLibraryError("input", "PyAudio is not installed")
 
 
+@row("`--list-devices` while the sound server is frozen")
+def sound_server_frozen(world: World) -> Outcome:
+    world.patch.setattr(rtvoice.listing, "list_devices", _without_answer)
+    return _says("--list-devices")
+
+
+def _without_answer(*, rates: bool) -> None:
+    raise SoundSystemStuckError("input", "PortAudio did not answer in 10 s")
+
+
 @row("`--output no/reply.wav`, in a folder that there is not")
 def output_folder(world: World) -> Outcome:
     return _says(*_QUIET, "--output", "no/reply.wav")
@@ -242,6 +252,12 @@ def journal_folder(world: World) -> Outcome:
 @row("`--record talk.wav --output talk.wav`")
 def used_twice(world: World) -> Outcome:
     return _says("--server", "sandbox", "--record", "talk.wav", "--output", "talk.wav")
+
+
+@row("`--input talk.flac --events talk.flac`")
+def written_over(world: World) -> Outcome:
+    file = world.file("talk.flac", "")
+    return _says("--server", "sandbox", "--input", file, "--events", file)
 
 
 @row("`--events talk.jsonl`, which another session writes")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from actors.devices.base import SoundLibraryError
+from actors.devices.base import SoundLibraryError, SoundSystemStuckError
 from actors.devices.listing import SoundDevice
 from actors.devices.soundcheck import Echo, Heard, Opened, Request
 from messages import Settings
@@ -462,10 +462,13 @@ def test_a_sound_system_that_hangs_is_told_apart_from_one_that_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = []
-    for reason in ("PortAudio did not answer in 6 s", "PyAudio is not installed"):
+    for error in (
+        SoundSystemStuckError("input", "PortAudio did not answer in 6 s"),
+        SoundLibraryError("input", "PyAudio is not installed"),
+    ):
 
-        def fails(*_: object, reason: str = reason) -> list[SoundDevice]:
-            raise SoundLibraryError("input", reason)
+        def fails(*_: object, error: SoundLibraryError = error) -> list[SoundDevice]:
+            raise error
 
         monkeypatch.setattr(sound, "list_devices", fails)
         told += sound.devices([])

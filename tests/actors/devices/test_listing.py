@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.devices import listing
-from actors.devices.base import NoSuchDeviceError, SoundLibraryError
+from actors.devices.base import NoSuchDeviceError, SoundLibraryError, SoundSystemStuckError
 from actors.devices.listing import DeviceId, Found, SoundDevice, choose
 from actors.devices.probe import answer
 from tests.actors.devices.fake_pyaudio import FakePyAudio
@@ -159,8 +159,11 @@ def test_a_probe_that_crashes_or_cannot_be_started_means_no_sound_card(
 def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyaudio")
 
-    with pytest.raises(SoundLibraryError, match=r"did not answer in 0\.001 s"):
+    with pytest.raises(SoundSystemStuckError, match=r"did not answer in 0\.001 s") as caught:
         listing.list_devices(0.001)
+
+    assert "Restart it" in str(caught.value)
+    assert "pip install" not in str(caught.value)
 
 
 @pytest.mark.card
