@@ -321,18 +321,21 @@ class Link:
         for item_id in saved.untranscribed:
             if item_id not in again and item_id not in known:
                 context.publish(UserTranscript(item_id, "", "the connection was lost"))
-        if plan.given_up:
-            context.publish(Notice(restore.GIVEN_UP))
         self._end_items()
         saved.untranscribed = []
+        context.changed()
+
+    def _hand_over_turns(self) -> None:
+        """Forget the turns that the session, which has begun, hears again."""
+        saved, plan = self._context.saved, self._plan
+        if plan.given_up:
+            self._context.publish(Notice(restore.GIVEN_UP))
         saved.turns = [
             turn for turn in saved.turns if turn not in plan.again and turn not in plan.given_up
         ]
-        self._user.hear_again(plan.again)
-        if again or plan.given_up:
-            saved.repeats = saved.repeats + 1 if again else 0
+        if plan.again or plan.given_up:
+            saved.repeats = saved.repeats + 1 if plan.again else 0
         saved.safe_sample = max(saved.safe_sample, plan.from_sample)
-        context.changed()
 
     def _end_items(self) -> None:
         before = None
@@ -389,6 +392,7 @@ class Link:
             ms=(now - self._outage_ns) // _MS,
         )
         self._tell_reconnected(now)
+        self._hand_over_turns()
         heard_from = self._user.restored(self._plan, now)
         if heard_from is None:
             context.capture.idle()

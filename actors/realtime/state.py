@@ -71,7 +71,7 @@ class Talk(msgspec.Struct, omit_defaults=True):
     """None: the key is pressed."""
     respond: bool = True
     tries: int = 0
-    """How often it was sent."""
+    """How often it was sent again."""
 
 
 class Call(msgspec.Struct, omit_defaults=True):

@@ -151,7 +151,6 @@ class Talking:
             context.publish(UserSpeechStopped("", talk.last_sample))
         else:
             self._committed += 1
-            talk.tries += 1
             context.send(wire.Commit(context.event_id("commit")))
             if talk.respond:
                 context.responses.want(Ask())
@@ -185,24 +184,21 @@ class Talking:
         talks = self._context.saved.talks
         return talks[0].first_sample if talks else None
 
-    def hear_again(self, again: list[Turn]) -> None:
-        """Have turns that were confirmed sent to another session, before all that were not."""
-        saved = self._context.saved
-        saved.talks = [
-            Talk(turn.first_sample, turn.first_sample, turn.last_sample, turn.wanted)
-            for turn in again
-        ] + saved.talks
-
-    def restored(self, now: int) -> int | None:
-        """Begin a new session with the server, which hears what is not confirmed.
+    def restored(self, again: list[Turn], now: int) -> int | None:
+        """Begin a new session with the server: it hears these again, and what is not confirmed.
 
         Return from which sample on; None: nothing has to be heard.
         """
         context, saved = self._context, self._context.saved
+        for talk in saved.talks:
+            talk.tries += talk.last_sample is not None
         left = [talk for talk in saved.talks if talk.tries <= MAX_REPEATS]
         if len(left) < len(saved.talks):
             context.publish(Notice(GIVEN_UP))
-        saved.talks = left
+        saved.talks = [
+            Talk(turn.first_sample, turn.first_sample, turn.last_sample, turn.wanted)
+            for turn in again
+        ] + left
         context.changed()
         self._session = self._context.session
         self._committed = self._appended = 0

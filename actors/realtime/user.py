@@ -309,11 +309,6 @@ class User:
             samples.append(self._speech.first_sample)
         return min(samples, default=None)
 
-    def hear_again(self, again: list[Turn]) -> None:
-        """Have a new session hear turns again that the lost one had."""
-        if self.talking.is_on:  # if not, all sound is sent again from the first of them on
-            self.talking.hear_again(again)
-
     def restored(self, plan: restore.Plan, now: int) -> int | None:
         """Begin a new session with the server. Return from which sample on it hears the user.
 
@@ -323,9 +318,9 @@ class User:
         self._doubts.clear()
         self._interruption.orphaned(now)
         if self.talking.is_on:
-            return self.talking.restored(now)
+            return self.talking.restored(plan.again, now)
         self._context.saved.talks = []
-        self.talking.restored(now)
+        self.talking.restored([], now)
         if plan.hears_speech:
             self._speech_due_by = now + SPEECH_DUE_NS
         return plan.from_sample

@@ -724,3 +724,18 @@ def test_where_the_server_has_put_an_output_is_told_to_history() -> None:
         bench.server("conversation.item.added", item=output, previous_item_id="f1")
 
     assert bench.one(ItemPlaced) == ItemPlaced("o1", "f1")
+
+
+def test_speech_that_two_sessions_were_lost_with_is_heard_again_and_not_asked_about() -> None:
+    bench = Bench(transcription_model="gpt-transcribe").live()
+    bench.capture(0, 3 * 24_000).speak()
+    bench.server("response.created", response={"id": "r1", "status": "in_progress"})
+
+    bench.lose().clear_but_requests()
+    bench.connect().snapshot()
+    bench.lose().clear_but_requests()
+    bench.configured()
+    bench.wait(0.1)
+
+    assert bench.one(ReplayCapture).from_sample == 0
+    assert bench.events("response.create") == []  # the server answers what it hears again
