@@ -221,9 +221,9 @@ class Link:
         """Return when the server ends a session that it has just created."""
         at = event.expires_at() if isinstance(event, wire.SessionCreated) else None
         if at is not None and self._unix_ns is not None:
-            expires = int(at * _NS) - self._unix_ns
-            if SHORTEST_NS <= expires - now <= LONGEST_NS:
-                return expires
+            left = at * _NS - self._unix_ns - now
+            if SHORTEST_NS <= left <= LONGEST_NS:
+                return now + int(left)
         return now + SESSION_NS
 
     def session_updated(self, _: wire.SessionUpdated, now: int) -> None:

@@ -136,7 +136,7 @@ class SessionCreated(ServerEvent, tag="session.created"):
     def expires_at(self) -> float | None:
         """Return when the server ends the session, in unix seconds, if it says so."""
         at = (self.session or {}).get("expires_at")
-        return float(at) if isinstance(at, int | float) else None
+        return at if isinstance(at, int | float) else None
 
 
 class SessionUpdated(ServerEvent, tag="session.updated"):

@@ -54,6 +54,17 @@ def test_the_next_session_is_begun_when_a_sixth_of_the_hour_is_left() -> None:
     assert bench.disconnects == []
 
 
+@pytest.mark.parametrize("at", [1e308, pytest.param(10**400, id="huge"), -1, True, "no", None])
+def test_a_time_limit_that_is_none_is_an_hour(at: Any) -> None:
+    bench = _bench().live(expires_at=at)
+
+    bench.wait(50 * 60 - 1)
+    assert bench.spare.connects == []
+    bench.wait(2)
+
+    assert bench.spare.connects == [0.0]
+
+
 def test_the_time_limit_is_the_one_that_the_server_tells() -> None:
     bench = _bench().live(expires_at=1000 + 30 * 60)
 
