@@ -62,7 +62,7 @@ INACTIVITY_TIMEOUT = "inactivity timeout"
 """The reason of a session that has ended because nobody had spoken."""
 
 
-class ServerVad(msgspec.Struct, frozen=True, tag="server_vad"):
+class ServerVad(msgspec.Struct, frozen=True, tag="server_vad", forbid_unknown_fields=True):
     """Turn detection by loudness (``turn_detection`` of the API)."""
 
     threshold: float = 0.5
@@ -81,7 +81,7 @@ class ServerVad(msgspec.Struct, frozen=True, tag="server_vad"):
     """Whether speech interrupts an answer, at the server and here."""
 
 
-class SemanticVad(msgspec.Struct, frozen=True, tag="semantic_vad"):
+class SemanticVad(msgspec.Struct, frozen=True, tag="semantic_vad", forbid_unknown_fields=True):
     """Turn detection by meaning (``turn_detection`` of the API)."""
 
     eagerness: Literal["auto", "low", "medium", "high"] = "auto"
@@ -93,7 +93,9 @@ class SemanticVad(msgspec.Struct, frozen=True, tag="semantic_vad"):
     """As of `ServerVad`."""
 
 
-class RetentionRatio(msgspec.Struct, frozen=True, tag="retention_ratio"):
+class RetentionRatio(
+    msgspec.Struct, frozen=True, tag="retention_ratio", forbid_unknown_fields=True
+):
     """How a conversation that has grown too long is shortened (``truncation`` of the API)."""
 
     ratio: float

@@ -121,6 +121,7 @@ def test_the_inactivity_timeout_changes_while_it_runs() -> None:
         ({"max_output_tokens": 5000}, "max_output_tokens: 5000 is out of range"),
         ({"transcription_model": "gpt-live-transcribe"}, "transcribes only with push-to-talk"),
         ({"turn_detection": {"type": "server_vad", "threshold": 3}}, "threshold is 3; it must be"),
+        ({"turn_detection": {"type": "server_vad", "treshold": 1}}, "unknown field `treshold`"),
         ({"instructions": 3}, "Expected `str`, got `int`"),
     ],
 )
