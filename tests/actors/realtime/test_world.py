@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from messages import Disconnected
+from messages import Disconnected, ServerVad
 from tests.actors.realtime.world import World
 
 # More of them, and new ones each time: RTVOICE_TEST_EXAMPLES=10000
@@ -28,23 +28,28 @@ def _examples(count: int) -> Callable[[Any], Any]:
 
 
 pauses = st.sampled_from([0.0, 0.05, 0.3, 0.6, 1.0, 3.0, 6.0])
-steps = st.tuples(
-    st.sampled_from(
-        ["say", "say", "say", "cough", "type", "interrupt", "drop", "offline", "die", "wait"]
-    ),
-    pauses,
-)
+said = ["talk", "talk", "talk", "talk", "cough", "tap", "type", "show", "ask", "interrupt"]
+steps = st.tuples(st.sampled_from([*said, "drop", "offline", "die", "wait"]), pauses)
+kinds: dict[str, dict[str, Any]] = {
+    "immediate": {},
+    "confirmed": {"interruption": "confirmed"},
+    "push-to-talk": {"turn_detection": None},
+    "half-duplex": {"duplex": "half"},
+    "text": {"output_modality": "text"},
+    "text, push-to-talk": {"output_modality": "text", "turn_detection": None},
+    "speech does not interrupt": {"turn_detection": ServerVad(interrupt_response=False)},
+    "turns are kept": {"turn_detection": ServerVad(create_response=False)},
+    "turns are kept, confirmed": {
+        "turn_detection": ServerVad(create_response=False),
+        "interruption": "confirmed",
+    },
+}
 
 
-def play(
-    seed: int, session_s: float, interruption: str, moves: list[tuple[str, float]]
-) -> World:
-    world = World(seed=seed, session_s=session_s, interruption=interruption)
+def play(seed: int, session_s: float, kind: str, moves: list[tuple[str, float]]) -> World:
+    world = World(seed=seed, session_s=session_s, **kinds[kind])
     for what, pause in moves:
         match what:
-            case "say":
-                world.say()
-                world.run(1.8)  # with the silence that ends a turn
             case "offline":
                 world.drop(offline_s=pause)
             case "wait":
@@ -57,19 +62,23 @@ def play(
 
 
 def _keeps_the_laws(
-    seed: int, session_s: float, interruption: str, moves: list[tuple[str, float]]
+    seed: int, session_s: float, kind: str, moves: list[tuple[str, float]]
 ) -> None:
-    world = play(seed, session_s, interruption, moves)
+    world = play(seed, session_s, kind, moves)
 
     world.check()
     world.check_turns()
+    world.check_answers()
+    asked = [what for what, _ in moves if what in said]
+    if asked and asked[-1] in ("type", "show"):
+        assert world.is_answered()
     assert world.greetings <= 1 + world.deaths + len(world.all_lines)
 
 
 laws = given(
     st.integers(0, 1000),
     st.sampled_from([3600.0, 90.0, 60.0]),
-    st.sampled_from(["immediate", "confirmed"]),
+    st.sampled_from(sorted(kinds)),
     st.lists(steps, max_size=25),
 )
 
@@ -77,9 +86,9 @@ laws = given(
 @_examples(60)
 @laws
 def test_whatever_happens_the_server_believes_what_was_said_and_heard(
-    seed: int, session_s: float, interruption: str, moves: list[tuple[str, float]]
+    seed: int, session_s: float, kind: str, moves: list[tuple[str, float]]
 ) -> None:
-    _keeps_the_laws(seed, session_s, interruption, moves)
+    _keeps_the_laws(seed, session_s, kind, moves)
 
 
 @pytest.mark.long
@@ -87,9 +96,9 @@ def test_whatever_happens_the_server_believes_what_was_said_and_heard(
 @_examples(6000)
 @laws
 def test_whatever_happens_thousands_of_times_it_believes_what_was_said_and_heard(
-    seed: int, session_s: float, interruption: str, moves: list[tuple[str, float]]
+    seed: int, session_s: float, kind: str, moves: list[tuple[str, float]]
 ) -> None:
-    _keeps_the_laws(seed, session_s, interruption, moves)
+    _keeps_the_laws(seed, session_s, kind, moves)
 
 
 def _talk(hours: float, session_s: float, drop_every_s: float, *, seed: int) -> World:

@@ -1,13 +1,18 @@
 """A world on a clock of its own around the core: the sandbox's sessions as its server, a speaker, a
-microphone, tools and the history as they are, a user who speaks, and a network that breaks."""
+microphone, tools and the history as they are, a user who speaks, types, shows images or holds a key
+while he talks, and a network that breaks."""
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import heapq
 import itertools
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,12 +30,14 @@ from actors.realtime.actions import (
     Swap,
 )
 from actors.realtime.core import Core
+from actors.realtime.pictures import Pictures
 from actors.realtime.state import Saved
 from messages import (
     AssistantAudio,
     CapturedAudio,
     ConversationItem,
     ConversationOver,
+    CreateResponse,
     FatalError,
     FlushPlayback,
     HistoryRequest,
@@ -46,9 +53,12 @@ from messages import (
     ReplayedAudio,
     ReplayEnded,
     ResumePlayback,
+    SendImage,
     SendText,
     SessionInfo,
     Settings,
+    StartTalking,
+    StopTalking,
     ToolAnswer,
     ToolCall,
     ToolsAvailable,
@@ -67,6 +77,8 @@ BLOCK = RATE // 10
 GREETING = "Good morning"
 LOOKUP = ToolSpec("lookup", "Look a number up", {"type": "object", "properties": {}})
 FIRST_LEVEL = 5000
+PICTURES = Pictures(Path(tempfile.mkdtemp(prefix="rtvoice-world-")))
+atexit.register(shutil.rmtree, PICTURES._folder, ignore_errors=True)
 
 
 def spoken(number: int, samples: int) -> bytes:
@@ -97,6 +109,10 @@ class Line:
         self.spare = spare
         self.is_open = True
         self.delay = int(world.random.uniform(5, 60) * MS)
+        self.is_terse = world.random.random() < 0.2
+        """Whether it tells of items as some servers do, once and by the old name."""
+        self.splits = world.random.random() < 0.3
+        """Whether a long answer has two items."""
         self.script = Script()
         life_s = world.session_s
         self.session = Session("m", expires_at=int(world.now / NS + life_s), script=self.script)
@@ -123,6 +139,10 @@ class Line:
 
     def flush(self) -> None:
         for event in self.session.take_events():
+            if self.is_terse and event["type"] == "conversation.item.done":
+                continue
+            if self.is_terse and event["type"] == "conversation.item.added":
+                event["type"] = "conversation.item.created"
             self.sent.append(event)
             if event["type"] == "error":
                 self.refused.append(event["error"])
@@ -198,6 +218,8 @@ class Line:
             self.flush()
             return
         more = len(words) > 1
+        if self.splits and len(words) == 8:
+            self.session.begin_item(response_id)
         said = words[0] + (" " if more else "")
         going = self.session.speak(response_id, [said], bytes(2 * RATE // 4))
         self.flush()
@@ -361,6 +383,8 @@ class World:
         self.asked: list[int] = []
         """The numbers that the user has said, whole."""
         self.typed: list[str] = []
+        self.wanted = 0
+        """How often the program has asked for an answer."""
         self.coughs = 0
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -369,6 +393,7 @@ class World:
         self._epoch = 0
         self.dead = False
         self._mail: list[Callable[[Core, int], None]] = []
+        self._last_mail: Message | None = None
         self.info = SessionInfo(epoch_ns=self.began, directory="", server_url="ws://x")
         self.core = Core(self.settings, self.info, None, self.now)
         self.tell_core(lambda core, now: core.opened(now))
@@ -394,7 +419,18 @@ class World:
 
     def tell(self, message: Message) -> None:
         """A message for the core, through its mailbox."""
-        self.after_ns(MS // 2, lambda: self.tell_core(lambda core, now: core.message(message, now)))
+        self.after_ns(MS // 2, lambda: self.deliver(message))
+
+    def deliver(self, message: Message) -> None:
+        if not self.dead:
+            self._last_mail = message
+        self.tell_core(lambda core, now: self.hand_over(core, message, now))
+
+    def hand_over(self, core: Core, message: Message, now: int) -> None:
+        if isinstance(message, SendImage):
+            core.image(message, PICTURES.keep(message), now)
+        else:
+            core.message(message, now)
 
     def tell_core(self, what: Callable[[Core, int], None]) -> None:
         if self.dead:  # its mail waits
@@ -408,6 +444,8 @@ class World:
             match action:
                 case SendEvent(event, spare):
                     if spare in self.lines:
+                        if isinstance(event, wire.ItemCreate):
+                            event.item = PICTURES.filled(event.item)
                         self.lines[spare].send(wire.encode(event))
                 case Publish(message):
                     self.publish(message)
@@ -479,6 +517,9 @@ class World:
         self.core = Core(self.settings, info, saved, self.now)
         self.tell_core(lambda core, now: core.opened(now))
         mail, self._mail = self._mail, []
+        last = self._last_mail
+        if last is not None and last.attempts > 1:  # it was not known whether it was handled
+            self.tell_core(lambda core, now: self.hand_over(core, last, now))
         for what in mail:
             self.tell_core(what)
 
@@ -540,6 +581,35 @@ class World:
         self.ear.said.append((first, first + 12 * RATE // 10, number))
         self.asked.append(number)
         return number
+
+    def talk(self) -> None:
+        """The user says the next thing; with push-to-talk, while the key is pressed."""
+        if self.settings.turn_detection is not None:
+            self.say()
+            self.run(1.8)  # with the silence that ends a turn
+            return
+        self.tell(StartTalking(self.now))
+        self.run(0.2)
+        self.say()
+        self.run(1.4)
+        self.tell(StopTalking(self.now))
+        self.run(0.2)
+
+    def tap(self) -> None:
+        """The user touches the key."""
+        self.tell(StartTalking(self.now))
+        self.run(0.05)
+        self.tell(StopTalking(self.now))
+
+    def show(self) -> None:
+        text = f"typed {len(self.typed)}"
+        self.typed.append(text)
+        self.tell(SendImage(b"\x89PNG", "image/png", text, f"t{len(self.typed)}"))
+
+    def ask(self) -> None:
+        """The program asks for an answer."""
+        self.wanted += 1
+        self.tell(CreateResponse())
 
     def cough(self) -> None:
         """The user coughs, for 0.2 s."""
@@ -619,12 +689,14 @@ class World:
                 assert their.words.strip() == our.text.strip(), (their.id, their.words, our)
             elif their.kind == "message":  # cut off: the server does not know the words any more
                 assert our.interrupted, our
+            sees = any(part.kind == "input_image" for part in their.content)
+            assert sees == (our.image is not None), our
 
     def check_turns(self) -> None:
         """What the user has said and typed is there once, in order, in history and as turns.
 
         The text of speech may be lost with the connection; that it was said is not. A cough has no
-        text either.
+        text either. With half-duplex nobody hears what is said while the assistant is audible.
         """
         there = [item for item in self.history.items() if item.kind == "message"]
         remembered = [item.text for item in there if item.role == "user"]
@@ -637,9 +709,29 @@ class World:
             said = [word for word in words.split() if word != "ask"]
             kept = [word for word in said if word != "lost"]
             assert kept == [str(number) for number in self.asked if str(number) in kept], texts
+            if self.settings.duplex == "half":
+                continue
             missing = len(self.asked) - len(kept)
             assert missing == 0 or self.all_lines[1:], texts
             assert missing <= said.count("lost") <= missing + self.coughs + twice, texts
+
+    def check_answers(self) -> None:
+        """No question has two whole answers."""
+        questions = [number for number in self.asked if number % 4 != 3]
+        questions += range(len(self.typed))
+        for number in set(questions):
+            answers = [
+                item
+                for item in self.history.items()
+                if item.role == "assistant" and item.complete and not item.interrupted
+                if item.text.startswith(f"about {number} ") and item.text.endswith("done")
+            ]
+            assert len(answers) <= questions.count(number) + self.wanted, answers
+
+    def is_answered(self) -> bool:
+        """Tell whether the assistant has had the last word."""
+        last = self.history.items()[-1]
+        return last.kind == "message" and last.role == "assistant"
 
     @staticmethod
     def describe(theirs: list[Item], ours: list[ConversationItem]) -> str:
