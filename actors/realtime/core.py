@@ -180,6 +180,7 @@ class Core:
         """Act on a message from another component."""
         if type(message) is CapturedAudio:  # most of what comes
             decides = self._user.hear(message.pcm, now)
+            decides |= self._user.talking.is_busy  # it may be the end of a turn
             self._captured(message, now)
             if self.saved.input_end is None and not decides:
                 return

@@ -115,6 +115,20 @@ def test_a_turn_has_the_preroll_and_all_until_the_release_and_is_answered() -> N
     assert bench.kinds()[-2:] == kinds[-2:]
 
 
+def test_an_answer_is_asked_for_with_the_sound_that_ends_the_turn() -> None:
+    bench, microphone = talker()
+    press(bench, microphone)
+    microphone.hear(1000)
+
+    bench.wait(0.02)
+    release(bench)
+    bench.now += 20_000_000  # and nothing else happens
+    bench.capture_pcm(pcm_of(48_000, 48_960), 48_000)
+
+    assert bench.appended()[-2:] == pcm_of(48_479, 48_480)
+    assert bench.kinds()[-2:] == ["input_audio_buffer.commit", "response.create"]
+
+
 def test_the_preroll_may_be_longer_or_none() -> None:
     for preroll_ms, first in ((1000, 0), (0, 24_000)):
         bench, microphone = talker(preroll_ms=preroll_ms)
