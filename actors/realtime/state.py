@@ -85,8 +85,6 @@ class Call(msgspec.Struct, omit_defaults=True):
     output: str | None = None
     output_id: str = ""
     respond: bool = True
-    abandoned: bool = False
-    """It was cut off by the end of its answer and never run."""
 
 
 class Text(msgspec.Struct, omit_defaults=True):
