@@ -22,6 +22,8 @@ ACTIVE_ELSEWHERE_NS = 2 * _NS
 """When to ask again if the server says an answer is active that we have not seen."""
 SILENCE_NS = 30 * _NS
 """An active answer of which nothing was heard for so long is given up, if another is wanted."""
+LOST_NS = 120 * _NS
+"""After so long it is in any case: the server has not told its end."""
 TRIES = 2
 MARK = "rtvoice"
 """The key in the metadata of an answer under which it carries the id of our event."""
@@ -242,15 +244,17 @@ class Responses:
             if self.active is None and self.asked is None:
                 self.want(Ask())
                 happened.append("the server has not answered speech, asking")
-        if self.is_stuck(now):
+        given_up_at = self._given_up_at()
+        if given_up_at is not None and now >= given_up_at:
             self.active = None
             happened.append("nothing was heard of the answer under way, given up")
         return happened
 
-    def is_stuck(self, now: int) -> bool:
-        """Tell whether the active answer keeps others waiting without a sign of life."""
-        active = self.active
-        return active is not None and self.owed is not None and now >= active.news_ns + SILENCE_NS
+    def _given_up_at(self) -> int | None:
+        """Return when the active answer counts as over unless there is a sign of life."""
+        if self.active is None:
+            return None
+        return self.active.news_ns + (LOST_NS if self.owed is None else SILENCE_NS)
 
     def busy(self) -> bool:
         """Tell whether an answer is being generated, asked for or owed."""
@@ -268,9 +272,9 @@ class Responses:
             times.append(self.asked.sent_ns + ANSWER_NS)
         if self.expected_until is not None:
             times.append(self.expected_until)
-        if self.owed is not None:
-            if self.active is not None:
-                times.append(self.active.news_ns + SILENCE_NS)
-            elif self.asked is None and self.expected_until is None:
-                times.append(self.not_before)
+        given_up_at = self._given_up_at()
+        if given_up_at is not None:
+            times.append(given_up_at)
+        elif self.owed is not None and self.asked is None and self.expected_until is None:
+            times.append(self.not_before)
         return min(times, default=None)

@@ -145,8 +145,8 @@ class Bench:
 
     def prepared(self) -> Bench:
         """Wait until a second session is begun, and have it ready."""
-        for _ in range(2):
-            self.wait(50 * 60)
+        for _ in range(100):
+            self.wait(60)
             if self.spare.connects:
                 break
         self.connect(spare=True)

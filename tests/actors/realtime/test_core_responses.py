@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from messages import (
+    ConversationOver,
     FatalError,
     ResponseEnded,
     Say,
@@ -143,6 +144,16 @@ def test_an_answer_of_which_nothing_more_is_heard_does_not_block_the_next_for_ev
     bench.wait(31)
 
     assert _creates(bench) == 1
+
+
+def test_an_answer_that_never_ends_does_not_keep_the_conversation_going_for_ever() -> None:
+    bench = Bench(inactivity_timeout_s=10.0).live().begin()
+
+    bench.wait(60)
+    bench.none(ConversationOver)
+    bench.wait(70)
+
+    assert bench.one(ConversationOver).reason == "inactivity timeout"
 
 
 def test_a_cancellation_that_comes_too_late_is_harmless() -> None:

@@ -39,8 +39,8 @@ def _bench(**settings: Any) -> Bench:
 
 def _ready(**settings: Any) -> Bench:
     """A session with a second one ready, and an answer under way that keeps it waiting."""
-    bench = _bench(**settings).live().begin("r9", "a9")
-    return bench.prepared()
+    bench = _bench(**settings).live()
+    return bench.wait(50 * 60 - 30).begin("r9", "a9").prepared()
 
 
 def test_the_next_session_is_begun_when_a_sixth_of_the_hour_is_left() -> None:
