@@ -6,12 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.devices.base import Capture, DeviceError, Playback
+from actors.devices.hosted import INPUT_METHODS, OUTPUT_METHODS
 from actors.loading import LoadError, load, raised
 
 __all__ = ["NamedDeviceError", "load_capture", "load_playback"]
-
-_INPUT = ("start", "stop", "stream_chunks")
-_OUTPUT = ("start", "stop", "play_chunk", "clear_buffer")
 
 
 class NamedDeviceError(DeviceError):
@@ -38,7 +36,7 @@ def load_capture(name: str, block: int) -> Capture:
     Raises:
         NamedDeviceError: there is none.
     """
-    device = _load(name, "input device", Capture, _INPUT)
+    device = _load(name, "input device", Capture, INPUT_METHODS)
     if isinstance(device, Capture):
         return device
     from actors.devices.local import LocalCapture
@@ -55,7 +53,7 @@ def load_playback(name: str) -> Playback:
     Raises:
         NamedDeviceError: there is none.
     """
-    device = _load(name, "output device", Playback, _OUTPUT)
+    device = _load(name, "output device", Playback, OUTPUT_METHODS)
     if isinstance(device, Playback):
         return device
     from actors.devices.local import LocalPlayback
