@@ -220,6 +220,10 @@ def _words_of(turn: Turn) -> str:
     return turn.text or ("(nothing)" if turn.transcribed else "(speech, not transcribed)")
 
 
+def _length(ms: int) -> str:
+    return f"{ms / 1000:.1f} s" if ms >= 100 else f"{ms} ms"
+
+
 def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= _SHORT else f"{text[: _SHORT - 1]}…"
@@ -260,10 +264,10 @@ def _bracket(message: Message) -> tuple[str, str]:
         case DeadLetter(component=component, message=name, reason=reason):
             return f"lost: {name} for {component} ({reason})", "bad"
         case MessagesDropped(component=component, message=name, count=count, audio_ms=audio_ms):
-            sound = f", {audio_ms / 1000:.1f} s of sound" if audio_ms else ""
+            sound = f", {_length(audio_ms)} of sound" if audio_ms else ""
             return f"lost: {count} {name} for {component} (mailbox full{sound})", "bad"
         case AudioLost(component=component, audio_ms=audio_ms, reason=reason):
-            return f"lost: {audio_ms / 1000:.1f} s of sound at the {component} ({reason})", "bad"
+            return f"lost: {_length(audio_ms)} of sound at the {component} ({reason})", "bad"
         case SoundFaltered(text=text):
             return f"sound faltered {text}", "dim"
         case Reconnected():
@@ -559,7 +563,6 @@ class Keyboard:
         stream: the terminal.
         send: takes what the user wants, as a message.
         console: shows what the keyboard did.
-        muted: whether the session begins muted.
         push_to_talk: tells whether the user says when a turn begins and ends. A terminal does not
             tell when a key is released, so Enter does both.
     """
@@ -570,13 +573,12 @@ class Keyboard:
         send: Callable[[Message], None],
         console: Console,
         *,
-        muted: bool = False,
         push_to_talk: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stream = stream
         self._send = send
         self._console = console
-        self._muted = muted
+        self._muted = False
         self._push_to_talk = push_to_talk
         self._talking = False
 

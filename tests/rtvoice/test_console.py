@@ -18,6 +18,7 @@ import pytest
 
 from messages import (
     AssistantTranscript,
+    AudioLost,
     ComponentCrashed,
     ComponentParked,
     ComponentRestarted,
@@ -93,6 +94,11 @@ def shown(*messages: Message, live: bool = False, colour: bool = False) -> str:
         (ToolCall("c", "get_time", "{}"), "[tool get_time]"),
         (ToolCall("c", "volume", '{"level": 1}'), '[tool volume {"level": 1}]'),
         (ToolAnswer("c", "get_time", "12:00:00"), "[tool get_time: 12:00:00]"),
+        (
+            AudioLost("speaker", 12, "it died"),
+            "[lost: 12 ms of sound at the speaker (it died)]",
+        ),
+        (AudioLost("speaker", 1234, "it died"), "[lost: 1.2 s of sound at the speaker (it died)]"),
         (Interrupted("a", 1234, "It is"), "[interrupted after 1.2 s, heard: It is]"),
         (Interrupted("a", 1234), "[interrupted after 1.2 s]"),
         (Interrupted("a", 0), "[interrupted before anything was heard]"),
