@@ -295,6 +295,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     try:
         if options.doctor:
             return _diagnose(options)
+        if options.json:
+            raise UsageError("--json goes with --list-devices or --doctor; --events - is JSON too")
         _check_files(options)
         level = _log_level(options)
         choice = choose(options, os.environ)

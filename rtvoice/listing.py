@@ -10,6 +10,7 @@ import msgspec
 
 from actors.devices.base import SoundLibraryError
 from actors.devices.listing import SoundDevice, list_devices
+from rtvoice.printing import writing_to
 
 __all__ = ["print_devices"]
 
@@ -30,17 +31,18 @@ _EXIT_OK, _EXIT_USAGE = 0, 2
 def print_devices(out: TextIO | None = None, *, as_json: bool = False) -> int:
     """Write what sound devices there are; return the exit code."""
     out = sys.stdout if out is None else out
+    write = writing_to(out)
     try:
         devices = list_devices(rates=True)
     except SoundLibraryError as error:
         sys.stderr.write(f"rtvoice: {error}.\n")
         return _EXIT_USAGE
     if as_json:
-        out.write(msgspec.json.format(msgspec.json.encode(devices)).decode() + "\n")
+        write(msgspec.json.format(msgspec.json.encode(devices)).decode() + "\n")
     elif not devices:
-        out.write(f"{_NONE}\n")
+        write(f"{_NONE}\n")
     else:
-        out.write("\n".join(_table(devices, bold=out.isatty())) + f"\n\n{_HOW}\n")
+        write("\n".join(_table(devices, bold=out.isatty())) + f"\n\n{_HOW}\n")
     return _EXIT_OK
 
 
@@ -78,8 +80,9 @@ def _row(device: SoundDevice) -> tuple[str, ...]:
 
 def _rates(device: SoundDevice) -> str:
     given, taken = _in_khz(device.input_rates), _in_khz(device.output_rates)
-    if given and taken and given != taken:
-        return f"in: {given}; out: {taken}"
+    both = device.input_channels and device.output_channels
+    if both and given != taken:
+        return f"in: {given or 'none'}; out: {taken or 'none'}"
     return given or taken or "none: it is in use, or is not plugged in"
 
 

@@ -8,7 +8,6 @@ process of its own.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from messages.spawning import environment_with_us
 from rtvoice.choice import Card, Choice, UsageError, choose, fields_given
 from rtvoice.doctor import files, machine, server, sound
 from rtvoice.doctor.result import Check, Result, Status, ok, problem, warning, within
+from rtvoice.printing import writing_to
 
 __all__ = ["diagnose"]
 
@@ -55,7 +55,7 @@ def diagnose(
         out: where to; standard output if it is left out.
     """
     out = sys.stdout if out is None else out
-    write = _writing_to(out)
+    write = writing_to(out)
     secret = environment.get("OPENAI_API_KEY", "").strip()
     results = []
     for result in _Examination(options, environment, check).results():
@@ -73,19 +73,6 @@ def diagnose(
     else:
         write("\nA session would work.\n")
     return _EXIT_PROBLEM if problems else _EXIT_OK
-
-
-def _writing_to(out: TextIO) -> Callable[[str], None]:
-    """Return what writes until nobody reads any more; the exit code may still be wanted."""
-
-    def write(text: str) -> None:
-        try:
-            out.write(text)
-            out.flush()
-        except BrokenPipeError:  # once more, when Python flushes it at the end, would be told
-            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-
-    return write
 
 
 def _line(result: Result, *, colour: bool) -> str:

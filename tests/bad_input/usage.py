@@ -223,6 +223,11 @@ def _without_pyaudio(*, rates: bool) -> None:
     raise SoundLibraryError("input", "PyAudio is not installed")
 
 
+@row("`--json` without `--list-devices` or `--doctor`")
+def json_of_nothing(world: World) -> Outcome:
+    return _says(*_QUIET, "--json")
+
+
 @row("`--list-devices` while the sound server is frozen")
 def sound_server_frozen(world: World) -> Outcome:
     world.patch.setattr(rtvoice.listing, "list_devices", _without_answer)

@@ -293,6 +293,29 @@ def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_list_that_nobody_reads_ends_quietly() -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "supervisor", "--list-devices", "--json"],
+            stdout=writes,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        os.close(writes)
+
+    assert b"Traceback" not in done.stderr
+
+
+def test_json_of_a_conversation_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--json", *NOWHERE]) == 2
+
+    assert "--json goes with --list-devices or --doctor" in capsys.readouterr().err
+
+
 def test_help_teaches() -> None:
     shown = command("--help").stdout
 

@@ -16,6 +16,7 @@ DEVICES = [
     SoundDevice(0, "Microphone", "ALSA", 2, 0, 48_000, True, False, (44_100, 48_000), ()),
     SoundDevice(1, "USB\nHeadset", "ALSA", 1, 2, 48_000, False, True, (16_000,), (48_000,)),
     SoundDevice(10, "In use", "JACK", 2, 2, 48_000),
+    SoundDevice(11, "Monitor", "JACK", 2, 2, 48_000, input_rates=(48_000,)),
 ]
 
 
@@ -40,11 +41,12 @@ def shown(monkeypatch: pytest.MonkeyPatch, devices: Any, out: Any = None, **how:
 def test_the_devices_are_aligned_text_where_it_is_piped(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(monkeypatch, DEVICES).splitlines()
 
-    assert lines[:4] == [
+    assert lines[:5] == [
         "    name         host API  in  out  default  rates in kHz",
         " 0  Microphone   ALSA       2    -  in       44.1 48",
         " 1  USB Headset  ALSA       1    2  out      in: 16; out: 48",
         "10  In use       JACK       2    2           none: it is in use, or is not plugged in",
+        "11  Monitor      JACK       2    2           in: 48; out: none",
     ]
     assert "--input and --output, or RTVOICE_INPUT and RTVOICE_OUTPUT" in lines[-1]
 
