@@ -172,14 +172,25 @@ def memory_mib(pid: int) -> float:
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 
 
+def stopped(talk: Conversation, component: str) -> None:
+    """Stop the process of a component, and wait until it stands."""
+    talk.session.inject(component, "SIGSTOP")
+    state = Path(f"/proc/{talk.pids()[component]}/stat")
+    end = time.monotonic() + TIMEOUT_S
+    while state.read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < end, "it was not stopped"
+        time.sleep(0.002)
+
+
+@needs_proc
 @pytest.mark.parametrize("seconds", [8, long(800)])
 def test_audio_for_a_stopped_component_is_dropped_and_counted_and_control_is_not(
     server: FakeServer, seconds: int
 ) -> None:
     with Conversation(server, hang_s=3600) as talk:
         works(talk, 0)
-        talk.session.inject("microphone", "SIGSTOP")
-        talk.session.inject("realtime", "SIGSTOP")
+        stopped(talk, "microphone")
+        stopped(talk, "realtime")
         block = noise(40, seed=1)
         for number in range(seconds * 25):
             talk.session.send(ProgramCapture(block, 24_000, time.monotonic_ns()))

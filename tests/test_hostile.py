@@ -106,7 +106,7 @@ def test_a_message_of_forty_megabytes_passes_and_nobody_is_taken_for_stuck() -> 
 
 
 def test_of_what_a_component_logs_too_long_the_beginning_is_kept() -> None:
-    with Hub([hostile("Logs")]) as hub:
+    with Hub([hostile("Logs")], hang_s=10.0) as hub:
         hub.supervisor.send(SendText("!long", "text_1"))
         hub.expect(Turn)
 
