@@ -27,6 +27,7 @@ from actors.devices.base import (
     NoSuchDeviceError,
     Playback,
     SoundLibraryError,
+    SoundSystemStuckError,
 )
 from actors.devices.listing import (
     DeviceId,
@@ -308,8 +309,9 @@ class Lookout:
         except SoundLibraryError:
             return None
         for device in self._better(devices):
-            if why_not_open(device, self._direction, _PROBE_S) is None:
-                return device
+            with contextlib.suppress(SoundSystemStuckError):
+                if why_not_open(device, self._direction, _PROBE_S) is None:
+                    return device
         return None
 
     def _better(self, devices: list[SoundDevice]) -> Iterator[SoundDevice]:
@@ -343,7 +345,8 @@ class Lookout:
 class Presence(Lookout):
     """Finds out that the device in use is gone, although a sound server plays on elsewhere.
 
-    A device that cannot be opened a second time while we use it tells nothing.
+    A device that cannot be opened a second time while we use it tells nothing. Nor does a machine
+    that is too busy to answer: while ours plays, it may be there.
     """
 
     _shared: bool | None = None
@@ -353,7 +356,10 @@ class Presence(Lookout):
         """Return why another device is to be opened, or nothing; it has to be missed twice."""
         if self._shared is False:
             return ""
-        there = self._is_there()
+        try:
+            there = self._is_there()
+        except SoundLibraryError:
+            return ""
         if self._shared is None:
             self._shared = there
             return ""
@@ -361,7 +367,7 @@ class Presence(Lookout):
         return "its device is gone, and something else plays" if self._missed > 1 else ""
 
     def _is_there(self) -> bool:
-        with contextlib.suppress(NoSuchDeviceError, SoundLibraryError):
+        with contextlib.suppress(NoSuchDeviceError):
             devices = list_devices(_PROBE_S)
             device = choose(devices, self._wanted, self._direction, self._known).device
             return why_not_open(device, self._direction, _PROBE_S) is None

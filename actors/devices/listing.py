@@ -96,10 +96,16 @@ def list_devices(timeout_s: float = _PROBE_S, *, rates: bool = False) -> list[So
 def why_not_open(
     device: SoundDevice, direction: Direction, timeout_s: float = _PROBE_S
 ) -> str | None:
-    """Open a device and close it again; return why it does not open, or None."""
+    """Open a device and close it again; return why it does not open, or None.
+
+    Raises:
+        SoundSystemStuckError: there is no answer in time.
+    """
     channels = min(device.channels(direction), 2)
     try:
         found = _ask({"open": (device.index, direction, device.rate, channels)}, timeout_s)
+    except SoundSystemStuckError:
+        raise
     except SoundLibraryError as error:
         return error.reason
     return found if isinstance(found, str) else None

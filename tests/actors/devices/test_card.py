@@ -15,6 +15,7 @@ from actors.devices.base import (
     DeviceOpenError,
     NoSuchDeviceError,
     SoundLibraryError,
+    SoundSystemStuckError,
     open_capture,
     open_playback,
 )
@@ -372,6 +373,24 @@ def test_a_device_of_a_sound_server_is_missed_although_something_plays(
         assert [lookout.reason() for _ in range(3)] == ["", "", ""]
         there.clear()
         assert [bool(lookout.reason()) for _ in range(3)] == [False, True, True]
+
+
+@pytest.mark.parametrize("what", ["list_devices", "why_not_open"])
+def test_a_device_is_not_missed_because_a_busy_machine_does_not_answer(
+    machine: Machine, there: list[SoundDevice], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    machine.has((("headset", 1, 0),), host_api="ALSA")
+    lookout = machine.opens("headset").lookout
+    there.extend(listed("headset"))
+    assert lookout.reason() == ""
+
+    def does_not_answer(*_: object) -> None:
+        raise SoundSystemStuckError("input", "PortAudio did not answer in 3 s")
+
+    monkeypatch.setattr(card, what, does_not_answer)
+
+    assert [lookout.reason() for _ in range(3)] == ["", "", ""]
+    assert Lookout("headset", "input", None, None).look() is None
 
 
 def test_a_device_that_only_one_program_can_open_is_never_missed(
