@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -256,7 +256,31 @@ class _Stream:
             self._library.close()
 
 
-class PortAudioCapture(Capture):
+class _OnCard:
+    """What a microphone and a speaker have in common."""
+
+    check_s: ClassVar[float | None] = _CHECK_S
+    card: ClassVar[bool] = True
+    _stream: _Stream
+
+    @property
+    def rate(self) -> int:
+        """In Hz, of the card; what it delivers or is given is converted."""
+        return self._stream.rate
+
+    @property
+    def channels(self) -> int:
+        """Of the card."""
+        return self._stream.channels
+
+    def check(self, now_ns: int) -> None:
+        self._stream.check(now_ns)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class PortAudioCapture(_OnCard, Capture):
     """A microphone.
 
     Args:
@@ -268,10 +292,8 @@ class PortAudioCapture(Capture):
         DeviceError: it is not there or does not open.
     """
 
-    check_s = _CHECK_S
     jump_ns = 100_000_000
     jump_loses = True
-    card = True
 
     def __init__(self, wanted: str, block: int, known: DeviceId | None = None) -> None:
         self._block = block
@@ -289,31 +311,15 @@ class PortAudioCapture(Capture):
 
             self._converter = FromCard(self._stream.rate, self._stream.channels)
 
-    @property
-    def rate(self) -> int:
-        """In Hz, of the card; what it delivers is converted."""
-        return self._stream.rate
-
-    @property
-    def channels(self) -> int:
-        """Of the card."""
-        return self._stream.channels
-
     def start(
         self, deliver: Callable[[Captured], None], failed: Callable[[Exception], None]
     ) -> None:
         self._deliver = deliver
         self._stream.start()
 
-    def check(self, now_ns: int) -> None:
-        self._stream.check(now_ns)
-
     def faltered(self) -> int:
         new, self._told_overflows = self.overflows - self._told_overflows, self.overflows
         return new
-
-    def close(self) -> None:
-        self._stream.close()
 
     def _callback(
         self, data: bytes, frames: int, times: Mapping[str, float], status: int
@@ -349,7 +355,7 @@ class PortAudioCapture(Capture):
             self._lost = False
 
 
-class PortAudioPlayback(Playback):
+class PortAudioPlayback(_OnCard, Playback):
     """A speaker. Its stream always runs; without audio it plays silence.
 
     Args:
@@ -361,8 +367,6 @@ class PortAudioPlayback(Playback):
     """
 
     loses = True
-    check_s = _CHECK_S
-    card = True
     prefill_ms = 40
 
     def __init__(self, wanted: str, known: DeviceId | None = None) -> None:
@@ -380,22 +384,9 @@ class PortAudioPlayback(Playback):
 
             self._converter = ToCard(self._stream.rate, self._stream.channels)
 
-    @property
-    def rate(self) -> int:
-        """In Hz, of the card; what it is given is converted."""
-        return self._stream.rate
-
-    @property
-    def channels(self) -> int:
-        """Of the card."""
-        return self._stream.channels
-
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
         self._playout = playout
         self._stream.start()
-
-    def check(self, now_ns: int) -> None:
-        self._stream.check(now_ns)
 
     def heard_until(self, now_ns: int) -> int:
         return min(now_ns, self._stream.last_ns + _ALIVE_NS)
@@ -403,9 +394,6 @@ class PortAudioPlayback(Playback):
     def faltered(self) -> int:
         new, self._told_underflows = self.underflows - self._told_underflows, self.underflows
         return new
-
-    def close(self) -> None:
-        self._stream.close()
 
     def _callback(
         self, _: bytes | None, frames: int, times: Mapping[str, float], status: int
