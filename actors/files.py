@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["lock", "open_alone", "same_file", "why_not"]
+__all__ = ["lock", "open_alone", "path_of", "same_file", "why_not"]
 
 _WAIT_S = 1.0
 """A session that was killed may hold its files for so long."""
@@ -43,6 +43,15 @@ def why_not(path: Path, error: OSError) -> str:
         return f"there is no folder {str(path.parent)!r}; make it, or choose another place"
     reason = _BY_NUMBER.get(error.errno or 0)
     return reason or f"{error.strerror or error}; choose another place"
+
+
+def path_of(text: str) -> Path:
+    """Return the path that a user has written: ``~`` and ``~user`` are folders, if there are."""
+    path = Path(text)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # there is no such user
+        return path
 
 
 def same_file(one: Path, other: Path) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 
 from actors.base import Actor
 from actors.conversation import ITEM_MESSAGES, Conversation
-from actors.files import open_alone, why_not
+from actors.files import open_alone, path_of, why_not
 from messages import (
     CONTROL,
     FileOpened,
@@ -170,7 +170,7 @@ class History(Actor):
 
     def _path(self) -> Path:
         given = self.settings.journal_path
-        return Path(given) if given else Path(self.session.directory) / "history.journal"
+        return path_of(given) if given else Path(self.session.directory) / "history.journal"
 
     def _rebuild(self, journal: Journal) -> None:
         now = time.monotonic()

@@ -10,7 +10,7 @@ from typing import ClassVar
 from actors.base import Actor
 from actors.devices.base import UnwritableFileError, is_file
 from actors.devices.wav import WavTarget
-from actors.files import same_file, why_not
+from actors.files import path_of, same_file, why_not
 from messages import (
     SAMPLE_RATE,
     AudioLost,
@@ -46,7 +46,7 @@ class Recorder(Actor):
         self._path: Path | None = None
         if self.settings.recording_path is None:
             return
-        self._path = Path(self.settings.recording_path).expanduser()
+        self._path = path_of(self.settings.recording_path)
         if self.session.first:
             self._refuse_devices(self._path)
             self._target = WavTarget(self._path, 2, fresh=True)
@@ -70,7 +70,7 @@ class Recorder(Actor):
 
     def _refuse_devices(self, path: Path) -> None:
         for setting in (self.settings.input, self.settings.output):
-            if is_file(setting) and same_file(path, Path(setting).expanduser()):
+            if is_file(setting) and same_file(path, path_of(setting)):
                 raise UnwritableFileError(path, "it is the input or the output; record elsewhere")
 
     def _record(self, channel: int, first: int, pcm: bytes) -> None:

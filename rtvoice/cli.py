@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from actors.devices.base import is_file
-from actors.files import same_file
+from actors.files import path_of, same_file
 from rtvoice.choice import Choice, UsageError, choose, read_env_file, server_of
 
 if TYPE_CHECKING:
@@ -206,14 +206,14 @@ def _check_files(options: argparse.Namespace) -> None:
         if where.endswith(".py") and not Path(where).is_file():
             raise UsageError(f"there is no file {where} (AGENT is {options.agent!r})")
     if options.input is not None and is_file(options.input):
-        _check_input(_source(options, "input"), Path(options.input).expanduser())
+        _check_input(_source(options, "input"), path_of(options.input))
     for name in ("output", "record", "journal"):
         path = getattr(options, name)
         if path is None or (name == "output" and not is_file(path)):
             continue
         if name == "record" and not path.lower().endswith(".wav"):
             raise UsageError(f"--record: {path} must end in .wav")
-        _check_output(_source(options, name), Path(path).expanduser())
+        _check_output(_source(options, name), path_of(path))
     _check_used_once(options)
 
 
@@ -262,7 +262,7 @@ def _check_used_once(options: argparse.Namespace) -> None:
     if options.agent is not None:
         files["AGENT"] = options.agent.rpartition(":")[0]
     for (other, one), (name, path) in combinations(files.items(), 2):
-        if same_file(Path(one).expanduser(), Path(path).expanduser()):
+        if same_file(path_of(one), path_of(path)):
             raise UsageError(f"{name}: {path} is the file of {other} too; choose another")
 
 
@@ -370,14 +370,13 @@ def _open_events(name: str | None) -> BinaryIO | None:
         return None
     if name == "-":
         return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    path = path_of(name)
     try:
-        file = open_alone(Path(name), os.O_WRONLY | os.O_CREAT, 0o666)
+        file = open_alone(path, os.O_WRONLY | os.O_CREAT, 0o666)
         if os.fstat(file).st_size:
             os.ftruncate(file, 0)
     except OSError as error:
-        raise UsageError(
-            f"--events: {name} cannot be written: {why_not(Path(name), error)}"
-        ) from None
+        raise UsageError(f"--events: {name} cannot be written: {why_not(path, error)}") from None
     return os.fdopen(file, "wb")
 
 

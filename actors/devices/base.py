@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from actors.files import same_file
+from actors.files import path_of, same_file
 from messages import PCM_BYTES_PER_MS, SAMPLE_RATE, Message, SessionInfo, Settings, UserError
 
 if TYPE_CHECKING:
@@ -411,7 +411,7 @@ def is_file(setting: str) -> bool:
         return False
     separators = [mark for mark in (os.sep, os.altsep) if mark]
     looks_like_one = setting.lower().endswith(_FILES) or any(mark in setting for mark in separators)
-    return looks_like_one or Path(setting).expanduser().is_file()
+    return looks_like_one or path_of(setting).is_file()
 
 
 def is_name(setting: str) -> bool:
@@ -457,7 +457,7 @@ def open_capture(
     if is_file(wanted):
         from actors.devices.files import FileCapture
 
-        return FileCapture(Path(wanted).expanduser(), block, position)
+        return FileCapture(path_of(wanted), block, position)
     from actors.devices.card import Kind, open_card
     from actors.devices.portaudio import PortAudioCapture
     from actors.devices.silence import SilenceCapture
@@ -501,7 +501,7 @@ def open_playback(
     if is_file(wanted):
         from actors.devices.files import FilePlayback
 
-        path = Path(wanted).expanduser()
+        path = path_of(wanted)
         refuse_as_output(path, settings)
         return FilePlayback(path, session)
     from actors.devices.card import Kind, open_card
@@ -524,5 +524,5 @@ def refuse_as_output(path: Path, settings: Settings) -> None:
     """
     if path.suffix.lower() != ".wav":
         raise UnwritableFileError(path, "it would be a WAV file; let its name end in .wav")
-    if is_file(settings.input) and same_file(path, Path(settings.input).expanduser()):
+    if is_file(settings.input) and same_file(path, path_of(settings.input)):
         raise UnwritableFileError(path, "it is the input; choose another output")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from actors.devices.base import UnwritableFileError, refuse_as_output
-from actors.files import why_not
+from actors.files import path_of, why_not
 from messages import Settings
 from rtvoice.doctor.result import Result, ok, problem, warning
 
@@ -22,7 +22,7 @@ _ROOM_BYTES = 200 * 1024 * 1024
 def output(settings: Settings) -> Iterator[Result]:
     """Say whether what the assistant says may be written into the file that is the output."""
     try:
-        refuse_as_output(Path(settings.output).expanduser(), settings)
+        refuse_as_output(path_of(settings.output), settings)
     except UnwritableFileError as error:
         yield problem("speaker", str(error))
     else:
@@ -36,7 +36,7 @@ def written(paths: Mapping[str, str]) -> Iterator[Result]:
         paths: by what names them, such as ``--record``.
     """
     for source, name in paths.items():
-        path = Path(name).expanduser()
+        path = path_of(name)
         try:
             _try(path)
             free = shutil.disk_usage(path.absolute().parent).free

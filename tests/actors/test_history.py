@@ -518,6 +518,18 @@ def test_the_journal_of_an_earlier_session_is_moved_aside(tmp_path: Path) -> Non
     assert "precious" not in path.read_text()
 
 
+def test_a_journal_in_the_home_folder_is_written_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    with rig_of(tmp_path, journal_path="~/talk.journal"):
+        assert (tmp_path / "home" / "talk.journal").is_file()
+
+    assert not (tmp_path / "~").exists()
+
+
 def test_a_journal_that_cannot_be_opened_says_where_and_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     rig = rig_of(tmp_path, journal_path=str(tmp_path / "file" / "journal"))

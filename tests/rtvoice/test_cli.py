@@ -386,3 +386,20 @@ def test_a_file_in_the_home_folder_may_be_named_by_a_tilde(
     assert cli.run(["--output", "null", "--server", "sandbox", "--record", "~/no/r.wav"]) == 2
 
     assert "/no/r.wav cannot be written" in capsys.readouterr().err
+
+
+def test_events_go_to_the_home_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert cli.run([*NOWHERE, "--max-seconds", "0.1", "--events", "~/e.jsonl"]) == 0
+
+    assert (tmp_path / "e.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("option", ["--input", "--output", "--record", "--journal", "--events"])
+def test_the_folder_of_a_user_that_there_is_not_is_told(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["--server", "sandbox", "--max-seconds", "0.1", option, "~nobody-/a.wav"]) == 2
+
+    assert "~nobody-/a.wav" in capsys.readouterr().err
