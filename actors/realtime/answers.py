@@ -59,6 +59,7 @@ class Answers:
         context, response_id = self._context, event.response.id
         mark = (event.response.metadata or {}).get(MARK)
         active = context.responses.created(response_id, mark, now)
+        active.seen = tuple(turn.item_id for turn in context.saved.turns)
         context.publish(ResponseStarted(response_id))
         context.saved.answer = Answer(response_id, active.ask or Ask())
         if active.cancelled:  # it was interrupted before it began
@@ -163,7 +164,7 @@ class Answers:
         if status == "failed":
             self._retry(active, details.error if details else None, now)
         elif not _by_speech(active, response):
-            self.answered(response.id)
+            self._have_answer(active)
         context.touch(now)
         context.changed()
 
@@ -202,7 +203,15 @@ class Answers:
         if saved.answer is not None and saved.answer.response_id == response_id:
             saved.answer.begun = saved.answer.begun or begun
             saved.answer.call = saved.answer.call or call
-        saved.answered()
+        self._have_answer(active if active and active.response_id == response_id else None)
+
+    def _have_answer(self, active: Active | None) -> None:
+        """Take note that the turns have one, but for those that were said while it was given."""
+        turns = self._context.saved.turns
+        count = len(turns)
+        while active is not None and count and turns[count - 1].item_id not in active.seen:
+            count -= 1
+        self._context.saved.answered(count)
         self._context.changed()
 
     def _retry(self, active: Active | None, error: wire.ErrorBody | None, now: int) -> None:

@@ -46,6 +46,8 @@ class Active(msgspec.Struct):
     cancelled: bool = False
     interrupted: bool = False
     """It is cancelled because the user speaks."""
+    seen: tuple[str, ...] = ()
+    """Item ids of the turns that it answers; what is said later it has not seen."""
 
 
 class Asked(msgspec.Struct):

@@ -171,7 +171,9 @@ class Saved(msgspec.Struct, omit_defaults=True):
     wire_events: tuple[str, ...] | None = None
     """Names of the wire events to be passed on; None: as the settings say."""
 
-    def answered(self) -> None:
-        """Take note that nothing that the user has said or typed waits for an answer."""
-        self.safe_sample = max([self.safe_sample, *(turn.last_sample for turn in self.turns)])
-        self.turns, self.repeats = [], 0
+    def answered(self, count: int | None = None) -> None:
+        """Take note that the first so many turns, or all, do not wait for an answer any more."""
+        answered = self.turns[:count]
+        self.turns = self.turns[len(answered) :]
+        self.safe_sample = max([self.safe_sample, *(turn.last_sample for turn in answered)])
+        self.repeats = 0

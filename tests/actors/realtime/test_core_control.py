@@ -15,6 +15,7 @@ from messages import (
     FlushPlayback,
     Notice,
     Reconnected,
+    ReplayCapture,
     Say,
     SendText,
     ServerVad,
@@ -231,6 +232,19 @@ def test_of_endless_unanswered_turns_only_the_last_are_remembered() -> None:
         bench.speak(f"u{number}", 1000 * number, 1000 * number + 500)
 
     assert len(bench.core.saved.turns) == 20
+
+
+def test_speech_that_does_not_interrupt_is_not_answered_by_the_answer_under_way() -> None:
+    bench = Bench(turn_detection=TALKS_ON, transcription_model="gpt-transcribe").live()
+    bench.capture(0, 3 * 24_000).begin().say()
+    bench.speak()
+    bench.server("error", error={"code": "conversation_already_has_active_response"})
+    bench.end_item().done()
+
+    other = bench.restarted()
+    other.configured()
+
+    assert other.one(ReplayCapture).from_sample == 0  # or nobody would know what was said
 
 
 def test_speech_that_does_not_interrupt_is_answered_after_the_answer_under_way() -> None:
