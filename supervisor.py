@@ -1307,6 +1307,12 @@ class Supervisor:
         self._described = True
         self._add_what_settings_name()
 
+    def _route_early(self) -> None:
+        """Give what came before it was known who accepts it to those who do, as far as is known."""
+        self._unknown = False
+        while self._early:
+            self.route(self._early.popleft())
+
     def open_next(self) -> None:
         """Open the next component, in order, if everything it needs is there.
 
@@ -1316,9 +1322,7 @@ class Supervisor:
             return
         if not all(child.introduced for child in self._children.values()):
             return
-        self._unknown = False
-        while self._early:
-            self.route(self._early.popleft())
+        self._route_early()
         if not self._opening:
             self._started()
             return
@@ -1540,6 +1544,7 @@ class Supervisor:
             return
         self._patience_s = (within_s or self.settings.stop_s * 0.9) / 2
         self.stopping = True
+        self._route_early()  # nobody will handle it, but it is told that it is lost
         self._reason = reason
         self.publish(SessionEnding(reason))
         self._closing = list(reversed(self._children.values()))
