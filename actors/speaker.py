@@ -117,29 +117,34 @@ class Speaker(Actor):
         if state is not None and state.paused and not self._playout.paused:
             self._playout.pause()
         if "device" not in self.keep:
-            self._take_over()
-            try:
-                self._device.start(self._playout, self._on_failure)
-            except BaseException:
-                self._device.close()
-                raise
-            self.keep["device"] = self._device
-            self._tell_loss()
-            self.log.info("speaker open", device=self._device.name, volume=self._volume)
-            self.send(DeviceInUse("output", self._device.name, self._device.card))
-            if self._device.stands_in_because and self.session.first:
-                text = f"The assistant is not heard: {self._device.stands_in_because}"
-                self.log.warning(text)
-                self.send(Notice(text))
-            if self._device.writes is not None:
-                self.send(FileOpened(str(self._device.writes)))
-            for message in self._device.news:
-                self.send(message)
+            self._start_device()
         if self._device.lookout is not None:
             self._device.lookout.start(lambda reason: self.post(lambda: self._found(reason)))
         self._set_volume()
         self._check()
         self._go_on()
+
+    def _start_device(self) -> None:
+        """Have a device that was just opened play, and tell what there is to tell of it."""
+        device = self._device
+        self._take_over()
+        try:
+            device.start(self._playout, self._on_failure)
+        except BaseException:
+            device.close()
+            raise
+        self.keep["device"] = device
+        self._tell_loss()
+        self.log.info("speaker open", device=device.name, volume=self._volume)
+        self.send(DeviceInUse("output", device.name, device.card))
+        if device.stands_in_because and self.session.first:
+            text = f"The assistant is not heard: {device.stands_in_because}"
+            self.log.warning(text)
+            self.send(Notice(text))
+        if device.writes is not None:
+            self.send(FileOpened(str(device.writes)))
+        for message in device.news:
+            self.send(message)
 
     def closed(self) -> None:
         device: Playback | None = self.keep.get("device")
