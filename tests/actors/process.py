@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import collections
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -52,6 +54,19 @@ class ProcessRig(Rig):
             )
         super().__enter__()
         return self
+
+    def stop_where(self, condition: Callable[[], bool]) -> None:
+        """Have the process stand still in a moment in which this is true of what it left."""
+        end_s = time.monotonic() + TIMEOUT_S
+        while True:
+            if condition():
+                self.process.send_signal(signal.SIGSTOP)
+                os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+                if condition():
+                    return
+                self.process.send_signal(signal.SIGCONT)
+            assert time.monotonic() < end_s, "it never came true"
+            time.sleep(0.001)
 
     def kill(self) -> None:
         """Kill the process, as nobody can prevent."""

@@ -20,9 +20,10 @@ __all__ = ["Sitting", "Talk", "talking"]
 
 ALL = tuple(spec.name for spec in SPECS)
 _FRAME = re.compile(
-    r"^\[(?:server: |ended after |failed after |restarted: |lost: nothing).*\n", re.MULTILINE
+    r"^\[(?:server: |ended after |failed after |restarted: |lost: nothing|sound faltered).*\n",
+    re.MULTILINE,
 )
-"""What a session says at its beginning and its end."""
+"""What a session says at its beginning and its end, and of a machine with too much to do."""
 
 
 class Screen(io.StringIO):
@@ -106,7 +107,7 @@ class Sitting:
         return self
 
     def text(self, start: int = 0) -> str:
-        """Return what the user has seen, but for what every session says."""
+        """Return what the user has seen, but for what any session may say."""
         return _FRAME.sub("", self.screen.getvalue()[start:])
 
     def ends_by_itself(self, after_s: float = 0.0) -> Sitting:
