@@ -14,9 +14,8 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
+from actors.devices.base import INPUT_METHODS, OUTPUT_METHODS
 from actors.devices.hosted import (
-    INPUT_METHODS,
-    OUTPUT_METHODS,
     DeviceCallError,
     HostedInput,
     HostedOutput,

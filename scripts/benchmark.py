@@ -675,6 +675,47 @@ def _measure_card_load(seconds: float = 30.0) -> None:
             percent = (_cpu_s(pids[name]) - cpu_s) / took * 100
             verdict = "ok" if percent <= 3 else "MISSED"
             print(f"{name:44} {percent:8.2f} % of a core  (limit 3) {verdict}", flush=True)
+    for name, direction in (("microphone", "input"), ("speaker", "output")):
+        told = subprocess.run(
+            [sys.executable, __file__, "--bare-stream", direction],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+        what = f"{name}, a bare stream that does nothing"
+        print(f"{what:44} {float(told):8.2f} % of a core", flush=True)
+
+
+def _be_bare_stream(direction: str, seconds: float = 15.0) -> None:
+    """Print what a stream of ours costs whose callback does nothing, in percent of a core."""
+    import pyaudio
+
+    frames, name = (480, "mic") if direction == "input" else (288, "speaker")
+    silence = bytes(2 * frames)
+    audio = pyaudio.PyAudio()
+    devices = [audio.get_device_info_by_index(i) for i in range(audio.get_device_count())]
+    where: dict[str, Any] = {
+        direction: True,
+        f"{direction}_device_index": next(
+            about["index"]
+            for about in devices
+            if about["name"] == name and about[f"max{direction.title()}Channels"]
+        ),
+    }
+    stream = audio.open(
+        rate=24_000,
+        channels=1,
+        format=pyaudio.paInt16,
+        frames_per_buffer=frames,
+        stream_callback=lambda *_: (silence, pyaudio.paContinue),
+        **where,
+    )
+    time.sleep(1.0)
+    before, begun = _cpu_s(os.getpid()), time.monotonic()
+    time.sleep(seconds)
+    print((_cpu_s(os.getpid()) - before) / (time.monotonic() - begun) * 100)
+    stream.close()
+    audio.terminate()
 
 
 def _pid_now(command: Command, component: str) -> int:
@@ -739,10 +780,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="only these faults")
     parser.add_argument("--soak", type=float, default=30.0, help="seconds, of card (30)")
     parser.add_argument("--bare", help=argparse.SUPPRESS)
+    parser.add_argument("--bare-stream", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.bare:
         with contextlib.suppress(ConnectionClosed):
             _be_bare_client(given.bare)
+        return
+    if given.bare_stream:
+        _be_bare_stream(given.bare_stream)
         return
     chosen = given.what
     if unknown := set(chosen) - set(MEASURES):

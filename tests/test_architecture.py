@@ -103,17 +103,24 @@ def test_each_component_is_a_pykka_threading_actor(spec: object) -> None:
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_a_child_imports_nothing_heavy(spec: object) -> None:
     module = spec.target.partition(":")[0]  # type: ignore[attr-defined]
-    heavy = "numpy structlog asyncio pyaudio supervisor rtvoice pocketsphinx hypothesis"
-    code = (
-        f"import actors.host, {module}, sys; "
-        f"print(*(name for name in {heavy.split()!r} if name in sys.modules))"
-    )
 
-    found = subprocess.run(
+    assert _heavy(f"import actors.host, {module}") == []
+
+
+def test_a_device_of_ones_own_imports_nothing_heavy_by_itself() -> None:
+    name = "actors.devices.silence:NullPlayback"
+
+    assert _heavy(f"from actors.devices.named import load_playback; load_playback({name!r})") == []
+
+
+def _heavy(code: str) -> list[str]:
+    """Return what a child had better not have imported."""
+    names = "numpy structlog asyncio pyaudio supervisor rtvoice pocketsphinx hypothesis"
+    code += f"; import sys; print(*(name for name in {names.split()!r} if name in sys.modules))"
+    told = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-
-    assert found.stdout.split() == []
+    return told.stdout.split()
 
 
 def test_only_what_people_expect_lies_at_the_top() -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from actors.devices.playout import Playout
 
 __all__ = [
+    "INPUT_METHODS",
+    "OUTPUT_METHODS",
     "Capture",
     "Captured",
     "DeviceBusyError",
@@ -42,6 +44,10 @@ __all__ = [
     "to_ns",
     "to_samples",
 ]
+
+INPUT_METHODS = ("start", "stop", "stream_chunks")
+OUTPUT_METHODS = ("start", "stop", "play_chunk", "clear_buffer")
+"""What a device has that a user writes (`actors.devices.hosted`)."""
 
 _NS_PER_S = 1_000_000_000
 _BLOCK_MS = (10, 100)

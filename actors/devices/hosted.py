@@ -33,8 +33,6 @@ from messages import (
 )
 
 __all__ = [
-    "INPUT_METHODS",
-    "OUTPUT_METHODS",
     "DeviceCallError",
     "HostedInput",
     "HostedOutput",
@@ -43,9 +41,6 @@ __all__ = [
     "rate_of",
     "refuse_what_is_no_device",
 ]
-
-INPUT_METHODS = ("start", "stop", "stream_chunks")
-OUTPUT_METHODS = ("start", "stop", "play_chunk", "clear_buffer")
 
 _RETRIES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """How long to wait before a device is started again; the last one goes on."""

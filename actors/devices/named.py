@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from actors.devices.base import Capture, DeviceError, Playback
-from actors.devices.hosted import INPUT_METHODS, OUTPUT_METHODS
+from actors.devices.base import (
+    INPUT_METHODS,
+    OUTPUT_METHODS,
+    Capture,
+    DeviceError,
+    Playback,
+)
 from actors.loading import LoadError, load, raised
 
 __all__ = ["NamedDeviceError", "load_capture", "load_playback"]

@@ -39,7 +39,7 @@ from messages import (
 )
 from messages.page import HELD
 from tests.actors.process import ProcessRig
-from tests.rig import TIMEOUT_S, Rig
+from tests.rig import Rig
 
 
 def pcm(samples: int, start: int = 1) -> bytes:
