@@ -7,24 +7,19 @@ for microseconds. Times are ``time.monotonic_ns()`` passed in; positions count w
 from __future__ import annotations
 
 import collections
-import sys
 import threading
-from array import array
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from actors.devices.base import to_ns, to_samples
+from actors.devices.fader import FADE, Fader, tail
+from actors.devices.jitter import Prefill
 from messages import SAMPLE_RATE
 
 __all__ = ["Finished", "Flushed", "Marker", "Played", "Playout", "Settled"]
 
-_FADE = 8 * SAMPLE_RATE // 1000
-"""Samples of every ramp, so that nothing clicks: of the fade-out of a flush or a pause, from one
-volume to another, down where audio ran out and up where it goes on. 8 ms."""
 _LOW = 100 * SAMPLE_RATE // 1000
 """With less than this waiting, the actor is told, so that it makes room for more."""
-_BLOCK = 20 * SAMPLE_RATE // 1000
-_MAX_PREFILL = 6 * _BLOCK
 _NEW_RUN_NS = 50_000_000
 """The device's clock may differ so much from counting before sound counts as interrupted."""
 _KNOWN_ITEMS = 16
@@ -135,10 +130,6 @@ class Playout:
     """
 
     def __init__(self, prefill: int = 0, marker: Marker | None = None, volume: float = 1.0) -> None:
-        self.underruns = 0
-        """How often an item faltered because its audio came too late."""
-        self.underrun_ns = 0
-        """How long it was silent because of that."""
         self._marker = marker
         self._lock = threading.Lock()
         self._items: collections.deque[_Item] = collections.deque()
@@ -146,17 +137,10 @@ class Playout:
         self._chunks: collections.deque[_Chunk] = collections.deque()
         self._queued = 0
         self._segments: collections.deque[_Segment] = collections.deque()
-        self._gain = self._target = volume
-        self._gain_step = 0.0
-        self._edge, self._edge_left = 0, 0
-        """The last sample that was played, if sound broke off there, and the rest of its ramp."""
-        self._base_prefill = self._prefill = prefill
-        self._told_underruns, self._told_underrun_ns = 0, 0
-        self._faltered = False
-        """Since an item last came to its end."""
+        self._fader = Fader(volume)
+        self._prefill = Prefill(prefill)
         self._running = False
         self._paused = False
-        self._waited = 0
         self._run_ns = -1
         self._run_samples = 0
         self._wake: Callable[[], None] = _nothing
@@ -188,7 +172,7 @@ class Playout:
                 return
             if item.starved:
                 item.starved = False
-                self._falter()
+                self._prefill.falter()
             self._chunks.append(_Chunk(item, item.received, new))
             item.received += len(new) // 2
             self._queued += len(new) // 2
@@ -283,15 +267,12 @@ class Playout:
             if self._paused:
                 self._paused = False
                 if not self._running:
-                    self._fade_in()
+                    self._fader.fade_in()
 
     def faltered(self) -> tuple[int, int]:
         """Return the underruns, and the nanoseconds of silence, since this was last asked."""
         with self._lock:
-            count = self.underruns - self._told_underruns
-            silent_ns = self.underrun_ns - self._told_underrun_ns
-            self._told_underruns, self._told_underrun_ns = self.underruns, self.underrun_ns
-            return count, silent_ns
+            return self._prefill.told()
 
     @property
     def running(self) -> bool:
@@ -312,11 +293,7 @@ class Playout:
     def set_volume(self, volume: float) -> None:
         """Change the volume, 0.0-1.0, over a few milliseconds."""
         with self._lock:
-            self._target = volume
-            if self._running:
-                self._gain_step = (volume - self._gain) / _FADE
-            else:
-                self._gain = volume
+            self._fader.set_volume(volume, sounding=self._running)
 
     # -- for the device -----------------------------------------------------------------------
 
@@ -343,7 +320,7 @@ class Playout:
                 self._stop(at_ns + to_ns(samples - missing))
             if pads:
                 self._note_edge(pcm)
-                pcm += self._run_out(missing)
+                pcm += self._fader.run_out(missing)
             wake = self._low and not self._told
             if wake:
                 self._told, self._low = True, False
@@ -363,7 +340,7 @@ class Playout:
         if self._queued < _LOW and (plenty or whole):
             self._low = True
         raw = bytes(parts[0].pcm) if len(parts) == 1 else b"".join(part.pcm for part in parts)
-        pcm = self._at_volume(raw)
+        pcm = self._fader.scaled(raw)
         self._note_taken(parts, pcm, at_ns)
         return pcm
 
@@ -372,9 +349,8 @@ class Playout:
         if not self._running or not self._chunks:
             self._halt()
             return b""
-        parts, _ = self._next_parts(min(samples, _FADE))
-        raw = b"".join(part.pcm for part in parts)
-        pcm = _ramped(raw, self._gain, -self._gain / _FADE)
+        parts, _ = self._next_parts(min(samples, FADE))
+        pcm = self._fader.faded_out(b"".join(part.pcm for part in parts))
         self._note_taken(parts, pcm, at_ns)
         self._halt()
         return pcm
@@ -399,25 +375,18 @@ class Playout:
 
     def _may_start(self, samples: int) -> bool:
         first = self._chunks[0].item
-        if self._queued < self._prefill and self._waited < self._prefill:
-            if not first.last and self._items[-1] is first:
-                self._waited += samples
-                return False
-        self._waited = 0
-        return True
+        grows = not first.last and self._items[-1] is first
+        return self._prefill.is_enough(self._queued, samples, grows=grows)
 
     def _start(self, at_ns: int, *, fades_in: bool) -> None:
         """Note that there is sound now."""
         self._running = True
         chunk = self._chunks[0]
         if chunk.item.dry_ns >= 0:
-            self.underrun_ns += at_ns - chunk.item.dry_ns
+            self._prefill.note_silence(at_ns - chunk.item.dry_ns)
             chunk.item.dry_ns = -1
         if fades_in and chunk.first > 0:
-            self._fade_in()
-
-    def _fade_in(self) -> None:
-        self._gain, self._gain_step = 0.0, self._target / _FADE
+            self._fader.fade_in()
 
     def _stop(self, at_ns: int) -> None:
         """Note that there is silence from then on."""
@@ -430,7 +399,7 @@ class Playout:
     def _halt(self) -> None:
         self._running = False
         self._run_ns = -1
-        self._gain = self._target
+        self._fader.silence()
 
     def _note_taken(self, parts: list[_Chunk], pcm: bytes, at_ns: int) -> None:
         expected_ns = self._run_ns + to_ns(self._run_samples)
@@ -451,40 +420,12 @@ class Playout:
             if self._marker:
                 self._marker.set(item.item_id, item.taken)
 
-    def _at_volume(self, pcm: bytes) -> bytes:
-        if self._gain == self._target:
-            return _scaled(pcm, self._gain)
-        left = max(1, round((self._target - self._gain) / self._gain_step))
-        count = min(left, len(pcm) // 2)
-        ramp = _ramped(pcm[: 2 * count], self._gain, self._gain_step)
-        self._gain = self._target if count == left else self._gain + count * self._gain_step
-        return ramp + _scaled(pcm[2 * count :], self._gain)
-
     def _note_edge(self, pcm: bytes) -> None:
-        """Note at which sample the sound breaks off if nothing follows; not where an item ends."""
+        """Note whether sound breaks off here if nothing follows: not where an item ends."""
         if pcm:
             item = self._segments[-1].item
             ends = item.last and item.taken == item.received
-            self._edge = 0 if ends else _unpacked(pcm[-2:])[0]
-            self._edge_left = _FADE
-
-    def _run_out(self, samples: int) -> bytes:
-        """Return so much silence, at its beginning a ramp down from where the sound broke off."""
-        count = min(self._edge_left, samples) if self._edge else 0
-        left = self._edge_left = self._edge_left - count
-        ramp = [round(self._edge * (left + i) / _FADE) for i in reversed(range(count))]
-        return _packed(ramp) + bytes(2 * (samples - count))
-
-    def _falter(self) -> None:
-        self.underruns += 1
-        self._faltered = True
-        self._prefill = min(2 * self._prefill, _MAX_PREFILL)
-
-    def _grow_calm(self) -> None:
-        """Wait for less again, block by block, while items come to their end without faltering."""
-        if not self._faltered:
-            self._prefill = max(self._prefill - _BLOCK, self._base_prefill)
-        self._faltered = False
+            self._fader.note_edge(pcm, breaks_off=not ends)
 
     # -- settling and flushing, with the lock held --------------------------------------------
 
@@ -522,7 +463,7 @@ class Playout:
                 break
             if item.last:
                 finished.append(Finished(item.item_id, item.played))
-                self._grow_calm()
+                self._prefill.note_end()
             elif len(self._items) == 1 or not self._items[1].begun:
                 break  # more of it may come
             self._items.popleft()
@@ -555,9 +496,12 @@ class Playout:
         if not self._running or not self._chunks or not self._chunks[0].item.begun:
             return None
         first = self._chunks[0]
-        of_item = b"".join(chunk.pcm for chunk in self._chunks if chunk.item is first.item)
-        pcm = of_item[: 2 * _FADE]
-        return first._replace(pcm=memoryview(_ramped(pcm, 1.0, -1.0 / _FADE)))
+        pcm = b""
+        for chunk in self._chunks:
+            if chunk.item is not first.item or len(pcm) >= 2 * FADE:
+                break
+            pcm += chunk.pcm[: 2 * FADE]
+        return first._replace(pcm=memoryview(tail(pcm)))
 
     def _drop_from(self, current: _Item) -> None:
         """Drop the current item and what follows; what is before it will be heard."""
@@ -596,31 +540,3 @@ def _rest(segment: _Segment, heard: int) -> _Segment:
 
 def _nothing() -> None:
     pass
-
-
-def _scaled(pcm: bytes, gain: float) -> bytes:
-    if gain == 1.0:
-        return pcm
-    if gain == 0.0:
-        return bytes(len(pcm))
-    whole = round(gain * 65_536)  # in whole numbers, in a quarter of the time
-    return _packed([(sample * whole + 32_768) >> 16 for sample in _unpacked(pcm)])
-
-
-def _ramped(pcm: bytes, gain: float, step: float) -> bytes:
-    samples = _unpacked(pcm)
-    return _packed([round(sample * (gain + step * i)) for i, sample in enumerate(samples, 1)])
-
-
-def _unpacked(pcm: bytes) -> array[int]:
-    samples = array("h", pcm)
-    if sys.byteorder == "big":
-        samples.byteswap()
-    return samples
-
-
-def _packed(values: list[int]) -> bytes:
-    samples = array("h", values)
-    if sys.byteorder == "big":
-        samples.byteswap()
-    return samples.tobytes()

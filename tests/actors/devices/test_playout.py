@@ -272,7 +272,7 @@ def test_audio_that_comes_too_late_is_an_underrun_and_makes_the_prefill_longer()
     playout.pull(480, 0)
     playout.pull(480, 0)
     playout.push("a", 480, pcm(480, 481))
-    assert playout.underruns == 1
+    assert playout.faltered()[0] == 1
 
     assert not any(playout.pull(480, 0))
 
@@ -284,7 +284,7 @@ def test_silence_after_the_last_sample_is_no_underrun() -> None:
     playout.pull(480, 0)
     playout.push("b", 0, pcm(480))
 
-    assert playout.underruns == 0
+    assert playout.faltered()[0] == 0
 
 
 def test_it_is_known_how_long_it_was_silent_because_audio_came_too_late() -> None:
@@ -296,7 +296,7 @@ def test_it_is_known_how_long_it_was_silent_because_audio_came_too_late() -> Non
     playout.push("a", BLOCK, pcm(BLOCK, BLOCK + 1), last=True)
     clock.pull()
 
-    assert playout.underrun_ns == 3 * to_ns(BLOCK)
+    assert playout.faltered()[1] == 3 * to_ns(BLOCK)
 
 
 def test_the_prefill_grows_to_six_blocks_and_shrinks_again_while_nothing_falters() -> None:
@@ -626,7 +626,7 @@ def test_waiting_in_a_pause_is_no_underrun() -> None:
     playout.resume()
     playout.pull(480, 0)
 
-    assert playout.underruns == 0
+    assert playout.faltered()[0] == 0
 
 
 def test_a_flush_in_a_pause_stops_where_it_was_paused_and_ends_it() -> None:
@@ -791,7 +791,7 @@ def test_a_card_too_but_softened_where_the_sound_broke_off(
         run.do(*operation)
     run.drain()
 
-    breaks = run.playout.underruns
+    breaks = run.playout.faltered()[0]
     changed = [
         (heard, pushed)
         for heard, pushed in zip(values(run.heard), values(run.pushed), strict=True)
@@ -847,7 +847,7 @@ def test_pauses_cost_no_sample(operations: list[tuple[str, int]], prefill: int) 
     assert len(heard) == len(pushed)
     faded = [(was, now) for was, now in zip(pushed, heard, strict=True) if was != now]
     assert all(abs(now) <= was for was, now in faded)
-    assert len(faded) <= FADE * (2 * run.pauses + run.playout.underruns)
+    assert len(faded) <= FADE * (2 * run.pauses + run.playout.faltered()[0])
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
