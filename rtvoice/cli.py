@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 from actors.devices.base import is_file
 from actors.files import path_of, same_file
 from rtvoice.choice import Choice, UsageError, choose, read_env_file, server_of
+from rtvoice.printing import OutputError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -283,8 +284,15 @@ def run(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    parser = _parser()
-    options = parser.parse_args(argv)
+    try:
+        return _obey(_parser().parse_args(argv))
+    except OutputError as error:
+        _complain(str(error))
+        return EXIT_USAGE
+
+
+def _obey(options: argparse.Namespace) -> int:
+    """Do what the options say."""
     if options.list_devices:
         from rtvoice.listing import print_devices
 

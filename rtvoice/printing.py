@@ -6,17 +6,32 @@ import os
 from collections.abc import Callable
 from typing import TextIO
 
-__all__ = ["writing_to"]
+__all__ = ["OutputError", "writing_to"]
+
+
+class OutputError(Exception):
+    """What was asked for cannot be written; the text says why."""
 
 
 def writing_to(out: TextIO) -> Callable[[str], None]:
-    """Return what writes until nobody reads any more; the exit code may still be wanted."""
+    """Return what writes until nobody reads any more; the exit code may still be wanted.
+
+    It raises an `OutputError` where it cannot write for any other reason, such as a full disk.
+    """
 
     def write(text: str) -> None:
         try:
             out.write(text)
             out.flush()
-        except BrokenPipeError:  # once more, when Python flushes it at the end, would be told
-            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        except BrokenPipeError:
+            _discard_rest(out)
+        except OSError as error:
+            _discard_rest(out)
+            raise OutputError(f"the output cannot be written: {error.strerror or error}") from None
 
     return write
+
+
+def _discard_rest(out: TextIO) -> None:
+    """Have what could not be written go nowhere: Python tries it again when it ends, and tells."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())

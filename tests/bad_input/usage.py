@@ -223,6 +223,31 @@ def _without_pyaudio(*, rates: bool) -> None:
     raise SoundLibraryError("input", "PyAudio is not installed")
 
 
+@row("`--list-devices` or `--doctor`, written to a full disk")
+def output_full(world: World) -> Outcome:
+    if not Path("/dev/full").exists():
+        pytest.skip("NO /dev/full ON THIS SYSTEM")
+    said = [_writes_to("/dev/full", option) for option in ("--list-devices", "--doctor")]
+    assert said[0] == said[1]
+    return said[0]
+
+
+def _writes_to(path: str, *arguments: str) -> Outcome:
+    """Return what a command that writes to a file says of it."""
+    with Path(path).open("wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "supervisor", *arguments],
+            env=environment_of(),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    return Outcome(done.stderr, done.returncode)
+
+
 @row("`--json` without `--list-devices` or `--doctor`")
 def json_of_nothing(world: World) -> Outcome:
     return _says(*_QUIET, "--json")
