@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 from actors.devices.base import is_file
 from actors.files import path_of, same_file
 from rtvoice.choice import Choice, UsageError, choose, read_env_file, server_of
-from rtvoice.printing import OutputError
+from rtvoice.printing import OutputError, open_closed_streams
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -281,6 +281,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         from supervisor import serve_program
 
         return serve_program()
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

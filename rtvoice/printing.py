@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TextIO
 
-__all__ = ["OutputError", "writing_to"]
+__all__ = ["OutputError", "open_closed_streams", "writing_to"]
 
 
 class OutputError(Exception):
@@ -35,3 +36,15 @@ def writing_to(out: TextIO) -> Callable[[str], None]:
 def _discard_rest(out: TextIO) -> None:
     """Have what could not be written go nowhere: Python tries it again when it ends, and tells."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+
+
+def open_closed_streams() -> None:
+    """Have the standard streams that the caller has closed (``>&-``) go nowhere.
+
+    Otherwise Python has none, and the next file that is opened gets the number of one.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(nowhere, True)
+            setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8"))

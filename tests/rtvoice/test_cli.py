@@ -310,6 +310,24 @@ def test_a_list_that_nobody_reads_ends_quietly() -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(os.name != "posix", reason="closes descriptors as a shell does")
+def test_without_standard_streams_a_session_runs_and_nothing_is_shown(tmp_path: Path) -> None:
+    run = [sys.executable, "-P", "-m", "supervisor", *NOWHERE, "--max-seconds", "0.1"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" --server sandbox --events "$0" <&- >&-', "all.jsonl", *run],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, last = (tmp_path / "all.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(last)["event"] == "summary"
+
+
 def test_json_of_a_conversation_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--json", *NOWHERE]) == 2
 
