@@ -12,6 +12,7 @@ import queue
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, TextIO
 
@@ -89,6 +90,8 @@ class Transcript:
         self._colour = colour
         self._open = ""
         """The item whose text the cursor is behind."""
+        self._column = 0
+        """How many cells of the terminal that text takes, as far as we know."""
         self._streamed: set[str] = set()
         self._typed: set[str] = set()
         self._asked: list[str] = []
@@ -97,6 +100,8 @@ class Transcript:
         self._started = False
         self._meter = False
         """Whether the line that the cursor is in is that of the levels."""
+        self._below = False
+        """Whether the line below the cursor is that of the levels."""
         self._shown = ""
 
     def typed(self, item_id: str) -> None:
@@ -140,16 +145,34 @@ class Transcript:
                     self.line(f"[{text}]", style)
 
     def levels(self, text: str) -> None:
-        """Show this, of ever the same length, in the last line while nothing else is written there.
+        """Show this, of ever the same length, in the last line.
 
-        What is being typed behind it stays.
+        That is the one below what the assistant says. What is being typed stays.
         """
-        if self._live and not self._open and not (self._meter and text == self._shown):
-            self._shown = text
-            show = f"\x1b7\r{text}\x1b8" if self._meter else f"{text} "  # save, restore the cursor
-            self._meter = False
-            self._write(show)
-            self._meter = True
+        text = text[: self._width() - 2]
+        if not self._live or ((self._meter or self._below) and text == self._shown):
+            return
+        self._shown = text
+        if self._open:
+            self._show_below(text)
+            return
+        show = f"\x1b7\r{text}\x1b8" if self._meter else f"{text} "  # save, restore the cursor
+        self._meter = False
+        self._write(show)
+        self._meter = True
+
+    def _show_below(self, text: str) -> None:
+        if self._column % self._width() == 0:
+            return  # a full line: to go there and back would have the next letter fall on the last
+        # A line further and back, so that there is one; then save, go down, restore the cursor.
+        self._write(f"\x1bD\x1b[A\x1b7\x1b[B\r{text}\x1b8")
+        self._below = True
+
+    def _width(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or 80  # type: ignore[union-attr]
+        except (AttributeError, OSError, ValueError):
+            return 80
 
     def _turn(self, turn: Turn) -> None:
         if turn.role == "user":
@@ -177,9 +200,15 @@ class Transcript:
             self.break_line()
             again = "… " if piece.item_id in self._streamed else ""
             self._write(f"{self._styled('assistant:', 'assistant')} {again}")
+            self._column = len(f"assistant: {again}")
             self._open = piece.item_id
             self._streamed.add(piece.item_id)
-        self._write(_clean(piece.delta))
+        text = _clean(piece.delta)
+        below = self._below
+        self._write(text)
+        self._column = _column_after(self._column, text, self._width())
+        if below:
+            self._show_below(self._shown)
 
     def _flush_held(self) -> None:
         held, self._held = self._held, []
@@ -197,6 +226,9 @@ class Transcript:
         if self._meter:
             self._meter = False
             text = f"\r\x1b[K{text}"
+        if self._below:
+            self._below = False
+            text = f"\x1b[J{text}"  # erases what is behind the cursor
         try:
             self._stream.write(text)
             self._stream.flush()
@@ -212,6 +244,18 @@ def _clean(text: str) -> str:
     return "".join(
         character if character.isprintable() or character in " \t" else " " for character in text
     )
+
+
+def _column_after(column: int, text: str, width: int) -> int:
+    """Return how many cells are taken when a text follows on those that are."""
+    for character in text:
+        if character == "\t":
+            column = min((column // 8 + 1) * 8, (column // width + 1) * width - 1)
+        elif unicodedata.east_asian_width(character) in "FW":
+            column += 3 if column % width == width - 1 else 2  # half of it does not fit
+        elif unicodedata.category(character) not in ("Cf", "Me", "Mn"):
+            column += 1
+    return column
 
 
 def _words_of(turn: Turn) -> str:

@@ -60,6 +60,7 @@ from rtvoice.console import (
     keyboard_help,
     no_keyboard,
 )
+from tests.screen import Screen
 
 STARTED = SessionStarted({"speaker": 7, "supervisor": 1}, "ws://x", "in.wav", "out.wav", True)
 ENDED = SessionEnded(
@@ -341,14 +342,62 @@ def test_levels_are_a_meter_at_a_terminal_that_makes_way_for_the_transcript() ->
         InputLevel(-10.0, -1.0),
     )
 
+    below = "\x1bD\x1b[A\x1b7\x1b[B\rmic [----------] speaker [#########-]\x1b8"
     assert plain(outputs.transcript.getvalue()) == (
         "mic [#####-----] speaker [----------] "
         "\x1b7\rmic [#####-----] speaker [#########-]\x1b8"
         "\r\x1b[Kyou: hi\n"
-        "assistant: Hello\n"
+        f"assistant: Hel{below}\x1b[Jlo{below}\x1b[J\n"
         "mic [##########] speaker [#########-] "
         "\r\x1b[K"
     )
+
+
+SAID = "One 二 three fou\u0308r 五 six seven eight, one two three. " * 8
+PIECES = [AssistantTranscript("b", piece) for piece in re.findall(r".{1,7}", SAID)]
+
+
+def shown_on(width: int, monkeypatch: pytest.MonkeyPatch, *messages: Message) -> list[str]:
+    """Return what a terminal of this width shows while the console has not ended."""
+    monkeypatch.setattr(os, "get_terminal_size", lambda _fd: os.terminal_size((width, 6)))
+    monkeypatch.setattr(Terminal, "fileno", lambda _self: 1)
+    stream = Terminal()
+    transcript = Transcript(stream, live=True, colour=False)
+    for message in messages:
+        if isinstance(message, OutputLevel):
+            transcript.levels(f"[{'#' * -int(message.rms_dbfs):-<12}]")
+        else:
+            transcript.show(message)
+    return Screen(width, 6).shows(stream.getvalue())
+
+
+def test_levels_are_shown_below_what_the_assistant_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown_on(
+        40,
+        monkeypatch,
+        AssistantTranscript("b", "Once upon a time "),
+        OutputLevel(-3.0, -6.0),
+        AssistantTranscript("b", "there was a small lighthouse on a rock"),
+    )
+
+    assert lines == [
+        "assistant: Once upon a time there was a ",
+        "small lighthouse on a rock",
+        "[###---------]",
+    ]
+
+
+@pytest.mark.parametrize("width", range(20, 40))
+def test_levels_take_no_letter_of_what_is_said(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loud(at: int) -> OutputLevel:
+        return OutputLevel(-float(at % 12), 0.0)
+
+    both = [one for at, piece in enumerate(PIECES) for one in (piece, loud(at))]
+    end = Turn("assistant", SAID, "b")
+
+    assert shown_on(width, monkeypatch, *both, end) == shown_on(width, monkeypatch, *PIECES, end)
 
 
 def plain(text: str) -> str:
