@@ -174,7 +174,7 @@ class SetMuted(Message, frozen=True, array_like=True, tag=30):
 
 
 class SetVolume(Message, frozen=True, array_like=True, tag=31):
-    """To the speaker: playback volume, 0.0-1.0."""
+    """To the speaker and the tools: playback volume, 0.0-1.0."""
 
     attempts = 3
     volume: float

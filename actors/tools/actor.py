@@ -20,6 +20,7 @@ from messages import (
     ProgramToolCancel,
     SetSpeed,
     SetTools,
+    SetVolume,
     SpeedChanged,
     ToolAnswer,
     ToolCall,
@@ -55,6 +56,7 @@ class _State(msgspec.Struct):
     program_tools: tuple[ToolSpec, ...] | None = None
     """As they were set last; None: those of the settings."""
     builtin_tools: tuple[str, ...] | None = None
+    volume: float | None = None
 
 
 class ToolExecutor(Actor):
@@ -70,6 +72,7 @@ class ToolExecutor(Actor):
         ToolCall: CONTROL,
         ProgramToolAnswer: CONTROL,
         SpeedChanged: CONTROL,
+        SetVolume: CONTROL,
         SetTools: CONTROL,
     }
 
@@ -85,6 +88,7 @@ class ToolExecutor(Actor):
     def opened(self) -> None:
         self._state = self.saved(_State) or _State()
         self._speed = self.settings.speed if self._state.speed is None else self._state.speed
+        self._volume = self.settings.volume if self._state.volume is None else self._state.volume
         self._builtin = self._enabled_builtin_tools()
         self._own = self._named_tools()
         if self._state.program_tools is None:
@@ -109,13 +113,16 @@ class ToolExecutor(Actor):
                     self._answer(call_id, output, failed=failed)
             case SpeedChanged(speed):
                 self._set_speed(speed)
+            case SetVolume(volume):
+                self._set_volume(volume)
             case SetTools():
                 self._set_tools(message)
 
     # -- what there is ------------------------------------------------------------------------
 
     def _enabled_builtin_tools(self) -> dict[str, Tool]:
-        tools = {tool.name: tool for tool in builtin_tools(lambda: self._speed)}
+        built_in = builtin_tools(lambda: self._speed, lambda: self._volume)
+        tools = {tool.name: tool for tool in built_in}
         wanted = self._state.builtin_tools
         wanted = self.settings.builtin_tools if wanted is None else wanted
         for name in wanted:
@@ -226,6 +233,8 @@ class ToolExecutor(Actor):
             self.send(result.message)
             if isinstance(result.message, SetSpeed):
                 self._set_speed(result.message.speed)
+            elif isinstance(result.message, SetVolume):
+                self._set_volume(result.message.volume)
             result = result.output
         self._answer(call_id, result)
 
@@ -287,6 +296,10 @@ class ToolExecutor(Actor):
 
     def _set_speed(self, speed: float) -> None:
         self._speed = self._state.speed = speed
+        self._save()
+
+    def _set_volume(self, volume: float) -> None:
+        self._volume = self._state.volume = volume
         self._save()
 
     def _save(self) -> None:

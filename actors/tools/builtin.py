@@ -12,9 +12,12 @@ from actors.tools.registry import Tools
 from messages import EndConversation, Message, SetSpeed, SetVolume
 from messages.limits import SPEEDS
 
-__all__ = ["SPEED_STEP", "Effect", "builtin_tools"]
+__all__ = ["SPEED_STEP", "VOLUME_STEP", "Effect", "builtin_tools"]
 
 SPEED_STEP = 0.2
+VOLUME_STEP = 0.2
+
+_Level = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -24,11 +27,12 @@ class Effect(msgspec.Struct, frozen=True):
     output: str
 
 
-def builtin_tools(speed: Callable[[], float]) -> Tools:
+def builtin_tools(speed: Callable[[], float], volume: Callable[[], float]) -> Tools:
     """Return all built-in tools. They do not block, and return text or an `Effect`.
 
     Args:
         speed: returns the speech speed now in force.
+        volume: returns the volume now in force.
     """
     tools = Tools()
 
@@ -39,12 +43,19 @@ def builtin_tools(speed: Callable[[], float]) -> Tools:
     @tools.action(
         "Set the volume at which the user hears you.",
         response_instruction="Confirm the new volume in a few words.",
-        idempotent=True,
     )
     def adjust_volume(
-        level: Annotated[float, msgspec.Meta(ge=0.0, le=1.0), "from 0.0 (silent) to 1.0 (full)"],
+        level: Annotated[
+            _Level | Literal["louder", "quieter"],
+            "from 0.0 (silent) to 1.0 (full), or one step from what it is now",
+        ],
     ) -> Effect:
-        return Effect(SetVolume(level), f"The volume is {level:g} now.")
+        if isinstance(level, str):
+            step = VOLUME_STEP if level == "louder" else -VOLUME_STEP
+            new = round(min(1.0, max(0.0, volume() + step)), 2)
+        else:
+            new = level
+        return Effect(SetVolume(new), f"The volume is {new:g} now.")
 
     @tools.action(
         "Speak faster or slower from the next answer on.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from rtvoice.sandbox.conversation import Item
@@ -51,6 +51,10 @@ _SAY_NOW = re.compile(r'(?is)\s*say to the user now:\s*"(.+)"')
 """What a tool says while it works: in quotation marks, with more instructions after it."""
 
 
+_Offered = Mapping[str, Mapping[str, Any]]
+"""The tools that may be called, by name."""
+
+
 class Say(NamedTuple):
     """Answer with these words."""
 
@@ -88,9 +92,9 @@ def think(
     words = _asked_to_say(instructions)
     if words is not None:
         return Say(words)
-    names = [] if tool_choice == "none" else [tool["name"] for tool in tools if "name" in tool]
-    forced = _forced_tool(tool_choice, names)
-    answer = _answer(history, names, instructions)
+    offered = {tool["name"]: tool for tool in tools if "name" in tool and tool_choice != "none"}
+    forced = _forced_tool(tool_choice, list(offered))
+    answer = _answer(history, offered, instructions)
     if forced is None or (isinstance(answer, Calls) and answer.calls[0].name in forced):
         return answer
     return Calls((Call(forced[0], "{}"),))
@@ -109,11 +113,11 @@ def _asked_to_say(instructions: str | None) -> str | None:
     return found.group(1).strip().strip("\"'“”").strip() if found else None
 
 
-def _answer(history: list[Item], names: list[str], instructions: str | None) -> Say | Calls:
+def _answer(history: list[Item], tools: _Offered, instructions: str | None) -> Say | Calls:
     open_items = _unanswered(history)
     last = open_items[-1] if open_items else None
     if last is None:
-        return _rest(history, names, instructions) or _unasked(history, instructions)
+        return _rest(history, tools, instructions) or _unasked(history, instructions)
     if last.kind == "function_call_output":
         outputs = [item for item in open_items if item.kind == "function_call_output"]
         return Say(" ".join(_about_output(item, history) for item in outputs))
@@ -121,7 +125,7 @@ def _answer(history: list[Item], names: list[str], instructions: str | None) -> 
         return Say(f"I am still waiting for the answer of {last.name}.")
     if last.role == "system":
         return Say(_asked_to_say(last.words) or _SPOKEN[Intent.GREET])
-    return _about_user(last, history, names)
+    return _about_user(last, history, tools)
 
 
 def _unanswered(history: list[Item]) -> list[Item]:
@@ -138,7 +142,7 @@ def _unanswered(history: list[Item]) -> list[Item]:
     return found
 
 
-def _rest(history: list[Item], names: list[str], instructions: str | None) -> Say | None:
+def _rest(history: list[Item], tools: _Offered, instructions: str | None) -> Say | None:
     """Go on with the last answer where it stopped, if asked to: after a lost connection."""
     if not re.search(r"(?i)\bgo on from where it stopped\b", instructions or ""):
         return None
@@ -146,7 +150,7 @@ def _rest(history: list[Item], names: list[str], instructions: str | None) -> Sa
     said: list[str] = []
     while before and before[-1].role == "assistant":
         said.insert(0, before.pop().words)
-    whole = _answer(before, names, None)
+    whole = _answer(before, tools, None)
     if not isinstance(whole, Say):
         return None
     rest = whole.text.removeprefix(" ".join(said)).strip()
@@ -160,7 +164,7 @@ def _unasked(history: list[Item], instructions: str | None) -> Say:
     return Say("I am listening.")
 
 
-def _about_user(item: Item, history: list[Item], names: list[str]) -> Say | Calls:
+def _about_user(item: Item, history: list[Item], tools: _Offered) -> Say | Calls:
     heard = [part.heard for part in item.content if part.heard is not None]
     typed = " ".join(part.text for part in item.content if part.text)
     if not typed:
@@ -175,12 +179,12 @@ def _about_user(item: Item, history: list[Item], names: list[str]) -> Say | Call
             return Say("I see a picture." if item.content else NOT_UNDERSTOOD)
     text = typed or " ".join(each.text for each in heard if each.text)
     if re.match(r"\s*call\s+\S", text):
-        return _typed_calls(text, names)
+        return _typed_calls(text, tools)
     phrase = find_phrase(text)
-    return Say(f"You said: {text}") if phrase is None else _about(phrase, item, history, names)
+    return Say(f"You said: {text}") if phrase is None else _about(phrase, item, history, tools)
 
 
-def _typed_calls(text: str, names: list[str]) -> Say | Calls:
+def _typed_calls(text: str, tools: _Offered) -> Say | Calls:
     """Read `call NAME {json}`, one a line: the user's own tools, tried by hand."""
     calls = []
     for line in text.strip().splitlines():
@@ -188,8 +192,8 @@ def _typed_calls(text: str, names: list[str]) -> Say | Calls:
         if found is None:
             return Say(f"I can not read this call: {line}")
         name, arguments = found.group(1), found.group(2).strip() or "{}"
-        if name not in names:
-            there = f"The tools are: {', '.join(names)}." if names else "There are no tools."
+        if name not in tools:
+            there = f"The tools are: {', '.join(tools)}." if tools else "There are no tools."
             return Say(f"There is no tool {name}. {there}")
         try:
             json.loads(arguments)
@@ -199,18 +203,18 @@ def _typed_calls(text: str, names: list[str]) -> Say | Calls:
     return Calls(tuple(calls))
 
 
-def _about(phrase: Phrase, item: Item, history: list[Item], names: list[str]) -> Say | Calls:
+def _about(phrase: Phrase, item: Item, history: list[Item], tools: _Offered) -> Say | Calls:
     match phrase.intent:
         case Intent.TIME:
-            return _use(_TIME_TOOL, {}, names, "I have no clock")
+            return _use(_TIME_TOOL, {}, tools, "I have no clock")
         case Intent.FASTER | Intent.SLOWER:
             arguments = {"instructions": phrase.intent.value}
-            return _use(_SPEED_TOOL, arguments, names, f"I can not speak {phrase.intent}")
+            return _use(_SPEED_TOOL, arguments, tools, f"I can not speak {phrase.intent}")
         case Intent.LOUDER | Intent.QUIETER | Intent.VOLUME:
-            level = _wanted_level(phrase, history)
-            return _use(_VOLUME_TOOL, {"level": level}, names, "I can not change the volume")
+            level = _wanted_level(phrase, history, tools)
+            return _use(_VOLUME_TOOL, {"level": level}, tools, "I can not change the volume")
         case Intent.STOP:
-            return _use(_STOP_TOOL, {}, names, "I can not end the conversation")
+            return _use(_STOP_TOOL, {}, tools, "I can not end the conversation")
         case Intent.RECALL:
             return Say(_recall(item, history))
         case Intent.HELP:
@@ -219,15 +223,18 @@ def _about(phrase: Phrase, item: Item, history: list[Item], names: list[str]) ->
     return Say(_SPOKEN[phrase.intent])
 
 
-def _use(tool: str, arguments: dict[str, Any], names: list[str], without: str) -> Say | Calls:
-    if tool in names:
+def _use(tool: str, arguments: dict[str, Any], tools: _Offered, without: str) -> Say | Calls:
+    if tool in tools:
         return Calls((Call(tool, json.dumps(arguments)),))
     return Say(f"{without}: this session has no tool {tool}.")
 
 
-def _wanted_level(phrase: Phrase, history: list[Item]) -> float:
+def _wanted_level(phrase: Phrase, history: list[Item], tools: _Offered) -> float | str:
     if phrase.percent is not None:
         return phrase.percent / 100
+    word = phrase.intent.value
+    if f'"{word}"' in json.dumps(tools.get(_VOLUME_TOOL)):
+        return word  # the tool knows how loud it is, and we do not
     step = _LEVEL_STEP if phrase.intent is Intent.LOUDER else -_LEVEL_STEP
     return round(min(1.0, max(0.0, _last_level(history) + step)), 2)
 
@@ -271,7 +278,8 @@ def _about_known(name: str, call: Item, value: str) -> str | None:
     if name == _TIME_TOOL:
         return _time_sentence(value)
     if name == _VOLUME_TOOL:
-        level = _level_of(call)
+        told = re.search(r"volume is ([01](?:\.\d+)?) now", value)
+        level = float(told.group(1)) if told else _level_of(call)
         return None if level is None else f"The volume is {level * 100:.0f} percent now."
     if name == _SPEED_TOOL:
         return "I speak slower now." if "slower" in call.arguments else "I speak faster now."

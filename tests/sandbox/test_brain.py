@@ -7,10 +7,12 @@ import json
 import pytest
 
 from actors.realtime.restore import GO_ON
+from actors.tools.builtin import builtin_tools
 from rtvoice.sandbox.brain import NOT_UNDERSTOOD, Calls, Say, think
 from rtvoice.sandbox.conversation import Heard, Item, Part
 from rtvoice.sandbox.phrases import PHRASES
 
+VOLUME = "adjust_volume"
 TOOLS = [
     {"type": "function", "name": name}
     for name in (
@@ -82,6 +84,15 @@ def test_without_the_tool_it_says_so_and_guesses_nothing():
     assert answer == Say("I have no clock: this session has no tool get_current_time.")
 
 
+@pytest.mark.parametrize("word", ["louder", "quieter"])
+def test_a_tool_that_knows_the_volume_is_told_which_way(word):
+    tool = next(one for one in builtin_tools(lambda: 1.0, lambda: 1.0) if one.name == VOLUME)
+    tools = [{"type": "function", "name": VOLUME, "parameters": tool.schema}]
+    history = [call(VOLUME, '{"level": 0.7}'), output("ok"), assistant()]
+
+    assert called(think([*history, user(word)], tools)) == [(VOLUME, {"level": word})]
+
+
 def test_louder_goes_on_from_the_last_level():
     history = [user("x"), call("adjust_volume", '{"level": 0.7}'), output("ok"), assistant()]
 
@@ -102,6 +113,12 @@ def test_the_volume_stays_between_0_and_1():
         ("get_current_time", "{}", "2026-11-22T14:05:00+01:00", "It is 14:05 and 0 seconds."),
         ("get_current_time", "{}", "no idea", "The answer of get_current_time is no idea."),
         ("adjust_volume", '{"level": 0.5}', "done", "The volume is 50 percent now."),
+        (
+            "adjust_volume",
+            '{"level": "louder"}',
+            "The volume is 0.7 now.",
+            "The volume is 70 percent now.",
+        ),
         ("adjust_volume", '{"level": 2}', "Error: too loud", None),
         (
             "change_assistant_response_speed",

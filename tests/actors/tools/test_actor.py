@@ -237,6 +237,32 @@ def test_the_volume_is_set(tmp_path: Path) -> None:
         assert "0.3" in rig.expect(ToolAnswer).output
 
 
+@pytest.mark.parametrize(
+    ("at", "way", "new"),
+    [(1.0, "louder", 1.0), (1.0, "quieter", 0.8), (0.5, "louder", 0.7), (0.1, "quieter", 0.0)],
+)
+def test_the_volume_changes_by_a_step(tmp_path: Path, at: float, way: str, new: float) -> None:
+    with Rig(ToolExecutor, tmp_path, volume=at) as rig:
+        rig.tell(call("adjust_volume", level=way))
+
+        assert rig.expect(SetVolume).volume == new
+        assert f"{new:g}" in rig.expect(ToolAnswer).output
+
+
+def test_the_volume_goes_on_from_what_was_set_also_after_a_death(tmp_path: Path) -> None:
+    with Rig(ToolExecutor, tmp_path) as rig:
+        rig.tell(SetVolume(0.7))  # by the program
+        rig.tell(call("adjust_volume", level="quieter"))
+        assert rig.expect(SetVolume).volume == 0.5
+        rig.expect(ToolAnswer)
+        rig.wait_handled(mail=2)
+
+        with died(rig) as again:
+            again.tell(call("adjust_volume", "call_2", level="quieter"))
+
+            assert again.expect(SetVolume).volume == 0.3
+
+
 def test_a_volume_out_of_range_is_refused(tmp_path: Path) -> None:
     with Rig(ToolExecutor, tmp_path) as rig:
         rig.tell(call("adjust_volume", level=30))
