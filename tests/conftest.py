@@ -8,6 +8,9 @@ import pytest
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each child compiles all it imports
 
+_LONG_S = 900
+"""After which a long test has hung; some need two minutes of a machine with nothing else to do."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--long``."""
@@ -17,10 +20,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked long, unless asked for it."""
-    if config.getoption("--long"):
-        return
+    """Leave out what is marked long, unless asked for it; then give it more time."""
+    chosen = config.getoption("--long")
     skipped = pytest.mark.skip(reason="runs with --long")
     for item in items:
-        if "long" in item.keywords:
+        if "long" not in item.keywords:
+            continue
+        if not chosen:
             item.add_marker(skipped)
+        elif item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_LONG_S))

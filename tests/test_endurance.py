@@ -119,15 +119,17 @@ def test_all_killed_at_once_come_back_and_are_never_more_than_they_were(
         supervisor = talk.session.started.pids["supervisor"]  # type: ignore[union-attr]
         counter = threading.Thread(target=count)
         counter.start()
-        works(talk, 0)
-        for number in range(1, times + 1):
-            before = len(talk.of(ComponentRestarted))
-            for pid in talk.pids().values():
-                os.kill(pid, signal.SIGKILL)
-            talk.wait_for(lambda before=before: len(talk.of(ComponentRestarted)) == before + 6)
-            works(talk, number)
-        over.set()
-        counter.join()
+        try:
+            works(talk, 0)
+            for number in range(1, times + 1):
+                before = len(talk.of(ComponentRestarted))
+                for pid in talk.pids().values():
+                    os.kill(pid, signal.SIGKILL)
+                talk.wait_for(lambda before=before: len(talk.of(ComponentRestarted)) == before + 6)
+                works(talk, number)
+        finally:
+            over.set()
+            counter.join()
 
     assert most == len(COMPONENTS)
 

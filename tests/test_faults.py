@@ -53,6 +53,7 @@ def test_a_broken_microphone_is_heard_again(server: FakeServer) -> None:
 
             talk.speak(mark)
 
+            server.connection(0)
             server.wait_for(lambda mark=mark: mark in server.connections[0].audio)
         assert len(server.connections) == 1
 
