@@ -186,8 +186,7 @@ def plan(
     for call_id in sorted(result.open & set(known.outputs)):
         _answer(result, call_id, *known.outputs[call_id])
     result.hears_speech = bool(result.again) or speech_from is not None
-    if not result.hears_speech:
-        result.ask = _ask(saved, list(history.values()))
+    result.ask = _ask(saved, result, list(history.values()))
     return result
 
 
@@ -275,10 +274,14 @@ def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
     result.answered[call_id] = output
 
 
-def _ask(saved: Saved, history: list[ConversationItem]) -> Ask | None:
+def _ask(saved: Saved, result: Plan, history: list[ConversationItem]) -> Ask | None:
+    """Return what is asked for, besides the answers to what is heard again."""
     answer = saved.answer
     if answer is None:
-        return Ask() if any(turn.wanted for turn in saved.turns) else None
+        wanted = (turn.wanted for turn in saved.turns if turn not in result.again)
+        return Ask() if any(wanted) else None
+    if answer.begun and result.hears_speech:
+        return None  # the user goes on
     last = history[-1] if history else None
     if answer.begun and last is not None and last.role == "assistant" and last.complete:
         if last.kind == "message":

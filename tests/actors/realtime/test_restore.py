@@ -151,6 +151,9 @@ TOLD = Ask(instructions="Say hi")
         (Saved(), None, None),
         (Saved(turns=[Turn("t1", False)]), None, "plain"),
         (Saved(turns=[Turn("u1", True, 0, 1)]), None, None),  # the server hears it again
+        (Saved(turns=[Turn("u1", True, 0, 1), Turn("t1", False)]), None, "plain"),
+        (Saved(turns=[Turn("u1", True, 0, 1)], answer=Answer("r1", TOLD)), None, "again"),
+        (Saved(answer=Answer("r1", TOLD)), 500, "again"),
         (Saved(answer=Answer("r1", TOLD)), None, "again"),
         (Saved(answer=Answer("r1", TOLD, begun=True)), None, "go on"),
         (Saved(answer=Answer("r1", Ask(goes_on=True), begun=True)), None, None),

@@ -91,6 +91,12 @@ def test_whatever_happens_the_server_believes_what_was_said_and_heard(
     _keeps_the_laws(seed, session_s, kind, moves)
 
 
+def test_what_was_typed_is_answered_though_speech_that_nobody_answers_is_heard_again() -> None:
+    moves = [("talk", 0.0), ("talk", 0.0), ("type", 0.3), ("drop", 0.0)]
+
+    _keeps_the_laws(0, 3600.0, "turns are kept", moves)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @_examples(6000)
