@@ -259,10 +259,9 @@ class Core:
         told: dict[str, Any] = {}
         if ask.tools and session.is_forced(settings):
             told["tool_choice"] = ask.tools
-        if ask.instructions is not None:
-            told["instructions"] = ask.instructions
-        elif ask.extra:
-            parts = (settings.instructions, *ask.extra)
+        own = ask.instructions
+        if own is not None or ask.extra:
+            parts = (settings.instructions if own is None else own, *ask.extra)
             told["instructions"] = "\n".join(part for part in parts if part)
         return told
 
@@ -510,11 +509,12 @@ class Core:
     def _say(self, message: Say, now: int) -> None:
         # Added to the instructions, so that it can be joined with another answer that is owed.
         text = f'Say to the user now: "{message.text}". Call no tool for that.'
-        self._context.responses.want(Ask(extra=(text,), tools="none"))
+        self._context.responses.want(Ask(extra=(text,), tools="none", insists=True))
         self._context.changed()
 
     def _create_response(self, message: CreateResponse, now: int) -> None:
-        self._context.responses.want(Ask(message.instructions))
+        told = message.instructions
+        self._context.responses.want(Ask(told, insists=told is not None))
         self._context.touch(now)
 
     def _update_settings(self, message: UpdateSettings, now: int) -> None:

@@ -63,7 +63,7 @@ class Asked(msgspec.Struct):
     overtaken: bool = False
     """The server's own answer began meanwhile; what becomes of this one is to come."""
     missed: bool = False
-    """That answer has not seen what this one is about."""
+    """That answer has not seen what this one is about, or does not say it."""
 
     def is_open(self) -> bool:
         """Tell whether it has to be asked for again if it comes to nothing."""
@@ -93,11 +93,7 @@ class Responses:
 
     def want(self, ask: Ask, about: Iterable[str] = ()) -> None:
         """Want an answer, about items that were just sent."""
-        if self.owed is not None:
-            extra = dict.fromkeys(self.owed.extra + ask.extra)
-            tools = min(self.owed.tools, ask.tools, key=_JOINED.index)
-            ask = msgspec.structs.replace(ask, extra=tuple(extra), tools=tools)
-        self.owed = ask
+        self.owed = ask if self.owed is None else _joined(self.owed, ask)
         for item_id in about:
             self.unseen[item_id] = None
 
@@ -140,16 +136,18 @@ class Responses:
         if self._marks:
             ours = asked is not None and asked.event_id == mark
         if asked is not None and not ours:
-            asked.overtaken, asked.missed = True, bool(self.unseen)
+            asked.overtaken = True
+            asked.missed = bool(self.unseen) or asked.ask.insists
             asked = None
         else:
             self.asked = None
         self.active = Active(response_id, asked.ask if asked else None, now)
         if asked is not None and asked.cancel:
             self.active.cancelled = True
-        if asked is None and self.owed is not None and not self.unseen:
+        owed = self.owed
+        if asked is None and owed is not None and not owed.insists and not self.unseen:
             # The model has seen everything that we wanted to ask about.
-            self.active.ask, self.owed = self.owed, None
+            self.active.ask, self.owed = owed, None
         return self.active
 
     def done(self, response_id: str) -> Active | None:
@@ -280,3 +278,19 @@ class Responses:
         elif self.owed is not None and self.asked is None and self.expected_until is None:
             times.append(self.not_before)
         return min(times, default=None)
+
+
+def _joined(earlier: Ask, later: Ask) -> Ask:
+    """Return the one answer that is asked for in place of two."""
+    instructions = later.instructions
+    told: tuple[Ask, ...] = ()
+    if earlier.instructions != later.instructions:  # it has to fulfil both
+        instructions, told = None, (earlier, later)
+    own = [ask.instructions for ask in told if ask.instructions is not None]
+    return msgspec.structs.replace(
+        later,
+        instructions=instructions,
+        extra=tuple(dict.fromkeys((*own, *earlier.extra, *later.extra))),
+        tools=min(earlier.tools, later.tools, key=_JOINED.index),
+        insists=earlier.insists or later.insists,
+    )

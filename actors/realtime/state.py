@@ -36,6 +36,8 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether it goes on with an answer that a lost connection cut off."""
     tools: Literal["", "auto", "none"] = ""
     """Its ``tool_choice`` in a session whose turns have to call a tool; empty: it has to, too."""
+    insists: bool = False
+    """Whether what it says is said by no other: an answer of the server's own does not do for it."""
 
 
 class Answer(msgspec.Struct, omit_defaults=True):

@@ -6,7 +6,9 @@ import pytest
 
 from messages import (
     ConversationOver,
+    CreateResponse,
     FatalError,
+    Message,
     ResponseEnded,
     Say,
     SendText,
@@ -20,6 +22,10 @@ from tests.actors.realtime.bench import Bench
 
 def _creates(bench: Bench) -> int:
     return len(bench.events("response.create"))
+
+
+def _instructions(bench: Bench) -> list[str | None]:
+    return [event["response"].get("instructions") for event in bench.events("response.create")]
 
 
 def _marked(bench: Bench, response_id: str) -> Bench:
@@ -109,6 +115,65 @@ def test_an_answer_that_the_servers_own_overtook_is_asked_for_again_if_it_missed
     bench.done("r9", status="cancelled")
 
     assert _creates(bench) == (1 if seen else 2)
+
+
+@pytest.mark.parametrize("told", [Say("It is noon"), CreateResponse("Say that it is noon")])
+@pytest.mark.parametrize("asked_before", [True, False])
+def test_what_the_program_wants_said_is_said_after_an_answer_that_the_server_gives_by_itself(
+    told: Message, asked_before: bool
+) -> None:
+    bench = Bench().live()
+    bench.capture(0)
+    if asked_before:
+        bench.tell(told)
+    bench.server("input_audio_buffer.speech_started", item_id="u1", audio_start_ms=0)
+    if not asked_before:
+        bench.tell(told)
+    bench.stop_speaking("u1")
+    bench.begin("r9", "a9")
+    if asked_before:
+        bench.error("conversation_already_has_active_response", "response.create")
+
+    bench.done("r9")
+
+    assert _creates(bench) == 1 + asked_before
+    assert "noon" in (_instructions(bench)[-1] or "")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (CreateResponse("Be brief."), CreateResponse("Be brief."), "Be brief."),
+        (CreateResponse("Tell A."), CreateResponse("Tell B."), "You are kind.\nTell A.\nTell B."),
+        (CreateResponse("Tell A."), CreateResponse(), "You are kind.\nTell A."),
+        (CreateResponse(), CreateResponse("Tell A."), "You are kind.\nTell A."),
+        (CreateResponse(), CreateResponse(), None),
+    ],
+)
+def test_one_answer_in_place_of_two_is_told_what_both_were(
+    one: Message, other: Message, told: str | None
+) -> None:
+    bench = Bench(instructions="You are kind.").live().begin()
+    bench.tell(one).tell(other)
+
+    bench.done()
+
+    assert _instructions(bench) == [told]
+
+
+@pytest.mark.parametrize("say_first", [True, False])
+def test_what_is_to_be_said_is_said_whatever_else_an_answer_is_told(say_first: bool) -> None:
+    wishes: list[Message] = [Say("It is noon"), CreateResponse("Tell A.")]
+    bench = Bench(instructions="You are kind.").live().begin()
+    for wish in wishes if say_first else reversed(wishes):
+        bench.tell(wish)
+
+    bench.done()
+
+    told = bench.event("response.create")["response"]["instructions"].split("\n")
+    assert told[0] == "You are kind."
+    assert "Tell A." in told
+    assert any("It is noon" in line for line in told)
 
 
 def test_an_answer_is_known_by_its_mark() -> None:
