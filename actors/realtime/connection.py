@@ -25,8 +25,8 @@ STALL_S = 5.0
 """A connection that takes nothing for so long is lost."""
 _SLOWEST = 32 * 1024
 """Bytes a second that a line takes at least: an image of 1 MiB may take 40 s."""
-_WAITING = 4000
-"""Frames that may wait to be sent; more than a stall of 5 s needs."""
+_WAITING = 20_000
+"""Frames that may wait to be sent; more than a new session is told, and than a stall of 5 s needs."""
 _UNREAD = 50_000
 """Messages that may wait to be handled; past this nobody handles them any more."""
 _DIRECT_BYTES = 16384

@@ -21,6 +21,7 @@ __all__ = [
     "GIVEN_UP",
     "GO_ON",
     "MAX_IMAGES",
+    "MAX_ITEMS",
     "MAX_REPEATS",
     "Known",
     "Plan",
@@ -41,6 +42,11 @@ MAX_REPEATS = 3
 """How often the same speech is sent again; it might be what the server dies of."""
 
 GIVEN_UP = "what was said last could not be answered, please say it again"
+
+MAX_ITEMS = 5000
+"""So many items a new session is told, the newest: no model's context holds more."""
+_STEP = 1000
+"""So many older ones are left out at once, so that two plans mostly begin alike (`difference`)."""
 
 MAX_IMAGES = 10
 """So many images a new session is shown again, the last ones; each costs time and tokens."""
@@ -68,6 +74,8 @@ class Plan(msgspec.Struct):
 
     items: list[dict[str, Any]] = []
     """To be created, in this order."""
+    ids: set[str] = set()
+    """Those of the items."""
     remembered: int = 0
     """How many of them are out of the history; the others come after everything in it."""
     aliases: dict[str, str] = {}
@@ -174,13 +182,13 @@ def plan(
     result = Plan()
     _decide_speech(result, history, saved, speech_from)
     left_out = {turn.item_id for turn in result.again}
-    for item in items:
+    for item in items[_left_out(len(items)) :]:
         if item.item_id not in left_out:
             _add(result, item, known)
     result.remembered = len(result.items)
     for text in saved.texts:
         if text.item_id not in history:
-            result.items.append(text_item(text.item_id, "user", text.text, text.image))
+            _append(result, text_item(text.item_id, "user", text.text, text.image))
     _leave_out_images(result.items)
     _add_calls(result, saved.calls)
     for call_id in sorted(result.open & set(known.outputs)):
@@ -188,6 +196,16 @@ def plan(
     result.hears_speech = bool(result.again) or speech_from is not None
     result.ask = _ask(saved, result, list(history.values()))
     return result
+
+
+def _left_out(count: int) -> int:
+    """Return how many of the oldest items are too many."""
+    return -(-max(0, count - MAX_ITEMS) // _STEP) * _STEP
+
+
+def _append(result: Plan, item: dict[str, Any]) -> None:
+    result.items.append(item)
+    result.ids.add(item["id"])
 
 
 def _decide_speech(
@@ -217,14 +235,14 @@ def _add(result: Plan, item: ConversationItem, known: Known) -> None:
     if item.kind == "function_call_output":
         if item.call_id in result.open:
             _answer(result, item.call_id, item.item_id, item.output)
-    elif any(short == other.get("id", "") for other in result.items):
+    elif short in result.ids:
         return  # an id may be there once
     elif item.kind == "message":
         message = _message(item, known)
         if message is not None:
-            result.items.append(message)
+            _append(result, message)
     elif item.call_id not in result.open and item.call_id not in result.answered:
-        result.items.append(call_item(item.item_id, item.call_id, item.name, item.arguments))
+        _append(result, call_item(item.item_id, item.call_id, item.name, item.arguments))
         result.open.add(item.call_id)
     if short != item.item_id:
         result.aliases[short] = item.item_id
@@ -258,7 +276,7 @@ def _leave_out_images(items: list[dict[str, Any]]) -> None:
 def _add_calls(result: Plan, calls: Iterable[Call]) -> None:
     for call in calls:
         if call.call_id not in result.open and call.call_id not in result.answered:
-            result.items.append(call_item(call.item_id, call.call_id, call.name, call.arguments))
+            _append(result, call_item(call.item_id, call.call_id, call.name, call.arguments))
             result.open.add(call.call_id)
         if call.output is not None and call.call_id in result.open:
             _answer(result, call.call_id, call.output_id, call.output)
@@ -267,9 +285,9 @@ def _add_calls(result: Plan, calls: Iterable[Call]) -> None:
 
 
 def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
-    if not item_id or any(wire_id(item_id) == other.get("id") for other in result.items):
+    if not item_id or wire_id(item_id) in result.ids:
         item_id = output_id(call_id)
-    result.items.append(output_item(item_id, call_id, output))
+    _append(result, output_item(item_id, call_id, output))
     result.open.discard(call_id)
     result.answered[call_id] = output
 

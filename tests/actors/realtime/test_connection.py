@@ -18,6 +18,7 @@ from actors.realtime.connection import (
     Text,
     is_local,
 )
+from actors.realtime.restore import MAX_ITEMS
 from tests.actors.realtime.server import ScriptedServer, scripted_server
 from tests.rig import TIMEOUT_S
 
@@ -298,6 +299,22 @@ def test_frames_that_cannot_be_sent_do_not_fill_the_memory(
         connection.send(data)
 
     assert isinstance(waker.next(), Closed)
+
+
+def test_a_whole_conversation_may_wait_for_a_slow_line(
+    server: tuple[ScriptedServer, str],
+) -> None:
+    connection, waker = _open(server[1])
+    server[0].peer().stop_reading()
+    waker.next()
+    data = json.dumps({"type": "x", "pad": "x" * 1000}).encode()
+
+    for _ in range(3 * MAX_ITEMS):  # all of what another session was told is taken back, and told
+        connection.send(data)
+
+    assert connection.is_sending()
+    assert not connection.is_over()
+    connection.abort()
 
 
 def test_a_burst_is_one_wake_up(server: tuple[ScriptedServer, str]) -> None:

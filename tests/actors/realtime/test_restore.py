@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from actors.realtime.restore import MAX_REPEATS, output_id, plan, text_item, wire_id
+from actors.realtime.restore import (
+    MAX_ITEMS,
+    MAX_REPEATS,
+    difference,
+    output_id,
+    plan,
+    text_item,
+    wire_id,
+)
 from actors.realtime.state import Answer, Ask, Call, Saved, Text, Turn
 from messages import ConversationItem
 
@@ -94,6 +104,27 @@ def test_texts_that_history_does_not_have_come_last() -> None:
     result = plan([_message("t1", "One"), _message("a1", "Well", "assistant")], saved, None)
 
     assert [item["id"] for item in result.items] == ["t1", "a1", "t2"]
+
+
+def test_of_a_conversation_longer_than_any_context_the_newest_items_are_told() -> None:
+    """In time: a component that does not come back for 3 s is taken for hanging."""
+    items = [_message(f"item_{number}", "Hello") for number in range(30_000)]
+    began = time.process_time()
+
+    told = [item["id"] for item in plan(items, Saved(), None).items]
+
+    assert time.process_time() - began < 1
+    assert MAX_ITEMS - 1000 < len(told) <= MAX_ITEMS
+    assert told == [item.item_id for item in items[-len(told) :]]
+
+
+def test_two_plans_of_a_growing_conversation_begin_alike() -> None:
+    items = [_message(f"item_{number}", "Hello") for number in range(MAX_ITEMS + 200)]
+    there = plan(items[:-100], Saved(), None).items
+
+    events = difference(there, plan(items, Saved(), None).items, str)
+
+    assert len(events) == 100
 
 
 # -- from where speech is heard again --------------------------------------------------------------
