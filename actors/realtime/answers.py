@@ -145,6 +145,16 @@ class Answers:
             spoken = self._context.playback.items.get(item.id)
             if spoken is not None:
                 self._end(spoken, "incomplete" if item.status == "incomplete" else "completed")
+            self._note_phase(event)
+
+    def _note_phase(self, event: wire.OutputItemDone) -> None:
+        """Take note of whether an item is the answer, or announces it."""
+        answer = self._context.saved.answer
+        if answer is not None and answer.response_id == event.response_id:
+            announces = event.item.phase == "commentary"
+            if answer.announces != announces:
+                answer.announces = announces
+                self._context.changed()
 
     def done(self, event: wire.ResponseDone, now: int) -> None:
         """Take note that an answer has ended, one way or another."""

@@ -59,6 +59,8 @@ __all__ = ["Core", "Phase"]
 _NS = 1_000_000_000
 SAME_ERRORS = 5
 """After the same error so often in a row, without an answer in between, a new session may help."""
+_REMEMBERED = ("message", "function_call", "function_call_output")
+"""Types of the items that history has; of others, such as ``mcp_call``, it knows nothing."""
 SAME_ERROR_NS = 5 * _NS
 """The same error is told to the program at most once in this time."""
 
@@ -357,10 +359,13 @@ class Core:
     def _item(self, event: wire.ItemAdded | wire.ItemCreated | wire.ItemDone, now: int) -> None:
         context, item = self._context, event.item
         placed = item.type == "function_call_output" and item.id not in context.chain
+        known = item.id in context.chain
         moved = context.chain.note(item.id, event.previous_item_id)
+        if not known and item.type not in _REMEMBERED:
+            context.chain.drop(item.id)
         for item_id in [item.id] if placed else moved:
-            known = context.chain.known_as(item_id)
-            context.publish(ItemPlaced(known, context.chain.previous(item_id)))
+            known_as = context.chain.known_as(item_id)
+            context.publish(ItemPlaced(known_as, context.chain.previous(item_id)))
         context.responses.seen(item.id)
         self._user.confirmed(event.item.id)
 

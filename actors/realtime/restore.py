@@ -302,7 +302,7 @@ def _ask(saved: Saved, result: Plan, history: list[ConversationItem]) -> Ask | N
         return None  # the user goes on
     last = history[-1] if history else None
     if answer.begun and last is not None and last.role == "assistant" and last.complete:
-        if last.kind == "message":
+        if last.kind == "message" and not answer.announces:
             return None  # it was whole, only its end had not been told
     if answer.call:
         return None  # its outputs will ask

@@ -49,6 +49,8 @@ class Answer(msgspec.Struct, omit_defaults=True):
     """Some of its sound has come or, of an answer without, of its text."""
     call: bool = False
     """It has called a tool."""
+    announces: bool = False
+    """Its last whole item only says what is to come."""
 
 
 class Turn(msgspec.Struct, omit_defaults=True):

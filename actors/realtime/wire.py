@@ -86,6 +86,8 @@ class Item(msgspec.Struct):
     name: str | None = None
     call_id: str | None = None
     arguments: str | None = None
+    phase: Any = None
+    """``commentary``: what is said before the answer itself, by models that reason."""
 
 
 class _StatusDetails(msgspec.Struct):

@@ -281,11 +281,12 @@ class Bench:
         response_id: str = "r1",
         item_id: str = "a1",
         status: str = "completed",
+        **more: Any,
     ) -> Bench:
         ids = {"response_id": response_id, "item_id": item_id}
         self.server("response.output_audio.done", **ids)
         self.server("response.output_audio_transcript.done", **ids, transcript=text)
-        item = {"id": item_id, "type": "message", "role": "assistant", "status": status}
+        item = {"id": item_id, "type": "message", "role": "assistant", "status": status, **more}
         self.server("conversation.item.done", item=item)
         return self.server("response.output_item.done", response_id=response_id, item=item)
 

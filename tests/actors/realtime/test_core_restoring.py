@@ -412,6 +412,21 @@ def test_an_answer_of_which_only_the_end_was_not_told_is_not_gone_on_with(how: s
 
 
 @both
+@pytest.mark.parametrize(("phase", "asks"), [("commentary", True), ("final_answer", False)])
+def test_an_answer_that_had_only_been_announced_is_gone_on_with(
+    how: str, phase: str, asks: bool
+) -> None:
+    bench = Bench().live().tell(SendText("Well?", "t1")).begin()
+    bench.say("Let me see.").end_item("Let me see.", phase=phase)
+    bench.history = [_user("t1", "Well?"), _assistant("a1", "Let me see.")]
+
+    bench = _again(bench, how)
+
+    creates = [event["response"]["instructions"] for event in bench.events("response.create")]
+    assert creates == ([GO_ON] if asks else [])
+
+
+@both
 def test_an_answer_that_was_interrupted_is_not_gone_on_with(how: str) -> None:
     bench = Bench().live().begin().say("It is", 500)
     bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)

@@ -105,6 +105,17 @@ def test_the_chain_that_the_server_tells_counts() -> None:
     assert bench.all(UserItem)[-1].previous_item_id == "u1"
 
 
+@pytest.mark.parametrize("kind", ["reasoning", "mcp_call", "mcp_list_tools"])
+def test_what_history_does_not_have_is_in_no_chain(kind: str) -> None:
+    bench = Bench().live().speak("u1").begin("r1", "a1").say().end_item()
+
+    bench.added("x1", "a1", type=kind)
+    bench.begin_item("r1", "a2").added("a2", "x1", role="assistant")
+    bench.say("So", item_id="a2")
+
+    assert bench.all(AssistantItem)[-1].previous_item_id == "a1"
+
+
 # -- what the assistant says -----------------------------------------------------------------------
 
 
