@@ -296,8 +296,8 @@ class Realtime(Actor):
                         sound = type(event) is wire.AudioDelta
                         self._pass_on(event, data, "server", spare=spare)
                         self._core.server_event(event, now, spare=spare)
-                    case Opened():
-                        self._core.connected(now, time.time_ns(), spare=spare)
+                    case Opened(server_ns):
+                        self._core.connected(now, time.time_ns(), server_ns, spare=spare)
                     case Refused(status, code, text):
                         self._core.connect_failed(status, code, text, now, spare=spare)
                     case Closed(code_, reason):

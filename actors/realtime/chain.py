@@ -98,8 +98,10 @@ class Chain:
         self._set_alias(item_id, self._tail)
 
     def drop(self, item_id: str) -> None:
-        """Take note that an item is deleted, or is not in history: what follows stands behind the
-        one before it."""
+        """Take note that an item is deleted, or none of history's.
+
+        What follows it stands behind the one before it.
+        """
         self._set_alias(item_id, self._before.get(item_id))
 
     def previous(self, item_id: str) -> str | None:

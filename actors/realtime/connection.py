@@ -26,7 +26,7 @@ STALL_S = 5.0
 _SLOWEST = 32 * 1024
 """Bytes a second that a line takes at least: an image of 1 MiB may take 40 s."""
 _WAITING = 20_000
-"""Frames that may wait to be sent; more than a new session is told, and than a stall of 5 s needs."""
+"""Frames that may wait to be sent: more than a new session is told, or a stall of 5 s needs."""
 _UNREAD = 50_000
 """Messages that may wait to be handled; past this nobody handles them any more."""
 _DIRECT_BYTES = 16384
@@ -35,6 +35,9 @@ _DIRECT_BYTES = 16384
 
 class Opened(msgspec.Struct):
     """The websocket is open."""
+
+    server_ns: int | None = None
+    """What the server's clock shows (unix time), to the second; None: it does not say."""
 
 
 class Refused(msgspec.Struct):
@@ -196,7 +199,7 @@ class Connection:
         if self._poll is not None and socket.fileno() >= 0:
             self._poll.register(socket.fileno(), select.POLLOUT)
         self._socket = socket
-        self._arrive(Opened())
+        self._arrive(Opened(socket.server_ns()))
 
     def _arrive_text(self, data: Any) -> None:
         """Take a message, on the thread that reads the socket."""

@@ -128,10 +128,24 @@ class Core:
 
     # Of the connection that stands by (``spare``), `Link.successor` is told.
 
-    def connected(self, now: int, unix_ns: int | None = None, *, spare: bool = False) -> None:
-        """Take note that the websocket is open. ``unix_ns``: ``time.time_ns()``."""
+    def connected(
+        self,
+        now: int,
+        unix_ns: int | None = None,
+        server_ns: int | None = None,
+        *,
+        spare: bool = False,
+    ) -> None:
+        """Take note that the websocket is open.
+
+        Args:
+            now: the time.
+            unix_ns: ``time.time_ns()``.
+            server_ns: the same by the server's clock, to the second, if it has said so.
+            spare: whether it is the websocket that stands by.
+        """
         if unix_ns is not None:
-            self._link.wall_clock(unix_ns, now)
+            self._link.wall_clock(unix_ns, server_ns, now)
         if self._context.finished:
             self._context.do(Disconnect("the conversation is over", spare=spare))
         elif spare:

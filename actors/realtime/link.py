@@ -47,7 +47,9 @@ HANDSHAKE_NS = 10 * _NS
 SESSION_NS = 60 * 60 * _NS
 """How long a session lasts if the server does not say (documented: 60 minutes)."""
 SHORTEST_NS, LONGEST_NS = 1 * _NS, 24 * 3600 * _NS
-"""What the server says is believed within these limits: our clock may be wrong."""
+"""What the server says is believed within these limits: a clock may be wrong."""
+SAME_NS = 2 * _NS
+"""If the clocks differ by no more, ours is taken: the server's is known to the second only."""
 AHEAD = 6
 """The next session is begun when a sixth of the present one is left."""
 REHEAR = SAMPLE_RATE
@@ -103,7 +105,7 @@ class Link:
         self._prepared: Prepared | None = None
         """The session that is about to begin, if it was told something before."""
         self._unix_ns: int | None = None
-        """What a clock on the wall says, minus the clock that everything else is told by."""
+        """What the server's clock shows, minus the clock that everything else is told by."""
         self.successor = Successor(context, self._configuration)
 
     # -- the connection -----------------------------------------------------------------------
@@ -117,8 +119,13 @@ class Link:
                 )
         self._seek(0.0, self._cause, now)
 
-    def wall_clock(self, unix_ns: int, now: int) -> None:
-        """Take note of what time it is, to know what the server's ``expires_at`` means."""
+    def wall_clock(self, unix_ns: int, server_ns: int | None, now: int) -> None:
+        """Take note of what time it is, to know what the server's ``expires_at`` means.
+
+        It is told by the server's clock, of which ours may differ.
+        """
+        if server_ns is not None and abs(server_ns - unix_ns) > SAME_NS:
+            unix_ns = server_ns
         self._unix_ns = unix_ns - now
 
     def connected(self, now: int) -> None:

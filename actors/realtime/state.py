@@ -37,7 +37,7 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: Literal["", "auto", "none"] = ""
     """Its ``tool_choice`` in a session whose turns have to call a tool; empty: it has to, too."""
     insists: bool = False
-    """Whether what it says is said by no other: an answer of the server's own does not do for it."""
+    """Whether an answer that the server gives by itself does not do for it."""
 
 
 class Answer(msgspec.Struct, omit_defaults=True):

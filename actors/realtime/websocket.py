@@ -11,6 +11,7 @@ import json
 import socket as sockets
 import ssl
 from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -78,6 +79,14 @@ class Socket(client.ClientConnection):
     def fileno(self) -> int:
         """Return the descriptor to wait on; negative: it is closed."""
         return self.socket.fileno()
+
+    def server_ns(self) -> int | None:
+        """Return what the server's clock showed at the handshake; None: it does not say."""
+        date = self.response.headers.get("Date") if self.response is not None else None
+        try:
+            return int(parsedate_to_datetime(date).timestamp()) * 1_000_000_000 if date else None
+        except (ValueError, OverflowError):
+            return None
 
     def write(self, data: bytes) -> None:
         """Send a text message; blocks while the socket's buffer is full. Does not raise."""

@@ -69,6 +69,8 @@ class Bench:
         self.disconnects: list[str] = []
         self.swaps: list[str] = []
         self.spare = Spare()
+        self.ahead_s: float | None = None
+        """How much our clock is ahead of the server's; None: the server does not say."""
         self.logs: list[Log] = []
         self.history: list[ConversationItem] = []
         self._numbers = itertools.count(1)
@@ -127,8 +129,9 @@ class Bench:
         return self
 
     def connect(self, *, spare: bool = False, **session: Any) -> Bench:
-        """The server begins a session. Its clock shows what ours does."""
-        self.core.connected(self.now, self.now, spare=spare)
+        """The server begins a session."""
+        server_ns = None if self.ahead_s is None else self.now - int(self.ahead_s * NS)
+        self.core.connected(self.now, self.now, server_ns, spare=spare)
         self.collect()
         session = {"type": "realtime", "object": "x", **session}
         return self.server("session.created", spare=spare, session=session)

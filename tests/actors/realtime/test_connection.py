@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -77,6 +78,19 @@ def test_messages_arrive_after_the_opening_in_order(server: tuple[ScriptedServer
         assert isinstance(text, Text)
         assert json.loads(text.data)["number"] == number
     connection.close()
+
+
+def test_the_opening_tells_what_the_servers_clock_shows(
+    server: tuple[ScriptedServer, str],
+) -> None:
+    began = int(time.time())
+
+    _, waker = _open(server[1])
+    opened = waker.next()
+
+    assert isinstance(opened, Opened)
+    assert opened.server_ns is not None
+    assert began <= opened.server_ns / 1e9 <= time.time()
 
 
 def test_a_message_in_pieces_arrives_whole(server: tuple[ScriptedServer, str]) -> None:

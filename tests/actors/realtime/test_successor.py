@@ -75,6 +75,19 @@ def test_the_time_limit_is_the_one_that_the_server_tells() -> None:
     assert bench.spare.connects == [0.0]
 
 
+@pytest.mark.parametrize("ahead_s", [-5000, -1800, 0.9, 3500, 10**6])
+def test_the_time_limit_is_told_by_the_servers_clock(ahead_s: float) -> None:
+    bench = _bench()
+    bench.ahead_s = ahead_s
+    bench.live(expires_at=1000 - int(ahead_s) + 30 * 60)
+
+    bench.wait(25 * 60 - 2)
+    assert bench.spare.connects == []
+    bench.wait(4)
+
+    assert bench.spare.connects == [0.0]
+
+
 @pytest.mark.parametrize("expires_at", [5, 10**10, "soon", None])
 def test_a_time_limit_that_makes_no_sense_is_not_believed(expires_at: object) -> None:
     bench = _bench().live(expires_at=expires_at)
