@@ -283,7 +283,7 @@ class Core:
 
     def _note_owed(self) -> None:
         asked = self._context.responses.asked
-        owed = self._context.responses.owed or (asked.ask if asked and not asked.cancel else None)
+        owed = self._context.responses.owed or (asked.ask if asked and asked.is_open() else None)
         if owed is not self.saved.owed:
             self.saved.owed = owed
             self._context.changed()

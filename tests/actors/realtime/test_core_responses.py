@@ -190,6 +190,21 @@ def test_an_answer_is_known_by_its_mark() -> None:
     assert _creates(bench) == 3
 
 
+def test_an_answer_in_place_of_the_one_that_was_asked_for_is_not_doubled_by_a_new_process() -> None:
+    bench = Bench().live()
+    bench.tell(SendText("One", "t1")).added("t1")
+    _marked(bench, "r1").done("r1")
+    bench.tell(SendText("Two", "t2")).added("t2")
+
+    bench.server(
+        "input_audio_buffer.timeout_triggered", item_id="s1", audio_start_ms=0, audio_end_ms=9
+    )
+    bench.server("input_audio_buffer.committed", item_id="s1", previous_item_id="t2")
+    bench.answer("r9", "a9")
+
+    assert _creates(bench.restarted().configured()) == 0
+
+
 def test_a_request_without_an_answer_is_repeated_once() -> None:
     bench = Bench().live()
     bench.tell(SendText("Hello", "t1"))
