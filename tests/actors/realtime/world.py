@@ -9,6 +9,7 @@ import difflib
 import heapq
 import itertools
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -52,10 +53,12 @@ from messages import (
     ReplayCapture,
     ReplayedAudio,
     ReplayEnded,
+    ResponseEnded,
     ResumePlayback,
     SendImage,
     SendText,
     SessionInfo,
+    SetSpeed,
     Settings,
     StartTalking,
     StopTalking,
@@ -64,10 +67,15 @@ from messages import (
     ToolsAvailable,
     ToolSpec,
     Turn,
+    UpdateSettings,
     UserTranscript,
+)
+from messages import (
+    Say as SayNow,
 )
 from rtvoice.sandbox.brain import Call, Calls, Say
 from rtvoice.sandbox.conversation import Heard, Item
+from rtvoice.sandbox.responses import Outcome
 from rtvoice.sandbox.script import Script
 from rtvoice.sandbox.session import Listen, Respond, Session, Speech
 
@@ -113,6 +121,9 @@ class Line:
         """Whether it tells of items as some servers do, once and by the old name."""
         self.splits = world.random.random() < 0.3
         """Whether a long answer has two items."""
+        self.is_rough = world.is_rough
+        self.is_vague = self.is_rough and world.random.random() < 0.2
+        """Whether it does not say what an error is about."""
         self.script = Script()
         life_s = world.session_s
         self.session = Session("m", expires_at=int(world.now / NS + life_s), script=self.script)
@@ -146,6 +157,10 @@ class Line:
             self.sent.append(event)
             if event["type"] == "error":
                 self.refused.append(event["error"])
+                if self.is_vague:
+                    event = {**event, "error": {**event["error"], "event_id": None}}
+            if event["type"] == "response.created" and not self.world.marks:
+                event = {**event, "response": {**event["response"], "metadata": None}}
             data = msgspec.json.encode(event)
             self.world.after_ns(self.delay, lambda data=data: self.arrive(data))
         for work in self.session.take_work():
@@ -178,13 +193,17 @@ class Line:
     def do(self, work: Listen | Respond) -> None:
         seconds = self.world.random.uniform(0.1, 0.8)
         if isinstance(work, Listen):
+            if self.is_rough and self.world.random.random() < 0.1:
+                seconds = self.world.random.uniform(1, 9)
             self.world.after(seconds, lambda: self.hear(work))
         else:
             self.world.after(seconds / 3, lambda: self.think(work.response_id))
 
     def hear(self, work: Listen) -> None:
         text = understood(work.pcm)
-        self.session.heard(work.item_id, Heard(1.0, text))
+        lost = self.is_rough and self.world.random.random() < 0.1
+        self.world.unheard += lost
+        self.session.heard(work.item_id, Heard(1.0, None if lost else text))
         self.flush()
         waiting, self._waiting = self._waiting, []
         for response_id in waiting:
@@ -195,6 +214,9 @@ class Line:
             return
         if self.session.unheard(response_id):
             self._waiting.append(response_id)
+            return
+        if self.is_rough and self.world.random.random() < 0.05:
+            self.fail(response_id)
             return
         response = self.session._responses.get(response_id)
         if response is not None:
@@ -209,9 +231,22 @@ class Line:
         if speech is not None:
             self.speak(response_id, speech, speech.text.split(" "))
 
+    def fail(self, response_id: str) -> None:
+        """An answer comes to nothing, or to no more than this."""
+        response = self.session._responses.get(response_id)
+        if response is not None:
+            self.world.failures += 1
+            outcomes = [Outcome.failed("server_error"), Outcome.failed("rate_limit_exceeded")]
+            outcomes += [Outcome.failed("odd"), Outcome.incomplete("content_filter")]
+            self.session._close(response, self.world.random.choice(outcomes))
+            self.flush()
+
     def speak(self, response_id: str, speech: Speech, words: list[str]) -> None:
         """Speak a word every 60 ms that takes 250 ms to say."""
         if not self.is_open:
+            return
+        if self.is_rough and self.world.random.random() < 0.005:
+            self.fail(response_id)
             return
         if not words:
             self.session.finish(response_id)
@@ -231,6 +266,8 @@ def answer_to(context: list[Item], instructions: str | None) -> Say | Calls | No
     """What the model says: about the last thing that was asked."""
     if instructions and "Say exactly" in instructions:
         return None
+    if instructions and (notices := re.findall("notice [0-9]+", instructions)):
+        return Say(" and ".join(notices))
     if instructions and "Go on from where" in instructions:
         return Say("and so it goes on and on")
     others = [item for item in context if item.role != "assistant" or item.kind != "message"]
@@ -301,7 +338,9 @@ class Loudspeaker:
             item_id, _, played, _ = self.queue[0]
             self.silenced.update(self._responses[item[0]] for item in self.queue)
         self.queue.clear()
-        self.world.tell(PlaybackFlushed(item_id, played, self.world.now, message.sent_ns))
+        flushed = PlaybackFlushed(item_id, played, self.world.now, message.sent_ns)
+        late = self.world.is_rough and self.world.random.random() < 0.1
+        self.world.after(0.4 if late else 0.0, lambda: self.world.tell(flushed))
 
     def _tick_soon(self) -> None:
         if not self._ticking:
@@ -359,8 +398,14 @@ class Ear:
 class World:
     """Everything, on one clock."""
 
-    def __init__(self, seed: int = 0, session_s: float = 3600.0, **settings: Any) -> None:
+    def __init__(
+        self, seed: int = 0, session_s: float = 3600.0, *, is_rough: bool = False, **settings: Any
+    ) -> None:
         self.random = random.Random(seed)
+        self.is_rough = is_rough
+        """Whether servers fail and are vague, and everybody is slow, now and then."""
+        self.marks = not (is_rough and self.random.random() < 0.2)
+        """Whether servers give back the metadata of an answer."""
         self.session_s = session_s
         self.now = self.began = 1_000_000 * NS
         self.settings = Settings(
@@ -385,6 +430,11 @@ class World:
         self.typed: list[str] = []
         self.wanted = 0
         """How often the program has asked for an answer."""
+        self.notices: list[str] = []
+        """What the program wants said."""
+        self.noticed: set[str] = set()
+        """Of these, what a server was asked to say."""
+        self.failures = self.unheard = 0
         self.coughs = 0
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -479,7 +529,8 @@ class World:
     def connect(self, epoch: int, *, spare: bool) -> None:
         if epoch != self._epoch:
             return
-        if self.now < self.offline_until:
+        fails = spare and self.is_rough and self.random.random() < 0.5
+        if self.now < self.offline_until or fails:
             self.tell_core(lambda core, now: core.connect_failed(0, "", "down", now, spare=spare))
             return
         self.tell_core(lambda core, now: core.connected(now, now, spare=spare))
@@ -558,7 +609,9 @@ class World:
             self.turns.append(turn)
 
     def snapshot(self, request: HistoryRequest) -> None:
-        self.tell(HistorySnapshot(request.request_id, self.history.items()))
+        late = self.is_rough and self.random.random() < 0.2
+        snapshot = HistorySnapshot(request.request_id, self.history.items())
+        self.after(1.0 if late else 0.0, lambda: self.tell(snapshot))
 
     def work(self, call: ToolCall) -> None:
         if call.call_id in self.calls:
@@ -611,6 +664,16 @@ class World:
         self.wanted += 1
         self.tell(CreateResponse())
 
+    def notify(self) -> None:
+        """The program wants something said."""
+        self.notices.append(f"notice {len(self.notices)}")
+        self.tell(SayNow(self.notices[-1]))
+
+    def change(self) -> None:
+        """The program changes settings."""
+        self.tell(SetSpeed(self.random.choice([0.5, 1.0, 1.5])))
+        self.tell(UpdateSettings({"instructions": f"Be {self.random.random()}"}))
+
     def cough(self) -> None:
         """The user coughs, for 0.2 s."""
         first = max(self.ear.next, self.ear.sample())
@@ -640,6 +703,9 @@ class World:
         if event["type"] == "conversation.item.truncate":
             heard = self.speaker.played.get(event["item_id"], 0)
             assert event["audio_end_ms"] * 24 <= heard + 24, (event, heard)
+        if event["type"] == "response.create":
+            told = event["response"].get("instructions") or ""
+            self.noticed.update(notice for notice in self.notices if f'"{notice}"' in told)
 
     def check(self) -> None:
         """Hold the laws once everything is at rest."""
@@ -652,6 +718,8 @@ class World:
         races = ("conversation_already_has_active_response", "response_cancel_not_active")
         for line in self.all_lines:
             for error in line.refused:
+                if error["param"] == "session.audio.output.speed":
+                    continue  # it began to answer meanwhile
                 assert error["code"] in (*races, "session_expired"), error
 
     def check_calls(self) -> None:
@@ -703,16 +771,21 @@ class World:
         told = [turn.text for turn in self.turns if turn.role == "user"]
         # A turn that is heard again may have been told before, without a text.
         removed = len([message for message in self.told if isinstance(message, ItemRemoved)])
-        for texts, twice in ((remembered, 0), (told, removed)):
+        both = [(remembered, 0), (told, removed)]
+        if self.is_rough:  # then one with its text may have been told, as one before it has none
+            both.pop()
+        for texts, twice in both:
             assert [text for text in texts if text.startswith("typed")] == self.typed, texts
             words = " ".join(text or "ask lost" for text in texts if not text.startswith("typed"))
             said = [word for word in words.split() if word != "ask"]
+            if self.settings.duplex == "half":  # what was said is cut in two where nobody listens
+                said = [word for word, _ in itertools.groupby(said)]
             kept = [word for word in said if word != "lost"]
             assert kept == [str(number) for number in self.asked if str(number) in kept], texts
             if self.settings.duplex == "half":
                 continue
             missing = len(self.asked) - len(kept)
-            assert missing == 0 or self.all_lines[1:], texts
+            assert missing == 0 or self.all_lines[1:] or self.unheard, texts
             assert missing <= said.count("lost") <= missing + self.coughs + twice, texts
 
     def check_answers(self) -> None:
@@ -732,6 +805,13 @@ class World:
         """Tell whether the assistant has had the last word."""
         last = self.history.items()[-1]
         return last.kind == "message" and last.role == "assistant"
+
+    def is_interrupted(self) -> bool:
+        """Tell whether speech that nobody answers has ended the last answer."""
+        ends = [message for message in self.told if isinstance(message, ResponseEnded)]
+        vad = self.settings.turn_detection
+        kept = vad is not None and not vad.create_response
+        return kept and bool(ends) and ends[-1].reason == "turn_detected"
 
     @staticmethod
     def describe(theirs: list[Item], ours: list[ConversationItem]) -> str:
