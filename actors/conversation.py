@@ -18,6 +18,7 @@ from messages import (
     ItemPlaced,
     ItemRemoved,
     Message,
+    OutputReplaced,
     SentImage,
     ToolAnswer,
     ToolCall,
@@ -37,6 +38,7 @@ ITEM_MESSAGES: tuple[type[Message], ...] = (
     ItemRemoved,
     ToolCall,
     ToolAnswer,
+    OutputReplaced,
 )
 """What `Conversation.apply` takes in."""
 TRANSCRIPT_S = 10.0
@@ -134,6 +136,8 @@ class Conversation:
                     return False
                 item_id = message.item_id or f"out_{call_id[-28:]}"
                 return self._change(item_id, now, self._answer, message)
+            case OutputReplaced(call_id=call_id) if call_id in self._outputs:
+                return self._change(self._outputs[call_id], now, self._replaced, message)
         return False
 
     def tell(self, item_id: str) -> None:
@@ -196,6 +200,9 @@ class Conversation:
         self._place(item, "output", item.previous or (last.item_id if last else None))
         item.call_id, item.name, item.output = message.call_id, message.name, message.output
         self._outputs[message.call_id] = item.item_id
+
+    def _replaced(self, item: _Item, message: OutputReplaced) -> None:
+        item.output = message.output
 
     def _place(self, item: _Item, kind: _Kind, previous: str | None) -> None:
         item.kind = kind

@@ -22,6 +22,7 @@ __all__ = [
     "Interrupted",
     "ItemPlaced",
     "ItemRemoved",
+    "OutputReplaced",
     "PlaybackEnded",
     "PlaybackPaused",
     "PlaybackResumed",
@@ -203,6 +204,17 @@ class ToolAnswer(Event, frozen=True, array_like=True, tag=50):
     respond: bool = True
     """Whether the model is asked to speak about it."""
     item_id: str = ""
+
+
+class OutputReplaced(Message, frozen=True, array_like=True, tag=65):
+    """Realtime to history and the program: what the model was told in place of a `ToolAnswer`.
+
+    The server has refused that.
+    """
+
+    attempts = 3
+    call_id: str
+    output: str
 
 
 class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -15,6 +15,7 @@ from messages import (
     ConversationItem,
     Interrupted,
     Message,
+    OutputReplaced,
     PlaybackEnded,
     SessionStarted,
     ToolAnswer,
@@ -75,7 +76,7 @@ class Transcript:
             case PlaybackEnded(item_id, heard_ms) | Interrupted(item_id, heard_ms):
                 start_s = round(now_s - heard_ms / 1000, 3)
                 self._sounds[item_id] = _Sound(start_s, now_s, heard_ms)
-            case ToolAnswer(call_id=call_id, failed=True):
+            case ToolAnswer(call_id=call_id, failed=True) | OutputReplaced(call_id=call_id):
                 self._failed.add(call_id)
 
     def history(self, ended_because: str = "") -> ConversationHistory:

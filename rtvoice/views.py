@@ -72,7 +72,8 @@ class ToolCallRecord(msgspec.Struct, frozen=True):
     output: str | None = None
     """What the model was told: JSON text or a sentence. None: it has no answer yet."""
     failed: bool = False
-    """Whether the tool was not found, was not run, raised, or took too long."""
+    """Whether the tool was not found, was not run, raised, took too long, or what it answered was
+    refused by the server."""
 
 
 class ConversationTurn(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from actors.realtime.errors import Meaning
 from actors.realtime.interruption import Interruption
 from actors.realtime.link import Link, Phase
 from actors.realtime.responses import MARK
+from actors.realtime.restore import OUTPUT
 from actors.realtime.state import Ask, Ending, InputEnd, Saved
 from actors.realtime.user import TYPED, User
 from messages import (
@@ -234,7 +235,7 @@ class Core:
             context.publish(ServerError("", "the server does not answer response.create"))
         if self.phase is Phase.LIVE:
             self._link.follow()
-            self._calls.settle()
+            self._calls.settle(now)
             self._ask(now)
         self._note_owed()
         self._check_over(now)
@@ -252,6 +253,7 @@ class Core:
             context.duplex.deadline(),
             context.responses.deadline(),
             context.capture.replay_by,
+            self._calls.deadline(),
             *self._user.deadlines(),
             *closing.deadlines(self.saved, context.settings, self._facts(now)),
         ]
@@ -297,6 +299,7 @@ class Core:
             or self._user.is_in_doubt()
             or self._user.talking.is_busy
             or bool(self.saved.calls)
+            or self._calls.is_repeating()
             or context.playback.flush_by is not None
         )
         live = self._link.live_ns if context.capture.replay_by is None else None
@@ -421,6 +424,10 @@ class Core:
             self._user.refused(intent.removeprefix(TYPED))
         if intent == "speed" and self._link.refused_speed():
             return
+        if intent.startswith(OUTPUT) and error.code != "invalid_tool_call_id":
+            call_id, reason = intent.removeprefix(OUTPUT), error.message or errors.code_of(error)
+            if self._calls.refused(call_id, reason, retry_delay(meaning), now):
+                return
         if intent in ("configure", "settings") or (
             not intent and self.phase is Phase.CONFIGURING and param.startswith("session")
         ):

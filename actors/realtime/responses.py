@@ -212,6 +212,12 @@ class Responses:
         self.active.cancelled = True
         return self.active.response_id
 
+    def withdraw(self) -> None:
+        """Have what was asked for and has not begun cancelled when it does; it is owed again."""
+        if self.asked is not None and self.asked.is_open() and not self.asked.overtaken:
+            self.asked.cancel = True
+            self.want(self.asked.ask)
+
     def interrupt(self) -> str | None:
         """Return the id of the answer that has to be cancelled as the user speaks, if any."""
         if self.active is None or self.active.cancelled:

@@ -23,6 +23,7 @@ __all__ = [
     "MAX_IMAGES",
     "MAX_ITEMS",
     "MAX_REPEATS",
+    "OUTPUT",
     "Known",
     "Plan",
     "call_item",
@@ -50,6 +51,9 @@ _STEP = 1000
 
 MAX_IMAGES = 10
 """So many images a new session is shown again, the last ones; each costs time and tokens."""
+
+OUTPUT = "output "
+"""What an event is for that tells the output of a call; the id of the call follows."""
 
 _ID_CHARS = 32
 
@@ -156,10 +160,14 @@ def difference(
         wire.ItemDelete(item["id"], event_id(f"delete {item['id']}"))
         for item in reversed(there[same:])
     ]
-    creations = [
-        wire.ItemCreate(item, event_id(f"replay {item.get('id')}")) for item in wanted[same:]
-    ]
+    creations = [wire.ItemCreate(item, event_id(_intent(item))) for item in wanted[same:]]
     return [*deletions, *creations]
+
+
+def _intent(item: Mapping[str, Any]) -> str:
+    if item["type"] == "function_call_output":
+        return f"{OUTPUT}{item['call_id']}"
+    return f"replay {item['id']}"
 
 
 def plan(

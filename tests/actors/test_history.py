@@ -26,6 +26,7 @@ from messages import (
     ItemRemoved,
     Message,
     Notice,
+    OutputReplaced,
     SentImage,
     ToolAnswer,
     ToolCall,
@@ -181,6 +182,17 @@ def test_an_output_may_be_placed_before_it_is_known() -> None:
     )
 
     assert ids(conversation) == ["a", "out", "typed"]
+
+
+def test_an_output_is_what_the_model_was_told_in_its_place() -> None:
+    conversation = conversation_of(
+        ToolCall("c1", "x", "{}", item_id="a"),
+        ToolAnswer("c1", "x", "far too long", item_id="out"),
+        OutputReplaced("c1", "too long"),
+        OutputReplaced("cut off", "too long"),
+    )
+
+    assert [item.output for item in conversation.items()] == ["", "too long"]
 
 
 def test_an_answer_to_a_removed_call_is_gone_with_it() -> None:

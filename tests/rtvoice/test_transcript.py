@@ -13,6 +13,7 @@ from messages import (
     Interrupted,
     ItemRemoved,
     Message,
+    OutputReplaced,
     PlaybackEnded,
     SessionStarted,
     ToolAnswer,
@@ -127,6 +128,16 @@ def test_a_turn_has_the_calls_since_the_user_spoke() -> None:
         ("c1", False),
         ("c2", True),
     ]
+
+
+def test_a_call_whose_output_the_server_refused_has_failed() -> None:
+    (call,) = history_of(
+        ToolCall("c1", "clock", "{}", "f1"),
+        ToolAnswer("c1", "clock", "far too long", item_id="o1"),
+        OutputReplaced("c1", "too long"),
+    ).tool_calls
+
+    assert (call.output, call.failed) == ("too long", True)
 
 
 def test_a_call_without_an_answer_has_no_output() -> None:

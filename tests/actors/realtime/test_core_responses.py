@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from messages import (
+    AssistantAudio,
     ConversationOver,
     CreateResponse,
     FatalError,
     Message,
+    Notice,
+    OutputReplaced,
     ResponseEnded,
     Say,
     SendText,
@@ -17,7 +20,7 @@ from messages import (
     ToolCall,
     ToolSpec,
 )
-from tests.actors.realtime.bench import Bench
+from tests.actors.realtime.bench import NS, Bench
 
 
 def _creates(bench: Bench) -> int:
@@ -481,6 +484,100 @@ def test_a_call_that_was_never_finished_is_answered_when_the_answer_is_done() ->
     bench.none(ToolCall)
     assert bench.items()[0]["call_id"] == "c1"
     assert _creates(bench) == 0
+
+
+def _refused(bench: Bench, code: str = "string_above_max_length", message: str = "no") -> Bench:
+    """The server refuses the item that was created last."""
+    return bench.error(code, "conversation.item.create", message=message)
+
+
+def test_in_place_of_a_refused_output_the_model_is_told_why() -> None:
+    bench = Bench().live().speak().begin().call("c1").done("r1").tell(_answer("c1"))
+
+    _refused(bench, message="string too long")
+
+    first, second = bench.items()
+    assert (second["call_id"], second["id"]) == ("c1", first["id"])
+    assert "clock" in second["output"]
+    assert "string too long" in second["output"]
+    assert bench.one(OutputReplaced) == OutputReplaced("c1", second["output"])
+    assert "the answer of clock" in bench.one(Notice).text
+    assert bench.one(ServerError).code == "string_above_max_length"
+
+
+def test_the_answer_that_would_not_know_of_a_replaced_output_is_cancelled() -> None:
+    bench = Bench().live().speak().begin().call("c1").done("r1").tell(_answer("c1"))
+    assert _creates(bench) == 1
+
+    _refused(bench).begin("r2", "a2")
+    assert bench.event("response.cancel")["response_id"] == "r2"
+    bench.added(bench.items()[-1]["id"], type="function_call_output")
+    bench.done("r2", status="cancelled", status_details={"reason": "client_cancelled"})
+
+    assert _creates(bench) == 2
+    bench.none(AssistantAudio)
+
+
+def test_while_other_calls_are_open_there_is_one_answer_in_the_end() -> None:
+    bench = Bench().live().speak().begin()
+    bench.call("c1", item_id="f1").call("c2", item_id="f2").done("r1")
+    bench.tell(_answer("c1"))
+
+    _refused(bench)
+    assert _creates(bench) == 0
+    bench.tell(_answer("c2"))
+
+    assert [item["call_id"] for item in bench.items()] == ["c1", "c1", "c2"]
+    assert _creates(bench) == 1
+
+
+def test_a_tool_that_wants_no_answer_gets_none_for_a_refused_output_either() -> None:
+    bench = Bench().live().speak().begin().call("c1").done("r1")
+    bench.tell(_answer("c1", respond=False))
+
+    _refused(bench)
+
+    assert len(bench.items()) == 2
+    assert _creates(bench) == 0
+
+
+def test_a_replacement_that_is_refused_too_is_not_replaced() -> None:
+    bench = Bench().live().speak().begin().call("c1").done("r1").tell(_answer("c1"))
+
+    _refused(_refused(bench), message="no again")
+
+    assert len(bench.items()) == 2
+    assert "gets no answer of clock" in bench.all(Notice)[-1].text
+
+
+def test_an_output_for_a_call_that_the_server_does_not_know_is_not_replaced() -> None:
+    bench = Bench().live().speak().begin().call("c1").done("r1").tell(_answer("c1"))
+
+    _refused(bench, "invalid_tool_call_id")
+
+    assert len(bench.items()) == 1
+    bench.none(OutputReplaced)
+    assert bench.one(ServerError)
+
+
+@pytest.mark.parametrize(("code", "seconds"), [("server_error", 0.5), ("rate_limit_exceeded", 3)])
+def test_an_output_is_sent_once_more_after_an_error_that_passes(code: str, seconds: float) -> None:
+    bench = Bench(inactivity_timeout_s=1).live().speak().begin().call("c1").done("r1")
+    bench.tell(_answer("c1")).begin("r2", "a2")
+    _refused(bench, code).done("r2")
+
+    bench.wait(seconds - 0.1)
+    assert len(bench.items()) == 1
+    bench.none(ServerError, ConversationOver)
+    assert bench.core.next_deadline(bench.now) == bench.now + NS // 10
+    bench.wait(0.1)
+
+    first, second = bench.items()
+    assert first == second
+    assert _creates(bench) == 2
+
+    _refused(bench, code)
+    assert "could not be given" in bench.items()[2]["output"]
 
 
 def test_an_output_during_another_answer_is_spoken_about_after_it() -> None:

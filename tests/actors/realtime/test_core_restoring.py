@@ -19,6 +19,7 @@ from messages import (
     ItemPlaced,
     ItemRemoved,
     Notice,
+    OutputReplaced,
     PlayedPosition,
     Reconnected,
     ReplayCapture,
@@ -522,6 +523,47 @@ def test_an_output_that_history_has_is_sent_once(how: str) -> None:
 
     assert [item.get("output") for item in bench.items()] == [None, "12:00"]
     assert len(bench.events("response.create")) == 1
+
+
+@both
+def test_an_output_that_only_the_next_server_refuses_is_replaced_there(how: str) -> None:
+    bench = Bench().live().begin().call("c1").done()
+    bench.history = [_call(), _output()]
+    bench = _again(bench, how)
+
+    bench.error("string_above_max_length", "conversation.item.create", message="too long")
+
+    old, new = [item for item in bench.items() if "output" in item]
+    assert (new["id"], new["call_id"]) == (old["id"], "c1")
+    assert bench.one(OutputReplaced) == OutputReplaced("c1", new["output"])
+    assert "clock" in new["output"]
+    assert "too long" in new["output"]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_what_has_replaced_an_output_is_told_before_history_has_it(others: int) -> None:
+    bench = Bench().live().begin().call("c1")
+    for _ in range(others):
+        bench.call("c2", item_id="f2")
+    bench.done().tell(ToolAnswer("c1", "clock", "12:00"))
+    bench.error("string_above_max_length", "conversation.item.create")
+    bench.history = [_call()]
+
+    bench = _again(bench, "connection")
+
+    (output,) = [item["output"] for item in bench.items() if "output" in item]
+    assert "could not be given" in output
+
+
+def test_an_old_output_that_the_next_server_refuses_is_replaced_and_not_spoken_about() -> None:
+    bench = Bench(first=False)
+    bench.history = [_call(), _output()]
+    bench.configured()
+
+    bench.error("string_above_max_length", "conversation.item.create")
+
+    assert [item.get("output", "")[:9] for item in bench.items()] == ["", "12:00", "clock has"]
+    assert bench.events("response.create") == []
 
 
 @both
