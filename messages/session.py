@@ -73,7 +73,7 @@ class ServerVad(msgspec.Struct, frozen=True, tag="server_vad", forbid_unknown_fi
     """After how much silence, in ms, the turn has ended."""
     idle_timeout_ms: int | None = None
     """5000-30000: when nobody has spoken for so long after an answer, the assistant speaks again,
-    and again, so that there is no inactivity. None: it waits."""
+    and again until the inactivity timeout, for which that does not count. None: it waits."""
     create_response: bool = True
     """Whether a turn is answered by itself; False: it is kept, and answered when that is asked for
     (`CreateResponse`)."""

@@ -241,7 +241,8 @@ class Agent:
             transcription_delay: how long ``gpt-realtime-whisper`` waits before it writes down what
                 it hears: ``minimal``, ``low``, ``medium``, ``high`` or ``xhigh``.
             inactivity_timeout_s: the conversation ends when nobody has spoken for so many seconds;
-                None: never. Playback, tools and restarts are not silence.
+                None: never. Playback, tools and restarts are not silence; what the assistant says
+                because of `ServerVad.idle_timeout_ms` is.
             turn_detection: how the service tells that the user has finished: `ServerVad`,
                 `SemanticVad`; None: it does not, `start_talking` and `stop_talking` do.
             interruption: what the user's speech does while the assistant speaks. ``immediate``: it

@@ -65,7 +65,7 @@ class Answers:
         if active.cancelled:  # it was interrupted before it began
             self._interruption.cancel(response_id)
             context.saved.answer = None
-        context.touch(now)
+        context.goes_on(now)
         context.changed()
 
     def item_added(self, event: wire.OutputItemAdded, now: int) -> None:
@@ -102,7 +102,7 @@ class Answers:
         if first == 0:
             self._begin(item)
             self.answered(event.response_id, begun=True)
-            context.touch(now)
+            context.goes_on(now)
 
     def audio_done(self, event: wire.AudioDone, now: int) -> None:
         """Tell the speaker that an item is complete."""
@@ -175,7 +175,7 @@ class Answers:
             self._retry(active, details.error if details else None, now)
         elif not _by_speech(active, response):
             self._have_answer(active)
-        context.touch(now)
+        context.goes_on(now)
         context.changed()
 
     def position(self, message: PlayedPosition, now: int) -> None:
@@ -187,7 +187,7 @@ class Answers:
         if context.playback.position(
             message.item_id, message.played_samples, message.finished, now
         ):
-            context.touch(now)
+            context.goes_on(now)
             context.changed()
 
     def lost(self) -> None:

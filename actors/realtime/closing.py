@@ -11,6 +11,7 @@ __all__ = [
     "END_OF_INPUT",
     "FAREWELL_NS",
     "INPUT_END_NS",
+    "PROMPT_NS",
     "Facts",
     "deadlines",
     "over",
@@ -21,6 +22,8 @@ _NS = 1_000_000_000
 END_OF_INPUT = "end of input"
 FAREWELL_NS = 10 * _NS
 """After `EndConversation`, at most so much is waited for the farewell."""
+PROMPT_NS = 4 * _NS
+"""So long the user has to answer what is said into the silence; the next of it comes after 5 s."""
 INPUT_END_NS = 30 * _NS
 """After `CaptureEnded`, at most so much silence is sent."""
 _MARGIN_NS = _NS
@@ -58,7 +61,9 @@ def over(saved: Saved, settings: Settings, facts: Facts, now: int) -> str | None
     - `CaptureEnded`: the server was sent silence for as long as it needs to find the end of
       speech, and a second more; nothing is under way and everything has been played. At most 30 s
       of silence are sent; then only an answer that is still being played is waited for.
-    - Nobody has spoken for `Settings.inactivity_timeout_s`, and nothing is under way.
+    - Nobody has spoken for `Settings.inactivity_timeout_s`, and nothing is under way. What the
+      assistant says because the user is silent (`ServerVad.idle_timeout_ms`) does not count, but
+      the user has 4 s to answer it.
     """
     silent = facts.drained_at is None
     if saved.ending is not None and (
@@ -109,4 +114,5 @@ def _input_was_heard(saved: Saved, settings: Settings, facts: Facts, now: int) -
 def _quiet_until(saved: Saved, settings: Settings, facts: Facts) -> int | None:
     if settings.inactivity_timeout_s is None or facts.live_since is None:
         return None
-    return saved.quiet_since_ns + int(settings.inactivity_timeout_s * _NS)
+    quiet = saved.quiet_since_ns + int(settings.inactivity_timeout_s * _NS)
+    return quiet if saved.prompted_ns is None else max(quiet, saved.prompted_ns + PROMPT_NS)

@@ -116,8 +116,15 @@ class Context:
         self._changed = True
 
     def touch(self, now: int) -> None:
-        """Take note that somebody does something."""
-        self.saved.quiet_since_ns = now
+        """Take note that the user does something, or the program."""
+        self.saved.quiet_since_ns, self.saved.prompted_ns = now, None
+
+    def goes_on(self, now: int) -> None:
+        """Take note that the assistant or a tool does something."""
+        if self.saved.prompted_ns is None:
+            self.saved.quiet_since_ns = now
+        else:
+            self.saved.prompted_ns = now
 
     def do(self, action: Action) -> None:
         """Have something done."""

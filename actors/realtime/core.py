@@ -226,7 +226,7 @@ class Core:
         if drained_at is not None and now >= drained_at:
             context.log("warning", "the speaker does not say what it has played")
             context.playback.give_up()
-            context.touch(now)
+            context.goes_on(now)
         context.duplex.tick(now)
         for happened in context.responses.tick(now):
             context.log("warning", happened)
@@ -270,7 +270,7 @@ class Core:
             response = {"metadata": {MARK: event_id}, **self._overrides(ask)}
             context.send(wire.ResponseCreate(event_id, response))
             context.responses.sent(event_id, now)
-            context.touch(now)
+            context.goes_on(now)
 
     def _overrides(self, ask: Ask) -> dict[str, Any]:
         settings = self._context.settings

@@ -163,6 +163,9 @@ class Saved(msgspec.Struct, omit_defaults=True):
     ending: Ending | None = None
     input_end: InputEnd | None = None
     quiet_since_ns: int = 0
+    """When the user did something last, or the assistant for the user."""
+    prompted_ns: int | None = None
+    """When the assistant did something last, if it does it because the user is silent."""
     changes: dict[str, Any] = {}
     """What the program has changed of the settings."""
     paused_by: int | None = None

@@ -163,7 +163,8 @@ class User:
         context.chain.hide(item_id)
         context.chain.note(item_id)
         self._have_answered(now)
-        context.touch(now)
+        context.saved.prompted_ns = now
+        context.changed()
 
     def transcribed(self, event: wire.TranscriptionCompleted, now: int) -> None:
         """Tell history what speech was heard as."""

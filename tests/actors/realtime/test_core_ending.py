@@ -261,6 +261,61 @@ def test_playing_is_activity_until_its_end() -> None:
     assert _over(bench) == "inactivity timeout"
 
 
+def _commit_silence(bench: Bench, item_id: str = "s1") -> Bench:
+    """The user has been silent for the idle timeout."""
+    bench.server(
+        "input_audio_buffer.timeout_triggered", item_id=item_id, audio_start_ms=0, audio_end_ms=0
+    )
+    bench.server("input_audio_buffer.committed", item_id=item_id, previous_item_id=None)
+    return bench.added(item_id, role="user")
+
+
+def _prompt(bench: Bench, number: int) -> Bench:
+    """And the assistant speaks for a second."""
+    _commit_silence(bench, f"s{number}").answer(f"p{number}", f"b{number}", "Are you still there?")
+    return bench.wait(1).played(f"b{number}")
+
+
+def test_what_is_said_because_the_user_is_silent_is_no_activity() -> None:
+    bench = Bench(inactivity_timeout_s=20).live().speak().answer().wait(1).played()
+
+    for number in range(2):
+        bench.wait(7)
+        _prompt(bench, number)
+    bench.wait(3.9)  # 19.9 since the answer
+    assert _over(bench) is None
+    bench.wait(0.2)
+
+    assert _over(bench) == "inactivity timeout"
+
+
+def test_who_is_asked_at_the_last_moment_has_time_to_answer() -> None:
+    bench = Bench(inactivity_timeout_s=20).live().speak().answer().wait(1).played()
+    bench.wait(19.5)
+
+    _prompt(bench, 1).wait(3.9)
+    assert _over(bench) is None
+    bench.speak("u2").answer("r2", "a2").wait(1).played("a2")
+    bench.wait(19.9)
+    assert _over(bench) is None
+    bench.wait(0.2)
+
+    assert _over(bench) == "inactivity timeout"
+
+
+def test_after_a_death_a_prompt_is_still_no_activity() -> None:
+    bench = Bench(inactivity_timeout_s=20).live().speak().answer().wait(1).played()
+    _commit_silence(bench).begin("p1", "b1")
+
+    bench = bench.restarted().live()
+    bench.wait(5).answer("p2", "b2").wait(1).played("b2")
+    bench.wait(13.9)
+    assert _over(bench) is None
+    bench.wait(0.2)
+
+    assert _over(bench) == "inactivity timeout"
+
+
 def test_being_without_a_connection_is_not_inactivity() -> None:
     bench = Bench(inactivity_timeout_s=5).live()
     bench.wait(3)
