@@ -16,6 +16,10 @@ class Chain:
     def __init__(self) -> None:
         self._before: collections.OrderedDict[str, str | None] = collections.OrderedDict()
         self._tail: str | None = None
+        self._last: str | None = None
+        """The item that the server has told last."""
+        self._untold: set[str] = set()
+        """Items that are sent and that the server has not told."""
         self._root: str | None = None
         self._aliases: collections.OrderedDict[str, str | None] = collections.OrderedDict()
 
@@ -28,7 +32,8 @@ class Chain:
         self._before.clear()
         self._aliases.clear()
         self._aliases.update(aliases)
-        self._tail = self._root = None
+        self._tail = self._last = self._root = None
+        self._untold.clear()
 
     def join(self, last_of_history: str | None) -> None:
         """Take note that everything new comes after this item, even if it was not replayed."""
@@ -37,21 +42,37 @@ class Chain:
             if self._known(self._tail) != last_of_history:
                 self._aliases[self._tail] = last_of_history
 
+    def append(self, item_id: str) -> None:
+        """Take note of an item that is sent: it is the last one, until the server has told it."""
+        self._untold.add(item_id)
+        self._add(item_id, self._tail)
+
     def note(self, item_id: str, previous: str | None = None) -> list[str]:
-        """Take note of an item; without a previous one it is the last.
+        """Take note of an item that the server tells, or has for certain.
+
+        Some servers do not say what stands before it. They tell the items in their order, so that
+        it is the one that they have told before.
 
         Returns:
             The items that were known and stand elsewhere than was thought.
         """
         if not item_id:
             return []
+        is_news = item_id not in self._before or item_id in self._untold
+        if is_news:
+            self._untold.discard(item_id)
+            previous = previous or self._last
+            self._last = item_id
         if item_id in self._before:
             return self._move(item_id, previous)
-        self._before[item_id] = previous or self._tail
+        self._add(item_id, previous)
+        return []
+
+    def _add(self, item_id: str, previous: str | None) -> None:
+        self._before[item_id] = previous
         self._tail = item_id
         if len(self._before) > _REMEMBERED:
             self._before.popitem(last=False)
-        return []
 
     def _move(self, item_id: str, previous: str | None) -> list[str]:
         was = self._before[item_id]
@@ -102,6 +123,7 @@ class Chain:
 
         What follows it stands behind the one before it.
         """
+        self._untold.discard(item_id)
         self._set_alias(item_id, self._before.get(item_id))
 
     def previous(self, item_id: str) -> str | None:

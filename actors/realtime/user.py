@@ -94,7 +94,7 @@ class User:
         """Take note that the server has made an item of speech."""
         context = self._context
         if event.item_id == self._silent:
-            self._commit_silence(event.item_id, now)
+            self._commit_silence(event, now)
             return
         end = context.capture.timeline.next_sample
         speech, talk = self._speech, self.talking.confirmed(event.item_id)
@@ -155,13 +155,13 @@ class User:
         else:
             responses.expect(now)
 
-    def _commit_silence(self, item_id: str, now: int) -> None:
+    def _commit_silence(self, event: wire.Committed, now: int) -> None:
         """Nobody has said it, so it is no turn; the assistant speaks all the same."""
-        context = self._context
+        context, item_id = self._context, event.item_id
         self._silent = ""
         context.done[item_id] = True  # its transcript is nobody's
-        context.chain.hide(item_id)
-        context.chain.note(item_id)
+        context.chain.note(item_id, event.previous_item_id)
+        context.chain.drop(item_id)
         self._have_answered(now)
         context.saved.prompted_ns = now
         context.changed()
@@ -261,7 +261,7 @@ class User:
         if respond:
             self.interrupted(now)
         wire_id = restore.wire_id(item_id)
-        context.chain.note(wire_id)
+        context.chain.append(wire_id)
         context.chain.alias(wire_id, item_id)
         before, at = context.chain.previous(wire_id), context.capture.timeline.next_sample
         context.publish(UserItem(item_id, before, text.text, False, False, at, at, text.image))

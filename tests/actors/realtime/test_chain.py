@@ -5,7 +5,7 @@ from __future__ import annotations
 from actors.realtime.chain import Chain
 
 
-def test_what_the_server_tells_counts_and_null_means_the_last_item() -> None:
+def test_what_the_server_tells_counts_and_null_means_what_it_told_last() -> None:
     chain = Chain()
 
     chain.note("a")
@@ -38,8 +38,9 @@ def test_telling_it_again_changes_nothing() -> None:
 
 def test_what_stands_elsewhere_than_was_thought_is_moved() -> None:
     chain = Chain()
-    for item in ("a", "typed", "typed too"):
-        chain.note(item)
+    chain.note("a")
+    chain.append("typed")
+    chain.append("typed too")
     chain.note("spoken", "a")  # the server got it before the typed ones
 
     moved = [chain.note("typed", "spoken"), chain.note("typed too", "typed")]
@@ -47,6 +48,36 @@ def test_what_stands_elsewhere_than_was_thought_is_moved() -> None:
     assert moved == [["typed"], []]
     assert chain.previous("typed") == "spoken"
     assert chain.previous("next") == "typed too"
+
+
+def test_of_a_server_that_tells_no_order_the_items_stand_as_they_are_told() -> None:
+    chain = Chain()
+    chain.note("a")
+    chain.append("typed")
+    chain.append("typed too")
+    assert chain.previous("typed too") == "typed"
+    chain.note("spoken")  # the server got it before the typed ones
+
+    moved = [chain.note("typed"), chain.note("typed too"), chain.note("typed")]
+
+    assert moved == [["typed"], [], []]
+    assert [chain.previous(item) for item in ("spoken", "typed", "typed too")] == [
+        "a",
+        "spoken",
+        "typed",
+    ]
+    assert chain.previous("next") == "typed too"
+
+
+def test_what_is_refused_is_not_waited_for() -> None:
+    chain = Chain()
+    chain.note("a")
+    chain.append("typed")
+    chain.drop("typed")
+
+    chain.note("spoken")
+
+    assert chain.previous("spoken") == "a"
 
 
 def test_what_was_thought_to_stand_behind_it_does_not_go_in_a_circle() -> None:

@@ -12,6 +12,7 @@ from messages import (
     FlushPlayback,
     Interrupt,
     Interrupted,
+    ItemPlaced,
     ResponseEnded,
     ResponseStarted,
     SendText,
@@ -515,6 +516,21 @@ def test_silence_that_the_server_commits_interrupts_nothing_and_is_no_turn() -> 
 
     bench.none(FlushPlayback, UserItem, UserTranscript)
     assert bench.events("conversation.item.truncate") == []
+
+
+def test_a_text_that_the_server_has_behind_committed_silence_stands_there() -> None:
+    bench = Bench().live().answer()
+    bench.server(
+        "input_audio_buffer.timeout_triggered", item_id="s1", audio_start_ms=0, audio_end_ms=6000
+    )
+    bench.tell(SendText("Hello", "t1"))
+    bench.server("input_audio_buffer.committed", item_id="s1", previous_item_id="a1")
+
+    bench.added("t1", "s1", role="user").begin("r2", "a2").say(response_id="r2", item_id="a2")
+
+    assert bench.all(UserItem)[-1].previous_item_id == "a1"
+    assert {placed.previous_item_id for placed in bench.all(ItemPlaced)} <= {"a1"}
+    assert bench.all(AssistantItem)[-1].previous_item_id == "t1"
 
 
 def test_what_follows_committed_silence_is_chained_to_what_was_before_it() -> None:

@@ -107,6 +107,24 @@ def test_what_was_typed_is_answered_though_speech_that_nobody_answers_is_heard_a
     _keeps_the_laws(0, 3600.0, "turns are kept", moves)
 
 
+@pytest.mark.parametrize("tells_order", [True, False])
+@pytest.mark.parametrize("ms", [1660, 1700, 1720, 1760])
+def test_what_is_typed_while_speech_is_committed_stands_where_the_server_has_it(
+    ms: int, tells_order: bool
+) -> None:
+    world = World(seed=1)
+    world.run(3)
+    world.all_lines[0].tells_order = tells_order
+
+    world.say()
+    world.run(ms / 1000)
+    world.type()
+    world.settle()
+
+    world.check()
+    world.check_turns()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @_examples(6000)

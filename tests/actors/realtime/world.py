@@ -119,6 +119,8 @@ class Line:
         self.delay = int(world.random.uniform(5, 60) * MS)
         self.is_terse = world.random.random() < 0.2
         """Whether it tells of items as some servers do, once and by the old name."""
+        self.tells_order = world.random.random() < 0.7
+        """Whether it tells what stands before an item, as some servers do not."""
         self.splits = world.random.random() < 0.3
         """Whether a long answer has two items."""
         self.is_rough = world.is_rough
@@ -154,6 +156,8 @@ class Line:
                 continue
             if self.is_terse and event["type"] == "conversation.item.added":
                 event["type"] = "conversation.item.created"
+            if not self.tells_order:
+                event.pop("previous_item_id", None)
             self.sent.append(event)
             if event["type"] == "error":
                 self.refused.append(event["error"])
