@@ -57,6 +57,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from actors.supervision.process import EXIT_GRACE_S, Process
+from actors.supervision.restarting import RestartPolicy
+from actors.supervision.specs import SPECS, ChildSpec
 from messages import (
     FAULTS,
     LEVELS,
@@ -128,8 +131,10 @@ if TYPE_CHECKING:
     from actors.hosting import Hosting, InputDevice, OutputDevice, ToolSet
 
 __all__ = [
+    "SPECS",
     "ChildSpec",
     "ConfigurationError",
+    "EventStream",
     "Listener",
     "Peer",
     "RestartPolicy",
@@ -149,8 +154,6 @@ _DROPPED_TAGS = frozenset((*_AUDIO_TAGS, WireEvent.tag(), Log.tag()))
 _OVERSLEPT_S = 1.0
 _ABANDONED_S = 0.8
 """How long the components may take to close when the program has gone without a word (G8)."""
-_EXIT_GRACE_S = 1.0
-"""How long a child may live on after its channel has ended, or after it was told to close."""
 _LAST_WORDS_S = 0.15
 """How long a child that hangs has to say where, before it is killed; one that is stopped says
 nothing, and one that runs has usually done so after a millisecond."""
@@ -177,122 +180,6 @@ twice as much the session fails."""
 EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_BUG = 0, 2, 3, 70
 
 
-# -- policy: plain data and decisions, no processes -------------------------------------------
-
-
-class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What the supervisor knows of a component before it has started it."""
-
-    name: str
-    target: str
-    """``module:Class`` of the actor."""
-    essential: bool = False
-    """Whether the session fails when it cannot be kept up."""
-    linger_s: float = 0.0
-    """Audio for it is collected for so long, to wake it less often."""
-    linger_messages: int = 10
-    window: int = 8
-    """Messages sent and not yet handled, at most."""
-    memory_mib: int | None = None
-    """What its process may use; None: `Settings.memory_limit_mib`, as for code of the user's."""
-
-
-_OURS_MIB = 512
-"""Ours use 60 to 150 MiB of data, thread stacks included."""
-
-SPECS = (
-    ChildSpec(
-        name="recorder",
-        target="actors.recorder:Recorder",
-        linger_s=0.2,
-        window=20,
-        memory_mib=_OURS_MIB,
-    ),
-    ChildSpec(name="history", target="actors.history:History", memory_mib=_OURS_MIB),
-    ChildSpec(name="speaker", target="actors.speaker:Speaker", memory_mib=_OURS_MIB),
-    ChildSpec(name="tools", target="actors.tools.actor:ToolExecutor"),
-    ChildSpec(
-        name="realtime",
-        target="actors.realtime.actor:Realtime",
-        essential=True,
-        memory_mib=_OURS_MIB,
-    ),
-    ChildSpec(name="microphone", target="actors.microphone:Microphone", memory_mib=_OURS_MIB),
-)
-"""In the order of opening; closed in reverse."""
-
-
-class RestartPolicy:
-    """When a component that crashed is started again (guarantee G4).
-
-    Counted are crashes without progress in between: progress is a message of its own work handled.
-    They are counted on a clock that runs only while the component is well: one that takes long to
-    fail, in opening or by hanging, is not tried for ever.
-    """
-
-    MAX_CRASHES = 5
-    PERIOD_S = 10.0
-    MIN_SPACING_S = 0.05
-    MAX_DELAY_S = 2.0
-    RENEWAL_SPACING_S = 1.0
-    SOFT_RESTARTS = 2
-    PARKED_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-
-    def __init__(self) -> None:
-        self._crashes: collections.deque[float] = collections.deque()
-        """When there were crashes, in seconds of being well."""
-        self._well_s = 0.0
-        self._last_start = -self.PERIOD_S
-        self._parked = 0
-
-    @property
-    def row(self) -> int:
-        """How many crashes there were without progress."""
-        return len(self._crashes)
-
-    def started(self, now: float) -> None:
-        """Note that an incarnation is started."""
-        self._last_start = now
-
-    def crashed(self, now: float, *, progress: bool, well_s: float = 0.0) -> float | None:
-        """Return how long to wait before the next start; None: the intensity is exceeded.
-
-        Args:
-            now: In seconds of any one clock.
-            progress: Whether the incarnation has done any work of its own.
-            well_s: How long it was open and not stuck.
-        """
-        if progress:
-            self._crashes.clear()
-            self._parked = 0
-        self._well_s += well_s
-        self._crashes.append(self._well_s)
-        while self._well_s - self._crashes[0] > self.PERIOD_S:
-            self._crashes.popleft()
-        if self.row > self.MAX_CRASHES:
-            return None
-        delay = 0.0 if self.row == 1 else self.MIN_SPACING_S * 2.0 ** (self.row - 2)
-        return max(min(delay, self.MAX_DELAY_S), self._last_start + self.MIN_SPACING_S - now)
-
-    def renewed(self, now: float) -> float:
-        """Return how long to wait before the next start of one that has asked for a new process.
-
-        That is tried for ever: what it waits for, a sound device say, may come back.
-        """
-        return max(0.0, self._last_start + self.RENEWAL_SPACING_S - now)
-
-    def soft(self) -> bool:
-        """Return whether a raise may be answered in the same process."""
-        return self.row <= self.SOFT_RESTARTS
-
-    def parked(self) -> float:
-        """Return how long to wait before trying again what has exceeded its intensity."""
-        delay = self.PARKED_S[min(self._parked, len(self.PARKED_S) - 1)]
-        self._parked += 1
-        self._crashes.clear()
-        return delay
-
-
 class Peer(Protocol):
     """A program beside the components: told what it wants; what it says, it says by `send`."""
 
@@ -300,82 +187,6 @@ class Peer(Protocol):
 
     def told(self, message: Message) -> None:
         """Take a message, on the hub's thread: return at once."""
-
-
-# -- components ---------------------------------------------------------------------------
-
-
-class _Process:
-    """A child's operating-system process: its channel, and a pipe of what it says on stderr."""
-
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
-        self.stderr, their_stderr = socket.socketpair()
-        try:
-            with their_stderr:
-                self._popen, self.connection = spawn(arguments, environment, their_stderr)
-        except OSError:
-            self.stderr.close()
-            raise
-        self.pid = self._popen.pid
-        self._group_ended = False
-
-    def kill(self) -> None:
-        """End it, whatever it is doing."""
-        self._popen.kill()  # does nothing to a process that has been reaped
-
-    def signal(self, number: int) -> None:
-        """Send it a signal."""
-        self._popen.send_signal(number)
-
-    def ended(self) -> bool:
-        """Return whether it has ended, and reap it."""
-        if self._popen.poll() is None:
-            return False
-        self._end_group()
-        return True
-
-    def wait(self) -> None:
-        """Wait for the end of a process that was killed; the kernel may have its reasons not to."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._popen.wait(_EXIT_GRACE_S)
-        self._end_group()
-
-    def _end_group(self) -> None:
-        """End what it has started and left behind: workers of a tool, say.
-
-        While any of them lives, no other process or group can have its number; later, one can.
-        """
-        if hasattr(os, "killpg") and not self._group_ended:
-            self._group_ended = True
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a signal has stopped it, so that it cannot say anything; False: nobody knows."""
-        if not hasattr(os, "waitid"):
-            return False
-        try:
-            looked = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-            return os.waitid(os.P_PID, self.pid, looked) is not None
-        except ChildProcessError:
-            return False
-
-    @property
-    def killed_from_outside(self) -> bool:
-        """Whether a signal has ended it that no program sends to itself by mistake."""
-        return self._popen.returncode in (-signal.SIGTERM, -getattr(signal, "SIGKILL", 9))
-
-    @property
-    def cause(self) -> str:
-        """How it ended, in words."""
-        code = self._popen.returncode
-        if code is None:
-            return "closed its channel"
-        if code < 0:
-            with contextlib.suppress(ValueError):
-                return f"killed by {signal.Signals(-code).name}"
-        return f"exited with code {code}"
 
 
 State = Literal["new", "loading", "loaded", "opening", "open", "down", "parked", "closed"]
@@ -402,7 +213,7 @@ class _Child:
         self.pid = 0
         self.log_tail: collections.deque[str] = collections.deque(maxlen=_LOG_TAIL)
         self._policy = RestartPolicy()
-        self._process: _Process | None = None
+        self._process: Process | None = None
         self._line: Line | None = None
         self._generation = 0
         self._lingering = self._closing = self._unended = self._given_up = False
@@ -493,7 +304,7 @@ class _Child:
             self._line.close()
             self._line = None
         try:
-            self._process = _Process(["actors", self.name], self.hub.environment_of(self.name))
+            self._process = Process(["actors", self.name], self.hub.environment_of(self.name))
         except OSError as error:
             self._not_launched(f"no process can be started: {error}")
             return
@@ -714,7 +525,7 @@ class _Child:
         self._line = None
         if why:
             self.kill(why)
-        self._reap(time.monotonic() + _EXIT_GRACE_S, generation)
+        self._reap(time.monotonic() + EXIT_GRACE_S, generation)
 
     def _reap(self, deadline: float, generation: int) -> None:
         process = self._process
@@ -866,7 +677,7 @@ class _Child:
         """Have the process release its devices and end; kill it if it does not."""
         self._write(Stop("a new process takes over"))
         if self._process is not None:
-            self.hub.loop.later(_EXIT_GRACE_S, self._process.kill)
+            self.hub.loop.later(EXIT_GRACE_S, self._process.kill)
 
     # -- watching -----------------------------------------------------------------------------
 
@@ -914,7 +725,7 @@ class _Child:
         else:
             self.kill(why)
 
-    def _hear_out(self, process: _Process, deadline: float, lines: int) -> None:
+    def _hear_out(self, process: Process, deadline: float, lines: int) -> None:
         """End a process that hangs, once it has nothing more to say."""
         said = len(self._stacks or ())
         if (said and said == lines) or time.monotonic() > deadline:
@@ -984,7 +795,7 @@ class _Sandbox:
         self._said = ""
         self._since = time.monotonic()
         self._policy = RestartPolicy()
-        self._process: _Process | None = None
+        self._process: Process | None = None
         self._launch(port=0)
 
     @property
@@ -1006,7 +817,7 @@ class _Sandbox:
         # It ends at the end of its standard input, which is our end of the socket.
         arguments = ["rtvoice.sandbox", "--until-eof", "--port", str(port)]
         try:
-            process = _Process(arguments, self._hub.environment_of("sandbox"))
+            process = Process(arguments, self._hub.environment_of("sandbox"))
         except OSError as error:
             why = f"no process can be started: {error}"
             if not self.url:
@@ -1029,7 +840,7 @@ class _Sandbox:
         if first:
             self._hub.open_next()
 
-    def _check(self, process: _Process) -> None:
+    def _check(self, process: Process) -> None:
         if self._hub.stopping:
             return
         start_s = self._hub.settings.start_s

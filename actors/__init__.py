@@ -1,1 +1,1 @@
-"""What runs in a child process: one actor each, on a host that a supervisor talks to."""
+"""The components, each an actor in a child process, and what starts them again (`supervision`)."""

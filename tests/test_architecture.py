@@ -64,7 +64,7 @@ def test_no_actor_imports_another_actor() -> None:
         assert others <= allowed, f"{module} imports {others - allowed}"
 
 
-def test_the_supervisor_imports_rtvoice_only_in_its_main_lines() -> None:
+def test_the_supervisor_imports_rtvoice_only_in_its_main_lines_and_no_component() -> None:
     tree = ast.parse((ROOT / "supervisor.py").read_text(encoding="utf-8"))
     main = next(
         node
@@ -79,10 +79,22 @@ def test_the_supervisor_imports_rtvoice_only_in_its_main_lines() -> None:
     ]
 
     assert [line for line in outside if "rtvoice" in line] == []
-    assert {line for line in outside if "actors" in line} <= {
+    assert {line for line in outside if "actors" in line and "actors.supervision" not in line} <= {
         "from actors.hosting import Hosting",
         "from actors.hosting import Hosting, InputDevice, OutputDevice, ToolSet",
     }
+
+
+def test_what_supervises_imports_no_component_and_no_component_imports_it() -> None:
+    mine = "actors.supervision"
+    wrong = [
+        (file, name)
+        for file, name in ours("actors")
+        if (Path(file).parent == Path("actors", "supervision")) is not name.startswith(mine)
+        and not name.startswith("messages")
+    ]
+
+    assert wrong == []
 
 
 def test_the_six_components_are_those_of_the_picture() -> None:
@@ -115,8 +127,9 @@ def test_a_device_of_ones_own_imports_nothing_heavy_by_itself() -> None:
 
 def _heavy(code: str) -> list[str]:
     """Return what a child had better not have imported."""
-    names = "numpy structlog asyncio pyaudio supervisor rtvoice pocketsphinx hypothesis"
-    code += f"; import sys; print(*(name for name in {names.split()!r} if name in sys.modules))"
+    theirs = "numpy structlog asyncio pyaudio pocketsphinx hypothesis"
+    names = [*theirs.split(), "supervisor", "actors.supervision", "rtvoice"]
+    code += f"; import sys; print(*(name for name in {names!r} if name in sys.modules))"
     told = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

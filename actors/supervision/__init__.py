@@ -1,0 +1,1 @@
+"""How the supervisor keeps the components up. Nothing here runs in a child, or imports one."""

@@ -1,0 +1,97 @@
+"""The operating-system process of a child: starting it, ending it, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+
+from messages.spawning import spawn
+
+__all__ = ["EXIT_GRACE_S", "Process"]
+
+EXIT_GRACE_S = 1.0
+"""How long a child may live on after its channel has ended, or after it was told to close."""
+
+
+class Process:
+    """A child's operating-system process: its channel, and a pipe of what it says on stderr.
+
+    Nothing here waits but `wait`. It is over once `ended` has returned True.
+    """
+
+    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+        """Start ``python -m ARGUMENTS``.
+
+        Raises:
+            OSError: the system gives us no process or no descriptor.
+        """
+        self.stderr, their_stderr = socket.socketpair()
+        try:
+            with their_stderr:
+                self._popen, self.connection = spawn(arguments, environment, their_stderr)
+        except OSError:
+            self.stderr.close()
+            raise
+        self.pid = self._popen.pid
+        self._group_ended = False
+
+    def kill(self) -> None:
+        """End it, whatever it is doing."""
+        self._popen.kill()  # does nothing to a process that has been reaped
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._popen.send_signal(number)
+
+    def ended(self) -> bool:
+        """Return whether it has ended, and reap it."""
+        if self._popen.poll() is None:
+            return False
+        self._end_group()
+        return True
+
+    def wait(self) -> None:
+        """Wait for the end of a process that was killed; the kernel may have its reasons not to."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(EXIT_GRACE_S)
+        self._end_group()
+
+    def _end_group(self) -> None:
+        """End what it has started and left behind: workers of a tool, say.
+
+        While any of them lives, no other process or group can have its number; later, one can.
+        """
+        if hasattr(os, "killpg") and not self._group_ended:
+            self._group_ended = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has stopped it, so that it cannot say anything; False: nobody knows."""
+        if not hasattr(os, "waitid"):
+            return False
+        try:
+            looked = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self.pid, looked) is not None
+        except ChildProcessError:
+            return False
+
+    @property
+    def killed_from_outside(self) -> bool:
+        """Whether a signal has ended it that no program sends to itself by mistake."""
+        return self._popen.returncode in (-signal.SIGTERM, -getattr(signal, "SIGKILL", 9))
+
+    @property
+    def cause(self) -> str:
+        """How it ended, in words."""
+        code = self._popen.returncode
+        if code is None:
+            return "closed its channel"
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"killed by {signal.Signals(-code).name}"
+        return f"exited with code {code}"
