@@ -33,36 +33,33 @@ if __name__ == "__main__":
 import asyncio
 import collections
 import contextlib
-import difflib
 import itertools
 import logging
 import math
 import os
 import queue
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
+from actors.supervision.directory import make_directory, make_page, sweep
 from actors.supervision.process import EXIT_GRACE_S, Process
 from actors.supervision.restarting import RestartPolicy
+from actors.supervision.settings import checked
 from actors.supervision.specs import SPECS, ChildSpec
 from messages import (
     FAULTS,
-    LEVELS,
     AudioLost,
     ComponentCrashed,
     ComponentCrashedError,
@@ -98,7 +95,6 @@ from messages import (
     SessionFailedError,
     SessionInfo,
     SessionStarted,
-    Settings,
     SetTools,
     SoundFaltered,
     StartSession,
@@ -116,7 +112,6 @@ from messages import (
     encode,
     epoch_of,
     level_of,
-    limits,
     message_types,
     tag_of,
     with_epoch,
@@ -124,7 +119,7 @@ from messages import (
 from messages.channel import Channel, adopt_stdio
 from messages.loop import Line, Loop, watch_text
 from messages.mailbox import Dropped, Mailbox, MailboxFullError, Suspect
-from messages.page import HELD, LOCAL, MAIL, Page
+from messages.page import HELD, LOCAL, MAIL
 from messages.spawning import environment_with_us, resident_bytes, spawn
 
 if TYPE_CHECKING:
@@ -995,11 +990,11 @@ class Supervisor:
         """
         self.given = dict(settings)
         self._defaults = dict(defaults or {})
-        self.settings = _checked({**self._defaults, **self.given})
-        _sweep()
-        self.directory = _make_directory()
+        self.settings = checked({**self._defaults, **self.given})
+        sweep()
+        self.directory = make_directory()
         self.page_path = self.directory / "page"
-        self.page = _make_page(self.page_path)
+        self.page = make_page(self.page_path)
         self.loop = Loop()
         self.starting = True
         self.stopping = False
@@ -1111,7 +1106,7 @@ class Supervisor:
 
     def _describe(self, child: _Child) -> None:
         try:
-            self.settings = _checked({**self._defaults, **child.described, **self.given})
+            self.settings = checked({**self._defaults, **child.described, **self.given})
         except ConfigurationError as error:
             self.start_failed(child.name, str(error), "")
             return
@@ -1440,112 +1435,6 @@ _ON_DEMAND_TAGS = (InputLevel.tag(), OutputLevel.tag())
 _ORDER_TAGS = frozenset(kind.tag() for kind in (StopSession, Subscribe, StatusRequest, Inject))
 
 
-def _sweep() -> None:
-    """Remove the directories of killed supervisors: what was said is in their journals."""
-    for directory in Path(tempfile.gettempdir()).glob("rtvoice-*-*"):
-        owner = directory.name.split("-")[1]
-        with contextlib.suppress(OSError):  # another user's
-            if owner.isdecimal() and not _is_alive(int(owner)):
-                shutil.rmtree(directory, ignore_errors=True)
-
-
-def _make_directory() -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix=f"rtvoice-{os.getpid()}-"))
-    except OSError as error:
-        raise ConfigurationError(f"no directory for the session: {error}; set TMPDIR") from error
-
-
-def _make_page(path: Path) -> Page:
-    try:
-        return Page(path, create=True)
-    except OSError as error:
-        shutil.rmtree(path.parent, ignore_errors=True)
-        raise ConfigurationError(
-            f"no room for the session in {path.parent.parent}: {error}; set TMPDIR"
-        ) from error
-
-
-def _is_alive(pid: int) -> bool:
-    if sys.platform == "win32":  # os.kill would end it there
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _checked(given: Mapping[str, Any]) -> Settings:
-    try:
-        settings = msgspec.convert(dict(given), Settings)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(_setting_in_words(error)) from error
-    bounds = {
-        "volume": (0.0, 1.0),
-        "block_ms": (10, 100),
-        "hang_s": (0.1, 3600),
-        "start_s": (0.1, 3600),
-        "stop_s": (0.1, 3600),
-        "tool_timeout_s": (0.1, 86400),
-        "output_hold_s": (0.0, 86400),
-    }
-    for name, (low, high) in bounds.items():
-        if getattr(settings, name) is None:
-            continue
-        if not low <= getattr(settings, name) <= high:
-            raise ConfigurationError(
-                f"{name} is {getattr(settings, name)}; it must be between {low} and {high}"
-            )
-    if wrong := limits.problem(settings):
-        raise ConfigurationError(": ".join(wrong))
-    if settings.memory_limit_mib is not None and settings.memory_limit_mib < 64:
-        raise ConfigurationError(
-            f"memory_limit_mib is {settings.memory_limit_mib}; a process needs 64 at least, and "
-            f"None is no limit"
-        )
-    if settings.log_level not in LEVELS:
-        raise ConfigurationError(
-            f"log_level is {settings.log_level!r}; it must be one of {', '.join(LEVELS)}"
-        )
-    server = settings.server
-    if server not in ("openai", "sandbox") and not server.startswith(("ws://", "wss://")):
-        raise ConfigurationError(
-            f"server is {server!r}; it must be openai, sandbox, or a ws:// or wss:// URL"
-        )
-    try:
-        urlsplit(server).port  # noqa: B018 - reading it checks it
-    except ValueError:
-        raise ConfigurationError(
-            f"server is {server!r}; its port must be a number from 0 to 65535"
-        ) from None
-    taken = {spec.name for spec in SPECS} & set(settings.components)
-    if taken:
-        raise ConfigurationError(f"a component of your own cannot be named {taken.pop()!r}")
-    return settings
-
-
-_TYPES_IN_WORDS = {
-    "str": "a text",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "null": "None",
-    "array": "a list",
-}
-
-
-def _setting_in_words(error: msgspec.ValidationError) -> str:
-    problem, _, place = str(error).replace("`", "").partition(" - at $.")
-    unknown = problem.removeprefix("Object contains unknown field ")
-    if unknown != problem:
-        near = difflib.get_close_matches(unknown, Settings.__struct_fields__, n=1)
-        return f"there is no setting {unknown}" + (f"; is it {near[0]}?" if near else "")
-    for name, words in _TYPES_IN_WORDS.items():
-        problem = re.sub(rf"\b{name}\b", words, problem)
-    return f"{place or 'a setting'} is wrong: {problem[:1].lower()}{problem[1:]}"
-
-
 # -- embedding --------------------------------------------------------------------------------
 
 
@@ -1703,7 +1592,7 @@ class Session:
                 self.send, input_device=input_device, output_device=output_device, tools=tools
             )
             settings |= msgspec.to_builtins(self._hosting.settings)
-        _checked(settings)
+        checked(settings)
         self._settings = settings
         self._loop: asyncio.AbstractEventLoop | None = None
         self._api_key = api_key
@@ -1740,7 +1629,7 @@ class Session:
         if self._process is not None:
             raise RuntimeError("a session is started once; make a new one")
         if timeout_s is None:
-            timeout_s = max(30.0, 2 * _checked(self._settings).start_s)
+            timeout_s = max(30.0, 2 * checked(self._settings).start_s)
         environment = environment_with_us(os.environ)
         if self._api_key is not None:
             environment["RTVOICE_API_KEY"] = self._api_key

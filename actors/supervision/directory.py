@@ -1,0 +1,61 @@
+"""The directory of a session and the page in it; those of supervisors that died are removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from messages import ConfigurationError
+from messages.page import Page
+
+__all__ = ["make_directory", "make_page", "sweep"]
+
+
+def sweep() -> None:
+    """Remove the directories of killed supervisors: what was said is in their journals."""
+    for directory in Path(tempfile.gettempdir()).glob("rtvoice-*-*"):
+        owner = directory.name.split("-")[1]
+        with contextlib.suppress(OSError):  # another user's
+            if owner.isdecimal() and not _is_alive(int(owner)):
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def make_directory() -> Path:
+    """Make the directory of a session, named after this process.
+
+    Raises:
+        ConfigurationError: there is no place for it.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"rtvoice-{os.getpid()}-"))
+    except OSError as error:
+        raise ConfigurationError(f"no directory for the session: {error}; set TMPDIR") from error
+
+
+def make_page(path: Path) -> Page:
+    """Make the accounting page of a session in its directory.
+
+    Raises:
+        ConfigurationError: there is no room for it; the directory is removed.
+    """
+    try:
+        return Page(path, create=True)
+    except OSError as error:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        raise ConfigurationError(
+            f"no room for the session in {path.parent.parent}: {error}; set TMPDIR"
+        ) from error
+
+
+def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":  # os.kill would end it there
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
