@@ -49,15 +49,19 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
 from actors.supervision.directory import make_directory, make_page, sweep
+from actors.supervision.drops import DropReport
+from actors.supervision.peers import LocalPeer, Peer, ProgramPeer
+from actors.supervision.probe import Probe
 from actors.supervision.process import EXIT_GRACE_S, Process
 from actors.supervision.restarting import RestartPolicy
+from actors.supervision.sandbox import Sandbox
 from actors.supervision.settings import checked
 from actors.supervision.specs import SPECS, ChildSpec
+from actors.supervision.tags import AUDIO_TAGS, ROUTED_FROM, type_name
 from messages import (
     FAULTS,
     AudioLost,
@@ -79,7 +83,6 @@ from messages import (
     InputLevel,
     Log,
     Message,
-    MessagesDropped,
     Notice,
     Open,
     OutputLevel,
@@ -107,7 +110,6 @@ from messages import (
     ToolCall,
     Turn,
     Wanted,
-    WireEvent,
     decode,
     encode,
     epoch_of,
@@ -118,7 +120,7 @@ from messages import (
 )
 from messages.channel import Channel, adopt_stdio
 from messages.loop import Line, Loop, watch_text
-from messages.mailbox import Dropped, Mailbox, MailboxFullError, Suspect
+from messages.mailbox import Mailbox, MailboxFullError, Suspect
 from messages.page import HELD, LOCAL, MAIL
 from messages.spawning import environment_with_us, resident_bytes, spawn
 
@@ -141,14 +143,7 @@ __all__ = [
     "serve_program",
 ]
 
-_ROUTED_FROM = 20
-"""Tags below are between a child and the hub; see `messages`."""
-_AUDIO_TAGS = range(20, 40)
-_DROPPED_TAGS = frozenset((*_AUDIO_TAGS, WireEvent.tag(), Log.tag()))
-"""What a program that does not read is not told."""
 _OVERSLEPT_S = 1.0
-_ABANDONED_S = 0.8
-"""How long the components may take to close when the program has gone without a word (G8)."""
 _LAST_WORDS_S = 0.15
 """How long a child that hangs has to say where, before it is killed; one that is stopped says
 nothing, and one that runs has usually done so after a millisecond."""
@@ -166,22 +161,8 @@ _TOLD = 1000
 """How many turns and calls are remembered, so as not to tell or count them twice."""
 _EARLY = 10_000
 """How many messages wait at the start until it is known who accepts them."""
-_DROPS_S = 1.0
-"""How often it is told at most that a mailbox drops messages."""
-_MAX_PEER_BYTES = 16 * 1024 * 1024
-"""What waits for a program that does not read, until it gets no more sound and log records. With
-twice as much the session fails."""
 
 EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_BUG = 0, 2, 3, 70
-
-
-class Peer(Protocol):
-    """A program beside the components: told what it wants; what it says, it says by `send`."""
-
-    wants: frozenset[type[Message]]
-
-    def told(self, message: Message) -> None:
-        """Take a message, on the hub's thread: return at once."""
 
 
 State = Literal["new", "loading", "loaded", "opening", "open", "down", "parked", "closed"]
@@ -225,8 +206,7 @@ class _Child:
         self._bad_states = 0
         self._since = self._opened_at = 0.0
         self._told_audio = False
-        self._drops_told: dict[int, Dropped] = {}
-        self._drops_told_at = 0.0
+        self._drops = DropReport(spec.name, hub.publish)
         self._alive: tuple[int, ...] = ()
         self._alive_at = 0.0
         self._pinged_at = 0.0
@@ -265,7 +245,7 @@ class _Child:
         spec = self.spec
         if (
             spec.linger_s
-            and tag_of(frame) in _AUDIO_TAGS
+            and tag_of(frame) in AUDIO_TAGS
             and self.mailbox.waiting < spec.linger_messages
         ):
             if not self._lingering:
@@ -419,8 +399,8 @@ class _Child:
         tag = tag_of(frame)
         if epoch_of(frame) != (0 if self.state == "loading" else self.incarnation & 255):
             return  # of an earlier incarnation
-        if tag >= _ROUTED_FROM:
-            if tag in _AUDIO_TAGS:
+        if tag >= ROUTED_FROM:
+            if tag in AUDIO_TAGS:
                 self._told_audio = True
             self.hub.route(frame, self)
         else:
@@ -730,21 +710,7 @@ class _Child:
 
     def tell_drops(self, now: float) -> None:
         """Tell what was dropped since the last time; once a second at most, until the end."""
-        if now - self._drops_told_at < _DROPS_S:
-            return
-        self._drops_told_at = now
-        for tag, dropped in self.mailbox.lost.items():
-            before = self._drops_told.get(tag, Dropped())
-            if dropped.count > before.count:
-                self._drops_told[tag] = Dropped(dropped.count, dropped.audio_bytes)
-                self.hub.publish(
-                    MessagesDropped(
-                        self.name,
-                        _type_name(tag),
-                        dropped.count - before.count,
-                        dropped.audio_ms - before.audio_ms,
-                    )
-                )
+        self._drops.tell(now, self.mailbox.lost)
 
     def strike(self, number: int) -> None:
         """Send its process a signal, for fault injection."""
@@ -757,7 +723,7 @@ class _Child:
 
     def status(self) -> dict[str, Any]:
         """Return what a program is told about it."""
-        dropped = {_type_name(tag): it.count for tag, it in self.mailbox.dropped.items()}
+        dropped = {type_name(tag): it.count for tag, it in self.mailbox.dropped.items()}
         return {
             "pid": self.pid,
             "state": self.state,
@@ -772,194 +738,6 @@ class _Child:
 
 def _nothing(_: object) -> None:
     pass
-
-
-def _type_name(tag: int) -> str:
-    kind = message_types().get(tag)
-    return kind.__name__ if kind else f"tag {tag}"
-
-
-class _Sandbox:
-    """The Realtime server on loopback, a process of its own that ends with us."""
-
-    _LISTENING = "listening on "
-
-    def __init__(self, hub: Supervisor) -> None:
-        self.url = ""
-        self._hub = hub
-        self._said = ""
-        self._since = time.monotonic()
-        self._policy = RestartPolicy()
-        self._process: Process | None = None
-        self._launch(port=0)
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid if self._process is not None else 0
-
-    def close(self) -> None:
-        """End it."""
-        if self._process is None:
-            return
-        self._process.connection.close()
-        self._process.kill()
-        self._process.wait()
-
-    def _launch(self, port: int) -> None:
-        if self._hub.stopping:
-            return
-        # It ends at the end of its standard input, which is our end of the socket.
-        arguments = ["rtvoice.sandbox", "--until-eof", "--port", str(port)]
-        try:
-            process = Process(arguments, self._hub.environment_of("sandbox"))
-        except OSError as error:
-            why = f"no process can be started: {error}"
-            if not self.url:
-                self._hub.loop.later(0, lambda: self._hub.start_failed("sandbox", why, ""))
-            else:
-                self._hub.log("sandbox", "WARNING", why)
-                self._hub.loop.later(RestartPolicy.MAX_DELAY_S, lambda: self._launch(port))
-            return
-        self._process = process
-        watch_text(self._hub.loop, process.stderr, self._line)
-        self._check(process)
-
-    def _line(self, line: str) -> None:
-        self._said = line
-        if not line.startswith(self._LISTENING):
-            self._hub.log("sandbox", "INFO" if self.url else "WARNING", line)
-            return
-        first = not self.url
-        self.url = line.removeprefix(self._LISTENING).strip()
-        if first:
-            self._hub.open_next()
-
-    def _check(self, process: Process) -> None:
-        if self._hub.stopping:
-            return
-        start_s = self._hub.settings.start_s
-        if not self.url and time.monotonic() - self._since > start_s:
-            why = f"it does not listen after {start_s:g} s"
-            self._hub.start_failed("sandbox", f"{why}: {self._said}" if self._said else why, "")
-        elif not process.ended():
-            self._hub.loop.later(0.1, lambda: self._check(process))
-        elif not self.url:
-            self._hub.start_failed("sandbox", self._said or "the sandbox has ended", "")
-        else:
-            process.connection.close()
-            self._process = None
-            delay = self._policy.crashed(time.monotonic(), progress=False)
-            wait_s = self._policy.parked() if delay is None else delay
-            self._hub.publish(Notice("the sandbox server has ended; starting it again"))
-            self._hub.loop.later(wait_s, lambda: self._launch(urlsplit(self.url).port or 0))
-
-
-class _Probe:
-    """Takes faults to inject from other programs of the same user, at a socket in our directory."""
-
-    NAME = "probe"
-
-    def __init__(self, hub: Supervisor) -> None:
-        self._hub = hub
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.setblocking(False)
-        try:
-            self._listener.bind(str(hub.directory / self.NAME))
-        except OSError:
-            self._listener.close()
-            raise
-        self._listener.listen()
-        hub.loop.watch(self._listener, self._accept)
-
-    def _accept(self, _: int) -> None:
-        try:
-            connection, _address = self._listener.accept()
-        except OSError:
-            return
-        line: Line
-
-        def read(frame: bytes) -> None:
-            match decode(frame):
-                case StatusRequest(call_id):
-                    line.write([encode(Status(call_id, self._hub.status()))])
-                case Inject() as inject:
-                    self._hub.obey(inject, frame)
-
-        line = Line(self._hub.loop, connection, read, _nothing)
-
-
-class _LocalPeer:
-    """A peer in this process: told decoded messages."""
-
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-        self.tags = frozenset(kind.tag() for kind in peer.wants)
-
-    @property
-    def dropped(self) -> int:
-        """How many messages it did not get: none."""
-        return 0
-
-    def tell_drops(self, now: float) -> None:
-        """Tell what it did not get: nothing."""
-
-    def put(self, frame: bytes) -> None:
-        self._peer.told(decode(frame))
-
-    def close(self) -> None:
-        """Nothing is buffered."""
-
-
-class _ProgramPeer:
-    """The embedding program at the other end of our standard input: told frames."""
-
-    def __init__(self, hub: Supervisor, connection: socket.socket) -> None:
-        self.tags: frozenset[int] = frozenset()
-        self._hub = hub
-        self._connection = connection
-        self.dropped = 0
-        """Sound and log records that it did not get, because it did not read."""
-        self._untold: dict[int, int] = {}
-        """How many of them, by tag, it does not know of yet."""
-        self._told_at = 0.0
-        self._line = Line(hub.loop, connection, self._read, self._gone)
-
-    def put(self, frame: bytes) -> None:
-        tag, unsent = tag_of(frame), self._line.unsent
-        if unsent > _MAX_PEER_BYTES and tag in _DROPPED_TAGS:
-            self.dropped += 1
-            self._untold[tag] = self._untold.get(tag, 0) + 1
-        elif unsent > 2 * _MAX_PEER_BYTES and tag not in _LAST_TAGS:
-            self._hub.loop.call(lambda: self._hub.fail("the program does not read what it is told"))
-        else:
-            self._line.write([frame])
-
-    def tell_drops(self, now: float) -> None:
-        """Tell what was dropped since the last time; once a second at most."""
-        if not self._untold or now - self._told_at < _DROPS_S:
-            return
-        self._told_at = now
-        untold, self._untold = self._untold, {}
-        for tag, count in untold.items():
-            self._hub.publish(MessagesDropped("program", _type_name(tag), count))
-
-    def close(self) -> None:
-        """Send what is unsent, for a second at most."""
-        with contextlib.suppress(OSError):
-            self._connection.setblocking(True)
-            self._connection.settimeout(1.0)
-            self._line.flush_all()
-        self._line.close()
-
-    def _read(self, frame: bytes) -> None:
-        if tag_of(frame) in _ORDER_TAGS:
-            self._hub.obey(decode(frame), frame)
-        else:  # perhaps of a type of the user's own, which nobody knows here
-            self._hub.route(frame)
-
-    def _gone(self, _why: str) -> None:
-        self._hub.stop("the program has gone", within_s=_ABANDONED_S)
 
 
 class Supervisor:
@@ -1004,11 +782,11 @@ class Supervisor:
         """What the program or the keyboard has said before that."""
         self._specs = specs
         self._api_key = api_key
-        self._peer: _LocalPeer | _ProgramPeer | None = _LocalPeer(peer) if peer else None
+        self._peer: LocalPeer | ProgramPeer | None = LocalPeer(peer) if peer else None
         self._children: dict[str, _Child] = {}
         self._table: dict[int, list[_Child]] = {}
         self._wanted: tuple[int, ...] = ()
-        self._sandbox: _Sandbox | None = None
+        self._sandbox: Sandbox | None = None
         self._described = False
         self._epoch_ns = time.monotonic_ns()
         self._opening: list[_Child] = []
@@ -1058,7 +836,7 @@ class Supervisor:
 
     def attach(self, connection: socket.socket) -> None:
         """Make the program at the other end of a socket the peer."""
-        self._peer = _ProgramPeer(self, connection)
+        self._peer = ProgramPeer(self, connection)
 
     def kill_children(self) -> None:
         """End every process at once; for a second Ctrl-C and for bugs."""
@@ -1072,7 +850,7 @@ class Supervisor:
     def _start(self) -> None:
         if self.given.get("probes") and hasattr(socket, "AF_UNIX"):
             try:
-                _Probe(self)
+                Probe(self)
             except OSError as error:  # the path of a socket has a hundred characters at most
                 self.log("supervisor", "WARNING", f"faults from other programs: {error}")
         self._add(self._specs)
@@ -1090,7 +868,7 @@ class Supervisor:
         settings = self.settings
         agent_may_say = "agent" in self.given and not self._described
         if settings.server == "sandbox" and self._sandbox is None and not agent_may_say:
-            self._sandbox = _Sandbox(self)
+            self._sandbox = Sandbox(self)
         new = settings.components.keys() - self._children.keys()
         self._add(ChildSpec(name=name, target=settings.components[name]) for name in sorted(new))
 
@@ -1403,10 +1181,10 @@ class Supervisor:
         for name, child in self._children.items():
             for tag, dropped in child.mailbox.lost.items():
                 sound = f", {dropped.audio_ms} ms of sound" if dropped.audio_ms else ""
-                yield f"{dropped.count} {_type_name(tag)} to {name} (mailbox full{sound})"
+                yield f"{dropped.count} {type_name(tag)} to {name} (mailbox full{sound})"
             child.mailbox.settle(child.slot)
             for tag, count in child.mailbox.unhandled().items():
-                yield f"{count} {_type_name(tag)} to {name} (it has ended)"
+                yield f"{count} {type_name(tag)} to {name} (it has ended)"
 
     def _release(self) -> None:
         if self._sandbox is not None:
@@ -1430,9 +1208,7 @@ _HUB_TAGS = frozenset(
         SoundFaltered,
     )
 )
-_LAST_TAGS = frozenset((SessionFailed.tag(), SessionEnded.tag()))
 _ON_DEMAND_TAGS = (InputLevel.tag(), OutputLevel.tag())
-_ORDER_TAGS = frozenset(kind.tag() for kind in (StopSession, Subscribe, StatusRequest, Inject))
 
 
 # -- embedding --------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import supervisor
+from actors.supervision.restarting import RestartPolicy
+from actors.supervision.sandbox import Sandbox
 from messages import (
     AssistantAudio,
     ComponentCrashed,
@@ -67,16 +68,16 @@ class Starting(Hub):
 def test_it_starts_when_the_sandbox_listens_before_every_component_is_loaded(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    took_line = supervisor._Sandbox._line
+    took_line = Sandbox._line
 
-    def line(sandbox: supervisor._Sandbox, text: str) -> None:
+    def line(sandbox: Sandbox, text: str) -> None:
         if hub.supervisor.status()["echo"]["state"] == "loading":
             hub.supervisor.loop.later(0.01, lambda: line(sandbox, text))
         else:
             took_line(sandbox, text)
             (folder / "go").touch()
 
-    monkeypatch.setattr(supervisor._Sandbox, "_line", line)
+    monkeypatch.setattr(Sandbox, "_line", line)
     with Starting([ECHO, faulty("SlowToLoad")], server="sandbox") as hub:
         hub.expect(SessionStarted)
 
@@ -128,7 +129,7 @@ def test_a_component_that_does_not_open_fails_the_start() -> None:
 
 
 def test_a_sandbox_that_does_not_listen_fails_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor._Sandbox, "_LISTENING", "ready at ")
+    monkeypatch.setattr(Sandbox, "_LISTENING", "ready at ")
 
     with Starting([ECHO], server="sandbox", start_s=START_S) as hub:
         failed = hub.expect(SessionFailed)
@@ -308,7 +309,7 @@ def test_sound_that_kills_is_given_up_after_its_attempts_and_what_follows_is_han
 
 
 def test_what_hangs_whenever_it_is_open_is_parked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor.RestartPolicy, "PERIOD_S", 1.0)
+    monkeypatch.setattr(RestartPolicy, "PERIOD_S", 1.0)
     with Hub([faulty("HangsOnceOpen")], hang_s=0.3) as hub:
         assert hub.expect(ComponentParked).cause.startswith("hung for")
 

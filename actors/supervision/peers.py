@@ -1,0 +1,142 @@
+"""Who is told of a session beside its components: the program, in this process or in its own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Protocol
+
+from actors.supervision.drops import DROPS_S
+from actors.supervision.tags import AUDIO_TAGS, type_name
+from messages import (
+    Inject,
+    Log,
+    Message,
+    MessagesDropped,
+    SessionEnded,
+    SessionFailed,
+    StatusRequest,
+    StopSession,
+    Subscribe,
+    WireEvent,
+    decode,
+    tag_of,
+)
+from messages.loop import Line, Loop
+
+__all__ = ["LocalPeer", "Peer", "PeerHub", "ProgramPeer"]
+
+_DROPPED_TAGS = frozenset((*AUDIO_TAGS, WireEvent.tag(), Log.tag()))
+"""What a program that does not read is not told."""
+_LAST_TAGS = frozenset((SessionFailed.tag(), SessionEnded.tag()))
+_ORDER_TAGS = frozenset(kind.tag() for kind in (StopSession, Subscribe, StatusRequest, Inject))
+_ABANDONED_S = 0.8
+"""How long the components may take to close when the program has gone without a word (G8)."""
+_MAX_PEER_BYTES = 16 * 1024 * 1024
+"""What waits for a program that does not read, until it gets no more sound and log records. With
+twice as much the session fails."""
+
+
+class Peer(Protocol):
+    """A program beside the components: told what it wants; what it says, it says by `send`."""
+
+    wants: frozenset[type[Message]]
+
+    def told(self, message: Message) -> None:
+        """Take a message, on the hub's thread: return at once."""
+
+
+class PeerHub(Protocol):
+    """What a program at the other end of a socket needs of the hub."""
+
+    loop: Loop
+
+    def obey(self, message: Message, frame: bytes) -> None:
+        """Do what the program says, or pass it on."""
+
+    def route(self, frame: bytes) -> None:
+        """Give a message to who accepts its type."""
+
+    def publish(self, message: Message) -> None:
+        """Tell everyone."""
+
+    def stop(self, reason: str, *, within_s: float | None = None) -> None:
+        """End the session."""
+
+    def fail(self, reason: str) -> None:
+        """End the session because it cannot go on."""
+
+
+class LocalPeer:
+    """A peer in this process: told decoded messages."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.tags = frozenset(kind.tag() for kind in peer.wants)
+        """Of what it is told."""
+
+    @property
+    def dropped(self) -> int:
+        """How many messages it did not get: none."""
+        return 0
+
+    def tell_drops(self, now: float) -> None:
+        """Tell what it did not get: nothing."""
+
+    def put(self, frame: bytes) -> None:
+        self._peer.told(decode(frame))
+
+    def close(self) -> None:
+        """Nothing is buffered."""
+
+
+class ProgramPeer:
+    """The embedding program at the other end of our standard input: told frames."""
+
+    def __init__(self, hub: PeerHub, connection: socket.socket) -> None:
+        self.tags: frozenset[int] = frozenset()
+        """Of what it wants to be told."""
+        self._hub = hub
+        self._connection = connection
+        self.dropped = 0
+        """Sound and log records that it did not get, because it did not read."""
+        self._untold: dict[int, int] = {}
+        """How many of them, by tag, it does not know of yet."""
+        self._told_at = 0.0
+        self._line = Line(hub.loop, connection, self._read, self._gone)
+
+    def put(self, frame: bytes) -> None:
+        tag, unsent = tag_of(frame), self._line.unsent
+        if unsent > _MAX_PEER_BYTES and tag in _DROPPED_TAGS:
+            self.dropped += 1
+            self._untold[tag] = self._untold.get(tag, 0) + 1
+        elif unsent > 2 * _MAX_PEER_BYTES and tag not in _LAST_TAGS:
+            self._hub.loop.call(lambda: self._hub.fail("the program does not read what it is told"))
+        else:
+            self._line.write([frame])
+
+    def tell_drops(self, now: float) -> None:
+        """Tell what was dropped since the last time; once a second at most."""
+        if not self._untold or now - self._told_at < DROPS_S:
+            return
+        self._told_at = now
+        untold, self._untold = self._untold, {}
+        for tag, count in untold.items():
+            self._hub.publish(MessagesDropped("program", type_name(tag), count))
+
+    def close(self) -> None:
+        """Send what is unsent, for a second at most."""
+        with contextlib.suppress(OSError):
+            self._connection.setblocking(True)
+            self._connection.settimeout(1.0)
+            self._line.flush_all()
+        self._line.close()
+
+    def _read(self, frame: bytes) -> None:
+        if tag_of(frame) in _ORDER_TAGS:
+            self._hub.obey(decode(frame), frame)
+        else:  # perhaps of a type of the user's own, which nobody knows here
+            self._hub.route(frame)
+
+    def _gone(self, _why: str) -> None:
+        self._hub.stop("the program has gone", within_s=_ABANDONED_S)

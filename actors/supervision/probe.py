@@ -1,0 +1,59 @@
+"""The socket at which other programs break a session that was started with ``probes``."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any, Protocol
+
+from messages import Inject, Message, Status, StatusRequest, decode, encode
+from messages.loop import Line, Loop
+
+__all__ = ["Probe", "ProbeHub"]
+
+
+class ProbeHub(Protocol):
+    """What the socket needs of the hub."""
+
+    loop: Loop
+    directory: Path
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return how each component is."""
+
+    def obey(self, message: Message, frame: bytes) -> None:
+        """Do what a program says."""
+
+
+class Probe:
+    """Takes faults to inject from other programs of the same user, at a socket in our directory."""
+
+    NAME = "probe"
+
+    def __init__(self, hub: ProbeHub) -> None:
+        self._hub = hub
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.setblocking(False)
+        try:
+            self._listener.bind(str(hub.directory / self.NAME))
+        except OSError:
+            self._listener.close()
+            raise
+        self._listener.listen()
+        hub.loop.watch(self._listener, self._accept)
+
+    def _accept(self, _: int) -> None:
+        try:
+            connection, _address = self._listener.accept()
+        except OSError:
+            return
+        line: Line
+
+        def read(frame: bytes) -> None:
+            match decode(frame):
+                case StatusRequest(call_id):
+                    line.write([encode(Status(call_id, self._hub.status()))])
+                case Inject() as inject:
+                    self._hub.obey(inject, frame)
+
+        line = Line(self._hub.loop, connection, read, lambda _: None)

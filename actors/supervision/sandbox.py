@@ -1,0 +1,118 @@
+"""The sandbox as a child of the supervisor: a process, and no component."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from actors.supervision.process import Process
+from actors.supervision.restarting import RestartPolicy
+from messages import Message, Notice, Settings
+from messages.loop import Loop, watch_text
+
+__all__ = ["Sandbox", "SandboxHub"]
+
+
+class SandboxHub(Protocol):
+    """What the sandbox needs of the hub."""
+
+    loop: Loop
+    settings: Settings
+    stopping: bool
+
+    def environment_of(self, name: str) -> dict[str, str]:
+        """Return the environment of a child."""
+
+    def open_next(self) -> None:
+        """Go on with the start: there is a server."""
+
+    def start_failed(self, name: str, error: str, trace: str) -> None:
+        """End a session that has not begun, with the reason."""
+
+    def publish(self, message: Message) -> None:
+        """Tell everyone."""
+
+    def log(self, name: str, level: str, text: str) -> None:
+        """Take a line that a process has written."""
+
+
+class Sandbox:
+    """The Realtime server on loopback, a process of its own that ends with us.
+
+    Before it listens, its end fails the start of the session; later, it is started again, at the
+    same port.
+    """
+
+    _LISTENING = "listening on "
+
+    def __init__(self, hub: SandboxHub) -> None:
+        self.url = ""
+        """Where it listens; empty: not yet."""
+        self._hub = hub
+        self._said = ""
+        self._since = time.monotonic()
+        self._policy = RestartPolicy()
+        self._process: Process | None = None
+        self._launch(port=0)
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0: there is none just now."""
+        return self._process.pid if self._process is not None else 0
+
+    def close(self) -> None:
+        """End it."""
+        if self._process is None:
+            return
+        self._process.connection.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _launch(self, port: int) -> None:
+        if self._hub.stopping:
+            return
+        # It ends at the end of its standard input, which is our end of the socket.
+        arguments = ["rtvoice.sandbox", "--until-eof", "--port", str(port)]
+        try:
+            process = Process(arguments, self._hub.environment_of("sandbox"))
+        except OSError as error:
+            why = f"no process can be started: {error}"
+            if not self.url:
+                self._hub.loop.later(0, lambda: self._hub.start_failed("sandbox", why, ""))
+            else:
+                self._hub.log("sandbox", "WARNING", why)
+                self._hub.loop.later(RestartPolicy.MAX_DELAY_S, lambda: self._launch(port))
+            return
+        self._process = process
+        watch_text(self._hub.loop, process.stderr, self._line)
+        self._check(process)
+
+    def _line(self, line: str) -> None:
+        self._said = line
+        if not line.startswith(self._LISTENING):
+            self._hub.log("sandbox", "INFO" if self.url else "WARNING", line)
+            return
+        first = not self.url
+        self.url = line.removeprefix(self._LISTENING).strip()
+        if first:
+            self._hub.open_next()
+
+    def _check(self, process: Process) -> None:
+        if self._hub.stopping:
+            return
+        start_s = self._hub.settings.start_s
+        if not self.url and time.monotonic() - self._since > start_s:
+            why = f"it does not listen after {start_s:g} s"
+            self._hub.start_failed("sandbox", f"{why}: {self._said}" if self._said else why, "")
+        elif not process.ended():
+            self._hub.loop.later(0.1, lambda: self._check(process))
+        elif not self.url:
+            self._hub.start_failed("sandbox", self._said or "the sandbox has ended", "")
+        else:
+            process.connection.close()
+            self._process = None
+            delay = self._policy.crashed(time.monotonic(), progress=False)
+            wait_s = self._policy.parked() if delay is None else delay
+            self._hub.publish(Notice("the sandbox server has ended; starting it again"))
+            self._hub.loop.later(wait_s, lambda: self._launch(urlsplit(self.url).port or 0))
