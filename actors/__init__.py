@@ -1,1 +1,1 @@
-"""The components, each an actor in a child process, and what starts them again (`supervision`)."""
+"""The components, each an actor in a child process; what keeps them up; a program's side of it."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from actors.hosting import ToolSet
+from actors.embedding.hosting import ToolSet
 from messages import (
     INACTIVITY_TIMEOUT,
     AssistantItem,

@@ -22,7 +22,11 @@ COMPONENTS = ["recorder", "history", "speaker", "tools", "realtime", "microphone
 
 def imports_of(path: Path) -> Iterator[str]:
     """Yield the dotted names that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    yield from imports_in(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def imports_in(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -60,41 +64,49 @@ def test_no_actor_imports_another_actor() -> None:
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         mine = component_of(module)
         others = {component_of(name) for name in imports_of(path) if name.startswith("actors.")}
-        allowed = {"", mine} | ({"tools"} if module == "actors.hosting" else set())  # no actor
+        allowed = {"", mine}
+        if module == "actors.embedding.hosting":  # no actor: it runs the program's tools
+            allowed.add("tools")
         assert others <= allowed, f"{module} imports {others - allowed}"
 
 
-def test_the_supervisor_imports_rtvoice_only_in_its_main_lines_and_no_component() -> None:
+def test_what_supervises_imports_nothing_else_of_actors() -> None:
+    wrong = [
+        (file, name)
+        for file, name in ours("actors/supervision")
+        if not name.startswith(("messages", "actors.supervision"))
+    ]
+
+    assert wrong == []
+
+
+def test_no_component_imports_what_supervises_or_what_embeds() -> None:
+    outside = [
+        (file, name)
+        for file, name in ours("actors")
+        if not file.startswith(("actors/supervision", "actors/embedding"))
+    ]
+    wrong = [
+        (file, name)
+        for file, name in outside
+        if name.startswith(("actors.supervision", "actors.embedding"))
+    ]
+
+    assert wrong == []
+
+
+def test_the_supervisor_imports_no_component_and_rtvoice_only_in_its_main_lines() -> None:
     tree = ast.parse((ROOT / "supervisor.py").read_text(encoding="utf-8"))
     main = next(
         node
         for node in tree.body
         if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
     )
-    inside = {id(node) for node in ast.walk(main)}
-    outside = [
-        ast.unparse(node)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom | ast.Import) and id(node) not in inside
-    ]
+    tree.body.remove(main)
 
-    assert [line for line in outside if "rtvoice" in line] == []
-    assert {line for line in outside if "actors" in line and "actors.supervision" not in line} <= {
-        "from actors.hosting import Hosting",
-        "from actors.hosting import Hosting, InputDevice, OutputDevice, ToolSet",
-    }
+    names = [name for name in imports_in(tree) if name.split(".")[0] in OURS - {"messages"}]
 
-
-def test_what_supervises_imports_no_component_and_no_component_imports_it() -> None:
-    mine = "actors.supervision"
-    wrong = [
-        (file, name)
-        for file, name in ours("actors")
-        if (Path(file).parent == Path("actors", "supervision")) is not name.startswith(mine)
-        and not name.startswith("messages")
-    ]
-
-    assert wrong == []
+    assert {name.rpartition(".")[0] for name in names} == {"actors.supervision", "actors.embedding"}
 
 
 def test_the_six_components_are_those_of_the_picture() -> None:
@@ -127,8 +139,9 @@ def test_a_device_of_ones_own_imports_nothing_heavy_by_itself() -> None:
 
 def _heavy(code: str) -> list[str]:
     """Return what a child had better not have imported."""
-    theirs = "numpy structlog asyncio pyaudio pocketsphinx hypothesis"
-    names = [*theirs.split(), "supervisor", "actors.supervision", "rtvoice"]
+    libraries = "numpy structlog asyncio pyaudio pocketsphinx hypothesis"
+    others = ["supervisor", "actors.supervision", "actors.embedding", "rtvoice"]
+    names = [*libraries.split(), *others]
     code += f"; import sys; print(*(name for name in {names!r} if name in sys.modules))"
     told = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

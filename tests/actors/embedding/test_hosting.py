@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from actors.hosting import Hosting
+from actors.embedding.hosting import Hosting
 from actors.tools.registry import ToolContext, Tools
 from messages import (
     Message,

@@ -1,0 +1,96 @@
+"""What a program is told of a session, message by message."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Protocol
+
+from messages import Message
+
+__all__ = ["EventStream", "Listener"]
+
+
+class Listener(Protocol):
+    """Who is told of a session, message by message; an `EventStream` is one."""
+
+    kinds: tuple[type[Message], ...]
+    """What it is told. It may change; `Session.subscribe` makes that known."""
+
+    def put(self, message: Message | None) -> None:
+        """Take a message, on the session's reading thread: return at once. None: it is over."""
+
+
+class EventStream:
+    """Messages of a session for one reader; iterate with ``for`` in a thread or ``async for``.
+
+    It ends with the session. When the reader is slower than the session, the oldest are dropped
+    and counted in ``dropped``.
+    """
+
+    def __init__(
+        self, kinds: tuple[type[Message], ...], limit: int, on_close: Callable[[EventStream], None]
+    ) -> None:
+        self.kinds = kinds
+        self.dropped = 0
+        self._limit = limit
+        self._on_close = on_close
+        self._messages: collections.deque[Message] = collections.deque()
+        self._news = threading.Condition()
+        self._ended = False
+        self._waker: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def put(self, message: Message | None) -> None:
+        """Add a message; None: there will be no more."""
+        with self._news:
+            if message is None:
+                self._ended = True
+            else:
+                if len(self._messages) >= self._limit:
+                    self._messages.popleft()
+                    self.dropped += 1
+                self._messages.append(message)
+            self._news.notify_all()
+            waker = self._waker
+        if waker is not None:
+            with contextlib.suppress(RuntimeError):  # the reader's loop is closed
+                waker[0].call_soon_threadsafe(waker[1].set)
+
+    def get(self, timeout_s: float | None = None) -> Message | None:
+        """Return the next message; None: the session has ended.
+
+        Raises:
+            TimeoutError: nothing came in time.
+        """
+        with self._news:
+            if not self._news.wait_for(lambda: self._messages or self._ended, timeout_s):
+                raise TimeoutError(f"no event came within {timeout_s} s")
+            return self._messages.popleft() if self._messages else None
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._on_close(self)
+        self.put(None)
+
+    def __iter__(self) -> Iterator[Message]:
+        while (message := self.get()) is not None:
+            yield message
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        woken = asyncio.Event()
+        self._waker = (asyncio.get_running_loop(), woken)
+        while True:
+            with self._news:
+                message = self._messages.popleft() if self._messages else None
+                ended = self._ended
+                if message is None:
+                    woken.clear()
+            if message is not None:
+                yield message
+            elif ended:
+                return
+            else:
+                await woken.wait()
