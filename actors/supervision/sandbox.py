@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
 from urllib.parse import urlsplit
 
+from actors.supervision.hub import Hub
 from actors.supervision.process import Process
 from actors.supervision.restarting import RestartPolicy
-from messages import Message, Notice, Settings
-from messages.loop import Loop, watch_text
+from messages import Notice
+from messages.loop import watch_text
 
-__all__ = ["Sandbox", "SandboxHub"]
-
-
-class SandboxHub(Protocol):
-    """What the sandbox needs of the hub."""
-
-    loop: Loop
-    settings: Settings
-    stopping: bool
-
-    def environment_of(self, name: str) -> dict[str, str]:
-        """Return the environment of a child."""
-
-    def open_next(self) -> None:
-        """Go on with the start: there is a server."""
-
-    def start_failed(self, name: str, error: str, trace: str) -> None:
-        """End a session that has not begun, with the reason."""
-
-    def publish(self, message: Message) -> None:
-        """Tell everyone."""
-
-    def log(self, name: str, level: str, text: str) -> None:
-        """Take a line that a process has written."""
+__all__ = ["Sandbox"]
 
 
 class Sandbox:
@@ -46,7 +23,7 @@ class Sandbox:
 
     _LISTENING = "listening on "
 
-    def __init__(self, hub: SandboxHub) -> None:
+    def __init__(self, hub: Hub) -> None:
         self.url = ""
         """Where it listens; empty: not yet."""
         self._hub = hub

@@ -1,0 +1,34 @@
+"""What those whom the hub keeps up need of it, so that they need not import it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from messages import Message, Settings
+from messages.loop import Loop
+
+__all__ = ["Hub"]
+
+
+class Hub(Protocol):
+    """What a process of the session, a component's or the sandbox's, needs of the hub."""
+
+    loop: Loop
+    settings: Settings
+    stopping: bool
+    """Whether the session ends."""
+
+    def environment_of(self, name: str) -> dict[str, str]:
+        """Return the environment of its process."""
+
+    def open_next(self) -> None:
+        """Go on with the start: something that it may have waited for is there."""
+
+    def start_failed(self, name: str, error: str, trace: str) -> None:
+        """End a session that has not begun, with the reason."""
+
+    def publish(self, message: Message) -> None:
+        """Tell everyone."""
+
+    def log(self, name: str, level: str, text: str) -> None:
+        """Take a line that it has written."""
