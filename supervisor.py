@@ -47,7 +47,7 @@ import msgspec
 
 from actors.embedding.session import Session
 from actors.embedding.stream import EventStream, Listener
-from actors.supervision.child import LOG_TAIL_CHARS, Child
+from actors.supervision.child import Child
 from actors.supervision.directory import make_directory, make_page, sweep
 from actors.supervision.peers import LocalPeer, Peer, ProgramPeer
 from actors.supervision.probe import Probe
@@ -63,6 +63,7 @@ from messages import (
     DeadLetter,
     FatalError,
     FileOpened,
+    Init,
     Inject,
     InputLevel,
     Log,
@@ -153,8 +154,8 @@ class Supervisor:
         self.settings = checked({**self._defaults, **self.given})
         sweep()
         self.directory = make_directory()
-        self.page_path = self.directory / "page"
-        self.page = make_page(self.page_path)
+        self._page_path = self.directory / "page"
+        self._page = make_page(self._page_path)
         self.loop = Loop()
         self.starting = True
         self.stopping = False
@@ -241,7 +242,8 @@ class Supervisor:
 
     def _add(self, specs: Iterable[ChildSpec]) -> None:
         for spec in specs:
-            child = Child(self, spec, len(self._children))
+            index = len(self._children)
+            child = Child(self, spec, index, self._page.slot(index))
             self._children[spec.name] = child
             self._opening.append(child)
             child.launch()
@@ -330,6 +332,21 @@ class Supervisor:
         if trace:
             self.log(name, "DEBUG", trace)
         self.fail(f"{name} cannot start: {error}", name, code=EXIT_USAGE)
+
+    def init_of(self, child: Child) -> Init:
+        """Return what a process is told first, before the settings are known for good."""
+        given = self.given
+        return Init(
+            child.name,
+            child.spec.target,
+            str(self._page_path),
+            child.index,
+            given.get("agent") if child.name == "tools" else None,
+            str(given.get("log_level", "INFO")),
+            bool(given.get("probes", False)),
+            child.memory_mib,
+            self.settings.import_path,
+        )
 
     def session_info(self, *, first: bool) -> SessionInfo:
         """Return what a component is told when it is opened."""
@@ -472,7 +489,7 @@ class Supervisor:
         """Keep a record for crash reports, and pass it to whoever renders logs."""
         child = self._children.get(name)
         if child is not None:
-            child.log_tail.append(f"{record.level} {record.text}"[:LOG_TAIL_CHARS])
+            child.keep_log(record)
         wanted = level_of(self.settings.log_level)
         if level_of(record.level) >= wanted and self._peer is not None:
             if Log.tag() in self._peer.tags:

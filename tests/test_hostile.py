@@ -127,8 +127,8 @@ def test_what_looks_like_a_fatal_error_does_not_swallow_all_that_is_printed_afte
             assert time.monotonic() < end, list(child.log_tail)
             time.sleep(0.002)
 
-        assert child._stacks is not None
-        assert len(child._stacks) == 500
+        assert child._process is not None
+        assert len(child._process._stacks or ()) == 500
 
 
 def test_the_supervisor_does_not_remember_every_turn_of_a_long_conversation() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.supervision.child import Child
 from actors.supervision.restarting import RestartPolicy
 from actors.supervision.sandbox import Sandbox
 from messages import (
@@ -372,13 +373,23 @@ def test_a_component_that_does_not_close_keeps_none_from_closing(folder: Path) -
     assert (folder / "ends").read_text().split() == ["last", "first"]
 
 
-def test_however_many_do_not_close_all_of_them_have_one_deadline() -> None:
+def test_however_many_do_not_close_all_of_them_have_one_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     deaf = [ChildSpec(name=f"deaf{n}", target="tests.tiny:DeafToStop") for n in range(4)]
-    with Hub(deaf, stop_s=1.0) as hub:
-        children = hub.supervisor._children
+    reasons: dict[str, str] = {}
+    kill = Child.kill
 
-    assert children["deaf3"]._failure == "did not close"
-    assert children["deaf0"]._failure == "the supervisor ends"
+    def noted(child: Child, why: str) -> None:
+        reasons.setdefault(child.name, why)
+        kill(child, why)
+
+    monkeypatch.setattr(Child, "kill", noted)
+    with Hub(deaf, stop_s=1.0):
+        pass
+
+    assert reasons["deaf3"] == "did not close"
+    assert reasons["deaf0"] == "the supervisor ends"
 
 
 @pytest.mark.parametrize("fault", ["!raise", "!exit"])

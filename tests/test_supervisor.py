@@ -424,7 +424,7 @@ def test_a_component_is_not_blamed_for_a_supervisor_that_did_not_run(
 
         def sleep() -> None:
             child.mailbox.settle(child.slot)
-            if child.mailbox.in_flight or child._alive[:1] != (child.slot.handled(MAIL),):
+            if child.mailbox.in_flight or child._watch._handled[:1] != (child.slot.handled(MAIL),):
                 hub.supervisor.loop.later(0.005, sleep)  # it has just shown a sign of life
                 return
             os.kill(pid, signal.SIGSTOP)
