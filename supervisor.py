@@ -1,9 +1,11 @@
 """The supervisor: starts the components, carries their messages, restarts what crashes.
 
 ``python -m supervisor`` runs a conversation; `Session` embeds one in a program. Both come down to a
-`Supervisor`: one thread, one selector, a mailbox for each component. It routes frames by their tag
-and never reads what they carry, keeps what is not handled, and is the only one who knows who there
-is. User code never runs in its process.
+`Supervisor`: one thread, one selector, a mailbox for each component. It routes frames by their tag,
+does not read what they carry, and keeps what is not handled. User code never runs in its process.
+
+This is the hub: how it starts, routes and ends. Those it keeps up, and who there is, are in
+`actors.supervision`; the program's side of a session is `actors.embedding`.
 """
 
 from __future__ import annotations
@@ -55,14 +57,12 @@ from actors.supervision.restarting import RestartPolicy
 from actors.supervision.sandbox import Sandbox
 from actors.supervision.settings import checked
 from actors.supervision.specs import SPECS, ChildSpec
-from actors.supervision.tags import type_name
+from actors.supervision.summary import NOTED, Summary
 from messages import (
-    AudioLost,
     ConfigurationError,
     ConversationOver,
     DeadLetter,
     FatalError,
-    FileOpened,
     Init,
     Inject,
     InputLevel,
@@ -70,21 +70,17 @@ from messages import (
     Message,
     OutputLevel,
     RtvoiceError,
-    SessionEnded,
     SessionEnding,
     SessionFailed,
     SessionFailedError,
     SessionInfo,
     SessionStarted,
-    SoundFaltered,
     StartSession,
     Status,
     StatusRequest,
     StopSession,
     Subscribe,
     SupervisorDiedError,
-    ToolCall,
-    Turn,
     Wanted,
     decode,
     encode,
@@ -113,12 +109,11 @@ __all__ = [
 ]
 
 _OVERSLEPT_S = 1.0
-_LOST = 100
-"""How many losses the summary names one by one."""
-_TOLD = 1000
-"""How many turns and calls are remembered, so as not to tell or count them twice."""
 _EARLY = 10_000
 """How many messages wait at the start until it is known who accepts them."""
+_HUB_TAGS = frozenset(kind.tag() for kind in (*NOTED, ConversationOver, FatalError))
+"""Of what concerns the session as a whole: these alone are read as they pass."""
+_ON_DEMAND_TAGS = (InputLevel.tag(), OutputLevel.tag())
 
 EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_BUG = 0, 2, 3, 70
 
@@ -179,12 +174,7 @@ class Supervisor:
         self._patience_s = 0.0
         self._code = EXIT_OK
         self._ticked = time.monotonic()
-        self._counts: collections.Counter[str] = collections.Counter()
-        self._told: dict[str, None] = {}
-        self._files: dict[str, None] = {}
-        self._lost: list[str] = []
-        self._more_lost = 0
-        self._faltered: dict[tuple[str, str], SoundFaltered] = {}
+        self._summary = Summary()
 
     # -- for the program ----------------------------------------------------------------------
 
@@ -208,12 +198,8 @@ class Supervisor:
     def status(self) -> dict[str, dict[str, Any]]:
         """Return how each component is: pid, state, restarts, mailbox, memory, …."""
         children = list(self._children.items())  # at once: any thread may ask
-        faltered = list(self._faltered.values())
         return {
-            name: {
-                **child.status(),
-                "faltered": sum(told.count for told in faltered if told.component == name),
-            }
+            name: {**child.status(), "faltered": self._summary.faltered(name)}
             for name, child in children
         }
 
@@ -439,47 +425,24 @@ class Supervisor:
     def _note(self, message: Message) -> bool:
         """Take notice of what concerns the session as a whole; return whether it is news."""
         match message:
-            case Turn(item_id=told) | ToolCall(call_id=told):
-                kind = type(message).__name__
-                if told not in self._told:
-                    self._told[told] = None
-                    if len(self._told) > _TOLD:
-                        del self._told[next(iter(self._told))]
-                    self._counts[kind] += 1
-                else:  # history died between telling a turn and noting that it did
-                    return not isinstance(message, Turn)
             case ConversationOver(reason):
                 self.stop(reason)
             case FatalError(reason):
                 self.fail(reason, "realtime")
-            case SoundFaltered(name, reason):
-                before = self._faltered.get((name, reason))
-                self._faltered[name, reason] = before.plus(message) if before else message
-            case AudioLost(name, audio_ms, reason):
-                self._lose(f"{audio_ms} ms of sound at the {name} ({reason})")
-            case DeadLetter(name, what, reason, about=about):
-                self._lose(f"{' '.join(filter(None, (what, about)))} to {name} ({reason})")
-            case FileOpened(path):
-                self._files[path] = None
+            case _:
+                return self._summary.note(message)
         return True
 
     def dead_letter(self, name: str, suspect: Suspect, reason: str) -> None:
         """Tell that a message will not be handled."""
         if suspect.tag == DeadLetter.tag():  # or a full mailbox of these would go on for ever
-            self._lose(f"{suspect.name} to {name} ({reason})")
+            self._summary.lose(f"{suspect.name} to {name} ({reason})")
             return
         self.publish(
             DeadLetter(
                 name, suspect.name, reason, suspect.attempts, suspect.about, suspect.audio_ms
             )
         )
-
-    def _lose(self, what: str) -> None:
-        """Keep for the summary what was lost, up to a bound."""
-        if len(self._lost) < _LOST:
-            self._lost.append(what)
-        else:
-            self._more_lost += 1
 
     def log(self, name: str, level: str, text: str) -> None:
         """Take a line that a process has written."""
@@ -551,39 +514,27 @@ class Supervisor:
         self._ended()
 
     def _ended(self) -> None:
-        restarts = {name: child.restarts for name, child in self._children.items()}
         for child in self._children.values():
             child.tell_drops(math.inf)
         if self._peer is not None:
             self._peer.tell_drops(math.inf)
-        self._lost.extend(self._dropped())
-        if self._more_lost:
-            self._lost.append(f"{self._more_lost} more, each told when it happened")
         self.publish(
-            SessionEnded(
+            self._summary.ended(
                 self._reason,
-                self._counts["Turn"],
-                self._counts["ToolCall"],
-                {name: count for name, count in restarts.items() if count},
-                tuple(self._lost),
-                tuple(self._files),
-                round((time.monotonic_ns() - self._epoch_ns) / 1e9, 3),
-                self._code != EXIT_OK,
-                tuple(told.text for told in self._faltered.values()),
+                {name: child.restarts for name, child in self._children.items()},
+                self._left(),
+                (time.monotonic_ns() - self._epoch_ns) / 1e9,
+                failed=self._code != EXIT_OK,
             )
         )
         self._exit_code = self._code
 
-    def _dropped(self) -> Iterator[str]:
+    def _left(self) -> Iterator[str]:
+        """Yield in words what nobody gets any more."""
         if self._peer is not None and self._peer.dropped:
             yield f"{self._peer.dropped} messages to the program (it did not read them)"
-        for name, child in self._children.items():
-            for tag, dropped in child.mailbox.lost.items():
-                sound = f", {dropped.audio_ms} ms of sound" if dropped.audio_ms else ""
-                yield f"{dropped.count} {type_name(tag)} to {name} (mailbox full{sound})"
-            child.mailbox.settle(child.slot)
-            for tag, count in child.mailbox.unhandled().items():
-                yield f"{count} {type_name(tag)} to {name} (it has ended)"
+        for child in self._children.values():
+            yield from child.left()
 
     def _release(self) -> None:
         if self._sandbox is not None:
@@ -592,22 +543,6 @@ class Supervisor:
             self._peer.close()
         self.loop.close()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-_HUB_TAGS = frozenset(
-    kind.tag()
-    for kind in (
-        Turn,
-        ToolCall,
-        ConversationOver,
-        FatalError,
-        AudioLost,
-        DeadLetter,
-        FileOpened,
-        SoundFaltered,
-    )
-)
-_ON_DEMAND_TAGS = (InputLevel.tag(), OutputLevel.tag())
 
 
 def serve_program() -> int:

@@ -1,6 +1,6 @@
 """A channel: frames over one connected socket, for the side that may block.
 
-The hub's own ends never block and are part of its loop; see `supervisor`.
+The hub's own ends never block and are part of its loop; see `messages.loop`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -579,6 +579,15 @@ class Child:
     def keep_log(self, record: Log) -> None:
         """Keep a record of its log for the crash that may follow."""
         self.log_tail.append(f"{record.level} {record.text}"[:_LOG_TAIL_CHARS])
+
+    def left(self) -> Iterator[str]:
+        """Yield in words what it was sent and has not handled, once it is gone."""
+        for tag, dropped in self.mailbox.lost.items():
+            sound = f", {dropped.audio_ms} ms of sound" if dropped.audio_ms else ""
+            yield f"{dropped.count} {type_name(tag)} to {self.name} (mailbox full{sound})"
+        self.mailbox.settle(self.slot)
+        for tag, count in self.mailbox.unhandled().items():
+            yield f"{count} {type_name(tag)} to {self.name} (it has ended)"
 
     def status(self) -> dict[str, Any]:
         """Return what a program is told about it."""
