@@ -43,12 +43,10 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actors.embedding.session import Session
-from actors.embedding.stream import EventStream, Listener
 from actors.supervision.child import Child
 from actors.supervision.directory import make_directory, make_page, sweep
 from actors.supervision.peers import LocalPeer, Peer, ProgramPeer
@@ -91,6 +89,23 @@ from messages.channel import adopt_stdio
 from messages.loop import Loop
 from messages.mailbox import Suspect
 from messages.spawning import environment_with_us
+
+if TYPE_CHECKING:
+    from actors.embedding.session import Session
+    from actors.embedding.stream import EventStream, Listener
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Import what embeds when a program first uses it: the hub has no use for an event loop."""
+        if name not in ("EventStream", "Listener", "Session"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from actors.embedding import session, stream
+
+        globals().update(
+            EventStream=stream.EventStream, Listener=stream.Listener, Session=session.Session
+        )
+        return globals()[name]
+
 
 __all__ = [
     "SPECS",

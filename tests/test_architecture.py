@@ -104,9 +104,10 @@ def test_the_supervisor_imports_no_component_and_rtvoice_only_in_its_main_lines(
     )
     tree.body.remove(main)
 
-    names = [name for name in imports_in(tree) if name.split(".")[0] in OURS - {"messages"}]
+    ours = [name for name in imports_in(tree) if name.split(".")[0] in OURS]
+    allowed = ("messages", "actors.supervision", "actors.embedding")
 
-    assert {name.rpartition(".")[0] for name in names} == {"actors.supervision", "actors.embedding"}
+    assert [name for name in ours if not name.startswith(allowed)] == []
 
 
 def test_the_six_components_are_those_of_the_picture() -> None:
@@ -135,6 +136,12 @@ def test_a_device_of_ones_own_imports_nothing_heavy_by_itself() -> None:
     name = "actors.devices.silence:NullPlayback"
 
     assert _heavy(f"from actors.devices.named import load_playback; load_playback({name!r})") == []
+
+
+def test_the_supervisors_own_process_imports_nothing_of_a_program() -> None:
+    heavy = _heavy("import supervisor, rtvoice.cli; supervisor.Supervisor({})._release()")
+
+    assert not {"asyncio", "numpy", "structlog", "actors.embedding"} & set(heavy)
 
 
 def _heavy(code: str) -> list[str]:
