@@ -160,7 +160,8 @@ def test_what_dies_while_loading_after_good_work_is_parked(folder: Path) -> None
         os.kill(hub.pid("loadsnomore"), signal.SIGKILL)
 
         hub.expect(ComponentParked)
-        assert len(hub.of(ComponentCrashed)) == 6
+        crashed = [crash.component for crash in hub.of(ComponentCrashed)]
+        assert crashed.count("loadsnomore") == 6  # on a busy machine the other may hang meanwhile
 
 
 def test_a_process_that_ends_slowly_has_ended_when_the_next_one_is_started() -> None:
