@@ -177,7 +177,8 @@ class AudioLost(Event, frozen=True, array_like=True, tag=112):
     event = "audio_lost"
     component: str
     """``microphone``: it was not captured; ``speaker``: it was perhaps not heard; ``recorder``: it
-    is not in the recording."""
+    is not in the recording; ``realtime``: it was said while there was no connection, or before it
+    was lost, for longer than is remembered, and no server has heard it."""
     audio_ms: int
     reason: str
 

@@ -27,6 +27,8 @@ class Capture:
         self.newest_sample = self.newest_ns = 0
         """The end of the newest sound that was captured, and when that was."""
         self._request_id = 0
+        self._speech_from: int | None = None
+        """Where speech begins that the replay should have, until its first block has come."""
         self._memory: collections.deque[tuple[int, bytes]] = collections.deque()
         self._remembered = 0
 
@@ -45,8 +47,14 @@ class Capture:
         self.replay_by = now + REPLAY_NS
         self._request_id = request_id
 
-    def restart(self, from_sample: int, request_id: int, now: int) -> None:
-        """Begin a session with the server: what was captured from a sample on comes again."""
+    def restart(
+        self, from_sample: int, request_id: int, now: int, *, has_speech: bool = False
+    ) -> None:
+        """Begin a session with the server: what was captured from a sample on comes again.
+
+        ``has_speech``: whether somebody is known to speak there.
+        """
+        self._speech_from = from_sample if has_speech else None
         self.timeline = Timeline(from_sample)
         self.reopen(request_id, now)
 
@@ -69,6 +77,14 @@ class Capture:
         if self.replay_by is not None:
             self.replay_by = now + REPLAY_NS
         return True
+
+    def missing(self, block: ReplayedAudio | ReplayEnded) -> int:
+        """Return how many samples of speech a replay, of which this comes first, does not have."""
+        if block.request_id != self._request_id or self._speech_from is None:
+            return 0
+        at = block.next_sample if isinstance(block, ReplayEnded) else block.first_sample
+        speech_from, self._speech_from = self._speech_from, None
+        return max(0, at - speech_from)
 
     def ended(self, end: ReplayEnded) -> bool:
         """Go on live. Return False if this is about an earlier replay."""

@@ -18,9 +18,11 @@ from actors.realtime.link import Link, Phase
 from actors.realtime.responses import MARK
 from actors.realtime.restore import OUTPUT
 from actors.realtime.state import Ask, Ending, InputEnd, Saved
+from actors.realtime.timeline import SAMPLES_PER_MS
 from actors.realtime.user import TYPED, User
 from messages import (
     CHANGEABLE,
+    AudioLost,
     CapturedAudio,
     CaptureEnded,
     ConversationOver,
@@ -60,6 +62,8 @@ __all__ = ["Core", "Phase"]
 _NS = 1_000_000_000
 SAME_ERRORS = 5
 """After the same error so often in a row, without an answer in between, a new session may help."""
+_SHORTEST_MS = 100
+"""What is lost of speech is told if it is no shorter."""
 _REMEMBERED = ("message", "function_call", "function_call_output")
 """Types of the items that history has; of others, such as ``mcp_call``, it knows nothing."""
 SAME_ERROR_NS = 5 * _NS
@@ -507,12 +511,20 @@ class Core:
 
     def _replayed(self, message: ReplayedAudio, now: int) -> None:
         capture, talking = self._context.capture, self._user.talking
+        self._tell_missing(message)
         if not talking.is_on:
             self._append(capture.replayed(message, now))
         elif capture.is_replayed(message, now):
             talking.take(message.pcm, message.first_sample, now)
 
+    def _tell_missing(self, message: ReplayedAudio | ReplayEnded) -> None:
+        ms = self._context.capture.missing(message) // SAMPLES_PER_MS
+        if ms >= _SHORTEST_MS:
+            why = "it was said before the microphone's memory begins, so no server has heard it"
+            self._context.publish(AudioLost("realtime", ms, why))
+
     def _replay_ended(self, message: ReplayEnded, now: int) -> None:
+        self._tell_missing(message)
         if self._context.capture.ended(message) and self._user.talking.is_on:
             self._user.talking.take(b"", message.next_sample, now)
 

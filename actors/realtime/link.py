@@ -426,7 +426,8 @@ class Link:
         context, request_id = self._context, self._context.request_id()
         if self._cause == RENEWED:  # the old session has heard everything up to now
             from_sample = max(from_sample, context.capture.timeline.next_sample - REHEAR)
-        context.capture.restart(from_sample, request_id, now)
+        has_speech = self._plan.hears_speech
+        context.capture.restart(from_sample, request_id, now, has_speech=has_speech)
         context.publish(ReplayCapture(from_sample, request_id))
 
     def _tell_reconnected(self, now: int) -> None:

@@ -11,6 +11,7 @@ from actors.realtime.restore import GO_ON, wire_id
 from messages import (
     AssistantAudio,
     AssistantItem,
+    AudioLost,
     ConversationItem,
     FlushPlayback,
     HistorySnapshot,
@@ -23,6 +24,7 @@ from messages import (
     PlayedPosition,
     Reconnected,
     ReplayCapture,
+    ReplayedAudio,
     ReplayEnded,
     ResponseEnded,
     SendText,
@@ -269,6 +271,27 @@ def test_the_first_half_of_a_question_is_sent_again() -> None:
     bench = _again(bench, "connection")
 
     assert bench.one(ReplayCapture).from_sample == 72000
+
+
+@pytest.mark.parametrize(("remembered_from", "lost_ms"), [(24000, 0), (96000, 3000), (None, 9000)])
+def test_what_nobody_remembers_of_speech_is_told_as_lost(
+    remembered_from: int | None, lost_ms: int
+) -> None:
+    bench = Bench().live()
+    for sample in range(0, 240000, 960):
+        bench.capture(sample)
+    bench.server("input_audio_buffer.speech_started", item_id="u1", audio_start_ms=1000)
+    bench.lose().clear_but_requests()
+    bench.configured()
+    request_id = bench.one(ReplayCapture).request_id
+
+    if remembered_from is not None:
+        bench.tell(ReplayedAudio(bytes(1920), remembered_from, request_id))
+        bench.tell(ReplayedAudio(bytes(1920), remembered_from + 960, request_id))
+    bench.tell(ReplayEnded(240000, request_id))
+
+    lost = [(event.component, event.audio_ms) for event in bench.all(AudioLost)]
+    assert lost == ([("realtime", lost_ms)] if lost_ms else [])
 
 
 def test_after_a_death_everything_since_the_last_answer_is_sent_again() -> None:
