@@ -19,7 +19,7 @@ from actors.realtime.responses import MARK
 from actors.realtime.restore import OUTPUT
 from actors.realtime.state import Ask, Ending, InputEnd, Saved
 from actors.realtime.timeline import SAMPLES_PER_MS
-from actors.realtime.user import TYPED, User
+from actors.realtime.user import LATE_TRANSCRIPT_NS, TYPED, User
 from messages import (
     CHANGEABLE,
     AudioLost,
@@ -315,6 +315,8 @@ class Core:
 
     def _is_quiet(self, now: int) -> bool:
         facts = self._facts(now)
+        if self._user.is_unheard(now, LATE_TRANSCRIPT_NS):
+            return False
         return facts.live_since is not None and not facts.busy and facts.drained_at is None
 
     def _check_over(self, now: int) -> None:
@@ -399,7 +401,7 @@ class Core:
         context, error = self._context, event.error
         code = errors.code_of(error)
         intent, _ = context.intent(error.event_id)
-        if intent == "commit":
+        if intent == "commit" or (not intent and code == "input_audio_buffer_commit_empty"):
             self._user.talking.refused()
         match errors.meaning(error):
             case Meaning.FATAL:

@@ -28,6 +28,8 @@ STILL_NS = 3 * _NS
 """Without captured sound for so long, speech that has begun is not waited for."""
 TRANSCRIPT_NS = 5 * _NS
 """The end of the conversation waits so long for the text of speech."""
+LATE_TRANSCRIPT_NS = 15 * _NS
+"""The next session, for which there is time, waits so long: with this one the text is lost."""
 SPEECH_DUE_NS = 3 * _NS
 """Speech that is sent again is answered first, if it is found within this time."""
 TYPED = "text "
@@ -342,9 +344,9 @@ class User:
         """Tell whether it is not yet known whether somebody has spoken."""
         return any(True for _ in self._doubts)
 
-    def is_unheard(self, now: int) -> bool:
+    def is_unheard(self, now: int, patience_ns: int = TRANSCRIPT_NS) -> bool:
         """Tell whether the text of speech may still come."""
-        return bool(self._context.saved.untranscribed) and now < self._committed_ns + TRANSCRIPT_NS
+        return bool(self._context.saved.untranscribed) and now < self._committed_ns + patience_ns
 
     def tick(self, now: int) -> None:
         """Decide what is due, and forget speech that was not committed."""
@@ -357,6 +359,7 @@ class User:
     def deadlines(self) -> list[int]:
         """Return the times at which something of this changes by itself."""
         times = [self._speech_due_by, self._committed_ns + TRANSCRIPT_NS]
+        times.append(self._committed_ns + LATE_TRANSCRIPT_NS)
         times.append(self.talking.deadline())
         times += self._doubts.deadlines()
         if self._speech is not None:

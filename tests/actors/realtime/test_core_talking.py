@@ -485,13 +485,14 @@ def test_a_turn_that_kills_each_server_is_given_up() -> None:
     assert bench.core.saved.talks == []
 
 
-def test_what_the_server_does_not_commit_is_not_waited_for() -> None:
+@pytest.mark.parametrize("of", ["input_audio_buffer.commit", ""])
+def test_what_the_server_does_not_commit_is_not_waited_for(of: str) -> None:
     bench, microphone = talker()
     press(bench, microphone)
     microphone.hear(400)
     release(bench)
 
-    bench.error("input_audio_buffer_commit_empty", "input_audio_buffer.commit")
+    bench.error("input_audio_buffer_commit_empty", of)
 
     assert bench.core.saved.talks == []
 

@@ -195,6 +195,30 @@ def test_the_last_second_is_heard_again_and_nothing_older() -> None:
     assert bench.all(ReplayCapture)[-1].from_sample == 24_000 * 59
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_text_that_comes_late_is_waited_for_but_not_for_ever(comes: bool) -> None:
+    bench = _bench(transcription_model="gpt-transcribe").live().wait(50 * 60 - 30)
+    bench.speak("u2").begin("r9", "a9").prepared()
+    bench.server("input_audio_buffer.committed", item_id="u3", previous_item_id="a9")
+    bench.done("r9").begin("r10", "a10").done("r10")
+    bench.clear()
+
+    bench.wait(10)
+    bench.none(HistoryRequest)
+    if comes:
+        kind = "conversation.item.input_audio_transcription.completed"
+        bench.server(kind, item_id="u2", content_index=0, transcript="Late")
+        bench.server(kind, item_id="u3", content_index=0, transcript="Later")
+        assert len(bench.all(UserTranscript)) == 2
+    else:
+        bench.wait(6)
+    bench.snapshot()
+
+    assert len(bench.swaps) == 1
+    errors = [told.error for told in bench.all(UserTranscript) if told.error]
+    assert bool(errors) is not comes
+
+
 def test_after_it_has_taken_over_the_conversation_goes_on() -> None:
     bench = _bench().live().prepared()
     bench.snapshot()
