@@ -166,6 +166,8 @@ class Answers:
             if item.response_id == response.id and item.session:
                 self._complete(item)
                 self._end(item, "completed" if status == "completed" else "incomplete")
+                if not item.begun:  # nothing came of it, and history knows nothing of it
+                    context.chain.drop(item.item_id)
         self._calls.response_done(response.id)
         self._interruption.cut(context.playback.cut_late(response.id))
         if context.saved.answer is not None and context.saved.answer.response_id == response.id:

@@ -380,7 +380,7 @@ class Link:
         """Tell where texts stand that were typed when the end of the conversation was not known."""
         texts = self._context.saved.texts
         texts = [text for text in texts if not text.placed or text.item_id not in history]
-        ids = {text.item_id for text in texts}
+        ids = {text.item_id for text in self._context.saved.texts}  # those may stand behind these
         before = next((item_id for item_id in reversed(history) if item_id not in ids), None)
         for text in texts:
             text.placed = True

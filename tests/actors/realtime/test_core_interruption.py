@@ -119,6 +119,16 @@ def test_before_anything_of_an_answer_came_its_sound_and_text_are_not_heard() ->
     assert bench.one(Interrupted) == Interrupted("a1", 0, "")
 
 
+def test_what_follows_an_item_of_which_nothing_came_follows_what_was_before_it() -> None:
+    bench = Bench().live().speak("u1").begin("r1", "a1")
+    bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)
+    bench.done("r1", status="cancelled", status_details={"reason": "turn_detected"})
+
+    bench.stop_speaking("u2")
+
+    assert [user.previous_item_id for user in bench.all(UserItem)] == [None, "u1"]
+
+
 def test_text_without_sound_of_an_interrupted_answer_was_not_heard() -> None:
     bench = Bench().live().begin()
     _barge_in(bench).flushed("", 0)

@@ -770,17 +770,19 @@ def test_answered_speech_whose_text_was_lost_is_replayed_as_sound() -> None:
     assert "Go on" in bench.event("response.create")["response"]["instructions"]
 
 
-def test_a_text_typed_before_the_history_was_known_is_put_behind_it() -> None:
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_a_text_typed_before_the_history_was_known_is_put_behind_it(known: int) -> None:
     bench = Bench(first=False)
     bench.tell(SendText("Hello?", "t1")).tell(SendText("Hello!", "t2"))
-    bench.history = [
-        ConversationItem("u1", "message", "user", "Hm"),
-        ConversationItem("t1", "message", "user", "Hello?"),
-    ]
+    typed = [_user("t1", "Hello?"), _user("t2", "Hello!")]
+    bench.history = [_user("u1", "Hm"), *typed[:known]]
     bench.configured()
 
-    assert bench.all(UserItem)[1].previous_item_id == "t1"
-    assert bench.all(ItemPlaced) == [ItemPlaced("t1", "u1"), ItemPlaced("t2", "t1")]
+    before: dict[str, str | None] = {}
+    for told in bench.published:
+        if isinstance(told, UserItem | ItemPlaced):
+            before[told.item_id] = told.previous_item_id
+    assert before == {"t1": "u1", "t2": "t1"}
 
 
 def test_where_the_server_has_put_what_was_sent_is_told_to_history() -> None:
