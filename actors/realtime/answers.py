@@ -167,7 +167,7 @@ class Answers:
                 self._complete(item)
                 self._end(item, "completed" if status == "completed" else "incomplete")
                 if not item.begun:  # nothing came of it, and history knows nothing of it
-                    context.chain.drop(item.item_id)
+                    context.leave_out(item.item_id)
         self._calls.response_done(response.id)
         self._interruption.cut(context.playback.cut_late(response.id))
         if context.saved.answer is not None and context.saved.answer.response_id == response.id:
@@ -251,9 +251,10 @@ class Answers:
     def _report(
         self, item: Spoken, status: Literal["in_progress", "completed", "incomplete"]
     ) -> None:
-        if not item.begun:
+        chain = self._context.chain
+        if not item.begun or (item.session and item.item_id in chain):  # it may have moved
             item.begun = True
-            item.previous_item_id = self._context.chain.previous(item.item_id)
+            item.previous_item_id = chain.previous(item.item_id)
         item.reported = len(item.text)
         self._context.publish(
             AssistantItem(

@@ -22,6 +22,8 @@ class Chain:
         """Items that are sent and that the server has not told."""
         self._root: str | None = None
         self._aliases: collections.OrderedDict[str, str | None] = collections.OrderedDict()
+        self._left_out: set[str] = set()
+        """Items that have no other id in history: it has none of them."""
 
     def __contains__(self, item_id: object) -> bool:
         """Tell whether the server has the item."""
@@ -31,6 +33,7 @@ class Chain:
         """Begin a session with the server, some of whose items have other ids."""
         self._before.clear()
         self._aliases.clear()
+        self._left_out.clear()
         self._aliases.update(aliases)
         self._tail = self._last = self._root = None
         self._untold.clear()
@@ -116,15 +119,25 @@ class Chain:
 
     def hide(self, item_id: str) -> None:
         """Take note that history knows nothing of an item that is about to be appended."""
+        self._left_out.add(item_id)
         self._set_alias(item_id, self._tail)
 
-    def drop(self, item_id: str) -> None:
+    def drop(self, item_id: str) -> list[str]:
         """Take note that an item is deleted, or none of history's.
 
-        What follows it stands behind the one before it.
+        Returns:
+            What follows it, which stands behind the one before it now.
         """
         self._untold.discard(item_id)
+        self._left_out.add(item_id)
         self._set_alias(item_id, self._before.get(item_id))
+        return self._followers(item_id)
+
+    def _followers(self, item_id: str) -> list[str]:
+        found = []
+        for behind in [other for other, before in self._before.items() if before == item_id]:
+            found += self._followers(behind) if behind in self._left_out else [behind]
+        return found
 
     def previous(self, item_id: str) -> str | None:
         """Return what history knows before an item; None: it is the first."""
@@ -135,7 +148,7 @@ class Chain:
     def _set_alias(self, item_id: str, known: str | None) -> None:
         self._aliases[item_id] = known
         if len(self._aliases) > _REMEMBERED:
-            self._aliases.popitem(last=False)
+            self._left_out.discard(self._aliases.popitem(last=False)[0])
 
     def _known(self, item_id: str | None) -> str | None:
         for _ in range(len(self._aliases) + 1):

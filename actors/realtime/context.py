@@ -15,7 +15,7 @@ from actors.realtime.duplex import Duplex
 from actors.realtime.playback import Playback
 from actors.realtime.responses import Responses
 from actors.realtime.state import Saved
-from messages import Message, Settings
+from messages import ItemPlaced, Message, Settings
 
 __all__ = ["Context", "Recent", "changed"]
 
@@ -133,6 +133,12 @@ class Context:
     def publish(self, message: Message) -> None:
         """Have a message given to other components."""
         self._actions.append(Publish(message))
+
+    def leave_out(self, item_id: str) -> None:
+        """Tell history what stands before those that follow an item which it does not have."""
+        for behind in self.chain.drop(item_id):
+            known_as = self.chain.known_as(behind)
+            self.publish(ItemPlaced(known_as, self.chain.previous(behind)))
 
     def send(self, event: wire.ClientEvent) -> None:
         """Have an event sent to the server."""

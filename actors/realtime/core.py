@@ -385,7 +385,7 @@ class Core:
         known = item.id in context.chain
         moved = context.chain.note(item.id, event.previous_item_id)
         if not known and item.type not in _REMEMBERED:
-            context.chain.drop(item.id)
+            context.leave_out(item.id)
         for item_id in [item.id] if placed else moved:
             known_as = context.chain.known_as(item_id)
             context.publish(ItemPlaced(known_as, context.chain.previous(item_id)))

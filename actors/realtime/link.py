@@ -364,6 +364,7 @@ class Link:
 
     def _replay(self, prepared: Prepared) -> None:
         context, plan = self._context, self._plan
+        self._user.leave_out_doubts()
         context.chain.restart(plan.aliases)
         left_out = {turn.item_id for turn in plan.again}
         kept = [item.item_id for item in self._history or () if item.item_id not in left_out]

@@ -226,13 +226,22 @@ class User:
         if turn is None:
             return
         context.done[turn.item_id] = True  # its transcript is nobody's
-        context.chain.drop(turn.item_id)
+        context.leave_out(turn.item_id)
         if context.told:
             event_id = context.event_id(f"delete {turn.item_id}")
             context.send(wire.ItemDelete(turn.item_id, event_id))
         if not any(other.spoken for other in context.saved.turns):
             context.saved.safe_sample = max(context.saved.safe_sample, turn.last_sample)
         context.changed()
+
+    def leave_out_doubts(self) -> None:
+        """Forget items of which it will not be known whether anybody has spoken.
+
+        The next session hears them again.
+        """
+        for doubt in self._doubts:
+            if doubt.turn is not None:
+                self._context.leave_out(doubt.turn.item_id)
 
     def _tell(self, transcript: UserTranscript) -> None:
         context, item_id = self._context, transcript.item_id

@@ -98,6 +98,17 @@ def test_items_are_chained_even_if_the_server_says_null() -> None:
     assert before == {"u1": None, "a1": "u1", "u2": "a1", "a2": "u2"}
 
 
+def test_the_end_of_an_item_does_not_put_it_back_where_it_began() -> None:
+    bench = Bench().live().speak("u1").begin("r1", "a1").say()
+
+    bench.server("input_audio_buffer.committed", item_id="u2", previous_item_id="u1")
+    bench.added("a1", "u2", role="assistant")
+    bench.end_item()
+
+    assert bench.one(ItemPlaced) == ItemPlaced("a1", "u2")
+    assert [told.previous_item_id for told in bench.all(AssistantItem)] == ["u1", "u2"]
+
+
 def test_the_chain_that_the_server_tells_counts() -> None:
     bench = Bench().live().speak("u1").answer("r1", "a1")
 

@@ -13,6 +13,7 @@ from messages import (
     FlushPlayback,
     Interrupt,
     Interrupted,
+    ItemPlaced,
     PausePlayback,
     ResumePlayback,
     SemanticVad,
@@ -203,6 +204,21 @@ def test_what_follows_a_cough_stands_behind_the_answer() -> None:
     talk.server("input_audio_buffer.committed", item_id="u3", previous_item_id="u2")
 
     assert talk.one(UserItem).previous_item_id == "a1"
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_was_typed_behind_a_cough_stands_behind_the_answer(lost: bool) -> None:
+    talk = _cough(_talk(**TEXT))
+    talk.tell(SendText("Go on", "t1"))
+    assert talk.one(UserItem).previous_item_id == "u2"
+
+    if lost:
+        talk.lose().configured()
+    else:
+        talk.transcript("")
+
+    placed = [told for told in talk.all(ItemPlaced) if told.item_id == "t1"]
+    assert placed[0].previous_item_id == "a1"
 
 
 def test_a_noise_that_was_there_before_is_the_room() -> None:

@@ -715,6 +715,7 @@ class World:
         """Hold the laws once everything is at rest."""
         self.check_refusals()
         self.check_calls()
+        self.check_chain()
         self.check_views()
 
     def check_refusals(self) -> None:
@@ -732,6 +733,16 @@ class World:
         calls = sorted(item.call_id for item in items if item.kind == "function_call")
         outputs = sorted(item.call_id for item in items if item.kind == "function_call_output")
         assert calls == outputs
+
+    def check_chain(self) -> None:
+        """Each item of history stands behind one that it has, and none behind itself."""
+        before = {item.item_id: item.previous for item in self.history._items.values()}
+        assert not {before[item_id] for item_id in before} - {*before, None}, before
+        for item_id in before:
+            at, seen = item_id, {item_id}
+            while (at := before[at]) is not None:
+                assert at not in seen, before
+                seen.add(at)
 
     def check_views(self) -> None:
         """The server's view of the conversation is the history's."""
@@ -815,7 +826,8 @@ class World:
         ends = [message for message in self.told if isinstance(message, ResponseEnded)]
         vad = self.settings.turn_detection
         kept = vad is not None and not vad.create_response
-        return kept and bool(ends) and ends[-1].reason == "turn_detected"
+        by_speech = ("turn_detected", "client_cancelled")
+        return kept and bool(ends) and ends[-1].reason in by_speech
 
     @staticmethod
     def describe(theirs: list[Item], ours: list[ConversationItem]) -> str:
