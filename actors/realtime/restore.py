@@ -40,7 +40,8 @@ GO_ON = (
     "without a greeting and without repeating what you have said."
 )
 MAX_REPEATS = 3
-"""How often the same speech is sent again; it might be what the server dies of."""
+"""How often the same speech is sent again, or an answer gone on with: it might be what the server
+dies of."""
 
 GIVEN_UP = "what was said last could not be answered, please say it again"
 
@@ -316,4 +317,5 @@ def _ask(saved: Saved, result: Plan, history: list[ConversationItem]) -> Ask | N
         return None  # its outputs will ask
     if not answer.begun:
         return answer.ask
-    return None if answer.ask.goes_on else Ask(extra=(GO_ON,), goes_on=True, tools="auto")
+    goes_on = answer.ask.goes_on + 1
+    return None if goes_on > MAX_REPEATS else Ask(extra=(GO_ON,), goes_on=goes_on, tools="auto")

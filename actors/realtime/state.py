@@ -32,8 +32,8 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     """In addition to those of the session."""
     retries: int = 0
     """How often it has been asked for in vain."""
-    goes_on: bool = False
-    """Whether it goes on with an answer that a lost connection cut off."""
+    goes_on: int = 0
+    """With an answer that so many lost connections have cut off it goes on."""
     tools: Literal["", "auto", "none"] = ""
     """Its ``tool_choice`` in a session whose turns have to call a tool; empty: it has to, too."""
     insists: bool = False

@@ -374,15 +374,17 @@ def test_an_answer_of_which_nothing_was_heard_is_asked_for_again(how: str) -> No
 
 
 @both
-def test_an_answer_that_was_cut_off_is_gone_on_with_once(how: str) -> None:
+def test_an_answer_that_is_cut_off_again_and_again_is_gone_on_with_three_times(how: str) -> None:
     bench = Bench().live().tell(SendText("Well?", "t1")).added("t1")
     bench.begin().say("It is", 500)
     bench.history = [_user("t1", "Well?"), _assistant("a1", "It is", complete=False)]
 
-    bench = _again(bench, how)
-    assert GO_ON in bench.event("response.create")["response"]["instructions"]
-    bench.begin("r2", "a2").say("noon", 300, "r2", "a2")
-    bench.history.append(_assistant("a2", "noon", complete=False))
+    for number in range(2, 5):
+        bench = _again(bench, how)
+        assert GO_ON in bench.event("response.create")["response"]["instructions"]
+        ids = f"r{number}", f"a{number}"
+        bench.begin(*ids).say("noon", 300, *ids)
+        bench.history.append(_assistant(ids[1], "noon", complete=False))
     bench = _again(bench, how)
 
     assert bench.events("response.create") == []

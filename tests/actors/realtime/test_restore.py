@@ -187,7 +187,8 @@ TOLD = Ask(instructions="Say hi")
         (Saved(answer=Answer("r1", TOLD)), 500, "again"),
         (Saved(answer=Answer("r1", TOLD)), None, "again"),
         (Saved(answer=Answer("r1", TOLD, begun=True)), None, "go on"),
-        (Saved(answer=Answer("r1", Ask(goes_on=True), begun=True)), None, None),
+        (Saved(answer=Answer("r1", Ask(goes_on=MAX_REPEATS - 1), begun=True)), None, "go on"),
+        (Saved(answer=Answer("r1", Ask(goes_on=MAX_REPEATS), begun=True)), None, None),
         (Saved(answer=Answer("r1", TOLD, call=True)), None, None),
         (Saved(answer=Answer("r1", TOLD, begun=True)), 500, None),  # the user goes on
     ],
