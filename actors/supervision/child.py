@@ -241,7 +241,7 @@ class Child:
         self.incarnation += 1
         self.state, self._since = "opening", time.monotonic()
         self._policy.started(self._since)
-        self._watch.begin()
+        self._watch.begin(self.mailbox)
         self.slot.clear()
         first = not self._was_open  # one that died while opening has done nothing yet
         self._write(
@@ -422,7 +422,7 @@ class Child:
             self._down_at = now
         suspect = self.mailbox.reclaim(self.slot)
         self.slot.clear()  # or what has died while loading would count this progress again
-        self._watch.end()
+        self._watch.begin(self.mailbox)
         if suspect is not None:
             self._hub.dead_letter(self.name, suspect, cause)
 

@@ -26,18 +26,17 @@ class Watch:
         self._opened_at = self._alive_at = self._pinged_at = 0.0
         self._pings = 0
 
-    def begin(self) -> None:
-        """Note that an incarnation is started."""
-        self._pings = 0
+    def begin(self, mailbox: Mailbox) -> None:
+        """Note that what the component does from now on is done by another incarnation.
+
+        Both when one has ended and when one is started: what dies in between has done nothing.
+        """
+        self._pings = mailbox.pings  # the one before it was sent these in vain
         self.told_audio = False
 
     def opened(self, now: float) -> None:
         """Note that it is open."""
         self._opened_at = self._alive_at = self._pinged_at = now
-
-    def end(self) -> None:
-        """Note that it has ended."""
-        self._pings = 0
 
     def forgive(self, now: float) -> None:
         """Start all clocks anew: the supervisor itself did not run."""

@@ -21,7 +21,7 @@ class Watched:
         self.slot = slot
         self.mailbox = Mailbox({})
         self.watch = Watch(slot)
-        self.watch.begin()
+        self.watch.begin(self.mailbox)
         self.watch.opened(10.0)
         self.look(10.0)
 
@@ -113,3 +113,23 @@ def test_held_messages_that_are_done_are_progress(it: Watched) -> None:
     it.slot.settle(HELD, 1)
 
     assert it.watch.progress(it.mailbox)
+
+
+def test_sound_that_one_made_is_no_progress_of_the_next(it: Watched) -> None:
+    it.watch.told_audio = True
+
+    it.watch.begin(it.mailbox)
+
+    assert not it.watch.progress(it.mailbox)
+
+
+def test_a_ping_that_comes_after_a_death_is_no_progress_of_the_next_one(it: Watched) -> None:
+    it.mailbox.put(encode(Ping()))
+    it.slot.clear()
+    it.watch.begin(it.mailbox)
+    before = it.watch.progress(it.mailbox)
+
+    it.mailbox.take(it.slot)
+    it.slot.settle(MAIL, 1)
+
+    assert (before, it.watch.progress(it.mailbox)) == (False, False)
