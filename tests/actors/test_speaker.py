@@ -115,13 +115,15 @@ def test_what_was_played_lies_on_the_timeline_without_gaps(tmp_path: Path) -> No
 
 def test_positions_grow_and_are_told_ten_times_a_second_at_most(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output="null") as rig:
+        began_s = time.monotonic()
         rig.tell(audio(12_000, last=True))
         finished(rig)
+        took_s = time.monotonic() - began_s
 
         positions = [message.played_samples for message in rig.take(PlayedPosition)]
 
         assert positions == sorted(positions)
-        assert 1 <= len(positions) <= 6
+        assert 1 <= len(positions) <= 10 * took_s + 1
 
 
 def test_an_item_behind_another_is_played_after_it(tmp_path: Path) -> None:
@@ -228,13 +230,15 @@ class Card(NullPlayback):
 
 def test_a_card_that_is_not_served_in_time_is_told_in_sums(tmp_path: Path) -> None:
     (tmp_path / "card.py").write_text(CARD.format(times=100))
+    began_s = time.monotonic()
     with Rig(Speaker, tmp_path, output=f"{tmp_path / 'card.py'}:Card") as rig:
         told: list[SoundFaltered] = []
         while sum(one.count for one in told) < 100:
             told.append(rig.expect(SoundFaltered))
+    took_s = time.monotonic() - began_s
 
     assert {one.reason for one in told} == {"the sound card was not served in time"}
-    assert len(told) <= 20
+    assert len(told) <= took_s + 2
 
 
 def test_what_has_faltered_in_the_last_second_is_told_at_the_end(tmp_path: Path) -> None:
@@ -388,13 +392,14 @@ def test_a_pause_takes_back_what_the_programs_device_was_given(tmp_path: Path) -
 
         rig.tell(PausePlayback())
         rig.expect(ProgramFlush)
-        assert rig.expect(PlaybackPaused).heard_ms == 20
+        heard_ms = rig.expect(PlaybackPaused).heard_ms
         rig.take(ProgramPlayout)
         rig.tell(ResumePlayback())
 
         more = rig.expect(ProgramPlayout)
-        assert more.first_sample == 480
-        assert array("h", more.pcm)[192] == 480 + 192 + 1
+        assert heard_ms >= 20
+        assert more.first_sample // 24 == heard_ms
+        assert array("h", more.pcm)[192] == more.first_sample + 192 + 1
 
 
 def test_after_a_death_a_pause_goes_on_and_loses_nothing(tmp_path: Path) -> None:
@@ -568,6 +573,7 @@ def test_after_a_death_it_is_told_how_much_a_card_had_taken(tmp_path: Path, hear
             rig.expect(PlayedPosition)
             mark = mark_in(tmp_path)
             rig.stop_where(lambda: mark.unheard >= 960)
+            unheard = mark.unheard
 
         rig.kill()
         rig.reborn()
@@ -579,7 +585,7 @@ def test_after_a_death_it_is_told_how_much_a_card_had_taken(tmp_path: Path, hear
         assert told == []
     else:
         assert [loss.component for loss in told] == ["speaker"]
-        assert 40 <= told[0].audio_ms <= 200
+        assert told[0].audio_ms == unheard // 24
 
 
 def test_after_a_death_it_is_told_what_no_recording_can_have(tmp_path: Path) -> None:
@@ -588,13 +594,14 @@ def test_after_a_death_it_is_told_what_no_recording_can_have(tmp_path: Path) -> 
         rig.expect(PlayedPosition)
         mark = mark_in(tmp_path)
         rig.stop_where(lambda: mark.unheard > 0)
+        unheard = mark.unheard
         rig.kill()
 
         rig.reborn()
         lost = rig.expect(AudioLost)
 
     assert lost.component == "recorder"
-    assert 0 < lost.audio_ms <= 200
+    assert lost.audio_ms == unheard // 24
 
 
 def test_after_a_death_the_volume_is_as_it_was(tmp_path: Path) -> None:

@@ -261,13 +261,14 @@ def test_the_end_is_not_told_while_the_device_says_that_it_plays(server: FakeSer
     ear = Slow()
     with conversation(server, None, ear) as session:
         ended = session.events(PlaybackEnded)
-        server.connection().say("Hi.", noise(200, seed=1), item="item_1")
-        ear.wait_for(lambda: len(ear.heard) == 48 * 200)
+        # Long enough for the speaker to be told in time that it plays, also on a busy machine.
+        server.connection().say("Hi.", noise(1_500, seed=1), item="item_1")
+        ear.wait_for(lambda: len(ear.heard) == 48 * 1_500)
         with pytest.raises(TimeoutError):
-            ended.get(1.5)
+            ended.get(0.5)  # its clock is 0.2 s behind at most
         ear.done.set()
 
-        assert ended.get(TIMEOUT_S) == PlaybackEnded("item_1", 200)
+        assert ended.get(TIMEOUT_S) == PlaybackEnded("item_1", 1_500)
 
 
 def test_what_the_device_says_it_has_played_is_what_was_heard(server: FakeServer) -> None:
@@ -292,9 +293,17 @@ def test_what_the_device_says_it_has_played_is_what_was_heard(server: FakeServer
 
 
 def test_a_device_that_blocks_blocks_nobody(server: FakeServer) -> None:
+    beat = threading.Event()
+
+    def block() -> None:
+        """Return when the loop has gone on meanwhile."""
+        beat.clear()
+        assert beat.wait(TIMEOUT_S), "the loop waits for the device"
+
     class Blocking(Ear):
         def play_chunk(self, chunk: bytes) -> None:  # type: ignore[override]
             time.sleep(len(chunk) / 48_000)  # as a sound card does
+            block()
             with self.news:
                 self.heard += chunk
             self.note("play_chunk")
@@ -307,59 +316,54 @@ def test_a_device_that_blocks_blocks_nobody(server: FakeServer) -> None:
             self.words: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
         def start(self) -> None:  # type: ignore[override]
-            time.sleep(0.05)
+            block()
 
         def stop(self) -> None:  # type: ignore[override]
             self.words.put(None)
 
         def stream_chunks(self) -> Iterator[bytes]:  # type: ignore[override]
             while (chunk := self.words.get()) is not None:
+                block()
                 yield chunk
 
         is_active = True  # type: ignore[assignment]
 
-    async def talk() -> float:
-        lag = 0.0
+    async def heartbeat() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            beat.set()
 
-        async def heartbeat() -> None:
-            nonlocal lag
-            while True:
-                before = time.monotonic()
-                await asyncio.sleep(0.01)
-                lag = max(lag, time.monotonic() - before - 0.01)
-
+    async def talk() -> None:
         ear, line = Blocking(), Line()
+        beating = asyncio.create_task(heartbeat())
         async with conversation(server, line, ear):
-            beating = asyncio.create_task(heartbeat())
             line.words.put(noise(200, seed=1))
             server.connection().say("Hi.", noise(600, seed=2), item="item_1")
             await asyncio.to_thread(ear.wait_for, lambda: noise(600, seed=2) in ear.heard)
             await asyncio.to_thread(
                 server.wait_for, lambda: noise(200, seed=1) in server.connection().audio
             )
-            beating.cancel()
-        return lag
+        beating.cancel()
 
-    assert asyncio.run(talk()) < 0.5
+    asyncio.run(talk())
 
 
 def test_a_source_faster_than_real_time_is_made_to_wait_and_nothing_is_lost(
     server: FakeServer,
 ) -> None:
     speech = noise(3_000, seed=1)
-    taken = 0
+    ahead_s: list[float] = []
 
     class File(CustomMicrophone):
         async def stream_chunks(self) -> AsyncIterator[bytes]:
-            nonlocal taken
+            began_s = time.monotonic()
             for start in range(0, len(speech), 4_801):
-                taken = start
+                ahead_s.append(start / 48_000 - (time.monotonic() - began_s))
                 yield speech[start : start + 4_801]
 
     with conversation(server, File()):
-        server.wait_for(lambda: len(server.connection().audio) > 0)
-        assert taken < len(speech) / 2
         server.wait_for(lambda: speech in server.connection().audio)
+    assert max(ahead_s) < 1
 
 
 # -- devices that fail ------------------------------------------------------------------------

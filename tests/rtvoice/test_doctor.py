@@ -265,7 +265,7 @@ def test_a_check_that_hangs_or_raises_keeps_no_other_from_being_made() -> None:
     first, second = list(within(0.2, "one", hangs)), list(within(5, "two", raises))
     hang.set()
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # not the minute that it hangs
     assert first == [
         ok("one", "done"),
         Result("one", "problem", "this check has not ended within 0.2 s"),
@@ -451,7 +451,7 @@ def test_a_sound_check_that_hangs_is_ended(
     began = time.monotonic()
     *_, microphone = sound.sound(Request(name, "null"))
 
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 40  # not the minute that it hangs
     assert microphone.status == "problem"
     assert "opening it takes more than 1 s" in microphone.text
     with pytest.raises(ProcessLookupError):
