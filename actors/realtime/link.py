@@ -373,6 +373,9 @@ class Link:
         context.chain.join(kept[-1] if kept else None)
         for item in plan.items[plan.remembered :]:
             context.chain.note(item["id"])
+            if item["type"] == "function_call_output":  # or history has it elsewhere
+                known_as = context.chain.known_as(item["id"])
+                context.publish(ItemPlaced(known_as, context.chain.previous(item["id"])))
         self._place_texts(kept)
         for event in restore.difference(prepared.items, plan.items, context.event_id):
             context.send(event)

@@ -810,6 +810,18 @@ def test_where_the_server_has_put_an_output_is_told_to_history() -> None:
     assert bench.one(ItemPlaced) == ItemPlaced("o1", "f1")
 
 
+def test_an_output_that_is_told_behind_a_typed_text_is_put_there_in_history_too() -> None:
+    bench = Bench().live().begin().call("c1").done().lose()
+    bench.history = [_call()]
+    bench.clear_but_requests()
+    bench.tell(SendText("Hello?", "t1")).tell(ToolAnswer("c1", "clock", "12:00", item_id="o1"))
+
+    bench.configured()
+
+    assert [item["id"] for item in bench.items()][1:] == ["t1", "o1"]
+    assert bench.all(ItemPlaced)[-2:] == [ItemPlaced("o1", "t1"), ItemPlaced("t1", "f1")]
+
+
 def test_speech_that_two_sessions_were_lost_with_is_heard_again_and_not_asked_about() -> None:
     bench = Bench(transcription_model="gpt-transcribe").live()
     bench.capture(0, 3 * 24_000).speak()

@@ -68,6 +68,8 @@ from messages import (
     ToolSpec,
     Turn,
     UpdateSettings,
+    UserItem,
+    UserSpeechStarted,
     UserTranscript,
 )
 from messages import (
@@ -438,6 +440,10 @@ class World:
         """What the program wants said."""
         self.noticed: set[str] = set()
         """Of these, what a server was asked to say."""
+        self.asked_for: set[str] = set()
+        """Of these, what is on its way to a server, or was."""
+        self.interrupted: set[str] = set()
+        """Of these, what somebody has interrupted on its way."""
         self.failures = self.unheard = 0
         self.coughs = 0
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
@@ -500,7 +506,10 @@ class World:
                     if spare in self.lines:
                         if isinstance(event, wire.ItemCreate):
                             event.item = PICTURES.filled(event.item)
-                        self.lines[spare].send(wire.encode(event))
+                        data = wire.encode(event)
+                        self.lines[spare].send(data)
+                        if isinstance(event, wire.ResponseCreate):
+                            self.asked_for |= self.notices_in(msgspec.json.decode(data))
                 case Publish(message):
                     self.publish(message)
                 case SaveState():
@@ -597,6 +606,8 @@ class World:
                 self.after_ns(MS, lambda: self.snapshot(message))
             case ToolCall():
                 self.work(message)
+            case UserSpeechStarted() | UserItem(spoken=False):
+                self.interrupted |= self.asked_for - self.noticed
             case FatalError() | ConversationOver():
                 raise AssertionError(message)
         if not isinstance(message, AssistantAudio):
@@ -690,11 +701,15 @@ class World:
         self.tell(SendText(text, f"t{len(self.typed)}"))
 
     def interrupt(self) -> None:
+        self.interrupted |= self.asked_for - self.noticed
         self.tell(Interrupt())
 
     def settle(self, seconds: float = 40.0) -> None:
         """Let everything come to rest."""
         self.run(seconds)
+        while self.core.phase.name != "LIVE" and self.is_rough and seconds < 60:
+            seconds += 1  # a session was just about to be renewed
+            self.run(1.0)
         self.tell_turns()
         assert not self.core._context.responses.busy(), "an answer is still owed"
         assert not self.speaker.queue, "something is not played"
@@ -707,9 +722,11 @@ class World:
         if event["type"] == "conversation.item.truncate":
             heard = self.speaker.played.get(event["item_id"], 0)
             assert event["audio_end_ms"] * 24 <= heard + 24, (event, heard)
-        if event["type"] == "response.create":
-            told = event["response"].get("instructions") or ""
-            self.noticed.update(notice for notice in self.notices if f'"{notice}"' in told)
+        self.noticed |= self.notices_in(event)
+
+    def notices_in(self, event: dict[str, Any]) -> set[str]:
+        told = event.get("response", {}).get("instructions") or ""
+        return {notice for notice in self.notices if f'"{notice}"' in told}
 
     def check(self) -> None:
         """Hold the laws once everything is at rest."""
