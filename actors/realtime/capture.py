@@ -11,6 +11,8 @@ __all__ = ["Capture"]
 
 MEMORY = 30 * SAMPLE_RATE
 """How much of what was appended is remembered, in samples: speech may get its text late."""
+MOMENT = SAMPLE_RATE // 2
+"""The microphone, which remembers as much, may have forgotten so much more when it is asked."""
 REPLAY_NS = 1_000_000_000
 """How long the microphone may be silent while it is asked to say everything again."""
 
@@ -111,6 +113,11 @@ class Capture:
         self.appended_ns = now
         self._remember(first_sample, pcm)
         return pcm
+
+    @property
+    def since(self) -> int:
+        """From this sample on the microphone can say again what it has captured, for a moment."""
+        return max(0, self.newest_sample - MEMORY + MOMENT)
 
     @property
     def oldest_sample(self) -> int:

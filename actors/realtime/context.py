@@ -106,7 +106,7 @@ class Context:
             for item in self.playback.items.values()
             if item.text_heard is not None
         }
-        return restore.Known(self.outputs, heard, self._sound)
+        return restore.Known(self.outputs, heard, self._sound, self.capture.since)
 
     def _sound(self, first_sample: int, last_sample: int) -> bytes:
         return self.duplex.passed(self.capture.sound(first_sample, last_sample), first_sample)

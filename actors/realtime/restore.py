@@ -72,6 +72,8 @@ class Known(msgspec.Struct):
     """Of items that were interrupted: the text up to there."""
     sound: Callable[[int, int], bytes] = _silence
     """Returns what the user said between two samples, if it is remembered."""
+    since: int = 0
+    """From this sample on the microphone can say again what it has captured."""
 
 
 class Plan(msgspec.Struct):
@@ -90,7 +92,7 @@ class Plan(msgspec.Struct):
     again: list[Turn] = []
     """Turns that the server hears again; they leave the history."""
     given_up: list[Turn] = []
-    """Turns that were sent again too often."""
+    """Turns that were sent again too often, or that nobody remembers."""
     ask: Ask | None = None
     answered: dict[str, str] = {}
     """Outputs that the server has now, by call_id."""
@@ -189,7 +191,7 @@ def plan(
     items = list(items)
     history = {item.item_id: item for item in items}
     result = Plan()
-    _decide_speech(result, history, saved, speech_from)
+    _decide_speech(result, history, saved, speech_from, known)
     left_out = {turn.item_id for turn in result.again}
     for item in items[_left_out(len(items)) :]:
         if item.item_id not in left_out:
@@ -218,18 +220,28 @@ def _append(result: Plan, item: dict[str, Any]) -> None:
 
 
 def _decide_speech(
-    result: Plan, history: dict[str, ConversationItem], saved: Saved, speech_from: int | None
+    result: Plan,
+    history: dict[str, ConversationItem],
+    saved: Saved,
+    speech_from: int | None,
+    known: Known,
 ) -> None:
     unanswered = [turn for turn in saved.turns if turn.spoken]
+    forgotten = []
     for index, turn in enumerate(unanswered):
         item = history.get(turn.item_id)
         turn.transcribed = turn.transcribed or bool(item and (item.text or item.transcribed))
-        if not turn.transcribed:
+        if turn.transcribed:
+            continue
+        if turn.first_sample >= known.since:
             # What follows it has to come after it, so that is heard again too.
             result.again = unanswered[index:]
             break
+        if turn.wanted and not known.sound(turn.first_sample, turn.last_sample):
+            forgotten.append(turn)  # else it is replayed as sound
     if saved.repeats >= MAX_REPEATS:
         result.given_up, result.again = result.again, []
+    result.given_up = forgotten + result.given_up
     result.from_sample = saved.safe_sample
     if result.again:
         result.from_sample = result.again[0].first_sample
@@ -305,7 +317,8 @@ def _ask(saved: Saved, result: Plan, history: list[ConversationItem]) -> Ask | N
     """Return what is asked for, besides the answers to what is heard again."""
     answer = saved.answer
     if answer is None:
-        wanted = (turn.wanted for turn in saved.turns if turn not in result.again)
+        others = [*result.again, *result.given_up]
+        wanted = (turn.wanted for turn in saved.turns if turn not in others)
         return Ask() if any(wanted) else None
     if answer.begun and result.hears_speech:
         return None  # the user goes on

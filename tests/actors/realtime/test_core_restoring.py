@@ -294,6 +294,24 @@ def test_what_nobody_remembers_of_speech_is_told_as_lost(
     assert lost == ([("realtime", lost_ms)] if lost_ms else [])
 
 
+def test_a_question_before_a_long_outage_is_told_as_sound_and_answered() -> None:
+    bench = Bench(**TRANSCRIBE).live()
+    for sample in range(0, 48000, 960):
+        bench.capture(sample)
+    bench.speak("u1", 500, 1500).lose()
+    place = {"first_sample": 12000, "last_sample": 36000}
+    bench.history = [ConversationItem("u1", "message", transcribed=False, **place)]
+
+    for sample in range(48000, 41 * 24000, 960):
+        bench.capture(sample)
+    bench.clear_but_requests()
+    bench.configured()
+
+    bench.none(ItemRemoved)
+    assert [part["type"] for part in bench.items()[0]["content"]] == ["input_audio"]
+    assert len(bench.events("response.create")) == 1
+
+
 def test_after_a_death_everything_since_the_last_answer_is_sent_again() -> None:
     bench = _say(Bench().live()).answer().played()
     for sample in range(48000, 96000, 960):

@@ -9,6 +9,7 @@ import pytest
 from actors.realtime.restore import (
     MAX_ITEMS,
     MAX_REPEATS,
+    Known,
     difference,
     output_id,
     plan,
@@ -160,6 +161,22 @@ def test_a_transcript_that_only_history_has_is_enough() -> None:
 
     assert result.again == []
     assert result.ask == Ask()
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_speech_that_the_microphone_does_not_remember_is_told_as_sound_or_given_up(
+    remembered: bool,
+) -> None:
+    turns = [Turn("u1", True, 200, 300), Turn("u2", True, 400, 500, True)]
+    lost = ConversationItem("u1", "message", transcribed=False, first_sample=200, last_sample=300)
+    history = [lost, _message("u2", "Hello")]
+    known = Known(sound=lambda first, last: bytes(first) if remembered else b"", since=350)
+
+    result = plan(history, Saved(turns=turns), None, known)
+
+    assert (result.again, result.from_sample, result.ask) == ([], 500, Ask())
+    assert [item["id"] for item in result.items] == (["u1", "u2"] if remembered else ["u2"])
+    assert [turn.item_id for turn in result.given_up] == ([] if remembered else ["u1"])
 
 
 def test_speech_that_was_repeated_too_often_is_given_up() -> None:
