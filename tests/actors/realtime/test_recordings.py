@@ -14,12 +14,16 @@ from messages import (
     CapturedAudio,
     ConversationItem,
     FatalError,
+    FlushPlayback,
     ItemRemoved,
     Message,
+    PlaybackFlushed,
     Reconnected,
     ReplayCapture,
     ReplayEnded,
     ServerError,
+    SetSpeed,
+    SpeedChanged,
     ToolAnswer,
     ToolCall,
 )
@@ -145,7 +149,13 @@ def _cut(tmp_path: Path, name: str, at: int) -> None:
         # Errors come back in order: when ours is told, all before it was taken in.
         peer.send("error", error={"type": "x", "code": "that_was_all", "message": ""})
         stage.rig.expect(ServerError)
-        past = Past(stage.rig.take(Message))
+        told = stage.rig.take(Message)
+        for flush in told:
+            if isinstance(flush, FlushPlayback):
+                stage.rig.tell(PlaybackFlushed("", 0, 0, flush.sent_ns))
+        stage.rig.tell(SetSpeed(1.0))  # messages are handled in order, too
+        stage.rig.expect(SpeedChanged)
+        past = Past(told + stage.rig.take(Message))
 
         peer.drop()
         after = stage.server.peer()
