@@ -29,6 +29,8 @@ _WAITING = 20_000
 """Frames that may wait to be sent: more than a new session is told, or a stall of 5 s needs."""
 _UNREAD = 50_000
 """Messages that may wait to be handled; past this nobody handles them any more."""
+_SHORTEST_SECRET = 8
+"""A shorter key is none: servers of one's own are given "x", which is in many words."""
 _DIRECT_BYTES = 16384
 """Larger frames might not fit into the socket's buffer, and are left to the sending thread."""
 
@@ -81,7 +83,7 @@ class Connection:
         """Called, from any thread, when `arrived` was empty and is not any more."""
         self._url = url
         self._headers = dict(headers)
-        self._secret = secret.encode()
+        self._secret = secret.encode() if len(secret) >= _SHORTEST_SECRET else b""
         self._socket: Socket | None = None
         self._poll = select.poll() if hasattr(select, "poll") else None
         self._waiting: collections.deque[bytes] = collections.deque()

@@ -282,6 +282,23 @@ def test_the_secret_does_not_get_in(server: tuple[ScriptedServer, str]) -> None:
     connection.close()
 
 
+def test_a_key_that_is_no_secret_is_not_taken_out_of_what_the_server_says(
+    server: tuple[ScriptedServer, str],
+) -> None:
+    connection = Connection(server[1], {}, "x")
+    waker = Waker(connection)
+    connection.start()
+    peer = server[0].peer()
+    waker.next()
+
+    peer.send("response.output_text.delta")
+
+    text = waker.next()
+    assert isinstance(text, Text)
+    assert json.loads(text.data)["type"] == "response.output_text.delta"
+    connection.close()
+
+
 def test_messages_that_nobody_takes_do_not_fill_the_memory(
     monkeypatch: pytest.MonkeyPatch, server: tuple[ScriptedServer, str]
 ) -> None:
