@@ -105,12 +105,15 @@ class Reconnected(Event, frozen=True, array_like=True, tag=105):
 
     event = "reconnected"
     state_restored: bool
-    """Whether the server was told the conversation so far."""
+    """Whether the server was told the whole conversation so far."""
     items: int
     """How many items of the conversation it was told."""
     gap_ms: int
     """How long there was no connection."""
     cause: str = ""
+    missing: int = 0
+    """How many turns of the user it could not be told: without transcription what was said is known
+    as sound only, which is remembered for half a minute."""
 
 
 class ServerError(Event, frozen=True, array_like=True, tag=106):

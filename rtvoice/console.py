@@ -338,6 +338,9 @@ def _reconnected(message: Reconnected) -> str:
         text += f" ({message.cause})"
     if message.state_restored:
         text += f", the conversation of {_count(message.items, 'item')} restored"
+    elif message.missing:
+        text += f", {_count(message.items, 'item')} of the conversation restored"
+        text += f"; {_count(message.missing, 'turn')} of the user could not be, for lack of a text"
     return text
 
 

@@ -18,6 +18,7 @@ from messages import (
     AssistantAudio,
     AssistantItem,
     AssistantTranscript,
+    Notice,
     PlayedPosition,
     ResponseEnded,
     ResponseStarted,
@@ -31,6 +32,11 @@ _PIECE_BYTES = 5 * PCM_BYTES_PER_S
 """More than the service sends at once. A flush would wait behind longer ones."""
 TEXT_STEP = 24
 """History is told of an item's text whenever it has grown by so many characters."""
+_CUT_SHORT = {
+    "max_output_tokens": "the answer ends here: it has reached max_output_tokens",
+    "content_filter": "the answer ends here: the service's content filter has stopped it",
+}
+"""What the user is told of an answer that the server leaves incomplete, by its reason."""
 
 
 def retry_delay(meaning: Meaning) -> int | None:
@@ -162,6 +168,9 @@ class Answers:
         status = response.status or "completed"
         active = context.responses.done(response.id)
         context.publish(_ended(response, status))
+        details = response.status_details
+        if status == "incomplete" and details is not None and details.reason in _CUT_SHORT:
+            context.publish(Notice(_CUT_SHORT[details.reason]))
         for item in context.playback.items.values():
             if item.response_id == response.id and item.session:
                 self._complete(item)
@@ -172,7 +181,6 @@ class Answers:
         self._interruption.cut(context.playback.cut_late(response.id))
         if context.saved.answer is not None and context.saved.answer.response_id == response.id:
             context.saved.answer = None
-        details = response.status_details
         if status == "failed":
             self._retry(active, details.error if details else None, now)
         elif not _by_speech(active, response):

@@ -438,9 +438,9 @@ class Link:
         context, saved = self._context, self._context.saved
         gap_ns = now - self._outage_ns
         if saved.connected:
-            count = len(self._plan.items)
-            restored = self._history is not None
-            context.publish(Reconnected(restored, count, gap_ns // _MS, self._cause))
+            count, missing = len(self._plan.items), self._plan.missing
+            restored = self._history is not None and not missing
+            context.publish(Reconnected(restored, count, gap_ns // _MS, self._cause, missing))
             saved.quiet_since_ns = min(now, saved.quiet_since_ns + gap_ns)
         else:
             saved.quiet_since_ns = now

@@ -91,6 +91,8 @@ class Plan(msgspec.Struct):
     """From here on the server has to hear the user again."""
     again: list[Turn] = []
     """Turns that the server hears again; they leave the history."""
+    missing: int = 0
+    """Of how many turns of the user neither the text nor the sound is known any more."""
     given_up: list[Turn] = []
     """Turns that were sent again too often, or that nobody remembers."""
     ask: Ask | None = None
@@ -262,6 +264,8 @@ def _add(result: Plan, item: ConversationItem, known: Known) -> None:
         message = _message(item, known)
         if message is not None:
             _append(result, message)
+        elif item.role == "user" and not item.transcribed:
+            result.missing += 1
     elif item.call_id not in result.open and item.call_id not in result.answered:
         _append(result, call_item(item.item_id, item.call_id, item.name, item.arguments))
         result.open.add(item.call_id)

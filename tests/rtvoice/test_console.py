@@ -118,6 +118,13 @@ def shown(*messages: Message, live: bool = False, colour: bool = False) -> str:
             "[reconnected after 800 ms (connection reset), the conversation of 1 item restored]",
         ),
         (Reconnected(False, 0, 800), "[reconnected after 800 ms]"),
+        (
+            Reconnected(False, 3, 800, missing=1),
+            (
+                "[reconnected after 800 ms, 3 items of the conversation restored; "
+                "1 turn of the user could not be, for lack of a text]"
+            ),
+        ),
         (ServerError("bad", "no such item"), "[the server refused something: no such item]"),
         (Notice("The line is noisy."), "[The line is noisy.]"),
         (

@@ -141,6 +141,16 @@ def test_without_an_answer_of_history_it_goes_on_and_says_so() -> None:
     assert not bench.one(Reconnected).state_restored
 
 
+def test_a_turn_of_which_neither_text_nor_sound_is_left_is_told_as_missing() -> None:
+    bench = Bench().live()
+    bench.history = [_user("u1", "Hi"), ConversationItem("u2", "message", transcribed=False)]
+
+    bench = _again(bench, "connection")
+
+    told = bench.one(Reconnected)
+    assert (told.state_restored, told.items, told.missing) == (False, 1, 1)
+
+
 def test_a_resumed_session_does_not_greet_again() -> None:
     bench = Bench(greeting="Hi!").live()
     bench.begin().say().end_item().done()

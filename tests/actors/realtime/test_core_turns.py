@@ -13,6 +13,7 @@ from messages import (
     Interrupt,
     Interrupted,
     ItemPlaced,
+    Notice,
     ResponseEnded,
     ResponseStarted,
     SendText,
@@ -291,6 +292,20 @@ def test_the_server_cancels_by_itself_when_the_user_speaks() -> None:
     _barge_in(bench).flushed("a1", 100)
 
     assert bench.events("response.cancel") == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "because"),
+    [("max_output_tokens", "max_output_tokens"), ("content_filter", "content filter")],
+)
+def test_the_user_is_told_why_an_answer_ends_before_its_end(reason: str, because: str) -> None:
+    bench = Bench().live().begin().say("one two", ms=500)
+
+    bench.end_item("one two", status="incomplete")
+    bench.done(status="incomplete", status_details={"reason": reason})
+
+    assert because in bench.one(Notice).text
+    assert bench.all(AssistantItem)[-1].status == "incomplete"
 
 
 def test_late_sound_of_an_interrupted_answer_is_not_played() -> None:

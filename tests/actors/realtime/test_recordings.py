@@ -169,8 +169,12 @@ def _cut(tmp_path: Path, name: str, at: int) -> None:
         stage.rig.tell(CapturedAudio(bytes(1920), replay.from_sample, 0))
         after.expect("input_audio_buffer.append")
 
-        assert stage.rig.expect(Reconnected).state_restored
+        reconnected = stage.rig.expect(Reconnected)
         items = [e["item"] for e in after.received if e["type"] == "conversation.item.create"]
         removed = {message.item_id for message in stage.rig.take(ItemRemoved)}
         _is_told_once(past, items, removed)
+        left = [item for item in past.items if item.item_id not in removed]
+        unknown = [item for item in left if item.role == "user" and not item.transcribed]
+        assert reconnected.missing == len(unknown)  # nobody has captured a sound here
+        assert reconnected.state_restored == (not unknown)
         assert stage.rig.take(FatalError) == []
