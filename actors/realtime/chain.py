@@ -134,9 +134,16 @@ class Chain:
         return self._followers(item_id)
 
     def _followers(self, item_id: str) -> list[str]:
-        found = []
-        for behind in [other for other, before in self._before.items() if before == item_id]:
-            found += self._followers(behind) if behind in self._left_out else [behind]
+        """Return what history knows right behind an item, also if a server tells a circle."""
+        found: list[str] = []
+        left_out, seen = [item_id], {item_id}
+        while left_out:
+            before = left_out.pop()
+            behind = [item for item, at in self._before.items() if at == before]
+            for item in behind:
+                if item not in seen:
+                    seen.add(item)
+                    (left_out if item in self._left_out else found).append(item)
         return found
 
     def previous(self, item_id: str) -> str | None:

@@ -147,3 +147,13 @@ def test_it_does_not_grow_for_ever() -> None:
 
     assert chain.previous("new") == "i4999"
     assert "i0" not in chain
+
+
+def test_what_follows_items_that_stand_behind_each_other_is_found() -> None:
+    chain = Chain()
+    chain.note("a", "b")
+    chain.note("b", "a")
+    chain.note("c", "b")
+
+    assert chain.drop("a") == ["b"]
+    assert chain.drop("b") == ["c"]
