@@ -333,6 +333,16 @@ def _ask(saved: Saved, result: Plan, history: list[ConversationItem]) -> Ask | N
     if answer.call:
         return None  # its outputs will ask
     if not answer.begun:
-        return answer.ask
+        return None if answer.unasked and _is_answered(history) else answer.ask
     goes_on = answer.ask.goes_on + 1
     return None if goes_on > MAX_REPEATS else Ask(extra=(GO_ON,), goes_on=goes_on, tools="auto")
+
+
+def _is_answered(history: list[ConversationItem]) -> bool:
+    """Return whether nothing but noise has come since an answer that was heard to its end."""
+    for item in reversed(history):
+        is_noise = item.role == "user" and item.transcribed and not (item.text or item.image)
+        if item.kind != "message" or not is_noise:
+            is_answer = item.kind == "message" and item.role == "assistant"
+            return is_answer and item.complete and not item.interrupted
+    return False

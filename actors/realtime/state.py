@@ -51,6 +51,8 @@ class Answer(msgspec.Struct, omit_defaults=True):
     """It has called a tool."""
     announces: bool = False
     """Its last whole item only says what is to come."""
+    unasked: bool = False
+    """The server has begun it by itself."""
 
 
 class Turn(msgspec.Struct, omit_defaults=True):

@@ -502,6 +502,25 @@ def test_an_answer_that_was_asked_for_and_had_not_begun_is_asked_for_again() -> 
     assert len(bench.events("response.create")) == 1
 
 
+@both
+@pytest.mark.parametrize(("before", "asks"), [("answer", 0), ("cut answer", 1), ("question", 1)])
+def test_an_answer_to_a_noise_is_asked_for_again_only_if_there_is_something_to_answer(
+    how: str, before: str, asks: int
+) -> None:
+    items = {
+        "answer": [_user("u1", "Hi"), _assistant("a1", "Hello")],
+        "cut answer": [_user("u1", "Hi"), _assistant("a1", "Hel", interrupted=True)],
+        "question": [_user("u1", "Hi")],
+    }
+    bench = Bench().live()
+    bench.server("response.created", response={"id": "r2"})  # it has nothing to say so far
+    bench.history = [*items[before], _user("u2", "")]
+
+    bench = _again(bench, how)
+
+    assert len(bench.events("response.create")) == asks
+
+
 # -- what is still being played --------------------------------------------------------------------
 
 
