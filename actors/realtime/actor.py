@@ -159,9 +159,11 @@ class Realtime(Actor):
         self._core.image(message, image, now)
 
     def closed(self) -> None:
-        """At the end of the session, tell what has not reached the server."""
+        """At the end of the session, tell what was not heard, and what no server has."""
         core = self.keep.get(_KEPT_CORE)
         if self.host.over and isinstance(core, Core):
+            core.ended()
+            self._perform()
             for item_id in core.unsent():
                 why = "it was typed, and has not reached the server"
                 self.send(DeadLetter(self.name, SendText.__name__, why, 1, f"item_id={item_id}"))

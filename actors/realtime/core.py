@@ -123,6 +123,10 @@ class Core:
         """Return the ids of typed turns of which the server has not said that it has them."""
         return [text.item_id for text in self.saved.texts]
 
+    def ended(self) -> None:
+        """Tell, as the session ends, how far what is being said was heard."""
+        self._interruption.by_the_end()
+
     # -- what happens -------------------------------------------------------------------------
 
     def opened(self, now: int) -> None:

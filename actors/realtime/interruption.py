@@ -83,6 +83,14 @@ class Interruption:
             self._context.log("debug", "a pause was not decided in time")
             self.resume(now)
 
+    def by_the_end(self) -> None:
+        """Stop because the session ends; what the speaker has told last is what was heard."""
+        playback = self._context.playback
+        cuts = playback.give_up_flushes()
+        for cut in [*cuts, *playback.cut(playback.unflushed(), "", 0)]:
+            cut.item.text_heard = cut.item.estimate_heard()
+            self._tell_history(cut)
+
     def cut(self, cuts: Iterable[Cut]) -> None:
         """Tell everybody what was not heard."""
         context = self._context
@@ -98,10 +106,15 @@ class Interruption:
                 for truncation in cut.truncations:
                     event_id = context.event_id(f"truncate {item.item_id}")
                     context.send(wire.Truncate(item.item_id, *truncation, event_id))
-            if item.begun and not cut.again:
-                heard_ms = item.heard() // SAMPLES_PER_MS
-                context.publish(Interrupted(item.item_id, heard_ms, item.text_heard or ""))
+            self._tell_history(cut)
         context.changed()
+
+    def _tell_history(self, cut: Cut) -> None:
+        item = cut.item
+        if item.begun and not cut.again:
+            heard_ms = item.heard() // SAMPLES_PER_MS
+            text = item.text_heard or ""
+            self._context.publish(Interrupted(item.item_id, heard_ms, text))
 
     def _tell_text(self, item: Spoken) -> None:
         """Tell what was heard of an item that this session knows as text, not as sound."""

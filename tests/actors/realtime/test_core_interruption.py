@@ -301,3 +301,37 @@ def test_history_has_what_was_heard_of_each_item_and_the_rest_is_marked() -> Non
     assert bench.all(Interrupted) == [Interrupted("a1", 500, "one two"), Interrupted("a2", 0, "")]
     assert {i.item_id: i.status for i in bench.all(AssistantItem)}["a2"] == "incomplete"
     assert bench.all(UserItem)[-1].item_id == "u2"
+
+
+# -- the end of the session ------------------------------------------------------------------------
+
+
+def test_what_was_not_heard_when_the_session_ends_is_told_history() -> None:
+    bench = Bench().live().answer(text="one two three four", ms=2000)
+    bench.played("a1", 1000, finished=False)
+
+    bench.core.ended()
+    bench.collect()
+
+    assert bench.one(Interrupted) == Interrupted("a1", 1000, "one two")
+
+
+def test_what_is_being_silenced_when_the_session_ends_is_too() -> None:
+    bench = Bench().live().answer(text="one two three four", ms=2000)
+    bench.played("a1", 1000, finished=False)
+    bench.tell(Interrupt())
+
+    bench.core.ended()
+    bench.collect()
+
+    assert bench.one(Interrupted) == Interrupted("a1", 1000, "one two")
+
+
+def test_what_was_heard_to_its_end_when_the_session_ends_was_not_interrupted() -> None:
+    bench = Bench().live().answer(ms=2000)
+    bench.played("a1", 2000, finished=True)
+
+    bench.core.ended()
+    bench.collect()
+
+    bench.none(Interrupted)
