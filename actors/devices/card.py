@@ -29,6 +29,7 @@ from actors.devices.base import (
     SoundLibraryError,
     SoundSystemStuckError,
 )
+from actors.devices.jack import remove_locked_database
 from actors.devices.listing import (
     DeviceId,
     Direction,
@@ -46,6 +47,8 @@ D = TypeVar("D", bound=Capture | Playback)
 
 _PROBE_S = 3.0
 """A sound system that has not answered after so long is away."""
+_LOOK_S = 0.2
+"""So long it takes at most to see why."""
 _FIRST_S = 10.0
 """At the start there is time: for Bluetooth, for a sound server that has to be started."""
 _SOON_S = (0.5, 1.0)
@@ -67,6 +70,8 @@ class _Record(msgspec.Struct, frozen=True):
     """Whether the process has ended while it opened one."""
     had_one: bool = False
     """Whether there has been any device."""
+    unlocked: bool = False
+    """Whether JACK's database was removed since a device was opened."""
 
 
 class Kind(NamedTuple, Generic[D]):
@@ -106,7 +111,13 @@ def open_card(
     """
     auto = wanted.lower() == "auto"
     opening = _Opening(kind, "default" if auto else wanted, session)
-    with _within(*opening.limit(), stuck):
+
+    def see_why() -> None:
+        if opening.may_be_locked() and remove_locked_database():
+            stuck(StartAnew("JACK's database was left locked by a program that was killed"))
+
+    seconds, error = opening.limit()
+    with _within(_PROBE_S, see_why), _within(seconds, lambda: stuck(error)):
         if not session.first:
             device = opening.again()
         elif auto:
@@ -118,16 +129,14 @@ def open_card(
 
 
 @contextlib.contextmanager
-def _within(
-    seconds: float, error: Exception, stuck: Callable[[Exception], None]
-) -> Iterator[None]:
-    overdue = threading.Timer(seconds, stuck, (error,))
-    overdue.daemon = True
-    overdue.start()
+def _within(seconds: float, overdue: Callable[[], None]) -> Iterator[None]:
+    timer = threading.Timer(seconds, overdue)
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        overdue.cancel()
+        timer.cancel()
 
 
 def note_loss(session: SessionInfo, direction: Direction) -> None:
@@ -144,7 +153,8 @@ class _Opening(Generic[D]):
         self._wanted = wanted
         self._first = session.first
         self._path = _path(session, kind.direction)
-        self._record = _Record() if session.first else _read(self._path)
+        record = _read(self._path)
+        self._record = _Record(unlocked=record.unlocked) if session.first else record
         self._why = ""
         """Why it is not the wanted device; empty: it is."""
 
@@ -153,7 +163,14 @@ class _Opening(Generic[D]):
         if self._first:
             reason = f"it does not answer within {_FIRST_S:g} s"
             return _FIRST_S, DeviceOpenError(self._wanted, self._kind.direction, reason)
-        return _PROBE_S, StartAnew(f"its device did not open within {_PROBE_S:g} s")
+        return _PROBE_S + _LOOK_S, StartAnew(f"its device did not open within {_PROBE_S:g} s")
+
+    def may_be_locked(self) -> bool:
+        """Return whether JACK was not suspected before; then the next process opens blindly too."""
+        if self._record.unlocked:
+            return False
+        _write(self._path, msgspec.structs.replace(self._record, unlocked=True))
+        return True
 
     def of_the_wanted(self) -> D:
         """Open the device that is wanted, and none else."""

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from actors.devices.base import NoSuchDeviceError, SoundLibraryError, SoundSystemStuckError
+from actors.devices.jack import remove_locked_database
 
 __all__ = [
     "DeviceId",
@@ -131,24 +132,46 @@ def _ask(request: dict[str, Any], timeout_s: float) -> Any:
         SoundLibraryError: it does not.
     """
     try:
-        done = subprocess.run(
-            [sys.executable, "-S", "-P", _PROBE, json.dumps({**request, "path": sys.path})],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=timeout_s,
-            check=False,
-        )
+        done = _run_probe(request, timeout_s) or _run_probe(request, timeout_s)
     except subprocess.TimeoutExpired:
-        reason = f"PortAudio did not answer in {timeout_s:g} s"
-        raise SoundSystemStuckError("input", reason) from None
+        done = None
     except OSError as error:
         raise SoundLibraryError("input", f"no process can be started: {error}") from None
+    if done is None:
+        reason = f"PortAudio did not answer in {timeout_s:g} s"
+        raise SoundSystemStuckError("input", reason)
     try:
         return json.loads(done.stdout)
     except ValueError:
         reason = f"PortAudio ended with {done.returncode}"
         raise SoundLibraryError("input", reason) from None
+
+
+def _run_probe(
+    request: dict[str, Any], timeout_s: float
+) -> subprocess.CompletedProcess[bytes] | None:
+    """Run the probe; None: it hung in what a killed program left locked, try again.
+
+    Raises:
+        subprocess.TimeoutExpired: it hung.
+        OSError: it cannot be started.
+    """
+    told = json.dumps({**request, "path": sys.path})
+    command = [sys.executable, "-S", "-P", str(_PROBE), told]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            unlocked = remove_locked_database(process.pid)
+            process.kill()
+            if unlocked:
+                return None
+            raise
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output)
 
 
 # -- choosing -------------------------------------------------------------------------------------
