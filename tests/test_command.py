@@ -161,11 +161,17 @@ def test_a_spoken_question_is_answered_aloud(question: Path, tmp_path: Path) -> 
         assert loudness(reply.readframes(reply.getnframes())) > 1000
 
 
+WHO = ("microphone", "speaker", "realtime", "tools", "history", "recorder")
+WHEN = ("user_speech_started", "response_started")
+KILLS = [  # in the short suite each of them once
+    pytest.param(who, when, marks=[pytest.mark.long] * ((number + place) % 2))
+    for number, who in enumerate(WHO)
+    for place, when in enumerate(WHEN)
+]
+
+
 @needs_speech
-@pytest.mark.parametrize("when", ["user_speech_started", "response_started"])
-@pytest.mark.parametrize(
-    "component", ["microphone", "speaker", "realtime", "tools", "history", "recorder"]
-)
+@pytest.mark.parametrize(("component", "when"), KILLS)
 def test_a_question_is_answered_when_a_component_is_killed(
     question: Path, tmp_path: Path, component: str, when: str
 ) -> None:
