@@ -13,6 +13,7 @@ import pytest
 from messages import Reconnected, SendText, Turn
 from rtvoice.testing import FaultError, SandboxServer, sandbox
 from supervisor import Session
+from tests.rig import TIMEOUT_S
 from tests.sandbox.client import CLOCK, Client, said
 
 __all__ = ["sandbox"]
@@ -132,6 +133,8 @@ def test_nothing_is_left_of_a_server_that_was_closed():
     server.close()
     with pytest.raises(ConnectionRefusedError):
         Client(url).__enter__()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(TIMEOUT_S)  # that of a keepalive ends a moment after its connection
     assert set(threading.enumerate()) <= before
 
 

@@ -386,13 +386,13 @@ def test_a_server_that_takes_nothing_any_more_is_given_up(
 
 def _spare(stage: Stage) -> tuple[Peer, Peer]:
     """Bring a session up that ends soon, and the one that follows it, both connected."""
-    peer = stage.live(expires_at=time.time() + 1.5)
+    peer = stage.live(expires_at=time.time() + 3.0)
     spare = stage.server.peer()
     return peer, spare
 
 
 def test_a_session_near_its_end_is_swapped_for_another_and_no_sound_is_lost(stage: Stage) -> None:
-    peer = stage.live(expires_at=time.time() + 1.5)
+    peer = stage.live(expires_at=time.time() + 3.0)
     stage.history = (ConversationItem("u1", "message", "user", "Hello"),)
     stage.block(0, b"\5")
     peer.expect("input_audio_buffer.append")
