@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CodedFrames"]
 
+_LOUDEST = 1000.0
+"""Times full scale: no sum of channels overflows. What is played is clipped at full scale."""
+
 
 class CodedFrames:
     """The frames of a file that libsndfile reads; see `actors.devices.source`.
@@ -69,8 +72,10 @@ class CodedFrames:
         except self._library.SoundFileError:  # and this decoder is of no use any more
             self._begin_again()
             return np.zeros(frames, np.float32)
-        mono: NDArray[np.float32] = found.mean(axis=1, dtype=np.float32) * np.float32(32768.0)
-        return np.nan_to_num(mono)
+        # Floats in a file may be anything: nothing is that loud, and what is no number is silence.
+        sane = np.nan_to_num(np.clip(found, -_LOUDEST, _LOUDEST))
+        mono: NDArray[np.float32] = sane.mean(axis=1, dtype=np.float32) * np.float32(32768.0)
+        return mono
 
     def _opened(self) -> Any:
         """Open the file. Its position is left alone: after each ``read``, soundfile would seek."""

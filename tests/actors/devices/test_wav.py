@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -245,6 +245,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     st.lists(st.tuples(st.integers(0, 79), st.integers(0, 255)), max_size=6),
     st.integers(0, 200) | st.none(),
 )
+@example({"kind": 3, "bits": 64, "channels": 2}, [(34, 25)], 100)  # floats beyond all measure
+@example({"kind": 3, "bits": 64, "channels": 2}, [(34, 25)], None)
 def test_whatever_stands_in_a_header_it_is_read_or_named(
     tmp_path: Path, form: dict[str, Any], changes: list[tuple[int, int]], length: int | None
 ) -> None:
