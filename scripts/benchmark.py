@@ -686,22 +686,17 @@ def _measure_card_load(seconds: float = 30.0) -> None:
         print(f"{what:44} {float(told):8.2f} % of a core", flush=True)
 
 
-def _be_bare_stream(direction: str, seconds: float = 15.0) -> None:
+def _be_bare_stream(direction: Any, seconds: float = 15.0) -> None:
     """Print what a stream of ours costs whose callback does nothing, in percent of a core."""
     import pyaudio
 
+    from actors.devices.listing import choose, list_devices
+
     frames, name = (480, "mic") if direction == "input" else (288, "speaker")
+    device = choose(list_devices(), name, direction).device
     silence = bytes(2 * frames)
     audio = pyaudio.PyAudio()
-    devices = [audio.get_device_info_by_index(i) for i in range(audio.get_device_count())]
-    where: dict[str, Any] = {
-        direction: True,
-        f"{direction}_device_index": next(
-            about["index"]
-            for about in devices
-            if about["name"] == name and about[f"max{direction.title()}Channels"]
-        ),
-    }
+    where: dict[str, Any] = {direction: True, f"{direction}_device_index": device.index}
     stream = audio.open(
         rate=24_000,
         channels=1,

@@ -47,8 +47,6 @@ D = TypeVar("D", bound=Capture | Playback)
 
 _PROBE_S = 3.0
 """A sound system that has not answered after so long is away."""
-_LOOK_S = 0.2
-"""So long it takes at most to see why."""
 _FIRST_S = 10.0
 """At the start there is time: for Bluetooth, for a sound server that has to be started."""
 _SOON_S = (0.5, 1.0)
@@ -110,14 +108,20 @@ def open_card(
         DeviceError: the device of a session that begins cannot be opened.
     """
     auto = wanted.lower() == "auto"
-    opening = _Opening(kind, "default" if auto else wanted, session)
+    wanted = "default" if auto else wanted
+    opening = _Opening(kind, wanted, session)
 
     def see_why() -> None:
-        if opening.may_be_locked() and remove_locked_database():
+        if opening.unlock():
             stuck(StartAnew("JACK's database was left locked by a program that was killed"))
+        elif not session.first:
+            stuck(StartAnew(f"its device did not open within {_PROBE_S:g} s"))
 
-    seconds, error = opening.limit()
-    with _within(_PROBE_S, see_why), _within(seconds, lambda: stuck(error)):
+    def give_up() -> None:
+        reason = f"it does not answer within {_FIRST_S:g} s"
+        stuck(DeviceOpenError(wanted, kind.direction, reason))
+
+    with _within(_PROBE_S, see_why), _within(_FIRST_S, give_up):
         if not session.first:
             device = opening.again()
         elif auto:
@@ -158,16 +162,12 @@ class _Opening(Generic[D]):
         self._why = ""
         """Why it is not the wanted device; empty: it is."""
 
-    def limit(self) -> tuple[float, Exception]:
-        """Return how many seconds it may take, and with what the actor ends if it takes longer."""
-        if self._first:
-            reason = f"it does not answer within {_FIRST_S:g} s"
-            return _FIRST_S, DeviceOpenError(self._wanted, self._kind.direction, reason)
-        return _PROBE_S + _LOOK_S, StartAnew(f"its device did not open within {_PROBE_S:g} s")
+    def unlock(self) -> bool:
+        """Free an opening that hangs in JACK's database, once; return whether it is worth to retry.
 
-    def may_be_locked(self) -> bool:
-        """Return whether JACK was not suspected before; then the next process opens blindly too."""
-        if self._record.unlocked:
+        The next process opens as this one did.
+        """
+        if self._record.unlocked or not remove_locked_database():
             return False
         _write(self._path, msgspec.structs.replace(self._record, unlocked=True))
         return True

@@ -385,8 +385,8 @@ class Core:
 
     def _item(self, event: wire.ItemAdded | wire.ItemCreated | wire.ItemDone, now: int) -> None:
         context, item = self._context, event.item
-        placed = item.type == "function_call_output" and item.id not in context.chain
         known = item.id in context.chain
+        placed = item.type == "function_call_output" and not known
         moved = context.chain.note(item.id, event.previous_item_id)
         if not known and item.type not in _REMEMBERED:
             context.leave_out(item.id)

@@ -88,16 +88,14 @@ class Interruption:
         playback = self._context.playback
         cuts = playback.give_up_flushes()
         for cut in [*cuts, *playback.cut(playback.unflushed(), "", 0)]:
-            cut.item.text_heard = cut.item.estimate_heard()
             self._tell_history(cut)
 
     def cut(self, cuts: Iterable[Cut]) -> None:
         """Tell everybody what was not heard."""
         context = self._context
         for cut in cuts:
+            self._tell_history(cut)
             item = cut.item
-            if not cut.again:
-                item.text_heard = item.estimate_heard()
             if not context.told:
                 pass  # the new session is told what was heard
             elif item.session != context.session:
@@ -106,15 +104,16 @@ class Interruption:
                 for truncation in cut.truncations:
                     event_id = context.event_id(f"truncate {item.item_id}")
                     context.send(wire.Truncate(item.item_id, *truncation, event_id))
-            self._tell_history(cut)
         context.changed()
 
     def _tell_history(self, cut: Cut) -> None:
         item = cut.item
-        if item.begun and not cut.again:
+        if cut.again:
+            return
+        item.text_heard = item.estimate_heard()
+        if item.begun:
             heard_ms = item.heard() // SAMPLES_PER_MS
-            text = item.text_heard or ""
-            self._context.publish(Interrupted(item.item_id, heard_ms, text))
+            self._context.publish(Interrupted(item.item_id, heard_ms, item.text_heard))
 
     def _tell_text(self, item: Spoken) -> None:
         """Tell what was heard of an item that this session knows as text, not as sound."""

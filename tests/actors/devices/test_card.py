@@ -281,6 +281,45 @@ def test_after_an_opening_that_did_not_return_nothing_is_opened_blindly(
     assert again.name == "Built-in Microphone"
 
 
+@pytest.mark.parametrize(("locked", "opens"), [(False, "silence"), (True, "Built-in Microphone")])
+def test_after_an_opening_that_hung_one_is_tried_again_if_a_lock_was_removed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, locked: bool, opens: str
+) -> None:
+    monkeypatch.setattr(card, "remove_locked_database", lambda: locked)
+    machine.opens("default")
+
+    why = dies_hanging(machine, monkeypatch)
+
+    assert ("JACK" in str(why)) == locked
+    assert type(why) is StartAnew
+    assert machine.opens("default").name == opens
+
+
+def test_a_lock_is_removed_once_and_then_the_opening_counts_as_one_that_hangs(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(card, "remove_locked_database", lambda: True)
+    machine.opens("default")
+
+    reasons = [str(dies_hanging(machine, monkeypatch)) for _ in range(2)]
+
+    assert ["JACK" in reason for reason in reasons] == [True, False]
+    assert machine.opens("default").name == "silence"
+
+
+def dies_hanging(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Exception:
+    """Hang in the opening until somebody ends the process; return why."""
+    errors = Noting()
+    machine.stuck = errors
+    module = machine.has()
+    with monkeypatch.context() as patch:
+        patch.setattr(card, "_PROBE_S", 0.05)
+        patch.setattr(module, "refuse", lambda *_: die(errors.over.wait(10)))
+        with pytest.raises(KeyboardInterrupt):
+            machine.opens("default")
+    return errors[0]
+
+
 def die(*_: object) -> bool:
     raise KeyboardInterrupt
 
