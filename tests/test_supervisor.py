@@ -29,6 +29,7 @@ from messages import (
     SendText,
     SessionEnded,
     SessionFailed,
+    SessionStarted,
     SetMuted,
     SoundFaltered,
     Turn,
@@ -151,6 +152,21 @@ def test_who_wants_a_new_process_for_ever_is_never_given_up(
         assert hub.expect(Turn).text == "still here"
         assert not hub.of(ComponentParked)
         assert not hub.of(ComponentCrashed)
+
+
+def test_a_component_may_want_a_new_process_while_the_session_starts() -> None:
+    with Hub([ECHO, ChildSpec(name="restless", target="tests.tiny:RestlessOnce")]) as hub:
+        hub.expect(SessionStarted)
+
+        assert hub.supervisor.status()["restless"]["incarnation"] == 2
+        assert not hub.of(ComponentCrashed)
+
+
+def test_one_that_wants_another_before_it_was_open_cannot_start() -> None:
+    with Hub([ChildSpec(name="restless", target="tests.tiny:RestlessTwice")]) as hub:
+        failed = hub.expect(SessionFailed)
+
+    assert failed.reason == "restless cannot start: its device hung"
 
 
 def test_saved_state_survives_the_process() -> None:

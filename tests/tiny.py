@@ -6,6 +6,7 @@ import os
 import re
 import threading
 import time
+from pathlib import Path
 from typing import ClassVar
 
 from actors.base import Actor, StartAnew
@@ -104,6 +105,32 @@ class BadStart(Actor):
 
     def opened(self) -> None:
         raise OSError("no such device: plughw:9")
+
+
+class RestlessStart(Echo):
+    """Wants so many new processes before it is open."""
+
+    wishes = 0
+
+    def opened(self) -> None:
+        super().opened()
+        tries = Path(self.session.directory) / "tries"
+        before = tries.stat().st_size if tries.exists() else 0
+        tries.write_bytes(bytes(before + 1))
+        if before < self.wishes:
+            raise StartAnew("its device hung")
+
+
+class RestlessOnce(RestlessStart):
+    """Wants one."""
+
+    wishes = 1
+
+
+class RestlessTwice(RestlessStart):
+    """Wants two."""
+
+    wishes = 2
 
 
 class DeadStart(Echo):

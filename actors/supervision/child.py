@@ -352,7 +352,8 @@ class Child:
         if self.state == "closed" or crash.during == "close":  # it has been told to end
             self._hub.log(self.name, "WARNING", f"raised while closing: {crash.error}")
             return
-        if crash.during in ("import", "open") and self._hub.starting and not crash.renews:
+        fails = crash.during in ("import", "open") and self._hub.starting
+        if fails and (self._renews or not crash.renews):  # once it may; for ever it may not
             self._given_up = True  # or it would be tried again while the others are closed
             self._hub.start_failed(self.name, crash.error, crash.traceback)
             return
