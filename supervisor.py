@@ -583,5 +583,3 @@ def serve_program() -> int:
     except Exception:  # noqa: BLE001 - a bug of ours; its place reaches the program's stderr
         traceback.print_exc()
         return EXIT_BUG
-
-

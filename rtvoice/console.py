@@ -589,7 +589,6 @@ def _log_renderer(*, colours: bool) -> Callable[[Log], str]:
 # -- the keyboard -----------------------------------------------------------------------------
 
 
-
 def keyboard_help(*, push_to_talk: bool) -> Sequence[str]:
     """Return what is said of the keyboard."""
     enter = "Enter begins your turn and ends it" if push_to_talk else "Enter interrupts"

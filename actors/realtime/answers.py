@@ -67,9 +67,7 @@ class Answers:
         active = context.responses.created(response_id, mark, now)
         active.seen = tuple(turn.item_id for turn in context.saved.turns)
         context.publish(ResponseStarted(response_id))
-        context.saved.answer = Answer(
-            response_id, active.ask or Ask(), unasked=active.ask is None
-        )
+        context.saved.answer = Answer(response_id, active.ask or Ask(), unasked=active.ask is None)
         if active.cancelled:  # it was interrupted before it began
             self._interruption.cancel(response_id)
             context.saved.answer = None

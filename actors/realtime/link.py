@@ -238,9 +238,7 @@ class Link:
         if self.phase is Phase.CONFIGURING:
             self._go_live(now)
 
-    def snapshot(
-        self, message: HistorySnapshot, now: int, is_quiet: Callable[[int], bool]
-    ) -> None:
+    def snapshot(self, message: HistorySnapshot, now: int, is_quiet: Callable[[int], bool]) -> None:
         """Take the history. ``is_quiet``: as in `tick`."""
         if message.request_id == self._request_id and self.phase < Phase.CONFIGURING:
             self._history = message.items

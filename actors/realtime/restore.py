@@ -111,9 +111,7 @@ def wire_id(item_id: str) -> str:
     return f"{item_id[:23]}-{zlib.crc32(item_id.encode()):08x}"
 
 
-def text_item(
-    item_id: str, role: str, text: str, image: SentImage | None = None
-) -> dict[str, Any]:
+def text_item(item_id: str, role: str, text: str, image: SentImage | None = None) -> dict[str, Any]:
     """Return a message as it is created. Sound of the assistant cannot be created, its text can.
 
     Of an image there is a reference, for which it is read when it is sent.

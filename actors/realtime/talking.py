@@ -39,9 +39,7 @@ class Talking:
     https://platform.openai.com/docs/guides/realtime-conversations#push-to-talk
     """
 
-    def __init__(
-        self, context: Context, interrupt: Callable[[int], None], epoch_ns: int
-    ) -> None:
+    def __init__(self, context: Context, interrupt: Callable[[int], None], epoch_ns: int) -> None:
         self._context = context
         self._interrupt = interrupt
         self._epoch_ns = epoch_ns

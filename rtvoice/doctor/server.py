@@ -134,5 +134,3 @@ class _Attempt:
         """Leave in order."""
         with contextlib.suppress(OSError):
             self._connection.close()
-
-

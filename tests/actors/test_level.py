@@ -22,9 +22,7 @@ def tone(amplitude: float, samples: int = LEVEL_SAMPLES) -> bytes:
     ("amplitude", "mean", "peak"),
     [(1.0, -3.0, 0.0), (0.5, -9.0, -6.0), (0.1, -23.0, -20.0), (0.001, -63.0, -59.9)],
 )
-def test_a_tone_has_the_level_of_its_amplitude(
-    amplitude: float, mean: float, peak: float
-) -> None:
+def test_a_tone_has_the_level_of_its_amplitude(amplitude: float, mean: float, peak: float) -> None:
     ((rms_dbfs, peak_dbfs),) = Meter().add(tone(amplitude))
 
     assert rms_dbfs == pytest.approx(mean, abs=0.15)

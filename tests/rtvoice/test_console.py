@@ -395,9 +395,7 @@ def test_levels_are_shown_below_what_the_assistant_says(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("width", range(20, 40))
-def test_levels_take_no_letter_of_what_is_said(
-    width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_levels_take_no_letter_of_what_is_said(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def loud(at: int) -> OutputLevel:
         return OutputLevel(-float(at % 12), 0.0)
 

@@ -177,14 +177,18 @@ async def test_an_image_is_seen_again_after_the_connection_was_lost(
 
     shown = [event["item"] for event in sandbox.of("conversation.item.create")]
     first, again = [item for item in shown if item["role"] == "user"]
-    assert first["content"] == again["content"] == [
-        {"type": "input_text", "text": "thank you"},
-        {
-            "type": "input_image",
-            "image_url": f"data:image/png;base64,{base64.b64encode(png).decode()}",
-            "detail": "low",
-        },
-    ]
+    assert (
+        first["content"]
+        == again["content"]
+        == [
+            {"type": "input_text", "text": "thank you"},
+            {
+                "type": "input_image",
+                "image_url": f"data:image/png;base64,{base64.b64encode(png).decode()}",
+                "detail": "low",
+            },
+        ]
+    )
     turn = history.conversation_turns[0]
     assert turn.content == "thank you"
     assert turn.image is not None

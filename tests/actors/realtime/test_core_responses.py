@@ -341,7 +341,6 @@ def test_a_bad_frame_is_told_and_ends_nothing() -> None:
     assert bench.one(ServerError).code == "bad_frame"
 
 
-
 def test_a_final_error_may_be_named_by_its_type() -> None:
     bench = Bench().live().error(None, type="insufficient_quota")
 

@@ -178,9 +178,7 @@ class Line:
             assert not isinstance(event, wire.BadFrame), event
             if isinstance(event, wire.ResponseCreated | wire.ResponseDone):
                 self._active = isinstance(event, wire.ResponseCreated)
-            self.world.tell_core(
-                lambda core, now: core.server_event(event, now, spare=self.spare)
-            )
+            self.world.tell_core(lambda core, now: core.server_event(event, now, spare=self.spare))
 
     def drop(self, code: int, reason: str = "") -> None:
         """The connection ends; the core is told."""
