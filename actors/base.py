@@ -8,7 +8,7 @@ again and it goes on with the next message.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 import pykka
@@ -16,9 +16,11 @@ import pykka
 from messages import Message, Rule, SessionInfo, Settings, UserError
 
 if TYPE_CHECKING:
-    from actors.host import Host, Inbox, Logger, Timer
+    from actors.accounts import Accounts
+    from actors.inbox import Inbox, Timer
+    from actors.logs import Logger
 
-__all__ = ["Actor", "StartAnew"]
+__all__ = ["Actor", "Host", "StartAnew"]
 
 State = TypeVar("State")
 
@@ -28,6 +30,49 @@ class StartAnew(UserError):  # noqa: N818 - nothing has failed
 
     Its process is killed, so what has to be closed is closed before. ``str()`` is the reason.
     """
+
+
+class Host(Protocol):
+    """What an actor needs of the process around it (`actors.host.Host`)."""
+
+    name: str
+    settings: Settings
+    session: SessionInfo
+    state: bytes | None
+    """What was saved last."""
+    epoch: int
+    keep: dict[str, Any]
+    resumed: bool
+    wanted: frozenset[int]
+    """Tags of the messages that are sent on demand only and that somebody wants."""
+    logger: Logger
+    accounts: Accounts
+    over: bool
+    """Whether no incarnation follows: the supervisor said stop, or is gone."""
+
+    def new_inbox(self) -> Inbox:
+        """Return the inbox of a new incarnation."""
+
+    def run_thread(self, loop: Callable[[], None]) -> None:
+        """Run the actor's loop on a thread of its own."""
+
+    def send(self, message: Message, epoch: int) -> None:
+        """Write a message to the supervisor; from any thread."""
+
+    def save(self, state: bytes, epoch: int) -> None:
+        """Have the supervisor keep state for the next incarnation."""
+
+    def ready(self) -> None:
+        """Report that the actor is open."""
+
+    def crashed(self, error: BaseException, during: str) -> None:
+        """Report why the actor is dead, and during what: ``open``, ``handle`` or ``close``."""
+
+    def own_message(self, message: Message) -> None:
+        """Handle a message that is for the process, not for the actor."""
+
+    def trip(self, moment: str) -> None:
+        """Raise if a fault was injected for this moment: ``open`` or ``close``."""
 
 
 class Actor(pykka.ThreadingActor):

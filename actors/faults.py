@@ -14,18 +14,25 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from messages import FAULTS, AssistantAudio, encode
-
-if TYPE_CHECKING:
-    from actors.host import Host
+from messages.channel import Channel
 
 __all__ = ["InjectedError", "commit"]
 
 _TORN_BYTES = 1 << 20
 _BLOCK_BYTES = 8 << 20
 _BLOCKS = 1024
+
+
+class Host(Protocol):
+    """What a fault needs of the process that commits it."""
+
+    channel: Channel
+    epoch: int
+    armed: set[str]
+    """Moments (``open``, ``close``) at which the actor raises the next time."""
 
 
 class InjectedError(Exception):

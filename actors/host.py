@@ -6,11 +6,8 @@ and the main thread, which only waits for the end of the actor or of the hub.
 
 from __future__ import annotations
 
-import collections
 import faulthandler
-import heapq
 import importlib
-import itertools
 import logging
 import os
 import select
@@ -19,23 +16,22 @@ import signal
 import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from pykka._envelope import Envelope
-from pykka.messages import _ActorStop
 
+from actors.accounts import Accounts
 from actors.base import Actor, StartAnew
+from actors.inbox import Inbox
+from actors.logs import Logger, pass_on_library_logs
 from messages import (
     Crashed,
     Hello,
     Init,
     Inject,
-    Log,
     Message,
     Open,
     Ping,
@@ -48,248 +44,17 @@ from messages import (
     UserError,
     Wanted,
     decode,
-    epoch_of,
-    level_name,
     level_of,
     tag_of,
 )
 from messages.channel import Channel, adopt_stdio
-from messages.page import HELD, LOCAL, MAIL, Page, Slot
+from messages.page import Page, Slot
 
-__all__ = ["Accounts", "Host", "Inbox", "Logger", "Timer", "main"]
+__all__ = ["Host", "main"]
 
 _ORPHAN_S = 0.5
 """How long an actor may take to close once the hub is gone; then the process ends regardless."""
 _TRACEBACK_CHARS = 8000
-_LOG_CHARS = 8000
-"""Of a log record, and of each of its fields; the rest is cut off."""
-
-
-class Timer:
-    """A call to be made later on the actor's thread."""
-
-    __slots__ = ("call", "due")
-
-    def __init__(self, due: float, call: Callable[[], None]) -> None:
-        self.due = due
-        self.call: Callable[[], None] | None = call
-
-    def cancel(self) -> None:
-        """Prevent the call, if it has not been made."""
-        self.call = None
-
-
-class Inbox:
-    """What Pykka takes messages from: frames of the channel, posted calls and timers."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._calls: collections.deque[Callable[[], None]] = collections.deque()
-        self._timers: list[tuple[float, int, Timer]] = []
-        self._order = itertools.count()
-        self._asleep = False
-
-    def post(self, call: Callable[[], None]) -> None:
-        """Queue a call and wake the actor; from any thread."""
-        self._calls.append(call)
-        if self._asleep:
-            self._host.wake()
-
-    def after(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Queue a call for later; from the actor's thread."""
-        timer = Timer(time.monotonic() + seconds, call)
-        heapq.heappush(self._timers, (timer.due, next(self._order), timer))
-        return timer
-
-    def put(self, envelope: Envelope[Any]) -> None:
-        """Take what Pykka itself sends, which is only the order to stop."""
-        self._calls.append(envelope.message)
-        self._host.wake()
-
-    def empty(self) -> bool:
-        """Tell Pykka to drain nothing: what is left belongs to the next incarnation."""
-        return True
-
-    def get(self) -> Envelope[Any]:
-        """Return what is to be done next; sleeps until there is something."""
-        host = self._host
-        frames = host.channel.frames
-        while True:
-            if self._calls:
-                return Envelope(self._calls.popleft())
-            if self._timers and (due := self._due()) is not None:
-                return Envelope(due)
-            if frames:
-                frame = frames.popleft()
-                if epoch_of(frame) != host.epoch:
-                    continue  # sent to an earlier incarnation
-                if tag_of(frame) == Stop.tag():
-                    host.over = True
-                    return Envelope(_ActorStop())
-                return Envelope(frame)
-            if host.over:
-                return Envelope(_ActorStop())
-            self._sleep()
-
-    def _due(self) -> Callable[[], None] | None:
-        while self._timers:
-            due, _, timer = self._timers[0]
-            if timer.call is not None and due > time.monotonic():
-                return None
-            heapq.heappop(self._timers)
-            if timer.call is not None:
-                return timer.call
-        return None
-
-    def _sleep(self) -> None:
-        self._asleep = True
-        try:
-            if self._calls:  # posted between the look and the flag
-                return
-            timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
-            self._host.wait(timeout)
-        finally:
-            self._asleep = False
-
-
-class Accounts:
-    """Begun and handled, in the page that survives us. Used on the actor's thread only."""
-
-    def __init__(self, slot: Slot, held_tags: frozenset[int], room: Callable[[], None]) -> None:
-        self._slot = slot
-        self._held_tags = held_tags
-        self._room = room
-        self._handled = [0, 0]
-        self._begun_held = 0
-        self._local = 0
-        self._held: collections.deque[tuple[Message, list[bool]]] = collections.deque()
-        self._holding = False
-
-    def handle(self, frame: bytes, dispatch: Callable[[Message], None]) -> None:
-        """Decode a frame and handle it; if that raises, it stays the one in hand."""
-        if tag_of(frame) in self._held_tags:
-            self._handle_held(frame, dispatch)
-            return
-        self._slot.begin(MAIL, self._handled[MAIL] + 1)
-        dispatch(decode(frame))
-        self._settle(MAIL, 1)
-        self._slot.end()
-
-    def run(self, call: Callable[[], None]) -> None:
-        """Run a posted call or timer, so that a hang in it is seen."""
-        self._local += 1
-        self._slot.begin(LOCAL, self._local)
-        call()
-        self._slot.end_local(self._local)
-
-    def hold(self, message: Message) -> None:
-        """See `Actor.hold`."""
-        if not self._held or self._held[-1][0] is not message:
-            raise ValueError(
-                f"{type(message).__name__} cannot be held: only the message in hand, "
-                f"if its rule in accepts has held=True"
-            )
-        self._holding = True
-
-    def done(self, message: Message) -> None:
-        """See `Actor.done`."""
-        for held, finished in self._held:
-            if held is message:
-                finished[0] = True
-                break
-        else:
-            raise ValueError(f"{type(message).__name__} is not held")
-        self._settle_held()
-
-    def _handle_held(self, frame: bytes, dispatch: Callable[[Message], None]) -> None:
-        self._begun_held += 1
-        self._slot.begin(HELD, self._begun_held)
-        message = decode(frame)
-        finished = [False]
-        self._held.append((message, finished))
-        self._holding = False
-        dispatch(message)
-        if not self._holding:
-            finished[0] = True
-        self._settle_held()
-        self._slot.end()
-
-    def _settle_held(self) -> None:
-        count = 0
-        while self._held and self._held[0][1][0]:
-            self._held.popleft()
-            count += 1
-        if count:
-            self._settle(HELD, count)
-
-    def _settle(self, lane: int, count: int) -> None:
-        self._handled[lane] += count
-        if self._slot.settle(lane, self._handled[lane]):
-            self._room()
-
-
-class Logger:
-    """Log records as messages to the supervisor, which renders them."""
-
-    def __init__(self, send: Callable[[Message], None], level: int) -> None:
-        self._send = send
-        self.level = level
-
-    def debug(self, text: str, **fields: Any) -> None:
-        """Log for developers."""
-        self.log(logging.DEBUG, text, fields)
-
-    def info(self, text: str, **fields: Any) -> None:
-        """Log for whoever runs this. Never what was said, never a key."""
-        self.log(logging.INFO, text, fields)
-
-    def warning(self, text: str, **fields: Any) -> None:
-        """Log something that is not as it should be."""
-        self.log(logging.WARNING, text, fields)
-
-    def error(self, text: str, **fields: Any) -> None:
-        """Log a failure."""
-        self.log(logging.ERROR, text, fields)
-
-    def log(self, level: int, text: str, fields: dict[str, Any]) -> None:
-        """Send a record if its level is wanted."""
-        if level < self.level:
-            return
-        packed = {key: msgspec.Raw(_pack(value)) for key, value in fields.items()}
-        self._send(Log(level_name(level), _cut(text), packed))
-
-
-def _pack(value: Any) -> bytes:
-    try:
-        packed = msgspec.msgpack.encode(value)
-    except (TypeError, OverflowError):
-        packed = msgspec.msgpack.encode(_cut(repr(value)))
-    if len(packed) > _LOG_CHARS:
-        packed = msgspec.msgpack.encode(_cut(repr(value)))
-    return packed
-
-
-def _cut(text: str) -> str:
-    if len(text) <= _LOG_CHARS:
-        return text
-    return f"{text[:_LOG_CHARS]}… ({len(text)} characters)"
-
-
-class _LogBridge(logging.Handler):
-    """Passes records of libraries' loggers on."""
-
-    def __init__(self, logger: Logger) -> None:
-        super().__init__(logger.level)
-        self._logger = logger
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            text = record.getMessage()
-        except Exception:  # noqa: BLE001 - a wrong format: of the library, not of who logs there
-            text = str(record.msg)
-        if record.exc_info:
-            text += "\n" + "".join(traceback.format_exception(*record.exc_info))
-        self._logger.log(record.levelno, text, {"logger": record.name})
 
 
 class Host:
@@ -344,7 +109,7 @@ class Host:
         self._slot = Page(Path(init.page_path)).slot(init.slot)
         self.logger.level = level_of(init.log_level)
         limit_memory(init.memory_mib)
-        _pass_on_library_logs(self.logger)
+        pass_on_library_logs(self.logger)
         sys.path.extend(folder for folder in init.import_path if folder not in sys.path)
         try:
             module, _, attribute = init.target.partition(":")
@@ -511,12 +276,6 @@ def _one_line(error: BaseException) -> str:
         return " ".join(str(error).split())
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-
-
-def _pass_on_library_logs(logger: Logger) -> None:
-    logging.basicConfig(level=max(logger.level, logging.INFO), handlers=[_LogBridge(logger)])
-    logging.getLogger("pykka").setLevel(logging.CRITICAL)
-    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # we tell why it failed
 
 
 def limit_memory(mib: int) -> None:

@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 import msgspec
 
 from actors.base import Actor, StartAnew
-from actors.devices.base import (
-    Capture,
-    Captured,
-    DeviceError,
-    DeviceLostError,
-    open_capture,
-    to_samples,
-)
+from actors.devices.base import Capture, Captured
+from actors.devices.errors import DeviceError, DeviceLostError
 from actors.devices.faltering import NOT_SERVED, Faltering
 from actors.devices.mark import Mark
+from actors.devices.opening import open_capture
 from actors.devices.program import ProgramInput
+from actors.devices.units import to_samples
 from actors.level import Meter
 from messages import (
     CONTROL,
@@ -46,7 +42,7 @@ from messages import (
 )
 
 if TYPE_CHECKING:
-    from actors.host import Timer
+    from actors.inbox import Timer
 
 __all__ = ["Microphone"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from actors.base import Actor
-from actors.devices.base import UnwritableFileError, is_file
+from actors.devices.errors import UnwritableFileError
+from actors.devices.opening import is_file
 from actors.devices.wav import WavTarget
 from actors.files import path_of, same_file, why_not
 from messages import (

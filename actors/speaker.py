@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 import msgspec
 
 from actors.base import Actor, StartAnew
-from actors.devices.base import DeviceLostError, Playback, open_playback, to_samples
+from actors.devices.base import Playback
+from actors.devices.errors import DeviceLostError
 from actors.devices.faltering import CAME_LATE, NOT_SERVED, Faltering
 from actors.devices.mark import ItemMark
+from actors.devices.opening import open_playback
 from actors.devices.playout import Playout, Settled
 from actors.devices.program import ProgramOutput
+from actors.devices.units import to_samples
 from actors.level import Meter
 from messages import (
     CONTROL,
@@ -48,7 +51,7 @@ from messages import (
 )
 
 if TYPE_CHECKING:
-    from actors.host import Timer
+    from actors.inbox import Timer
 
 __all__ = ["Speaker"]
 

@@ -899,8 +899,8 @@ class Agent:
         return checks.checked_settings(settings, {"speed": "speech_speed"})
 
     def _new_run(self) -> Run:
+        from actors.embedding.session import Session
         from rtvoice.running import Run, prepare_logging, user_import_path
-        from supervisor import Session
 
         server = self.server or checks.server_in(os.environ) or "openai"
         checks.need_key(server, self._api_key, os.environ)

@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from actors.devices.base import is_file
+from actors.devices.opening import is_file
 from actors.files import path_of, same_file
 from rtvoice.choice import Choice, UsageError, choose, read_env_file, server_of
 from rtvoice.printing import OutputError, open_closed_streams

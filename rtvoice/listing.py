@@ -8,7 +8,7 @@ from typing import TextIO
 
 import msgspec
 
-from actors.devices.base import SoundLibraryError
+from actors.devices.errors import SoundLibraryError
 from actors.devices.listing import SoundDevice, list_devices
 from rtvoice.printing import writing_to
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from actors.embedding.hosting import ToolSet
+from actors.embedding.session import Session
 from messages import (
     INACTIVITY_TIMEOUT,
     AssistantItem,
@@ -48,7 +49,6 @@ from rtvoice.events import (
 )
 from rtvoice.transcript import Transcript
 from rtvoice.views import ConversationHistory
-from supervisor import Session
 
 __all__ = ["Run", "prepare_logging", "user_import_path"]
 

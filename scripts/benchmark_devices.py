@@ -11,10 +11,11 @@ import struct
 import time
 from typing import Any
 
-from actors.devices.base import Captured, to_ns
+from actors.devices.base import Captured
 from actors.devices.playout import Playout
 from actors.devices.portaudio import PortAudioCapture, PortAudioPlayback
 from actors.devices.silence import PacedCapture, PacedPlayback
+from actors.devices.units import to_ns
 from messages import Message
 
 __all__ = [

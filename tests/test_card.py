@@ -21,10 +21,11 @@ import pytest
 from numpy.typing import NDArray
 
 from actors.devices import convert
-from actors.devices.base import Captured, to_ns
+from actors.devices.base import Captured
 from actors.devices.playout import Playout
 from actors.devices.portaudio import PortAudioCapture, PortAudioPlayback
 from actors.devices.resample import Resampler, SoxrResampler
+from actors.devices.units import to_ns
 from messages import PlaybackEnded, PlayedPosition, SetVolume, SoundFaltered
 from tests.actors.devices.test_convert import chirp, levels_db
 from tests.conversation import Conversation

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.devices.base import FileFormatError, OtherFormatError
+from actors.devices.errors import FileFormatError, OtherFormatError
 from actors.devices.wav import refuse_beyond_limits
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ import contextlib
 import time
 from pathlib import Path
 
-from actors.devices.base import Captured, to_ns, to_samples
+from actors.devices.base import Captured
 from actors.devices.silence import PacedCapture, PacedPlayback
 from actors.devices.source import FileSource
+from actors.devices.units import to_ns, to_samples
 from actors.devices.wav import WavTarget
 from actors.files import why_not
 from messages import SessionInfo

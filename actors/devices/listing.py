@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from actors.devices.base import NoSuchDeviceError, SoundLibraryError, SoundSystemStuckError
+from actors.devices.errors import NoSuchDeviceError, SoundLibraryError, SoundSystemStuckError
 from actors.devices.jack import remove_locked_database
 
 __all__ = [

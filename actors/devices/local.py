@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from actors.devices.base import Capture, Captured, DeviceError, Playback
+from actors.devices.base import Capture, Captured, Playback
+from actors.devices.errors import DeviceError
 from actors.devices.hosted import (
     DeviceCallError,
     HostedInput,

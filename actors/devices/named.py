@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from actors.devices.base import (
-    INPUT_METHODS,
-    OUTPUT_METHODS,
-    Capture,
-    DeviceError,
-    Playback,
-)
+from actors.devices.base import INPUT_METHODS, OUTPUT_METHODS, Capture, Playback
+from actors.devices.errors import DeviceError
 from actors.loading import LoadError, load, raised
 
 __all__ = ["NamedDeviceError", "load_capture", "load_playback"]

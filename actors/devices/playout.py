@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from actors.devices.base import to_ns, to_samples
 from actors.devices.fader import FADE, Fader, tail
 from actors.devices.jitter import Prefill
+from actors.devices.units import to_ns, to_samples
 from messages import SAMPLE_RATE
 
 __all__ = ["Finished", "Flushed", "Marker", "Played", "Playout", "Settled"]

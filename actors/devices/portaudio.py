@@ -21,20 +21,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from actors.devices.base import (
-    Capture,
-    Captured,
+from actors.devices.base import Capture, Captured, Playback
+from actors.devices.errors import (
     DeviceBusyError,
     DeviceLostError,
     DeviceOpenError,
     DeviceRateError,
-    Playback,
     SoundLibraryError,
-    to_ns,
 )
 from actors.devices.listing import DeviceId, Direction, Found, SoundDevice, choose
 from actors.devices.playout import Playout
 from actors.devices.probe import about_all
+from actors.devices.units import to_ns
 from messages import SAMPLE_RATE
 
 if TYPE_CHECKING:

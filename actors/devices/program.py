@@ -9,8 +9,10 @@ import collections
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from actors.devices.base import Capture, Captured, DeviceError, Playback, to_ns, to_samples
+from actors.devices.base import Capture, Captured, Playback
+from actors.devices.errors import DeviceError
 from actors.devices.playout import Playout
+from actors.devices.units import to_ns, to_samples
 from messages import (
     SAMPLE_RATE,
     Message,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from actors.devices.base import Capture, Captured, Playback, to_ns
+from actors.devices.base import Capture, Captured, Playback
 from actors.devices.playout import Playout
+from actors.devices.units import to_ns
 from messages import SAMPLE_RATE, Message
 
 __all__ = ["NoPlayback", "NullPlayback", "PacedCapture", "PacedPlayback", "SilenceCapture"]

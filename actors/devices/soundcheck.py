@@ -16,18 +16,11 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
-from actors.devices.base import (
-    Capture,
-    Captured,
-    DeviceError,
-    DeviceLostError,
-    Playback,
-    is_file,
-    open_capture,
-    open_playback,
-    to_ns,
-)
+from actors.devices.base import Capture, Captured, Playback
+from actors.devices.errors import DeviceError, DeviceLostError
+from actors.devices.opening import is_file, open_capture, open_playback
 from actors.devices.playout import Playout
+from actors.devices.units import to_ns
 from messages import SAMPLE_RATE, SILENCE_DBFS, SessionInfo, Settings
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from actors.devices.base import NoSuchFileError, OtherFormatError, UnreadableFileError
+from actors.devices.errors import NoSuchFileError, OtherFormatError, UnreadableFileError
 from actors.devices.wav import WavFrames
 from messages import SAMPLE_RATE
 

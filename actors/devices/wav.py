@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from actors.devices.base import FileFormatError, OtherFormatError, UnwritableFileError
+from actors.devices.errors import FileFormatError, OtherFormatError, UnwritableFileError
 from actors.files import open_alone, why_not
 from messages import SAMPLE_RATE
 

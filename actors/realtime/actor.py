@@ -63,7 +63,7 @@ from messages import (
 )
 
 if TYPE_CHECKING:
-    from actors.host import Timer
+    from actors.inbox import Timer
 
 __all__ = ["Realtime"]
 

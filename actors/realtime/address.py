@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from actors.realtime.connection import is_local
 from messages import Settings
 
-__all__ = ["KEY_VARIABLE", "OPENAI_URL", "Address", "address_of"]
+__all__ = ["KEY_VARIABLE", "OPENAI_URL", "Address", "address_of", "is_local"]
 
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -46,3 +45,9 @@ def address_of(settings: Settings, key: str, url: str = "") -> Address:
     plain = key.isascii() and key.isprintable() and " " not in key
     wrong = "" if plain else "malformed_api_key"
     return Address(url, {"Authorization": f"Bearer {key}"}, wrong, False)
+
+
+def is_local(url: str) -> bool:
+    """Return whether a URL names this machine."""
+    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    return host.startswith(("localhost", "127.", "[::1]"))

@@ -19,7 +19,7 @@ import msgspec
 if TYPE_CHECKING:
     from actors.realtime.websocket import Socket
 
-__all__ = ["Arrived", "Closed", "Connection", "Opened", "Refused", "Text", "is_local"]
+__all__ = ["Arrived", "Closed", "Connection", "Opened", "Refused", "Text"]
 
 STALL_S = 5.0
 """A connection that takes nothing for so long is lost."""
@@ -223,12 +223,6 @@ class Connection:
     def _clean(self, text: str) -> str:
         secret = self._secret.decode()
         return text.replace(secret, "[key]") if secret else text
-
-
-def is_local(url: str) -> bool:
-    """Tell whether a URL names this machine."""
-    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
-    return host.startswith(("localhost", "127.", "[::1]"))
 
 
 def _nobody() -> None:

@@ -29,7 +29,7 @@ from websockets.sync import client
 from websockets.sync.client import get_proxy  # type: ignore[attr-defined] # it has moved twice
 from websockets.uri import parse_uri
 
-from actors.realtime.connection import is_local
+from actors.realtime.address import is_local
 
 __all__ = ["USER_AGENT", "Socket", "connect", "explain"]
 

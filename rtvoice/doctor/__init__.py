@@ -15,8 +15,8 @@ from typing import Any, TextIO
 
 import msgspec
 
-from actors.devices.base import is_file
 from actors.devices.listing import SoundDevice
+from actors.devices.opening import is_file
 from actors.devices.soundcheck import Request
 from messages import Settings
 from messages.spawning import environment_with_us

@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from actors.devices.base import UnwritableFileError, refuse_as_output
+from actors.devices.errors import UnwritableFileError
+from actors.devices.opening import refuse_as_output
 from actors.files import path_of, why_not
 from messages import Settings
 from rtvoice.doctor.result import Result, ok, problem, warning

@@ -12,7 +12,7 @@ from typing import IO
 
 import msgspec
 
-from actors.devices.base import SoundLibraryError, SoundSystemStuckError
+from actors.devices.errors import SoundLibraryError, SoundSystemStuckError
 from actors.devices.listing import SoundDevice, list_devices
 from actors.devices.soundcheck import Echo, Finding, Heard, Opened, Refused, Request, Trying
 from actors.realtime.duplex import is_headset

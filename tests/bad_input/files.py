@@ -114,9 +114,9 @@ def forbidden_card(world: World) -> Outcome:
     _with_card(world, devices=())
     (world.folder / "pcmC0D0p").touch()
     forbid = (  # root may do everything
-        "from actors.devices import base\n"
+        "from actors.devices import errors\n"
         "base.os.access = lambda *_: False\n"
-        "base._NODES = pathlib.Path.cwd()\n"
+        "errors._NODES = pathlib.Path.cwd()\n"
     )
     with (world.folder / "pyaudio.py").open("a") as file:
         file.write(forbid)

@@ -15,7 +15,7 @@ import pytest
 import rtvoice.choice
 import rtvoice.cli
 import rtvoice.listing
-from actors.devices.base import SoundLibraryError, SoundSystemStuckError
+from actors.devices.errors import SoundLibraryError, SoundSystemStuckError
 from supervisor import ConfigurationError, Session, SessionFailedError
 from tests.bad_input.rows import Outcome, World, row
 from tests.bad_input.stage import Sitting

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from actors.devices.base import SoundLibraryError, SoundSystemStuckError
+from actors.devices.errors import SoundLibraryError, SoundSystemStuckError
 from actors.devices.listing import SoundDevice
 from actors.devices.soundcheck import Echo, Heard, Opened, Request
 from messages import Settings
@@ -126,9 +126,7 @@ def test_without_a_key_the_service_is_a_problem(tmp_path: Path) -> None:
 
 def test_without_pyaudio_it_says_what_to_install(tmp_path: Path, fake: FakeServer) -> None:
     (tmp_path / "away").mkdir()
-    (tmp_path / "away" / "pyaudio.py").write_text(
-        "raise ModuleNotFoundError('no', name='pyaudio')"
-    )
+    (tmp_path / "away" / "pyaudio.py").write_text("raise ModuleNotFoundError('no', name='pyaudio')")
     environment = environment_of()
     path = os.pathsep.join([str(tmp_path / "away"), environment["PYTHONPATH"]])
 
@@ -440,9 +438,7 @@ def test_a_sound_check_that_crashes_is_said_to(tmp_path: Path) -> None:
     assert "opening it ends the process (SIGSEGV)" in microphone.text
 
 
-def test_a_sound_check_that_hangs_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sound_check_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sound, "_STEP_S", 1.0)
     name = device(
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)", tmp_path

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.devices.base import SoundLibraryError
+from actors.devices.errors import SoundLibraryError
 from actors.devices.listing import SoundDevice
 from rtvoice import cli, listing
 

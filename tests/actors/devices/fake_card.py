@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from actors.devices.base import Captured, DeviceLostError
-from actors.devices.card import Lookout
+from actors.devices.base import Captured
+from actors.devices.errors import DeviceLostError
+from actors.devices.lookout import Lookout
 from actors.devices.silence import NoPlayback, NullPlayback, SilenceCapture
 
 __all__ = ["CAPTURE", "PLAYBACK", "WAITING", "FakeCapture", "FakePlayback", "made", "reset"]

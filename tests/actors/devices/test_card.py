@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from actors.base import StartAnew
-from actors.devices import card
-from actors.devices.base import (
+from actors.devices import card, lookout
+from actors.devices.card import note_loss
+from actors.devices.errors import (
     DeviceOpenError,
     NoSuchDeviceError,
     SoundLibraryError,
     SoundSystemStuckError,
-    open_capture,
-    open_playback,
 )
-from actors.devices.card import Lookout, note_loss
 from actors.devices.listing import DeviceId, SoundDevice
+from actors.devices.lookout import Lookout
+from actors.devices.opening import open_capture, open_playback
 from actors.devices.silence import NoPlayback, NullPlayback, SilenceCapture
 from messages import DeviceChanged, Notice, SessionInfo, Settings
 from tests.actors.devices.fake_pyaudio import DEVICES, FakePyAudio
@@ -165,9 +165,7 @@ def test_a_device_that_does_not_open_is_replaced_too(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("setting", ["headset", "default"])
-def test_when_the_session_begins_the_device_has_to_be_there(
-    machine: Machine, setting: str
-) -> None:
+def test_when_the_session_begins_the_device_has_to_be_there(machine: Machine, setting: str) -> None:
     machine.has(())
 
     with pytest.raises(NoSuchDeviceError):
@@ -254,7 +252,7 @@ def test_a_later_opening_that_does_not_return_asks_for_a_new_process(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.opens("default")
-    monkeypatch.setattr(card, "_PROBE_S", 0.05)
+    monkeypatch.setattr(card, "ANSWER_S", 0.05)
     errors = hang(machine)
 
     machine.opens("default")
@@ -313,7 +311,7 @@ def dies_hanging(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Exception
     machine.stuck = errors
     module = machine.has()
     with monkeypatch.context() as patch:
-        patch.setattr(card, "_PROBE_S", 0.05)
+        patch.setattr(card, "ANSWER_S", 0.05)
         patch.setattr(module, "refuse", lambda *_: die(errors.over.wait(10)))
         with pytest.raises(KeyboardInterrupt):
             machine.opens("default")
@@ -331,9 +329,9 @@ def die(*_: object) -> bool:
 def there(monkeypatch: pytest.MonkeyPatch) -> list[SoundDevice]:
     """The devices that a lookout finds; those whose name begins with "busy" do not open."""
     devices: list[SoundDevice] = []
-    monkeypatch.setattr(card, "list_devices", lambda _: list(devices))
+    monkeypatch.setattr(lookout, "list_devices", lambda _: list(devices))
     monkeypatch.setattr(
-        card, "why_not_open", lambda one, *_: "busy" if one.name.startswith("busy") else None
+        lookout, "why_not_open", lambda one, *_: "busy" if one.name.startswith("busy") else None
     )
     return devices
 
@@ -376,7 +374,7 @@ def test_a_sound_system_that_does_not_answer_has_no_device(
     def refuse(_: float) -> None:
         raise SoundLibraryError("input", "PortAudio did not answer in 3 s")
 
-    monkeypatch.setattr(card, "list_devices", refuse)
+    monkeypatch.setattr(lookout, "list_devices", refuse)
 
     assert Lookout("headset", "input", None, None).look() is None
 
@@ -444,8 +442,8 @@ def test_a_device_that_only_one_program_can_open_is_never_missed(
 def test_a_lookout_calls_once_and_not_after_it_was_closed(
     there: list[SoundDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(card, "_SOON_S", ())
-    monkeypatch.setattr(card, "_OFTEN_S", 0.01)
+    monkeypatch.setattr(lookout, "_SOON_S", ())
+    monkeypatch.setattr(lookout, "_OFTEN_S", 0.01)
     found: list[str] = []
     called = threading.Event()
 
@@ -453,10 +451,10 @@ def test_a_lookout_calls_once_and_not_after_it_was_closed(
         found.append(name)
         called.set()
 
-    lookout = Lookout("headset", "input", None, None)
-    lookout.start(note)
-    lookout.close()
-    lookout.start(note)
+    watcher = Lookout("headset", "input", None, None)
+    watcher.start(note)
+    watcher.close()
+    watcher.start(note)
     there.extend(listed("headset"))
 
     assert called.wait(10)

@@ -7,20 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from actors.devices.base import (
+from actors.devices.errors import (
     DeviceError,
     NoSuchFileError,
     SoundLibraryError,
     UnwritableFileError,
-    block_samples,
-    open_capture,
-    open_playback,
-    to_ns,
-    to_samples,
 )
 from actors.devices.files import FileCapture, FilePlayback
+from actors.devices.opening import open_capture, open_playback
 from actors.devices.program import ProgramInput, ProgramOutput, ProgramRateError
 from actors.devices.silence import NullPlayback, SilenceCapture
+from actors.devices.units import block_samples, to_ns, to_samples
 from actors.devices.wav import WavTarget
 from messages import SessionInfo, Settings
 

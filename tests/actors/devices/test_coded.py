@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.devices.base import FileFormatError, is_file
+from actors.devices.errors import FileFormatError
 from actors.devices.files import FileCapture
+from actors.devices.opening import is_file
 from actors.devices.source import FileSource
 from tests.actors.devices.test_wav import encoded, read_all, tone, wav
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from actors.devices import convert
-from actors.devices.base import to_ns
 from actors.devices.convert import FromCard, ToCard
 from actors.devices.playout import Playout
 from actors.devices.resample import Resampler, SoxrResampler
+from actors.devices.units import to_ns
 
 CARDS = [(48_000, 2), (44_100, 1), (44_100, 6), (96_000, 2), (24_000, 2)]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.devices import listing
-from actors.devices.base import NoSuchDeviceError, SoundLibraryError, SoundSystemStuckError
+from actors.devices.errors import NoSuchDeviceError, SoundLibraryError, SoundSystemStuckError
 from actors.devices.listing import DeviceId, Found, SoundDevice, choose
 from actors.devices.probe import answer
 from tests.actors.devices.fake_pyaudio import FakePyAudio

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.devices.base import is_file, is_name, open_capture, open_playback
 from actors.devices.named import NamedDeviceError
+from actors.devices.opening import is_file, is_name, open_capture, open_playback
 from actors.devices.silence import NullPlayback, SilenceCapture
 from messages import SessionInfo, Settings
 

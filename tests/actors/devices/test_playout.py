@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from actors.devices.base import to_ns
 from actors.devices.playout import Flushed, Playout
+from actors.devices.units import to_ns
 
 FADE = 192
 BLOCK = 480

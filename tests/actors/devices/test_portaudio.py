@@ -22,19 +22,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.devices import base
-from actors.devices.base import (
-    Captured,
+from actors.devices import errors
+from actors.devices.base import Captured
+from actors.devices.errors import (
     DeviceBusyError,
     DeviceLostError,
     DeviceOpenError,
     DeviceRateError,
     NoSuchDeviceError,
     SoundLibraryError,
-    to_ns,
 )
 from actors.devices.playout import Playout
 from actors.devices.portaudio import PortAudioCapture, PortAudioPlayback
+from actors.devices.units import to_ns
 from tests.actors.devices.fake_pyaudio import FakePyAudio
 from tests.cards import chirp, likeness, real_card
 
@@ -153,7 +153,7 @@ def test_devices_that_this_user_may_not_use_are_told(
 ) -> None:
     fake(devices=())
     (tmp_path / "pcmC0D0p").touch()
-    monkeypatch.setattr(base, "_NODES", tmp_path)
+    monkeypatch.setattr(errors, "_NODES", tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may do everything
 
     with pytest.raises(NoSuchDeviceError, match="usermod -aG audio"):
@@ -458,6 +458,7 @@ def test_captured_blocks_are_dated_without_the_time_that_converting_takes(
 
 
 # -- a real PortAudio -----------------------------------------------------------------------------
+
 
 def play(playback: PortAudioPlayback, sound: bytes) -> Playout:
     playout = Playout(960)

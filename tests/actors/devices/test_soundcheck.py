@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from actors.devices.base import Captured, to_ns
+from actors.devices.base import Captured
 from actors.devices.soundcheck import (
     Echo,
     Finding,
@@ -26,6 +26,7 @@ from actors.devices.soundcheck import (
     echo_in,
     heard_in,
 )
+from actors.devices.units import to_ns
 from tests.cards import real_card
 
 BLOCK = 480

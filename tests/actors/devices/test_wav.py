@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from actors.devices.base import DeviceError, FileFormatError, NoSuchFileError, UnwritableFileError
+from actors.devices.errors import DeviceError, FileFormatError, NoSuchFileError, UnwritableFileError
 from actors.devices.source import FileSource
 from actors.devices.wav import WavFrames, WavTarget
 

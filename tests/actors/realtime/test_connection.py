@@ -10,15 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from actors.realtime import connection as module
-from actors.realtime.connection import (
-    Arrived,
-    Closed,
-    Connection,
-    Opened,
-    Refused,
-    Text,
-    is_local,
-)
+from actors.realtime.address import is_local
+from actors.realtime.connection import Arrived, Closed, Connection, Opened, Refused, Text
 from actors.realtime.restore import MAX_ITEMS
 from tests.actors.realtime.server import ScriptedServer, scripted_server
 from tests.rig import TIMEOUT_S

@@ -1,0 +1,204 @@
+"""What can be wrong with a device, each in a sentence that says what to do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from messages import UserError
+
+__all__ = [
+    "DeviceBusyError",
+    "DeviceError",
+    "DeviceLostError",
+    "DeviceOpenError",
+    "DeviceRateError",
+    "FileFormatError",
+    "NoSuchDeviceError",
+    "NoSuchFileError",
+    "OtherFormatError",
+    "SoundLibraryError",
+    "SoundSystemStuckError",
+    "UnreadableFileError",
+    "UnwritableFileError",
+]
+
+_NODES = Path("/dev/snd")
+"""Where Linux has the sound devices."""
+_LIST = "python -m supervisor --list-devices shows them"
+
+
+class DeviceError(UserError):
+    """A microphone or a speaker that cannot be used; its sentence says what to do."""
+
+    reason: str = ""
+    """What is wrong, in a phrase."""
+
+
+class NoSuchDeviceError(DeviceError):
+    """No sound device has this name or index. ``names`` are those that there are."""
+
+    def __init__(self, wanted: str, direction: str, names: tuple[str, ...] = ()) -> None:
+        super().__init__(wanted, direction, names)
+        self.wanted, self.direction, self.names = wanted, direction, names
+        self.reason = "it is not there"
+        if wanted == "default":
+            self.reason = f"there is no {direction} device on this machine"
+
+    def __str__(self) -> str:
+        what = self.reason
+        if self.wanted != "default":
+            what = f"no {self.direction} device is named {self.wanted!r} or has that index"
+        if self.names:
+            return f"{what}; there are: {', '.join(self.names)}"
+        return f"{what}. {_forbidden()}{_without_sound_card(self.direction)}"
+
+
+class DeviceOpenError(DeviceError):
+    """A sound device that is there and does not open: busy, refused, broken."""
+
+    def __init__(self, device: str, direction: str, reason: str) -> None:
+        super().__init__(device, direction, reason)
+        self.device, self.direction, self.reason = device, direction, reason
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.direction} device {self.device!r} does not open: {self.reason}; is another "
+            f"program using it, and may this one? {_forbidden()}Otherwise choose another "
+            f"{self.direction} device ({_LIST})"
+        )
+
+
+class DeviceBusyError(DeviceOpenError):
+    """A sound device that another program has for itself."""
+
+    def __init__(self, device: str, direction: str) -> None:
+        super().__init__(device, direction, "it is in use by another program")
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.direction} device {self.device!r} is in use by another program: end that, "
+            f"or choose another {self.direction} device ({_LIST})"
+        )
+
+
+class DeviceRateError(DeviceOpenError):
+    """A sound device that takes no sample rate that it was offered."""
+
+    def __init__(self, device: str, direction: str, rates: tuple[int, ...]) -> None:
+        tried = " nor ".join(f"{rate / 1000:g}" for rate in rates)
+        super().__init__(device, direction, f"it takes neither {tried} kHz")
+        self.rates = rates
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.direction} device {self.device!r} does not open: {self.reason}; set "
+            f"another rate in the sound settings of the system, or choose another device ({_LIST})"
+        )
+
+
+class DeviceLostError(DeviceError):
+    """A device that worked and delivers or takes nothing any more: unplugged, server gone."""
+
+    def __init__(self, device: str, reason: str) -> None:
+        super().__init__(device, reason)
+        self.device, self.reason = device, reason
+
+    def __str__(self) -> str:
+        return f"the sound device {self.device!r} is lost: {self.reason}"
+
+
+class SoundLibraryError(DeviceError):
+    """PyAudio or PortAudio is not there, or does not work on this machine."""
+
+    def __init__(self, direction: str, reason: str) -> None:
+        super().__init__(direction, reason)
+        self.direction, self.reason = direction, reason
+
+    def __str__(self) -> str:
+        return (
+            f"no sound card can be used, because {self.reason}. To install what is needed: "
+            f"pip install pyaudio, on Linux after apt-get install portaudio19-dev, on "
+            f"macOS after brew install portaudio. {_without_sound_card(self.direction)}"
+        )
+
+
+class SoundSystemStuckError(SoundLibraryError):
+    """PortAudio does not answer, because the sound system hangs."""
+
+    def __str__(self) -> str:
+        return (
+            f"no sound card can be used, because {self.reason}: the sound system hangs. Restart it "
+            f"(on Linux systemctl --user restart pipewire pulseaudio, on macOS sudo killall "
+            f"coreaudiod), or log in again. {_without_sound_card(self.direction)}"
+        )
+
+
+class NoSuchFileError(DeviceError):
+    """An input file that is not there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"there is no input file {str(self.path)!r}; is its name right?"
+
+
+class FileFormatError(DeviceError):
+    """A file that is not the WAV file it should be."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{str(self.path)!r} {self.reason}; give a WAV file with samples of 8, 16, 24 or 32 "
+            f"bits or floats (ffmpeg -i FILE out.wav makes one)"
+        )
+
+
+class OtherFormatError(FileFormatError):
+    """A file that is no plain WAV file, and might be read if ``soundfile`` were installed."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; pip install soundfile adds FLAC, Ogg, MP3 and more"
+
+
+class UnreadableFileError(DeviceError):
+    """A file that is there and cannot be opened."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"cannot read {str(self.path)!r}: {self.reason}"
+
+
+class UnwritableFileError(DeviceError):
+    """A file to which nothing can be written."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"cannot write to {str(self.path)!r}: {self.reason}"
+
+
+def _forbidden() -> str:
+    """Return a sentence if this user may not use the devices that there are; where one can see."""
+    nodes = [node for node in _NODES.glob("pcm*") if not os.access(node, os.R_OK | os.W_OK)]
+    if not nodes:
+        return ""
+    return (
+        f"This user may not use the sound devices in {_NODES}: add it to the group audio "
+        f"(sudo usermod -aG audio $USER) and log in anew. "
+    )
+
+
+def _without_sound_card(direction: str) -> str:
+    other = "silence" if direction == "input" else "null"
+    return f"Without a sound card use {other!r} or a WAV file as {direction}"

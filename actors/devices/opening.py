@@ -1,0 +1,143 @@
+"""Which device a setting means, and how it is opened."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from actors.devices.base import Capture, Playback
+from actors.devices.errors import UnwritableFileError
+from actors.devices.units import block_samples
+from actors.files import path_of, same_file
+from messages import SessionInfo, Settings
+
+__all__ = ["is_file", "is_name", "open_capture", "open_playback", "refuse_as_output"]
+
+_NOTHING = ("silence", "null")
+_NAME = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
+_FILES = (".wav", ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64")
+
+
+def is_file(setting: str) -> bool:
+    """Tell whether a device setting means a file: by its looks, or because there is one."""
+    if setting.strip().lower() in (*_NOTHING, "program") or is_name(setting):
+        return False
+    separators = [mark for mark in (os.sep, os.altsep) if mark]
+    looks_like_one = setting.lower().endswith(_FILES) or any(mark in setting for mark in separators)
+    return looks_like_one or path_of(setting).is_file()
+
+
+def is_name(setting: str) -> bool:
+    """Tell whether a device setting is ``module:attr`` or ``file.py:attr``."""
+    return _NAME.fullmatch(setting) is not None
+
+
+def _no_matter(_: Exception) -> None:
+    pass
+
+
+def open_capture(
+    settings: Settings,
+    session: SessionInfo,
+    position: int = 0,
+    stuck: Callable[[Exception], None] = _no_matter,
+) -> Capture:
+    """Open the input device that ``settings.input`` names.
+
+    Args:
+        settings: of the session.
+        session: of the session.
+        position: where to go on in a file, in samples of 24 kHz.
+        stuck: is called, on another thread, when a sound card does not answer.
+
+    Raises:
+        DeviceError: it cannot be opened.
+    """
+    wanted = settings.input.strip() or "default"
+    block = block_samples(settings)
+    if wanted.lower() in _NOTHING:
+        from actors.devices.silence import SilenceCapture
+
+        return SilenceCapture(block)
+    if wanted.lower() == "program":
+        from actors.devices.program import ProgramInput
+
+        return ProgramInput(block, goes_on=not session.first)
+    if is_name(wanted):
+        from actors.devices.named import load_capture
+
+        return load_capture(wanted, block)
+    if is_file(wanted):
+        from actors.devices.files import FileCapture
+
+        return FileCapture(path_of(wanted), block, position)
+    from actors.devices.card import Kind, open_card
+    from actors.devices.portaudio import PortAudioCapture
+    from actors.devices.silence import SilenceCapture
+
+    kind = Kind[Capture](
+        "input",
+        lambda name, known: PortAudioCapture(name, block, known),
+        lambda _: SilenceCapture(block),
+    )
+    return open_card(wanted, session, kind, stuck)
+
+
+def open_playback(
+    settings: Settings,
+    session: SessionInfo,
+    stuck: Callable[[Exception], None] = _no_matter,
+) -> Playback:
+    """Open the output device that ``settings.output`` names.
+
+    Args:
+        settings: of the session.
+        session: of the session.
+        stuck: is called, on another thread, when a sound card does not answer.
+
+    Raises:
+        DeviceError: it cannot be opened.
+    """
+    wanted = settings.output.strip() or "default"
+    if wanted.lower() in _NOTHING:
+        from actors.devices.silence import NullPlayback
+
+        return NullPlayback()
+    if wanted.lower() == "program":
+        from actors.devices.program import ProgramOutput
+
+        return ProgramOutput(settings.program_output_rate, scales=settings.program_output_scales)
+    if is_name(wanted):
+        from actors.devices.named import load_playback
+
+        return load_playback(wanted)
+    if is_file(wanted):
+        from actors.devices.files import FilePlayback
+
+        path = path_of(wanted)
+        refuse_as_output(path, settings)
+        return FilePlayback(path, session)
+    from actors.devices.card import Kind, open_card
+    from actors.devices.portaudio import PortAudioPlayback
+    from actors.devices.silence import NoPlayback, NullPlayback
+
+    kind = Kind[Playback](
+        "output",
+        PortAudioPlayback,
+        lambda had_one: NoPlayback() if had_one else NullPlayback(),
+    )
+    return open_card(wanted, session, kind, stuck)
+
+
+def refuse_as_output(path: Path, settings: Settings) -> None:
+    """See that what the assistant says may be written into a file.
+
+    Raises:
+        UnwritableFileError: it may not.
+    """
+    if path.suffix.lower() != ".wav":
+        raise UnwritableFileError(path, "it would be a WAV file; let its name end in .wav")
+    if is_file(settings.input) and same_file(path, path_of(settings.input)):
+        raise UnwritableFileError(path, "it is the input; choose another output")

@@ -1,0 +1,121 @@
+"""What an actor takes its messages from: frames of the channel, posted calls and timers."""
+
+from __future__ import annotations
+
+import collections
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from pykka._envelope import Envelope
+from pykka.messages import _ActorStop
+
+from messages import Stop, epoch_of, tag_of
+from messages.channel import Channel
+
+__all__ = ["Inbox", "Timer", "Waiting"]
+
+
+class Timer:
+    """A call to be made later on the actor's thread."""
+
+    __slots__ = ("call", "due")
+
+    def __init__(self, due: float, call: Callable[[], None]) -> None:
+        self.due = due
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        """Prevent the call, if it has not been made."""
+        self.call = None
+
+
+class Waiting(Protocol):
+    """What an inbox needs of the process around the actor."""
+
+    channel: Channel
+    epoch: int
+    """Of the incarnation that takes messages; frames for an earlier one are left out."""
+    over: bool
+    """Whether no incarnation follows: the hub said stop, or is gone."""
+
+    def wake(self) -> None:
+        """End `wait`; from any thread."""
+
+    def wait(self, timeout: float | None) -> None:
+        """Sleep until there are frames, or a wake-up, or the time is over."""
+
+
+class Inbox:
+    """What Pykka takes messages from: frames of the channel, posted calls and timers."""
+
+    def __init__(self, host: Waiting) -> None:
+        self._host = host
+        self._calls: collections.deque[Callable[[], None]] = collections.deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._asleep = False
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Queue a call and wake the actor; from any thread."""
+        self._calls.append(call)
+        if self._asleep:
+            self._host.wake()
+
+    def after(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Queue a call for later; from the actor's thread."""
+        timer = Timer(time.monotonic() + seconds, call)
+        heapq.heappush(self._timers, (timer.due, next(self._order), timer))
+        return timer
+
+    def put(self, envelope: Envelope[Any]) -> None:
+        """Take what Pykka itself sends, which is only the order to stop."""
+        self._calls.append(envelope.message)
+        self._host.wake()
+
+    def empty(self) -> bool:
+        """Tell Pykka to drain nothing: what is left belongs to the next incarnation."""
+        return True
+
+    def get(self) -> Envelope[Any]:
+        """Return what is to be done next; sleeps until there is something."""
+        host = self._host
+        frames = host.channel.frames
+        while True:
+            if self._calls:
+                return Envelope(self._calls.popleft())
+            if self._timers and (due := self._due()) is not None:
+                return Envelope(due)
+            if frames:
+                frame = frames.popleft()
+                if epoch_of(frame) != host.epoch:
+                    continue  # sent to an earlier incarnation
+                if tag_of(frame) == Stop.tag():
+                    host.over = True
+                    return Envelope(_ActorStop())
+                return Envelope(frame)
+            if host.over:
+                return Envelope(_ActorStop())
+            self._sleep()
+
+    def _due(self) -> Callable[[], None] | None:
+        while self._timers:
+            due, _, timer = self._timers[0]
+            if timer.call is not None and due > time.monotonic():
+                return None
+            heapq.heappop(self._timers)
+            if timer.call is not None:
+                return timer.call
+        return None
+
+    def _sleep(self) -> None:
+        self._asleep = True
+        try:
+            if self._calls:  # posted between the look and the flag
+                return
+            timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+            self._host.wait(timeout)
+        finally:
+            self._asleep = False
