@@ -21,7 +21,7 @@ if __name__ == "__main__":
         del sys.path[0]
     try:
         try:
-            from rtvoice.cli import main
+            from rtvoice.command.cli import main
         except ModuleNotFoundError as error:
             sys.stderr.write(
                 f"rtvoice: this Python ({sys.executable}) has no package {error.name}; install "
@@ -85,10 +85,10 @@ from messages import (
     level_of,
     tag_of,
 )
-from messages.channel import adopt_stdio
-from messages.loop import Loop
-from messages.mailbox import Suspect
-from messages.spawning import environment_with_us
+from messages.transport.channel import adopt_stdio
+from messages.transport.loop import Loop
+from messages.transport.mailbox import Suspect
+from messages.transport.spawning import environment_with_us
 
 if TYPE_CHECKING:
     from actors.embedding.session import Session

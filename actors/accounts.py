@@ -6,7 +6,7 @@ import collections
 from collections.abc import Callable
 
 from messages import Message, decode, tag_of
-from messages.page import HELD, LOCAL, MAIL, Slot
+from messages.transport.page import HELD, LOCAL, MAIL, Slot
 
 __all__ = ["Accounts"]
 

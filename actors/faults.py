@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from messages import FAULTS, AssistantAudio, encode
-from messages.channel import Channel
+from messages.transport.channel import Channel
 
 __all__ = ["InjectedError", "commit"]
 

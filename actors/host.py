@@ -47,8 +47,8 @@ from messages import (
     level_of,
     tag_of,
 )
-from messages.channel import Channel, adopt_stdio
-from messages.page import Page, Slot
+from messages.transport.channel import Channel, adopt_stdio
+from messages.transport.page import Page, Slot
 
 __all__ = ["Host", "main"]
 

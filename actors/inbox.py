@@ -13,7 +13,7 @@ from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
 
 from messages import Stop, epoch_of, tag_of
-from messages.channel import Channel
+from messages.transport.channel import Channel
 
 __all__ = ["Inbox", "Timer", "Waiting"]
 

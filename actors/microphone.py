@@ -16,7 +16,7 @@ from actors.devices.errors import DeviceError, DeviceLostError
 from actors.devices.faltering import NOT_SERVED, Faltering
 from actors.devices.mark import Mark
 from actors.devices.opening import open_capture
-from actors.devices.program import ProgramInput
+from actors.devices.own.program import ProgramInput
 from actors.devices.units import to_samples
 from actors.level import Meter
 from messages import (
@@ -223,7 +223,7 @@ class Microphone(Actor):
     def _replace(self, reason: str) -> NoReturn:
         """Have another process open what there is now. A lost device may not even close."""
         assert self._line.device is not None
-        from actors.devices.card import note_loss
+        from actors.devices.card.card import note_loss
 
         note_loss(self.session, "input")
         self.send(DeviceLost(self.name, self._line.device.name, reason))

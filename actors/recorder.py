@@ -10,7 +10,7 @@ from typing import ClassVar
 from actors.base import Actor
 from actors.devices.errors import UnwritableFileError
 from actors.devices.opening import is_file
-from actors.devices.wav import WavTarget
+from actors.devices.sound.wav import WavTarget
 from actors.files import path_of, same_file, why_not
 from messages import (
     SAMPLE_RATE,

@@ -17,8 +17,8 @@ from actors.devices.errors import DeviceLostError
 from actors.devices.faltering import CAME_LATE, NOT_SERVED, Faltering
 from actors.devices.mark import ItemMark
 from actors.devices.opening import open_playback
+from actors.devices.own.program import ProgramOutput
 from actors.devices.playout import Playout, Settled
-from actors.devices.program import ProgramOutput
 from actors.devices.units import to_samples
 from actors.level import Meter
 from messages import (
@@ -237,7 +237,7 @@ class Speaker(Actor):
 
     def _replace(self, reason: str) -> NoReturn:
         """Have another process open what there is now. A lost device may not even close."""
-        from actors.devices.card import note_loss
+        from actors.devices.card.card import note_loss
 
         note_loss(self.session, "output")
         self.send(DeviceLost(self.name, self._device.name, reason))

@@ -117,16 +117,6 @@ from messages.events import (
     SessionStarted,
     SoundFaltered,
 )
-from messages.frame import (
-    HEAD_BYTES,
-    FrameError,
-    decode,
-    encode,
-    epoch_of,
-    split,
-    tag_of,
-    with_epoch,
-)
 from messages.lifecycle import (
     LEVELS,
     Crashed,
@@ -168,6 +158,16 @@ from messages.session import (
     StatusRequest,
     StopSession,
     Subscribe,
+)
+from messages.transport.frame import (
+    HEAD_BYTES,
+    FrameError,
+    decode,
+    encode,
+    epoch_of,
+    split,
+    tag_of,
+    with_epoch,
 )
 
 __all__ = [

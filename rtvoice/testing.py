@@ -267,7 +267,7 @@ def speech(text: str) -> bytes:
     Raises:
         FileNotFoundError: espeak-ng is not installed.
     """
-    from actors.devices.resample import resample
+    from actors.devices.sound.resample import resample
 
     program = shutil.which("espeak-ng")
     if program is None:

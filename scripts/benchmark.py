@@ -627,7 +627,7 @@ def _measure_card_barge_in(runs: int = 15) -> None:
     import array
     import random
 
-    from actors.devices.portaudio import PortAudioCapture
+    from actors.devices.card.portaudio import PortAudioCapture
 
     chosen = random.Random(1)
     noise = array.array("h", (chosen.choice((-8000, 8000)) for _ in range(4800))).tobytes()
@@ -690,7 +690,7 @@ def _be_bare_stream(direction: Any, seconds: float = 15.0) -> None:
     """Print what a stream of ours costs whose callback does nothing, in percent of a core."""
     import pyaudio
 
-    from actors.devices.listing import choose, list_devices
+    from actors.devices.card.listing import choose, list_devices
 
     frames, name = (480, "mic") if direction == "input" else (288, "speaker")
     device = choose(list_devices(), name, direction).device

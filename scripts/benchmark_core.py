@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from actors.realtime import wire
-from actors.realtime.actions import Publish
-from actors.realtime.core import Core
+from actors.realtime.core.actions import Publish
+from actors.realtime.core.core import Core
 from messages import (
     CapturedAudio,
     HistoryRequest,
@@ -27,7 +27,7 @@ from messages import (
     Settings,
     ToolsAvailable,
 )
-from messages.channel import Channel
+from messages.transport.channel import Channel
 
 M = TypeVar("M")
 __all__ = ["DELTA_MS", "Bare", "delta_us", "events_per_s", "memory_kib", "turn"]

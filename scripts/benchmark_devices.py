@@ -12,8 +12,8 @@ import time
 from typing import Any
 
 from actors.devices.base import Captured
+from actors.devices.card.portaudio import PortAudioCapture, PortAudioPlayback
 from actors.devices.playout import Playout
-from actors.devices.portaudio import PortAudioCapture, PortAudioPlayback
 from actors.devices.silence import PacedCapture, PacedPlayback
 from actors.devices.units import to_ns
 from messages import Message

@@ -30,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from messages import FAULTS, Inject, Status, StatusRequest, decode
-from messages.channel import Channel
+from messages.transport.channel import Channel
 
 EXIT_OK, EXIT_DOWN, EXIT_USAGE = 0, 1, 2
 _NOTICED_S = 1.0

@@ -31,8 +31,8 @@ from messages import (
     Stop,
     decode,
 )
-from messages.channel import Channel
-from messages.page import HELD, MAIL, Page
+from messages.transport.channel import Channel
+from messages.transport.page import HELD, MAIL, Page
 
 M = TypeVar("M", bound=Message)
 TIMEOUT_S = 10.0 * float(os.environ.get("RTVOICE_TEST_TIME_FACTOR", "1"))

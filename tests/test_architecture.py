@@ -80,6 +80,21 @@ def test_what_supervises_imports_nothing_else_of_actors() -> None:
     assert wrong == []
 
 
+def test_the_core_of_realtime_has_no_socket_no_thread_no_clock_and_no_operating_system() -> None:
+    """What decides is told bytes and times, and answers with what is to be done."""
+    outside = {"socket", "select", "selectors", "ssl", "websockets", "asyncio", "threading"}
+    outside |= {"time", "datetime", "subprocess", "os", "signal"}
+
+    imported = {
+        (path.name, name)
+        for path in (ROOT / "actors/realtime/core").glob("*.py")
+        for name in imports_of(path)
+    }
+
+    assert imported
+    assert [(file, name) for file, name in imported if name.split(".")[0] in outside] == []
+
+
 def test_no_component_imports_what_supervises_or_what_embeds() -> None:
     outside = [
         (file, name)
@@ -133,13 +148,14 @@ def test_a_child_imports_nothing_heavy(spec: object) -> None:
 
 
 def test_a_device_of_ones_own_imports_nothing_heavy_by_itself() -> None:
-    name = "actors.devices.silence:NullPlayback"
+    code = "from actors.devices.own.named import load_playback; "
+    code += "load_playback('actors.devices.silence:NullPlayback')"
 
-    assert _heavy(f"from actors.devices.named import load_playback; load_playback({name!r})") == []
+    assert _heavy(code) == []
 
 
 def test_the_supervisors_own_process_imports_nothing_of_a_program() -> None:
-    heavy = _heavy("import supervisor, rtvoice.cli; supervisor.Supervisor({})._release()")
+    heavy = _heavy("import supervisor, rtvoice.command.cli; supervisor.Supervisor({})._release()")
 
     assert not {"asyncio", "numpy", "structlog", "actors.embedding"} & set(heavy)
 

@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actors.devices import convert
 from actors.devices.base import Captured
+from actors.devices.card.portaudio import PortAudioCapture, PortAudioPlayback
 from actors.devices.playout import Playout
-from actors.devices.portaudio import PortAudioCapture, PortAudioPlayback
-from actors.devices.resample import Resampler, SoxrResampler
+from actors.devices.sound import convert
+from actors.devices.sound.resample import Resampler, SoxrResampler
 from actors.devices.units import to_ns
 from messages import PlaybackEnded, PlayedPosition, SetVolume, SoundFaltered
-from tests.actors.devices.test_convert import chirp, levels_db
+from tests.actors.devices.sound.test_convert import chirp, levels_db
 from tests.conversation import Conversation
 from tests.fake_server import FakeServer
 from tests.rig import TIMEOUT_S

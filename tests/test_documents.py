@@ -37,7 +37,7 @@ COVERED = {
     "./scripts/test tests/test_faults.py": "tests/test_setup.py",
     'pip install ".[audio]"': "tests/test_setup.py",
     "python -m supervisor": "tests/test_command.py",
-    "python -m supervisor --doctor": "tests/rtvoice/test_doctor.py",
+    "python -m supervisor --doctor": "tests/rtvoice/command/test_doctor.py",
     "python -m supervisor --probes": "tests/test_inject.py",
     "python -m uvicorn asgi_app:app": "tests/test_examples.py",
 }

@@ -38,9 +38,9 @@ from messages import (
     decode,
     message_types,
 )
-from messages.channel import Channel
-from messages.page import Page
-from messages.spawning import environment_with_us, spawn
+from messages.transport.channel import Channel
+from messages.transport.page import Page
+from messages.transport.spawning import environment_with_us, spawn
 from supervisor import ChildSpec, ConfigurationError, Session, SessionFailedError, Supervisor
 from tests.conversation import Conversation
 from tests.fake_server import FakeServer

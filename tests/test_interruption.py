@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.realtime.doubts import QUIET_NS
+from actors.realtime.core.doubts import QUIET_NS
 from messages import (
     Event,
     Interrupted,

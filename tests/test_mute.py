@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.devices.wav import WavTarget
+from actors.devices.sound.wav import WavTarget
 from messages import CapturedAudio, InputLevel, SetMuted
 from tests.conversation import Conversation, noise, wav_channels
 from tests.fake_server import FakeServer

@@ -35,7 +35,7 @@ from messages import (
     Turn,
     encode,
 )
-from messages.page import MAIL
+from messages.transport.page import MAIL
 from supervisor import SPECS, ChildSpec, ConfigurationError, RestartPolicy, Supervisor
 from tests.hub import Hub
 from tests.rig import TIMEOUT_S, until

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from messages import Message
 
 if TYPE_CHECKING:
-    from actors.devices.lookout import Lookout
+    from actors.devices.card.lookout import Lookout
     from actors.devices.playout import Playout
 
 __all__ = ["INPUT_METHODS", "OUTPUT_METHODS", "Capture", "Captured", "Playback"]
 
 INPUT_METHODS = ("start", "stop", "stream_chunks")
 OUTPUT_METHODS = ("start", "stop", "play_chunk", "clear_buffer")
-"""What a device has that a user writes (`actors.devices.hosted`)."""
+"""What a device has that a user writes (`actors.devices.own.hosted`)."""
 
 
 class Captured(NamedTuple):

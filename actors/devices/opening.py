@@ -62,19 +62,19 @@ def open_capture(
 
         return SilenceCapture(block)
     if wanted.lower() == "program":
-        from actors.devices.program import ProgramInput
+        from actors.devices.own.program import ProgramInput
 
         return ProgramInput(block, goes_on=not session.first)
     if is_name(wanted):
-        from actors.devices.named import load_capture
+        from actors.devices.own.named import load_capture
 
         return load_capture(wanted, block)
     if is_file(wanted):
-        from actors.devices.files import FileCapture
+        from actors.devices.sound.files import FileCapture
 
         return FileCapture(path_of(wanted), block, position)
-    from actors.devices.card import Kind, open_card
-    from actors.devices.portaudio import PortAudioCapture
+    from actors.devices.card.card import Kind, open_card
+    from actors.devices.card.portaudio import PortAudioCapture
     from actors.devices.silence import SilenceCapture
 
     kind = Kind[Capture](
@@ -106,21 +106,21 @@ def open_playback(
 
         return NullPlayback()
     if wanted.lower() == "program":
-        from actors.devices.program import ProgramOutput
+        from actors.devices.own.program import ProgramOutput
 
         return ProgramOutput(settings.program_output_rate, scales=settings.program_output_scales)
     if is_name(wanted):
-        from actors.devices.named import load_playback
+        from actors.devices.own.named import load_playback
 
         return load_playback(wanted)
     if is_file(wanted):
-        from actors.devices.files import FilePlayback
+        from actors.devices.sound.files import FilePlayback
 
         path = path_of(wanted)
         refuse_as_output(path, settings)
         return FilePlayback(path, session)
-    from actors.devices.card import Kind, open_card
-    from actors.devices.portaudio import PortAudioPlayback
+    from actors.devices.card.card import Kind, open_card
+    from actors.devices.card.portaudio import PortAudioPlayback
     from actors.devices.silence import NoPlayback, NullPlayback
 
     kind = Kind[Playback](

@@ -1,7 +1,7 @@
 """The program's side of what it hands over as objects: devices and tools.
 
-The far ends are `actors.devices.program` and the tools component. Coroutines run on the program's
-event loop, or on one of our own where the program has none; plain functions on threads.
+The far ends are `actors.devices.own.program` and the tools component. Coroutines run on the
+program's event loop, or on one of our own where the program has none; plain functions on threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
 from actors.devices.base import INPUT_METHODS, OUTPUT_METHODS
-from actors.devices.hosted import (
+from actors.devices.own.hosted import (
     DeviceCallError,
     HostedInput,
     HostedOutput,

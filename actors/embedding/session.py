@@ -47,8 +47,8 @@ from messages import (
     level_of,
     message_types,
 )
-from messages.channel import Channel
-from messages.spawning import environment_with_us, spawn
+from messages.transport.channel import Channel
+from messages.transport.spawning import environment_with_us, spawn
 
 if TYPE_CHECKING:
     from actors.embedding.hosting import Hosting, InputDevice, OutputDevice, ToolSet

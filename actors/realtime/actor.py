@@ -10,15 +10,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from actors.base import Actor
 from actors.realtime import wire
-from actors.realtime.actions import (
-    ConnectAfter,
-    Disconnect,
-    Log,
-    Publish,
-    SaveState,
-    SendEvent,
-    Swap,
-)
 from actors.realtime.address import KEY_VARIABLE, address_of
 from actors.realtime.connection import (
     STALL_S,
@@ -28,9 +19,18 @@ from actors.realtime.connection import (
     Refused,
     Text,
 )
-from actors.realtime.core import Core
+from actors.realtime.core.actions import (
+    ConnectAfter,
+    Disconnect,
+    Log,
+    Publish,
+    SaveState,
+    SendEvent,
+    Swap,
+)
+from actors.realtime.core.core import Core
+from actors.realtime.core.state import Saved
 from actors.realtime.pictures import Pictures
-from actors.realtime.state import Saved
 from messages import (
     CONTROL,
     CapturedAudio,

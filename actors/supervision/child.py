@@ -40,9 +40,9 @@ from messages import (
     tag_of,
     with_epoch,
 )
-from messages.mailbox import Mailbox, MailboxFullError, Suspect
-from messages.page import HELD, MAIL, Slot
-from messages.spawning import resident_bytes
+from messages.transport.mailbox import Mailbox, MailboxFullError, Suspect
+from messages.transport.page import HELD, MAIL, Slot
+from messages.transport.spawning import resident_bytes
 
 __all__ = ["Child", "ComponentHub", "State"]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from actors.supervision.process import EXIT_GRACE_S, Process
-from messages.loop import Line, Loop, watch_text
+from messages.transport.loop import Line, Loop, watch_text
 
 __all__ = ["ChildProcess"]
 

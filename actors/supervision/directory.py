@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from messages import ConfigurationError
-from messages.page import Page
+from messages.transport.page import Page
 
 __all__ = ["make_directory", "make_page", "sweep"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from actors.supervision.tags import type_name
 from messages import Message, MessagesDropped
-from messages.mailbox import Dropped
+from messages.transport.mailbox import Dropped
 
 __all__ = ["DROPS_S", "DropReport"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from messages import Message, Settings
-from messages.loop import Loop
+from messages.transport.loop import Loop
 
 __all__ = ["Hub"]
 

@@ -22,7 +22,7 @@ from messages import (
     decode,
     tag_of,
 )
-from messages.loop import Line, Loop
+from messages.transport.loop import Line, Loop
 
 __all__ = ["LocalPeer", "Peer", "PeerHub", "ProgramPeer"]
 

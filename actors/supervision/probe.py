@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from messages import Inject, Message, Status, StatusRequest, decode, encode
-from messages.loop import Line, Loop
+from messages.transport.loop import Line, Loop
 
 __all__ = ["Probe", "ProbeHub"]
 

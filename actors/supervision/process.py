@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 
-from messages.spawning import spawn
+from messages.transport.spawning import spawn
 
 __all__ = ["EXIT_GRACE_S", "Process"]
 

@@ -9,7 +9,7 @@ from actors.supervision.hub import Hub
 from actors.supervision.process import Process
 from actors.supervision.restarting import RestartPolicy
 from messages import Notice
-from messages.loop import watch_text
+from messages.transport.loop import watch_text
 
 __all__ = ["Sandbox"]
 

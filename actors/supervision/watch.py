@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from messages.mailbox import Mailbox
-from messages.page import HELD, LOCAL, MAIL, Slot
+from messages.transport.mailbox import Mailbox
+from messages.transport.page import HELD, LOCAL, MAIL, Slot
 
 __all__ = ["Watch"]
 

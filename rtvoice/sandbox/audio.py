@@ -29,7 +29,7 @@ class Decoder:
     def __init__(self, audio_format: dict[str, Any]) -> None:
         self._law = _law(audio_format)
         if self._law:
-            from actors.devices.resample import Resampler
+            from actors.devices.sound.resample import Resampler
 
             self._resampler = Resampler(_G711_RATE, RATE)
 
@@ -68,7 +68,7 @@ class Encoder:
     def __init__(self, audio_format: dict[str, Any]) -> None:
         self._law = _law(audio_format)
         if self._law:
-            from actors.devices.resample import Resampler
+            from actors.devices.sound.resample import Resampler
 
             self._resampler = Resampler(RATE, _G711_RATE)
 

@@ -121,7 +121,7 @@ def _speech(pcm: bytes) -> NDArray[np.float32]:
     """Cut the speech out by its own level, at one loudness and the model's rate."""
     import numpy as np
 
-    from actors.devices.resample import Resampler
+    from actors.devices.sound.resample import Resampler
     from rtvoice.sandbox.vad import speech_span
 
     samples = np.frombuffer(pcm, "<i2")

@@ -117,7 +117,7 @@ async def _warm_voice(voice: Voice) -> None:
 
 
 def _import_slow_modules() -> None:
-    for name in ("actors.devices.resample", "rtvoice.sandbox.vad"):
+    for name in ("actors.devices.sound.resample", "rtvoice.sandbox.vad"):
         importlib.import_module(name)
 
 

@@ -203,7 +203,7 @@ class EspeakVoice:
 async def _from_wav(stream: asyncio.StreamReader) -> AsyncGenerator[bytes]:
     import numpy as np
 
-    from actors.devices.resample import Resampler
+    from actors.devices.sound.resample import Resampler
 
     head = await stream.read(_WAV_HEAD)
     while len(head) < _WAV_HEAD and (more := await stream.read(_WAV_HEAD - len(head))):

@@ -17,8 +17,8 @@ import msgspec
 
 from actors.base import Actor
 from messages import Log, Message, SessionInfo, Settings
-from messages.channel import Channel
-from messages.page import Page
+from messages.transport.channel import Channel
+from messages.transport.page import Page
 from tests.rig import TIMEOUT_S, Rig
 
 _ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from messages import (
     SetMuted,
     SetVolume,
 )
-from messages.page import HELD, MAIL
+from messages.transport.page import HELD, MAIL
 from tests.actors.process import ProcessRig
 from tests.rig import TIMEOUT_S, Rig
 from tests.tiny import DeafToStop

@@ -28,8 +28,8 @@ from messages import (
     PlayedPosition,
     SetMuted,
 )
-from tests.actors.devices import fake_card
-from tests.actors.devices.fake_card import CAPTURE, PLAYBACK, WAITING
+from tests.actors.devices.card import fake_card
+from tests.actors.devices.card.fake_card import CAPTURE, PLAYBACK, WAITING
 from tests.rig import Rig, until
 
 

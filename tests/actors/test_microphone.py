@@ -12,7 +12,7 @@ import pytest
 
 from actors.devices.base import Captured
 from actors.devices.faltering import NOT_SERVED
-from actors.devices.wav import WavTarget
+from actors.devices.sound.wav import WavTarget
 from actors.microphone import Microphone
 from messages import (
     AudioLost,

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actors.devices.wav import WavTarget
+from actors.devices.sound.wav import WavTarget
 from actors.recorder import Recorder
 from messages import AudioLost, CapturedAudio, Crashed, Inject, Message, Notice, PlayedAudio
 from tests.actors.process import ProcessRig

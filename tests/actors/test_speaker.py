@@ -37,7 +37,7 @@ from messages import (
     SoundFaltered,
     Wanted,
 )
-from messages.page import HELD
+from messages.transport.page import HELD
 from tests.actors.process import ProcessRig
 from tests.rig import Rig
 

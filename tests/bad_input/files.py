@@ -86,7 +86,7 @@ def _with_card(world: World, **options: object) -> None:
     world.file(
         "pyaudio.py",
         "import pathlib, sys\n"
-        "from tests.actors.devices.fake_pyaudio import DEVICES, FakePyAudio\n"
+        "from tests.actors.devices.card.fake_pyaudio import DEVICES, FakePyAudio\n"
         f"sys.modules['pyaudio'] = FakePyAudio({given})\n",
     )
     world.patch.setenv("PYTHONPATH", str(world.folder))

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from messages import Message, StopSession
-from rtvoice.console import Console
+from rtvoice.command.console import Console
 from supervisor import SPECS, Supervisor
 from tests.fake_server import FakeServer
 from tests.rig import TIMEOUT_S

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-import rtvoice.choice
-import rtvoice.cli
-import rtvoice.listing
+import rtvoice.command.choice
+import rtvoice.command.cli
+import rtvoice.command.listing
 from actors.devices.errors import SoundLibraryError, SoundSystemStuckError
 from supervisor import ConfigurationError, Session, SessionFailedError
 from tests.bad_input.rows import Outcome, World, row
@@ -30,7 +30,7 @@ def _says(*arguments: str) -> Outcome:
     environment = dict(os.environ)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
-            code = rtvoice.cli.run(list(arguments))
+            code = rtvoice.command.cli.run(list(arguments))
         except SystemExit as end:  # argparse
             code = int(str(end.code))
         finally:
@@ -215,7 +215,7 @@ def no_input_of_the_environment(world: World) -> Outcome:
 
 @row("`--list-devices` without PyAudio")
 def no_pyaudio(world: World) -> Outcome:
-    world.patch.setattr(rtvoice.listing, "list_devices", _without_pyaudio)
+    world.patch.setattr(rtvoice.command.listing, "list_devices", _without_pyaudio)
     return _says("--list-devices")
 
 
@@ -255,7 +255,7 @@ def json_of_nothing(world: World) -> Outcome:
 
 @row("`--list-devices` while the sound server is frozen")
 def sound_server_frozen(world: World) -> Outcome:
-    world.patch.setattr(rtvoice.listing, "list_devices", _without_answer)
+    world.patch.setattr(rtvoice.command.listing, "list_devices", _without_answer)
     return _says("--list-devices")
 
 
@@ -353,7 +353,7 @@ def env_binary(world: World) -> Outcome:
 @row("A `.env` in UTF-16, as some editors write it")
 def env_utf_16(world: World) -> Outcome:
     outcome = _env(world, "RTVOICE_CANARY=secret\n".encode("utf-16"))
-    assert rtvoice.choice.read_env_file(Path(".env")) == {"RTVOICE_CANARY": "secret"}
+    assert rtvoice.command.choice.read_env_file(Path(".env")) == {"RTVOICE_CANARY": "secret"}
     return outcome
 
 

@@ -284,7 +284,7 @@ def test_the_key_is_neither_told_nor_shown() -> None:
 
 
 def test_the_built_in_assistant_is_an_agent_like_any_other() -> None:
-    from rtvoice.assistant import ASSISTANT
+    from rtvoice.command.assistant import ASSISTANT
 
     settings = msgspec.convert(ASSISTANT.describe(), Settings)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from actors.devices.resample import resample
+from actors.devices.sound.resample import resample
 
 TIMEOUT_S = 15.0
 ESPEAK = shutil.which("espeak-ng")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from actors.realtime.restore import GO_ON
+from actors.realtime.core.restore import GO_ON
 from actors.tools.builtin import builtin_tools
 from rtvoice.sandbox.brain import NOT_UNDERSTOOD, Calls, Say, think
 from rtvoice.sandbox.conversation import Heard, Item, Part

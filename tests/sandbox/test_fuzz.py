@@ -26,7 +26,7 @@ from rtvoice.sandbox.launch import start_sandbox
 from rtvoice.sandbox.session import Listen, Session
 from rtvoice.testing import SandboxServer
 from supervisor import Session as Conversation
-from tests.actors.realtime.bench import Bench
+from tests.actors.realtime.core.bench import Bench
 from tests.rig import TIMEOUT_S
 from tests.sandbox.client import MS, Client, said
 from tests.sandbox.frames import CLIENT, frame, server_events

@@ -13,12 +13,12 @@ from actors.devices.errors import (
     SoundLibraryError,
     UnwritableFileError,
 )
-from actors.devices.files import FileCapture, FilePlayback
 from actors.devices.opening import open_capture, open_playback
-from actors.devices.program import ProgramInput, ProgramOutput, ProgramRateError
+from actors.devices.own.program import ProgramInput, ProgramOutput, ProgramRateError
 from actors.devices.silence import NullPlayback, SilenceCapture
+from actors.devices.sound.files import FileCapture, FilePlayback
+from actors.devices.sound.wav import WavTarget
 from actors.devices.units import block_samples, to_ns, to_samples
-from actors.devices.wav import WavTarget
 from messages import SessionInfo, Settings
 
 SESSION = SessionInfo(epoch_ns=0, directory="")

@@ -16,7 +16,7 @@ import pytest
 
 from actors.realtime import websocket
 from actors.realtime.actor import KEY_VARIABLE, Realtime
-from actors.realtime.state import Saved
+from actors.realtime.core.state import Saved
 from messages import (
     AssistantAudio,
     AssistantItem,

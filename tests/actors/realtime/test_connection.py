@@ -12,7 +12,7 @@ import pytest
 from actors.realtime import connection as module
 from actors.realtime.address import is_local
 from actors.realtime.connection import Arrived, Closed, Connection, Opened, Refused, Text
-from actors.realtime.restore import MAX_ITEMS
+from actors.realtime.core.restore import MAX_ITEMS
 from tests.actors.realtime.server import ScriptedServer, scripted_server
 from tests.rig import TIMEOUT_S
 

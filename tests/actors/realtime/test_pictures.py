@@ -6,9 +6,9 @@ import base64
 from pathlib import Path
 from typing import Any
 
+from actors.realtime.core.restore import MAX_IMAGES, plan, text_item
+from actors.realtime.core.state import Saved, Text
 from actors.realtime.pictures import GONE, Pictures
-from actors.realtime.restore import MAX_IMAGES, plan, text_item
-from actors.realtime.state import Saved, Text
 from messages import (
     ConversationItem,
     FlushPlayback,
@@ -18,7 +18,7 @@ from messages import (
     ServerError,
     UserItem,
 )
-from tests.actors.realtime.bench import Bench
+from tests.actors.realtime.core.bench import Bench
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 IMAGE = SentImage("/tmp/i1.png", "image/png", "low", 264)

@@ -10,12 +10,13 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.realtime import restore, wire
+from actors.realtime import wire
+from actors.realtime.core import restore
+from actors.realtime.core.session import configuration, settings_update, speed_update, tools_update
 from actors.realtime.pictures import Pictures
-from actors.realtime.session import configuration, settings_update, speed_update, tools_update
 from messages import SendImage, Settings
-from tests.actors.realtime.strategies import TOOLS, any_settings
-from tests.actors.realtime.test_core_laws import Chaos, operations
+from tests.actors.realtime.core.strategies import TOOLS, any_settings
+from tests.actors.realtime.core.test_core_laws import Chaos, operations
 from tests.referees import judge
 
 

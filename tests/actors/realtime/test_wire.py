@@ -18,7 +18,7 @@ from messages import (
     UserItem,
     UserTranscript,
 )
-from tests.actors.realtime.bench import Bench
+from tests.actors.realtime.core.bench import Bench
 from tests.recordings import needs_recordings, received, recordings
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from actors.supervision.watch import Watch
 from messages import Ping, SendText, encode
-from messages.mailbox import Mailbox
-from messages.page import HELD, LOCAL, MAIL, Page, Slot
+from messages.transport.mailbox import Mailbox
+from messages.transport.page import HELD, LOCAL, MAIL, Page, Slot
 
 HANG_S = 8.0
 

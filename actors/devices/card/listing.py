@@ -1,0 +1,249 @@
+"""Which sound devices there are, and which of them a setting means. Nothing is opened here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from actors.devices.card.jack import remove_locked_database
+from actors.devices.errors import NoSuchDeviceError, SoundLibraryError, SoundSystemStuckError
+
+__all__ = [
+    "DeviceId",
+    "Direction",
+    "Found",
+    "SoundDevice",
+    "choose",
+    "list_devices",
+    "sound_card_present",
+    "why_not_open",
+]
+
+Direction = Literal["input", "output"]
+
+_PROBE = Path(__file__).with_name("probe.py")
+_PROBE_S = 10.0
+_CARD_NUMBER = re.compile(r"\s*\((?:plug)?hw:\d+(?:,\d+)*\)")
+"""Where ALSA has put a device; another place once it was unplugged."""
+
+
+class SoundDevice(msgspec.Struct, frozen=True):
+    """A device as PortAudio lists it."""
+
+    index: int
+    """Its number just now: it changes when another device comes or goes."""
+    name: str
+    host_api: str
+    """The sound system through which it is reached: ALSA, Core Audio, Windows WASAPI, …"""
+    input_channels: int
+    """0: it is no input."""
+    output_channels: int
+    """0: it is no output."""
+    rate: int
+    """Its default, in Hz."""
+    default_input: bool = False
+    default_output: bool = False
+    input_rates: tuple[int, ...] = ()
+    """In Hz, those of the usual ones that it takes; only if asked for."""
+    output_rates: tuple[int, ...] = ()
+
+    def channels(self, direction: Direction) -> int:
+        """Return how many channels it has in a direction."""
+        return self.input_channels if direction == "input" else self.output_channels
+
+    def is_default(self, direction: Direction) -> bool:
+        """Return whether it is the system's default in a direction."""
+        return self.default_input if direction == "input" else self.default_output
+
+    @property
+    def id(self) -> DeviceId:
+        """What it is known by as long as it exists."""
+        return DeviceId(self.host_api, self.name)
+
+
+class DeviceId(NamedTuple):
+    """What a device is remembered by: its index may be another one's tomorrow."""
+
+    host_api: str
+    name: str
+
+
+# -- in a process of its own ----------------------------------------------------------------------
+
+
+def list_devices(timeout_s: float = _PROBE_S, *, rates: bool = False) -> list[SoundDevice]:
+    """Ask PortAudio for its devices.
+
+    Args:
+        timeout_s: After so long there is no answer.
+        rates: Whether to ask each device for its sample rates too.
+
+    Raises:
+        SoundLibraryError: PyAudio is not installed, or PortAudio does not work.
+    """
+    found = _ask({"rates": rates}, timeout_s)
+    if isinstance(found, str):
+        raise SoundLibraryError("input", found)
+    return msgspec.convert(found, list[SoundDevice])
+
+
+def why_not_open(
+    device: SoundDevice, direction: Direction, timeout_s: float = _PROBE_S
+) -> str | None:
+    """Open a device and close it again; return why it does not open, or None.
+
+    Raises:
+        SoundSystemStuckError: there is no answer in time.
+    """
+    channels = min(device.channels(direction), 2)
+    try:
+        found = _ask({"open": (device.index, direction, device.rate, channels)}, timeout_s)
+    except SoundSystemStuckError:
+        raise
+    except SoundLibraryError as error:
+        return error.reason
+    return found if isinstance(found, str) else None
+
+
+def sound_card_present(timeout_s: float = _PROBE_S) -> tuple[bool, bool]:
+    """Tell whether there is a default input, and a default output. Never raises."""
+    from importlib.util import find_spec
+
+    if find_spec("pyaudio") is None:
+        return False, False
+    try:
+        devices = list_devices(timeout_s)
+    except SoundLibraryError:
+        return False, False
+    return any(one.default_input for one in devices), any(one.default_output for one in devices)
+
+
+def _ask(request: dict[str, Any], timeout_s: float) -> Any:
+    """Return what the probe answers.
+
+    Raises:
+        SoundLibraryError: it does not.
+    """
+    try:
+        done = _run_probe(request, timeout_s) or _run_probe(request, timeout_s)
+    except subprocess.TimeoutExpired:
+        done = None
+    except OSError as error:
+        raise SoundLibraryError("input", f"no process can be started: {error}") from None
+    if done is None:
+        reason = f"PortAudio did not answer in {timeout_s:g} s"
+        raise SoundSystemStuckError("input", reason)
+    try:
+        return json.loads(done.stdout)
+    except ValueError:
+        reason = f"PortAudio ended with {done.returncode}"
+        raise SoundLibraryError("input", reason) from None
+
+
+def _run_probe(
+    request: dict[str, Any], timeout_s: float
+) -> subprocess.CompletedProcess[bytes] | None:
+    """Run the probe; None: it hung in what a killed program left locked, try again.
+
+    Raises:
+        subprocess.TimeoutExpired: it hung.
+        OSError: it cannot be started.
+    """
+    told = json.dumps({**request, "path": sys.path})
+    command = [sys.executable, "-S", "-P", str(_PROBE), told]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            unlocked = remove_locked_database(process.pid)
+            process.kill()
+            if unlocked:
+                return None
+            raise
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output)
+
+
+# -- choosing -------------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """The device that a setting means, and those that it means as well."""
+
+    device: SoundDevice
+    others: tuple[SoundDevice, ...] = ()
+
+    def __str__(self) -> str:
+        """Say which was taken, if there was a choice."""
+        others = ", ".join(f"{one.index} {one.name!r} ({one.host_api})" for one in self.others)
+        device = self.device
+        return f"took {device.index} {device.name!r} ({device.host_api}), not {others}"
+
+
+def choose(
+    devices: Sequence[SoundDevice],
+    wanted: str,
+    direction: Direction,
+    known: DeviceId | None = None,
+) -> Found:
+    """Return the device that a setting means: ``default``, an index, its name or part of it.
+
+    A whole name goes before the beginning of one, that before any part. Of several that fit
+    equally well the default is taken, then those of the default's host API, then the first.
+
+    Args:
+        devices: those that there are.
+        wanted: the setting.
+        direction: whether an input or an output is wanted.
+        known: which device it meant before, if it was found before.
+
+    Raises:
+        NoSuchDeviceError: there is none.
+    """
+    fitting = [one for one in devices if one.channels(direction) > 0]
+    home = next((one.host_api for one in fitting if one.is_default(direction)), "")
+    for fits in _tests(wanted, direction, known):
+        found = [one for one in fitting if fits(one)]
+        if found:
+            found.sort(key=lambda one: (not one.is_default(direction), one.host_api != home))
+            return Found(found[0], tuple(found[1:]))
+    names = tuple(f"{one.index} {one.name}" for one in fitting)
+    raise NoSuchDeviceError(wanted, direction, names)
+
+
+_Test = Callable[[SoundDevice], bool]
+
+
+def _tests(wanted: str, direction: Direction, known: DeviceId | None) -> list[_Test]:
+    """Return the tests by which a device is looked for, the narrowest first."""
+    name = wanted.strip().casefold()
+    if name == "default":
+        return [lambda one: one.is_default(direction)]
+    tests: list[_Test] = []
+    if known is not None:
+        tests += [lambda one: one.id == known, lambda one: _moved(one.id) == _moved(known)]
+        if name.isdecimal():  # the index is another device's by now, perhaps
+            return tests
+    if name.isdecimal():
+        tests.append(lambda one: one.index == int(name))
+    return [
+        *tests,
+        lambda one: one.name.casefold() == name,
+        lambda one: one.name.casefold().startswith(name),
+        lambda one: name in one.name.casefold(),
+    ]
+
+
+def _moved(device: DeviceId) -> DeviceId:
+    """Return by what a device is known wherever it is plugged in."""
+    return device._replace(name=_CARD_NUMBER.sub("", device.name))

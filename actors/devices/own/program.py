@@ -1,0 +1,314 @@
+"""The far ends of devices that live in the program: its messages are the sound card.
+
+Both run in `pump`, usually on the actor's thread; they have no thread and look at no clock.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from actors.devices.base import Capture, Captured, Playback
+from actors.devices.errors import DeviceError
+from actors.devices.playout import Playout
+from actors.devices.units import to_ns, to_samples
+from messages import (
+    SAMPLE_RATE,
+    Message,
+    ProgramCapture,
+    ProgramFlush,
+    ProgramPlayed,
+    ProgramPlayout,
+    ProgramVolume,
+)
+
+if TYPE_CHECKING:
+    from actors.devices.sound.resample import Resampler
+
+__all__ = ["ProgramInput", "ProgramOutput", "ProgramRateError"]
+
+_BURST_NS = 200_000_000
+"""Captured audio may run so far ahead of real time before it is held back."""
+_QUIET_NS = 500_000_000
+"""When nothing has come for so long, there is silence: without it the server would wait for more
+of a turn that has ended."""
+_MOST_LATE_NS = 5_000_000_000
+_CATCH_UP = 200 * SAMPLE_RATE // 1000
+"""With more than this waiting that is due later, it is delivered at twice the speed, so that no
+delay remains."""
+_MAX_WAITING = 30 * SAMPLE_RATE * 2
+_AHEAD = 200 * SAMPLE_RATE // 1000
+"""Played audio is handed over at most so far ahead of real time."""
+_HAND_OVER = 100 * SAMPLE_RATE // 1000
+_STALE_NS = 500_000_000
+"""Without a new `ProgramPlayed` for so long, the clock says what is played."""
+
+
+class ProgramRateError(DeviceError):
+    """The program's audio has a sample rate that cannot be converted."""
+
+    def __init__(self, hz: int) -> None:
+        super().__init__(hz)
+        self.hz = hz
+
+    def __str__(self) -> str:
+        return f"the program's audio has {self.hz} Hz; it must be between 8000 and 192000 Hz"
+
+
+class ProgramInput(Capture):
+    """Pieces of any length and rate from the program, made into blocks in real time.
+
+    What comes late, because the program or this process was held up, is caught up with at twice the
+    speed. When nothing comes, there is silence.
+
+    Args:
+        block: samples of a block.
+        goes_on: whether audio came before, to a process that has died.
+    """
+
+    name = "program"
+    jump_ns = 2 * _QUIET_NS
+
+    def __init__(self, block: int, *, goes_on: bool = False) -> None:
+        self._block = block
+        self._waiting = bytearray()
+        self._odd = b""
+        self._rate = SAMPLE_RATE
+        self._resampler: Resampler | None = None
+        self._deliver: Callable[[Captured], None] = _ignore
+        self._due_ns = 0
+        """When the next block would end, were it captured by a card; 0: nothing came yet."""
+        self._first_ns = 0
+        """When the program has captured what came first."""
+        self._goes_on = goes_on
+        self._position = 0
+        self._lost = False
+        self._ended = False
+        self._quiet = False
+        """Whether nothing is to be waited for: what is left goes out, and then silence."""
+        self._silent = False
+
+    def start(
+        self, deliver: Callable[[Captured], None], failed: Callable[[Exception], None]
+    ) -> None:
+        self._deliver = deliver
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def feed(self, message: ProgramCapture) -> None:
+        """Take what the program has captured; it is delivered by `pump`.
+
+        Raises:
+            ProgramRateError: it cannot be converted.
+        """
+        if self._ended:
+            return
+        self._quiet = False
+        self._first_ns = self._first_ns or message.captured_ns
+        if message.sample_rate != self._rate:
+            self._resampler = _resampler(message.sample_rate, SAMPLE_RATE)
+            self._rate = message.sample_rate
+        pcm = self._odd + message.pcm if self._odd else message.pcm
+        if len(pcm) % 2:
+            pcm, self._odd = pcm[:-1], pcm[-1:]
+        else:
+            self._odd = b""
+        self._waiting += _converted(pcm, self._resampler)
+        if (extra := len(self._waiting) - _MAX_WAITING) > 0:
+            del self._waiting[: extra + extra % 2]
+            self._lost = True
+
+    def end(self) -> None:
+        """Deliver what is left, and then silence: the program's device has ended."""
+        if self._ended:
+            return
+        self.pause()
+        self._ended = True
+
+    def pause(self) -> None:
+        """Deliver what is left, and then silence until there is more: the device has failed."""
+        if self._resampler is not None:
+            from actors.devices.sound.convert import to_pcm
+
+            self._waiting += to_pcm(self._resampler.flush())
+            self._resampler = _resampler(self._rate, SAMPLE_RATE)
+        self._odd = b""
+        self._quiet = True
+
+    def pump(self, now_ns: int) -> float | None:
+        block_ns = to_ns(self._block)
+        if not self._due_ns:
+            if not (self._waiting or self._quiet or self._goes_on):
+                return None
+            self._due_ns = self._first_ns or now_ns
+        if self._due_ns < now_ns - _MOST_LATE_NS:
+            self._due_ns = now_ns
+        while True:
+            wait_ns = self._wait_ns(now_ns)
+            if wait_ns > 0:
+                return wait_ns / 1e9
+            end_ns = min(self._due_ns, now_ns)
+            late = to_samples(max(0, now_ns - self._due_ns))
+            behind = len(self._waiting) // 2 - late > _CATCH_UP
+            self._due_ns += block_ns // 2 if behind else block_ns
+            self._deliver(self._next(end_ns - block_ns, end_ns))
+
+    def _wait_ns(self, now_ns: int) -> int:
+        """Return how long the next block has to wait."""
+        if self._has_block():
+            return self._due_ns - _BURST_NS - now_ns
+        if not self._quiet and self._due_ns + _QUIET_NS <= now_ns:
+            self._quiet = True
+        return self._due_ns + (0 if self._quiet else _QUIET_NS) - now_ns
+
+    def _has_block(self) -> bool:
+        return len(self._waiting) >= (1 if self._quiet else 2 * self._block)
+
+    def _next(self, first_ns: int, end_ns: int) -> Captured:
+        size = 2 * self._block
+        pcm = bytes(self._waiting[:size])
+        del self._waiting[:size]
+        used = -1
+        if self._ended and not self._waiting and not self._silent:
+            self._silent = True
+            used = len(pcm) // 2
+        self._position += len(pcm) // 2
+        lost, self._lost = self._lost, False
+        pcm += bytes(size - len(pcm))
+        return Captured(pcm, first_ns, end_ns, self._position, used, lost)
+
+
+class ProgramOutput(Playback):
+    """Hands audio to the program ahead of real time, and takes its word for what was played.
+
+    Samples are counted at the program's rate from the start of the device; what a flush takes back
+    is not counted. The program's word is believed up to what it was given, and as long as its
+    number grows; a program that says nothing for half a second has played what the clock says.
+
+    Args:
+        rate: of the audio that the program wants.
+        scales: whether the program's device applies the volume itself.
+
+    Raises:
+        ProgramRateError: it cannot be converted.
+    """
+
+    name = "program"
+    clears = True
+
+    def __init__(self, rate: int, *, scales: bool = False) -> None:
+        self._rate = rate
+        self.scales = scales
+        self._resampler = _resampler(SAMPLE_RATE, rate)
+        self._playout: Playout | None = None
+        self._given = 0
+        """Samples of 24 kHz taken from the playout, without those taken back."""
+        self._sent = 0
+        """The same in samples of the program's rate, as they were handed over."""
+        self._runs: collections.deque[tuple[int, int]] = collections.deque([(0, 0)], maxlen=8)
+        """Stretches without interruption: their first sample, and when it was due."""
+        self._told = 0
+        """Samples of 24 kHz that the program says are played."""
+        self._told_ns = 0
+        """When that number last grew, or may have begun to; 0: the program says nothing."""
+        self._behind_ns = 0
+        """When the program last said that its device does not take what it is given."""
+
+    def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
+        self._playout = playout
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def pump(self, now_ns: int) -> tuple[list[Message], float | None]:
+        if self._playout is None:
+            return [], None
+        messages: list[Message] = []
+        while True:
+            dry = self._clock(now_ns) >= self._given
+            at_ns = now_ns if dry else self._due_ns(self._given)
+            room = _AHEAD if dry else self._clock(now_ns) + _AHEAD - self._given
+            if room <= 0 or now_ns - self._behind_ns < _STALE_NS:
+                return messages, _HAND_OVER / SAMPLE_RATE
+            pcm = self._playout.take(room, at_ns)
+            if not pcm:
+                return messages, None
+            if dry:
+                self._runs.append((self._given, now_ns))
+                self._told_ns = now_ns if self._told_ns else 0
+            messages.append(self._handed_over(pcm))
+
+    def heard_until(self, now_ns: int) -> int:
+        return self._due_ns(self._heard(now_ns))
+
+    def flush(self, now_ns: int) -> list[Message]:
+        self._given = self._heard(now_ns)
+        self._told = min(self._told, self._given)
+        self._sent = self._given * self._rate // SAMPLE_RATE
+        self._resampler = _resampler(SAMPLE_RATE, self._rate)
+        self._behind_ns = 0
+        while len(self._runs) > 1 and self._runs[-1][0] > self._given:
+            self._runs.pop()
+        return [ProgramFlush()]
+
+    def set_volume(self, volume: float) -> list[Message]:
+        return [ProgramVolume(volume)] if self.scales else []
+
+    def played(self, message: ProgramPlayed) -> None:
+        """Take the program's word for what it has played."""
+        told = message.played_samples * SAMPLE_RATE // self._rate
+        if message.played_samples >= self._sent:
+            told = self._given
+        if told > self._told or message.playing or not self._told_ns:
+            self._told, self._told_ns = min(told, self._given), message.at_ns
+        waiting = message.waiting_samples * SAMPLE_RATE // self._rate
+        self._behind_ns = message.at_ns if waiting > _AHEAD else 0
+
+    def _handed_over(self, pcm: bytes) -> Message:
+        self._given += len(pcm) // 2
+        pcm = _converted(pcm, self._resampler)
+        message = ProgramPlayout(pcm, self._sent)
+        self._sent += len(pcm) // 2
+        return message
+
+    def _heard(self, now_ns: int) -> int:
+        """Return how many samples of 24 kHz are played."""
+        if self._told_ns and now_ns - self._told_ns < _STALE_NS:
+            return self._told
+        return max(self._told, self._clock(now_ns))
+
+    def _clock(self, now_ns: int) -> int:
+        """Return how many would be played by a device without delay."""
+        first, first_ns = self._runs[-1]
+        return min(self._given, first + to_samples(now_ns - first_ns))
+
+    def _due_ns(self, sample: int) -> int:
+        """Return when a sample was due, by the run it belongs to."""
+        fitting = (run for run in reversed(self._runs) if run[0] <= sample)
+        first, first_ns = next(fitting, self._runs[0])
+        return first_ns + to_ns(sample - first)
+
+
+def _ignore(_: Captured) -> None:
+    pass
+
+
+def _resampler(from_hz: int, to_hz: int) -> Resampler | None:
+    if from_hz == to_hz:
+        return None
+    from actors.devices.sound.resample import Resampler, UnsupportedRateError
+
+    try:
+        return Resampler(from_hz, to_hz)
+    except UnsupportedRateError as error:
+        raise ProgramRateError(error.hz) from None
+
+
+def _converted(pcm: bytes, resampler: Resampler | None) -> bytes:
+    if resampler is None:
+        return pcm
+    from actors.devices.sound.convert import to_floats, to_pcm
+
+    return to_pcm(resampler.process(to_floats(pcm)))

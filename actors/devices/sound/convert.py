@@ -1,0 +1,124 @@
+"""Between a session, int16 mono at 24 kHz, and a card of another rate or more channels.
+
+Imports numpy, so it is imported only at need.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.devices.sound.resample import Resampling, best_resampler
+from messages import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from actors.devices.playout import Playout
+
+__all__ = ["FromCard", "ToCard", "downmixed", "to_floats", "to_pcm"]
+
+_STEP = 5 * SAMPLE_RATE // 1000
+"""What is pulled at once to be converted: what is pulled too early cannot be flushed any more."""
+_S = 1_000_000_000
+
+
+class _Converter:
+    """A resampler that knows how much sound is still in it; none where the rates are the same."""
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        self._from_hz, self._to_hz = from_hz, to_hz
+        self._resampler: Resampling | None = None
+        if from_hz != to_hz:
+            self._resampler = best_resampler(from_hz, to_hz)
+        self._fed = self._given = 0
+
+    def convert(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._resampler is None:
+            return samples
+        out = self._resampler.process(samples)
+        self._fed += len(samples)
+        self._given += len(out)
+        return out
+
+    @property
+    def inside_ns(self) -> int:
+        return self._fed * _S // self._from_hz - self._given * _S // self._to_hz
+
+
+class FromCard:
+    """Makes 24 kHz mono of what a card delivers.
+
+    Args:
+        rate: of the card, 8000..192000 Hz.
+        channels: of the card; their mean is taken.
+
+    Raises:
+        UnsupportedRateError: the rate is out of range.
+    """
+
+    def __init__(self, rate: int, channels: int) -> None:
+        self._channels = channels
+        self._converter = _Converter(rate, SAMPLE_RATE)
+
+    def convert(self, data: bytes) -> bytes:
+        """Return what can be computed so far; the rest comes with the next block."""
+        samples = downmixed(to_floats(data), self._channels)
+        return to_pcm(self._converter.convert(samples))
+
+    @property
+    def inside_ns(self) -> int:
+        """How long the sound is that has been delivered and not been returned."""
+        return self._converter.inside_ns
+
+
+class ToCard:
+    """Makes of 24 kHz mono what a card plays.
+
+    Args:
+        rate: of the card, 8000..192000 Hz.
+        channels: of the card; each gets the same.
+
+    Raises:
+        UnsupportedRateError: the rate is out of range.
+    """
+
+    def __init__(self, rate: int, channels: int) -> None:
+        self._rate, self._channels = rate, channels
+        self._converter = _Converter(SAMPLE_RATE, rate)
+        self._ready = np.zeros(0, np.float32)
+
+    def pull(self, playout: Playout, frames: int, at_ns: int) -> bytes:
+        """Return the next block for the card.
+
+        Args:
+            playout: to pull from.
+            frames: how many of the card's.
+            at_ns: when the first of them will be heard.
+        """
+        while len(self._ready) < frames:
+            due_ns = at_ns + len(self._ready) * _S // self._rate + self._converter.inside_ns
+            samples = to_floats(playout.pull(_STEP, due_ns))
+            self._ready = np.concatenate((self._ready, self._converter.convert(samples)))
+        block, self._ready = self._ready[:frames], self._ready[frames:]
+        return to_pcm(np.repeat(block, self._channels))
+
+    @property
+    def inside_ns(self) -> int:
+        """How long the sound is that has been pulled and not been given to the card."""
+        return len(self._ready) * _S // self._rate + self._converter.inside_ns
+
+
+def to_floats(pcm: bytes) -> NDArray[np.float32]:
+    """Return int16 little-endian samples as float32 in the same range."""
+    return np.frombuffer(pcm, "<i2").astype(np.float32)
+
+
+def to_pcm(samples: NDArray[np.float32]) -> bytes:
+    """Return float32 samples in the range of int16 as int16 little-endian, clipped."""
+    return np.clip(np.rint(samples), -32768, 32767).astype("<i2").tobytes()
+
+
+def downmixed(samples: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
+    """Return the mean of interleaved channels."""
+    return samples if channels == 1 else samples.reshape(-1, channels).mean(axis=1)

@@ -1,0 +1,148 @@
+"""Sound files to read: the samples of one as a session uses them, from any position on."""
+
+from __future__ import annotations
+
+import stat
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from actors.devices.errors import NoSuchFileError, OtherFormatError, UnreadableFileError
+from actors.devices.sound.wav import WavFrames
+from messages import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["FileSource", "Frames"]
+
+
+_PIECES_PER_S = 4
+"""A second of 64 channels at 192 kHz would take a quarter of a gigabyte to convert."""
+
+
+class Frames(Protocol):
+    """The frames of an open file, whatever its format."""
+
+    rate: int
+    """In Hz."""
+    frames: int
+    """How many there are."""
+    missing: int
+    """How many more its header promises."""
+
+    def seek(self, frame: int) -> None: ...
+
+    def read(self, frames: int) -> NDArray[np.float32]:
+        """Return the next frames as mono in the range of int16; fewer at the end."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class FileSource:
+    """A sound file in any format that can be read here, as int16 mono at 24 kHz.
+
+    Only a file that is not so already needs numpy, which is imported with its first block.
+
+    Raises:
+        NoSuchFileError: it does not exist.
+        UnreadableFileError: it cannot be opened.
+        FileFormatError: it is no sound file that can be read here.
+    """
+
+    def __init__(self, path: Path, position: int = 0) -> None:
+        frames = self.frames = _open(path)
+        self.samples = (2 * frames.frames * SAMPLE_RATE + frames.rate) // (2 * frames.rate)
+        """How many samples of 24 kHz it has."""
+        self.position = min(position, self.samples)
+        self._native = frames if isinstance(frames, WavFrames) and frames.native else None
+        self._converter: _Converter | None = None
+        if self._native:
+            self._native.seek(self.position)
+
+    def read(self, samples: int) -> bytes:
+        """Return the next samples as int16 little-endian mono, 24 kHz; fewer at the end."""
+        samples = min(samples, self.samples - self.position)
+        if samples <= 0:
+            return b""
+        self.position += samples
+        if self._native:
+            return self._native.read_raw(samples)
+        if self._converter is None:
+            self._converter = _Converter(self.frames, self.position - samples)
+        return self._converter.read(samples)
+
+    def close(self) -> None:
+        """Close the file. Calling it twice is harmless."""
+        self.frames.close()
+
+
+def _open(path: Path) -> Frames:
+    file = _opened(path)
+    try:
+        return WavFrames(file, path)
+    except OtherFormatError as error:
+        file.close()
+        from actors.devices.sound.coded import CodedFrames
+
+        return CodedFrames(path, error)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UnreadableFileError(path, "it is a folder; give the name of a WAV file")
+        if not stat.S_ISREG(mode):  # opening a pipe could wait for ever
+            raise UnreadableFileError(path, "it is a pipe or a device; write it to a file first")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise NoSuchFileError(path) from None
+    except PermissionError:
+        raise UnreadableFileError(path, "this user may not read it; have it allowed") from None
+    except OSError as error:
+        raise UnreadableFileError(path, f"{error.strerror}; give another one") from None
+
+
+class _Converter:
+    """Any rate to int16 at 24 kHz, a piece of the file at a time."""
+
+    _WARM_UP = 64
+    """Samples before the position that the resampler hears first: no click at the start."""
+
+    def __init__(self, frames: Frames, position: int) -> None:
+        from actors.devices.sound.resample import Resampler
+
+        step = gcd(frames.rate, SAMPLE_RATE)
+        whole = max(0, position - self._WARM_UP) // (SAMPLE_RATE // step)
+        self._frames = frames
+        self._frame = whole * (frames.rate // step)
+        self._skip = position - whole * (SAMPLE_RATE // step)
+        self._resampler = Resampler(frames.rate, SAMPLE_RATE)
+        self._ready = bytearray()
+        self._flushed = False
+        frames.seek(self._frame)
+
+    def read(self, samples: int) -> bytes:
+        while len(self._ready) < 2 * (samples + self._skip) and not self._flushed:
+            self._convert_more()
+        del self._ready[: 2 * self._skip]
+        self._skip = 0
+        pcm = bytes(self._ready[: 2 * samples])
+        del self._ready[: 2 * samples]
+        return pcm + bytes(2 * samples - len(pcm))
+
+    def _convert_more(self) -> None:
+        from actors.devices.sound.convert import to_pcm
+
+        count = min(self._frames.rate // _PIECES_PER_S, self._frames.frames - self._frame)
+        self._frame += count
+        self._ready += to_pcm(self._resampler.process(self._frames.read(count)))
+        if self._frame == self._frames.frames:
+            self._flushed = True
+            self._ready += to_pcm(self._resampler.flush())

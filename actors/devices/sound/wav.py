@@ -1,0 +1,278 @@
+"""WAV files: what is in one (`WavFrames`), and one that is whole at every moment (`WavTarget`).
+
+The format: http://soundfile.sapp.org/doc/WaveFormat and, for the extensible header,
+https://learn.microsoft.com/windows/win32/api/mmreg/ns-mmreg-waveformatextensible. Of files
+longer than 4 GiB: https://tech.ebu.ch/docs/tech/tech3306.pdf (RF64; BW64 is the same).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from actors.devices.errors import FileFormatError, OtherFormatError, UnwritableFileError
+from actors.files import open_alone, why_not
+from messages import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["WavFormat", "WavFrames", "WavTarget", "read_format", "refuse_beyond_limits"]
+
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_BITS = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}
+_RATES = range(8_000, 192_001)
+_MAX_CHANNELS = 64
+_LOUDEST = 8.0
+"""Floats beyond 1.0 are clipped when they are mixed; beyond this they are no sound."""
+_HEADS = (b"RIFF", b"RF64", b"BW64")
+_LONG_BYTES = 0xFFFF_FFFF
+"""The length of data of which another chunk, ds64, says how long they are."""
+_MOST_HEAD_BYTES = 4096
+_UNKNOWN_BYTES = 0x7FFF_0000
+"""From here on the length of the data is one that a program wrote which did not know it."""
+_HEAD = struct.Struct("<4sI4s4sIHHIIHH4sI")
+_MAX_DATA_BYTES = 0xFFFF_FFFF - _HEAD.size
+
+
+class WavFormat(NamedTuple):
+    """What the samples of a file are, and where in it they lie."""
+
+    kind: int
+    channels: int
+    rate: int
+    bits: int
+    data_start: int
+    frames: int
+    missing: int = 0
+    """Frames that the header promises and the file does not have."""
+
+    @property
+    def frame_bytes(self) -> int:
+        return self.channels * self.bits // 8
+
+    @property
+    def native(self) -> bool:
+        """Whether the samples are what a session uses, so that there is nothing to convert."""
+        return self[:4] == (_PCM, 1, SAMPLE_RATE, 16)
+
+
+def read_format(file: BinaryIO, path: Path) -> WavFormat:
+    """Read the chunks of a WAV file up to its samples.
+
+    A length of the data that the file does not have (torn off, or written to a pipe) is corrected.
+
+    Raises:
+        FileFormatError: it is no WAV file, or none that can be read here.
+    """
+    riff = file.read(12)
+    if not riff:
+        raise FileFormatError(path, "is empty")
+    if len(riff) < 12 or riff[:4] not in _HEADS or riff[8:] != b"WAVE":
+        raise OtherFormatError(path, "is not a WAV file")
+    kind = channels = rate = bits = long_size = 0
+    while len(head := file.read(8)) == 8:
+        name, size = head[:4], int.from_bytes(head[4:], "little")
+        if name == b"data":
+            if not kind:
+                break
+            start = file.tell()
+            there = file.seek(0, os.SEEK_END) - start
+            size = long_size if size == _LONG_BYTES and long_size else size
+            frame_bytes = channels * bits // 8
+            frames = min(size or there, there) // frame_bytes
+            if not frames:
+                break
+            missing = size // frame_bytes - frames if size < _UNKNOWN_BYTES or long_size else 0
+            return WavFormat(kind, channels, rate, bits, start, frames, max(0, missing))
+        body = file.read(min(size, _MOST_HEAD_BYTES))
+        if name == b"fmt ":
+            kind, channels, rate, bits = _format(body, path)
+        elif name == b"ds64":
+            long_size = int.from_bytes(body[8:16], "little")
+        file.seek(size + size % 2 - len(body), os.SEEK_CUR)
+    raise FileFormatError(path, "is a WAV file without samples")
+
+
+def _format(body: bytes, path: Path) -> tuple[int, int, int, int]:
+    if len(body) < 16:
+        raise FileFormatError(path, "has a broken header")
+    kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", body)
+    if kind == _EXTENSIBLE and len(body) >= 26:
+        kind = int.from_bytes(body[24:26], "little")
+    if kind == _PCM:
+        bits = (bits + 7) // 8 * 8  # 12 or 20 bits are the upper ones of so many bytes
+    if bits not in _BITS.get(kind, ()):
+        raise OtherFormatError(path, f"is a WAV file of format {kind} with {bits} bits")
+    refuse_beyond_limits(path, channels, rate)
+    return kind, channels, rate, bits
+
+
+def refuse_beyond_limits(path: Path, channels: int, rate: int) -> None:
+    """See that a file of so many channels, at so many Hz, can be read here.
+
+    Raises:
+        FileFormatError: it cannot.
+    """
+    if not 0 < channels <= _MAX_CHANNELS:
+        raise FileFormatError(path, f"has {channels} channels, and 1 to {_MAX_CHANNELS} are read")
+    if rate not in _RATES:
+        limits = f"{_RATES.start} to {_RATES.stop - 1} Hz"
+        raise FileFormatError(path, f"has a sample rate of {rate} Hz, and {limits} are read")
+
+
+class WavFrames:
+    """The frames of a WAV file; see `actors.devices.sound.source`."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self.format = read_format(file, path)
+        self.rate, self.frames = self.format.rate, self.format.frames
+        self.missing, self.native = self.format.missing, self.format.native
+        self._file = file
+
+    def seek(self, frame: int) -> None:
+        """Go to a frame."""
+        self._file.seek(self.format.data_start + frame * self.format.frame_bytes)
+
+    def read_raw(self, frames: int) -> bytes:
+        """Return the next frames as they are, which only a native file is read by."""
+        return self._file.read(frames * self.format.frame_bytes)
+
+    def read(self, frames: int) -> NDArray[np.float32]:
+        """Return the next frames as mono in the range of int16."""
+        return _mono(self.read_raw(frames), self.format)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _mono(raw: bytes, form: WavFormat) -> NDArray[np.float32]:
+    """Return float32 mono in the range of int16."""
+    import numpy as np
+
+    from actors.devices.sound.convert import downmixed
+
+    raw = raw[: len(raw) // form.frame_bytes * form.frame_bytes]
+    wide: NDArray[np.float32]
+    if form.kind == _FLOAT:
+        floats = np.nan_to_num(np.frombuffer(raw, f"<f{form.bits // 8}"))
+        wide = floats.clip(-_LOUDEST, _LOUDEST).astype(np.float32) * 32768.0
+    elif form.bits == 8:
+        wide = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128.0) * 256.0
+    elif form.bits == 24:
+        parts = np.frombuffer(raw, np.uint8).reshape(-1, 3)
+        padded = np.zeros((len(parts), 4), np.uint8)
+        padded[:, 1:] = parts
+        wide = padded.view("<i4").reshape(-1).astype(np.float32) / 65536.0
+    else:
+        scale = np.float32(2.0 ** (16 - form.bits))
+        wide = np.frombuffer(raw, f"<i{form.bits // 8}").astype(np.float32) * scale
+    return downmixed(wide, form.channels)
+
+
+class WavTarget:
+    """A 16-bit file at 24 kHz, written at any position; its header is true after each write.
+
+    Args:
+        path: of the file.
+        channels: 1 or 2.
+        fresh: begin anew. Otherwise a file of ours is gone on with, its header repaired.
+
+    Raises:
+        UnwritableFileError: it cannot be opened for writing.
+    """
+
+    def __init__(self, path: Path, channels: int, *, fresh: bool) -> None:
+        self.path = path
+        self._frame_bytes = 2 * channels
+        try:
+            self._file = open_alone(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UnwritableFileError(path, why_not(path, error)) from None
+        try:
+            size = os.fstat(self._file).st_size
+            if fresh and size:  # not before it is known to be ours alone
+                os.ftruncate(self._file, 0)
+                size = 0
+            self.frames = max(0, size - _HEAD.size) // self._frame_bytes
+            self._write_head()
+        except OSError as error:
+            os.close(self._file)
+            raise UnwritableFileError(path, why_not(path, error)) from None
+
+    @property
+    def max_frames(self) -> int:
+        """How many frames a WAV file can have: its header counts bytes with 32 bits."""
+        return _MAX_DATA_BYTES // self._frame_bytes
+
+    def write(self, frame: int, data: bytes) -> None:
+        """Write frames at a position; silence is between the end so far and there.
+
+        Raises:
+            OSError: the disk is full, or gone.
+        """
+        end = frame + len(data) // self._frame_bytes
+        if end > self.max_frames:
+            raise OSError(errno.EFBIG, "a WAV file ends at 4 GiB")
+        _write_at(self._file, data, _HEAD.size + frame * self._frame_bytes)
+        if end > self.frames:
+            self.frames = end
+            self._write_head()
+
+    def read(self, frame: int, frames: int) -> bytes:
+        """Return the frames at a position; fewer at the end."""
+        frames = max(0, min(frames, self.frames - frame))
+        offset = _HEAD.size + frame * self._frame_bytes
+        return _read_at(self._file, frames * self._frame_bytes, offset)
+
+    def extend(self, frames: int) -> None:
+        """Make the file this long, with silence at its end.
+
+        Raises:
+            OSError: the disk is gone.
+        """
+        frames = min(frames, self.max_frames)
+        if frames > self.frames:
+            os.ftruncate(self._file, _HEAD.size + frames * self._frame_bytes)
+            self.frames = frames
+            self._write_head()
+
+    def close(self) -> None:
+        """Close the file. Calling it twice is harmless."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _write_head(self) -> None:
+        channels = self._frame_bytes // 2
+        size = self.frames * self._frame_bytes
+        head = _HEAD.pack(
+            b"RIFF", size + _HEAD.size - 8, b"WAVE",
+            b"fmt ", 16, _PCM, channels, SAMPLE_RATE,
+            SAMPLE_RATE * self._frame_bytes, self._frame_bytes, 16,
+            b"data", size,
+        )  # fmt: skip
+        _write_at(self._file, head, 0)
+
+
+def _write_at(file: int, data: bytes, offset: int) -> None:
+    while data:
+        if hasattr(os, "pwrite"):
+            written = os.pwrite(file, data, offset)
+        else:
+            os.lseek(file, offset, os.SEEK_SET)
+            written = os.write(file, data)
+        data = data[written:]
+        offset += written
+
+
+def _read_at(file: int, size: int, offset: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(file, size, offset)
+    os.lseek(file, offset, os.SEEK_SET)
+    return os.read(file, size)

@@ -1,0 +1,312 @@
+"""What the model answers, as it comes: sound, text, items, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from actors.realtime import wire
+from actors.realtime.core import errors
+from actors.realtime.core.calls import Calls
+from actors.realtime.core.context import Context
+from actors.realtime.core.errors import Meaning
+from actors.realtime.core.interruption import Interruption
+from actors.realtime.core.playback import Spoken
+from actors.realtime.core.responses import MARK, Active
+from actors.realtime.core.state import Answer, Ask
+from messages import (
+    PCM_BYTES_PER_S,
+    AssistantAudio,
+    AssistantItem,
+    AssistantTranscript,
+    Notice,
+    PlayedPosition,
+    ResponseEnded,
+    ResponseStarted,
+)
+
+__all__ = ["Answers", "retry_delay"]
+
+_NS = 1_000_000_000
+RATE_NS, TRANSIENT_NS = 3 * _NS, _NS // 2
+_PIECE_BYTES = 5 * PCM_BYTES_PER_S
+"""More than the service sends at once. A flush would wait behind longer ones."""
+TEXT_STEP = 24
+"""History is told of an item's text whenever it has grown by so many characters."""
+_CUT_SHORT = {
+    "max_output_tokens": "the answer ends here: it has reached max_output_tokens",
+    "content_filter": "the answer ends here: the service's content filter has stopped it",
+}
+"""What the user is told of an answer that the server leaves incomplete, by its reason."""
+
+
+def retry_delay(meaning: Meaning) -> int | None:
+    """Return after how many ns what failed may be tried again; None: it need not be tried."""
+    return {Meaning.RATE: RATE_NS, Meaning.TRANSIENT: TRANSIENT_NS}.get(meaning)
+
+
+class Answers:
+    """Passes answers on, and knows which turn has one."""
+
+    def __init__(
+        self,
+        context: Context,
+        interruption: Interruption,
+        calls: Calls,
+        failed: Callable[[wire.ErrorBody | None, int], None],
+    ) -> None:
+        self._context = context
+        self._interruption = interruption
+        self._calls = calls
+        self._failed = failed
+        """Told of an answer that has failed for good."""
+
+    def created(self, event: wire.ResponseCreated, now: int) -> None:
+        """Take note that an answer begins."""
+        context, response_id = self._context, event.response.id
+        mark = (event.response.metadata or {}).get(MARK)
+        active = context.responses.created(response_id, mark, now)
+        active.seen = tuple(turn.item_id for turn in context.saved.turns)
+        context.publish(ResponseStarted(response_id))
+        context.saved.answer = Answer(response_id, active.ask or Ask(), unasked=active.ask is None)
+        if active.cancelled:  # it was interrupted before it began
+            self._interruption.cancel(response_id)
+            context.saved.answer = None
+        context.goes_on(now)
+        context.changed()
+
+    def item_added(self, event: wire.OutputItemAdded, now: int) -> None:
+        """Take note of a further item of an answer."""
+        if event.item.type == "function_call":
+            self._calls.begun(event.response_id, event.item)
+        elif event.item.type == "message":
+            self._item(event.item.id, event.response_id)
+
+    def audio(self, event: wire.AudioDelta, now: int) -> None:
+        """Pass sound on to the speaker: all of it, at once, in pieces that can wait in the hub."""
+        context = self._context
+        if not context.saved.spoken:
+            context.saved.spoken = True
+            context.changed()
+        item = self._item(event.item_id, event.response_id)
+        if event.response_id in context.playback.muted:
+            if event.content_index not in item.dropped:
+                item.dropped.append(event.content_index)
+            return
+        pcm, first = item.take(event.delta, event.content_index)
+        if not pcm:
+            return
+        read_ns = max(now, context.flushed_ns)  # read before a flush, but not what it was about
+        for start in range(0, len(pcm), _PIECE_BYTES):
+            piece, at = pcm[start : start + _PIECE_BYTES], first + start // 2
+            context.publish(
+                AssistantAudio(
+                    piece, event.item_id, event.response_id, at, False, read_ns, event.content_index
+                )
+            )
+        context.playback.news(now)
+        context.duplex.sounds(now)
+        if first == 0:
+            self._begin(item)
+            self.answered(event.response_id, begun=True)
+            context.goes_on(now)
+
+    def audio_done(self, event: wire.AudioDone, now: int) -> None:
+        """Tell the speaker that an item is complete."""
+        context = self._context
+        item = context.playback.items.get(event.item_id)
+        if item is not None:
+            self._complete(item)
+            context.changed()
+
+    def text(self, event: wire.TranscriptDelta | wire.TextDelta, now: int) -> None:
+        """Tell what is being said."""
+        context = self._context
+        item = self._item(event.item_id, event.response_id)
+        item.text += event.delta
+        if isinstance(event, wire.TextDelta) and not item.written:
+            item.written = True
+            self.answered(event.response_id, begun=True)
+        if event.response_id in context.playback.muted and not item.written:
+            return
+        self._begin(item)
+        if len(item.text) >= item.reported + TEXT_STEP:
+            self._report(item, "in_progress")
+        context.publish(AssistantTranscript(item.item_id, event.delta))
+
+    def text_done(self, event: wire.TranscriptDone | wire.TextDone, now: int) -> None:
+        """Take the whole text, whatever its pieces were."""
+        item = self._item(event.item_id, event.response_id)
+        item.written = item.written or isinstance(event, wire.TextDone)
+        text = event.text if isinstance(event, wire.TextDone) else event.transcript
+        if not item.text.endswith(text):
+            item.text = text
+
+    def item_done(self, event: wire.OutputItemDone, now: int) -> None:
+        """Give history the whole of an item that is final, or the tools a call."""
+        item = event.item
+        if item.type == "function_call":
+            if self._calls.written(event.response_id, item, now):
+                self.answered(event.response_id, call=True)
+        elif item.type == "message":
+            spoken = self._context.playback.items.get(item.id)
+            if spoken is not None:
+                self._end(spoken, "incomplete" if item.status == "incomplete" else "completed")
+            self._note_phase(event)
+
+    def _note_phase(self, event: wire.OutputItemDone) -> None:
+        """Take note of whether an item is the answer, or announces it."""
+        answer = self._context.saved.answer
+        if answer is not None and answer.response_id == event.response_id:
+            announces = event.item.phase == "commentary"
+            if answer.announces != announces:
+                answer.announces = announces
+                self._context.changed()
+
+    def done(self, event: wire.ResponseDone, now: int) -> None:
+        """Take note that an answer has ended, one way or another."""
+        context, response = self._context, event.response
+        status = response.status or "completed"
+        active = context.responses.done(response.id)
+        context.publish(_ended(response, status))
+        details = response.status_details
+        if status == "incomplete" and details is not None and details.reason in _CUT_SHORT:
+            context.publish(Notice(_CUT_SHORT[details.reason]))
+        for item in context.playback.items.values():
+            if item.response_id == response.id and item.session:
+                self._complete(item)
+                self._end(item, "completed" if status == "completed" else "incomplete")
+                if not item.begun:  # nothing came of it, and history knows nothing of it
+                    context.leave_out(item.item_id)
+        self._calls.response_done(response.id)
+        self._interruption.cut(context.playback.cut_late(response.id))
+        if context.saved.answer is not None and context.saved.answer.response_id == response.id:
+            context.saved.answer = None
+        if status == "failed":
+            self._retry(active, details.error if details else None, now)
+        elif not _by_speech(active, response):
+            self._have_answer(active)
+        context.goes_on(now)
+        context.changed()
+
+    def position(self, message: PlayedPosition, now: int) -> None:
+        """Take note of what the speaker has played."""
+        context = self._context
+        known = context.playback.items.get(message.item_id)
+        if known is None or message.played_samples > known.played:
+            context.duplex.sounds(now)
+        if context.playback.position(
+            message.item_id, message.played_samples, message.finished, now
+        ):
+            context.goes_on(now)
+            context.changed()
+
+    def lost(self) -> None:
+        """End what the lost connection has cut off; what came of it is played to its end."""
+        context = self._context
+        active = context.responses.active
+        context.responses.lost()
+        for item in context.playback.items.values():
+            if not item.session:
+                continue
+            self._complete(item)
+            self._end(item, "incomplete")
+            item.session = 0
+        if active is not None:
+            context.publish(ResponseEnded(active.response_id, "failed", "the connection was lost"))
+        context.changed()
+
+    def answered(self, response_id: str, *, begun: bool = False, call: bool = False) -> None:
+        """Take note that what the user said has an answer, or at least the beginning of one."""
+        saved, active = self._context.saved, self._context.responses.active
+        if active is not None and active.response_id == response_id:
+            active.begun, active.call = active.begun or begun, active.call or call
+        if saved.answer is not None and saved.answer.response_id == response_id:
+            saved.answer.begun = saved.answer.begun or begun
+            saved.answer.call = saved.answer.call or call
+        self._have_answer(active if active and active.response_id == response_id else None)
+
+    def _have_answer(self, active: Active | None) -> None:
+        """Take note that the turns have one, but for those that were said while it was given."""
+        turns = self._context.saved.turns
+        count = len(turns)
+        while active is not None and count and turns[count - 1].item_id not in active.seen:
+            count -= 1
+        self._context.saved.answered(count)
+        self._context.changed()
+
+    def _retry(self, active: Active | None, error: wire.ErrorBody | None, now: int) -> None:
+        """Ask once more if that may help; what was heard in part is not said again."""
+        delay = retry_delay(errors.meaning(error))
+        if delay is not None and active and not active.begun and not active.call:
+            if self._context.responses.again(active.ask, now + delay):
+                self._context.log("warning", "an answer failed", code=errors.code_of(error))
+                return
+        self._failed(error, now)
+        self.answered("")
+
+    def _item(self, item_id: str, response_id: str) -> Spoken:
+        return self._context.playback.begin(item_id, response_id, self._context.session)
+
+    def _begin(self, item: Spoken) -> None:
+        if not item.begun:
+            self._report(item, "in_progress")
+
+    def _end(self, item: Spoken, status: Literal["completed", "incomplete"]) -> None:
+        if not item.ended and (item.begun or item.text or item.received):
+            item.ended = True
+            self._report(item, status)
+
+    def _report(
+        self, item: Spoken, status: Literal["in_progress", "completed", "incomplete"]
+    ) -> None:
+        chain = self._context.chain
+        if not item.begun or (item.session and item.item_id in chain):  # it may have moved
+            item.begun = True
+            item.previous_item_id = chain.previous(item.item_id)
+        item.reported = len(item.text)
+        self._context.publish(
+            AssistantItem(
+                item.item_id,
+                item.previous_item_id,
+                item.response_id,
+                item.text,
+                status,
+                item.received,
+            )
+        )
+
+    def _complete(self, item: Spoken) -> None:
+        """Tell the speaker that no more of an item will come."""
+        if item.complete:
+            return
+        item.complete = True
+        if item.received and not item.over and item.response_id not in self._context.playback.muted:
+            self._context.publish(
+                AssistantAudio(b"", item.item_id, item.response_id, item.received, last=True)
+            )
+
+
+def _by_speech(active: Active | None, response: wire.Response) -> bool:
+    """Tell whether the user has interrupted an answer: what was said before is still open."""
+    if response.status != "cancelled":
+        return False
+    details = response.status_details
+    by_server = details is None or details.reason == "turn_detected"
+    return by_server or (active is not None and active.interrupted)
+
+
+def _ended(response: wire.Response, status: str) -> ResponseEnded:
+    details, usage = response.status_details, response.usage
+    cached = usage.input_token_details if usage else None
+    reason = ""
+    if details is not None:
+        reason = details.reason or errors.code_of(details.error)
+    return ResponseEnded(
+        response.id,
+        status,
+        reason,
+        (usage.input_tokens if usage else None) or 0,
+        (usage.output_tokens if usage else None) or 0,
+        (cached.cached_tokens if cached else None) or 0,
+    )

@@ -1,0 +1,170 @@
+"""What the parts of the core share: the state, the outbox, and what they all look at."""
+
+from __future__ import annotations
+
+import collections
+from typing import Any, Literal
+
+import msgspec
+
+from actors.realtime import wire
+from actors.realtime.core import restore
+from actors.realtime.core.actions import Action, Log, Publish, SaveState, SendEvent
+from actors.realtime.core.capture import Capture
+from actors.realtime.core.chain import Chain
+from actors.realtime.core.duplex import Duplex
+from actors.realtime.core.playback import Playback
+from actors.realtime.core.responses import Responses
+from actors.realtime.core.state import Saved
+from messages import ItemPlaced, Message, Settings
+
+__all__ = ["Context", "Recent", "changed"]
+
+_REMEMBERED = 1000
+_OUTPUTS = 20
+
+
+class Recent(collections.OrderedDict[str, Any]):
+    """A dictionary of the newest entries."""
+
+    limit = _REMEMBERED
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        if len(self) > self.limit:
+            self.popitem(last=False)
+
+
+def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """Return settings with fields changed, which are given as plain values.
+
+    Raises:
+        msgspec.ValidationError: a value is of the wrong type.
+    """
+    if not changes:
+        return settings
+    return msgspec.convert({**msgspec.to_builtins(settings), **changes}, Settings)
+
+
+class Context:
+    """Shared by the parts of one core."""
+
+    def __init__(
+        self, settings: Settings, saved: Saved, server: str, now: int, epoch_ns: int = 0
+    ) -> None:
+        self.settings = changed(settings, saved.changes)
+        self.saved = saved
+        self.server = server
+        """As people are told of it."""
+        self.responses = Responses(saved.owed)
+        self.playback = Playback(saved.playing, now)
+        self.capture = Capture()
+        self.duplex = Duplex(self, epoch_ns)
+        self.chain = Chain()
+        self.session = 0
+        """Number of the session with the server."""
+        self._sessions = 0
+        self._request_id = now // 1_000_000  # no request of an earlier process has it
+        self.told = False
+        """Whether the server knows the conversation, so that it can be gone on with."""
+        self.finished = False
+        """The conversation is over, or cannot go on."""
+        self.flushed_ns = 0
+        """When the speaker was told last to throw away everything it had been sent before."""
+        self.done = Recent()
+        """Ids of speech whose text has been told, and of calls that have been run."""
+        self.outputs = Recent()
+        """Of the calls answered last: (item id, output). History may not have them yet."""
+        self.outputs.limit = _OUTPUTS
+        self._actions: list[Action] = []
+        self._changed = False
+        self._numbers = 0
+        self._intents = Recent()
+
+    def take(self) -> list[Action]:
+        """Return the actions collected since the last call."""
+        if self._changed:
+            self._changed = False
+            self.saved.playing = self.playback.audible()
+            self._actions.append(SaveState())
+        actions, self._actions = self._actions, []
+        return actions
+
+    def next_session(self) -> int:
+        """Return the number of a new session with the server."""
+        self._sessions += 1
+        return self._sessions
+
+    def request_id(self) -> int:
+        """Return an id for a request to another component."""
+        self._request_id += 1
+        return self._request_id
+
+    def known(self) -> restore.Known:
+        """Return what a new session has to be told and history may not know yet."""
+        heard = {
+            item.item_id: item.text_heard
+            for item in self.playback.items.values()
+            if item.text_heard is not None
+        }
+        return restore.Known(self.outputs, heard, self._sound, self.capture.since)
+
+    def _sound(self, first_sample: int, last_sample: int) -> bytes:
+        return self.duplex.passed(self.capture.sound(first_sample, last_sample), first_sample)
+
+    def changed(self) -> None:
+        """Have the state saved."""
+        self._changed = True
+
+    def touch(self, now: int) -> None:
+        """Take note that the user does something, or the program."""
+        self.saved.quiet_since_ns, self.saved.prompted_ns = now, None
+
+    def goes_on(self, now: int) -> None:
+        """Take note that the assistant or a tool does something."""
+        if self.saved.prompted_ns is None:
+            self.saved.quiet_since_ns = now
+        else:
+            self.saved.prompted_ns = now
+
+    def do(self, action: Action) -> None:
+        """Have something done."""
+        self._actions.append(action)
+
+    def publish(self, message: Message) -> None:
+        """Have a message given to other components."""
+        self._actions.append(Publish(message))
+
+    def leave_out(self, item_id: str) -> None:
+        """Tell history what stands before those that follow an item which it does not have."""
+        for behind in self.chain.drop(item_id):
+            known_as = self.chain.known_as(behind)
+            self.publish(ItemPlaced(known_as, self.chain.previous(behind)))
+
+    def send(self, event: wire.ClientEvent) -> None:
+        """Have an event sent to the server."""
+        self._actions.append(SendEvent(event))
+
+    def update(self, changes: dict[str, Any], intent: str) -> None:
+        """Have the session's configuration changed."""
+        event_id = self.event_id(intent)
+        self._intents[event_id] = (intent, changes)
+        self.send(wire.SessionUpdate(changes, event_id))
+
+    def event_id(self, intent: str) -> str:
+        """Return an id for an event, to know by it what an error is about."""
+        self._numbers += 1
+        event_id = f"rtvoice_{self.session}_{self._numbers}"
+        self._intents[event_id] = (intent, None)
+        return event_id
+
+    def intent(self, event_id: str | None) -> tuple[str, dict[str, Any] | None]:
+        """Return what an event was for, and of an `update` its changes."""
+        found: tuple[str, dict[str, Any] | None] = self._intents.get(event_id or "", ("", None))
+        return found
+
+    def log(
+        self, level: Literal["debug", "info", "warning", "error"], text: str, **fields: Any
+    ) -> None:
+        """Have a log record written. Never what was said."""
+        self._actions.append(Log(level, text, fields))

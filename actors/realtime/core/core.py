@@ -1,0 +1,600 @@
+"""The conversation with the server, without socket, thread and clock: events in, actions out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from actors.realtime import wire
+from actors.realtime.core import closing, errors, session
+from actors.realtime.core.actions import Action, Disconnect
+from actors.realtime.core.answers import Answers, retry_delay
+from actors.realtime.core.calls import Calls
+from actors.realtime.core.context import Context, Recent, changed
+from actors.realtime.core.errors import Meaning
+from actors.realtime.core.interruption import Interruption
+from actors.realtime.core.link import Link, Phase
+from actors.realtime.core.responses import MARK
+from actors.realtime.core.restore import OUTPUT
+from actors.realtime.core.state import Ask, Ending, InputEnd, Saved
+from actors.realtime.core.timeline import SAMPLES_PER_MS
+from actors.realtime.core.user import LATE_TRANSCRIPT_NS, TYPED, User
+from messages import (
+    CHANGEABLE,
+    AudioLost,
+    CapturedAudio,
+    CaptureEnded,
+    ConversationOver,
+    CreateResponse,
+    DeviceInUse,
+    EndConversation,
+    FatalError,
+    HistorySnapshot,
+    Interrupt,
+    ItemPlaced,
+    Message,
+    Notice,
+    PlaybackFlushed,
+    PlayedPosition,
+    ReplayedAudio,
+    ReplayEnded,
+    Say,
+    SendImage,
+    SendText,
+    SentImage,
+    ServerError,
+    SessionInfo,
+    SetSpeed,
+    Settings,
+    SpeedChanged,
+    StartTalking,
+    StopTalking,
+    ToolAnswer,
+    ToolsAvailable,
+    UpdateSettings,
+    WantWireEvents,
+    limits,
+)
+
+__all__ = ["Core", "Phase"]
+
+_NS = 1_000_000_000
+SAME_ERRORS = 5
+"""After the same error so often in a row, without an answer in between, a new session may help."""
+_SHORTEST_MS = 100
+"""What is lost of speech is told if it is no shorter."""
+_REMEMBERED = ("message", "function_call", "function_call_output")
+"""Types of the items that history has; of others, such as ``mcp_call``, it knows nothing."""
+SAME_ERROR_NS = 5 * _NS
+"""The same error is told to the program at most once in this time."""
+
+
+class Core:
+    """Everything the realtime component decides.
+
+    Told what happens and when (``now``: ``time.monotonic_ns()``), it collects actions, which `take`
+    hands over. It keeps no reference to anything that could fail, so after a raise elsewhere it
+    goes on as it is.
+
+    Its parts: `Link` (the session with the server), `User` (what the user says), `Answers` (what
+    the model says), `Calls` (tools), `Interruption`; what they share is the `Context`.
+    """
+
+    def __init__(
+        self, settings: Settings, info: SessionInfo, saved: Saved | None = None, now: int = 0
+    ) -> None:
+        self._reborn = not info.first
+        if saved is None:
+            speed = _within_limits(settings.speed)
+            saved = Saved(speed=speed, greeted=not info.first, quiet_since_ns=now)
+        server = (info.server_url or settings.server).partition("?")[0]
+        self._context = Context(settings, saved, server, now, info.epoch_ns)
+        self._interruption = Interruption(self._context, now)
+        self._calls = Calls(self._context)
+        self._user = User(self._context, self._interruption, info.epoch_ns)
+        self._answers = Answers(self._context, self._interruption, self._calls, self._failed)
+        self._link = Link(self._context, self._user, self._answers, self._calls, now)
+        self._told_errors = Recent()
+        self._last_error, self._in_a_row = "", 0
+        """The error that came last, of those against which a new session may help."""
+        self._on_event = self._event_table()
+        self._on_message = self._message_table()
+        self.wire_events = frozenset(settings.wire_events)
+        """Names of the wire events that the program is to be passed."""
+        if saved.wire_events is not None:
+            self.wire_events = frozenset(saved.wire_events)
+
+    @property
+    def saved(self) -> Saved:
+        """What the next process has to know."""
+        return self._context.saved
+
+    @property
+    def phase(self) -> Phase:
+        """How far the session with the server is."""
+        return self._link.phase
+
+    def take(self) -> list[Action]:
+        """Return the actions collected since the last call."""
+        return self._context.take()
+
+    def unsent(self) -> list[str]:
+        """Return the ids of typed turns of which the server has not said that it has them."""
+        return [text.item_id for text in self.saved.texts]
+
+    def ended(self) -> None:
+        """Tell, as the session ends, how far what is being said was heard."""
+        self._interruption.by_the_end()
+
+    # -- what happens -------------------------------------------------------------------------
+
+    def opened(self, now: int) -> None:
+        """Begin: ask for the history, and connect meanwhile."""
+        if self._reborn:
+            self._interruption.reborn(now)
+        self._link.open(now)
+
+    # Of the connection that stands by (``spare``), `Link.successor` is told.
+
+    def connected(
+        self,
+        now: int,
+        unix_ns: int | None = None,
+        server_ns: int | None = None,
+        *,
+        spare: bool = False,
+    ) -> None:
+        """Take note that the websocket is open.
+
+        Args:
+            now: the time.
+            unix_ns: ``time.time_ns()``.
+            server_ns: the same by the server's clock, to the second, if it has said so.
+            spare: whether it is the websocket that stands by.
+        """
+        if unix_ns is not None:
+            self._link.wall_clock(unix_ns, server_ns, now)
+        if self._context.finished:
+            self._context.do(Disconnect("the conversation is over", spare=spare))
+        elif spare:
+            self._link.successor.connected(now)
+        else:
+            self._link.connected(now)
+
+    def connect_failed(
+        self, status: int, code: str, text: str, now: int, *, spare: bool = False
+    ) -> None:
+        """Take note that there is no connection, and why (``status`` of HTTP, or 0)."""
+        if self._context.finished:
+            return
+        if spare:
+            self._link.successor.lost(text, now)
+        else:
+            self._link.connect_failed(status, code, text, now)
+
+    def lost(self, code: int, reason: str, now: int, *, spare: bool = False) -> None:
+        """Take note that the connection has ended."""
+        if self._context.finished:
+            return
+        if spare:
+            self._link.successor.lost(f"it ended ({code} {reason})", now)
+        elif self.phase is not Phase.OFFLINE:
+            self._link.lost(code, reason, now)
+
+    def server_event(self, event: object, now: int, *, spare: bool = False) -> None:
+        """Act on an event of the server (what `wire.decode` returns)."""
+        if spare:
+            self._link.successor.event(event, self._link.expires_ns(event, now), now)
+            self.tick(now)
+            return
+        if self.phase is Phase.OFFLINE:
+            return
+        active = self._context.responses.active
+        if active is not None and active.response_id == getattr(event, "response_id", None):
+            active.news_ns = now
+        if type(event) is wire.AudioDelta:  # most of what comes
+            self._answers.audio(event, now)
+            return
+        act = self._on_event.get(type(event))
+        if act is not None:  # unknown events are harmless
+            act(event, now)
+            self.tick(now)
+
+    def message(self, message: Message, now: int) -> None:
+        """Act on a message from another component."""
+        if type(message) is CapturedAudio:  # most of what comes
+            decides = self._user.hear(message.pcm, now)
+            decides |= self._user.talking.is_busy  # it may be the end of a turn
+            self._captured(message, now)
+            if self.saved.input_end is None and not decides:
+                return
+        else:
+            self._on_message[type(message)](message, now)
+        self.tick(now)
+
+    # -- as time goes by ----------------------------------------------------------------------
+
+    def image(self, message: SendImage, image: SentImage, now: int) -> None:
+        """Act on an image that the program sends, which is kept in a file by now."""
+        self._user.shows(message, image, now)
+        self.tick(now)
+
+    def tick(self, now: int) -> None:
+        """Do what is due. Every event and message but sound does this too."""
+        context = self._context
+        if context.finished:
+            return
+        self._link.tick(now, self._is_quiet)
+        self._interruption.tick(now)
+        self._user.tick(now)
+        if context.capture.tick(now):
+            context.log("warning", "the microphone did not send again what it had captured")
+        drained_at = context.playback.drained_at()
+        if drained_at is not None and now >= drained_at:
+            context.log("warning", "the speaker does not say what it has played")
+            context.playback.give_up()
+            context.goes_on(now)
+        context.duplex.tick(now)
+        for happened in context.responses.tick(now):
+            context.log("warning", happened)
+        if context.responses.in_vain:
+            context.responses.in_vain = False
+            context.publish(ServerError("", "the server does not answer response.create"))
+        if self.phase is Phase.LIVE:
+            self._link.follow()
+            self._calls.settle(now)
+            self._ask(now)
+        self._note_owed()
+        self._check_over(now)
+
+    def next_deadline(self, now: int) -> int | None:
+        """Return when `tick` has to be called at the latest; None: not before something happens."""
+        context = self._context
+        if context.finished:
+            return None
+        times = [
+            self._link.deadline(),
+            context.playback.flush_by,
+            self.saved.paused_by,
+            context.playback.drained_at(),
+            context.duplex.deadline(),
+            context.responses.deadline(),
+            context.capture.replay_by,
+            self._calls.deadline(),
+            *self._user.deadlines(),
+            *closing.deadlines(self.saved, context.settings, self._facts(now)),
+        ]
+        return min((time for time in times if time is not None and time > now), default=None)
+
+    def _ask(self, now: int) -> None:
+        """Ask for an answer, if one is wanted and nothing is in its way."""
+        context = self._context
+        if context.playback.flush_by is not None or self._user.is_speaking(now):
+            return
+        ask = context.responses.next_ask(now)
+        if ask is not None:
+            event_id = context.event_id("create")
+            response = {"metadata": {MARK: event_id}, **self._overrides(ask)}
+            context.send(wire.ResponseCreate(event_id, response))
+            context.responses.sent(event_id, now)
+            context.goes_on(now)
+
+    def _overrides(self, ask: Ask) -> dict[str, Any]:
+        settings = self._context.settings
+        told: dict[str, Any] = {}
+        if ask.tools and session.is_forced(settings):
+            told["tool_choice"] = ask.tools
+        own = ask.instructions
+        if own is not None or ask.extra:
+            parts = (settings.instructions if own is None else own, *ask.extra)
+            told["instructions"] = "\n".join(part for part in parts if part)
+        return told
+
+    def _note_owed(self) -> None:
+        asked = self._context.responses.asked
+        owed = self._context.responses.owed or (asked.ask if asked and asked.is_open() else None)
+        if owed is not self.saved.owed:
+            self.saved.owed = owed
+            self._context.changed()
+
+    def _facts(self, now: int) -> closing.Facts:
+        context = self._context
+        busy = (
+            context.responses.busy()
+            or self._user.is_speaking(now)
+            or self._user.is_unheard(now)
+            or self._user.is_in_doubt()
+            or self._user.talking.is_busy
+            or bool(self.saved.calls)
+            or self._calls.is_repeating()
+            or context.playback.flush_by is not None
+        )
+        live = self._link.live_ns if context.capture.replay_by is None else None
+        drained_at = context.playback.drained_at()
+        capture = context.capture
+        talking = self._user.talking.is_on
+        heard = capture.newest_sample if talking else capture.timeline.next_sample
+        return closing.Facts(live, busy, drained_at, heard)
+
+    def _is_quiet(self, now: int) -> bool:
+        facts = self._facts(now)
+        if self._user.is_unheard(now, LATE_TRANSCRIPT_NS):
+            return False
+        return facts.live_since is not None and not facts.busy and facts.drained_at is None
+
+    def _check_over(self, now: int) -> None:
+        context = self._context
+        reason = closing.over(self.saved, context.settings, self._facts(now), now)
+        if reason is None:
+            return
+        context.finished = True
+        if reason == closing.END_OF_INPUT and not self.saved.connected:
+            context.publish(FatalError(f"cannot reach {context.server}: {self._link.trouble}"))
+        else:
+            context.publish(ConversationOver(reason))
+
+    # -- events of the server -----------------------------------------------------------------
+
+    def _event_table(self) -> dict[type, Callable[[Any, int], None]]:
+        user, answers = self._user, self._answers
+        return {
+            wire.BadFrame: self._bad_frame,
+            wire.ErrorEvent: self._error,
+            wire.SessionCreated: self._link.session_created,
+            wire.SessionUpdated: self._link.session_updated,
+            wire.ItemAdded: self._item,
+            wire.ItemCreated: self._item,
+            wire.ItemDone: self._item,
+            wire.SpeechStarted: user.speech_started,
+            wire.SpeechStopped: user.speech_stopped,
+            wire.Committed: user.committed,
+            wire.TimeoutTriggered: user.stayed_silent,
+            wire.TranscriptionCompleted: user.transcribed,
+            wire.TranscriptionDelta: user.heard_in_part,
+            wire.TranscriptionFailed: user.not_transcribed,
+            wire.ResponseCreated: answers.created,
+            wire.ResponseDone: self._done,
+            wire.OutputItemAdded: answers.item_added,
+            wire.OutputItemDone: answers.item_done,
+            wire.AudioDone: answers.audio_done,
+            wire.TranscriptDelta: answers.text,
+            wire.TranscriptDone: answers.text_done,
+            wire.TextDelta: answers.text,
+            wire.TextDone: answers.text_done,
+        }
+
+    def _done(self, event: wire.ResponseDone, now: int) -> None:
+        self._answers.done(event, now)
+        if event.response.status == "completed":
+            self._in_a_row = 0
+        elif event.response.status == "failed":
+            details = event.response.status_details
+            self._count_error(details.error if details else None, now)
+
+    def _count_error(self, error: wire.ErrorBody | None, now: int) -> None:
+        if errors.meaning(error) not in (Meaning.TRANSIENT, Meaning.UNKNOWN):
+            return
+        name = errors.code_of(error) or (error.message if error else None) or ""
+        self._in_a_row = self._in_a_row + 1 if name == self._last_error else 1
+        self._last_error = name
+        if self._in_a_row >= SAME_ERRORS and self.phase is Phase.LIVE:
+            self._in_a_row = 0
+            what = errors.code_of(error) or "an error"
+            self._link.renew(f"the server reported {what} {SAME_ERRORS} times in a row", now)
+
+    def _item(self, event: wire.ItemAdded | wire.ItemCreated | wire.ItemDone, now: int) -> None:
+        context, item = self._context, event.item
+        known = item.id in context.chain
+        placed = item.type == "function_call_output" and not known
+        moved = context.chain.note(item.id, event.previous_item_id)
+        if not known and item.type not in _REMEMBERED:
+            context.leave_out(item.id)
+        for item_id in [item.id] if placed else moved:
+            known_as = context.chain.known_as(item_id)
+            context.publish(ItemPlaced(known_as, context.chain.previous(item_id)))
+        context.responses.seen(item.id)
+        self._user.confirmed(event.item.id)
+
+    def _bad_frame(self, frame: wire.BadFrame, now: int) -> None:
+        self._context.log("info", "a frame is not understood", reason=frame.reason)
+        self._tell_error(wire.ErrorBody(code="bad_frame", message=frame.reason), now)
+
+    def _error(self, event: wire.ErrorEvent, now: int) -> None:
+        """Act on a refusal by the table of `errors`; it ends nothing, but for the fatal ones."""
+        context, error = self._context, event.error
+        code = errors.code_of(error)
+        intent, _ = context.intent(error.event_id)
+        if intent == "commit" or (not intent and code == "input_audio_buffer_commit_empty"):
+            self._user.talking.refused()
+        match errors.meaning(error):
+            case Meaning.FATAL:
+                self._link.fail(errors.fatal_code(error) or code)
+            case Meaning.EXPIRED:
+                self._link.renew("the server has ended the session", now)
+            case Meaning.NOT_ACTIVE:
+                active = context.responses.active
+                if active is not None and active.cancelled:
+                    context.responses.done(active.response_id)
+            case Meaning.HARMLESS:
+                context.log("debug", "the server finds something unnecessary", code=code)
+            case Meaning.ACTIVE:
+                context.responses.refused(error.event_id, now)
+                context.log("debug", "an answer is active already")
+            case meaning:
+                context.log("info", "the server refuses something", code=code, intent=intent)
+                self._refused(error, meaning, now)
+                self._count_error(error, now)
+
+    def _refused(self, error: wire.ErrorBody, meaning: Meaning, now: int) -> None:
+        context = self._context
+        intent, changes = context.intent(error.event_id)
+        param = error.param or ""
+        if intent.startswith(TYPED):
+            self._user.refused(intent.removeprefix(TYPED))
+        if intent == "speed" and self._link.refused_speed():
+            return
+        if intent.startswith(OUTPUT) and error.code != "invalid_tool_call_id":
+            call_id, reason = intent.removeprefix(OUTPUT), error.message or errors.code_of(error)
+            if self._calls.refused(call_id, reason, retry_delay(meaning), now):
+                return
+        if intent in ("configure", "settings") or (
+            not intent and self.phase is Phase.CONFIGURING and param.startswith("session")
+        ):
+            self._link.refused(changes, param, now)
+        ask = context.responses.failed_to_ask(error.event_id)
+        if ask is not None:
+            delay = retry_delay(meaning)
+            if delay is not None and context.responses.again(ask, now + delay):
+                return
+            self._answers.answered("")
+        self._tell_error(error, now)
+
+    def _failed(self, error: wire.ErrorBody | None, now: int) -> None:
+        """Take note that an answer has failed for good."""
+        fatal = errors.fatal_code(error)
+        if fatal is not None:
+            self._link.fail(fatal)
+        else:
+            self._tell_error(error, now)
+
+    def _tell_error(self, error: wire.ErrorBody | None, now: int) -> None:
+        code = errors.code_of(error)
+        param = (error.param if error else None) or ""
+        key = f"{code} {param or (error and error.message)}"
+        if now < self._told_errors.get(key, -SAME_ERROR_NS) + SAME_ERROR_NS:
+            return
+        self._told_errors[key] = now
+        text = (error.message if error else None) or "the server gave no reason"
+        self._context.publish(ServerError(code, text, param))
+
+    # -- messages of other components ---------------------------------------------------------
+
+    def _message_table(self) -> dict[type[Message], Callable[[Any, int], None]]:
+        return {
+            ReplayedAudio: self._replayed,
+            ReplayEnded: self._replay_ended,
+            CaptureEnded: self._capture_ended,
+            PlayedPosition: self._answers.position,
+            PlaybackFlushed: self._interruption.flushed,
+            DeviceInUse: self._context.duplex.device,
+            ToolAnswer: self._calls.answered,
+            ToolsAvailable: self._tools,
+            SetSpeed: self._set_speed,
+            SendText: self._user.types,
+            StartTalking: self._user.talking.start,
+            StopTalking: self._user.talking.stop,
+            Say: self._say,
+            Interrupt: self._interrupt,
+            EndConversation: self._end,
+            CreateResponse: self._create_response,
+            UpdateSettings: self._update_settings,
+            WantWireEvents: self._want_wire_events,
+            HistorySnapshot: self._snapshot,
+        }
+
+    def _snapshot(self, message: HistorySnapshot, now: int) -> None:
+        self._link.snapshot(message, now, self._is_quiet)
+
+    def _interrupt(self, _: Interrupt, now: int) -> None:
+        self._user.interrupted(now)
+
+    def _captured(self, block: CapturedAudio, now: int) -> None:
+        capture, talking = self._context.capture, self._user.talking
+        capture.heard(block)
+        if self.phase is not Phase.LIVE:
+            return
+        if not talking.is_on:
+            self._append(capture.live(block, now))
+        elif talking.is_busy and capture.replay_by is None:
+            talking.take(block.pcm, block.first_sample, now)
+
+    def _append(self, pcm: bytes | None) -> None:
+        if pcm:
+            context = self._context
+            first_sample = context.capture.timeline.next_sample - len(pcm) // 2
+            context.send(wire.Append(context.duplex.passed(pcm, first_sample)))
+
+    def _replayed(self, message: ReplayedAudio, now: int) -> None:
+        capture, talking = self._context.capture, self._user.talking
+        self._tell_missing(message)
+        if not talking.is_on:
+            self._append(capture.replayed(message, now))
+        elif capture.is_replayed(message, now):
+            talking.take(message.pcm, message.first_sample, now)
+
+    def _tell_missing(self, message: ReplayedAudio | ReplayEnded) -> None:
+        ms = self._context.capture.missing(message) // SAMPLES_PER_MS
+        if ms >= _SHORTEST_MS:
+            why = "it was said before the microphone's memory begins, so no server has heard it"
+            self._context.publish(AudioLost("realtime", ms, why))
+
+    def _replay_ended(self, message: ReplayEnded, now: int) -> None:
+        self._tell_missing(message)
+        if self._context.capture.ended(message) and self._user.talking.is_on:
+            self._user.talking.take(b"", message.next_sample, now)
+
+    def _capture_ended(self, message: CaptureEnded, now: int) -> None:
+        if self.saved.input_end is None:
+            self.saved.input_end = InputEnd(message.last_sample, now)
+            self._user.talking.input_ended(message.last_sample, now)
+            self._context.changed()
+
+    def _tools(self, message: ToolsAvailable, now: int) -> None:
+        if message.tools != self.saved.tools:
+            self.saved.tools = message.tools
+            self._context.changed()
+
+    def _set_speed(self, message: SetSpeed, now: int) -> None:
+        self.saved.speed = _within_limits(message.speed)
+        self._context.publish(SpeedChanged(self.saved.speed))
+        self._context.changed()
+
+    def _say(self, message: Say, now: int) -> None:
+        # Added to the instructions, so that it can be joined with another answer that is owed.
+        text = f'Say to the user now: "{message.text}". Call no tool for that.'
+        self._context.responses.want(Ask(extra=(text,), tools="none", insists=True))
+        self._context.changed()
+
+    def _create_response(self, message: CreateResponse, now: int) -> None:
+        told = message.instructions
+        self._context.responses.want(Ask(told, insists=told is not None))
+        self._context.touch(now)
+
+    def _update_settings(self, message: UpdateSettings, now: int) -> None:
+        context = self._context
+        try:
+            if unknown := message.changes.keys() - set(CHANGEABLE):
+                raise msgspec.ValidationError(f"{min(unknown)} cannot be changed now")
+            settings = changed(context.settings, message.changes)
+            if settings.voice != context.settings.voice and self.saved.spoken:
+                raise msgspec.ValidationError(
+                    "voice cannot be changed now, the assistant has been heard with it"
+                )
+            if wrong := limits.problem(settings):
+                raise msgspec.ValidationError(": ".join(wrong))
+            old, context.settings = context.settings, settings
+            if (old.turn_detection is None) != (settings.turn_detection is None):
+                self._user.turn_detection_changed()
+        except msgspec.ValidationError as error:
+            context.publish(Notice(f"the settings stay as they are: {error}"))
+            return
+        self.saved.changes = {**self.saved.changes, **message.changes}
+        context.touch(now)
+        context.changed()
+
+    def _want_wire_events(self, message: WantWireEvents, now: int) -> None:
+        self.saved.wire_events = message.names
+        self.wire_events = frozenset(message.names)
+        self._context.changed()
+
+    def _end(self, message: EndConversation, now: int) -> None:
+        if self.saved.ending is None:
+            self.saved.ending = Ending(message.reason, now + closing.FAREWELL_NS)
+            self._context.changed()
+
+
+def _within_limits(speed: float) -> float:
+    slowest, fastest = limits.SPEEDS
+    return min(fastest, max(slowest, speed))

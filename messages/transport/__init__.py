@@ -1,0 +1,1 @@
+"""How messages travel: frames, channels, mailboxes and the accounting page."""

@@ -1,0 +1,216 @@
+"""The hub's loop and its ends of channels: nothing here ever blocks.
+
+One thread waits for everything: frames of the components, text that processes print, timers, and
+calls from other threads.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import heapq
+import itertools
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from messages.transport.frame import FrameError, Splitter
+
+__all__ = ["Line", "Loop", "watch_text"]
+
+_READ_BYTES = 65536
+
+
+class Loop:
+    """Selector, timers and calls from other threads: everything the hub waits for."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._calls: collections.deque[Callable[[], None]] = collections.deque()
+        self.buffer = memoryview(bytearray(_READ_BYTES))
+        """For whoever reads on this loop; faster than a new one for each read."""
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        self._woken.setblocking(False)
+        self.watch(self._woken, lambda _: self._run_calls())
+
+    def watch(self, thing: Any, ready: Callable[[int], None], *, write: bool = False) -> None:
+        """Call ``ready`` when ``thing`` can be read (or also written)."""
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if write else 0)
+        if thing in self._selector.get_map():
+            self._selector.modify(thing, events, ready)
+        else:
+            self._selector.register(thing, events, ready)
+
+    def unwatch(self, thing: Any) -> None:
+        """Forget ``thing``."""
+        self._selector.unregister(thing)
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Run ``call`` after a while, on the loop's thread."""
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), call))
+
+    def call(self, call: Callable[[], None]) -> None:
+        """Run ``call`` soon, on the loop's thread; from any thread or signal handler."""
+        self._calls.append(call)
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._waker.send(b"x")
+
+    def turn(self) -> None:
+        """Wait for the next thing to happen and do it."""
+        timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        for key, events in self._selector.select(timeout):  # some may end others: see _ready
+            key.data(events)
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2]()
+
+    def close(self) -> None:
+        """Release the descriptors, of what is still watched too."""
+        for key in list(self._selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+        self._selector.close()
+        self._waker.close()
+
+    def _run_calls(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._woken.recv(4096)
+        while self._calls:
+            self._calls.popleft()()
+
+
+class Line:
+    """A non-blocking socket in the hub's loop: frames in, frames out.
+
+    ``on_end`` is called once, with what was wrong with the other side's frames if anything was.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        connection: socket.socket,
+        on_frame: Callable[[bytes], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._socket = connection
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._frames = Splitter()
+        self._unsent = bytearray()
+        self._closed = False
+        connection.setblocking(False)
+        loop.watch(connection, self._ready)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the other side has not taken."""
+        return len(self._unsent)
+
+    def write(self, frames: list[bytes]) -> None:
+        """Send, or keep what cannot be sent now. A dead reader is noticed by its end, not here."""
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        if self._unsent:
+            self._unsent += data
+            return
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return
+        if sent < len(data):
+            self._unsent += data[sent:]
+            self._loop.watch(self._socket, self._ready, write=True)
+
+    def flush_all(self) -> None:
+        """Send everything, on a socket that may block by now."""
+        self._socket.sendall(self._unsent)
+        self._unsent.clear()
+
+    def close(self) -> None:
+        """Close at once; nothing is called any more."""
+        if not self._closed:
+            self._closed = True
+            self._loop.unwatch(self._socket)
+            self._socket.close()
+
+    def _ready(self, events: int) -> None:
+        if self._closed:
+            return
+        if events & selectors.EVENT_WRITE:
+            self._flush()
+        if events & selectors.EVENT_READ:
+            self._read()
+
+    def _flush(self) -> None:
+        try:
+            sent = self._socket.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            sent = len(self._unsent)
+        del self._unsent[:sent]
+        if not self._unsent:
+            self._loop.watch(self._socket, self._ready)
+
+    def _read(self) -> None:
+        buffer = self._loop.buffer
+        try:
+            size = self._socket.recv_into(buffer)
+        except BlockingIOError:
+            return
+        except OSError:
+            size = 0
+        data = bytes(buffer[:size])
+        if not data:
+            self.close()
+            self._on_end("")
+            return
+        try:
+            for frame in self._frames.feed(data):
+                self._on_frame(frame)
+        except FrameError as error:  # nothing that follows can be trusted
+            self.close()
+            self._on_end(f"wrote what is no message: {error}")
+
+
+def watch_text(
+    loop: Loop, source: socket.socket, said: Callable[[str], None]
+) -> Callable[[int], None]:
+    """Call ``said`` with each line that comes from ``source``, until it ends.
+
+    Returns:
+        What reads from it at once, if there is anything.
+    """
+    rest = b""
+    source.setblocking(False)
+
+    def ready(_: int) -> None:
+        nonlocal rest
+        if source.fileno() < 0:
+            return
+        try:
+            data = source.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        *lines, rest = (rest + data).split(b"\n")
+        if len(rest) > _READ_BYTES:  # not a line but a flood
+            lines.append(rest)
+            rest = b""
+        if not data:
+            loop.unwatch(source)
+            source.close()
+            lines.append(rest)
+        for line in lines:
+            if line.strip():
+                said(line.decode("utf-8", "replace").rstrip())
+
+    loop.watch(source, ready)
+    return ready

@@ -1,0 +1,86 @@
+"""Starting a process with a channel: the one place where that is done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["environment_with_us", "resident_bytes", "spawn"]
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+def environment_with_us(base: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment with our packages before everybody else's of the same name."""
+    path = base.get("PYTHONPATH")
+    return {**base, "PYTHONPATH": f"{_ROOT}{os.pathsep}{path}" if path else _ROOT}
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Return how much memory a process has; None: it has ended, or the system does not tell."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextlib.contextmanager
+def _closed_on_error(connection: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        connection.close()
+        raise
+
+
+def spawn(
+    arguments: Sequence[str], environment: Mapping[str, str], output: socket.socket | None = None
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start ``python -m ARGUMENTS`` with a channel as its standard input.
+
+    It gets a process group of its own: Ctrl-C is not for it, and the kernel ends it when it is
+    stopped while its parent dies. The other side takes the channel with `channel.adopt_stdio`.
+
+    Args:
+        arguments: The module and what follows it.
+        environment: The whole environment of the process.
+        output: Where what it prints goes; None: nowhere, and errors to our standard error.
+
+    Returns:
+        The process and our end of the channel.
+
+    Raises:
+        OSError: the system gives us no process or no descriptor.
+    """
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-P", "-m", *arguments]
+    stdout = subprocess.DEVNULL if output is None else output.fileno()
+    stderr = None if output is None else output.fileno()
+    with theirs, _closed_on_error(ours):
+        if sys.platform == "win32":  # never run: sockets cannot be handles of a process there
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                env=dict(environment),
+                creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
+            )
+            shared = theirs.share(process.pid)
+            assert process.stdin is not None
+            process.stdin.write(len(shared).to_bytes(4, "little") + shared)
+            process.stdin.flush()
+        else:
+            process = subprocess.Popen(
+                command,
+                stdin=theirs.fileno(),
+                stdout=stdout,
+                stderr=stderr,
+                env=dict(environment),
+                process_group=0,
+            )
+    return process, ours

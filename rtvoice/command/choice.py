@@ -1,0 +1,248 @@
+"""What the command runs: decided from its options, the environment and the sound card."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from actors.devices.card.listing import sound_card_present
+from rtvoice.models import retirement_of
+
+__all__ = [
+    "Card",
+    "Choice",
+    "UsageError",
+    "choose",
+    "fields_given",
+    "find_card",
+    "read_env_file",
+    "server_of",
+]
+
+_CARD_S = 3.0
+"""A sound system that has not answered after so long does not keep us from starting."""
+
+
+class UsageError(Exception):
+    """The command was given something that cannot work; the text says what to do."""
+
+
+class Card(NamedTuple):
+    """Which halves of a sound card there are."""
+
+    input: bool
+    output: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether one can talk and listen."""
+        return self.input and self.output
+
+
+class Choice(NamedTuple):
+    """What is run, and what the user should know about it."""
+
+    demo: bool
+    given: dict[str, Any]
+    """Fields of `messages.Settings` that the user has asked for."""
+    defaults: dict[str, Any]
+    """Fields that hold where neither the user nor the agent says otherwise."""
+    hints: tuple[str, ...]
+
+    @property
+    def server(self) -> str:
+        """The server, as far as it is known before the agent is loaded."""
+        return str(self.given.get("server") or self.defaults.get("server") or "openai")
+
+
+def server_of(text: str) -> str:
+    """Return the server that a text names.
+
+    Raises:
+        argparse.ArgumentTypeError: it names none.
+    """
+    if text in ("openai", "sandbox") or re.match(r"wss?://[^/]", text):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no server: write openai, sandbox, or a ws:// or wss:// URL"
+    )
+
+
+def find_card() -> Card:
+    """Look for a sound card."""
+    return Card(*sound_card_present(_CARD_S))
+
+
+def choose(
+    options: argparse.Namespace,
+    environment: Mapping[str, str],
+    look: Callable[[], Card] = find_card,
+) -> Choice:
+    """Decide what is run.
+
+    Args:
+        options: what the user has said.
+        environment: the environment, with what a ``.env`` file adds.
+        look: looks for a sound card; called only if it matters.
+
+    Raises:
+        UsageError: what is asked for cannot work.
+    """
+    has_key = bool(environment.get("OPENAI_API_KEY", "").strip())
+    server = _asked_server(options, environment)
+    if options.demo and server not in (None, "sandbox"):
+        raise UsageError(f"the demo talks with the sandbox, not with {server}: leave --demo out")
+    if server == "openai" and not has_key:
+        raise UsageError(
+            "the OpenAI service needs a key: set OPENAI_API_KEY (here, or in a .env file in this "
+            "folder), or use --server sandbox, which needs none"
+        )
+    devices_given = options.input is not None or options.output is not None
+    card = Card(input=False, output=False)
+    if not options.demo and (options.input is None or options.output is None):
+        card = look()
+    free = server in (None, "sandbox") and not devices_given and options.agent is None
+    if options.demo or (free and not card.whole):
+        return _demo(options, has_key=has_key, asked=options.demo)
+    hints: list[str] = []
+    defaults = {
+        "server": "openai" if has_key else "sandbox",
+        "input": "default" if card.input else "auto",  # one may be plugged in later
+        "output": "default" if card.output else "auto",
+    }
+    if not has_key and server is None:
+        hints.append(
+            "There is no key, so this is the sandbox, a server on this machine. "
+            "To talk with the OpenAI service, set OPENAI_API_KEY."
+        )
+    if options.model is not None and (retirement := retirement_of(options.model)) is not None:
+        text = str(retirement)
+        hints.append(f"{text[0].upper()}{text[1:]}.")
+    given = fields_given(options)
+    if server is not None:
+        given["server"] = server
+    return Choice(False, given, defaults, tuple(hints))
+
+
+def _asked_server(options: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
+    if options.server is not None:
+        return str(options.server)
+    text = environment.get("RTVOICE_SERVER", "").strip()
+    if not text:
+        return None
+    try:
+        return server_of(text)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"RTVOICE_SERVER: {error}") from None
+
+
+def _demo(options: argparse.Namespace, *, has_key: bool, asked: bool) -> Choice:
+    for name in ("agent", "input", "output", "record"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"the demo has its own {name}: leave --demo out")
+    if options.push_to_talk:
+        raise UsageError("the demo talks by itself: leave --push-to-talk out")
+    hints = [] if asked else ["There is no sound card here, so this is the demo."]
+    if has_key:
+        hints.append("Your key is not used: the demo talks with the sandbox on this machine.")
+    given = fields_given(options)
+    given["server"] = "sandbox"
+    return Choice(True, given, {}, tuple(hints))
+
+
+def fields_given(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `messages.Settings` that options name, but for the server."""
+    fields = {
+        "agent": options.agent,
+        "import_path": _import_path(options.agent),
+        "input": options.input,
+        "output": options.output,
+        "volume": options.volume,
+        "block_ms": options.block_ms,
+        "model": options.model,
+        "voice": options.voice,
+        "speed": options.speed,
+        "language": options.language,
+        "transcription_model": options.transcription_model,
+        "interruption": options.interruption,
+        "duplex": "full" if options.full_duplex else None,
+        "noise_reduction": options.noise_reduction,
+        "reasoning_effort": options.reasoning_effort,
+        "output_modality": "text" if options.text_only else None,
+        "instructions": options.instructions,
+        "greeting": options.greeting,
+        "max_seconds": options.max_seconds,
+        "recording_path": options.record,
+        "journal_path": options.journal,
+    }
+    given = {name: value for name, value in fields.items() if value is not None}
+    if options.push_to_talk:
+        given["turn_detection"] = None
+    if options.probes:
+        given["probes"] = True
+    if options.inactivity_timeout is not None:
+        given["inactivity_timeout_s"] = options.inactivity_timeout or None
+    return given
+
+
+def _import_path(agent: str | None) -> tuple[str, ...] | None:
+    """Return where the names in an agent are looked up: beside its file, and in this folder."""
+    if agent is None:
+        return None
+    where = Path(agent.rpartition(":")[0])
+    folders = [str(where.resolve().parent)] if where.suffix == ".py" else []
+    return tuple(dict.fromkeys([*folders, str(Path.cwd())]))
+
+
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""What a text in UTF-16 begins with, as some shells and editors of Windows write it."""
+
+# -- the .env file ---------------------------------------------------------------------------
+
+_ENV_LINE = re.compile(
+    r"""\s* (?:export\s+)? (?P<name>[A-Za-z_][A-Za-z0-9_]*) \s* = \s*
+    (?: '(?P<single>[^']*)' | "(?P<double>(?:[^"\\]|\\.)*)" | (?P<bare>.*?) )
+    \s* (?:(?:^|(?<=\s|['"]))\#.*)? $""",
+    re.VERBOSE,
+)
+
+
+def read_env_file(path: Path, complain: Callable[[str], None] = lambda _: None) -> dict[str, str]:
+    """Return the variables of a ``.env`` file; empty if there is none.
+
+    Lines are ``NAME=value``, with ``export`` before and quotes around allowed; ``#`` begins a
+    comment. ``complain`` is told what cannot be understood, without what stands there.
+    """
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):  # a folder is somebody's virtual environment
+        return {}
+    except OSError as error:
+        complain(f"{path} cannot be read ({error.strerror}); going on without it")
+        return {}
+    try:
+        text = data.decode("utf-16" if data[:2] in _UTF_16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        complain(f"{path} is not text in UTF-8; save it anew. Going on without it")
+        return {}
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _ENV_LINE.match(line)
+        if match is None:
+            complain(f"{path}, line {number} is not NAME=value; the line is passed over")
+            continue
+        if match["double"] is not None:
+            value = re.sub(r"\\(.)", lambda escape: _unescaped(escape[1]), match["double"])
+        else:
+            value = match["single"] if match["single"] is not None else match["bare"]
+        found[match["name"]] = value
+    return found
+
+
+def _unescaped(character: str) -> str:
+    return {"n": "\n", "t": "\t", "r": "\r"}.get(character, character)

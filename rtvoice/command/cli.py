@@ -1,0 +1,490 @@
+"""The command: ``python -m supervisor``, also installed as ``rtvoice``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+from actors.devices.opening import is_file
+from actors.files import path_of, same_file
+from rtvoice.command.choice import Choice, UsageError, choose, read_env_file, server_of
+from rtvoice.command.printing import OutputError, open_closed_streams
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from rtvoice.command.console import Console
+    from supervisor import Supervisor
+
+__all__ = ["main", "run"]
+
+EXIT_OK, EXIT_USAGE, EXIT_BUG, EXIT_KILLED = 0, 2, 70, 130
+_EFFORTS = ("minimal", "low", "medium", "high", "xhigh")
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+_DESCRIPTION = """\
+Talk with a voice assistant. With nothing given:
+
+  a key and a sound card      a conversation with the OpenAI service
+  a sound card, no key        a conversation with the sandbox, a server on this machine that
+                              understands a few phrases (they are listed) and costs nothing
+  no sound card               the demo: a scripted conversation with the sandbox, as WAV files and
+                              a transcript; the service is never used for it
+"""
+
+_EPILOG = """\
+examples:
+  python -m supervisor                                talk, or see the demo
+  python -m supervisor assistant.py:agent             talk with an agent of your own
+  python -m supervisor --input question.wav --output reply.wav --server sandbox
+  python -m supervisor --input silence --output null  type instead of talking
+  python -m supervisor --list-devices                 what --input and --output can be
+  python -m supervisor --doctor                       would it work here? what is to be done?
+  python -m supervisor --record talk.wav --events events.jsonl
+
+an agent (assistant.py):
+  from rtvoice import Agent
+  agent = Agent("You are a pirate.", voice="cedar", transcription_model="gpt-transcribe")
+
+at the terminal, during a conversation:
+  a line of text is said for you; Enter alone interrupts (with --push-to-talk, begins and ends your
+  turn); m mutes; q quits; Ctrl-C ends in order, a second one kills
+
+environment (also read from a .env file in this folder, which never overrides the real one):
+  OPENAI_API_KEY      the key of the OpenAI service
+  RTVOICE_SERVER      openai, sandbox or a ws:// or wss:// URL; --server goes before it
+  RTVOICE_INPUT       a device; --input goes before it
+  RTVOICE_OUTPUT      a device; --output goes before it
+  RTVOICE_LOG_LEVEL   DEBUG, INFO, WARNING (the default) or ERROR; --log-level goes before it
+  NO_COLOR            no colours
+
+exit codes:
+  0 ended as asked (goodbye, timeout, end of input, --max-seconds, Ctrl-C, SIGTERM)
+  2 wrong usage or configuration     3 the session failed     130 killed by a second Ctrl-C
+"""
+
+
+# -- what the user says -----------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m supervisor",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("agent", nargs="?", metavar="AGENT", help="file.py:name or module:name of an rtvoice.Agent")
+
+    group = parser.add_argument_group("devices")
+    add = group.add_argument
+    add("--input", metavar="DEV", help="default, a device's index or name, a WAV file, silence")
+    add("--output", metavar="DEV", help="default, a device's index or name, a WAV file, null")
+    add(
+        "--full-duplex",
+        action="store_true",
+        help="listen also while the assistant speaks: with headphones, or echo cancelling devices",
+    )
+    add("--volume", type=_between(0.0, 1.0), metavar="0-1", help="of playback")
+    add("--list-devices", action="store_true", help="show what sound devices there are, and end")
+    add("--json", action="store_true", help="with --list-devices or --doctor: as JSON")
+    add("--block-ms", type=_between(10, 100, int), metavar="10-100", help="captured block, 40 ms")
+
+    group = parser.add_argument_group("conversation")
+    add = group.add_argument
+    add("--server", type=server_of, metavar="SERVER", help="openai, sandbox, or a ws(s):// URL")
+    add("--model", help="a Realtime model")
+    add("--voice", help="a voice of the service, such as marin or cedar")
+    add("--speed", type=_between(0.25, 1.5), metavar="0.25-1.5", help="of speech")
+    add("--language", help="what you speak, such as en (helps transcription)")
+    add("--transcription-model", metavar="MODEL", help="what writes down what you say")
+    add(
+        "--interruption",
+        choices=("immediate", "confirmed"),
+        help="what you say interrupts at once, or when it is certain that it is no cough",
+    )
+    add(
+        "--noise-reduction",
+        choices=("near_field", "far_field"),
+        help="at the server: for a headset, or for a microphone further away",
+    )
+    add("--reasoning-effort", choices=_EFFORTS, help="of models that reason")
+    add("--text-only", action="store_true", help="the assistant writes and does not speak")
+    add("--push-to-talk", action="store_true", help="Enter begins your turn, Enter again ends it")
+    add("--instructions", metavar="TEXT", help="what the assistant shall be and do")
+    add("--greeting", metavar="TEXT", help="the assistant begins with this sentence")
+
+    group = parser.add_argument_group("end")
+    add = group.add_argument
+    add("--max-seconds", type=_positive, metavar="N", help="end after N seconds")
+    add(
+        "--inactivity-timeout",
+        type=_seconds_or_never,
+        metavar="N",
+        help="end when nobody has spoken for N seconds (60); 0: never",
+    )
+
+    group = parser.add_argument_group("files")
+    add = group.add_argument
+    add("--record", metavar="FILE.wav", help="both sides: you on the left, the assistant right")
+    add("--levels", action="store_true", help="tell how loud both sides are, also in --events")
+    add("--events", metavar="FILE", help="each event as a line of JSON; -: to standard output")
+    add("--journal", metavar="FILE", help="keep the conversation, also over crashes")
+
+    group = parser.add_argument_group("others")
+    add = group.add_argument
+    add("--doctor", action="store_true", help="say whether it would work here, and what to do")
+    add("--demo", action="store_true", help="run the demo, even if there is a sound card")
+    add("--probes", action="store_true", help="let scripts/inject.py break it, for tests")
+    add("--log-level", type=_level, metavar="LEVEL", help=", ".join(_LEVELS))
+    add("--version", action="version", version=_version())
+    return parser
+
+
+def _version() -> str:
+    from rtvoice import __version__
+
+    return f"rtvoice {__version__}"
+
+
+def _between(low: float, high: float, kind: type[float] | type[int] = float) -> Any:
+    def check(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind(low - 1)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+        return value
+
+    return check
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _seconds_or_never(text: str) -> float:
+    return 0.0 if text in ("0", "never", "none") else _positive(text)
+
+
+def _level(text: str) -> str:
+    if text.upper() not in _LEVELS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no log level: {', '.join(_LEVELS)}")
+    return text.upper()
+
+
+# -- what is run ------------------------------------------------------------------------------
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Find what is wrong with files before anything is started."""
+    if options.agent is not None:
+        where, colon, attribute = options.agent.rpartition(":")
+        if not (colon and where and attribute):
+            raise UsageError(
+                f"AGENT is {options.agent!r}; write file.py:name or module:name, such as "
+                f"assistant.py:agent"
+            )
+        if where.endswith(".py") and not Path(where).is_file():
+            raise UsageError(f"there is no file {where} (AGENT is {options.agent!r})")
+    if options.input is not None and is_file(options.input):
+        _check_input(_source(options, "input"), path_of(options.input))
+    for name in ("output", "record", "journal"):
+        path = getattr(options, name)
+        if path is None or (name == "output" and not is_file(path)):
+            continue
+        if name == "record" and not path.lower().endswith(".wav"):
+            raise UsageError(f"--record: {path} must end in .wav")
+        _check_output(_source(options, name), path_of(path))
+    _check_used_once(options)
+
+
+def _take_devices(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    """Take from the environment which devices the user has, where the command does not say."""
+    options.from_environment = {}
+    for name in ("input", "output"):
+        variable = f"RTVOICE_{name.upper()}"
+        device = environment.get(variable, "").strip()
+        if device and getattr(options, name) is None and not options.demo:
+            setattr(options, name, device)
+            options.from_environment[name] = variable
+
+
+def _source(options: argparse.Namespace, name: str) -> str:
+    """Return where the value of an option comes from, as the user knows it."""
+    return str(options.from_environment.get(name, f"--{name}"))
+
+
+def _check_input(source: str, path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"{source}: {path} is a folder; give a WAV file")
+    if not path.exists():
+        raise UsageError(f"{source}: there is no file {path}")
+    if not path.is_file():
+        raise UsageError(f"{source}: {path} is a pipe or a device; write it to a file first")
+
+
+def _check_output(source: str, path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"{source}: {path} cannot be written: it is a folder; give a file")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"{source}: {path} cannot be written: there is no folder {folder}")
+
+
+def _check_used_once(options: argparse.Namespace) -> None:
+    """Refuse to write one file for two purposes, or over what is read."""
+    files = {
+        _source(options, name): path
+        for name in ("input", "output", "record", "journal", "events")
+        if (path := getattr(options, name)) is not None
+        and path != "-"
+        and (name not in ("input", "output") or is_file(path))
+    }
+    if options.agent is not None:
+        files["AGENT"] = options.agent.rpartition(":")[0]
+    for (other, one), (name, path) in combinations(files.items(), 2):
+        if same_file(path_of(one), path_of(path)):
+            raise UsageError(f"{name}: {path} is the file of {other} too; choose another")
+
+
+# -- running it -------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit."""
+    sys.exit(run(argv))
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    if list(sys.argv[1:] if argv is None else argv) == ["--peer"]:  # started by a `Session`
+        from supervisor import serve_program
+
+        return serve_program()
+    open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        return _obey(_parser().parse_args(argv))
+    except OutputError as error:
+        _complain(str(error))
+        return EXIT_USAGE
+
+
+def _obey(options: argparse.Namespace) -> int:
+    """Do what the options say."""
+    if options.list_devices:
+        from rtvoice.command.listing import print_devices
+
+        return print_devices(as_json=options.json)
+    for name, value in read_env_file(Path(".env"), _complain).items():
+        os.environ.setdefault(name, value)
+    _take_devices(options, os.environ)
+    try:
+        if options.doctor:
+            return _diagnose(options)
+        if options.json:
+            raise UsageError("--json goes with --list-devices or --doctor; --events - is JSON too")
+        _check_files(options)
+        level = _log_level(options)
+        choice = choose(options, os.environ)
+        return _converse(options, choice, level)
+    except UsageError as error:
+        _complain(str(error))
+        print("python -m supervisor --help tells more.", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_KILLED
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    from rtvoice.command.doctor import diagnose
+
+    def check() -> None:
+        _check_files(options)
+        _log_level(options)
+
+    return diagnose(options, os.environ, check)
+
+
+def _complain(text: str) -> None:
+    print(f"rtvoice: {text}", file=sys.stderr)
+
+
+def _log_level(options: argparse.Namespace) -> int:
+    text = options.log_level or os.environ.get("RTVOICE_LOG_LEVEL", "").strip() or "WARNING"
+    try:
+        level = logging.getLevelName(_level(text))
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"RTVOICE_LOG_LEVEL: {error}") from None
+    assert isinstance(level, int)
+    return level
+
+
+def _converse(options: argparse.Namespace, choice: Choice, level: int) -> int:
+    from rtvoice.command.console import Console
+
+    events = _open_events(options.events)
+    console = Console(
+        transcript=sys.stderr if options.events == "-" else sys.stdout,
+        errors=sys.stderr,
+        events=events,
+        log_level=level,
+        levels=options.levels,
+    )
+    for hint in choice.hints:
+        console.say(hint)
+    # The records below the console's level still go into crash reports.
+    given = {**choice.given, "log_level": logging.getLevelName(min(level, logging.INFO))}
+    code = EXIT_BUG
+    try:
+        code = _run_demo(console, given) if choice.demo else _run_session(console, choice, given)
+    except SystemExit:
+        code = EXIT_KILLED
+        raise
+    finally:
+        if not console.close():
+            os._exit(code)  # its thread is stuck in a full pipe, and exiting would wait for that
+        if events is not None:
+            with contextlib.suppress(OSError):
+                events.close()
+    return code
+
+
+def _open_events(name: str | None) -> BinaryIO | None:
+    from actors.files import open_alone, why_not
+
+    if name is None:
+        return None
+    if name == "-":
+        return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    path = path_of(name)
+    try:
+        file = open_alone(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        if os.fstat(file).st_size:
+            os.ftruncate(file, 0)
+    except OSError as error:
+        raise UsageError(f"--events: {name} cannot be written: {why_not(path, error)}") from None
+    return os.fdopen(file, "wb")
+
+
+def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int:
+    from rtvoice.command.console import Keyboard, in_foreground, keyboard_help, no_keyboard
+
+    if "agent" not in given:
+        from rtvoice.command.assistant import ASSISTANT
+
+        given = {**ASSISTANT.describe(), **choice.defaults, **given}
+    hub = _supervisor(given, console, choice.defaults)
+    if hub is None:
+        return EXIT_USAGE
+    console.sandbox_hints = _phrases
+
+    def by_key() -> bool:
+        """Tell whether the user says when a turn ends; known when the agent has been loaded."""
+        return hub.settings.turn_detection is None
+
+    if in_foreground(sys.stdin):
+        console.hints = lambda: keyboard_help(push_to_talk=by_key())
+        Keyboard(sys.stdin, hub.send, console, push_to_talk=by_key).start()
+    else:
+        console.hints = lambda: no_keyboard(push_to_talk=by_key())
+    return _run_hub(hub, console)
+
+
+def _run_demo(console: Console, given: dict[str, Any]) -> int:
+    from rtvoice.command.assistant import ASSISTANT
+    from rtvoice.command.demo import Demo
+
+    demo = Demo(console)
+    settings = {**ASSISTANT.describe(), **given, **demo.settings}
+    hub = _supervisor(settings, demo)
+    if hub is None:
+        return EXIT_USAGE
+    demo.start(hub.send)
+    code = _run_hub(hub, console)
+    demo.finish()
+    return code
+
+
+def _supervisor(
+    given: dict[str, Any], peer: Any, defaults: dict[str, Any] | None = None
+) -> Supervisor | None:
+    from supervisor import ConfigurationError, Supervisor
+
+    try:
+        return Supervisor(given, peer=peer, defaults=defaults)
+    except ConfigurationError as error:
+        _complain(str(error))
+        return None
+
+
+def _phrases() -> list[str]:
+    """Return what is said of the sandbox, once it runs."""
+    import textwrap
+
+    from rtvoice.sandbox.phrases import printed_list
+
+    phrases = " · ".join(re.sub(r"\s+", " ", phrase) for phrase in printed_list())
+    lines = textwrap.wrap(phrases, 92, initial_indent="  ", subsequent_indent="  ")
+    return ["The sandbox understands these phrases, spoken or typed:", *lines]
+
+
+def _run_hub(hub: Supervisor, console: Console) -> int:
+    """Run a session with Ctrl-C and SIGTERM ending it in order, and a second Ctrl-C at once."""
+    from messages import StopSession
+
+    pressed = 0
+
+    def interrupted(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed += 1
+        if pressed == 1:
+            hub.send(StopSession("Ctrl-C"))
+            console.say("[ending; Ctrl-C again kills]")
+        elif pressed == 2:
+            hub.kill_children()
+            raise SystemExit(EXIT_KILLED)
+        else:
+            os._exit(EXIT_KILLED)
+
+    def terminated(number: int, _frame: FrameType | None) -> None:
+        hub.send(StopSession(signal.Signals(number).name))
+
+    def unread() -> None:
+        hub.send(StopSession("nobody reads the events"))
+
+    console.events_closed = unread
+    signal.signal(signal.SIGINT, interrupted)
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup does
+            signal.signal(number, terminated)
+    if hasattr(signal, "SIGTTIN"):
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # put into the background: no keyboard
+    try:
+        return hub.run()
+    except Exception:  # noqa: BLE001 - a bug of ours; the caller must not take it for an end
+        traceback.print_exc()
+        return EXIT_BUG

@@ -1,0 +1,136 @@
+"""Checks of the way to the server: key, model, a session that is begun and left again."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping
+
+from actors.realtime import wire
+from actors.realtime.address import KEY_VARIABLE, OPENAI_URL, Address, address_of
+from actors.realtime.connection import Arrived, Closed, Connection, Refused, Text
+from actors.realtime.core.errors import fatal_code, handshake_is_fatal, why_fatal
+from messages import Settings
+from rtvoice.command.doctor.result import Result, ok, problem, warning
+from rtvoice.models import retirement_of
+
+__all__ = ["SERVER_S", "key", "models", "server"]
+
+SERVER_S = 25.0
+"""Longer than any of its parts may take."""
+_OPEN_S, _FIRST_EVENT_S = 12.0, 5.0
+_LATER = (429, 500, 502, 503, 504)
+"""What a server says that has no time just now; a session tries again."""
+
+
+def key(settings: Settings, environment: Mapping[str, str]) -> Iterator[Result]:
+    """Look at the key, without showing it."""
+    secret = environment.get(KEY_VARIABLE, "").strip()
+    if settings.server == "sandbox":
+        there = f"; {KEY_VARIABLE} is set, and is not used" if secret else ""
+        yield ok("key", f"the sandbox needs none{there}")
+        return
+    address = address_of(settings, secret)
+    if address.wrong_key:
+        yield problem("key", why_fatal(address.wrong_key, settings.model))
+    elif address.keeps_key:
+        yield warning("key", "it is not sent to this server, since ws:// is not encrypted")
+    elif not secret:
+        yield ok("key", f"{KEY_VARIABLE} is not set; this server may need none")
+    elif address.url.startswith(OPENAI_URL) and not secret.startswith("sk-"):
+        yield warning("key", f"what is in {KEY_VARIABLE} does not begin with sk-, as keys do")
+    else:
+        yield ok("key", f"{KEY_VARIABLE} is set ({len(secret)} characters)")
+
+
+def models(settings: Settings) -> Iterator[Result]:
+    """Say which models are used, and whether they are shut down."""
+    used = [name for name in (settings.model, settings.transcription_model) if name]
+    gone = [retirement for name in used if (retirement := retirement_of(name)) is not None]
+    if gone:
+        yield warning("models", "; ".join(map(str, gone)))
+    else:
+        yield ok("models", ", ".join(used))
+
+
+def server(settings: Settings, environment: Mapping[str, str]) -> Iterator[Result]:
+    """Begin a session as a conversation does, and leave it; nothing is said and nothing is paid."""
+    secret = environment.get(KEY_VARIABLE, "").strip()
+    if settings.server != "sandbox":
+        yield _tried(settings, address_of(settings, secret), secret)
+        return
+    from rtvoice.sandbox.launch import SandboxError, start_sandbox
+
+    try:
+        with start_sandbox() as sandbox:
+            yield _tried(settings, address_of(settings, "", sandbox.url), "")
+    except (SandboxError, OSError) as error:
+        yield problem("server", f"the sandbox does not start: {error}")
+
+
+def _tried(settings: Settings, address: Address, secret: str) -> Result:
+    if address.wrong_key:
+        return problem("server", "not tried without a key that can be right")
+    where = "the sandbox" if settings.server == "sandbox" else address.url.partition("?")[0]
+    connection = _Attempt(address, secret)
+    began = time.monotonic()
+    try:
+        match connection.next(_OPEN_S):
+            case Refused(status, code, text):
+                return _refused(settings, where, status, code, text)
+            case None:
+                return problem("server", f"{where} does not answer")
+        ms = round(1000 * (time.monotonic() - began))
+        return _begun(settings, f"{where} answers in {ms} ms", connection.next(_FIRST_EVENT_S))
+    finally:
+        connection.close()
+
+
+def _refused(settings: Settings, where: str, status: int, code: str, text: str) -> Result:
+    fatal = handshake_is_fatal(status, code, text, first=True)
+    if fatal is not None:
+        return problem("server", why_fatal(fatal, settings.model, text))
+    if status in _LATER:
+        return warning("server", f"{where} has no time just now: {text}; try again")
+    return problem("server", f"cannot reach {where}: {text}")
+
+
+def _begun(settings: Settings, answers: str, first: Arrived | None) -> Result:
+    """Judge by the first event whether there is a session."""
+    event = wire.decode(first.data) if isinstance(first, Text) else None
+    match event:
+        case wire.SessionCreated():
+            return ok("server", f"{answers} and begins a session with {settings.model}")
+        case wire.ErrorEvent(error=error) if (fatal := fatal_code(error)) is not None:
+            return problem("server", why_fatal(fatal, settings.model))
+        case wire.ErrorEvent(error=error):
+            return problem("server", f"{answers} and refuses: {error.message or error.code}")
+    if isinstance(first, Closed):
+        why = f" ({first.reason})" if first.reason else ""
+        return problem("server", f"{answers} and ends the connection with {first.code}{why}")
+    return problem("server", f"{answers}, and begins no session of the Realtime API")
+
+
+class _Attempt:
+    """One connection, the way a conversation has it."""
+
+    def __init__(self, address: Address, secret: str) -> None:
+        self._connection = Connection(address.url, address.headers, secret)
+        self._news = threading.Event()
+        self._connection.wake = self._news.set
+        self._connection.start()
+
+    def next(self, timeout_s: float) -> Arrived | None:
+        """Return what arrives next; None: nothing does."""
+        arrived = self._connection.arrived
+        end = time.monotonic() + timeout_s
+        while not arrived and (left_s := end - time.monotonic()) > 0:
+            self._news.wait(left_s)
+            self._news.clear()
+        return arrived.popleft() if arrived else None
+
+    def close(self) -> None:
+        """Leave in order."""
+        with contextlib.suppress(OSError):
+            self._connection.close()

@@ -1,0 +1,884 @@
+"""The core after a lost connection, and after the death of its process."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from actors.realtime.core.restore import GO_ON, wire_id
+from messages import (
+    AssistantAudio,
+    AssistantItem,
+    AudioLost,
+    ConversationItem,
+    FlushPlayback,
+    HistorySnapshot,
+    Interrupt,
+    Interrupted,
+    ItemPlaced,
+    ItemRemoved,
+    Notice,
+    OutputReplaced,
+    PlayedPosition,
+    Reconnected,
+    ReplayCapture,
+    ReplayedAudio,
+    ReplayEnded,
+    ResponseEnded,
+    SendText,
+    SetSpeed,
+    ToolAnswer,
+    ToolCall,
+    ToolsAvailable,
+    ToolSpec,
+    UserItem,
+    UserTranscript,
+)
+from tests.actors.realtime.core.bench import Bench
+
+TRANSCRIBE = {"transcription_model": "gpt-transcribe"}
+
+
+def _user(item_id: str, text: str, **fields: Any) -> ConversationItem:
+    return ConversationItem(item_id, "message", "user", text, **fields)
+
+
+def _assistant(item_id: str, text: str, **fields: Any) -> ConversationItem:
+    return ConversationItem(item_id, "message", "assistant", text, **fields)
+
+
+def _call(call_id: str = "c1", item_id: str = "f1") -> ConversationItem:
+    return ConversationItem(item_id, "function_call", call_id=call_id, name="clock", arguments="{}")
+
+
+def _output(call_id: str = "c1", output: str = "12:00") -> ConversationItem:
+    return ConversationItem(f"o{call_id}", "function_call_output", call_id=call_id, output=output)
+
+
+def _heard(bench: Bench, text: str, item_id: str = "u1") -> Bench:
+    return bench.server(
+        "conversation.item.input_audio_transcription.completed",
+        item_id=item_id,
+        content_index=0,
+        transcript=text,
+    )
+
+
+def _again(bench: Bench, how: str) -> Bench:
+    """Lose the connection, or the process; be configured again."""
+    if how == "connection":
+        bench.lose()
+        bench.wait(0.1)
+    else:
+        bench = bench.restarted()
+    bench.clear_but_requests()
+    return bench.configured()
+
+
+both = pytest.mark.parametrize("how", ["connection", "process"])
+
+
+# -- replay ----------------------------------------------------------------------------------------
+
+
+@both
+def test_the_conversation_is_told_to_the_new_session(how: str) -> None:
+    bench = Bench().live()
+    bench.history = [
+        _user("u1", "Hello"),
+        _assistant("a1", "Good day", interrupted=True),
+        ConversationItem("s1", "message", "system", "Be kind."),
+        _call(),
+        _output(),
+        _assistant("a2", ""),
+    ]
+
+    bench = _again(bench, how)
+
+    assert [(i["id"], i["type"], i.get("role")) for i in bench.items()] == [
+        ("u1", "message", "user"),
+        ("a1", "message", "assistant"),
+        ("s1", "message", "system"),
+        ("f1", "function_call", None),
+        ("oc1", "function_call_output", None),
+    ]
+    assert bench.items()[0]["content"] == [{"type": "input_text", "text": "Hello"}]
+    assert bench.items()[1]["content"] == [{"type": "output_text", "text": "Good day"}]
+    told = bench.one(Reconnected)
+    assert (told.state_restored, told.items) == (True, 5)
+
+
+def test_the_configuration_comes_before_the_items() -> None:
+    bench = Bench().live()
+    bench.history = [_user("u1", "Hello")]
+
+    bench = _again(bench, "connection")
+
+    assert bench.kinds() == ["session.update", "conversation.item.create"]
+
+
+def test_ids_that_the_api_does_not_take_are_shortened_and_known_to_history() -> None:
+    bench = Bench().live()
+    long = "u" * 50
+    bench.history = [_user(long, "Hello")]
+
+    bench = _again(bench, "connection")
+    bench.server("input_audio_buffer.committed", item_id="u2", previous_item_id=wire_id(long))
+
+    assert len(bench.items()[0]["id"]) <= 32
+    assert bench.one(UserItem).previous_item_id == long
+
+
+def test_without_an_answer_of_history_it_goes_on_and_says_so() -> None:
+    bench = Bench().live().lose()
+    bench.connect()
+
+    bench.wait(2.1)
+    bench.server("session.updated", session={})
+
+    assert not bench.one(Reconnected).state_restored
+
+
+def test_a_turn_of_which_neither_text_nor_sound_is_left_is_told_as_missing() -> None:
+    bench = Bench().live()
+    bench.history = [_user("u1", "Hi"), ConversationItem("u2", "message", transcribed=False)]
+
+    bench = _again(bench, "connection")
+
+    told = bench.one(Reconnected)
+    assert (told.state_restored, told.items, told.missing) == (False, 1, 1)
+
+
+def test_a_resumed_session_does_not_greet_again() -> None:
+    bench = Bench(greeting="Hi!").live()
+    bench.begin().say().end_item().done()
+    bench.played()
+
+    for how in ("connection", "process"):
+        bench = _again(bench, how)
+        assert bench.events("response.create") == []
+
+
+def test_a_greeting_that_was_never_heard_is_said() -> None:
+    bench = Bench(greeting="Hi!").configured()
+
+    bench = _again(bench, "process")
+
+    assert "Hi!" in bench.event("response.create")["response"]["instructions"]
+
+
+def test_speed_and_tools_of_before_are_configured() -> None:
+    spec = ToolSpec("clock", "", {"type": "object"})
+    bench = Bench(tools=(spec,)).live().tell(SetSpeed(1.4))
+
+    bench = _again(bench, "process")
+
+    session = bench.event("session.update")["session"]
+    assert session["audio"]["output"]["speed"] == 1.4
+    assert session["tools"][0]["name"] == "clock"
+
+
+def test_what_comes_after_an_item_that_was_not_replayed_is_still_after_it() -> None:
+    bench = Bench().live()
+    bench.history = [_user("u1", "Hi"), _assistant("a1", "Hello"), _user("u2", "")]
+
+    bench = _again(bench, "connection")
+    bench.server("input_audio_buffer.committed", item_id="u3", previous_item_id="a1")
+
+    assert bench.one(UserItem).previous_item_id == "u2"
+
+
+def test_the_gap_and_its_cause_are_told() -> None:
+    bench = Bench().live().lose(1011, "keepalive ping timeout")
+    bench.wait(1.5)
+
+    bench.configured()
+
+    told = bench.one(Reconnected)
+    assert told.gap_ms == 1500
+    assert "1011" in told.cause
+
+
+# -- unanswered turns ------------------------------------------------------------------------------
+
+
+def _say(bench: Bench, item_id: str = "u1", start: float = 1000, end: float = 2000) -> Bench:
+    for sample in range(0, int(end * 24), 960):
+        bench.capture(sample)
+    return bench.speak(item_id, start, end)
+
+
+@both
+def test_unanswered_speech_without_text_is_sent_again_and_leaves_the_history(how: str) -> None:
+    bench = _say(Bench(**TRANSCRIBE).live())
+    bench.history = [_user("u1", "", transcribed=False)]
+
+    bench = _again(bench, how)
+
+    assert bench.one(ReplayCapture).from_sample == 24000
+    assert bench.one(ItemRemoved).item_id == "u1"
+    assert bench.items() == []
+    assert bench.events("response.create") == []
+    bench.none(UserTranscript)
+
+
+@both
+def test_unanswered_speech_with_text_is_replayed_as_text_and_answered(how: str) -> None:
+    bench = _heard(_say(Bench(**TRANSCRIBE).live()), "What now?")
+    bench.history = [_user("u1", "What now?")]
+
+    bench = _again(bench, how)
+
+    bench.none(ItemRemoved)
+    assert bench.one(ReplayCapture).from_sample == 48000
+    assert [item["id"] for item in bench.items()] == ["u1"]
+    assert len(bench.events("response.create")) == 1
+
+
+@both
+def test_unanswered_text_is_asked_again(how: str) -> None:
+    bench = Bench().live().tell(SendText("Well?", "t1"))
+    bench.added("t1").begin()
+    bench.history = [_user("t1", "Well?")]
+
+    bench = _again(bench, how)
+
+    assert [item["id"] for item in bench.items()] == ["t1"]
+    assert len(bench.events("response.create")) == 1
+
+
+@both
+def test_text_that_history_does_not_know_yet_is_not_lost(how: str) -> None:
+    bench = Bench().live().tell(SendText("Well?", "t1"))
+
+    bench = _again(bench, how)
+
+    assert [item["id"] for item in bench.items()] == ["t1"]
+    assert len(bench.events("response.create")) == 1
+
+
+@both
+def test_answered_speech_is_not_sent_again(how: str) -> None:
+    bench = _say(Bench().live()).answer()
+    bench.history = [_user("u1", "", transcribed=False), _assistant("a1", "Hello there")]
+
+    bench = _again(bench, how)
+
+    assert bench.one(ReplayCapture).from_sample == 48000
+    bench.none(ItemRemoved)
+    assert [item["id"] for item in bench.items()] == ["a1"]
+    assert bench.events("response.create") == []
+
+
+def test_the_first_half_of_a_question_is_sent_again() -> None:
+    bench = _say(Bench().live()).answer().played()
+    for sample in range(48000, 96000, 960):
+        bench.capture(sample)
+    bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=3000)
+
+    bench = _again(bench, "connection")
+
+    assert bench.one(ReplayCapture).from_sample == 72000
+
+
+@pytest.mark.parametrize(("remembered_from", "lost_ms"), [(24000, 0), (96000, 3000), (None, 9000)])
+def test_what_nobody_remembers_of_speech_is_told_as_lost(
+    remembered_from: int | None, lost_ms: int
+) -> None:
+    bench = Bench().live()
+    for sample in range(0, 240000, 960):
+        bench.capture(sample)
+    bench.server("input_audio_buffer.speech_started", item_id="u1", audio_start_ms=1000)
+    bench.lose().clear_but_requests()
+    bench.configured()
+    request_id = bench.one(ReplayCapture).request_id
+
+    if remembered_from is not None:
+        bench.tell(ReplayedAudio(bytes(1920), remembered_from, request_id))
+        bench.tell(ReplayedAudio(bytes(1920), remembered_from + 960, request_id))
+    bench.tell(ReplayEnded(240000, request_id))
+
+    lost = [(event.component, event.audio_ms) for event in bench.all(AudioLost)]
+    assert lost == ([("realtime", lost_ms)] if lost_ms else [])
+
+
+def test_a_question_before_a_long_outage_is_told_as_sound_and_answered() -> None:
+    bench = Bench(**TRANSCRIBE).live()
+    for sample in range(0, 48000, 960):
+        bench.capture(sample)
+    bench.speak("u1", 500, 1500).lose()
+    place = {"first_sample": 12000, "last_sample": 36000}
+    bench.history = [ConversationItem("u1", "message", transcribed=False, **place)]
+
+    for sample in range(48000, 41 * 24000, 960):
+        bench.capture(sample)
+    bench.clear_but_requests()
+    bench.configured()
+
+    bench.none(ItemRemoved)
+    assert [part["type"] for part in bench.items()[0]["content"]] == ["input_audio"]
+    assert len(bench.events("response.create")) == 1
+
+
+def test_after_a_death_everything_since_the_last_answer_is_sent_again() -> None:
+    bench = _say(Bench().live()).answer().played()
+    for sample in range(48000, 96000, 960):
+        bench.capture(sample)
+    bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=3000)
+
+    bench = _again(bench, "process")
+
+    assert bench.one(ReplayCapture).from_sample == 48000
+
+
+def test_speech_that_was_sent_again_is_answered_before_other_things() -> None:
+    bench = _say(Bench().live()).begin().call("c1").done()
+    for sample in range(48000, 96000, 960):
+        bench.capture(sample)
+    bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=3000)
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+    bench.history = [_call(), _output()]
+
+    bench = _again(bench, "connection")
+    assert bench.events("response.create") == []
+    bench.wait(3.1)
+
+    assert len(bench.events("response.create")) == 1
+
+
+def test_the_same_speech_is_not_sent_again_for_ever() -> None:
+    bench = _say(Bench(**TRANSCRIBE).live(), "u0")
+    for number in range(1, 5):
+        bench.history = [_user(f"u{number - 1}", "", transcribed=False)]
+        bench = _again(bench, "process")
+        if number == 4:
+            break
+        assert bench.one(ItemRemoved).item_id == f"u{number - 1}"
+        assert bench.one(ReplayCapture).from_sample == 24000
+        bench.tell(ReplayEnded(24000, bench.one(ReplayCapture).request_id))
+        for sample in range(24000, 48000, 960):
+            bench.capture(sample)
+        bench.speak(f"u{number}", 0, 1000)
+
+    bench.none(ItemRemoved)
+    assert bench.one(ReplayCapture).from_sample >= 48000
+    assert "again" in bench.one(Notice).text
+
+
+def test_two_unanswered_turns_are_sent_again_from_the_first_without_text() -> None:
+    bench = _say(Bench(**TRANSCRIBE).live(), "u1", 0, 1000)
+    _say(bench, "u2", 1500, 2000)
+    _heard(bench, "Second", "u2")
+    bench.history = [_user("u1", "", transcribed=False), _user("u2", "Second")]
+
+    bench = _again(bench, "process")
+
+    assert [removed.item_id for removed in bench.all(ItemRemoved)] == ["u1", "u2"]
+    assert bench.one(ReplayCapture).from_sample == 0
+
+
+def test_speech_whose_text_will_never_come_is_settled() -> None:
+    bench = _say(Bench(**TRANSCRIBE).live()).answer()
+
+    bench = _again(bench, "connection")
+
+    assert bench.one(UserTranscript).error
+
+
+# -- answers that were under way -------------------------------------------------------------------
+
+
+@both
+def test_an_answer_of_which_nothing_was_heard_is_asked_for_again(how: str) -> None:
+    bench = Bench().live().tell(SendText("Well?", "t1")).added("t1")
+    bench.begin()
+    bench.history = [_user("t1", "Well?")]
+
+    bench = _again(bench, how)
+
+    assert len(bench.events("response.create")) == 1
+
+
+@both
+def test_an_answer_that_is_cut_off_again_and_again_is_gone_on_with_three_times(how: str) -> None:
+    bench = Bench().live().tell(SendText("Well?", "t1")).added("t1")
+    bench.begin().say("It is", 500)
+    bench.history = [_user("t1", "Well?"), _assistant("a1", "It is", complete=False)]
+
+    for number in range(2, 5):
+        bench = _again(bench, how)
+        assert GO_ON in bench.event("response.create")["response"]["instructions"]
+        ids = f"r{number}", f"a{number}"
+        bench.begin(*ids).say("noon", 300, *ids)
+        bench.history.append(_assistant(ids[1], "noon", complete=False))
+    bench = _again(bench, how)
+
+    assert bench.events("response.create") == []
+
+
+def test_what_came_of_an_answer_is_played_to_its_end() -> None:
+    bench = Bench().live().begin().say("It is", 500)
+    bench.clear()
+
+    bench.lose()
+
+    bench.none(FlushPlayback)
+    audio = bench.one(AssistantAudio)
+    assert (audio.item_id, audio.pcm, audio.first_sample, audio.last) == ("a1", b"", 12000, True)
+    item = bench.one(AssistantItem)
+    assert (item.status, item.text, item.audio_samples) == ("incomplete", "It is", 12000)
+    assert bench.one(ResponseEnded).status == "failed"
+
+
+def test_after_a_death_too_history_learns_how_the_answer_ended() -> None:
+    bench = Bench().live().begin().say("It is", 500)
+    bench.history = [_user("u1", "Well?"), _assistant("a1", "It is", complete=False)]
+
+    bench = bench.restarted()
+    assert bench.one(AssistantAudio).last
+    bench.configured()
+
+    item = bench.one(AssistantItem)
+    assert (item.item_id, item.status, item.text) == ("a1", "incomplete", "It is")
+    assert item.previous_item_id == "u1"
+
+
+@both
+def test_an_answer_that_was_complete_is_not_asked_for_again(how: str) -> None:
+    bench = Bench().live().tell(SendText("Well?", "t1")).answer()
+    bench.history = [_user("t1", "Well?"), _assistant("a1", "Hello there")]
+
+    bench = _again(bench, how)
+
+    assert bench.events("response.create") == []
+
+
+@both
+def test_an_answer_of_which_only_the_end_was_not_told_is_not_gone_on_with(how: str) -> None:
+    bench = Bench().live().tell(SendText("Well?", "t1")).begin().say().end_item()
+    bench.history = [_user("t1", "Well?"), _assistant("a1", "Hello there")]
+
+    bench = _again(bench, how)
+
+    assert bench.events("response.create") == []
+
+
+@both
+@pytest.mark.parametrize(("phase", "asks"), [("commentary", True), ("final_answer", False)])
+def test_an_answer_that_had_only_been_announced_is_gone_on_with(
+    how: str, phase: str, asks: bool
+) -> None:
+    bench = Bench().live().tell(SendText("Well?", "t1")).begin()
+    bench.say("Let me see.").end_item("Let me see.", phase=phase)
+    bench.history = [_user("t1", "Well?"), _assistant("a1", "Let me see.")]
+
+    bench = _again(bench, how)
+
+    creates = [event["response"]["instructions"] for event in bench.events("response.create")]
+    assert creates == ([GO_ON] if asks else [])
+
+
+@both
+def test_an_answer_that_was_interrupted_is_not_gone_on_with(how: str) -> None:
+    bench = Bench().live().begin().say("It is", 500)
+    bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)
+    bench.flushed("a1", 100)
+
+    bench = _again(bench, how)
+
+    assert bench.events("response.create") == []
+
+
+def test_an_answer_that_was_asked_for_and_had_not_begun_is_asked_for_again() -> None:
+    bench = Bench(tools=()).live().begin().call("c1").done()
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+    assert bench.events("response.create")
+    bench.history = [_call(), _output()]
+
+    bench = _again(bench, "process")
+
+    assert len(bench.events("response.create")) == 1
+
+
+@both
+@pytest.mark.parametrize(("before", "asks"), [("answer", 0), ("cut answer", 1), ("question", 1)])
+def test_an_answer_to_a_noise_is_asked_for_again_only_if_there_is_something_to_answer(
+    how: str, before: str, asks: int
+) -> None:
+    items = {
+        "answer": [_user("u1", "Hi"), _assistant("a1", "Hello")],
+        "cut answer": [_user("u1", "Hi"), _assistant("a1", "Hel", interrupted=True)],
+        "question": [_user("u1", "Hi")],
+    }
+    bench = Bench().live()
+    bench.server("response.created", response={"id": "r2"})  # it has nothing to say so far
+    bench.history = [*items[before], _user("u2", "")]
+
+    bench = _again(bench, how)
+
+    assert len(bench.events("response.create")) == asks
+
+
+# -- what is still being played --------------------------------------------------------------------
+
+
+@both
+def test_a_barge_in_over_sound_of_the_old_session_is_not_told_to_the_new_one(how: str) -> None:
+    bench = Bench().live().answer(text="one two three four", ms=2000)
+    bench.history = [_assistant("a1", "one two three four")]
+    bench = _again(bench, how)
+    bench.clear()
+
+    bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)
+    bench.flushed("a1", 1000)
+
+    assert bench.flushes() == 1
+    assert bench.events("conversation.item.truncate") == []
+    assert bench.one(Interrupted) == Interrupted("a1", 1000, "one two")
+
+
+def test_sound_that_nobody_remembers_can_be_interrupted() -> None:
+    bench = Bench(first=False).live()
+    bench.tell(PlayedPosition("a9", 24000, bench.now))
+
+    bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)
+
+    assert bench.flushes() == 1
+
+
+# -- tools -----------------------------------------------------------------------------------------
+
+
+@both
+def test_an_answer_that_comes_while_there_is_no_connection_is_sent_later(how: str) -> None:
+    bench = Bench().live().begin().call("c1").done()
+    bench.lose()
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+    bench.history = [_call()]
+    if how == "process":
+        bench = bench.restarted()
+    bench.clear_but_requests()
+
+    bench.configured()
+
+    assert [(i["type"], i["call_id"]) for i in bench.items()] == [
+        ("function_call", "c1"),
+        ("function_call_output", "c1"),
+    ]
+    assert len(bench.events("response.create")) == 1
+
+
+@both
+def test_a_call_under_way_gets_its_output_when_it_comes(how: str) -> None:
+    bench = Bench().live().begin().call("c1").done()
+    bench.history = [_call()]
+    bench = _again(bench, how)
+    assert [item["type"] for item in bench.items()] == ["function_call"]
+    assert bench.events("response.create") == []
+
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+    bench.tell(ToolAnswer("c1", "clock", "13:00"))
+
+    assert [item.get("output") for item in bench.items()] == [None, "12:00"]
+    assert len(bench.events("response.create")) == 1
+
+
+@both
+def test_an_output_that_history_has_is_sent_once(how: str) -> None:
+    bench = Bench().live().begin().call("c1").done()
+    bench.history = [_call(), _output()]
+
+    bench = _again(bench, how)
+    bench.tell(ToolAnswer("c1", "clock", "13:00"))
+
+    assert [item.get("output") for item in bench.items()] == [None, "12:00"]
+    assert len(bench.events("response.create")) == 1
+
+
+@both
+def test_an_output_that_only_the_next_server_refuses_is_replaced_there(how: str) -> None:
+    bench = Bench().live().begin().call("c1").done()
+    bench.history = [_call(), _output()]
+    bench = _again(bench, how)
+
+    bench.error("string_above_max_length", "conversation.item.create", message="too long")
+
+    old, new = [item for item in bench.items() if "output" in item]
+    assert (new["id"], new["call_id"]) == (old["id"], "c1")
+    assert bench.one(OutputReplaced) == OutputReplaced("c1", new["output"])
+    assert "clock" in new["output"]
+    assert "too long" in new["output"]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_what_has_replaced_an_output_is_told_before_history_has_it(others: int) -> None:
+    bench = Bench().live().begin().call("c1")
+    for _ in range(others):
+        bench.call("c2", item_id="f2")
+    bench.done().tell(ToolAnswer("c1", "clock", "12:00"))
+    bench.error("string_above_max_length", "conversation.item.create")
+    bench.history = [_call()]
+
+    bench = _again(bench, "connection")
+
+    (output,) = [item["output"] for item in bench.items() if "output" in item]
+    assert "could not be given" in output
+
+
+def test_an_old_output_that_the_next_server_refuses_is_replaced_and_not_spoken_about() -> None:
+    bench = Bench(first=False)
+    bench.history = [_call(), _output()]
+    bench.configured()
+
+    bench.error("string_above_max_length", "conversation.item.create")
+
+    assert [item.get("output", "")[:9] for item in bench.items()] == ["", "12:00", "clock has"]
+    assert bench.events("response.create") == []
+
+
+@both
+def test_a_call_that_history_lost_is_told_with_its_output(how: str) -> None:
+    bench = Bench().live().begin().call("c1").done()
+
+    bench = _again(bench, how)
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+
+    assert [item["type"] for item in bench.items()] == ["function_call", "function_call_output"]
+
+
+def test_a_call_that_only_history_knows_can_be_answered() -> None:
+    bench = Bench(first=False)
+    bench.history = [_call()]
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+
+    bench.configured()
+
+    assert [item.get("output") for item in bench.items()] == [None, "12:00"]
+    assert len(bench.events("response.create")) == 1
+
+
+def test_what_follows_an_output_follows_it_in_history_too() -> None:
+    bench = Bench().live().begin().call("c1").done()
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+    output = bench.items()[0]["id"]
+    bench.added(output, type="function_call_output")
+    bench.answer("r2", "a2")
+
+    assert output == "out_c1"
+    assert bench.all(AssistantItem)[-1].previous_item_id == "out_c1"
+
+
+def test_a_text_that_history_has_is_not_taken_back() -> None:
+    bench = _say(Bench(**TRANSCRIBE).live()).answer()
+    bench.history = [_user("u1", "Hello")]
+
+    bench = _again(bench, "process")
+
+    bench.none(UserTranscript)
+
+
+def test_calls_are_not_run_again() -> None:
+    bench = Bench().live().begin().call("c1").done()
+    bench.history = [_call()]
+
+    bench = _again(bench, "connection")
+
+    bench.none(ToolCall)
+
+
+# -- nothing of the old connection counts ----------------------------------------------------------
+
+
+def test_a_snapshot_for_an_earlier_request_is_ignored() -> None:
+    bench = Bench().live().lose().connect()
+
+    bench.tell(HistorySnapshot(1, (_user("old", "old"),)))
+
+    assert bench.sent == []
+
+
+def test_a_second_loss_while_restoring_loses_nothing() -> None:
+    bench = _say(Bench(**TRANSCRIBE).live())
+    bench.history = [_user("u1", "", transcribed=False)]
+    bench.lose()
+    bench.connect().snapshot()
+    bench.history = []
+    bench.lose()
+    bench.clear_but_requests()
+
+    bench.configured()
+
+    assert bench.one(ReplayCapture).from_sample == 24000
+
+
+def test_captured_audio_waits_for_the_replay_of_the_new_session() -> None:
+    bench = Bench().live()
+    bench = _again(bench, "connection")
+    bench.capture(0)
+    assert bench.appended() == b""
+    replay = bench.one(ReplayCapture)
+
+    bench.tell(ReplayEnded(replay.from_sample, replay.request_id))
+    bench.capture(960)
+
+    assert len(bench.appended()) == 1920
+
+
+def test_tools_of_a_new_process_of_tools_change_nothing() -> None:
+    bench = Bench(tools=()).live()
+
+    bench.tell(ToolsAvailable(()))
+
+    assert bench.sent == []
+
+
+# -- what the new session believes -----------------------------------------------------------------
+
+
+def _replayed_while_playing() -> Bench:
+    """An answer is whole, its sound still plays, and a new session was told its text."""
+    bench = Bench(inactivity_timeout_s=None).live()
+    bench.answer("r1", "a1", "one two three four", 4000)
+    bench.lose()
+    bench.history = [
+        ConversationItem("u1", "message", "user", "Count"),
+        ConversationItem("a1", "message", "assistant", "one two three four"),
+    ]
+    bench.configured()
+    bench.clear()
+    return bench
+
+
+def test_what_was_not_heard_of_a_replayed_text_is_taken_back() -> None:
+    bench = _replayed_while_playing()
+
+    bench.tell(Interrupt()).flushed("a1", 2000)
+
+    assert bench.one(Interrupted).text_heard == "one two"
+    assert bench.kinds() == ["conversation.item.delete", "conversation.item.create"]
+    created = bench.event("conversation.item.create")
+    assert created["previous_item_id"] == "u1"
+    assert created["item"]["content"] == [{"type": "output_text", "text": "one two"}]
+
+
+def test_a_replayed_text_of_which_nothing_was_heard_is_taken_out() -> None:
+    bench = _replayed_while_playing()
+
+    bench.tell(Interrupt()).flushed("a1", 0)
+
+    assert bench.event("conversation.item.delete")["item_id"] == "a1"
+    assert bench.items() == []
+
+
+def test_what_was_interrupted_while_history_was_asked_is_replayed_as_heard() -> None:
+    bench = Bench(inactivity_timeout_s=None).live().answer("r1", "a1", "one two three four", 4000)
+    bench.lose()
+    bench.connect()
+    bench.tell(Interrupt()).flushed("a1", 2000)
+    bench.history = [ConversationItem("a1", "message", "assistant", "one two three four")]
+    bench.snapshot()
+
+    assert [item["content"][0]["text"] for item in bench.items()] == ["one two"]
+
+
+def test_what_was_heard_of_an_answer_is_told_the_same_later_though_more_of_its_text_came() -> None:
+    bench = Bench(inactivity_timeout_s=None).live().begin().say("one two three four", 4000)
+    bench.tell(Interrupt()).flushed("a1", 2000)
+    heard = bench.one(Interrupted).text_heard
+    bench.say(" five six seven eight", 4000).end_item("one two three four five six seven eight")
+    bench.done("r1", "cancelled")
+    bench.history = [_assistant("a1", heard, interrupted=True)]
+
+    bench.lose()
+    bench.clear_but_requests()
+    bench.configured()
+
+    assert [item["content"][0]["text"] for item in bench.items()] == [heard]
+
+
+def test_answered_speech_whose_text_was_lost_is_replayed_as_sound() -> None:
+    bench = Bench(transcription_model="gpt-transcribe", inactivity_timeout_s=None).live()
+    for block in range(50):
+        bench.capture(960 * block, byte=bytes([block]))
+    bench.speak("u1", 400, 1200).begin().say("Well", 100)
+    bench.lose()
+    bench.history = [
+        ConversationItem(
+            "u1", "message", "user", transcribed=False, first_sample=9600, last_sample=28800
+        ),
+        ConversationItem("a1", "message", "assistant", "Well", complete=False),
+    ]
+    bench.configured()
+
+    sound = bench.items()[0]["content"][0]
+    pcm = base64.b64decode(sound["audio"])
+    assert sound["type"] == "input_audio"
+    assert pcm == b"".join(bytes([block]) * 1920 for block in range(10, 30))
+    assert "Go on" in bench.event("response.create")["response"]["instructions"]
+
+
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_a_text_typed_before_the_history_was_known_is_put_behind_it(known: int) -> None:
+    bench = Bench(first=False)
+    bench.tell(SendText("Hello?", "t1")).tell(SendText("Hello!", "t2"))
+    typed = [_user("t1", "Hello?"), _user("t2", "Hello!")]
+    bench.history = [_user("u1", "Hm"), *typed[:known]]
+    bench.configured()
+
+    before: dict[str, str | None] = {}
+    for told in bench.published:
+        if isinstance(told, UserItem | ItemPlaced):
+            before[told.item_id] = told.previous_item_id
+    assert before == {"t1": "u1", "t2": "t1"}
+
+
+def test_where_the_server_has_put_what_was_sent_is_told_to_history() -> None:
+    bench = Bench(inactivity_timeout_s=None).live().answer("r1", "a1")
+    bench.tell(SendText("Hello", "t1"))
+    assert bench.one(UserItem).previous_item_id == "a1"
+
+    bench.server("input_audio_buffer.committed", item_id="u2", previous_item_id="a1")
+    bench.added("u2", "a1", role="user").added("t1", "u2", role="user")
+
+    assert bench.one(ItemPlaced) == ItemPlaced("t1", "u2")
+
+
+def test_where_the_server_has_put_an_output_is_told_to_history() -> None:
+    bench = Bench(inactivity_timeout_s=None).live()
+    bench.server("response.created", response={"id": "r1"}).call("c1").done("r1")
+    bench.tell(ToolAnswer("c1", "clock", "12:00", item_id="o1"))
+
+    for _ in range(2):
+        output = {"id": "o1", "type": "function_call_output", "call_id": "c1"}
+        bench.server("conversation.item.added", item=output, previous_item_id="f1")
+
+    assert bench.one(ItemPlaced) == ItemPlaced("o1", "f1")
+
+
+def test_an_output_that_is_told_behind_a_typed_text_is_put_there_in_history_too() -> None:
+    bench = Bench().live().begin().call("c1").done().lose()
+    bench.history = [_call()]
+    bench.clear_but_requests()
+    bench.tell(SendText("Hello?", "t1")).tell(ToolAnswer("c1", "clock", "12:00", item_id="o1"))
+
+    bench.configured()
+
+    assert [item["id"] for item in bench.items()][1:] == ["t1", "o1"]
+    assert bench.all(ItemPlaced)[-2:] == [ItemPlaced("o1", "t1"), ItemPlaced("t1", "f1")]
+
+
+def test_speech_that_two_sessions_were_lost_with_is_heard_again_and_not_asked_about() -> None:
+    bench = Bench(transcription_model="gpt-transcribe").live()
+    bench.capture(0, 3 * 24_000).speak()
+    bench.server("response.created", response={"id": "r1", "status": "in_progress"})
+
+    bench.lose().clear_but_requests()
+    bench.connect().snapshot()
+    bench.lose().clear_but_requests()
+    bench.configured()
+    bench.wait(0.1)
+
+    assert bench.one(ReplayCapture).from_sample == 0
+    assert bench.events("response.create") == []  # the server answers what it hears again

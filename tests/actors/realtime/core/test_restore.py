@@ -1,0 +1,227 @@
+"""What a new session with the server is told: the plan, by itself."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from actors.realtime.core.restore import (
+    MAX_ITEMS,
+    MAX_REPEATS,
+    Known,
+    difference,
+    output_id,
+    plan,
+    text_item,
+    wire_id,
+)
+from actors.realtime.core.state import Answer, Ask, Call, Saved, Text, Turn
+from messages import ConversationItem
+
+
+def _message(item_id: str, text: str, role: str = "user") -> ConversationItem:
+    return ConversationItem(item_id, "message", role, text)  # type: ignore[arg-type]
+
+
+def _call(call_id: str, item_id: str = "") -> ConversationItem:
+    return ConversationItem(item_id or f"f{call_id}", "function_call", call_id=call_id, name="n")
+
+
+def _output(call_id: str, item_id: str = "") -> ConversationItem:
+    return ConversationItem(item_id, "function_call_output", call_id=call_id, output=call_id)
+
+
+@pytest.mark.parametrize(
+    ("role", "kind"),
+    [("user", "input_text"), ("system", "input_text"), ("assistant", "output_text")],
+)
+def test_text_has_the_type_of_its_role(role: str, kind: str) -> None:
+    assert text_item("i", role, "Hi")["content"] == [{"type": kind, "text": "Hi"}]
+
+
+def test_short_ids_stay_and_long_ones_are_shortened_the_same_way_each_time() -> None:
+    assert wire_id("item_1") == "item_1"
+    assert len(wire_id("x" * 33)) == 32
+    assert wire_id("x" * 33) == wire_id("x" * 33) != wire_id("x" * 34)
+
+
+def test_items_without_text_are_left_out() -> None:
+    result = plan([_message("u1", ""), _message("a1", "", "assistant")], Saved(), None)
+
+    assert result.items == []
+
+
+def test_outputs_without_ids_of_their_own_all_arrive() -> None:
+    history = [_call("c1"), _output("c1"), _call("c2"), _output("c2")]
+
+    result = plan(history, Saved(), None)
+
+    assert [(item["id"], item["call_id"]) for item in result.items] == [
+        ("fc1", "c1"),
+        (output_id("c1"), "c1"),
+        ("fc2", "c2"),
+        (output_id("c2"), "c2"),
+    ]
+
+
+def test_an_output_that_has_the_id_of_its_call_gets_another() -> None:
+    result = plan([_call("c1", "f1"), _output("c1", "f1")], Saved(), None)
+
+    assert [item["id"] for item in result.items] == ["f1", output_id("c1")]
+
+
+def test_an_output_without_its_call_is_left_out() -> None:
+    result = plan([_output("c1")], Saved(), None)
+
+    assert result.items == []
+
+
+def test_the_same_item_twice_is_created_once() -> None:
+    result = plan([_message("u1", "Hi"), _message("u1", "Hi")], Saved(), None)
+
+    assert len(result.items) == 1
+
+
+def test_a_call_without_output_is_open() -> None:
+    result = plan([_call("c1")], Saved(), None)
+
+    assert result.open == {"c1"}
+    assert result.answered == {}
+
+
+def test_an_answer_that_we_have_follows_its_call() -> None:
+    saved = Saved(calls=[Call("c1", "f1", "n", "{}", "r1", output="12:00")])
+
+    result = plan([_call("c1", "f1"), _message("u2", "And?")], saved, None)
+
+    assert [item["id"] for item in result.items] == ["f1", "u2", output_id("c1")]
+    assert result.answered == {"c1": "12:00"}
+
+
+def test_texts_that_history_does_not_have_come_last() -> None:
+    saved = Saved(texts=[Text("t1", "One"), Text("t2", "Two")])
+
+    result = plan([_message("t1", "One"), _message("a1", "Well", "assistant")], saved, None)
+
+    assert [item["id"] for item in result.items] == ["t1", "a1", "t2"]
+
+
+def test_of_a_conversation_longer_than_any_context_the_newest_items_are_told() -> None:
+    """In time: a component that does not come back for 3 s is taken for hanging."""
+    items = [_message(f"item_{number}", "Hello") for number in range(30_000)]
+    began = time.process_time()
+
+    told = [item["id"] for item in plan(items, Saved(), None).items]
+
+    assert time.process_time() - began < 1
+    assert MAX_ITEMS - 1000 < len(told) <= MAX_ITEMS
+    assert told == [item.item_id for item in items[-len(told) :]]
+
+
+def test_two_plans_of_a_growing_conversation_begin_alike() -> None:
+    items = [_message(f"item_{number}", "Hello") for number in range(MAX_ITEMS + 200)]
+    there = plan(items[:-100], Saved(), None).items
+
+    events = difference(there, plan(items, Saved(), None).items, str)
+
+    assert len(events) == 100
+
+
+# -- from where speech is heard again --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("turns", "speech_from", "start", "again"),
+    [
+        ([], None, 100, []),
+        ([], 500, 500, []),
+        ([Turn("u1", True, 200, 300)], None, 200, ["u1"]),
+        ([Turn("u1", True, 200, 300, transcribed=True)], None, 300, []),
+        ([Turn("u1", True, 200, 300, transcribed=True)], 400, 300, []),
+        ([Turn("u1", True, 200, 300, True), Turn("u2", True, 400, 500)], None, 400, ["u2"]),
+        ([Turn("u1", True, 200, 300), Turn("u2", True, 400, 500, True)], None, 200, ["u1", "u2"]),
+        ([Turn("t1", False)], None, 100, []),
+        ([Turn("t1", False), Turn("u1", True, 200, 300)], None, 200, ["u1"]),
+    ],
+)
+def test_speech_is_heard_again_from_the_first_that_is_not_safe(
+    turns: list[Turn], speech_from: int | None, start: int, again: list[str]
+) -> None:
+    result = plan([], Saved(safe_sample=100, turns=turns), speech_from)
+
+    assert result.from_sample == start
+    assert [turn.item_id for turn in result.again] == again
+
+
+def test_a_transcript_that_only_history_has_is_enough() -> None:
+    saved = Saved(turns=[Turn("u1", True, 200, 300)])
+
+    result = plan([_message("u1", "Hello")], saved, None)
+
+    assert result.again == []
+    assert result.ask == Ask()
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_speech_that_the_microphone_does_not_remember_is_told_as_sound_or_given_up(
+    remembered: bool,
+) -> None:
+    turns = [Turn("u1", True, 200, 300), Turn("u2", True, 400, 500, True)]
+    lost = ConversationItem("u1", "message", transcribed=False, first_sample=200, last_sample=300)
+    history = [lost, _message("u2", "Hello")]
+    known = Known(sound=lambda first, last: bytes(first) if remembered else b"", since=350)
+
+    result = plan(history, Saved(turns=turns), None, known)
+
+    assert (result.again, result.from_sample, result.ask) == ([], 500, Ask())
+    assert [item["id"] for item in result.items] == (["u1", "u2"] if remembered else ["u2"])
+    assert [turn.item_id for turn in result.given_up] == ([] if remembered else ["u1"])
+
+
+def test_speech_that_was_repeated_too_often_is_given_up() -> None:
+    saved = Saved(turns=[Turn("u1", True, 200, 300)], repeats=MAX_REPEATS)
+
+    result = plan([], saved, None)
+
+    assert (result.again, result.from_sample) == ([], 300)
+    assert [turn.item_id for turn in result.given_up] == ["u1"]
+
+
+# -- what is asked for -----------------------------------------------------------------------------
+
+TOLD = Ask(instructions="Say hi")
+
+
+@pytest.mark.parametrize(
+    ("saved", "speech_from", "asks"),
+    [
+        (Saved(), None, None),
+        (Saved(turns=[Turn("t1", False)]), None, "plain"),
+        (Saved(turns=[Turn("u1", True, 0, 1)]), None, None),  # the server hears it again
+        (Saved(turns=[Turn("u1", True, 0, 1), Turn("t1", False)]), None, "plain"),
+        (Saved(turns=[Turn("u1", True, 0, 1)], answer=Answer("r1", TOLD)), None, "again"),
+        (Saved(answer=Answer("r1", TOLD)), 500, "again"),
+        (Saved(answer=Answer("r1", TOLD)), None, "again"),
+        (Saved(answer=Answer("r1", TOLD, begun=True)), None, "go on"),
+        (Saved(answer=Answer("r1", Ask(goes_on=MAX_REPEATS - 1), begun=True)), None, "go on"),
+        (Saved(answer=Answer("r1", Ask(goes_on=MAX_REPEATS), begun=True)), None, None),
+        (Saved(answer=Answer("r1", TOLD, call=True)), None, None),
+        (Saved(answer=Answer("r1", TOLD, begun=True)), 500, None),  # the user goes on
+    ],
+)
+def test_an_answer_is_asked_for_where_one_is_missing(
+    saved: Saved, speech_from: int | None, asks: str | None
+) -> None:
+    ask = plan([], saved, speech_from).ask
+
+    match asks:
+        case "plain":
+            assert ask == Ask()
+        case "again":
+            assert ask == TOLD
+        case "go on":
+            assert ask is not None
+            assert ask.goes_on
+        case _:
+            assert ask is None
