@@ -417,16 +417,16 @@ def test_a_device_is_not_missed_because_a_busy_machine_does_not_answer(
     machine: Machine, there: list[SoundDevice], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     machine.has((("headset", 1, 0),), host_api="ALSA")
-    lookout = machine.opens("headset").lookout
+    watcher = machine.opens("headset").lookout
     there.extend(listed("headset"))
-    assert lookout.reason() == ""
+    assert watcher.reason() == ""
 
     def does_not_answer(*_: object) -> None:
         raise SoundSystemStuckError("input", "PortAudio did not answer in 3 s")
 
-    monkeypatch.setattr(card, what, does_not_answer)
+    monkeypatch.setattr(lookout, what, does_not_answer)
 
-    assert [lookout.reason() for _ in range(3)] == ["", "", ""]
+    assert [watcher.reason() for _ in range(3)] == ["", "", ""]
     assert Lookout("headset", "input", None, None).look() is None
 
 

@@ -68,7 +68,7 @@ def test_of_a_process_that_is_gone_nothing_is_known(folder: Path) -> None:
 
 LOCKED = """
 import pathlib, time
-from actors.devices import jack
+from actors.devices.card import jack
 jack.FOLDER = pathlib.Path({folder!r})
 def wait_for_the_lock():
     lock = jack.FOLDER / "__db.001"
