@@ -49,6 +49,8 @@ import msgspec
 
 from actors.supervision.child import Child
 from actors.supervision.directory import make_directory, make_page, sweep
+from actors.supervision.hub import Stage
+from actors.supervision.lifecycle import Phase
 from actors.supervision.peers import LocalPeer, Peer, ProgramPeer
 from actors.supervision.probe import Probe
 from actors.supervision.restarting import RestartPolicy
@@ -167,8 +169,7 @@ class Supervisor:
         self._page_path = self.directory / "page"
         self._page = make_page(self._page_path)
         self.loop = Loop()
-        self.starting = True
-        self.stopping = False
+        self.stage = Stage.STARTING
         self._unknown = True
         """Not every component has said yet what it accepts."""
         self._early: collections.deque[bytes] = collections.deque(maxlen=_EARLY)
@@ -244,7 +245,7 @@ class Supervisor:
     def _add(self, specs: Iterable[ChildSpec]) -> None:
         for spec in specs:
             index = len(self._children)
-            child = Child(self, spec, index, self._page.slot(index))
+            child = Child(self, spec, self._page.slot(index))
             self._children[spec.name] = child
             self._opening.append(child)
             child.launch()
@@ -257,15 +258,14 @@ class Supervisor:
         new = settings.components.keys() - self._children.keys()
         self._add(ChildSpec(name=name, target=settings.components[name]) for name in sorted(new))
 
-    def child_loaded(self, child: Child) -> None:
-        """Note what a component accepts; when all are known, open them."""
+    def register(self, child: Child) -> None:
+        """Note what a component accepts; when all are known, they are opened."""
         for tag in child.accepts:
             receivers = self._table.setdefault(tag, [])
             receivers.append(child)
             receivers.sort(key=lambda receiver: receiver.spec.linger_s)  # who is in a hurry first
         if child.described:
             self._describe(child)
-        self.open_next()
 
     def _describe(self, child: Child) -> None:
         try:
@@ -287,16 +287,16 @@ class Supervisor:
 
         Nobody is opened before all have said what they accept: no message may miss its receiver.
         """
-        if not self.starting or self.stopping:
+        if self.stage is not Stage.STARTING:
             return
-        if not all(child.introduced for child in self._children.values()):
+        if not all(child.hello for child in self._children.values()):
             return
         self._route_early()
         if not self._opening:
             self._started()
             return
         child = self._opening[0]
-        if child.state != "loaded":
+        if child.phase is not Phase.LOADED:
             return
         if child.name == "realtime" and self._sandbox is not None and not self._sandbox.url:
             return
@@ -304,12 +304,12 @@ class Supervisor:
 
     def child_open(self, child: Child) -> None:
         """Go on with the next one."""
-        if self.starting and self._opening and self._opening[0] is child:
+        if self._opening and self._opening[0] is child:
             del self._opening[0]
             self.open_next()
 
     def _started(self) -> None:
-        self.starting = False
+        self.stage = Stage.RUNNING
         pids = {name: child.pid for name, child in self._children.items()}
         pids["supervisor"] = os.getpid()
         if self._sandbox is not None:
@@ -341,7 +341,7 @@ class Supervisor:
             child.name,
             child.spec.target,
             str(self._page_path),
-            child.index,
+            child.slot.index,
             given.get("agent") if child.name == "tools" else None,
             str(given.get("log_level", "INFO")),
             bool(given.get("probes", False)),
@@ -483,7 +483,7 @@ class Supervisor:
         for child in self._children.values():
             if overslept:
                 child.forgive(now)
-            child.check(now, self.settings.hang_s, self.settings.start_s)
+            child.check(now, self.settings.hang_s)
             child.tell_drops(now)
         if self._peer is not None:
             self._peer.tell_drops(now)
@@ -493,7 +493,7 @@ class Supervisor:
 
     def fail(self, reason: str, component: str = "", *, code: int = EXIT_FAILED) -> None:
         """End the session because it cannot go on."""
-        if self.stopping:
+        if self.stage.is_last:
             return
         self._code = code
         self.publish(SessionFailed(reason, component))
@@ -501,10 +501,11 @@ class Supervisor:
 
     def stop(self, reason: str, *, within_s: float | None = None) -> None:
         """Close the components one after the other; a later one may still need an earlier one."""
-        if self.stopping:
+        if self.stage.is_last:
             return
         self._patience_s = (within_s or self.settings.stop_s * 0.9) / 2
-        self.stopping = True
+        starting = self.stage is Stage.STARTING
+        self.stage = Stage.CANCELLED if starting else Stage.ENDING
         self._route_early()  # nobody will handle it, but it is told that it is lost
         self._reason = reason
         self.publish(SessionEnding(reason))
@@ -514,7 +515,7 @@ class Supervisor:
 
     def child_closed(self) -> None:
         """Go on with the next one."""
-        if self.stopping:
+        if self.stage.is_last and self._exit_code is None:
             self._close_next()
 
     def _close_next(self) -> None:

@@ -423,7 +423,7 @@ def test_a_start_that_is_stopped_does_not_wait_for_mail_to_be_handled(folder: Pa
         hub.wait_until("echo", "loaded")
         hub.supervisor.send(SendText("too early", "i"))
         hub.supervisor.send(StopSession("enough"))
-        hub.wait_until("slowtoload", "closed")
+        hub.wait_until("slowtoload", "closing")
         (folder / "go").touch()
         hub.stop()
 

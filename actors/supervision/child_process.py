@@ -84,6 +84,11 @@ class ChildProcess:
         return not self.failure and self._process.killed_from_outside
 
     @property
+    def in_order(self) -> bool:
+        """Whether it ended by itself, with exit code 0."""
+        return not self.failure and self._process.succeeded
+
+    @property
     def trace(self) -> str:
         """Where it was when it ended, as far as that is known."""
         return self._traceback or "\n".join(self._stacks or ())

@@ -1,13 +1,30 @@
-"""What those whom the hub keeps up need of it, so that they need not import it."""
+"""The interface through which supervised processes call the hub, without importing it."""
 
 from __future__ import annotations
 
+import enum
 from typing import Protocol
 
 from messages import Message, Settings
 from messages.transport.loop import Loop
 
-__all__ = ["Hub"]
+__all__ = ["Hub", "Stage"]
+
+
+class Stage(enum.Enum):
+    """How far a session is."""
+
+    STARTING = enum.auto()
+    """Not every component has been opened yet."""
+    RUNNING = enum.auto()
+    ENDING = enum.auto()
+    CANCELLED = enum.auto()
+    """It ends before every component was opened."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the session ends."""
+        return self in (Stage.ENDING, Stage.CANCELLED)
 
 
 class Hub(Protocol):
@@ -15,8 +32,7 @@ class Hub(Protocol):
 
     loop: Loop
     settings: Settings
-    stopping: bool
-    """Whether the session ends."""
+    stage: Stage
 
     def environment_of(self, name: str) -> dict[str, str]:
         """Return the environment of its process."""

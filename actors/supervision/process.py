@@ -86,6 +86,11 @@ class Process:
         return self._popen.returncode in (-signal.SIGTERM, -getattr(signal, "SIGKILL", 9))
 
     @property
+    def succeeded(self) -> bool:
+        """Whether it has ended with exit code 0."""
+        return self._popen.returncode == 0
+
+    @property
     def cause(self) -> str:
         """How it ended, in words."""
         code = self._popen.returncode

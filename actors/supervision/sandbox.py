@@ -47,7 +47,7 @@ class Sandbox:
         self._process.wait()
 
     def _launch(self, port: int) -> None:
-        if self._hub.stopping:
+        if self._hub.stage.is_last:
             return
         # It ends at the end of its standard input, which is our end of the socket.
         arguments = ["rtvoice.sandbox", "--until-eof", "--port", str(port)]
@@ -76,7 +76,7 @@ class Sandbox:
             self._hub.open_next()
 
     def _check(self, process: Process) -> None:
-        if self._hub.stopping:
+        if self._hub.stage.is_last:
             return
         start_s = self._hub.settings.start_s
         if not self.url and time.monotonic() - self._since > start_s:

@@ -50,6 +50,10 @@ class Loop:
         """Forget ``thing``."""
         self._selector.unregister(thing)
 
+    def time(self) -> float:
+        """Return the time by the loop's clock, in seconds."""
+        return time.monotonic()
+
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         """Run ``call`` after a while, on the loop's thread."""
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), call))

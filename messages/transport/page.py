@@ -40,15 +40,17 @@ class Page:
 
     def slot(self, index: int) -> Slot:
         """Return one child's numbers."""
-        return Slot(self._numbers[index * _FIELDS : (index + 1) * _FIELDS])
+        return Slot(index, self._numbers[index * _FIELDS : (index + 1) * _FIELDS])
 
 
 class Slot:
     """The numbers of one child."""
 
-    __slots__ = ("_numbers",)
+    __slots__ = ("_numbers", "index")
 
-    def __init__(self, numbers: memoryview) -> None:
+    def __init__(self, index: int, numbers: memoryview) -> None:
+        self.index = index
+        """Its number in the page."""
         self._numbers = numbers
 
     def clear(self) -> None:

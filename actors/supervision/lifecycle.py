@@ -1,0 +1,362 @@
+"""The life of a component: events in, actions out; no process, socket, thread or clock.
+
+`Lifecycle.step` is given an event and a `Moment` (the time, and what the accounts say), and returns
+the actions that the shell (`actors.supervision.child`) performs, in order. The table is the one
+``match`` in `step`; pairs of event and phase that are not in it are ignored.
+
+::
+
+    NEW ─ Launch ─▶ LOADING ─ Hello ─▶ LOADED ─ YourTurn ─▶ OPENING ─ Ready ─▶ OPEN
+                       ▲                                       ▲                │
+                       └────────── a new process ──┐           │                │ Raised, Ended
+                                                 DOWN ─ the same process ◀──────┤
+                                                   ▲                            ▼ too often
+                                                   └────────────────────────  PARKED
+
+    any phase ─ Close (no mail left), GiveUp ─▶ CLOSING ─ Ended ─▶ CLOSED
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import NamedTuple
+
+import msgspec
+
+from actors.supervision.hub import Stage
+from actors.supervision.restarting import RestartPolicy
+from actors.supervision.specs import ChildSpec
+from actors.supervision.steps import (
+    Abandon,
+    Action,
+    AllSent,
+    AwaitTurn,
+    Blame,
+    BlameState,
+    Close,
+    Ended,
+    Event,
+    Fail,
+    FailStart,
+    GiveUp,
+    Gone,
+    Hello,
+    Hung,
+    Kill,
+    KillHung,
+    Launch,
+    Note,
+    NotLaunched,
+    Open,
+    Opened,
+    Raised,
+    Ready,
+    Reclaim,
+    ReportCrash,
+    ReportParked,
+    ReportRestart,
+    Spawn,
+    Stop,
+    Tick,
+    Wake,
+    YourTurn,
+)
+from messages import Crashed
+
+__all__ = ["Lifecycle", "Moment", "Phase"]
+
+
+class Phase(enum.Enum):
+    """How far a component is; the values are those of `Session.status`."""
+
+    NEW = "new"
+    LOADING = "loading"
+    """A process imports the component."""
+    LOADED = "loaded"
+    """It has said what it accepts and awaits its turn to be opened."""
+    OPENING = "opening"
+    OPEN = "open"
+    DOWN = "down"
+    """No incarnation runs; one is started when its time has come."""
+    PARKED = "parked"
+    """It has crashed too often; it is tried again after a long while, or never."""
+    CLOSING = "closing"
+    """Its process has been told to stop, or killed; no incarnation follows."""
+    CLOSED = "closed"
+
+
+class Moment(NamedTuple):
+    """What is looked at when something happens."""
+
+    now: float
+    """Seconds of a monotonic clock."""
+    stage: Stage = Stage.RUNNING
+    mail: bool = False
+    """Whether it was sent messages of its own that are not handled."""
+    progress: bool = False
+    """Whether this incarnation has done any work of its own (`Watch.progress`)."""
+    well_s: float = 0.0
+    """How long this incarnation was open and not stuck."""
+    start_s: float = math.inf
+    """How long it may take to load, and to open."""
+
+
+class _Outage(msgspec.Struct):
+    """Why no incarnation runs, from the first crash until one is open again."""
+
+    since: float
+    cause: str = ""
+    fresh: bool = False
+    """Whether the incarnation that is being started is in a new process."""
+    renewal: bool = False
+    """Whether it has asked for a new process itself (`actors.base.StartAnew`)."""
+
+
+class Lifecycle:
+    """What becomes of one component, from its launch until nothing of it is left.
+
+    It keeps these laws, whatever happens in whatever order: there is never a second process; while
+    the session runs, a component that is not parked for good always has a next step; once it was
+    closed or given up and its process has ended, it is closed.
+    """
+
+    def __init__(self, spec: ChildSpec) -> None:
+        self.phase = Phase.NEW
+        self.has_process = False
+        """Whether a process was started that has not been reaped."""
+        self.incarnation = 0
+        """How often its actor was started."""
+        self.restarts = 0
+        """How often it came back after a crash."""
+        self.asked_to_close = False
+        self._spec = spec
+        self._policy = RestartPolicy()
+        self._was_open = False
+        self._since = 0.0
+        """When it began to load or to open."""
+        self._outage: _Outage | None = None
+        self._due = math.inf
+        """When the next start is due, if it is down or parked."""
+        self._reuses = False
+        """Whether that start is in the process that is there."""
+
+    def step(self, event: Event, at: Moment) -> list[Action]:
+        """Return what is to be done, in order, since something has happened."""
+        match event, self.phase:
+            case _, Phase.CLOSED:
+                return []
+
+            # Coming up.
+            case Launch(), Phase.NEW:
+                return self._launch(at)
+            case NotLaunched(why), Phase.LOADING:
+                return self._not_launched(why, at)
+            case Hello(), Phase.LOADING if self.incarnation:
+                return self._open(at)
+            case Hello(), Phase.LOADING:
+                self.phase = Phase.LOADED
+                return [AwaitTurn()]
+            case YourTurn(), Phase.LOADED:
+                return self._open(at)
+            case Ready(), Phase.OPENING:
+                return self._opened(at)
+            case Tick(), Phase.LOADING | Phase.OPENING:
+                return self._check_start(at)
+
+            # Crashing.
+            case Raised(crash), Phase.LOADING | Phase.OPENING | Phase.OPEN:
+                return self._raised(crash, at)
+            case Raised(crash), _:  # it is on its way out
+                return [Note("WARNING", f"raised while closing: {crash.error}")]
+            case Hung(quiet_s), Phase.OPEN:
+                return [KillHung(f"hung for {quiet_s:.1f} s")]
+            case Ended(), _:
+                return self._ended(event, at)
+
+            # Coming back.
+            case Tick(), Phase.DOWN | Phase.PARKED if at.now >= self._due:
+                return self._restart(at)
+
+            # Closing.
+            case Close(), _:
+                self.asked_to_close = True
+                stays = self.phase is not Phase.PARKED and self._is_needed(at)
+                return [] if stays else self._finish()
+            case AllSent(), Phase.OPEN if self.asked_to_close:
+                return self._finish()
+            case GiveUp(why), _:
+                return [Kill(why), *self._finish(tell=False)]
+        return []
+
+    def forgive(self, now: float) -> None:
+        """Start its clock anew: the supervisor itself did not run."""
+        self._since = now
+
+    def _is_needed(self, at: Moment) -> bool:
+        """Return whether it should run: while the session ends, only as long as it has mail."""
+        match at.stage:
+            case Stage.STARTING | Stage.RUNNING:
+                return True
+            case Stage.CANCELLED:  # who was not open is not opened any more
+                return False
+            case Stage.ENDING:
+                return not self.asked_to_close or at.mail
+
+    # -- coming up ----------------------------------------------------------------------------
+
+    def _launch(self, at: Moment) -> list[Action]:
+        self.phase, self._since = Phase.LOADING, at.now
+        self.has_process = True
+        self._policy.started(at.now)
+        return [Spawn()]
+
+    def _not_launched(self, why: str, at: Moment) -> list[Action]:
+        """Try again soon: the machine has no descriptors, processes or memory left just now."""
+        self.has_process = False
+        if at.stage is Stage.STARTING:
+            return [*self._park(math.inf), FailStart(why, "")]
+        delay = RestartPolicy.MAX_DELAY_S
+        return [Note("WARNING", why), *self._wait(delay, at, reuse=False)]
+
+    def _open(self, at: Moment, *, resumed: bool = False) -> list[Action]:
+        self.phase, self._since = Phase.OPENING, at.now
+        self.incarnation += 1
+        self._policy.started(at.now)
+        return [Open(self.incarnation, not self._was_open, resumed)]
+
+    def _opened(self, at: Moment) -> list[Action]:
+        self.phase = Phase.OPEN
+        self._was_open = True
+        outage, self._outage = self._outage, None
+        if outage is None:
+            return [Opened()]
+        crashed = not outage.renewal
+        self.restarts += crashed
+        after_s = at.now - outage.since
+        return [ReportRestart(outage.cause, after_s, outage.fresh, crashed), Opened()]
+
+    def _check_start(self, at: Moment) -> list[Action]:
+        if at.now - self._since <= at.start_s:
+            return []
+        why = f"has not started within {at.start_s:g} s"
+        if at.stage is Stage.STARTING:
+            return [*self._park(math.inf), Kill(why), FailStart(why, "")]
+        return [Kill(why)]
+
+    # -- crashing -----------------------------------------------------------------------------
+
+    def _raised(self, crash: Crashed, at: Moment) -> list[Action]:
+        if crash.during == "close":
+            return [Note("WARNING", f"raised while closing: {crash.error}")]
+        again = self._outage is not None and self._outage.renewal
+        if crash.during in ("import", "open") and at.stage in (Stage.STARTING, Stage.CANCELLED):
+            if again or not crash.renews:  # a new process may help once, not for ever
+                return [*self._park(math.inf), FailStart(crash.error, crash.traceback)]
+        if crash.during == "import":  # its process ends, which is the crash
+            return [Blame(f"cannot be imported: {crash.error}", crash.traceback)]
+        if crash.renews:
+            return self._renew(crash.error, at)
+        blamed: list[Action] = [BlameState()] if crash.during == "open" else []
+        cause = crash.error if crash.plain else f"raised {crash.error}"
+        return [*blamed, *self._crashed(cause, crash.traceback, at, spent=crash.spent)]
+
+    def _renew(self, cause: str, at: Moment) -> list[Action]:
+        """Replace its process, as its actor has asked for: no crash, and never given up."""
+        down = self._go_down(cause, at.now, renewal=True)
+        delay = self._policy.renewed(at.now)
+        return [*down, *self._wait(delay, at, reuse=False), Kill()]
+
+    def _ended(self, event: Ended, at: Moment) -> list[Action]:
+        self.has_process = False
+        if self.phase is Phase.CLOSING or not self._is_needed(at):
+            if self.phase is Phase.CLOSING and event.in_order:
+                return self._close()
+            level = "DEBUG" if at.stage is Stage.CANCELLED else "WARNING"
+            return [Note(level, f"ended while stopping: {event.cause}"), *self._close()]
+        if self.phase in (Phase.DOWN, Phase.PARKED):  # as expected
+            self._reuses = False
+            return self._restart(at) if at.now >= self._due else []
+        blamed: list[Action] = []
+        if self.phase is Phase.OPENING and not event.killed_from_outside:
+            blamed = [BlameState()]
+        return [*blamed, *self._crashed(event.cause, event.trace, at)]
+
+    def _crashed(self, cause: str, trace: str, at: Moment, *, spent: bool = False) -> list[Action]:
+        """Account for the death of an incarnation, and decide when the next one starts.
+
+        Args:
+            cause: In one line.
+            trace: Where it was, if that is known.
+            at: When.
+            spent: Whether its process, if that lives, is not to be used again.
+        """
+        well_s = at.well_s if self.phase is Phase.OPEN else 0.0
+        delay = self._policy.crashed(at.now, progress=at.progress, well_s=well_s)
+        report = [ReportCrash(cause, trace), *self._go_down(cause, at.now)]
+        if delay is None:
+            return [*report, *self._exceeded(cause, trace, at)]
+        # Out of memory, or a third raise in a row: the process itself may be at fault.
+        reuse = self.has_process and not spent and self._policy.soft()
+        return [*report, *self._end_process(reuse), *self._wait(delay, at, reuse=reuse)]
+
+    def _go_down(self, cause: str, now: float, *, renewal: bool = False) -> list[Action]:
+        self.phase = Phase.DOWN
+        if self._outage is None:
+            self._outage = _Outage(now)
+        self._outage.cause, self._outage.renewal = cause, renewal
+        return [Reclaim(cause)]
+
+    def _exceeded(self, cause: str, trace: str, at: Moment) -> list[Action]:
+        """Give up what crashes too often: for a while or, what is essential, with the session."""
+        match at.stage:
+            case Stage.ENDING | Stage.CANCELLED:
+                return self._finish()
+            case Stage.STARTING:
+                return [*self._park(math.inf), FailStart(cause, trace)]
+        if self._spec.essential:
+            return [*self._park(math.inf), Fail(f"{self._spec.name} keeps crashing: {cause}")]
+        delay = self._policy.parked()
+        park, end = self._park(at.now + delay), self._end_process(reuse=False)
+        return [ReportParked(cause, delay), *park, *end, Wake(delay)]
+
+    def _park(self, until: float) -> list[Action]:
+        self.phase, self._due, self._reuses = Phase.PARKED, until, False
+        return []
+
+    def _end_process(self, reuse: bool) -> list[Action]:
+        if reuse or not self.has_process:
+            return []
+        return [Stop("a new process takes over", patience=True)]
+
+    # -- coming back --------------------------------------------------------------------------
+
+    def _wait(self, delay: float, at: Moment, *, reuse: bool) -> list[Action]:
+        self.phase, self._due, self._reuses = Phase.DOWN, at.now + delay, reuse
+        return [Wake(delay)] if delay > 0 else self._restart(at)
+
+    def _restart(self, at: Moment) -> list[Action]:
+        """Start the next incarnation, which is due; not beside a process that has yet to end."""
+        if not self._is_needed(at):
+            return self._finish()
+        if self._outage is not None:
+            self._outage.fresh = not self._reuses
+        if self._reuses:
+            return self._open(at, resumed=True)
+        if self.has_process and self.phase is Phase.DOWN:
+            return []  # `Ended` follows
+        abandoned: list[Action] = [Abandon()] if self.has_process else []
+        return [*abandoned, *self._launch(at)]
+
+    # -- closing ------------------------------------------------------------------------------
+
+    def _finish(self, *, tell: bool = True) -> list[Action]:
+        """Start no incarnation any more; the process, if there is one, is to end."""
+        if not self.has_process:
+            return self._close()
+        self.phase = Phase.CLOSING
+        return [Stop("the session ends")] if tell else []
+
+    def _close(self) -> list[Action]:
+        self.phase = Phase.CLOSED
+        return [Gone()]
