@@ -32,7 +32,6 @@ if __name__ == "__main__":
     except KeyboardInterrupt:  # while it is still being imported
         raise SystemExit(130) from None
 
-import collections
 import math
 import os
 import shutil
@@ -49,15 +48,17 @@ import msgspec
 
 from actors.supervision.child import Child
 from actors.supervision.directory import make_directory, make_page, sweep
+from actors.supervision.ending import Ending
 from actors.supervision.hub import Stage
 from actors.supervision.lifecycle import Phase
 from actors.supervision.peers import LocalPeer, Peer, ProgramPeer
 from actors.supervision.probe import Probe
 from actors.supervision.restarting import RestartPolicy
+from actors.supervision.routing import Router
 from actors.supervision.sandbox import Sandbox
 from actors.supervision.settings import checked
 from actors.supervision.specs import SPECS, ChildSpec
-from actors.supervision.summary import NOTED, Summary
+from actors.supervision.summary import Summary
 from messages import (
     ConfigurationError,
     ConversationOver,
@@ -65,10 +66,8 @@ from messages import (
     FatalError,
     Init,
     Inject,
-    InputLevel,
     Log,
     Message,
-    OutputLevel,
     RtvoiceError,
     SessionEnding,
     SessionFailed,
@@ -81,11 +80,9 @@ from messages import (
     StopSession,
     Subscribe,
     SupervisorDiedError,
-    Wanted,
     decode,
     encode,
     level_of,
-    tag_of,
 )
 from messages.transport.channel import adopt_stdio
 from messages.transport.loop import Loop
@@ -126,17 +123,16 @@ __all__ = [
 ]
 
 _OVERSLEPT_S = 1.0
-_EARLY = 10_000
-"""How many messages wait at the start until it is known who accepts them."""
-_HUB_TAGS = frozenset(kind.tag() for kind in (*NOTED, ConversationOver, FatalError))
-"""Of what concerns the session as a whole: these alone are read as they pass."""
-_ON_DEMAND_TAGS = (InputLevel.tag(), OutputLevel.tag())
 
 EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_BUG = 0, 2, 3, 70
 
 
 class Supervisor:
-    """The hub of one session. Runs on the thread that calls `run`, until the session has ended."""
+    """The hub of one session. Runs on the thread that calls `run`, until the session has ended.
+
+    It has many attributes because it is the one place that knows the whole session: most are its
+    parts (`Router`, `Child`, `Sandbox`, `Ending`, `Summary`) or what was given at the start.
+    """
 
     def __init__(
         self,
@@ -170,27 +166,24 @@ class Supervisor:
         self._page = make_page(self._page_path)
         self.loop = Loop()
         self.stage = Stage.STARTING
-        self._unknown = True
-        """Not every component has said yet what it accepts."""
-        self._early: collections.deque[bytes] = collections.deque(maxlen=_EARLY)
-        """What the program or the keyboard has said before that."""
         self._specs = specs
         self._api_key = api_key
-        self._peer: LocalPeer | ProgramPeer | None = LocalPeer(peer) if peer else None
+        self._router = Router(self._note)
+        self._router.peer = LocalPeer(peer) if peer else None
+        self.route, self.publish = self._router.route, self._router.publish
         self._children: dict[str, Child] = {}
-        self._table: dict[int, list[Child]] = {}
-        self._wanted: tuple[int, ...] = ()
+        self._opening: list[Child] = []
+        """Those that have to be opened before the session has started, in order."""
+        self._ending: Ending | None = None
         self._sandbox: Sandbox | None = None
         self._described = False
+        """Whether the agent has said its settings."""
         self._epoch_ns = time.monotonic_ns()
-        self._opening: list[Child] = []
-        self._closing: list[Child] = []
-        self._reason = ""
-        self._exit_code: int | None = None
-        self._patience_s = 0.0
-        self._code = EXIT_OK
         self._ticked = time.monotonic()
         self._summary = Summary()
+        self._code = EXIT_OK
+        self._exit_code: int | None = None
+        """None: the session has not ended."""
 
     # -- for the program ----------------------------------------------------------------------
 
@@ -221,7 +214,7 @@ class Supervisor:
 
     def attach(self, connection: socket.socket) -> None:
         """Make the program at the other end of a socket the peer."""
-        self._peer = ProgramPeer(self, connection)
+        self._router.peer = ProgramPeer(self, connection)
 
     def kill_children(self) -> None:
         """End every process at once; for a second Ctrl-C and for bugs."""
@@ -260,10 +253,7 @@ class Supervisor:
 
     def register(self, child: Child) -> None:
         """Note what a component accepts; when all are known, they are opened."""
-        for tag in child.accepts:
-            receivers = self._table.setdefault(tag, [])
-            receivers.append(child)
-            receivers.sort(key=lambda receiver: receiver.spec.linger_s)  # who is in a hurry first
+        self._router.add(child)
         if child.described:
             self._describe(child)
 
@@ -276,12 +266,6 @@ class Supervisor:
         self._described = True
         self._add_what_settings_name()
 
-    def _route_early(self) -> None:
-        """Give what came before it was known who accepts it to those who do, as far as is known."""
-        self._unknown = False
-        while self._early:
-            self.route(self._early.popleft())
-
     def open_next(self) -> None:
         """Open the next component, in order, if everything it needs is there.
 
@@ -291,7 +275,7 @@ class Supervisor:
             return
         if not all(child.hello for child in self._children.values()):
             return
-        self._route_early()
+        self._router.complete()
         if not self._opening:
             self._started()
             return
@@ -377,52 +361,26 @@ class Supervisor:
 
     # -- messages -----------------------------------------------------------------------------
 
-    def route(self, frame: bytes, source: Child | None = None) -> None:
-        """Give a message to every component that accepts its type, and to the program."""
-        tag = tag_of(frame)
-        if tag in _HUB_TAGS and not self._note(decode(frame)):
-            return
-        for child in self._table.get(tag, ()):
-            if child is not source:
-                child.put(frame)
-        if self._peer is not None and tag in self._peer.tags:
-            self._peer.put(frame)
-
-    def publish(self, message: Message) -> None:
-        """Tell everyone something of our own."""
-        self.route(encode(message))
-
     def obey(self, message: Message, frame: bytes) -> None:
         """Do what the program says, or pass it on."""
         match message:
             case StopSession(reason):
                 self.stop(reason)
             case Subscribe(tags):
-                if self._peer is not None:
-                    self._peer.tags = frozenset(tags)
-                    self._tell_wanted()
+                if self._router.peer is not None:
+                    self._router.peer.tags = frozenset(tags)
+                    self._router.announce_wanted(self._children.values())
             case StatusRequest(call_id):
-                self._tell_peer(Status(call_id, self.status()))
+                self._router.tell_program(Status(call_id, self.status()))
             case Inject(name, fault):
                 self._inject(name, fault, frame)
-            case _ if self._unknown:
-                self._early.append(frame)
             case _:
-                self.route(frame)
+                self._router.route_from_program(frame)
 
     @property
     def wanted(self) -> tuple[int, ...]:
-        """Which messages that are sent on demand only somebody wants."""
-        peer = self._peer.tags if self._peer is not None else frozenset()
-        return tuple(tag for tag in _ON_DEMAND_TAGS if tag in peer or tag in self._table)
-
-    def _tell_wanted(self) -> None:
-        """Tell the components what is wanted, if that has changed."""
-        wanted = self.wanted
-        if wanted != self._wanted:
-            self._wanted = wanted
-            for child in self._children.values():
-                child.put(encode(Wanted(wanted)))
+        """Tags of the messages that are sent on demand only and that somebody wants."""
+        return self._router.wanted
 
     def _inject(self, name: str, fault: str, frame: bytes) -> None:
         child = self._children.get(name)
@@ -432,10 +390,6 @@ class Supervisor:
             child.strike(signal.Signals[fault])
         else:
             child.put(frame)
-
-    def _tell_peer(self, message: Message) -> None:
-        if self._peer is not None:
-            self._peer.put(encode(message))
 
     def _note(self, message: Message) -> bool:
         """Take notice of what concerns the session as a whole; return whether it is news."""
@@ -468,10 +422,9 @@ class Supervisor:
         child = self._children.get(name)
         if child is not None:
             child.keep_log(record)
-        wanted = level_of(self.settings.log_level)
-        if level_of(record.level) >= wanted and self._peer is not None:
-            if Log.tag() in self._peer.tags:
-                self._tell_peer(msgspec.structs.replace(record, component=name))
+        is_wanted = level_of(record.level) >= level_of(self.settings.log_level)
+        if is_wanted and self._router.is_subscribed(Log.tag()):
+            self._router.tell_program(msgspec.structs.replace(record, component=name))
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -485,8 +438,8 @@ class Supervisor:
                 child.forgive(now)
             child.check(now, self.settings.hang_s)
             child.tell_drops(now)
-        if self._peer is not None:
-            self._peer.tell_drops(now)
+        if self._router.peer is not None:
+            self._router.peer.tell_drops(now)
         self.loop.later(interval, self._tick)
 
     # -- end ----------------------------------------------------------------------------------
@@ -503,40 +456,29 @@ class Supervisor:
         """Close the components one after the other; a later one may still need an earlier one."""
         if self.stage.is_last:
             return
-        self._patience_s = (within_s or self.settings.stop_s * 0.9) / 2
         starting = self.stage is Stage.STARTING
         self.stage = Stage.CANCELLED if starting else Stage.ENDING
-        self._route_early()  # nobody will handle it, but it is told that it is lost
-        self._reason = reason
+        self._router.complete()  # nobody will handle it, but it is reported as lost
         self.publish(SessionEnding(reason))
-        self._closing = list(reversed(self._children.values()))
-        self.loop.later(self._patience_s * 2, self.kill_children)
-        self._close_next()
+        within_s = within_s or self.settings.stop_s * 0.9
+        order = list(reversed(self._children.values()))
+        self._ending = Ending(self.loop, order, within_s, partial(self._ended, reason))
+        self.loop.later(within_s, self.kill_children)
+        self._ending.advance()
 
     def child_closed(self) -> None:
         """Go on with the next one."""
-        if self.stage.is_last and self._exit_code is None:
-            self._close_next()
+        if self._ending is not None:
+            self._ending.advance()
 
-    def _close_next(self) -> None:
-        while self._closing:
-            child = self._closing[0]
-            if not child.asked_to_close:
-                child.close()
-                self.loop.later(self._patience_s, partial(child.give_up, "did not close"))
-            if not child.gone:
-                return
-            del self._closing[0]
-        self._ended()
-
-    def _ended(self) -> None:
+    def _ended(self, reason: str) -> None:
         for child in self._children.values():
             child.tell_drops(math.inf)
-        if self._peer is not None:
-            self._peer.tell_drops(math.inf)
+        if self._router.peer is not None:
+            self._router.peer.tell_drops(math.inf)
         self.publish(
             self._summary.ended(
-                self._reason,
+                reason,
                 {name: child.restarts for name, child in self._children.items()},
                 self._left(),
                 (time.monotonic_ns() - self._epoch_ns) / 1e9,
@@ -547,16 +489,17 @@ class Supervisor:
 
     def _left(self) -> Iterator[str]:
         """Yield in words what nobody gets any more."""
-        if self._peer is not None and self._peer.dropped:
-            yield f"{self._peer.dropped} messages to the program (it did not read them)"
+        peer = self._router.peer
+        if peer is not None and peer.dropped:
+            yield f"{peer.dropped} messages to the program (it did not read them)"
         for child in self._children.values():
             yield from child.left()
 
     def _release(self) -> None:
         if self._sandbox is not None:
             self._sandbox.close()
-        if self._peer is not None:
-            self._peer.close()
+        if self._router.peer is not None:
+            self._router.peer.close()
         self.loop.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -91,7 +91,7 @@ def test_a_component_killed_before_it_is_opened_gets_its_mail_once(folder: Path)
         (folder / "go").touch()
         hub.expect(SessionStarted)
 
-        receivers = hub.supervisor._table
+        receivers = hub.supervisor._router._table
 
         assert [child.name for child in receivers[SendText.tag()]] == ["echo", "slowtoload"]
         assert [child.name for child in receivers[SetMuted.tag()]] == ["echo", "slowtoload"]

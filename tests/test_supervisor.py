@@ -481,7 +481,7 @@ def test_stop_leaves_no_process_and_no_directory() -> None:
 
 def test_a_flush_overtakes_queued_audio_and_empties_it() -> None:
     with Hub([OTHER]) as hub:
-        hub.supervisor._peer.tags |= {PlaybackFlushed.tag()}  # type: ignore[union-attr]
+        hub.supervisor._router.peer.tags |= {PlaybackFlushed.tag()}  # type: ignore[union-attr]
         for number in range(500):
             hub.supervisor.send(AssistantAudio(bytes(4800), "i", "r", number * 2400))
 

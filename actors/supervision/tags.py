@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from messages import message_types
+from actors.supervision.summary import NOTED
+from messages import ConversationOver, FatalError, InputLevel, OutputLevel, message_types
 
-__all__ = ["AUDIO_TAGS", "ROUTED_FROM", "type_name"]
+__all__ = ["AUDIO_TAGS", "HUB_TAGS", "ON_DEMAND_TAGS", "ROUTED_FROM", "type_name"]
 
 ROUTED_FROM = 20
 """Tags below are between a child and the hub; see `messages`."""
 AUDIO_TAGS = range(20, 40)
 """Those of `messages.audio`."""
+HUB_TAGS = frozenset(kind.tag() for kind in (*NOTED, ConversationOver, FatalError))
+"""Tags of the messages that the hub itself decodes; all others are routed unread."""
+ON_DEMAND_TAGS = (InputLevel.tag(), OutputLevel.tag())
+"""Tags of the messages that are sent only if somebody wants them."""
 
 
 def type_name(tag: int) -> str:

@@ -1,0 +1,97 @@
+"""Routing: which components, and whether the program, are given a message."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable
+
+from actors.supervision.child import Child
+from actors.supervision.peers import LocalPeer, ProgramPeer
+from actors.supervision.tags import HUB_TAGS, ON_DEMAND_TAGS
+from messages import Message, Wanted, decode, encode, tag_of
+
+__all__ = ["Router"]
+
+_EARLY = 10_000
+"""How many messages are buffered while it is not known who accepts them."""
+
+
+class Router:
+    """Delivers frames by their tag, unread.
+
+    A component is given the types that it accepts, the program those that it has subscribed to.
+    What the program sends before every component has said what it accepts is buffered.
+    """
+
+    def __init__(self, note: Callable[[Message], bool]) -> None:
+        """Begin without receivers.
+
+        Args:
+            note: Is given the messages with `HUB_TAGS`; returns whether they are to be delivered.
+        """
+        self.peer: LocalPeer | ProgramPeer | None = None
+        """The program."""
+        self._note = note
+        self._table: dict[int, list[Child]] = {}
+        self._early: collections.deque[bytes] | None = collections.deque(maxlen=_EARLY)
+        """None: every component has said what it accepts, or none will any more."""
+        self._announced: tuple[int, ...] = ()
+        """What the components know of `wanted`."""
+
+    def add(self, child: Child) -> None:
+        """Deliver to a component what it accepts from now on."""
+        for tag in child.accepts:
+            receivers = self._table.setdefault(tag, [])
+            receivers.append(child)
+            receivers.sort(key=lambda receiver: receiver.spec.linger_s)  # who is in a hurry first
+
+    def route(self, frame: bytes, source: Child | None = None) -> None:
+        """Deliver a message to everyone who accepts its type but its sender."""
+        tag = tag_of(frame)
+        if tag in HUB_TAGS and not self._note(decode(frame)):
+            return
+        for child in self._table.get(tag, ()):
+            if child is not source:
+                child.put(frame)
+        peer = self.peer
+        if peer is not None and tag in peer.tags:
+            peer.put(frame)
+
+    def publish(self, message: Message) -> None:
+        """Deliver a message of the supervisor's own."""
+        self.route(encode(message))
+
+    def route_from_program(self, frame: bytes) -> None:
+        """Deliver a message of the program, now or once it is known who accepts it."""
+        if self._early is None:
+            self.route(frame)
+        else:
+            self._early.append(frame)
+
+    def complete(self) -> None:
+        """Deliver the messages buffered during start-up; nothing is buffered any more."""
+        early, self._early = self._early, None
+        for frame in early or ():
+            self.route(frame)
+
+    def tell_program(self, message: Message) -> None:
+        """Give a message to the program alone, whether it has subscribed to it or not."""
+        if self.peer is not None:
+            self.peer.put(encode(message))
+
+    def is_subscribed(self, tag: int) -> bool:
+        """Return whether the program has subscribed to messages with a tag."""
+        return self.peer is not None and tag in self.peer.tags
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """Tags of the messages that are sent on demand only and that somebody wants."""
+        return tuple(tag for tag in ON_DEMAND_TAGS if tag in self._table or self.is_subscribed(tag))
+
+    def announce_wanted(self, children: Iterable[Child]) -> None:
+        """Tell the components what is `wanted`, if that has changed."""
+        wanted = self.wanted
+        if wanted != self._announced:
+            self._announced = wanted
+            for child in children:
+                child.put(encode(Wanted(wanted)))
