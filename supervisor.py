@@ -48,15 +48,15 @@ import msgspec
 
 from actors.supervision.child import Child
 from actors.supervision.directory import make_directory, make_page, sweep
-from actors.supervision.ending import Ending
-from actors.supervision.hub import Stage
+from actors.supervision.hub import SessionStage
 from actors.supervision.lifecycle import Phase
 from actors.supervision.peers import LocalPeer, Peer, ProgramPeer
 from actors.supervision.probe import Probe
 from actors.supervision.restarting import RestartPolicy
 from actors.supervision.routing import Router
-from actors.supervision.sandbox import Sandbox
+from actors.supervision.sandbox import SandboxProcess
 from actors.supervision.settings import checked
+from actors.supervision.shutdown import Shutdown
 from actors.supervision.specs import SPECS, ChildSpec
 from actors.supervision.summary import Summary
 from messages import (
@@ -131,7 +131,7 @@ class Supervisor:
     """The hub of one session. Runs on the thread that calls `run`, until the session has ended.
 
     It has many attributes because it is the one place that knows the whole session: most are its
-    parts (`Router`, `Child`, `Sandbox`, `Ending`, `Summary`) or what was given at the start.
+    parts (`Router`, `Child`, `SandboxProcess`, `Shutdown`, `Summary`) or given at the start.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class Supervisor:
         self._page_path = self.directory / "page"
         self._page = make_page(self._page_path)
         self.loop = Loop()
-        self.stage = Stage.STARTING
+        self.stage = SessionStage.STARTING
         self._specs = specs
         self._api_key = api_key
         self._router = Router(self._note)
@@ -174,8 +174,8 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._opening: list[Child] = []
         """Those that have to be opened before the session has started, in order."""
-        self._ending: Ending | None = None
-        self._sandbox: Sandbox | None = None
+        self._ending: Shutdown | None = None
+        self._sandbox: SandboxProcess | None = None
         self._described = False
         """Whether the agent has said its settings."""
         self._epoch_ns = time.monotonic_ns()
@@ -247,7 +247,7 @@ class Supervisor:
         settings = self.settings
         agent_may_say = "agent" in self.given and not self._described
         if settings.server == "sandbox" and self._sandbox is None and not agent_may_say:
-            self._sandbox = Sandbox(self)
+            self._sandbox = SandboxProcess(self)
         new = settings.components.keys() - self._children.keys()
         self._add(ChildSpec(name=name, target=settings.components[name]) for name in sorted(new))
 
@@ -271,7 +271,7 @@ class Supervisor:
 
         Nobody is opened before all have said what they accept: no message may miss its receiver.
         """
-        if self.stage is not Stage.STARTING:
+        if self.stage is not SessionStage.STARTING:
             return
         if not all(child.hello for child in self._children.values()):
             return
@@ -293,7 +293,7 @@ class Supervisor:
             self.open_next()
 
     def _started(self) -> None:
-        self.stage = Stage.RUNNING
+        self.stage = SessionStage.RUNNING
         pids = {name: child.pid for name, child in self._children.items()}
         pids["supervisor"] = os.getpid()
         if self._sandbox is not None:
@@ -456,13 +456,13 @@ class Supervisor:
         """Close the components one after the other; a later one may still need an earlier one."""
         if self.stage.is_last:
             return
-        starting = self.stage is Stage.STARTING
-        self.stage = Stage.CANCELLED if starting else Stage.ENDING
+        starting = self.stage is SessionStage.STARTING
+        self.stage = SessionStage.CANCELLED if starting else SessionStage.ENDING
         self._router.complete()  # nobody will handle it, but it is reported as lost
         self.publish(SessionEnding(reason))
         within_s = within_s or self.settings.stop_s * 0.9
         order = list(reversed(self._children.values()))
-        self._ending = Ending(self.loop, order, within_s, partial(self._ended, reason))
+        self._ending = Shutdown(self.loop, order, within_s, partial(self._ended, reason))
         self.loop.later(within_s, self.kill_children)
         self._ending.advance()
 

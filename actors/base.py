@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actors.inbox import Inbox, Timer
     from actors.logs import Logger
 
-__all__ = ["Actor", "Host", "StartAnew"]
+__all__ = ["Actor", "ActorHost", "StartAnew"]
 
 State = TypeVar("State")
 
@@ -32,7 +32,7 @@ class StartAnew(UserError):  # noqa: N818 - nothing has failed
     """
 
 
-class Host(Protocol):
+class ActorHost(Protocol):
     """What an actor needs of the process around it (`actors.host.Host`)."""
 
     name: str
@@ -87,7 +87,7 @@ class Actor(pykka.ThreadingActor):
     """The message types it is told, each with its overflow rule."""
     use_daemon_thread = True
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: ActorHost) -> None:
         self.host = host
         self.settings: Settings = host.settings
         self.session: SessionInfo = host.session

@@ -49,7 +49,7 @@ PREVIOUS_S = 1.0
 _Kind = Literal["", "user", "assistant", "call", "output"]
 
 
-class _Item(msgspec.Struct):
+class _KnownItem(msgspec.Struct):
     """What is known of one item; ``kind`` is empty while it has only been mentioned."""
 
     item_id: str
@@ -105,10 +105,10 @@ class Conversation:
     """
 
     def __init__(self) -> None:
-        self._items: dict[str, _Item] = {}
+        self._items: dict[str, _KnownItem] = {}
         self._outputs: dict[str, str] = {}
-        self._ordered: list[_Item] | None = []
-        self._roots: dict[str, _Item] = {}
+        self._ordered: list[_KnownItem] | None = []
+        self._roots: dict[str, _KnownItem] = {}
         self._count = 0
 
     # -- what happens -------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class Conversation:
         before = None if item is None else msgspec.structs.replace(item)
         if item is None:
             self._count += 1
-            item = self._items[item_id] = _Item(item_id, number=self._count, known_at=now)
+            item = self._items[item_id] = _KnownItem(item_id, number=self._count, known_at=now)
         change(item, message)
         if before is None or (before.kind, before.previous) != (item.kind, item.previous):
             self._ordered = None
@@ -159,7 +159,7 @@ class Conversation:
             item.number, item.known_at = self._count, now
         return item != before
 
-    def _user(self, item: _Item, message: UserItem) -> None:
+    def _user(self, item: _KnownItem, message: UserItem) -> None:
         self._place(item, "user", message.previous_item_id)
         item.text = item.text or message.text
         item.spoken = message.spoken and not message.text
@@ -167,11 +167,11 @@ class Conversation:
         item.first_sample, item.last_sample = message.first_sample, message.last_sample
         item.image = message.image
 
-    def _transcript(self, item: _Item, message: UserTranscript) -> None:
+    def _transcript(self, item: _KnownItem, message: UserTranscript) -> None:
         item.text, item.transcript_failed = message.text, message.error is not None
         item.transcript_came = True
 
-    def _assistant(self, item: _Item, message: AssistantItem) -> None:
+    def _assistant(self, item: _KnownItem, message: AssistantItem) -> None:
         first = not item.kind
         self._place(item, "assistant", message.previous_item_id)
         if message.status == "in_progress" and not first and item.status != "in_progress":
@@ -180,20 +180,20 @@ class Conversation:
         item.text = message.text or item.text
         item.audio_samples = max(item.audio_samples, message.audio_samples)
 
-    def _interrupted(self, item: _Item, message: Interrupted) -> None:
+    def _interrupted(self, item: _KnownItem, message: Interrupted) -> None:
         item.heard = message.text_heard
 
-    def _placed(self, item: _Item, message: ItemPlaced) -> None:
+    def _placed(self, item: _KnownItem, message: ItemPlaced) -> None:
         item.previous = message.previous_item_id
 
-    def _removed(self, item: _Item, message: ItemRemoved) -> None:
+    def _removed(self, item: _KnownItem, message: ItemRemoved) -> None:
         item.removed = True
 
-    def _call(self, item: _Item, message: ToolCall) -> None:
+    def _call(self, item: _KnownItem, message: ToolCall) -> None:
         self._place(item, "call", message.previous_item_id)
         item.call_id, item.name, item.arguments = message.call_id, message.name, message.arguments
 
-    def _answer(self, item: _Item, message: ToolAnswer) -> None:
+    def _answer(self, item: _KnownItem, message: ToolAnswer) -> None:
         # The service appends it to the conversation, and `ItemPlaced` tells where; until then it
         # is the last.
         last = next((other for other in reversed(self._order()) if other.kind), None)
@@ -201,24 +201,24 @@ class Conversation:
         item.call_id, item.name, item.output = message.call_id, message.name, message.output
         self._outputs[message.call_id] = item.item_id
 
-    def _replaced(self, item: _Item, message: OutputReplaced) -> None:
+    def _replaced(self, item: _KnownItem, message: OutputReplaced) -> None:
         item.output = message.output
 
-    def _place(self, item: _Item, kind: _Kind, previous: str | None) -> None:
+    def _place(self, item: _KnownItem, kind: _Kind, previous: str | None) -> None:
         item.kind = kind
         if previous is not None and previous != item.item_id:
             item.previous = previous
 
     # -- order --------------------------------------------------------------------------------
 
-    def _order(self) -> list[_Item]:
+    def _order(self) -> list[_KnownItem]:
         """Return all items: each behind the one before it, siblings as they became known."""
         if self._ordered is None:
             self._ordered = list(self._walk())
         return self._ordered
 
-    def _walk(self) -> Iterator[_Item]:
-        after: dict[str | None, list[_Item]] = {}
+    def _walk(self) -> Iterator[_KnownItem]:
+        after: dict[str | None, list[_KnownItem]] = {}
         for item in sorted(self._items.values(), key=lambda item: item.number):
             known = item.previous if item.previous in self._items else None
             after.setdefault(known, []).append(item)
@@ -251,7 +251,7 @@ class Conversation:
             turns.append(Turn(role, item.text, item.item_id, item.transcribed, item.image))
         return turns, math.inf
 
-    def _due(self, item: _Item) -> float:
+    def _due(self, item: _KnownItem) -> float:
         """Return from when on a turn may be told, if those before it are; inf: not known."""
         if item.kind == "assistant" and item.status == "in_progress":
             return math.inf
@@ -275,7 +275,7 @@ class Conversation:
         return item.text if item else ""
 
 
-def _remembered(item: _Item) -> ConversationItem:
+def _remembered(item: _KnownItem) -> ConversationItem:
     if item.kind == "call":
         return ConversationItem(
             item.item_id,

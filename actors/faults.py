@@ -26,7 +26,7 @@ _BLOCK_BYTES = 8 << 20
 _BLOCKS = 1024
 
 
-class Host(Protocol):
+class FaultHost(Protocol):
     """What a fault needs of the process that commits it."""
 
     channel: Channel
@@ -39,7 +39,7 @@ class InjectedError(Exception):
     """What a component raises that is told to raise."""
 
 
-def commit(fault: str, host: Host) -> None:
+def commit(fault: str, host: FaultHost) -> None:
     """Do what ``fault`` names (see `messages.FAULTS`).
 
     Raises:
@@ -51,28 +51,28 @@ def commit(fault: str, host: Host) -> None:
     _FAULTS[fault](host)
 
 
-def _raise(_: Host) -> None:
+def _raise(_: FaultHost) -> None:
     raise InjectedError("injected")
 
 
-def _system_exit(_: Host) -> None:
+def _system_exit(_: FaultHost) -> None:
     raise SystemExit(3)
 
 
-def _exit(_: Host) -> None:
+def _exit(_: FaultHost) -> None:
     os._exit(7)
 
 
-def _segfault(_: Host) -> None:
+def _segfault(_: FaultHost) -> None:
     ctypes.string_at(0)
 
 
-def _hang(_: Host) -> None:
+def _hang(_: FaultHost) -> None:
     while True:
         time.sleep(3600)
 
 
-def _hold_gil(_: Host) -> None:
+def _hold_gil(_: FaultHost) -> None:
     """Sleep in C without letting go of the interpreter: no thread of this process runs on."""
     if sys.platform == "win32":
         ctypes.PyDLL("kernel32").Sleep(3_600_000)
@@ -80,7 +80,7 @@ def _hold_gil(_: Host) -> None:
         ctypes.PyDLL(None).sleep(3600)
 
 
-def _exhaust_memory(_: Host) -> None:
+def _exhaust_memory(_: FaultHost) -> None:
     """Ask for more and more. It is not touched before the end, so it costs the machine nothing."""
     blocks: list[mmap.mmap] = []
     if sys.platform != "win32":
@@ -91,29 +91,29 @@ def _exhaust_memory(_: Host) -> None:
     raise MemoryError(f"there is no limit here: {len(blocks) * _BLOCK_BYTES >> 20} MiB were given")
 
 
-def _raise_on_open(host: Host) -> None:
+def _raise_on_open(host: FaultHost) -> None:
     host.armed.add("open")
     raise InjectedError("injected; opening it again raises too")
 
 
-def _raise_on_close(host: Host) -> None:
+def _raise_on_close(host: FaultHost) -> None:
     host.armed.add("close")
     raise InjectedError("injected; closing it raises too")
 
 
-def _tear_frame(host: Host) -> None:
+def _tear_frame(host: FaultHost) -> None:
     """Die in the middle of a long write."""
     frame = encode(AssistantAudio(bytes(_TORN_BYTES), "torn", "torn", 0), host.epoch)
     host.channel.connection.sendall(frame[: len(frame) // 2])
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
-def _fill_disk(_: Host) -> None:
+def _fill_disk(_: FaultHost) -> None:
     """Have the system refuse that any file of this process grows."""
     _limit_files(0)
 
 
-def _free_disk(_: Host) -> None:
+def _free_disk(_: FaultHost) -> None:
     _limit_files(None)
 
 
@@ -126,7 +126,7 @@ def _limit_files(most: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard if most is None else most, hard))
 
 
-_FAULTS: dict[str, Callable[[Host], None]] = {
+_FAULTS: dict[str, Callable[[FaultHost], None]] = {
     "raise": _raise,
     "system-exit": _system_exit,
     "exit": _exit,

@@ -15,7 +15,7 @@ from pykka.messages import _ActorStop
 from messages import Stop, epoch_of, tag_of
 from messages.transport.channel import Channel
 
-__all__ = ["Inbox", "Timer", "Waiting"]
+__all__ = ["Inbox", "InboxHost", "Timer"]
 
 
 class Timer:
@@ -32,7 +32,7 @@ class Timer:
         self.call = None
 
 
-class Waiting(Protocol):
+class InboxHost(Protocol):
     """What an inbox needs of the process around the actor."""
 
     channel: Channel
@@ -51,7 +51,7 @@ class Waiting(Protocol):
 class Inbox:
     """What Pykka takes messages from: frames of the channel, posted calls and timers."""
 
-    def __init__(self, host: Waiting) -> None:
+    def __init__(self, host: InboxHost) -> None:
         self._host = host
         self._calls: collections.deque[Callable[[], None]] = collections.deque()
         self._timers: list[tuple[float, int, Timer]] = []

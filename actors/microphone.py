@@ -57,11 +57,11 @@ _NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS = range(7)
 _UNMUTED_MARK, _MUTED_MARK = 1, 2
 
 
-class _State(msgspec.Struct, frozen=True):
+class _MicrophoneState(msgspec.Struct, frozen=True):
     muted: bool
 
 
-class _Line:
+class _KeptDevice:
     """The device and what is known about its sound; survives a raise of the actor."""
 
     def __init__(self, session: SessionInfo) -> None:
@@ -139,7 +139,7 @@ class Microphone(Actor):
         self._told: set[str] = set()
         self._pump_timer: Timer | None = None
         line = self.keep.get("line")
-        self._line: _Line = line or _Line(self.session)
+        self._line: _KeptDevice = line or _KeptDevice(self.session)
         self.keep["line"] = self._line
         self._muted = self._was_muted()
         self._line.wake = lambda: self.post(self._forward)
@@ -170,7 +170,7 @@ class Microphone(Actor):
 
     def _was_muted(self) -> bool:
         """Return what was last set. State is withheld if the device fails to open twice."""
-        state = self.saved(_State)
+        state = self.saved(_MicrophoneState)
         if mark := self._line.mark[_MUTED]:
             return mark == _MUTED_MARK
         return state.muted if state else self.settings.muted
@@ -365,7 +365,7 @@ class Microphone(Actor):
 
     def _mute(self, muted: bool) -> None:
         self._line.mark[_MUTED] = _MUTED_MARK if muted else _UNMUTED_MARK
-        self.save(_State(muted))  # before anything else leaves
+        self.save(_MicrophoneState(muted))  # before anything else leaves
         if self._muted and not muted:
             self._line.heard_from_ns = time.monotonic_ns()
         self._muted = muted

@@ -66,7 +66,7 @@ _ITEMS = 16
 _Rest = list[tuple[str, int, bytes]]
 
 
-class _State(msgspec.Struct, frozen=True):
+class _SpeakerState(msgspec.Struct, frozen=True):
     volume: float
     paused: bool = False
 
@@ -104,7 +104,7 @@ class Speaker(Actor):
         self._too_late: collections.deque[str] = collections.deque(maxlen=_ITEMS)
         mark = self._mark = self.keep.get("mark") or ItemMark(self.session, "speaker.mark")
         self.keep["mark"] = mark
-        state = self.saved(_State)
+        state = self.saved(_SpeakerState)
         self._volume = self._last_volume(state)
         self._better = ""
         """Why another device is to be opened as soon as nothing is played."""
@@ -191,14 +191,14 @@ class Speaker(Actor):
             self.send(AudioLost("recorder", ms, why))
 
     def _save(self) -> None:
-        self.save(_State(self._volume, self._playout.paused))
+        self.save(_SpeakerState(self._volume, self._playout.paused))
 
     def _set_volume(self) -> None:
         self._playout.set_volume(1.0 if self._device.scales else self._volume)
         for message in self._device.set_volume(self._volume):
             self.send(message)
 
-    def _last_volume(self, state: _State | None) -> float:
+    def _last_volume(self, state: _SpeakerState | None) -> float:
         """Return the volume set last. State is withheld if the device fails to open twice."""
         if self._mark.volume is not None:
             return _clamped(self._mark.volume)

@@ -22,9 +22,9 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from rtvoice.sandbox.brain import Call, Calls, Say
+from rtvoice.sandbox.brain import RequestedCall, SpokenAnswer, ToolCalls
 from rtvoice.sandbox.faults import CLIENT_EVENTS, SERVER_EVENTS, Event, FaultError, parse_fault
-from rtvoice.sandbox.listen import Listener
+from rtvoice.sandbox.listen import RecogniserPool
 from rtvoice.sandbox.server import PATH, Sandbox, listen_on
 from rtvoice.sandbox.speak import choose_voice
 
@@ -182,7 +182,7 @@ class SandboxServer:
 
     def say(self, text: str) -> None:
         """Have the next answer, whatever it is asked, be this."""
-        self._script.answers.append(Say(text))
+        self._script.answers.append(SpokenAnswer(text))
 
     def call(self, tool: str, **arguments: Any) -> None:
         """Have the next answer be a call of this tool."""
@@ -191,7 +191,9 @@ class SandboxServer:
     def call_all(self, *calls: tuple[str, Mapping[str, Any]]) -> None:
         """Have the next answer be several calls at once: each a tool and its arguments."""
         self._script.answers.append(
-            Calls(tuple(Call(tool, json.dumps(dict(arguments))) for tool, arguments in calls))
+            ToolCalls(
+                tuple(RequestedCall(tool, json.dumps(dict(arguments))) for tool, arguments in calls)
+            )
         )
 
     def hear(self, text: str) -> None:
@@ -235,7 +237,7 @@ class SandboxServer:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        listener = Listener()
+        listener = RecogniserPool()
         self._sandbox = Sandbox(
             listener,
             choose_voice(),

@@ -26,7 +26,7 @@ from rtvoice.views import ConversationHistory, ConversationTurn, ToolCallRecord
 __all__ = ["Transcript"]
 
 
-class _Sound(msgspec.Struct):
+class _SoundTimes(msgspec.Struct):
     start_s: float | None = None
     end_s: float | None = None
     heard_ms: int | None = None
@@ -44,7 +44,7 @@ class Transcript:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._conversation = Conversation()
-        self._sounds: dict[str, _Sound] = {}
+        self._sounds: dict[str, _SoundTimes] = {}
         self._failed: set[str] = set()
         self._epoch_ns = 0
         self._started_at: datetime | None = None
@@ -66,16 +66,16 @@ class Transcript:
                 self._started_at = datetime.now(UTC) - since
             case UserItem():
                 first, last = message.first_sample, message.last_sample
-                self._sounds[message.item_id] = _Sound(first / SAMPLE_RATE, last / SAMPLE_RATE)
+                self._sounds[message.item_id] = _SoundTimes(first / SAMPLE_RATE, last / SAMPLE_RATE)
                 if not message.spoken:
-                    self._sounds[message.item_id] = _Sound(now_s, now_s)
+                    self._sounds[message.item_id] = _SoundTimes(now_s, now_s)
             case AssistantItem():
-                sound = self._sounds.setdefault(message.item_id, _Sound(now_s))
+                sound = self._sounds.setdefault(message.item_id, _SoundTimes(now_s))
                 if sound.heard_ms is None:
                     sound.end_s = now_s
             case PlaybackEnded(item_id, heard_ms) | Interrupted(item_id, heard_ms):
                 start_s = round(now_s - heard_ms / 1000, 3)
-                self._sounds[item_id] = _Sound(start_s, now_s, heard_ms)
+                self._sounds[item_id] = _SoundTimes(start_s, now_s, heard_ms)
             case ToolAnswer(call_id=call_id, failed=True) | OutputReplaced(call_id=call_id):
                 self._failed.add(call_id)
 
@@ -98,7 +98,7 @@ class Transcript:
 
     def _turn(self, item: ConversationItem) -> ConversationTurn | None:
         content = self._conversation.text_of(item.item_id)
-        sound = self._sounds.get(item.item_id, _Sound())
+        sound = self._sounds.get(item.item_id, _SoundTimes())
         if item.role == "assistant" and not content and sound.heard_ms is None:
             return None  # it has not said anything yet
         return ConversationTurn(

@@ -73,11 +73,11 @@ def open_capture(
         from actors.devices.sound.files import FileCapture
 
         return FileCapture(path_of(wanted), block, position)
-    from actors.devices.card.card import Kind, open_card
+    from actors.devices.card.card import CardKind, open_card
     from actors.devices.card.portaudio import PortAudioCapture
     from actors.devices.silence import SilenceCapture
 
-    kind = Kind[Capture](
+    kind = CardKind[Capture](
         "input",
         lambda name, known: PortAudioCapture(name, block, known),
         lambda _: SilenceCapture(block),
@@ -119,11 +119,11 @@ def open_playback(
         path = path_of(wanted)
         refuse_as_output(path, settings)
         return FilePlayback(path, session)
-    from actors.devices.card.card import Kind, open_card
+    from actors.devices.card.card import CardKind, open_card
     from actors.devices.card.portaudio import PortAudioPlayback
     from actors.devices.silence import NoPlayback, NullPlayback
 
-    kind = Kind[Playback](
+    kind = CardKind[Playback](
         "output",
         PortAudioPlayback,
         lambda had_one: NoPlayback() if had_one else NullPlayback(),

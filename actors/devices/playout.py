@@ -71,7 +71,7 @@ class Flushed(NamedTuple):
     """When the device's own buffer has run out, so that this is true."""
 
 
-class _Item:
+class _PlayoutItem:
     __slots__ = ("begun", "dry_ns", "item_id", "last", "played", "received", "starved", "taken")
 
     def __init__(self, item_id: str, start: int) -> None:
@@ -93,7 +93,7 @@ class _Item:
 
 
 class _Chunk(NamedTuple):
-    item: _Item
+    item: _PlayoutItem
     first: int
     pcm: memoryview
 
@@ -101,7 +101,7 @@ class _Chunk(NamedTuple):
 class _Segment(NamedTuple):
     """What a device has taken at once of one item, until it was heard."""
 
-    item: _Item
+    item: _PlayoutItem
     first: int
     pcm: bytes
     raw: memoryview
@@ -132,7 +132,7 @@ class Playout:
     def __init__(self, prefill: int = 0, marker: Marker | None = None, volume: float = 1.0) -> None:
         self._marker = marker
         self._lock = threading.Lock()
-        self._items: collections.deque[_Item] = collections.deque()
+        self._items: collections.deque[_PlayoutItem] = collections.deque()
         self._known = marker.taken() if marker else {}
         self._chunks: collections.deque[_Chunk] = collections.deque()
         self._queued = 0
@@ -429,11 +429,11 @@ class Playout:
 
     # -- settling and flushing, with the lock held --------------------------------------------
 
-    def _item(self, item_id: str, first: int) -> _Item:
+    def _item(self, item_id: str, first: int) -> _PlayoutItem:
         for item in reversed(self._items):
             if item.item_id == item_id:
                 return item
-        item = _Item(item_id, self._known.get(item_id, first))
+        item = _PlayoutItem(item_id, self._known.get(item_id, first))
         self._items.append(item)
         return item
 
@@ -483,7 +483,7 @@ class Playout:
                 self._marker.set(segment.item.item_id, segment.first)
         self._take_back()
 
-    def _current(self) -> _Item | None:
+    def _current(self) -> _PlayoutItem | None:
         """Return the item that a flush interrupts: the last begun of those not heard to the end."""
         unheard = [item for item in self._items if item.played < item.received]
         begun = [item for item in unheard if item.begun]
@@ -503,7 +503,7 @@ class Playout:
             pcm += chunk.pcm[: 2 * FADE]
         return first._replace(pcm=memoryview(tail(pcm)))
 
-    def _drop_from(self, current: _Item) -> None:
+    def _drop_from(self, current: _PlayoutItem) -> None:
         """Drop the current item and what follows; what is before it will be heard."""
         kept = list(self._items)
         dropped = kept[kept.index(current) :]

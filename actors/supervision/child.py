@@ -326,7 +326,7 @@ class Child:
             case Hello():
                 self._introduce(message)
             case Ready():
-                self._step(steps.Ready())
+                self._step(steps.Opened())
             case Crashed():
                 self._raised(message)
 
@@ -335,7 +335,7 @@ class Child:
             self.hello = hello
             self.mailbox = Mailbox(self.accepts, self.spec.window)
             self._hub.register(self)
-        self._step(steps.Hello())
+        self._step(steps.Loaded())
 
     def _raised(self, crash: Crashed) -> None:
         if crash.spent:
@@ -350,7 +350,7 @@ class Child:
 
     # -- what its lifecycle decides -----------------------------------------------------------
 
-    def _step(self, event: steps.Event) -> None:
+    def _step(self, event: steps.LifeEvent) -> None:
         """Give an event to the lifecycle, and do what it says."""
         for action in self._life.step(event, self._moment()):
             self._do(action)
@@ -369,16 +369,16 @@ class Child:
         match action:
             case steps.Spawn():
                 self._spawn()
-            case steps.Open(incarnation, first, resumed):
+            case steps.OpenActor(incarnation, first, resumed):
                 self._open(incarnation, first=first, resumed=resumed)
             case steps.AwaitTurn():
                 hub.open_next()
-            case steps.Opened():
+            case steps.ReportOpen():
                 self._watch.opened(self._hub.loop.time())
                 self._state.opened()
                 hub.child_open(self)
                 self._pump()
-            case steps.Stop(why, patience):
+            case steps.StopProcess(why, patience):
                 self._write(Stop(why))
                 if patience and self._process is not None:
                     self._process.kill_later()

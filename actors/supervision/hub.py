@@ -8,10 +8,10 @@ from typing import Protocol
 from messages import Message, Settings
 from messages.transport.loop import Loop
 
-__all__ = ["Hub", "Stage"]
+__all__ = ["Hub", "SessionStage"]
 
 
-class Stage(enum.Enum):
+class SessionStage(enum.Enum):
     """How far a session is."""
 
     STARTING = enum.auto()
@@ -24,7 +24,7 @@ class Stage(enum.Enum):
     @property
     def is_last(self) -> bool:
         """Whether the session ends."""
-        return self in (Stage.ENDING, Stage.CANCELLED)
+        return self in (SessionStage.ENDING, SessionStage.CANCELLED)
 
 
 class Hub(Protocol):
@@ -32,7 +32,7 @@ class Hub(Protocol):
 
     loop: Loop
     settings: Settings
-    stage: Stage
+    stage: SessionStage
 
     def environment_of(self, name: str) -> dict[str, str]:
         """Return the environment of its process."""

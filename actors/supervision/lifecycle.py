@@ -6,7 +6,7 @@ the actions that the shell (`actors.supervision.child`) performs, in order. The 
 
 ::
 
-    NEW ─ Launch ─▶ LOADING ─ Hello ─▶ LOADED ─ YourTurn ─▶ OPENING ─ Ready ─▶ OPEN
+    NEW ─ Launch ─▶ LOADING ─ Loaded ─▶ LOADED ─ YourTurn ─▶ OPENING ─ Opened ─▶ OPEN
                        ▲                                       ▲                │
                        └────────── a new process ──┐           │                │ Raised, Ended
                                                  DOWN ─ the same process ◀──────┤
@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from actors.supervision.hub import Stage
+from actors.supervision.hub import SessionStage
 from actors.supervision.restarting import RestartPolicy
 from actors.supervision.specs import ChildSpec
 from actors.supervision.steps import (
@@ -36,28 +36,28 @@ from actors.supervision.steps import (
     BlameState,
     Close,
     Ended,
-    Event,
     Fail,
     FailStart,
     GiveUp,
     Gone,
-    Hello,
     Hung,
     Kill,
     KillHung,
     Launch,
+    LifeEvent,
+    Loaded,
     Note,
     NotLaunched,
-    Open,
+    OpenActor,
     Opened,
     Raised,
-    Ready,
     Reclaim,
     ReportCrash,
+    ReportOpen,
     ReportParked,
     ReportRestart,
     Spawn,
-    Stop,
+    StopProcess,
     Tick,
     Wake,
     YourTurn,
@@ -91,7 +91,7 @@ class Moment(NamedTuple):
 
     now: float
     """Seconds of a monotonic clock."""
-    stage: Stage = Stage.RUNNING
+    stage: SessionStage = SessionStage.RUNNING
     mail: bool = False
     """Whether it was sent messages of its own that are not handled."""
     progress: bool = False
@@ -141,7 +141,7 @@ class Lifecycle:
         self._reuses = False
         """Whether that start is in the process that is there."""
 
-    def step(self, event: Event, at: Moment) -> list[Action]:
+    def step(self, event: LifeEvent, at: Moment) -> list[Action]:
         """Return what is to be done, in order, since something has happened."""
         match event, self.phase:
             case _, Phase.CLOSED:
@@ -152,14 +152,14 @@ class Lifecycle:
                 return self._launch(at)
             case NotLaunched(why), Phase.LOADING:
                 return self._not_launched(why, at)
-            case Hello(), Phase.LOADING if self.incarnation:
+            case Loaded(), Phase.LOADING if self.incarnation:
                 return self._open(at)
-            case Hello(), Phase.LOADING:
+            case Loaded(), Phase.LOADING:
                 self.phase = Phase.LOADED
                 return [AwaitTurn()]
             case YourTurn(), Phase.LOADED:
                 return self._open(at)
-            case Ready(), Phase.OPENING:
+            case Opened(), Phase.OPENING:
                 return self._opened(at)
             case Tick(), Phase.LOADING | Phase.OPENING:
                 return self._check_start(at)
@@ -196,11 +196,11 @@ class Lifecycle:
     def _is_needed(self, at: Moment) -> bool:
         """Return whether it should run: while the session ends, only as long as it has mail."""
         match at.stage:
-            case Stage.STARTING | Stage.RUNNING:
+            case SessionStage.STARTING | SessionStage.RUNNING:
                 return True
-            case Stage.CANCELLED:  # who was not open is not opened any more
+            case SessionStage.CANCELLED:  # who was not open is not opened any more
                 return False
-            case Stage.ENDING:
+            case SessionStage.ENDING:
                 return not self.asked_to_close or at.mail
 
     # -- coming up ----------------------------------------------------------------------------
@@ -214,7 +214,7 @@ class Lifecycle:
     def _not_launched(self, why: str, at: Moment) -> list[Action]:
         """Try again soon: the machine has no descriptors, processes or memory left just now."""
         self.has_process = False
-        if at.stage is Stage.STARTING:
+        if at.stage is SessionStage.STARTING:
             return [*self._park(math.inf), FailStart(why, "")]
         delay = RestartPolicy.MAX_DELAY_S
         return [Note("WARNING", why), *self._wait(delay, at, reuse=False)]
@@ -223,24 +223,24 @@ class Lifecycle:
         self.phase, self._since = Phase.OPENING, at.now
         self.incarnation += 1
         self._policy.started(at.now)
-        return [Open(self.incarnation, not self._was_open, resumed)]
+        return [OpenActor(self.incarnation, not self._was_open, resumed)]
 
     def _opened(self, at: Moment) -> list[Action]:
         self.phase = Phase.OPEN
         self._was_open = True
         outage, self._outage = self._outage, None
         if outage is None:
-            return [Opened()]
+            return [ReportOpen()]
         crashed = not outage.renewal
         self.restarts += crashed
         after_s = at.now - outage.since
-        return [ReportRestart(outage.cause, after_s, outage.fresh, crashed), Opened()]
+        return [ReportRestart(outage.cause, after_s, outage.fresh, crashed), ReportOpen()]
 
     def _check_start(self, at: Moment) -> list[Action]:
         if at.now - self._since <= at.start_s:
             return []
         why = f"has not started within {at.start_s:g} s"
-        if at.stage is Stage.STARTING:
+        if at.stage is SessionStage.STARTING:
             return [*self._park(math.inf), Kill(why), FailStart(why, "")]
         return [Kill(why)]
 
@@ -250,7 +250,10 @@ class Lifecycle:
         if crash.during == "close":
             return [Note("WARNING", f"raised while closing: {crash.error}")]
         again = self._outage is not None and self._outage.renewal
-        if crash.during in ("import", "open") and at.stage in (Stage.STARTING, Stage.CANCELLED):
+        if crash.during in ("import", "open") and at.stage in (
+            SessionStage.STARTING,
+            SessionStage.CANCELLED,
+        ):
             if again or not crash.renews:  # a new process may help once, not for ever
                 return [*self._park(math.inf), FailStart(crash.error, crash.traceback)]
         if crash.during == "import":  # its process ends, which is the crash
@@ -272,7 +275,7 @@ class Lifecycle:
         if self.phase is Phase.CLOSING or not self._is_needed(at):
             if self.phase is Phase.CLOSING and event.in_order:
                 return self._close()
-            level = "DEBUG" if at.stage is Stage.CANCELLED else "WARNING"
+            level = "DEBUG" if at.stage is SessionStage.CANCELLED else "WARNING"
             return [Note(level, f"ended while stopping: {event.cause}"), *self._close()]
         if self.phase in (Phase.DOWN, Phase.PARKED):  # as expected
             self._reuses = False
@@ -310,9 +313,9 @@ class Lifecycle:
     def _exceeded(self, cause: str, trace: str, at: Moment) -> list[Action]:
         """Give up what crashes too often: for a while or, what is essential, with the session."""
         match at.stage:
-            case Stage.ENDING | Stage.CANCELLED:
+            case SessionStage.ENDING | SessionStage.CANCELLED:
                 return self._finish()
-            case Stage.STARTING:
+            case SessionStage.STARTING:
                 return [*self._park(math.inf), FailStart(cause, trace)]
         if self._spec.essential:
             return [*self._park(math.inf), Fail(f"{self._spec.name} keeps crashing: {cause}")]
@@ -327,7 +330,7 @@ class Lifecycle:
     def _end_process(self, reuse: bool) -> list[Action]:
         if reuse or not self.has_process:
             return []
-        return [Stop("a new process takes over", patience=True)]
+        return [StopProcess("a new process takes over", patience=True)]
 
     # -- coming back --------------------------------------------------------------------------
 
@@ -355,7 +358,7 @@ class Lifecycle:
         if not self.has_process:
             return self._close()
         self.phase = Phase.CLOSING
-        return [Stop("the session ends")] if tell else []
+        return [StopProcess("the session ends")] if tell else []
 
     def _close(self) -> list[Action]:
         self.phase = Phase.CLOSED

@@ -11,10 +11,10 @@ from actors.supervision.restarting import RestartPolicy
 from messages import Notice
 from messages.transport.loop import watch_text
 
-__all__ = ["Sandbox"]
+__all__ = ["SandboxProcess"]
 
 
-class Sandbox:
+class SandboxProcess:
     """The Realtime server on loopback, a process of its own that ends with us.
 
     Before it listens, its end fails the start of the session; later, it is started again, at the

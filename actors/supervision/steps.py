@@ -15,35 +15,35 @@ __all__ = [
     "BlameState",
     "Close",
     "Ended",
-    "Event",
     "Fail",
     "FailStart",
     "GiveUp",
     "Gone",
-    "Hello",
     "Hung",
     "Kill",
     "KillHung",
     "Launch",
+    "LifeEvent",
+    "Loaded",
     "NotLaunched",
     "Note",
-    "Open",
+    "OpenActor",
     "Opened",
     "Raised",
-    "Ready",
     "Reclaim",
     "ReportCrash",
+    "ReportOpen",
     "ReportParked",
     "ReportRestart",
     "Spawn",
-    "Stop",
+    "StopProcess",
     "Tick",
     "Wake",
     "YourTurn",
 ]
 
 
-class Event(msgspec.Struct, frozen=True):
+class LifeEvent(msgspec.Struct, frozen=True):
     """Something has happened to a component."""
 
 
@@ -54,35 +54,35 @@ class Action(msgspec.Struct, frozen=True):
 # -- what happens -----------------------------------------------------------------------------
 
 
-class Launch(Event, frozen=True):
+class Launch(LifeEvent, frozen=True):
     """The session wants the component."""
 
 
-class NotLaunched(Event, frozen=True):
+class NotLaunched(LifeEvent, frozen=True):
     """The system has refused a process."""
 
     why: str
 
 
-class Hello(Event, frozen=True):
+class Loaded(LifeEvent, frozen=True):
     """The process has imported the component."""
 
 
-class YourTurn(Event, frozen=True):
+class YourTurn(LifeEvent, frozen=True):
     """Everything that has to be open before it is open."""
 
 
-class Ready(Event, frozen=True):
+class Opened(LifeEvent, frozen=True):
     """Its actor is open."""
 
 
-class Raised(Event, frozen=True):
+class Raised(LifeEvent, frozen=True):
     """Its actor, or the import of it, has raised; the process lives."""
 
     crash: Crashed
 
 
-class Ended(Event, frozen=True):
+class Ended(LifeEvent, frozen=True):
     """Its process has ended and is reaped."""
 
     cause: str
@@ -95,25 +95,25 @@ class Ended(Event, frozen=True):
     """Whether it ended by itself, without an error."""
 
 
-class Hung(Event, frozen=True):
+class Hung(LifeEvent, frozen=True):
     """It has shown no sign of life for too long."""
 
     quiet_s: float
 
 
-class Tick(Event, frozen=True):
+class Tick(LifeEvent, frozen=True):
     """Time has passed."""
 
 
-class AllSent(Event, frozen=True):
+class AllSent(LifeEvent, frozen=True):
     """No mail of its own waits to be sent to it any more."""
 
 
-class Close(Event, frozen=True):
+class Close(LifeEvent, frozen=True):
     """It is its turn to close: its mail is handled first."""
 
 
-class GiveUp(Event, frozen=True):
+class GiveUp(LifeEvent, frozen=True):
     """It has to end at once, whatever it does."""
 
     why: str
@@ -126,7 +126,7 @@ class Spawn(Action, frozen=True):
     """Start a process; there is none."""
 
 
-class Open(Action, frozen=True):
+class OpenActor(Action, frozen=True):
     """Start an incarnation in the process that is there."""
 
     incarnation: int
@@ -140,11 +140,11 @@ class AwaitTurn(Action, frozen=True):
     """Tell the hub that the component can be opened when its turn has come."""
 
 
-class Opened(Action, frozen=True):
+class ReportOpen(Action, frozen=True):
     """Tell the hub that it is open, and send its mail."""
 
 
-class Stop(Action, frozen=True):
+class StopProcess(Action, frozen=True):
     """Have the process close the actor and end."""
 
     why: str

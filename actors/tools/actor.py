@@ -9,7 +9,7 @@ import msgspec
 
 from actors.base import Actor
 from actors.tools.builtin import Effect, builtin_tools
-from actors.tools.executor import Executor, Outcome
+from actors.tools.executor import Executor, ToolOutcome
 from actors.tools.loading import load_agent, load_tools
 from actors.tools.registry import Tool, ToolArgumentsError, ToolDefinitionError, Tools
 from messages import (
@@ -47,7 +47,7 @@ class _InFlight(msgspec.Struct):
     runs: int = 1
 
 
-class _State(msgspec.Struct):
+class _ToolsState(msgspec.Struct):
     """What survives a death."""
 
     calls: dict[str, _InFlight] = msgspec.field(default_factory=dict)
@@ -86,7 +86,7 @@ class ToolExecutor(Actor):
         return load_agent(agent).describe() if agent is not None else {}
 
     def opened(self) -> None:
-        self._state = self.saved(_State) or _State()
+        self._state = self.saved(_ToolsState) or _ToolsState()
         self._speed = self.settings.speed if self._state.speed is None else self._state.speed
         self._volume = self.settings.volume if self._state.volume is None else self._state.volume
         self._builtin = self._enabled_builtin_tools()
@@ -248,7 +248,7 @@ class ToolExecutor(Actor):
             self._log_failure(call.name, outcome)
             self._answer(outcome.call_id, outcome.output, failed=outcome.failed)
 
-    def _log_failure(self, name: str, outcome: Outcome) -> None:
+    def _log_failure(self, name: str, outcome: ToolOutcome) -> None:
         if outcome.trace:
             self.log.info("a tool raised", tool=name, traceback=outcome.trace)
 

@@ -22,7 +22,7 @@ from messages import Message
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Executor", "Outcome"]
+__all__ = ["Executor", "ToolOutcome"]
 
 _END_S = 0.5
 """How long a cancelled coroutine may take to clean up when the process ends."""
@@ -30,7 +30,7 @@ _END_S = 0.5
 T = TypeVar("T")
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class ToolOutcome(msgspec.Struct, frozen=True):
     """How a call ended."""
 
     call_id: str
@@ -40,7 +40,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """Where it raised what, for the log."""
 
 
-class _Run(msgspec.Struct, eq=False):
+class _RunningCall(msgspec.Struct, eq=False):
     tool: Tool
     arguments: str
     context: ToolContext
@@ -61,8 +61,8 @@ class Executor:
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.notify: Callable[[], None] = lambda: None
         """Called on some thread when there is something new."""
-        self._runs: dict[str, _Run] = {}
-        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._runs: dict[str, _RunningCall] = {}
+        self._outcomes: queue.SimpleQueue[ToolOutcome] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._loop = loop
         self._loop_is_ours = loop is None
@@ -80,7 +80,7 @@ class Executor:
             arguments: JSON text as the model wrote it.
         """
         context = ToolContext(call_id, tool.name, self._send)
-        run = self._runs[call_id] = _Run(tool, arguments, context)
+        run = self._runs[call_id] = _RunningCall(tool, arguments, context)
         if tool.is_async:
             self._begin(run, lambda: self._run_async(run))
             return
@@ -111,7 +111,7 @@ class Executor:
         """Take what tools want to be sent."""
         return _taken(self._messages)
 
-    def finished(self) -> Iterator[Outcome]:
+    def finished(self) -> Iterator[ToolOutcome]:
         """Take the outcomes of calls that were not given up."""
         for outcome in _taken(self._outcomes):
             if self._runs.pop(outcome.call_id, None) is not None:
@@ -131,20 +131,20 @@ class Executor:
 
     # -- sync ---------------------------------------------------------------------------------
 
-    def _run_sync(self, run: _Run) -> None:
+    def _run_sync(self, run: _RunningCall) -> None:
         try:
             result = _called(run)
             if inspect.isawaitable(result):  # a sync function that returns a coroutine
                 self._begin(run, lambda: self._run_async(run, result))
                 return
-            outcome = Outcome(run.context.call_id, output_of(result))
+            outcome = ToolOutcome(run.context.call_id, output_of(result))
         except BaseException as error:  # noqa: BLE001 - whatever a tool does, the model gets an answer
             outcome = _failure(run, error)
         self._finish(outcome)
 
     # -- async --------------------------------------------------------------------------------
 
-    def _begin(self, run: _Run, coroutine: Callable[[], Any]) -> None:
+    def _begin(self, run: _RunningCall, coroutine: Callable[[], Any]) -> None:
         """Run a coroutine on the event loop, whose thread is started with the first one."""
 
         def begin() -> None:
@@ -183,33 +183,35 @@ class Executor:
         finally:
             loop.close()
 
-    async def _run_async(self, run: _Run, awaitable: Any = None) -> None:
+    async def _run_async(self, run: _RunningCall, awaitable: Any = None) -> None:
         try:
             if awaitable is None:  # called here, so that it finds its event loop running
                 awaitable = _called(run)
-            outcome = Outcome(run.context.call_id, output_of(await awaitable))
+            outcome = ToolOutcome(run.context.call_id, output_of(await awaitable))
         except BaseException as error:  # noqa: BLE001 - whatever a tool does, the model gets an answer
             outcome = _failure(run, error)
         self._finish(outcome)
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _finish(self, outcome: ToolOutcome) -> None:
         self._outcomes.put(outcome)
         self.notify()
 
 
-def _called(run: _Run) -> Any:
+def _called(run: _RunningCall) -> Any:
     positional, named = run.tool.bind(run.arguments, run.context)
     return run.tool.function(*positional, **named)
 
 
-def _failure(run: _Run, error: BaseException) -> Outcome:
+def _failure(run: _RunningCall, error: BaseException) -> ToolOutcome:
     if isinstance(error, ToolArgumentsError):
-        return Outcome(run.context.call_id, str(error), failed=True)
+        return ToolOutcome(run.context.call_id, str(error), failed=True)
     text = problem_of(error)
     # Without the exception's text, which may quote what was said: this is for the log, and the text
     # is in the answer.
     trace = "".join((*traceback.format_tb(error.__traceback__), type(error).__qualname__))
-    return Outcome(run.context.call_id, f"{run.tool.name} failed: {text}", failed=True, trace=trace)
+    return ToolOutcome(
+        run.context.call_id, f"{run.tool.name} failed: {text}", failed=True, trace=trace
+    )
 
 
 def _taken(source: queue.SimpleQueue[T]) -> Iterator[T]:

@@ -110,7 +110,7 @@ class _Lane:
         return self.handled + max(1, len(self.flight) // 2)
 
 
-class _Kind:
+class _MessageKind:
     """What the mailbox knows of one type of message. Looked up for every frame, hence the slots."""
 
     __slots__ = ("count", "dropped", "flushes", "lane", "rule", "size")
@@ -135,7 +135,7 @@ class Mailbox:
 
     def __init__(self, rules: Mapping[int, Rule], window: int = 8) -> None:
         self._rules = rules
-        self._kinds: dict[int, _Kind] = {}
+        self._kinds: dict[int, _MessageKind] = {}
         self._lanes = (_Lane(window, None), _Lane(_HELD_MESSAGES, _HELD_BYTES))
         self._order = 0
         self._flushed: list[collections.deque[_Waiting]] = []
@@ -256,10 +256,10 @@ class Mailbox:
             for tag in self._kinds[tag_of(waiting.frame)].flushes:
                 self._flush(tag, before=waiting.order)
 
-    def _learn(self, tag: int) -> _Kind:
+    def _learn(self, tag: int) -> _MessageKind:
         rule = self._rules.get(tag, CONTROL)
         flushes = tuple(other.tag() for other in _type(tag).flushes)
-        kind = _Kind(rule, self._lanes[HELD if rule.held else MAIL], flushes)
+        kind = _MessageKind(rule, self._lanes[HELD if rule.held else MAIL], flushes)
         self._kinds[tag] = kind
         return kind
 
@@ -283,7 +283,7 @@ class Mailbox:
             kind.size -= len(frame)
             frames.append(frame)
 
-    def _drop_oldest(self, kind: _Kind, tag: int) -> bool:
+    def _drop_oldest(self, kind: _MessageKind, tag: int) -> bool:
         queue = kind.lane.queue
         for place, waiting in enumerate(queue):
             if tag_of(waiting.frame) == tag:

@@ -57,8 +57,8 @@ from messages import (
 
 __all__ = [
     "Console",
+    "ConsoleTranscript",
     "Keyboard",
-    "Transcript",
     "event_line",
     "in_foreground",
     "keyboard_help",
@@ -75,7 +75,7 @@ _SHORT = 120
 # -- the transcript ---------------------------------------------------------------------------
 
 
-class Transcript:
+class ConsoleTranscript:
     """Shows a conversation, line by line, on a stream.
 
     Args:
@@ -420,7 +420,9 @@ class Console:
         """Returns what is shown when the session has started."""
         self.sandbox_hints: Callable[[], Sequence[str]] = lambda: ()
         """Returns what is shown then, if the server is the sandbox."""
-        self._transcript = Transcript(transcript, live=live, colour=live and _colours_wanted())
+        self._transcript = ConsoleTranscript(
+            transcript, live=live, colour=live and _colours_wanted()
+        )
         self._errors = errors
         self._error_colour = errors.isatty() and _colours_wanted()
         self._events = events

@@ -34,7 +34,7 @@ from messages import (
 )
 from rtvoice.command.console import Console
 
-__all__ = ["Demo", "Microphone", "Voice"]
+__all__ = ["Demo", "DemoVoice", "ScriptedMicrophone"]
 
 _BLOCK_S = 0.04
 _BETWEEN_S = 0.5
@@ -60,7 +60,7 @@ class Sound(NamedTuple):
         return len(self.pcm) / 2 / self.sample_rate
 
 
-class Voice:
+class DemoVoice:
     """Speaks with espeak-ng; without it, hums as long as the words would take."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ def _hum(seconds: float) -> Sound:
     return Sound(samples.tobytes(), rate)
 
 
-class Microphone:
+class ScriptedMicrophone:
     """An input device of the program: sends blocks in real time, silence between sentences.
 
     Args:
@@ -166,10 +166,10 @@ class Demo:
         self.wants: frozenset[type[Message]] = console.wants | {PlayedPosition}
         self._console = console
         self._folder = folder or _folder()
-        self._voice = Voice()
+        self._voice = DemoVoice()
         self._recogniser = importlib.util.find_spec("pocketsphinx") is not None
         self._send: Callable[[Message], None] = lambda _: None
-        self._microphone: Microphone | None = None
+        self._microphone: ScriptedMicrophone | None = None
         self._told: list[Message] = []
         self._at = 0
         self._news = threading.Condition()
@@ -253,7 +253,7 @@ class Demo:
 
     def _prepare(self) -> None:
         first = self._voice.speak("hello")
-        self._microphone = Microphone(self._send, first.sample_rate)
+        self._microphone = ScriptedMicrophone(self._send, first.sample_rate)
         self._microphone.start()
         if not self._hears:
             missing = "espeak-ng" if self._recogniser else "pocketsphinx"

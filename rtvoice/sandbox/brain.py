@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from rtvoice.sandbox.conversation import Item
+from rtvoice.sandbox.conversation import ServerItem
 from rtvoice.sandbox.phrases import Intent, Phrase, find_phrase, printed_list
 
-__all__ = ["NOT_UNDERSTOOD", "Call", "Calls", "Say", "think"]
+__all__ = ["NOT_UNDERSTOOD", "RequestedCall", "SpokenAnswer", "ToolCalls", "think"]
 
 NOT_UNDERSTOOD: Final = "Sorry, I did not understand that."
 
@@ -55,31 +55,31 @@ _Offered = Mapping[str, Mapping[str, Any]]
 """The tools that may be called, by name."""
 
 
-class Say(NamedTuple):
+class SpokenAnswer(NamedTuple):
     """Answer with these words."""
 
     text: str
 
 
-class Call(NamedTuple):
+class RequestedCall(NamedTuple):
     """A call of one tool. `arguments`: the text of a JSON object."""
 
     name: str
     arguments: str
 
 
-class Calls(NamedTuple):
+class ToolCalls(NamedTuple):
     """Answer by calling tools."""
 
-    calls: tuple[Call, ...]
+    calls: tuple[RequestedCall, ...]
 
 
 def think(
-    items: Iterable[Item],
+    items: Iterable[ServerItem],
     tools: Iterable[dict[str, Any]] = (),
     tool_choice: Any = "auto",
     instructions: str | None = None,
-) -> Say | Calls:
+) -> SpokenAnswer | ToolCalls:
     """Decide on an answer.
 
     Args:
@@ -91,13 +91,13 @@ def think(
     history = list(items)
     words = _asked_to_say(instructions)
     if words is not None:
-        return Say(words)
+        return SpokenAnswer(words)
     offered = {tool["name"]: tool for tool in tools if "name" in tool and tool_choice != "none"}
     forced = _forced_tool(tool_choice, list(offered))
     answer = _answer(history, offered, instructions)
-    if forced is None or (isinstance(answer, Calls) and answer.calls[0].name in forced):
+    if forced is None or (isinstance(answer, ToolCalls) and answer.calls[0].name in forced):
         return answer
-    return Calls((Call(forced[0], "{}"),))
+    return ToolCalls((RequestedCall(forced[0], "{}"),))
 
 
 def _forced_tool(tool_choice: Any, names: list[str]) -> list[str] | None:
@@ -113,24 +113,26 @@ def _asked_to_say(instructions: str | None) -> str | None:
     return found.group(1).strip().strip("\"'“”").strip() if found else None
 
 
-def _answer(history: list[Item], tools: _Offered, instructions: str | None) -> Say | Calls:
+def _answer(
+    history: list[ServerItem], tools: _Offered, instructions: str | None
+) -> SpokenAnswer | ToolCalls:
     open_items = _unanswered(history)
     last = open_items[-1] if open_items else None
     if last is None:
         return _rest(history, tools, instructions) or _unasked(history, instructions)
     if last.kind == "function_call_output":
         outputs = [item for item in open_items if item.kind == "function_call_output"]
-        return Say(" ".join(_about_output(item, history) for item in outputs))
+        return SpokenAnswer(" ".join(_about_output(item, history) for item in outputs))
     if last.kind == "function_call":
-        return Say(f"I am still waiting for the answer of {last.name}.")
+        return SpokenAnswer(f"I am still waiting for the answer of {last.name}.")
     if last.role == "system":
-        return Say(_asked_to_say(last.words) or _SPOKEN[Intent.GREET])
+        return SpokenAnswer(_asked_to_say(last.words) or _SPOKEN[Intent.GREET])
     return _about_user(last, history, tools)
 
 
-def _unanswered(history: list[Item]) -> list[Item]:
+def _unanswered(history: list[ServerItem]) -> list[ServerItem]:
     """List what came after the assistant's last words, without calls that are answered."""
-    found: list[Item] = []
+    found: list[ServerItem] = []
     answered = {item.call_id for item in history if item.kind == "function_call_output"}
     for item in reversed(history):
         if item.role == "assistant":
@@ -142,7 +144,9 @@ def _unanswered(history: list[Item]) -> list[Item]:
     return found
 
 
-def _rest(history: list[Item], tools: _Offered, instructions: str | None) -> Say | None:
+def _rest(
+    history: list[ServerItem], tools: _Offered, instructions: str | None
+) -> SpokenAnswer | None:
     """Go on with the last answer where it stopped, if asked to: after a lost connection."""
     if not re.search(r"(?i)\bgo on from where it stopped\b", instructions or ""):
         return None
@@ -151,59 +155,67 @@ def _rest(history: list[Item], tools: _Offered, instructions: str | None) -> Say
     while before and before[-1].role == "assistant":
         said.insert(0, before.pop().words)
     whole = _answer(before, tools, None)
-    if not isinstance(whole, Say):
+    if not isinstance(whole, SpokenAnswer):
         return None
     rest = whole.text.removeprefix(" ".join(said)).strip()
-    return Say(rest or "That is all.")
+    return SpokenAnswer(rest or "That is all.")
 
 
-def _unasked(history: list[Item], instructions: str | None) -> Say:
+def _unasked(history: list[ServerItem], instructions: str | None) -> SpokenAnswer:
     greeted = re.search(r"(?i)\b(greet|greeting|welcome|hello)\b", instructions or "")
     if greeted or not any(item.role == "user" for item in history):
-        return Say(_SPOKEN[Intent.GREET])
-    return Say("I am listening.")
+        return SpokenAnswer(_SPOKEN[Intent.GREET])
+    return SpokenAnswer("I am listening.")
 
 
-def _about_user(item: Item, history: list[Item], tools: _Offered) -> Say | Calls:
+def _about_user(
+    item: ServerItem, history: list[ServerItem], tools: _Offered
+) -> SpokenAnswer | ToolCalls:
     heard = [part.heard for part in item.content if part.heard is not None]
     typed = " ".join(part.text for part in item.content if part.text)
     if not typed:
         if heard and not any(each.seconds for each in heard):
-            return Say("Are you still there?")
+            return SpokenAnswer("Are you still there?")
         if heard and heard[0].text is None:
             seconds = sum(each.seconds for each in heard)
-            return Say(f"I heard {seconds:.1f} seconds of speech.")
+            return SpokenAnswer(f"I heard {seconds:.1f} seconds of speech.")
         if heard and not any(each.text for each in heard):
-            return Say(NOT_UNDERSTOOD)
+            return SpokenAnswer(NOT_UNDERSTOOD)
         if not heard:
-            return Say("I see a picture." if item.content else NOT_UNDERSTOOD)
+            return SpokenAnswer("I see a picture." if item.content else NOT_UNDERSTOOD)
     text = typed or " ".join(each.text for each in heard if each.text)
     if re.match(r"\s*call\s+\S", text):
         return _typed_calls(text, tools)
     phrase = find_phrase(text)
-    return Say(f"You said: {text}") if phrase is None else _about(phrase, item, history, tools)
+    return (
+        SpokenAnswer(f"You said: {text}")
+        if phrase is None
+        else _about(phrase, item, history, tools)
+    )
 
 
-def _typed_calls(text: str, tools: _Offered) -> Say | Calls:
+def _typed_calls(text: str, tools: _Offered) -> SpokenAnswer | ToolCalls:
     """Read `call NAME {json}`, one a line: the user's own tools, tried by hand."""
     calls = []
     for line in text.strip().splitlines():
         found = re.match(r"\s*call\s+([\w-]+)\s*(.*)", line)
         if found is None:
-            return Say(f"I can not read this call: {line}")
+            return SpokenAnswer(f"I can not read this call: {line}")
         name, arguments = found.group(1), found.group(2).strip() or "{}"
         if name not in tools:
             there = f"The tools are: {', '.join(tools)}." if tools else "There are no tools."
-            return Say(f"There is no tool {name}. {there}")
+            return SpokenAnswer(f"There is no tool {name}. {there}")
         try:
             json.loads(arguments)
         except (ValueError, RecursionError):
-            return Say(f"The arguments of {name} are not JSON: {arguments}")
-        calls.append(Call(name, arguments))
-    return Calls(tuple(calls))
+            return SpokenAnswer(f"The arguments of {name} are not JSON: {arguments}")
+        calls.append(RequestedCall(name, arguments))
+    return ToolCalls(tuple(calls))
 
 
-def _about(phrase: Phrase, item: Item, history: list[Item], tools: _Offered) -> Say | Calls:
+def _about(
+    phrase: Phrase, item: ServerItem, history: list[ServerItem], tools: _Offered
+) -> SpokenAnswer | ToolCalls:
     match phrase.intent:
         case Intent.TIME:
             return _use(_TIME_TOOL, {}, tools, "I have no clock")
@@ -216,20 +228,22 @@ def _about(phrase: Phrase, item: Item, history: list[Item], tools: _Offered) -> 
         case Intent.STOP:
             return _use(_STOP_TOOL, {}, tools, "I can not end the conversation")
         case Intent.RECALL:
-            return Say(_recall(item, history))
+            return SpokenAnswer(_recall(item, history))
         case Intent.HELP:
             listed = ", ".join(re.sub(r"\s*\(.*", "", line) for line in printed_list())
-            return Say(f"You can say: {listed}.")
-    return Say(_SPOKEN[phrase.intent])
+            return SpokenAnswer(f"You can say: {listed}.")
+    return SpokenAnswer(_SPOKEN[phrase.intent])
 
 
-def _use(tool: str, arguments: dict[str, Any], tools: _Offered, without: str) -> Say | Calls:
+def _use(
+    tool: str, arguments: dict[str, Any], tools: _Offered, without: str
+) -> SpokenAnswer | ToolCalls:
     if tool in tools:
-        return Calls((Call(tool, json.dumps(arguments)),))
-    return Say(f"{without}: this session has no tool {tool}.")
+        return ToolCalls((RequestedCall(tool, json.dumps(arguments)),))
+    return SpokenAnswer(f"{without}: this session has no tool {tool}.")
 
 
-def _wanted_level(phrase: Phrase, history: list[Item], tools: _Offered) -> float | str:
+def _wanted_level(phrase: Phrase, history: list[ServerItem], tools: _Offered) -> float | str:
     if phrase.percent is not None:
         return phrase.percent / 100
     word = phrase.intent.value
@@ -239,7 +253,7 @@ def _wanted_level(phrase: Phrase, history: list[Item], tools: _Offered) -> float
     return round(min(1.0, max(0.0, _last_level(history) + step)), 2)
 
 
-def _last_level(history: list[Item]) -> float:
+def _last_level(history: list[ServerItem]) -> float:
     for item in reversed(history):
         if item.kind == "function_call" and item.name == _VOLUME_TOOL:
             level = _level_of(item)
@@ -248,7 +262,7 @@ def _last_level(history: list[Item]) -> float:
     return _FIRST_LEVEL
 
 
-def _level_of(call: Item) -> float | None:
+def _level_of(call: ServerItem) -> float | None:
     try:
         level = json.loads(call.arguments)["level"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -256,13 +270,13 @@ def _level_of(call: Item) -> float | None:
     return level if isinstance(level, int | float) else None
 
 
-def _recall(item: Item, history: list[Item]) -> str:
+def _recall(item: ServerItem, history: list[ServerItem]) -> str:
     before = history[: history.index(item)]
     said = [each.words for each in before if each.role == "user" and each.words]
     return f"You said: {said[-1]}" if said else "You have not said anything before."
 
 
-def _about_output(output: Item, history: list[Item]) -> str:
+def _about_output(output: ServerItem, history: list[ServerItem]) -> str:
     calls = (each for each in history if each.kind == "function_call")
     call = next((each for each in calls if each.call_id == output.call_id), None)
     value = _value_of(output.output)
@@ -274,7 +288,7 @@ def _about_output(output: Item, history: list[Item]) -> str:
     return f"The answer of {name} is {_read(value)}."
 
 
-def _about_known(name: str, call: Item, value: str) -> str | None:
+def _about_known(name: str, call: ServerItem, value: str) -> str | None:
     if name == _TIME_TOOL:
         return _time_sentence(value)
     if name == _VOLUME_TOOL:

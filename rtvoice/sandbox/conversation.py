@@ -21,7 +21,15 @@ from rtvoice.sandbox.schema import (
     variant,
 )
 
-__all__ = ["SAMPLES_PER_MS", "Conversation", "Heard", "Item", "Part", "decoded_audio", "parse_item"]
+__all__ = [
+    "SAMPLES_PER_MS",
+    "Part",
+    "Recognition",
+    "ServerConversation",
+    "ServerItem",
+    "decoded_audio",
+    "parse_item",
+]
 
 SAMPLES_PER_MS: Final = 24
 _MAX_ID: Final = 32
@@ -33,7 +41,7 @@ NewId = Callable[[str], str]
 ToPcm = Callable[[bytes], bytes]
 
 
-class Heard(NamedTuple):
+class Recognition(NamedTuple):
     """What was made of somebody's speech.
 
     Attributes:
@@ -57,7 +65,7 @@ class Part:
         """int16 little-endian mono, 24 kHz."""
         self.samples = len(self.pcm) // 2
         """Length of the audio, also when its bytes are no longer kept."""
-        self.heard: Heard | None = None
+        self.heard: Recognition | None = None
         self._is_cut = False
 
     def extend(self, words: str, pcm: bytes) -> None:
@@ -86,7 +94,7 @@ class Part:
         return shown
 
 
-class Item:
+class ServerItem:
     """A message, a function call, or the output of one."""
 
     def __init__(self, item_id: str, kind: str, **fields: Any) -> None:
@@ -127,23 +135,23 @@ class Item:
         return shown
 
 
-class Conversation:
+class ServerConversation:
     """Items in their order."""
 
     def __init__(self, conversation_id: str) -> None:
         self.id = conversation_id
-        self._items: list[Item] = []
+        self._items: list[ServerItem] = []
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[ServerItem]:
         return iter(self._items)
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def find(self, item_id: str) -> Item | None:
+    def find(self, item_id: str) -> ServerItem | None:
         return next((item for item in self._items if item.id == item_id), None)
 
-    def before(self, item: Item) -> str | None:
+    def before(self, item: ServerItem) -> str | None:
         """Id of the item before this one; None for the first."""
         at = self._items.index(item)
         return self._items[at - 1].id if at else None
@@ -154,7 +162,7 @@ class Conversation:
     def has_call(self, call_id: str) -> bool:
         return any(each.kind == "function_call" and each.call_id == call_id for each in self)
 
-    def add(self, item: Item, after: str | None = None) -> None:
+    def add(self, item: ServerItem, after: str | None = None) -> None:
         """Insert an item: at the end, after an id, or as the first (`root`).
 
         Raises:
@@ -169,7 +177,7 @@ class Conversation:
         self._items.insert(self._position(after), item)
         self._forget_old_audio()
 
-    def remove(self, item: Item) -> None:
+    def remove(self, item: ServerItem) -> None:
         self._items.remove(item)
 
     def _position(self, after: str | None) -> int:
@@ -195,7 +203,7 @@ class Conversation:
                     part.pcm = bytearray()
 
 
-def parse_item(raw: Any, new_id: NewId, to_pcm: ToPcm) -> Item:
+def parse_item(raw: Any, new_id: NewId, to_pcm: ToPcm) -> ServerItem:
     """Make an item of what a client gives.
 
     Args:
@@ -210,11 +218,13 @@ def parse_item(raw: Any, new_id: NewId, to_pcm: ToPcm) -> Item:
     kind = raw["type"]
     item_id = raw.get("id") or new_id("item")
     if kind == "message":
-        return Item(item_id, kind, role=raw["role"], content=_parse_content(raw, to_pcm))
+        return ServerItem(item_id, kind, role=raw["role"], content=_parse_content(raw, to_pcm))
     if kind == "mcp_approval_response":
-        return Item(item_id, kind, approval={k: raw[k] for k in raw if k not in ("id", "type")})
+        return ServerItem(
+            item_id, kind, approval={k: raw[k] for k in raw if k not in ("id", "type")}
+        )
     fields = {name: raw[name] for name in ("name", "arguments", "output") if name in raw}
-    return Item(item_id, kind, call_id=raw.get("call_id") or new_id("call"), **fields)
+    return ServerItem(item_id, kind, call_id=raw.get("call_id") or new_id("call"), **fields)
 
 
 def decoded_audio(encoded: str, param: str) -> bytes:

@@ -11,7 +11,7 @@ from rtvoice.sandbox.errors import RefusedError
 if TYPE_CHECKING:
     from rtvoice.sandbox.vad import SpeechDetector
 
-__all__ = ["InputAudio", "SpeechStarted", "SpeechStopped", "StayedIdle"]
+__all__ = ["InputAudio", "SpeechBegan", "SpeechEnded", "StayedIdle"]
 
 _MAX_APPEND_BYTES: Final = 15 * 1024 * 1024
 _MIN_COMMIT_MS: Final = 100
@@ -21,13 +21,13 @@ _MAX_BYTES: Final = 600_000 * BYTES_PER_MS
 """A push-to-talk turn of ten minutes; of a longer one the beginning is lost."""
 
 
-class SpeechStarted(NamedTuple):
+class SpeechBegan(NamedTuple):
     """Speech began. `at`: its first sample in the session, the prefix padding included."""
 
     at: int
 
 
-class SpeechStopped(NamedTuple):
+class SpeechEnded(NamedTuple):
     """Speech ended. `at`: the sample after the silence that showed it."""
 
     at: int
@@ -40,7 +40,7 @@ class StayedIdle(NamedTuple):
     at: int
 
 
-Change = SpeechStarted | SpeechStopped | StayedIdle
+Change = SpeechBegan | SpeechEnded | StayedIdle
 
 
 class InputAudio:
@@ -102,7 +102,7 @@ class InputAudio:
         changes = self._detect(detector, pcm) if detector is not None else []
         room = _KEPT_BYTES if detector is not None and not detector.speaking else _MAX_BYTES
         # Audio of speech that has just ended is still to be taken.
-        if not any(isinstance(change, SpeechStopped) for change in changes):
+        if not any(isinstance(change, SpeechEnded) for change in changes):
             self._drop(len(self._pcm) - room)
         return changes
 
@@ -162,9 +162,9 @@ class InputAudio:
         for change in detector.feed(pcm):
             self._idle_since = None
             if isinstance(change, Started):
-                changes.append(SpeechStarted(change.at))
+                changes.append(SpeechBegan(change.at))
             else:
-                changes.append(SpeechStopped(change.at))
+                changes.append(SpeechEnded(change.at))
         if self._idle_since is not None and self.end >= self._idle_until:
             changes.append(StayedIdle(self._idle_since, self.end))
             self._idle_since = None

@@ -20,7 +20,7 @@ from websockets.protocol import State
 
 from rtvoice.sandbox.faults import GARBAGE, LATE_EVENTS, SERVER_EVENTS, Event, Fault, Faults
 
-__all__ = ["Line"]
+__all__ = ["ClientLine"]
 
 _FRAGMENTS_HZ: Final = 10
 _NO_DELTA: Final = {
@@ -41,7 +41,7 @@ _UNORDERED: Final = (
 """Pairs of which the protocol does not say which comes first."""
 
 
-class Line:
+class ClientLine:
     """What leads to a client.
 
     Args:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Listener", "ListenerDiedError", "Recogniser"]
+__all__ = ["ListenerDiedError", "Recogniser", "RecogniserPool"]
 
 INSTALL: Final = "pip install pocketsphinx"
 
@@ -144,7 +144,7 @@ def _dithered(speech: NDArray[np.float32], below_db: float, pad_s: float) -> byt
     return (np.clip(padded + noise, -1, 1) * 32767).astype("<i2").tobytes()
 
 
-class Listener:
+class RecogniserPool:
     """Those who recognise: none, or processes started when they are needed.
 
     Args:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from rtvoice.sandbox.audio import Encoder
-from rtvoice.sandbox.conversation import Conversation, Item, Part
+from rtvoice.sandbox.conversation import Part, ServerConversation, ServerItem
 from rtvoice.sandbox.settings import Settings
 from rtvoice.sandbox.tokens import audio_tokens, response_usage, text_tokens
 
-__all__ = ["Outcome", "Response", "padding"]
+__all__ = ["Response", "ResponseOutcome", "padding"]
 
 Emit = Callable[..., None]
 NewId = Callable[[str], str]
@@ -23,24 +23,24 @@ _ARGUMENTS_PIECE: Final = 12
 """Characters of a function call's arguments in a delta."""
 
 
-class Outcome(NamedTuple):
+class ResponseOutcome(NamedTuple):
     """How a response ended: the `status` and `status_details` of `response.done`."""
 
     status: str
     details: dict[str, Any] | None = None
 
     @classmethod
-    def cancelled(cls, reason: str) -> Outcome:
+    def cancelled(cls, reason: str) -> ResponseOutcome:
         return cls("cancelled", {"type": "cancelled", "reason": reason})
 
     @classmethod
-    def failed(cls, code: str) -> Outcome:
+    def failed(cls, code: str) -> ResponseOutcome:
         message = f"The response failed: {code}."
         error = {"type": code, "code": code, "message": message}
         return cls("failed", {"type": "failed", "error": error})
 
     @classmethod
-    def incomplete(cls, reason: str) -> Outcome:
+    def incomplete(cls, reason: str) -> ResponseOutcome:
         return cls("incomplete", {"type": "incomplete", "reason": reason})
 
 
@@ -59,8 +59,8 @@ class Response:
     def __init__(
         self,
         settings: Settings,
-        context: list[Item],
-        conversation: Conversation | None,
+        context: list[ServerItem],
+        conversation: ServerConversation | None,
         emit: Emit,
         new_id: NewId,
         cached_tokens: int,
@@ -75,9 +75,9 @@ class Response:
         self._emit = emit
         self._new_id = new_id
         self._cached_tokens = cached_tokens
-        self._outcome = Outcome("in_progress")
-        self._output: list[Item] = []
-        self._item: Item | None = None
+        self._outcome = ResponseOutcome("in_progress")
+        self._output: list[ServerItem] = []
+        self._item: ServerItem | None = None
         self._said = ""
         self._said_before = ""
         self._encoder = Encoder(settings["audio"]["output"]["format"])
@@ -91,7 +91,7 @@ class Response:
 
     def begin_message(self) -> None:
         """Open a message, which `speak` or `write` fill."""
-        item = Item(self._new_id("item"), "message", role="assistant", status="in_progress")
+        item = ServerItem(self._new_id("item"), "message", role="assistant", status="in_progress")
         item.content = []
         self._add(item)
         kind = "audio" if self.with_audio else "text"
@@ -131,7 +131,7 @@ class Response:
 
     def call(self, name: str, arguments: str) -> None:
         """Add a function call, complete."""
-        item = Item(
+        item = ServerItem(
             self._new_id("item"),
             "function_call",
             status="in_progress",
@@ -149,7 +149,7 @@ class Response:
         self._emit(f"{kind}.done", **place, name=name, arguments=arguments)
         self._close_item("completed")
 
-    def close(self, outcome: Outcome) -> None:
+    def close(self, outcome: ResponseOutcome) -> None:
         """End the response, with what has been said so far; a second time does nothing."""
         if not self.is_open:
             return
@@ -166,7 +166,7 @@ class Response:
         )
         self._emit("response.done", response=self._wire())
 
-    def _add(self, item: Item) -> None:
+    def _add(self, item: ServerItem) -> None:
         self._item = item
         self._output.append(item)
         place = {"response_id": self.id, "output_index": len(self._output) - 1}
@@ -191,7 +191,7 @@ class Response:
     def _stop_at_limit(self) -> None:
         limit = self.settings["max_output_tokens"]
         if limit != "inf" and self._tokens() >= limit:
-            self.close(Outcome.incomplete("max_output_tokens"))
+            self.close(ResponseOutcome.incomplete("max_output_tokens"))
 
     def _tokens(self) -> int:
         return audio_tokens(self.samples) + text_tokens(self._said_before + self._said)
@@ -219,7 +219,7 @@ class Response:
         self._emit("response.output_item.done", **place, item=item.wire())
         self._item = None
 
-    def _message(self) -> Item:
+    def _message(self) -> ServerItem:
         assert self._item is not None, "begin_message comes first"
         return self._item
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from rtvoice.sandbox import listen, speak
-from rtvoice.sandbox.listen import Listener, ListenerDiedError
+from rtvoice.sandbox.listen import ListenerDiedError, RecogniserPool
 from rtvoice.sandbox.phrases import printed_list
 from rtvoice.sandbox.server import Sandbox, listen_on
-from rtvoice.sandbox.speak import Voice, choose_voice
+from rtvoice.sandbox.speak import Synthesizer, choose_voice
 
 __all__ = ["run"]
 
@@ -34,7 +34,7 @@ def run(listening: socket.socket, options: argparse.Namespace) -> NoReturn:
 
 
 async def _serve(listening: socket.socket, options: argparse.Namespace) -> NoReturn:
-    listener = Listener(wanted=os.environ.get("RTVOICE_SANDBOX_LISTEN") != "none")
+    listener = RecogniserPool(wanted=os.environ.get("RTVOICE_SANDBOX_LISTEN") != "none")
     voice = choose_voice(builtin=os.environ.get("RTVOICE_SANDBOX_VOICE") == "builtin")
     sandbox = Sandbox(
         listener,
@@ -92,12 +92,12 @@ def _read_some() -> bytes:
         return b""
 
 
-async def _warm(listener: Listener, voice: Voice) -> None:
+async def _warm(listener: RecogniserPool, voice: Synthesizer) -> None:
     """Load what the first turn needs, so that it is as fast as the second."""
     await asyncio.gather(_warm_listener(listener), _warm_voice(voice))
 
 
-async def _warm_listener(listener: Listener) -> None:
+async def _warm_listener(listener: RecogniserPool) -> None:
     began = time.monotonic()
     try:
         await listener.warm()
@@ -109,7 +109,7 @@ async def _warm_listener(listener: Listener) -> None:
             _print(f"recogniser ready after {time.monotonic() - began:.2f} s")
 
 
-async def _warm_voice(voice: Voice) -> None:
+async def _warm_voice(voice: Synthesizer) -> None:
     await asyncio.to_thread(_import_slow_modules)
     async with aclosing(voice.say("Hello.", "alloy", 1.0)) as sound:
         async for _ in sound:
@@ -121,7 +121,7 @@ def _import_slow_modules() -> None:
         importlib.import_module(name)
 
 
-def _print_welcome(listener: Listener, voice: Voice, host: str) -> None:
+def _print_welcome(listener: RecogniserPool, voice: Synthesizer, host: str) -> None:
     lines = ["", "It understands, spoken or typed:", *(f"  {line}" for line in printed_list()), ""]
     lines.append(_listener_line(listener))
     lines.append(_voice_line(voice))
@@ -130,7 +130,7 @@ def _print_welcome(listener: Listener, voice: Voice, host: str) -> None:
     _print("\n".join(lines))
 
 
-def _listener_line(listener: Listener) -> str:
+def _listener_line(listener: RecogniserPool) -> str:
     if listener.available:
         return "recogniser: pocketsphinx"
     if os.environ.get("RTVOICE_SANDBOX_LISTEN") == "none":
@@ -138,7 +138,7 @@ def _listener_line(listener: Listener) -> str:
     return f"recogniser: none, so speech is measured only. To have one: {listen.INSTALL}"
 
 
-def _voice_line(voice: Voice) -> str:
+def _voice_line(voice: Synthesizer) -> str:
     if voice.name == "espeak-ng":
         return "voice: espeak-ng"
     if os.environ.get("RTVOICE_SANDBOX_VOICE") == "builtin":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from rtvoice.sandbox.brain import Calls, Say
+from rtvoice.sandbox.brain import SpokenAnswer, ToolCalls
 
 __all__ = ["Script"]
 
@@ -18,10 +18,10 @@ class Script:
     """
 
     def __init__(self) -> None:
-        self.answers: deque[Say | Calls] = deque()
+        self.answers: deque[SpokenAnswer | ToolCalls] = deque()
         self.hearings: deque[str] = deque()
 
-    def next_answer(self) -> Say | Calls | None:
+    def next_answer(self) -> SpokenAnswer | ToolCalls | None:
         return self.answers.popleft() if self.answers else None
 
     def next_hearing(self) -> str | None:

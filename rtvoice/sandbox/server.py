@@ -19,14 +19,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from rtvoice.sandbox.conversation import Heard
+from rtvoice.sandbox.conversation import Recognition
 from rtvoice.sandbox.faults import COMMAND, Event, Fault, FaultError, parse_fault, refusal
-from rtvoice.sandbox.line import Line
-from rtvoice.sandbox.listen import Listener, ListenerDiedError
+from rtvoice.sandbox.line import ClientLine
+from rtvoice.sandbox.listen import ListenerDiedError, RecogniserPool
 from rtvoice.sandbox.script import Script
-from rtvoice.sandbox.session import Listen, Respond, Session, Speech, Work
+from rtvoice.sandbox.session import Listen, Respond, ServerSession, SpeechRequest, Work
 from rtvoice.sandbox.settings import DEFAULT_MODEL
-from rtvoice.sandbox.speak import Voice, sentences, utter
+from rtvoice.sandbox.speak import Synthesizer, sentences, utter
 
 __all__ = ["PATH", "Sandbox", "Watch", "listen_on"]
 
@@ -64,8 +64,8 @@ class Sandbox:
 
     def __init__(
         self,
-        listener: Listener,
-        voice: Voice,
+        listener: RecogniserPool,
+        voice: Synthesizer,
         *,
         pace: float = 4.0,
         max_session_s: float = 3600.0,
@@ -83,7 +83,7 @@ class Sandbox:
         self._next_faults: deque[Fault] = deque()
         self._commanded: WeakKeyDictionary[ServerConnection, list[Fault]] = WeakKeyDictionary()
         self._watch = watch
-        self._connections: dict[int, _Connection] = {}
+        self._connections: dict[int, _ClientConnection] = {}
         self._count = 0
 
     async def handle(self, socket: ServerConnection) -> None:
@@ -92,7 +92,7 @@ class Sandbox:
         number = self._count
         watch = self._watch
         watch_one = None if watch is None else lambda event: watch(number, event)
-        connection = _Connection(self, socket, self._commanded.pop(socket, []), watch_one)
+        connection = _ClientConnection(self, socket, self._commanded.pop(socket, []), watch_one)
         self._connections[number] = connection
         try:
             await connection.run()
@@ -184,7 +184,7 @@ def _quiet_logger() -> logging.Logger:
     return logger
 
 
-class _Connection:
+class _ClientConnection:
     """One client: its session, and the tasks that do the session's work."""
 
     def __init__(
@@ -203,7 +203,7 @@ class _Connection:
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard: dict[str, asyncio.Task[None]] = {}
-        self.line = Line(socket, self._misbehave, self._spawn, watch)
+        self.line = ClientLine(socket, self._misbehave, self._spawn, watch)
 
     async def run(self) -> None:
         if _is_beta(self._socket):
@@ -318,7 +318,7 @@ class _Connection:
         if speech is not None:
             await self._speak(work.response_id, speech)
 
-    async def _speak(self, response_id: str, speech: Speech) -> None:
+    async def _speak(self, response_id: str, speech: SpeechRequest) -> None:
         texts = sentences(speech.text) if self.line.items_split else [speech.text]
         for number, text in enumerate(texts):
             if number:
@@ -328,7 +328,7 @@ class _Connection:
         self._session.finish(response_id)
         await self._flush()
 
-    async def _utter(self, response_id: str, speech: Speech) -> bool:
+    async def _utter(self, response_id: str, speech: SpeechRequest) -> bool:
         """Speak; False if the rest is not wanted."""
         sandbox = self._sandbox
         began, sent_s = sandbox.clock(), 0.0
@@ -366,12 +366,12 @@ def _life_s(sandbox: Sandbox, faults: list[Fault]) -> float:
     return min([sandbox.max_session_s, *early])
 
 
-def _new_session(socket: ServerConnection, sandbox: Sandbox, life_s: float) -> Session:
+def _new_session(socket: ServerConnection, sandbox: Sandbox, life_s: float) -> ServerSession:
     assert socket.request is not None
     query = parse_qs(urlsplit(socket.request.path).query)
     transcribes = query.get("intent") == ["transcription"] and "model" not in query
     model = query.get("model", [DEFAULT_MODEL])[0]
-    return Session(
+    return ServerSession(
         model,
         transcribes=transcribes,
         expires_at=int(time.time() + life_s),
@@ -385,7 +385,7 @@ def _is_beta(socket: ServerConnection) -> bool:
     return _BETA_HEADER in socket.request.headers or "openai-beta.realtime-v1" in offered
 
 
-async def _heard(sandbox: Sandbox, pcm: bytes) -> Heard:
+async def _heard(sandbox: Sandbox, pcm: bytes) -> Recognition:
     import numpy as np
 
     from rtvoice.sandbox.vad import speech_span
@@ -394,9 +394,9 @@ async def _heard(sandbox: Sandbox, pcm: bytes) -> Heard:
     seconds = (end - first) * _SAMPLE_S
     scripted = sandbox.script.next_hearing()
     if scripted is not None:
-        return Heard(seconds, scripted)
+        return Recognition(seconds, scripted)
     try:
         text = await sandbox.listener.listen(pcm)
     except ListenerDiedError:
         text = None
-    return Heard(seconds, text)
+    return Recognition(seconds, text)

@@ -15,16 +15,16 @@ from rtvoice.sandbox import brain
 from rtvoice.sandbox.audio import Decoder
 from rtvoice.sandbox.conversation import (
     SAMPLES_PER_MS,
-    Conversation,
-    Heard,
-    Item,
     Part,
+    Recognition,
+    ServerConversation,
+    ServerItem,
     decoded_audio,
     parse_item,
 )
 from rtvoice.sandbox.errors import RefusedError, invalid_type, invalid_value, missing
-from rtvoice.sandbox.input_audio import InputAudio, SpeechStarted, SpeechStopped, StayedIdle
-from rtvoice.sandbox.responses import Outcome, Response, padding
+from rtvoice.sandbox.input_audio import InputAudio, SpeechBegan, SpeechEnded, StayedIdle
+from rtvoice.sandbox.responses import Response, ResponseOutcome, padding
 from rtvoice.sandbox.schema import Rule, anything, nullable, record, text, whole
 from rtvoice.sandbox.script import Script
 from rtvoice.sandbox.settings import (
@@ -38,7 +38,7 @@ from rtvoice.sandbox.settings import (
 from rtvoice.sandbox.speak import split_words
 from rtvoice.sandbox.tokens import transcription_usage
 
-__all__ = ["Event", "Listen", "Respond", "Session", "Speech", "Work"]
+__all__ = ["Event", "Listen", "Respond", "ServerSession", "SpeechRequest", "Work"]
 
 Event = dict[str, Any]
 
@@ -47,7 +47,7 @@ _TOKENS_PER_MINUTE: Final = 15_000_000
 
 
 class Listen(NamedTuple):
-    """Recognise this, and call `Session.heard`.
+    """Recognise this, and call `ServerSession.heard`.
 
     Attributes:
         item_id: whose audio it is.
@@ -59,7 +59,7 @@ class Listen(NamedTuple):
 
 
 class Respond(NamedTuple):
-    """When all that the response needs is heard, call `Session.think`."""
+    """When all that the response needs is heard, call `ServerSession.think`."""
 
     response_id: str
 
@@ -67,8 +67,8 @@ class Respond(NamedTuple):
 Work = Listen | Respond
 
 
-class Speech(NamedTuple):
-    """What to speak into a response, with `Session.speak`, and then `Session.finish`.
+class SpeechRequest(NamedTuple):
+    """What to speak into a response, with `ServerSession.speak`, and then `ServerSession.finish`.
 
     Attributes:
         text: the words.
@@ -81,7 +81,7 @@ class Speech(NamedTuple):
     speed: float
 
 
-class Session:
+class ServerSession:
     """The state of one session.
 
     The server gives it every frame of the client, takes away the events and the work, and reports
@@ -110,7 +110,7 @@ class Session:
         self._unique = secrets.token_hex(5)
         self._count = 0
         self._id = self._new_id("sess")
-        self._conversation = Conversation(self._new_id("conv"))
+        self._conversation = ServerConversation(self._new_id("conv"))
         self._events: list[Event] = []
         self._work: list[Work] = []
         self._responses: dict[str, Response] = {}
@@ -118,7 +118,7 @@ class Session:
         self._voice_is_fixed = False
         self._cached_tokens = 0
         self._tokens_left = _TOKENS_PER_MINUTE
-        self._unheard: dict[str, Item] = {}
+        self._unheard: dict[str, ServerItem] = {}
         self._transcribed: dict[str, Settings] = {}
         self._input = InputAudio(self._settings["audio"]["input"])
         self._speech_id: str | None = None
@@ -171,7 +171,7 @@ class Session:
         """End the response under way as failed; False if there is none."""
         if self._active is None:
             return False
-        self._close(self._active, Outcome.failed(code))
+        self._close(self._active, ResponseOutcome.failed(code))
         return True
 
     def receive(self, frame: str | bytes) -> None:
@@ -192,7 +192,7 @@ class Session:
         context = response.context if response is not None else []
         return [item.id for item in context if item.id in self._unheard]
 
-    def heard(self, item_id: str, heard: Heard) -> None:
+    def heard(self, item_id: str, heard: Recognition) -> None:
         """Take what the recogniser made of an item."""
         item = self._unheard.pop(item_id, None)
         if item is None:
@@ -203,7 +203,7 @@ class Session:
         if settings is not None:
             self._transcribe(item_id, part, heard, settings)
 
-    def think(self, response_id: str) -> Speech | None:
+    def think(self, response_id: str) -> SpeechRequest | None:
         """Begin the answer of a response.
 
         Returns:
@@ -217,19 +217,19 @@ class Session:
         answer = self._script.next_answer() or brain.think(
             response.context, tools, settings["tool_choice"], settings["own_instructions"]
         )
-        if isinstance(answer, brain.Calls):
+        if isinstance(answer, brain.ToolCalls):
             one = settings.get("parallel_tool_calls") is False
             for call in answer.calls[:1] if one else answer.calls:
                 response.call(call.name, call.arguments)
-            self._close(response, Outcome("completed"))
+            self._close(response, ResponseOutcome("completed"))
             return None
         response.begin_message()
         if not response.with_audio:
             response.write(split_words(answer.text))
-            self._close(response, Outcome("completed"))
+            self._close(response, ResponseOutcome("completed"))
             return None
         output = settings["audio"]["output"]
-        return Speech(answer.text, output["voice"], output["speed"])
+        return SpeechRequest(answer.text, output["voice"], output["speed"])
 
     def speak(self, response_id: str, words: list[str], pcm: bytes) -> bool:
         """Take the next stretch of speech for a response.
@@ -262,7 +262,7 @@ class Session:
         """End a response of which everything was spoken."""
         response = self._responses.get(response_id)
         if response is not None:
-            self._close(response, Outcome("completed"))
+            self._close(response, ResponseOutcome("completed"))
 
     # Events and errors.
 
@@ -314,9 +314,9 @@ class Session:
     def _append(self, event: Event) -> None:
         for change in self._input.append(decoded_audio(event["audio"], "audio")):
             match change:
-                case SpeechStarted(at):
+                case SpeechBegan(at):
                     self._speech_started(max(at, self._input.start))
-                case SpeechStopped(at):
+                case SpeechEnded(at):
                     self._speech_stopped(at)
                 case StayedIdle(since, at):
                     self._stayed_idle(since, at)
@@ -330,7 +330,7 @@ class Session:
             item_id=self._speech_id,
         )
         if self._active is not None and self._turn_setting("interrupt_response"):
-            self._close(self._active, Outcome.cancelled("turn_detected"))
+            self._close(self._active, ResponseOutcome.cancelled("turn_detected"))
 
     def _speech_stopped(self, at: int) -> None:
         self._emit(
@@ -380,7 +380,7 @@ class Session:
             previous_item_id=self._conversation.last_id(),
             item_id=item_id,
         )
-        item = Item(item_id, "message", role="user", content=[Part("input_audio", pcm=pcm)])
+        item = ServerItem(item_id, "message", role="user", content=[Part("input_audio", pcm=pcm)])
         self._add(item, None)
         transcription = self._settings["audio"]["input"]["transcription"]
         if transcription is not None:
@@ -394,13 +394,13 @@ class Session:
 
     # Recognition.
 
-    def _listen_to(self, item: Item) -> None:
+    def _listen_to(self, item: ServerItem) -> None:
         pcm = b"".join(bytes(part.pcm) for part in item.content if part.kind == "input_audio")
         if pcm:
             self._unheard[item.id] = item
             self._work.append(Listen(item.id, pcm))
 
-    def _transcribe(self, item_id: str, part: Part, heard: Heard, settings: Settings) -> None:
+    def _transcribe(self, item_id: str, part: Part, heard: Recognition, settings: Settings) -> None:
         place = {"item_id": item_id, "content_index": 0}
         kind = "conversation.item.input_audio_transcription"
         if heard.text is None:
@@ -436,13 +436,13 @@ class Session:
         decoder = Decoder(self._settings["audio"]["input"]["format"])
         return decoder.decode(data, "item.content.audio") + decoder.rest()
 
-    def _add(self, item: Item, after: str | None) -> None:
+    def _add(self, item: ServerItem, after: str | None) -> None:
         self._conversation.add(item, after)
         before = self._conversation.before(item)
         for kind in ("conversation.item.added", "conversation.item.done"):
             self._emit(kind, previous_item_id=before, item=item.wire())
 
-    def _find(self, item_id: str, doing: str, code: str) -> Item:
+    def _find(self, item_id: str, doing: str, code: str) -> ServerItem:
         item = self._conversation.find(item_id)
         if item is None:
             raise RefusedError(
@@ -538,12 +538,12 @@ class Session:
         settings["audio"] = {"output": output | wanted}
         return settings
 
-    def _context(self, raw_items: list[Any] | None) -> list[Item]:
+    def _context(self, raw_items: list[Any] | None) -> list[ServerItem]:
         if raw_items is None:
             return list(self._conversation)
         return [self._referred(raw, f"response.input[{at}]") for at, raw in enumerate(raw_items)]
 
-    def _referred(self, raw: Any, path: str) -> Item:
+    def _referred(self, raw: Any, path: str) -> ServerItem:
         if isinstance(raw, dict) and raw.get("type") == "item_reference":
             record({"type": text(), "id": text()}, "id")(raw, path)
             item = self._conversation.find(raw["id"])
@@ -565,9 +565,9 @@ class Session:
             raise RefusedError(
                 "Cancellation failed: no active response found", code="response_cancel_not_active"
             )
-        self._close(response, Outcome.cancelled("client_cancelled"))
+        self._close(response, ResponseOutcome.cancelled("client_cancelled"))
 
-    def _close(self, response: Response, outcome: Outcome) -> None:
+    def _close(self, response: Response, outcome: ResponseOutcome) -> None:
         response.close(outcome)
         self._forget(response)
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = [
     "EspeakVoice",
     "Piece",
+    "Synthesizer",
     "ToneVoice",
-    "Voice",
     "choose_voice",
     "sentences",
     "split_words",
@@ -70,7 +70,7 @@ class Piece(NamedTuple):
     pcm: bytes
 
 
-class Voice(Protocol):
+class Synthesizer(Protocol):
     """Whatever can speak a sentence."""
 
     name: str
@@ -89,13 +89,13 @@ class Voice(Protocol):
         ...
 
 
-def choose_voice(*, builtin: bool = False) -> Voice:
+def choose_voice(*, builtin: bool = False) -> Synthesizer:
     """Take espeak-ng if this machine has it, else our own."""
     program = None if builtin else shutil.which("espeak-ng")
     return EspeakVoice(program) if program else ToneVoice()
 
 
-async def utter(text: str, voice: Voice, name: Any, speed: float) -> AsyncGenerator[Piece]:
+async def utter(text: str, voice: Synthesizer, name: Any, speed: float) -> AsyncGenerator[Piece]:
     """Speak a text, so that the first sound is there before the rest is computed.
 
     The words run ahead of the sound, as they do at the service.

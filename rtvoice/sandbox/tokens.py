@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from rtvoice.sandbox.conversation import Item
+from rtvoice.sandbox.conversation import ServerItem
 
 __all__ = ["audio_tokens", "response_usage", "text_tokens", "transcription_usage"]
 
@@ -29,7 +29,7 @@ def audio_tokens(samples: int, *, of_user: bool = False) -> int:
 
 
 def response_usage(
-    instructions: str, context: Iterable[Item], said: str, samples: int, cached: int
+    instructions: str, context: Iterable[ServerItem], said: str, samples: int, cached: int
 ) -> dict[str, Any]:
     """Work out the `usage` of a response.
 

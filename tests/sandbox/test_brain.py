@@ -8,8 +8,8 @@ import pytest
 
 from actors.realtime.core.restore import GO_ON
 from actors.tools.builtin import builtin_tools
-from rtvoice.sandbox.brain import NOT_UNDERSTOOD, Calls, Say, think
-from rtvoice.sandbox.conversation import Heard, Item, Part
+from rtvoice.sandbox.brain import NOT_UNDERSTOOD, SpokenAnswer, ToolCalls, think
+from rtvoice.sandbox.conversation import Part, Recognition, ServerItem
 from rtvoice.sandbox.phrases import PHRASES
 
 VOLUME = "adjust_volume"
@@ -25,29 +25,29 @@ TOOLS = [
 
 
 def user(text):
-    return Item("u", "message", role="user", content=[Part("input_text", text=text)])
+    return ServerItem("u", "message", role="user", content=[Part("input_text", text=text)])
 
 
 def assistant(text="Yes."):
-    return Item("a", "message", role="assistant", content=[Part("output_text", text=text)])
+    return ServerItem("a", "message", role="assistant", content=[Part("output_text", text=text)])
 
 
 def speech(text, seconds=1.2):
     part = Part("input_audio", pcm=bytes(48))
-    part.heard = Heard(seconds, text)
-    return Item("s", "message", role="user", content=[part])
+    part.heard = Recognition(seconds, text)
+    return ServerItem("s", "message", role="user", content=[part])
 
 
 def call(name, arguments="{}"):
-    return Item("c", "function_call", name=name, arguments=arguments, call_id="call")
+    return ServerItem("c", "function_call", name=name, arguments=arguments, call_id="call")
 
 
 def output(text):
-    return Item("o", "function_call_output", call_id="call", output=text)
+    return ServerItem("o", "function_call_output", call_id="call", output=text)
 
 
 def called(answer):
-    assert isinstance(answer, Calls)
+    assert isinstance(answer, ToolCalls)
     return [(each.name, json.loads(each.arguments)) for each in answer.calls]
 
 
@@ -55,7 +55,7 @@ def called(answer):
 def test_every_phrase_has_an_answer_without_tools(phrase):
     answer = think([user(phrase.words)])
 
-    assert isinstance(answer, Say)
+    assert isinstance(answer, SpokenAnswer)
     assert answer.text
     assert not answer.text.startswith("You said: ")
 
@@ -81,7 +81,7 @@ def test_an_intent_calls_the_tool_of_the_session(text, name, arguments):
 def test_without_the_tool_it_says_so_and_guesses_nothing():
     answer = think([user("what time is it")], [{"type": "function", "name": "get_weather"}])
 
-    assert answer == Say("I have no clock: this session has no tool get_current_time.")
+    assert answer == SpokenAnswer("I have no clock: this session has no tool get_current_time.")
 
 
 @pytest.mark.parametrize("word", ["louder", "quieter"])
@@ -134,7 +134,7 @@ def test_the_volume_stays_between_0_and_1():
 def test_the_output_of_a_tool_is_told(name, arguments, result, sentence):
     answer = think([user("x"), call(name, arguments), output(result)], TOOLS)
 
-    assert isinstance(answer, Say)
+    assert isinstance(answer, SpokenAnswer)
     if sentence is None:
         assert answer.text.startswith(f"The answer of {name} is ")
     else:
@@ -144,44 +144,44 @@ def test_the_output_of_a_tool_is_told(name, arguments, result, sentence):
 def test_json_is_read_as_words():
     answer = think([call("f"), output('{"sky": "fog", "t": [1, 2]}')])
 
-    assert answer == Say("The answer of f is sky fog, t 1, 2.")
+    assert answer == SpokenAnswer("The answer of f is sky fog, t 1, 2.")
 
 
 def test_two_outputs_are_told_in_one_answer():
-    first = Item("c1", "function_call", name="f", arguments="{}", call_id="1")
-    second = Item("c2", "function_call", name="g", arguments="{}", call_id="2")
+    first = ServerItem("c1", "function_call", name="f", arguments="{}", call_id="1")
+    second = ServerItem("c2", "function_call", name="g", arguments="{}", call_id="2")
     outputs = [
-        Item("o1", "function_call_output", call_id="1", output="a"),
-        Item("o2", "function_call_output", call_id="2", output="b"),
+        ServerItem("o1", "function_call_output", call_id="1", output="a"),
+        ServerItem("o2", "function_call_output", call_id="2", output="b"),
     ]
 
     answer = think([user("x"), first, second, *outputs])
 
-    assert answer == Say("The answer of f is a. The answer of g is b.")
+    assert answer == SpokenAnswer("The answer of f is a. The answer of g is b.")
 
 
 def test_a_call_without_output_is_waited_for():
-    assert think([user("x"), call("f")]) == Say("I am still waiting for the answer of f.")
+    assert think([user("x"), call("f")]) == SpokenAnswer("I am still waiting for the answer of f.")
 
 
 def test_what_did_i_say_remembers_the_turn_before():
     history = [user("hello"), assistant(), speech("tell me a story"), assistant()]
 
-    assert think([*history, speech("what did i say")]) == Say("You said: tell me a story")
+    assert think([*history, speech("what did i say")]) == SpokenAnswer("You said: tell me a story")
 
 
 def test_what_did_i_say_as_the_first_words():
-    assert think([user("what did I say?")]) == Say("You have not said anything before.")
+    assert think([user("what did I say?")]) == SpokenAnswer("You have not said anything before.")
 
 
 def test_an_unanswered_text_of_a_replayed_conversation_is_answered():
     history = [user("hello"), assistant(), user("what is your name")]
 
-    assert think(history) == Say("My name is Sandbox.")
+    assert think(history) == SpokenAnswer("My name is Sandbox.")
 
 
 def test_unknown_text_is_repeated():
-    assert think([user("good evening, dear")]) == Say("You said: good evening, dear")
+    assert think([user("good evening, dear")]) == SpokenAnswer("You said: good evening, dear")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_unknown_text_is_repeated():
     ],
 )
 def test_instructions_to_say_something_are_followed(instructions, words):
-    assert think([user("hello")], TOOLS, instructions=instructions) == Say(words)
+    assert think([user("hello")], TOOLS, instructions=instructions) == SpokenAnswer(words)
 
 
 @pytest.mark.parametrize(
@@ -203,20 +203,22 @@ def test_instructions_to_say_something_are_followed(instructions, words):
 def test_other_instructions_do_not_change_the_answer(instructions):
     history = [user("stop"), call("stop_assistant_run"), output("done")]
 
-    assert think(history, TOOLS, instructions=instructions) == Say("Goodbye.")
+    assert think(history, TOOLS, instructions=instructions) == SpokenAnswer("Goodbye.")
 
 
 def test_without_anything_to_answer_it_greets():
     answer = think([], instructions="Greet the user.")
 
-    assert isinstance(answer, Say)
+    assert isinstance(answer, SpokenAnswer)
     assert answer.text.startswith("Hello.")
 
 
 def test_a_system_message_to_say_something_is_followed():
-    system = Item("y", "message", role="system", content=[Part("input_text", text="Say: Tea.")])
+    system = ServerItem(
+        "y", "message", role="system", content=[Part("input_text", text="Say: Tea.")]
+    )
 
-    assert think([user("hello"), assistant(), system]) == Say("Tea.")
+    assert think([user("hello"), assistant(), system]) == SpokenAnswer("Tea.")
 
 
 def test_typed_calls_reach_any_tool():
@@ -237,24 +239,24 @@ def test_typed_calls_reach_any_tool():
 def test_a_typed_call_that_can_not_be_made_says_why(text, part):
     answer = think([user(text)], [{"name": "ping"}])
 
-    assert isinstance(answer, Say)
+    assert isinstance(answer, SpokenAnswer)
     assert part in answer.text
 
 
 def test_speech_that_was_not_understood():
-    assert think([speech("")]) == Say(NOT_UNDERSTOOD)
+    assert think([speech("")]) == SpokenAnswer(NOT_UNDERSTOOD)
 
 
 def test_speech_that_nobody_could_recognise_is_measured():
-    assert think([speech(None)]) == Say("I heard 1.2 seconds of speech.")
+    assert think([speech(None)]) == SpokenAnswer("I heard 1.2 seconds of speech.")
 
 
 def test_silence_is_asked_about():
-    assert think([speech("", 0.0)]) == Say("Are you still there?")
+    assert think([speech("", 0.0)]) == SpokenAnswer("Are you still there?")
 
 
 def test_tool_choice_none_calls_nothing():
-    assert isinstance(think([user("what time is it")], TOOLS, "none"), Say)
+    assert isinstance(think([user("what time is it")], TOOLS, "none"), SpokenAnswer)
 
 
 def test_tool_choice_required_always_calls():
@@ -279,18 +281,18 @@ def test_the_same_conversation_gives_the_same_answer():
 def test_an_answer_that_was_cut_off_goes_on_when_asked_to():
     asked = [user("what time is it"), call("get_current_time"), output("03:42:24")]
     whole = think(asked)
-    assert isinstance(whole, Say)
+    assert isinstance(whole, SpokenAnswer)
 
     rest = think([*asked, assistant("It is")], instructions=f"You are kind.\n{GO_ON}")
 
-    assert isinstance(rest, Say)
+    assert isinstance(rest, SpokenAnswer)
     assert f"It is {rest.text}" == whole.text
 
 
 def test_an_answer_that_was_whole_is_not_followed_by_a_greeting():
     whole = think([user("what is your name")])
-    assert isinstance(whole, Say)
+    assert isinstance(whole, SpokenAnswer)
 
     rest = think([user("what is your name"), assistant(whole.text)], instructions=GO_ON)
 
-    assert rest == Say("That is all.")
+    assert rest == SpokenAnswer("That is all.")

@@ -20,10 +20,10 @@ from websockets.exceptions import ConnectionClosed
 
 from actors.realtime import wire
 from messages import SendText, Turn
-from rtvoice.sandbox.conversation import Heard
+from rtvoice.sandbox.conversation import Recognition
 from rtvoice.sandbox.faults import GARBAGE
 from rtvoice.sandbox.launch import start_sandbox
-from rtvoice.sandbox.session import Listen, Session
+from rtvoice.sandbox.session import Listen, ServerSession
 from rtvoice.testing import SandboxServer
 from supervisor import Session as Conversation
 from tests.actors.realtime.core.bench import Bench
@@ -42,14 +42,14 @@ ERROR_FIELDS = {"type", "code", "message", "param", "event_id"}
 
 def fuzz_sandbox(seed: int) -> None:
     chosen = random.Random(seed)
-    session = Session("gpt-realtime-2.1")
+    session = ServerSession("gpt-realtime-2.1")
     session.open()
     open_responses: set[str] = set()
     for _ in range(FRAMES):
         session.receive(frame(chosen, CLIENT))
         for work in session.take_work():
             if isinstance(work, Listen):
-                session.heard(work.item_id, Heard(0.8, chosen.choice(["", None, "hello"])))
+                session.heard(work.item_id, Recognition(0.8, chosen.choice(["", None, "hello"])))
                 continue
             speech = session.think(work.response_id)
             if speech is not None:

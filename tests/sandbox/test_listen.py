@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 
-from rtvoice.sandbox.listen import Listener, ListenerDiedError, Recogniser
+from rtvoice.sandbox.listen import ListenerDiedError, Recogniser, RecogniserPool
 from rtvoice.sandbox.phrases import PHRASES
 from tests.sandbox.client import silence, spoken
 
@@ -91,7 +91,7 @@ def test_a_speech_without_end_is_not_decoded(recogniser):
 
 def test_without_the_package_nothing_is_heard():
     async def ask():
-        listener = Listener(wanted=False)
+        listener = RecogniserPool(wanted=False)
         await listener.warm()
         return await listener.listen(silence(500))
 
@@ -101,7 +101,7 @@ def test_without_the_package_nothing_is_heard():
 @pytest.mark.usefixtures("recogniser_installed")
 def test_a_process_that_dies_is_replaced_and_the_audio_heard():
     async def ask():
-        listener = Listener()
+        listener = RecogniserPool()
         await listener.warm()
         (worker,) = listener._idle
         os.kill(worker._process.pid, signal.SIGTERM)
@@ -116,7 +116,7 @@ def test_a_process_that_dies_is_replaced_and_the_audio_heard():
 @pytest.mark.usefixtures("recogniser_installed")
 def test_who_goes_away_while_it_works_does_not_harm_the_next():
     async def ask():
-        listener = Listener()
+        listener = RecogniserPool()
         await listener.warm()
         gone = [asyncio.create_task(listener.listen(spoken("thank you"))) for _ in range(3)]
         await asyncio.sleep(0)
@@ -133,7 +133,7 @@ def test_who_goes_away_while_it_works_does_not_harm_the_next():
 @pytest.mark.usefixtures("recogniser_installed")
 def test_who_goes_away_while_waiting_is_not_decoded_for():
     async def ask():
-        listener = Listener()
+        listener = RecogniserPool()
         await listener.warm()
         gone = [asyncio.create_task(listener.listen(spoken("thank you"))) for _ in range(50)]
         await asyncio.sleep(0)
@@ -157,7 +157,7 @@ def test_a_process_that_always_dies_is_reported_to_everybody(monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
 
     async def ask():
-        listener = Listener()
+        listener = RecogniserPool()
         asked = (listener.listen(silence(100)) for _ in range(5))
         return await asyncio.gather(*asked, return_exceptions=True)
 

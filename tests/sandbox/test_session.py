@@ -9,8 +9,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from rtvoice.sandbox.conversation import Heard
-from rtvoice.sandbox.session import Listen, Respond, Session
+from rtvoice.sandbox.conversation import Recognition
+from rtvoice.sandbox.session import Listen, Respond, ServerSession
 from tests.sandbox.client import CLOCK, MS, silence
 from tests.sandbox.test_vad import voice
 
@@ -22,7 +22,7 @@ class Talk:
     """A session whose work the test does, when it likes."""
 
     def __init__(self, **options):
-        self.session = Session("gpt-realtime-2.1", **options)
+        self.session = ServerSession("gpt-realtime-2.1", **options)
         self.events = []
         self.work = []
         self.heard = "hello"
@@ -53,7 +53,7 @@ class Talk:
         """Recognise everything that waits for it."""
         for work in [each for each in self.work if isinstance(each, Listen)]:
             self.work.remove(work)
-            self.session.heard(work.item_id, Heard(0.8, self.heard))
+            self.session.heard(work.item_id, Recognition(0.8, self.heard))
         return self._collect()
 
     def think(self):
@@ -285,7 +285,7 @@ def test_an_update_that_is_wrong_anywhere_changes_nothing(talk, session, code, p
 
 def test_reasoning_is_refused_by_models_without_it():
     talk = Talk()
-    talk.session = Session("gpt-realtime-mini")
+    talk.session = ServerSession("gpt-realtime-mini")
 
     error = error_of(talk.configure(reasoning={"effort": "low"}))
     response = {"reasoning": {"effort": "low"}}

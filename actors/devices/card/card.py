@@ -31,7 +31,7 @@ from actors.devices.errors import (
 )
 from messages import DeviceChanged, Message, Notice, SessionInfo
 
-__all__ = ["Kind", "note_loss", "open_card"]
+__all__ = ["CardKind", "note_loss", "open_card"]
 
 D = TypeVar("D", bound=Capture | Playback)
 
@@ -57,7 +57,7 @@ class _Record(msgspec.Struct, frozen=True):
     """Whether JACK's database was removed since a device was opened."""
 
 
-class Kind(NamedTuple, Generic[D]):
+class CardKind(NamedTuple, Generic[D]):
     """A direction, and how its devices are opened."""
 
     direction: Direction
@@ -76,7 +76,7 @@ class Kind(NamedTuple, Generic[D]):
 
 
 def open_card(
-    wanted: str, session: SessionInfo, kind: Kind[D], stuck: Callable[[Exception], None]
+    wanted: str, session: SessionInfo, kind: CardKind[D], stuck: Callable[[Exception], None]
 ) -> D:
     """Open the device that a setting means, or what takes its place.
 
@@ -137,7 +137,7 @@ def note_loss(session: SessionInfo, direction: Direction) -> None:
 class _Opening(Generic[D]):
     """One opening, by what is known from the processes before."""
 
-    def __init__(self, kind: Kind[D], wanted: str, session: SessionInfo) -> None:
+    def __init__(self, kind: CardKind[D], wanted: str, session: SessionInfo) -> None:
         self._kind = kind
         self._wanted = wanted
         self._first = session.first

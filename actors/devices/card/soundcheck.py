@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     Samples = NDArray[np.float64]
 
 __all__ = [
+    "DeviceOpened",
+    "DeviceRefused",
     "Echo",
     "Finding",
-    "Heard",
-    "Opened",
-    "Refused",
+    "MicrophoneHeard",
     "Request",
     "Trying",
     "chirp",
@@ -71,7 +71,7 @@ class Trying(msgspec.Struct, tag=True):
     what: Literal["input", "output", "listening", "chirp"]
 
 
-class Opened(msgspec.Struct, tag=True):
+class DeviceOpened(msgspec.Struct, tag=True):
     """A device that has opened."""
 
     direction: Direction
@@ -83,7 +83,7 @@ class Opened(msgspec.Struct, tag=True):
     """What is wrong with it and does not keep it from being used."""
 
 
-class Refused(msgspec.Struct, tag=True):
+class DeviceRefused(msgspec.Struct, tag=True):
     """A device that does not open, or is lost at once."""
 
     direction: Direction
@@ -91,7 +91,7 @@ class Refused(msgspec.Struct, tag=True):
     """A sentence that says what to do."""
 
 
-class Heard(msgspec.Struct, tag=True):
+class MicrophoneHeard(msgspec.Struct, tag=True):
     """What the microphone has delivered."""
 
     speed: float
@@ -118,7 +118,7 @@ class Echo(msgspec.Struct, tag=True):
     """How much later it was heard than it was played, by the clocks of the devices."""
 
 
-Finding = Trying | Opened | Refused | Heard | Echo
+Finding = Trying | DeviceOpened | DeviceRefused | MicrophoneHeard | Echo
 _Tell = Callable[[Finding], None]
 _Device = TypeVar("_Device", Capture, Playback)
 
@@ -150,10 +150,14 @@ def _open(direction: Direction, opening: Callable[[], _Device], tell: _Tell) -> 
     try:
         device = opening()
     except DeviceError as error:
-        tell(Refused(direction, str(error)))
+        tell(DeviceRefused(direction, str(error)))
         return None
     rate, channels = getattr(device, "rate", 0), getattr(device, "channels", 0)
-    tell(Opened(direction, device.name, rate, channels, device.stands_in_because or device.trouble))
+    tell(
+        DeviceOpened(
+            direction, device.name, rate, channels, device.stands_in_because or device.trouble
+        )
+    )
     return device
 
 
@@ -171,7 +175,7 @@ def _listen(capture: Capture, playback: Playback | None, tell: _Tell) -> None:
             chirped = _play(playback, ear)
     except DeviceLostError as error:
         is_output = playback is not None and error.device == playback.name
-        tell(Refused("output" if is_output else "input", str(error)))
+        tell(DeviceRefused("output" if is_output else "input", str(error)))
         return
     tell(heard_in(ear.blocks, quiet))
     if chirped is not None:
@@ -249,7 +253,7 @@ def chirp() -> Samples:
     return np.asarray(np.round(_LOUDNESS * _FULL * fade * tone))
 
 
-def heard_in(blocks: list[Captured], quiet: int) -> Heard:
+def heard_in(blocks: list[Captured], quiet: int) -> MicrophoneHeard:
     """Return what sound is like, of which so many blocks, the first, are without the chirp."""
     import numpy as np
 
@@ -258,7 +262,7 @@ def heard_in(blocks: list[Captured], quiet: int) -> Heard:
     mean = float(np.sqrt(np.mean(_samples(blocks[:quiet]) ** 2)))
     elapsed_ns = blocks[-1].captured_ns - blocks[0].captured_ns
     speed = to_ns(len(samples) - len(blocks[0].pcm) // 2) / max(elapsed_ns, 1)
-    return Heard(
+    return MicrophoneHeard(
         speed=round(speed, 3),
         rms_dbfs=_dbfs(mean / _FULL),
         peak_dbfs=_dbfs(float(loudest.max()) / _FULL),

@@ -46,7 +46,7 @@ class LocalDeviceError(DeviceError):
         return f"the device {self.name} failed in {self.operation}: {self.error}"
 
 
-class _Loop:
+class _DeviceLoop:
     """An event loop on a thread, and the one device that runs there."""
 
     def __init__(self, name: str) -> None:
@@ -137,7 +137,7 @@ class LocalCapture(Capture):
         self.name = name
         self._blocks = ProgramInput(block)
         self._timer: asyncio.TimerHandle | None = None
-        self._loop = _Loop(name)
+        self._loop = _DeviceLoop(name)
         self._hosted = HostedInput(device, self._take)
         self._hosted.on_start = self._loop.started
 
@@ -197,7 +197,7 @@ class LocalPlayback(Playback):
             self._clock = ProgramOutput(rate_of(device), scales=self.scales)
         except DeviceCallError as error:
             raise LocalDeviceError(name, error.operation, error.error) from error
-        self._loop = _Loop(name)
+        self._loop = _DeviceLoop(name)
         self._hosted = HostedOutput(device, self._take)
         self._hosted.on_start = self._loop.started
 

@@ -23,7 +23,7 @@ _STEP = 5 * SAMPLE_RATE // 1000
 _S = 1_000_000_000
 
 
-class _Converter:
+class _CardConverter:
     """A resampler that knows how much sound is still in it; none where the rates are the same."""
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
@@ -59,7 +59,7 @@ class FromCard:
 
     def __init__(self, rate: int, channels: int) -> None:
         self._channels = channels
-        self._converter = _Converter(rate, SAMPLE_RATE)
+        self._converter = _CardConverter(rate, SAMPLE_RATE)
 
     def convert(self, data: bytes) -> bytes:
         """Return what can be computed so far; the rest comes with the next block."""
@@ -85,7 +85,7 @@ class ToCard:
 
     def __init__(self, rate: int, channels: int) -> None:
         self._rate, self._channels = rate, channels
-        self._converter = _Converter(SAMPLE_RATE, rate)
+        self._converter = _CardConverter(SAMPLE_RATE, rate)
         self._ready = np.zeros(0, np.float32)
 
     def pull(self, playout: Playout, frames: int, at_ns: int) -> bytes:

@@ -58,7 +58,7 @@ class FileSource:
         """How many samples of 24 kHz it has."""
         self.position = min(position, self.samples)
         self._native = frames if isinstance(frames, WavFrames) and frames.native else None
-        self._converter: _Converter | None = None
+        self._converter: _FileConverter | None = None
         if self._native:
             self._native.seek(self.position)
 
@@ -71,7 +71,7 @@ class FileSource:
         if self._native:
             return self._native.read_raw(samples)
         if self._converter is None:
-            self._converter = _Converter(self.frames, self.position - samples)
+            self._converter = _FileConverter(self.frames, self.position - samples)
         return self._converter.read(samples)
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ def _opened(path: Path) -> BinaryIO:
         raise UnreadableFileError(path, f"{error.strerror}; give another one") from None
 
 
-class _Converter:
+class _FileConverter:
     """Any rate to int16 at 24 kHz, a piece of the file at a time."""
 
     _WARM_UP = 64

@@ -13,7 +13,15 @@ from typing import IO
 import msgspec
 
 from actors.devices.card.listing import SoundDevice, list_devices
-from actors.devices.card.soundcheck import Echo, Finding, Heard, Opened, Refused, Request, Trying
+from actors.devices.card.soundcheck import (
+    DeviceOpened,
+    DeviceRefused,
+    Echo,
+    Finding,
+    MicrophoneHeard,
+    Request,
+    Trying,
+)
 from actors.devices.errors import SoundLibraryError, SoundSystemStuckError
 from actors.realtime.core.duplex import is_headset
 from messages import SAMPLE_RATE
@@ -106,12 +114,12 @@ def sound(request: Request, duplex: str = "auto") -> Iterator[Result]:
     names = []
     for finding in _findings(request):
         match finding:
-            case Opened(name=name):
+            case DeviceOpened(name=name):
                 names.append(name)
                 yield from _opened(finding)
-            case Refused(direction, why):
+            case DeviceRefused(direction, why):
                 yield problem(_NAMES[direction], why)
-            case Heard():
+            case MicrophoneHeard():
                 yield from _heard(finding)
             case Echo():
                 worn = any(is_headset(name) for name in names)
@@ -121,7 +129,7 @@ def sound(request: Request, duplex: str = "auto") -> Iterator[Result]:
                 yield finding
 
 
-def _opened(device: Opened) -> Iterator[Result]:
+def _opened(device: DeviceOpened) -> Iterator[Result]:
     name = _NAMES[device.direction]
     if device.trouble:
         yield warning(name, f"{device.name}: {device.trouble}")
@@ -133,7 +141,7 @@ def _opened(device: Opened) -> Iterator[Result]:
         yield ok(name, f"{device.name!r} opens ({device.rate} Hz, {channels}{converted})")
 
 
-def _heard(heard: Heard) -> Iterator[Result]:
+def _heard(heard: MicrophoneHeard) -> Iterator[Result]:
     if heard.zeros:
         advice = _PERMISSION.get(sys.platform, "look for a switch on it, and at the mixer")
         text = f"it delivers nothing but zeros: {advice}"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.supervision.child import Child
-from actors.supervision.hub import Stage
+from actors.supervision.hub import SessionStage
 from actors.supervision.lifecycle import Phase
 from actors.supervision.specs import ChildSpec
 from messages import (
@@ -158,7 +158,7 @@ class FakeHub:
     def __init__(self, folder: Path, linger_s: float = 0.0) -> None:
         self.loop = FakeLoop()
         self.settings = Settings()
-        self.stage = Stage.STARTING
+        self.stage = SessionStage.STARTING
         self.wanted = ()
         self.dead: list[bytes] = []
         self.processes: list[FakeProcess] = []
@@ -176,7 +176,7 @@ class FakeHub:
         spec = ChildSpec(name="echo", target="", window=3, linger_s=linger_s)
         self.child = Child(self, spec, slot, start)  # type: ignore[arg-type]
         self.child.launch()
-        self.stage = Stage.RUNNING
+        self.stage = SessionStage.RUNNING
 
     @property
     def process(self) -> FakeProcess:
@@ -291,7 +291,7 @@ def test_it_is_told_to_stop_once_its_mail_is_sent(tmp_path: Path) -> None:
     hub.loop.pass_s(0)
     for number in range(5):  # three may be in flight
         hub.child.put(order(number))
-    hub.stage = Stage.ENDING
+    hub.stage = SessionStage.ENDING
     hub.child.close()
     assert not hub.process.stopped
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.supervision.hub import Stage
+from actors.supervision.hub import SessionStage
 from actors.supervision.lifecycle import Lifecycle, Moment, Phase
 from actors.supervision.specs import ChildSpec
 from actors.supervision.steps import (
@@ -18,28 +18,28 @@ from actors.supervision.steps import (
     BlameState,
     Close,
     Ended,
-    Event,
     Fail,
     FailStart,
     GiveUp,
     Gone,
-    Hello,
     Hung,
     Kill,
     KillHung,
     Launch,
+    LifeEvent,
+    Loaded,
     Note,
     NotLaunched,
-    Open,
+    OpenActor,
     Opened,
     Raised,
-    Ready,
     Reclaim,
     ReportCrash,
+    ReportOpen,
     ReportParked,
     ReportRestart,
     Spawn,
-    Stop,
+    StopProcess,
     Tick,
     Wake,
     YourTurn,
@@ -58,13 +58,15 @@ def raised(during: str = "handle", **fields: bool) -> Raised:
 class Life:
     """A lifecycle with a clock that the test moves, in a session at one stage."""
 
-    def __init__(self, stage: Stage = Stage.RUNNING, *, essential: bool = False) -> None:
+    def __init__(
+        self, stage: SessionStage = SessionStage.RUNNING, *, essential: bool = False
+    ) -> None:
         self.life = Lifecycle(ChildSpec(name="echo", target="", essential=essential))
         self.stage = stage
         self.now = 100.0
         self.mail = self.progress = False
 
-    def step(self, event: Event, after_s: float = 1.0) -> list[Action]:
+    def step(self, event: LifeEvent, after_s: float = 1.0) -> list[Action]:
         """Let an event happen, by default a second after the one before."""
         self.now += after_s
         at = Moment(self.now, self.stage, self.mail, self.progress, well_s=0.5, start_s=15.0)
@@ -72,7 +74,7 @@ class Life:
 
     def until(self, phase: Phase) -> Life:
         """Lead it to a phase by the shortest way."""
-        lead = [Launch(), Hello(), YourTurn(), Ready()]
+        lead = [Launch(), Loaded(), YourTurn(), Opened()]
         for event in lead:
             if self.life.phase is phase:
                 return self
@@ -81,15 +83,15 @@ class Life:
             self.step(KILLED)
             self.step(KILLED, 0)
             while self.life.phase is not Phase.DOWN:
-                for event in (Hello(), Ready(), KILLED):
+                for event in (Loaded(), Opened(), KILLED):
                     self.step(event, 0)
         elif phase is Phase.PARKED:
             while self.life.phase is not Phase.PARKED:
-                for event in (Tick(), Hello(), KILLED):
+                for event in (Tick(), Loaded(), KILLED):
                     self.step(event)
         elif phase is Phase.CLOSING:
             self.step(Close())
-            self.stage = Stage.ENDING
+            self.stage = SessionStage.ENDING
             self.step(AllSent())
         elif phase is Phase.CLOSED:
             self.step(GiveUp("over"))
@@ -98,11 +100,11 @@ class Life:
         return self
 
 
-COMING_UP: list[tuple[Phase, Event, list[Action], Phase]] = [
+COMING_UP: list[tuple[Phase, LifeEvent, list[Action], Phase]] = [
     (Phase.NEW, Launch(), [Spawn()], Phase.LOADING),
-    (Phase.LOADING, Hello(), [AwaitTurn()], Phase.LOADED),
-    (Phase.LOADED, YourTurn(), [Open(1, first=True, resumed=False)], Phase.OPENING),
-    (Phase.OPENING, Ready(), [Opened()], Phase.OPEN),
+    (Phase.LOADING, Loaded(), [AwaitTurn()], Phase.LOADED),
+    (Phase.LOADED, YourTurn(), [OpenActor(1, first=True, resumed=False)], Phase.OPENING),
+    (Phase.OPENING, Opened(), [ReportOpen()], Phase.OPEN),
     (Phase.LOADING, Tick(), [], Phase.LOADING),
     (Phase.OPENING, Tick(), [], Phase.OPENING),
     (Phase.OPEN, Tick(), [], Phase.OPEN),
@@ -121,14 +123,14 @@ COMING_UP: list[tuple[Phase, Event, list[Action], Phase]] = [
     ),
 ]
 
-CRASHING: list[tuple[Phase, Event, list[Action], Phase]] = [
+CRASHING: list[tuple[Phase, LifeEvent, list[Action], Phase]] = [
     (
         Phase.OPEN,
         raised(),
         [
             ReportCrash("raised ValueError: no", "the traceback"),
             Reclaim("raised ValueError: no"),
-            Open(2, first=False, resumed=True),
+            OpenActor(2, first=False, resumed=True),
         ],
         Phase.OPENING,
     ),
@@ -138,7 +140,7 @@ CRASHING: list[tuple[Phase, Event, list[Action], Phase]] = [
         [
             ReportCrash("ValueError: no", "the traceback"),
             Reclaim("ValueError: no"),
-            Open(2, first=False, resumed=True),
+            OpenActor(2, first=False, resumed=True),
         ],
         Phase.OPENING,
     ),
@@ -148,7 +150,7 @@ CRASHING: list[tuple[Phase, Event, list[Action], Phase]] = [
         [
             ReportCrash("raised ValueError: no", "the traceback"),
             Reclaim("raised ValueError: no"),
-            Stop("a new process takes over", patience=True),
+            StopProcess("a new process takes over", patience=True),
         ],
         Phase.DOWN,
     ),
@@ -160,7 +162,7 @@ CRASHING: list[tuple[Phase, Event, list[Action], Phase]] = [
             BlameState(),
             ReportCrash("raised ValueError: no", "the traceback"),
             Reclaim("raised ValueError: no"),
-            Open(2, first=True, resumed=True),
+            OpenActor(2, first=True, resumed=True),
         ],
         Phase.OPENING,
     ),
@@ -195,10 +197,10 @@ CRASHING: list[tuple[Phase, Event, list[Action], Phase]] = [
     ),
 ]
 
-CLOSING: list[tuple[Phase, Event, list[Action], Phase]] = [
+CLOSING: list[tuple[Phase, LifeEvent, list[Action], Phase]] = [
     (Phase.NEW, Close(), [Gone()], Phase.CLOSED),
-    (Phase.LOADING, Close(), [Stop("the session ends")], Phase.CLOSING),
-    (Phase.OPEN, Close(), [Stop("the session ends")], Phase.CLOSING),
+    (Phase.LOADING, Close(), [StopProcess("the session ends")], Phase.CLOSING),
+    (Phase.OPEN, Close(), [StopProcess("the session ends")], Phase.CLOSING),
     (Phase.DOWN, Close(), [Gone()], Phase.CLOSED),
     (Phase.PARKED, Close(), [Gone()], Phase.CLOSED),
     (Phase.NEW, GiveUp("why"), [Kill("why"), Gone()], Phase.CLOSED),
@@ -221,12 +223,12 @@ CLOSING: list[tuple[Phase, Event, list[Action], Phase]] = [
 ]
 
 
-def named(row: tuple[Phase, Event, list[Action], Phase]) -> str:
+def named(row: tuple[Phase, LifeEvent, list[Action], Phase]) -> str:
     return f"{row[0].value}-{type(row[1]).__name__}"
 
 
 @pytest.mark.parametrize("row", [*COMING_UP, *CRASHING], ids=named)
-def test_while_the_session_runs(row: tuple[Phase, Event, list[Action], Phase]) -> None:
+def test_while_the_session_runs(row: tuple[Phase, LifeEvent, list[Action], Phase]) -> None:
     phase, event, actions, after = row
     it = Life().until(phase)
 
@@ -235,10 +237,10 @@ def test_while_the_session_runs(row: tuple[Phase, Event, list[Action], Phase]) -
 
 
 @pytest.mark.parametrize("row", CLOSING, ids=named)
-def test_while_the_session_ends(row: tuple[Phase, Event, list[Action], Phase]) -> None:
+def test_while_the_session_ends(row: tuple[Phase, LifeEvent, list[Action], Phase]) -> None:
     phase, event, actions, after = row
     it = Life().until(phase)
-    it.stage = Stage.ENDING
+    it.stage = SessionStage.ENDING
 
     assert it.step(event) == actions
     assert it.life.phase is after
@@ -248,15 +250,15 @@ def test_while_the_session_ends(row: tuple[Phase, Event, list[Action], Phase]) -
 def test_events_that_mean_nothing_in_a_phase_change_nothing(phase: Phase) -> None:
     meant = {
         Phase.NEW: {Launch},
-        Phase.LOADING: {Hello, NotLaunched, Raised, Ended},
+        Phase.LOADING: {Loaded, NotLaunched, Raised, Ended},
         Phase.LOADED: {YourTurn, Ended},
-        Phase.OPENING: {Ready, Raised, Ended},
+        Phase.OPENING: {Opened, Raised, Ended},
         Phase.OPEN: {Raised, Hung, Ended},
         Phase.DOWN: {Tick},
         Phase.PARKED: {Tick},
         Phase.CLOSING: {Ended},
     }
-    others = [Launch(), Hello(), YourTurn(), Ready(), NotLaunched("no"), Hung(9), AllSent()]
+    others = [Launch(), Loaded(), YourTurn(), Opened(), NotLaunched("no"), Hung(9), AllSent()]
 
     for event in others:
         if type(event) not in meant.get(phase, set()):
@@ -268,11 +270,11 @@ def test_events_that_mean_nothing_in_a_phase_change_nothing(phase: Phase) -> Non
 def test_it_comes_back_with_the_time_it_was_away() -> None:
     it = Life().until(Phase.OPEN)
     it.step(KILLED)
-    it.step(Hello(), 0.5)
+    it.step(Loaded(), 0.5)
 
-    assert it.step(Ready(), 0.25) == [
+    assert it.step(Opened(), 0.25) == [
         ReportRestart("killed by SIGKILL", 0.75, fresh=True, crashed=True),
-        Opened(),
+        ReportOpen(),
     ]
     assert it.life.restarts == 1
 
@@ -282,14 +284,14 @@ def test_it_is_away_from_the_first_crash_until_it_is_open_again() -> None:
     it.step(KILLED)
     it.step(FAULT, 0.5)
     it.step(Tick(), 0.1)
-    it.step(Hello(), 0.4)
+    it.step(Loaded(), 0.4)
 
-    assert it.step(Ready(), 0.25)[0] == ReportRestart("killed by SIGSEGV", 1.25, True, True)
+    assert it.step(Opened(), 0.25)[0] == ReportRestart("killed by SIGSEGV", 1.25, True, True)
 
 
 def test_a_parked_one_is_not_started_again_for_its_mail_while_the_session_ends() -> None:
     it = Life().until(Phase.PARKED)
-    it.stage, it.mail = Stage.ENDING, True
+    it.stage, it.mail = SessionStage.ENDING, True
 
     assert it.step(Close()) == [Gone()]
 
@@ -299,8 +301,8 @@ def test_what_asks_for_a_new_process_is_not_counted_as_crashed() -> None:
     it.step(raised(renews=True))
 
     assert it.step(KILLED, 0) == [Spawn()]
-    it.step(Hello())
-    assert ReportRestart("ValueError: no", 2.0, fresh=True, crashed=False) in it.step(Ready())
+    it.step(Loaded())
+    assert ReportRestart("ValueError: no", 2.0, fresh=True, crashed=False) in it.step(Opened())
     assert it.life.restarts == 0
 
 
@@ -317,12 +319,15 @@ def test_a_third_raise_in_a_row_ends_the_process() -> None:
     for _ in range(2):
         it.step(raised())
         it.step(Tick(), 0.1)  # the second restart is delayed
-        it.step(Ready())
+        it.step(Opened())
 
-    assert it.step(raised())[2:] == [Stop("a new process takes over", patience=True), Wake(0.1)]
+    assert it.step(raised())[2:] == [
+        StopProcess("a new process takes over", patience=True),
+        Wake(0.1),
+    ]
 
 
-def crash_until_parked(it: Life, crash: Event, *between: Event) -> list[list[Action]]:
+def crash_until_parked(it: Life, crash: LifeEvent, *between: LifeEvent) -> list[list[Action]]:
     """Let it crash and come back until it is parked; return what each crash led to."""
     seen = []
     while it.life.phase is not Phase.PARKED:
@@ -331,7 +336,7 @@ def crash_until_parked(it: Life, crash: Event, *between: Event) -> list[list[Act
             for event in between:
                 it.step(event, 0)
             it.step(Tick(), 5)
-            for event in (Hello(), Ready()):
+            for event in (Loaded(), Opened()):
                 it.step(event, 0)
     return seen
 
@@ -368,15 +373,15 @@ def test_the_session_fails_with_what_is_essential() -> None:
     ("phase", "event"),
     [(Phase.LOADING, raised("import")), (Phase.OPENING, raised("open"))],
 )
-def test_a_session_that_starts_fails_with_the_reason(phase: Phase, event: Event) -> None:
-    it = Life(Stage.STARTING).until(phase)
+def test_a_session_that_starts_fails_with_the_reason(phase: Phase, event: LifeEvent) -> None:
+    it = Life(SessionStage.STARTING).until(phase)
 
     assert it.step(event) == [FailStart("ValueError: no", "the traceback")]
     assert it.step(FAULT) == []
 
 
 def test_a_session_that_starts_fails_with_what_takes_too_long() -> None:
-    it = Life(Stage.STARTING).until(Phase.LOADING)
+    it = Life(SessionStage.STARTING).until(Phase.LOADING)
     why = "has not started within 15 s"
 
     assert it.step(Tick(), 15.1) == [Kill(why), FailStart(why, "")]
@@ -390,28 +395,28 @@ def test_what_takes_too_long_to_come_back_is_killed() -> None:
 
 
 def test_a_new_process_may_help_once_at_the_start_of_a_session() -> None:
-    it = Life(Stage.STARTING).until(Phase.OPENING)
+    it = Life(SessionStage.STARTING).until(Phase.OPENING)
     it.step(raised("open", renews=True))
     it.step(KILLED)
-    it.step(Hello())
+    it.step(Loaded())
 
     assert it.step(raised("open", renews=True)) == [FailStart("ValueError: no", "the traceback")]
 
 
 def test_mail_is_handled_before_the_end_also_after_a_crash() -> None:
     it = Life().until(Phase.OPEN)
-    it.stage, it.mail = Stage.ENDING, True
+    it.stage, it.mail = SessionStage.ENDING, True
 
     assert it.step(Close()) == []
     assert it.step(KILLED)[-1] == Spawn()
-    it.step(Hello())
-    it.step(Ready())
-    assert it.step(AllSent()) == [Stop("the session ends")]
+    it.step(Loaded())
+    it.step(Opened())
+    assert it.step(AllSent()) == [StopProcess("the session ends")]
 
 
 def test_what_dies_while_the_session_ends_with_nothing_to_do_is_not_started_again() -> None:
     it = Life().until(Phase.OPEN)
-    it.stage, it.mail = Stage.ENDING, True
+    it.stage, it.mail = SessionStage.ENDING, True
     it.step(Close())
     it.mail = False
 
@@ -420,16 +425,16 @@ def test_what_dies_while_the_session_ends_with_nothing_to_do_is_not_started_agai
 
 
 def test_nothing_is_opened_in_a_session_that_ends_before_it_has_started() -> None:
-    it = Life(Stage.STARTING).until(Phase.LOADED)
-    it.stage, it.mail = Stage.CANCELLED, True
+    it = Life(SessionStage.STARTING).until(Phase.LOADED)
+    it.stage, it.mail = SessionStage.CANCELLED, True
 
-    assert it.step(Close()) == [Stop("the session ends")]
+    assert it.step(Close()) == [StopProcess("the session ends")]
 
 
 # -- laws -------------------------------------------------------------------------------------
 
 EVENTS = st.one_of(
-    st.sampled_from([Launch(), Hello(), YourTurn(), Ready(), Tick(), AllSent(), Hung(9.0)]),
+    st.sampled_from([Launch(), Loaded(), YourTurn(), Opened(), Tick(), AllSent(), Hung(9.0)]),
     st.builds(
         lambda during, **flags: Raised(Crashed("E", "", during, **flags)),
         st.sampled_from(["import", "open", "handle", "close"]),
@@ -452,7 +457,7 @@ class World:
     def __init__(self, *, essential: bool) -> None:
         self.life = Lifecycle(ChildSpec(name="echo", target="", essential=essential))
         self.now = 0.0
-        self.stage = Stage.STARTING
+        self.stage = SessionStage.STARTING
         self.mail = self.progress = False
         self.alive = False
         self.running = False
@@ -460,13 +465,13 @@ class World:
         self.wakes: list[float] = []
         self.gone = 0
 
-    def happens(self, event: Event, after_s: float = 0.0) -> None:
+    def happens(self, event: LifeEvent, after_s: float = 0.0) -> None:
         """Let an event happen, if it can."""
         self.now += after_s
         if any(wake <= self.now for wake in self.wakes):
             self.wakes = [wake for wake in self.wakes if wake > self.now]
             self.happens(Tick())
-        if isinstance(event, Ended | NotLaunched | Raised | Hello | Ready) and not self.alive:
+        if isinstance(event, Ended | NotLaunched | Raised | Loaded | Opened) and not self.alive:
             return
         if isinstance(event, Ended):
             self.alive = self.running = False
@@ -485,7 +490,7 @@ class World:
             case Spawn():
                 assert not self.alive, "two processes"
                 self.alive = True
-            case Open():
+            case OpenActor():
                 assert self.alive, "an incarnation without a process"
                 assert not self.running, "two incarnations"
                 self.running = True
@@ -501,10 +506,10 @@ class World:
                 self.gone += 1
 
     def ends(self) -> None:
-        if self.stage is Stage.STARTING:
-            self.stage = Stage.CANCELLED
-        elif self.stage is Stage.RUNNING:
-            self.stage = Stage.ENDING
+        if self.stage is SessionStage.STARTING:
+            self.stage = SessionStage.CANCELLED
+        elif self.stage is SessionStage.RUNNING:
+            self.stage = SessionStage.ENDING
 
     def has_next_step(self) -> bool:
         """Whether it goes on by itself: something runs, a timer is set, or it has ended."""
@@ -514,13 +519,13 @@ class World:
 
 @given(steps=STEPS, essential=st.booleans(), starts_after=st.integers(0, 20))
 def test_there_are_never_two_processes_and_it_always_ends(
-    steps: list[tuple[Event, float, bool, bool]], essential: bool, starts_after: int
+    steps: list[tuple[LifeEvent, float, bool, bool]], essential: bool, starts_after: int
 ) -> None:
     world = World(essential=essential)
     world.happens(Launch())
     for number, (event, after_s, mail, progress) in enumerate(steps):
-        if number == starts_after and world.stage is Stage.STARTING:
-            world.stage = Stage.RUNNING
+        if number == starts_after and world.stage is SessionStage.STARTING:
+            world.stage = SessionStage.RUNNING
         world.mail, world.progress = mail, progress
         world.happens(event, after_s)
         assert world.alive == world.life.has_process
@@ -538,16 +543,16 @@ def test_there_are_never_two_processes_and_it_always_ends(
 
 @given(steps=STEPS)
 def test_one_that_runs_well_again_after_any_life_is_open(
-    steps: list[tuple[Event, float, bool, bool]],
+    steps: list[tuple[LifeEvent, float, bool, bool]],
 ) -> None:
     world = World(essential=False)
-    world.stage = Stage.RUNNING
+    world.stage = SessionStage.RUNNING
     world.happens(Launch())
     for event, after_s, mail, progress in steps:
         world.mail, world.progress = mail, progress
         world.happens(event, after_s)
 
-    for event in (Ended("exited", ""), Tick(), Hello(), YourTurn(), Ready()):
+    for event in (Ended("exited", ""), Tick(), Loaded(), YourTurn(), Opened()):
         world.happens(event, 31.0 if isinstance(event, Tick) else 0.0)  # the longest wait is 30 s
 
     assert world.life.phase is Phase.OPEN

@@ -53,8 +53,8 @@ from messages import (
 from rtvoice.command import console as console_module
 from rtvoice.command.console import (
     Console,
+    ConsoleTranscript,
     Keyboard,
-    Transcript,
     event_line,
     in_foreground,
     keyboard_help,
@@ -75,7 +75,7 @@ class Terminal(io.StringIO):
 
 def shown(*messages: Message, live: bool = False, colour: bool = False) -> str:
     stream = io.StringIO()
-    transcript = Transcript(stream, live=live, colour=colour)
+    transcript = ConsoleTranscript(stream, live=live, colour=colour)
     for message in messages:
         transcript.show(message)
     transcript.break_line()
@@ -219,7 +219,7 @@ def test_speech_that_becomes_no_turn_holds_nothing_up_for_ever() -> None:
 
 def test_a_typed_turn_is_not_shown_again() -> None:
     stream = io.StringIO()
-    transcript = Transcript(stream, live=True, colour=False)
+    transcript = ConsoleTranscript(stream, live=True, colour=False)
 
     transcript.typed("a")
     transcript.show(Turn("user", "hi", "a"))
@@ -251,7 +251,7 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     read, write = os.pipe()
     os.close(read)
     stream = os.fdopen(write, "w")
-    transcript = Transcript(stream, live=False, colour=False)
+    transcript = ConsoleTranscript(stream, live=False, colour=False)
 
     transcript.show(Turn("user", "hi", "a"))
     transcript.show(Turn("user", "hi", "b"))
@@ -369,7 +369,7 @@ def shown_on(width: int, monkeypatch: pytest.MonkeyPatch, *messages: Message) ->
     monkeypatch.setattr(os, "get_terminal_size", lambda _fd: os.terminal_size((width, 6)))
     monkeypatch.setattr(Terminal, "fileno", lambda _self: 1)
     stream = Terminal()
-    transcript = Transcript(stream, live=True, colour=False)
+    transcript = ConsoleTranscript(stream, live=True, colour=False)
     for message in messages:
         if isinstance(message, OutputLevel):
             transcript.levels(f"[{'#' * -int(message.rms_dbfs):-<12}]")

@@ -30,7 +30,7 @@ from messages import (
 )
 from rtvoice.command import demo as demo_module
 from rtvoice.command.console import Console
-from rtvoice.command.demo import Demo, Microphone, Sound, Voice
+from rtvoice.command.demo import Demo, DemoVoice, ScriptedMicrophone, Sound
 
 
 class Hub:
@@ -101,7 +101,7 @@ def victim() -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture
 def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
     monkeypatch.setattr(demo_module, "_BETWEEN_S", 0.0)
-    monkeypatch.setattr(Voice, "speak", lambda *_: Sound(b"\x01\x00" * 480, 24_000))
+    monkeypatch.setattr(DemoVoice, "speak", lambda *_: Sound(b"\x01\x00" * 480, 24_000))
     console = Console(transcript=io.StringIO(), errors=io.StringIO())
     found = Demo(console, tmp_path)
     found._recogniser = False
@@ -213,7 +213,7 @@ def test_the_microphone_sends_blocks_in_real_time_and_silence_in_between() -> No
         if len(blocks) == 6:
             enough.set()
 
-    microphone = Microphone(send, 24_000)
+    microphone = ScriptedMicrophone(send, 24_000)
     microphone.speak(Sound(b"\x01\x02" * 1500, 24_000))
     began = time.monotonic()
     microphone.start()
@@ -230,7 +230,7 @@ def test_the_microphone_sends_blocks_in_real_time_and_silence_in_between() -> No
 
 def test_without_espeak_the_voice_hums(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_module.shutil, "which", lambda _: None)
-    voice = Voice()
+    voice = DemoVoice()
 
     sound = voice.speak("hello there")
 
@@ -239,9 +239,9 @@ def test_without_espeak_the_voice_hums(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(sound.pcm[1::2]) > 10
 
 
-@pytest.mark.skipif(not Voice().is_speech, reason="needs espeak-ng")
+@pytest.mark.skipif(not DemoVoice().is_speech, reason="needs espeak-ng")
 def test_with_espeak_the_voice_speaks() -> None:
-    sound = Voice().speak("hello")
+    sound = DemoVoice().speak("hello")
 
     assert 0.3 < sound.seconds < 1.5
     assert sound.sample_rate in (16_000, 22_050)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from actors.devices.card.listing import SoundDevice
-from actors.devices.card.soundcheck import Echo, Heard, Opened, Request
+from actors.devices.card.soundcheck import DeviceOpened, Echo, MicrophoneHeard, Request
 from actors.devices.errors import SoundLibraryError, SoundSystemStuckError
 from messages import Settings
 from rtvoice.command import doctor
@@ -487,14 +487,14 @@ def test_zeros_are_a_lack_of_permission_where_that_is_how_it_is_told(
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
 
-    (told,) = sound._heard(Heard(1.0, -96.0, -96.0, True, 0))
+    (told,) = sound._heard(MicrophoneHeard(1.0, -96.0, -96.0, True, 0))
 
     assert (told.status, said in told.text) == (status, True)
 
 
 def test_what_is_odd_about_a_card_is_said() -> None:
-    (converted,) = sound._opened(Opened("input", "USB", 44_100, 2))
-    clipped, rate = sound._heard(Heard(0.92, -20.0, 0.0, False, 400))
+    (converted,) = sound._opened(DeviceOpened("input", "USB", 44_100, 2))
+    clipped, rate = sound._heard(MicrophoneHeard(0.92, -20.0, 0.0, False, 400))
 
     assert converted == ok(
         "microphone", "'USB' opens (44100 Hz, 2 channels, converted to 24000 Hz)"
@@ -532,7 +532,10 @@ def test_open_speakers_are_judged_by_whether_the_assistant_listens(
 def test_a_headset_is_known_by_its_name(
     monkeypatch: pytest.MonkeyPatch, device: str, duplex: str, said: str
 ) -> None:
-    found = [Opened("output", "speakers", 24_000, 1), Opened("input", device, 24_000, 1)]
+    found = [
+        DeviceOpened("output", "speakers", 24_000, 1),
+        DeviceOpened("input", device, 24_000, 1),
+    ]
     monkeypatch.setattr(sound, "_findings", lambda _: iter([*found, Echo(True)]))
 
     *_, told = sound.sound(Request(device, "speakers"), duplex)

@@ -14,11 +14,11 @@ import pytest
 
 from actors.devices.base import Captured
 from actors.devices.card.soundcheck import (
+    DeviceOpened,
+    DeviceRefused,
     Echo,
     Finding,
-    Heard,
-    Opened,
-    Refused,
+    MicrophoneHeard,
     Request,
     Trying,
     check,
@@ -125,9 +125,9 @@ def findings(**request: object) -> list[Finding]:
 def test_what_is_no_card_is_opened_and_not_listened_to(tmp_path: Path) -> None:
     assert findings(input="silence", output="null") == [
         Trying("output"),
-        Opened("output", "null"),
+        DeviceOpened("output", "null"),
         Trying("input"),
-        Opened("input", "silence"),
+        DeviceOpened("input", "silence"),
     ]
 
 
@@ -144,8 +144,8 @@ def test_an_output_file_is_left_as_it_is(tmp_path: Path) -> None:
 def test_a_device_that_does_not_open_is_named_and_the_other_one_is_tried() -> None:
     found = findings(input="nobody.wav", output="null")
 
-    assert Opened("output", "null") in found
-    assert isinstance(found[-1], Refused)
+    assert DeviceOpened("output", "null") in found
+    assert isinstance(found[-1], DeviceRefused)
     assert "nobody.wav" in found[-1].why
 
 
@@ -191,7 +191,7 @@ def test_a_microphone_hears_the_speaker_that_it_hears(open_speakers: None) -> No
 
     *_, heard, echo = tried(Request("default", "default"))
 
-    assert isinstance(heard, Heard)
+    assert isinstance(heard, MicrophoneHeard)
     assert isinstance(echo, Echo)
     assert not heard.zeros
     assert echo.heard
@@ -206,6 +206,6 @@ def test_a_microphone_that_hears_nothing_delivers_zeros() -> None:
 
     *_, heard, echo = tried(Request("mic", "speaker"))
 
-    assert isinstance(heard, Heard)
+    assert isinstance(heard, MicrophoneHeard)
     assert heard.zeros
     assert echo == Echo(heard=False)

@@ -76,11 +76,11 @@ from messages import (
 from messages import (
     Say as SayNow,
 )
-from rtvoice.sandbox.brain import Call, Calls, Say
-from rtvoice.sandbox.conversation import Heard, Item
-from rtvoice.sandbox.responses import Outcome
+from rtvoice.sandbox.brain import RequestedCall, SpokenAnswer, ToolCalls
+from rtvoice.sandbox.conversation import Recognition, ServerItem
+from rtvoice.sandbox.responses import ResponseOutcome
 from rtvoice.sandbox.script import Script
-from rtvoice.sandbox.session import Listen, Respond, Session, Speech
+from rtvoice.sandbox.session import Listen, Respond, ServerSession, SpeechRequest
 
 NS, MS = 1_000_000_000, 1_000_000
 RATE = 24_000
@@ -131,7 +131,9 @@ class Line:
         """Whether it does not say what an error is about."""
         self.script = Script()
         life_s = world.session_s
-        self.session = Session("m", expires_at=int(world.now / NS + life_s), script=self.script)
+        self.session = ServerSession(
+            "m", expires_at=int(world.now / NS + life_s), script=self.script
+        )
         self.refused: list[dict[str, Any]] = []
         self.sent: list[dict[str, Any]] = []
         self._waiting: list[str] = []
@@ -208,7 +210,7 @@ class Line:
         text = understood(work.pcm)
         lost = self.is_rough and self.world.random.random() < 0.1
         self.world.unheard += lost
-        self.session.heard(work.item_id, Heard(1.0, None if lost else text))
+        self.session.heard(work.item_id, Recognition(1.0, None if lost else text))
         self.flush()
         waiting, self._waiting = self._waiting, []
         for response_id in waiting:
@@ -241,12 +243,18 @@ class Line:
         response = self.session._responses.get(response_id)
         if response is not None:
             self.world.failures += 1
-            outcomes = [Outcome.failed("server_error"), Outcome.failed("rate_limit_exceeded")]
-            outcomes += [Outcome.failed("odd"), Outcome.incomplete("content_filter")]
+            outcomes = [
+                ResponseOutcome.failed("server_error"),
+                ResponseOutcome.failed("rate_limit_exceeded"),
+            ]
+            outcomes += [
+                ResponseOutcome.failed("odd"),
+                ResponseOutcome.incomplete("content_filter"),
+            ]
             self.session._close(response, self.world.random.choice(outcomes))
             self.flush()
 
-    def speak(self, response_id: str, speech: Speech, words: list[str]) -> None:
+    def speak(self, response_id: str, speech: SpeechRequest, words: list[str]) -> None:
         """Speak a word every 60 ms that takes 250 ms to say."""
         if not self.is_open:
             return
@@ -267,24 +275,28 @@ class Line:
             self.world.after(0.06, lambda: self.speak(response_id, speech, words[1:]))
 
 
-def answer_to(context: list[Item], instructions: str | None) -> Say | Calls | None:
+def answer_to(
+    context: list[ServerItem], instructions: str | None
+) -> SpokenAnswer | ToolCalls | None:
     """What the model says: about the last thing that was asked."""
     if instructions and "Say exactly" in instructions:
         return None
     if instructions and (notices := re.findall("notice [0-9]+", instructions)):
-        return Say(" and ".join(notices))
+        return SpokenAnswer(" and ".join(notices))
     if instructions and "Go on from where" in instructions:
-        return Say("and so it goes on and on")
+        return SpokenAnswer("and so it goes on and on")
     others = [item for item in context if item.role != "assistant" or item.kind != "message"]
     last = others[-1] if others else None
     if last is None:
-        return Say("well then")
+        return SpokenAnswer("well then")
     if last.kind == "function_call_output":
-        return Say(f"looked up as {last.output} for you")
+        return SpokenAnswer(f"looked up as {last.output} for you")
     number = last.words.split(" ")[-1] if last.words else "nothing"
     if number.isdecimal() and int(number) % 4 == 3:
-        return Calls((Call("lookup", f'{{"number": {number}}}'),) * (1 + int(number) % 2))
-    return Say(" ".join(["about", number, *["la"] * 12, "done"]))
+        return ToolCalls(
+            (RequestedCall("lookup", f'{{"number": {number}}}'),) * (1 + int(number) % 2)
+        )
+    return SpokenAnswer(" ".join(["about", number, *["la"] * 12, "done"]))
 
 
 class Loudspeaker:
@@ -846,7 +858,7 @@ class World:
         return kept and bool(ends) and ends[-1].reason in by_speech
 
     @staticmethod
-    def describe(theirs: list[Item], ours: list[ConversationItem]) -> str:
+    def describe(theirs: list[ServerItem], ours: list[ConversationItem]) -> str:
         """Show how the server's view and the history's differ."""
         one = [f"{item.id[-20:]} {item.kind} {item.words or item.output}" for item in theirs]
         other = [f"{item.item_id[-20:]} {item.kind} {item.text or item.output}" for item in ours]

@@ -8,10 +8,10 @@ from functools import partial
 from actors.supervision.child import Child
 from messages.transport.loop import Loop
 
-__all__ = ["Ending"]
+__all__ = ["Shutdown"]
 
 
-class Ending:
+class Shutdown:
     """Closes the components, each once the one before it is gone; then the session is over."""
 
     def __init__(
