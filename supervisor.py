@@ -1,11 +1,11 @@
 """The supervisor: starts the components, carries their messages, restarts what crashes.
 
-``python -m supervisor`` runs a conversation; `Session` embeds one in a program. Both come down to a
-`Supervisor`: one thread, one selector, a mailbox for each component. It routes frames by their tag,
-does not read what they carry, and keeps what is not handled. User code never runs in its process.
+``python -m supervisor`` runs a conversation; `Session` embeds one in a program. Both use a
+`Supervisor`: one thread, one selector, a mailbox for each component. It routes frames by their tag
+without reading the rest, and keeps what is not handled. User code never runs in its process.
 
-This is the hub: how it starts, routes and ends. Those it keeps up, and who there is, are in
-`actors.supervision`; the program's side of a session is `actors.embedding`.
+This module is the hub: how a session starts, runs and ends. The supervised components are in
+`actors.supervision`; the program's side of a session is in `actors.embedding`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ if __name__ == "__main__":
     import os
     import sys
 
-    # Python looks into the folder in which it is called first: a file there that has the name of
-    # something we import is not what we want. What is the user's own is loaded by our children.
+    # Python looks for modules in the current folder first: a file there with the name of a module
+    # that we import must not stand in for it. The user's own modules are loaded by our children.
     here = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 - pathlib is not imported yet
     if not sys.flags.safe_path and os.path.realpath(sys.path[0]) != here:
         del sys.path[0]
@@ -95,7 +95,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        """Import what embeds when a program first uses it: the hub has no use for an event loop."""
+        """Import the embedding API on first use: the hub itself needs no event loop."""
         if name not in ("EventStream", "Listener", "Session"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from actors.embedding import session, stream
@@ -123,6 +123,7 @@ __all__ = [
 ]
 
 _OVERSLEPT_S = 1.0
+"""The supervisor itself did not run if it wakes this much later than planned."""
 
 EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_BUG = 0, 2, 3, 70
 
@@ -143,19 +144,19 @@ class Supervisor:
         defaults: Mapping[str, Any] | None = None,
         specs: Sequence[ChildSpec] = SPECS,
     ) -> None:
-        """Take the settings of a session.
+        """Check the settings of a session; `run` starts it.
 
         Args:
-            settings: Fields of `messages.Settings` as plain values. What is absent is the agent's
-                (``settings["agent"]``) or the default.
-            peer: What is told of the session.
+            settings: Fields of `messages.Settings` as plain values. A field that is absent comes
+                from the agent (``settings["agent"]``), then from ``defaults``.
+            peer: The program, if it is in this process.
             api_key: For the realtime component alone; None: ``OPENAI_API_KEY`` of the environment.
-            defaults: Settings that an agent's own go before.
-            specs: The components, in the order of opening.
+            defaults: Fields that are used where neither ``settings`` nor the agent has a value.
+            specs: The components, in start order.
 
         Raises:
-            ConfigurationError: a setting is unknown or out of range, or there is no room for the
-                session's directory.
+            ConfigurationError: A setting is unknown or out of range, or the session's directory
+                cannot be made.
         """
         self.given = dict(settings)
         self._defaults = dict(defaults or {})
@@ -173,17 +174,17 @@ class Supervisor:
         self.route, self.publish = self._router.route, self._router.publish
         self._children: dict[str, Child] = {}
         self._opening: list[Child] = []
-        """Those that have to be opened before the session has started, in order."""
+        """The components that are not open yet, in start order."""
         self._ending: Shutdown | None = None
         self._sandbox: SandboxProcess | None = None
         self._described = False
-        """Whether the agent has said its settings."""
+        """Whether the settings of the agent are known."""
         self._epoch_ns = time.monotonic_ns()
         self._ticked = time.monotonic()
         self._summary = Summary()
         self._code = EXIT_OK
         self._exit_code: int | None = None
-        """None: the session has not ended."""
+        """None until the session has ended."""
 
     # -- for the program ----------------------------------------------------------------------
 
@@ -193,7 +194,7 @@ class Supervisor:
         try:
             while self._exit_code is None:
                 self.loop.turn()
-        finally:  # on a bug of ours too (G16): the caller gets the exception, no child lives on
+        finally:  # also on a bug of ours (G16): the caller gets the exception, no child lives on
             self.kill_children()
             for child in self._children.values():
                 child.bury()
@@ -201,23 +202,23 @@ class Supervisor:
         return self._exit_code
 
     def send(self, message: Message) -> None:
-        """Do or pass on what the program says; from any thread or signal handler."""
+        """Handle a message of the program; from any thread or signal handler."""
         self.loop.call(lambda: self.obey(message, encode(message)))
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Return how each component is: pid, state, restarts, mailbox, memory, …."""
-        children = list(self._children.items())  # at once: any thread may ask
+        """Return the status of each component: pid, state, restarts, mailbox, memory, …."""
+        children = list(self._children.items())  # a copy: any thread may ask
         return {
             name: {**child.status(), "faltered": self._summary.faltered(name)}
             for name, child in children
         }
 
     def attach(self, connection: socket.socket) -> None:
-        """Make the program at the other end of a socket the peer."""
+        """Use the program at the other end of a socket."""
         self._router.peer = ProgramPeer(self, connection)
 
     def kill_children(self) -> None:
-        """End every process at once; for a second Ctrl-C and for bugs."""
+        """Kill every process at once: on a second Ctrl-C, and on a bug of ours."""
         for child in self._children.values():
             child.give_up("the supervisor ends")
         if self._sandbox is not None:
@@ -252,7 +253,7 @@ class Supervisor:
         self._add(ChildSpec(name=name, target=settings.components[name]) for name in sorted(new))
 
     def register(self, child: Child) -> None:
-        """Note what a component accepts; when all are known, they are opened."""
+        """Add a component, whose first process has said what it accepts, to the routing table."""
         self._router.add(child)
         if child.described:
             self._describe(child)
@@ -267,9 +268,9 @@ class Supervisor:
         self._add_what_settings_name()
 
     def open_next(self) -> None:
-        """Open the next component, in order, if everything it needs is there.
+        """Open the next component in start order, if everything that it needs is there.
 
-        Nobody is opened before all have said what they accept: no message may miss its receiver.
+        None is opened before all have said what they accept: a message must not miss its receiver.
         """
         if self.stage is not SessionStage.STARTING:
             return
@@ -287,7 +288,7 @@ class Supervisor:
         child.open()
 
     def child_open(self, child: Child) -> None:
-        """Go on with the next one."""
+        """Open the next component: this one is open."""
         if self._opening and self._opening[0] is child:
             del self._opening[0]
             self.open_next()
@@ -313,13 +314,13 @@ class Supervisor:
             self.loop.later(settings.max_seconds, lambda: self.stop("the time is over"))
 
     def start_failed(self, name: str, error: str, trace: str) -> None:
-        """End a session that has not begun, with the reason."""
+        """End a session that has not started, with the reason."""
         if trace:
             self.log(name, "DEBUG", trace)
         self.fail(f"{name} cannot start: {error}", name, code=EXIT_USAGE)
 
     def init_of(self, child: Child) -> Init:
-        """Return what a process is told first, before the settings are known for good."""
+        """Return the first message to a process; the agent's settings may not be known yet."""
         given = self.given
         return Init(
             child.name,
@@ -334,7 +335,7 @@ class Supervisor:
         )
 
     def session_info(self, *, first: bool) -> SessionInfo:
-        """Return what a component is told when it is opened."""
+        """Return the facts of the session that a component is opened with."""
         return SessionInfo(
             epoch_ns=self._epoch_ns,
             directory=str(self.directory),
@@ -348,9 +349,9 @@ class Supervisor:
         return "" if self.settings.server == "openai" else self.settings.server
 
     def environment_of(self, name: str) -> dict[str, str]:
-        """Return the environment of a child: only realtime and the user's tools see the key."""
+        """Return the environment of a child; only realtime and user code see the API key."""
         environment = environment_with_us(os.environ)
-        environment["OPENBLAS_NUM_THREADS"] = "1"  # importing numpy starts threads otherwise
+        environment["OPENBLAS_NUM_THREADS"] = "1"  # else importing numpy starts threads
         if self._api_key is not None:
             environment.pop("OPENAI_API_KEY", None)
             if name == "realtime":
@@ -362,7 +363,7 @@ class Supervisor:
     # -- messages -----------------------------------------------------------------------------
 
     def obey(self, message: Message, frame: bytes) -> None:
-        """Do what the program says, or pass it on."""
+        """Handle a request of the program, or deliver its message."""
         match message:
             case StopSession(reason):
                 self.stop(reason)
@@ -392,7 +393,7 @@ class Supervisor:
             child.put(frame)
 
     def _note(self, message: Message) -> bool:
-        """Take notice of what concerns the session as a whole; return whether it is news."""
+        """Handle a message about the whole session; return whether it is to be delivered."""
         match message:
             case ConversationOver(reason):
                 self.stop(reason)
@@ -403,8 +404,8 @@ class Supervisor:
         return True
 
     def dead_letter(self, name: str, suspect: Suspect, reason: str) -> None:
-        """Tell that a message will not be handled."""
-        if suspect.tag == DeadLetter.tag():  # or a full mailbox of these would go on for ever
+        """Publish that a message will not be handled."""
+        if suspect.tag == DeadLetter.tag():  # else a full mailbox of dead letters would never end
             self._summary.lose(f"{suspect.name} to {name} ({reason})")
             return
         self.publish(
@@ -414,11 +415,11 @@ class Supervisor:
         )
 
     def log(self, name: str, level: str, text: str) -> None:
-        """Take a line that a process has written."""
+        """Log a line on behalf of a process."""
         self.log_record(name, Log(level, text))
 
     def log_record(self, name: str, record: Log) -> None:
-        """Keep a record for crash reports, and pass it to whoever renders logs."""
+        """Keep a log record for crash events, and give it to the program."""
         child = self._children.get(name)
         if child is not None:
             child.keep_log(record)
@@ -453,12 +454,12 @@ class Supervisor:
         self.stop(reason)
 
     def stop(self, reason: str, *, within_s: float | None = None) -> None:
-        """Close the components one after the other; a later one may still need an earlier one."""
+        """End the session: close the components in reverse order."""
         if self.stage.is_last:
             return
         starting = self.stage is SessionStage.STARTING
         self.stage = SessionStage.CANCELLED if starting else SessionStage.ENDING
-        self._router.complete()  # nobody will handle it, but it is reported as lost
+        self._router.complete()  # so that what is still buffered is reported as lost
         self.publish(SessionEnding(reason))
         within_s = within_s or self.settings.stop_s * 0.9
         order = list(reversed(self._children.values()))
@@ -467,7 +468,7 @@ class Supervisor:
         self._ending.advance()
 
     def child_closed(self) -> None:
-        """Go on with the next one."""
+        """Close the next component: this one is gone."""
         if self._ending is not None:
             self._ending.advance()
 
@@ -488,7 +489,7 @@ class Supervisor:
         self._exit_code = self._code
 
     def _left(self) -> Iterator[str]:
-        """Yield in words what nobody gets any more."""
+        """Yield what the end of the session loses, in words."""
         peer = self._router.peer
         if peer is not None and peer.dropped:
             yield f"{peer.dropped} messages to the program (it did not read them)"
@@ -505,9 +506,9 @@ class Supervisor:
 
 
 def serve_program() -> int:
-    """Be the supervisor of a program that has started us: ``python -m supervisor --peer``."""
+    """Serve the program that has started this process: ``python -m supervisor --peer``."""
     channel = adopt_stdio()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program handles Ctrl-C
     try:
         first = decode(channel.read())
     except EOFError:
@@ -524,6 +525,6 @@ def serve_program() -> int:
     hub.send(Subscribe(first.subscribe))
     try:
         return hub.run()
-    except Exception:  # noqa: BLE001 - a bug of ours; its place reaches the program's stderr
+    except Exception:  # noqa: BLE001 - a bug of ours; the traceback goes to the program's stderr
         traceback.print_exc()
         return EXIT_BUG

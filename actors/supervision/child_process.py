@@ -1,4 +1,4 @@
-"""The process of a component on the hub's loop: its frames, its last words, and its end."""
+"""The process of a component on the hub's loop: its frames, its stacks, and its end."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from messages.transport.loop import Line, Loop, watch_text
 __all__ = ["ChildProcess"]
 
 _LAST_WORDS_S = 0.15
-"""How long a child that hangs has to say where, before it is killed; one that is stopped says
-nothing, and one that runs has usually done so after a millisecond."""
+"""How long a child that hangs may take to write its stacks before it is killed. Usually it takes a
+millisecond; one that is stopped writes nothing."""
 _LOOK_S = 0.01
 _REAP_S = 0.001
 _SHOW_STACKS: int | None = getattr(signal, "SIGUSR1", None)
-"""A child answers it with the stacks of its threads (`actors.host.main`)."""
+"""Signal on which a child writes the stacks of its threads (`actors.host.main`)."""
 _FATAL = "Fatal Python error:"
 _STACK_LINES = 500
 _STACK_LINE_CHARS = 2000
 
 
 class ChildProcess:
-    """A process with a channel, from its start until it is reaped; it is not used again.
+    """A process with a channel, from its start until it is reaped.
 
-    It is over when its channel ends: what does not end within a second of that is killed.
+    The end of its channel is its death: if it has not exited `EXIT_GRACE_S` later, it is killed.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class ChildProcess:
         """Start the process of a component.
 
         Args:
-            loop: Calls everything that follows.
-            name: Of the component.
+            loop: The hub's loop, which calls the functions below.
+            name: Name of the component.
             environment: The whole environment of the process.
-            read: Takes each frame that it writes.
-            said: Takes each line that it prints, but for the stacks that it shows at its end.
-            ended: Called once, when it was reaped; not after `abandon`.
+            read: Called with each frame that it writes.
+            said: Called with each line that it prints, other than the stacks at its end.
+            ended: Called once, after it was reaped; not after `abandon`.
 
         Raises:
-            OSError: the system gives us no process or no descriptor.
+            OSError: The system has no process or descriptor left.
         """
         self._loop = loop
         self._ended = ended
@@ -58,29 +58,29 @@ class ChildProcess:
         self._process = Process(["actors", name], environment)
         self.pid = self._process.pid
         self.failure = ""
-        """Why it was killed, or is about to end; empty: for no reason of ours."""
+        """Why it was killed or is about to end; empty: for no known reason."""
         self.connected = True
-        """Whether its channel has not ended."""
+        """Whether its channel is open."""
         self._line = Line(loop, self._process.connection, read, self._channel_ended)
         self._drain = watch_text(loop, self._process.stderr, self._hear)
         self._traceback = ""
         self._stacks: list[str] | None = None
-        """What it writes of its stacks, once it hangs or has had a fatal error."""
+        """Lines of the stacks that it writes when it hangs or has a fatal error."""
         self._seen_ended = self._over = False
 
     @property
     def ending(self) -> str:
-        """How it ended, in words."""
+        """How it ended, in one line."""
         return self._process.cause
 
     @property
     def cause(self) -> str:
-        """Why it ended, in words."""
+        """Why it ended, in one line."""
         return self.failure or self.ending
 
     @property
     def killed_from_outside(self) -> bool:
-        """Whether it was ended by a signal that is not ours, nor its own by mistake."""
+        """Whether somebody else killed it: SIGKILL or SIGTERM, and not from us."""
         return not self.failure and self._process.killed_from_outside
 
     @property
@@ -90,11 +90,11 @@ class ChildProcess:
 
     @property
     def trace(self) -> str:
-        """Where it was when it ended, as far as that is known."""
+        """Traceback or stacks of its end; empty: unknown."""
         return self._traceback or "\n".join(self._stacks or ())
 
     def write(self, frames: list[bytes]) -> None:
-        """Send it frames, if its channel has not ended."""
+        """Send it frames, if its channel is open."""
         if self.connected:
             self._line.write(frames)
 
@@ -103,21 +103,21 @@ class ChildProcess:
         self._process.signal(number)
 
     def kill(self, why: str = "") -> None:
-        """End it at once, with a reason if that is a failure; the first counts."""
+        """End it at once; the first reason given counts as its `failure`."""
         self.failure = self.failure or why
         self._process.kill()
 
     def kill_later(self) -> None:
-        """End it if it does not end by itself."""
+        """Kill it in `EXIT_GRACE_S`, if it has not ended by then."""
         self._loop.later(EXIT_GRACE_S, self._process.kill)
 
     def blame(self, why: str, trace: str) -> None:
-        """Note why it is about to end by itself."""
+        """Record why it is about to end by itself."""
         self.failure = why
         self._traceback = trace
 
     def kill_hung(self, why: str) -> None:
-        """End it, once it has said where it is stuck (if it is not stopped)."""
+        """Kill it, after it has written its stacks (unless it is stopped)."""
         self.failure = why
         if _SHOW_STACKS is None or self._process.stopped:
             self._process.kill()
@@ -127,21 +127,21 @@ class ChildProcess:
         self._hear_out(time.monotonic() + _LAST_WORDS_S, 0)
 
     def abandon(self) -> None:
-        """End it and wait for that; ``ended`` is not called."""
+        """Kill it and wait for its end; ``ended`` is not called."""
         self._over = True
         self._process.kill()
         self._process.wait()
         self._disconnect()
 
     def wait(self) -> None:
-        """Wait for the end of what was killed, where no loop looks at it any more."""
+        """Wait for its end after `kill`, when the loop does not run any more."""
         self._process.wait()
 
     def look(self) -> bool:
-        """Return whether it has ended although its channel has not, and is reaped now.
+        """Return whether it has ended although its channel is open, and reap it then.
 
-        Seen once, what it has written may not have been read; when it is seen again, something
-        else keeps the channel open.
+        The first call that finds it ended waits for the next one, since frames may be unread. If
+        the channel is still open then, another process keeps it open.
         """
         if not self.connected or not self._process.ended():
             return False
@@ -171,7 +171,7 @@ class ChildProcess:
             self._loop.later(_REAP_S, lambda: self._reap(deadline))
             return
         self._over = True
-        self._drain(0)  # its last words may be unread
+        self._drain(0)  # what it has printed last may be unread
         self._ended(self)
 
     def _hear(self, line: str) -> None:
@@ -183,7 +183,7 @@ class ChildProcess:
             self._said(line)
 
     def _hear_out(self, deadline: float, lines: int) -> None:
-        """End a process that hangs, once it has nothing more to say."""
+        """Kill a process that hangs, once it has written its stacks."""
         said = len(self._stacks or ())
         if (said and said == lines) or time.monotonic() > deadline:
             self._process.kill()

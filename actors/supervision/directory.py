@@ -1,4 +1,4 @@
-"""The directory of a session and the page in it; those of supervisors that died are removed."""
+"""The temporary directory of a session; those that dead supervisors left are removed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["make_directory", "make_page", "sweep"]
 
 
 def sweep() -> None:
-    """Remove the directories of killed supervisors: what was said is in their journals."""
+    """Remove the directories of killed supervisors; the conversations are in the journals."""
     for directory in Path(tempfile.gettempdir()).glob("rtvoice-*-*"):
         owner = directory.name.split("-")[1]
         with contextlib.suppress(OSError):  # another user's
@@ -28,7 +28,7 @@ def make_directory() -> Path:
     """Make the directory of a session, named after this process.
 
     Raises:
-        ConfigurationError: there is no place for it.
+        ConfigurationError: It cannot be made.
     """
     try:
         return Path(tempfile.mkdtemp(prefix=f"rtvoice-{os.getpid()}-"))
@@ -40,7 +40,7 @@ def make_page(path: Path) -> Page:
     """Make the accounting page of a session in its directory.
 
     Raises:
-        ConfigurationError: there is no room for it; the directory is removed.
+        ConfigurationError: It cannot be made; the directory is removed.
     """
     try:
         return Page(path, create=True)

@@ -1,4 +1,4 @@
-"""Telling what a full mailbox drops, in one message a second at most."""
+"""Reports what a full mailbox drops, at most once a second."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from messages.transport.mailbox import Dropped
 __all__ = ["DROPS_S", "DropReport"]
 
 DROPS_S = 1.0
-"""How often it is told at most that a mailbox drops messages."""
+"""Minimum time between two reports."""
 
 
 class DropReport:
-    """What of the drops of one component has been told."""
+    """Publishes what the mailbox of one component has dropped since the last report."""
 
     def __init__(self, name: str, publish: Callable[[Message], None]) -> None:
         self._name = name
@@ -24,11 +24,11 @@ class DropReport:
         self._told_at = 0.0
 
     def tell(self, now: float, lost: Mapping[int, Dropped]) -> None:
-        """Tell what was dropped since the last time.
+        """Publish what was dropped since the last report, if that is long enough ago.
 
         Args:
-            now: In seconds of `time.monotonic`; infinite: for the last time.
-            lost: All that was dropped so far, by tag.
+            now: Seconds of `time.monotonic`; infinite for the last report.
+            lost: Everything dropped since the start, by tag.
         """
         if now - self._told_at < DROPS_S:
             return

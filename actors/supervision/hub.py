@@ -28,7 +28,7 @@ class SessionStage(enum.Enum):
 
 
 class Hub(Protocol):
-    """What a process of the session, a component's or the sandbox's, needs of the hub."""
+    """What a component's process and the sandbox's process need of the hub."""
 
     loop: Loop
     settings: Settings
@@ -38,13 +38,13 @@ class Hub(Protocol):
         """Return the environment of its process."""
 
     def open_next(self) -> None:
-        """Go on with the start: something that it may have waited for is there."""
+        """Open the next component, if everything that it needs is there."""
 
     def start_failed(self, name: str, error: str, trace: str) -> None:
-        """End a session that has not begun, with the reason."""
+        """End a session that has not started, with the reason."""
 
     def publish(self, message: Message) -> None:
-        """Tell everyone."""
+        """Deliver a message to everyone who accepts its type."""
 
     def log(self, name: str, level: str, text: str) -> None:
-        """Take a line that it has written."""
+        """Log a line on behalf of a process."""

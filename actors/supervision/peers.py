@@ -1,4 +1,4 @@
-"""Who is told of a session beside its components: the program, in this process or in its own."""
+"""The program as the hub sees it: in this process, or at the other end of a socket."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ from messages.transport.loop import Line, Loop
 __all__ = ["LocalPeer", "Peer", "PeerHub", "ProgramPeer"]
 
 _DROPPED_TAGS = frozenset((*AUDIO_TAGS, WireEvent.tag(), Log.tag()))
-"""What a program that does not read is not told."""
+"""Tags of the messages that are dropped for a program that does not read."""
 _LAST_TAGS = frozenset((SessionFailed.tag(), SessionEnded.tag()))
 _ORDER_TAGS = frozenset(kind.tag() for kind in (StopSession, Subscribe, StatusRequest, Inject))
 _ABANDONED_S = 0.8
-"""How long the components may take to close when the program has gone without a word (G8)."""
+"""How long the components may take to close when the program has died (G8)."""
 _MAX_PEER_BYTES = 16 * 1024 * 1024
-"""What waits for a program that does not read, until it gets no more sound and log records. With
-twice as much the session fails."""
+"""When more than this waits for a program that does not read, sound and log records are dropped;
+with twice as much the session fails."""
 
 
 class Peer(Protocol):
-    """A program beside the components: told what it wants; what it says, it says by `send`."""
+    """A program in this process; it sends with `Supervisor.send`."""
 
     wants: frozenset[type[Message]]
+    """The messages it has subscribed to."""
 
     def told(self, message: Message) -> None:
-        """Take a message, on the hub's thread: return at once."""
+        """Receive a message, on the hub's thread; must return at once."""
 
 
 class PeerHub(Protocol):
@@ -52,13 +53,13 @@ class PeerHub(Protocol):
     loop: Loop
 
     def obey(self, message: Message, frame: bytes) -> None:
-        """Do what the program says, or pass it on."""
+        """Handle a request of the program."""
 
     def route(self, frame: bytes) -> None:
-        """Give a message to who accepts its type."""
+        """Deliver a message to everyone who accepts its type."""
 
     def publish(self, message: Message) -> None:
-        """Tell everyone."""
+        """Deliver a message of the supervisor's own."""
 
     def stop(self, reason: str, *, within_s: float | None = None) -> None:
         """End the session."""
@@ -68,20 +69,20 @@ class PeerHub(Protocol):
 
 
 class LocalPeer:
-    """A peer in this process: told decoded messages."""
+    """A program in this process: receives decoded messages."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self.tags = frozenset(kind.tag() for kind in peer.wants)
-        """Of what it is told."""
+        """Tags of the messages it has subscribed to."""
 
     @property
     def dropped(self) -> int:
-        """How many messages it did not get: none."""
+        """Number of messages dropped: none."""
         return 0
 
     def tell_drops(self, now: float) -> None:
-        """Tell what it did not get: nothing."""
+        """Report what was dropped: nothing."""
 
     def put(self, frame: bytes) -> None:
         self._peer.told(decode(frame))
@@ -91,17 +92,17 @@ class LocalPeer:
 
 
 class ProgramPeer:
-    """The embedding program at the other end of our standard input: told frames."""
+    """The embedding program at the other end of our standard input: receives frames."""
 
     def __init__(self, hub: PeerHub, connection: socket.socket) -> None:
         self.tags: frozenset[int] = frozenset()
-        """Of what it wants to be told."""
+        """Tags of the messages it has subscribed to."""
         self._hub = hub
         self._connection = connection
         self.dropped = 0
-        """Sound and log records that it did not get, because it did not read."""
+        """Number of sound messages and log records dropped because it did not read."""
         self._untold: dict[int, int] = {}
-        """How many of them, by tag, it does not know of yet."""
+        """Number of those not yet reported, by tag."""
         self._told_at = 0.0
         self._line = Line(hub.loop, connection, self._read, self._gone)
 
@@ -116,7 +117,7 @@ class ProgramPeer:
             self._line.write([frame])
 
     def tell_drops(self, now: float) -> None:
-        """Tell what was dropped since the last time; once a second at most."""
+        """Publish what was dropped since the last report; at most once a second."""
         if not self._untold or now - self._told_at < DROPS_S:
             return
         self._told_at = now
@@ -125,7 +126,7 @@ class ProgramPeer:
             self._hub.publish(MessagesDropped("program", type_name(tag), count))
 
     def close(self) -> None:
-        """Send what is unsent, for a second at most."""
+        """Send what is left, for at most a second."""
         with contextlib.suppress(OSError):
             self._connection.setblocking(True)
             self._connection.settimeout(1.0)
@@ -135,7 +136,7 @@ class ProgramPeer:
     def _read(self, frame: bytes) -> None:
         if tag_of(frame) in _ORDER_TAGS:
             self._hub.obey(decode(frame), frame)
-        else:  # perhaps of a type of the user's own, which nobody knows here
+        else:  # it may be of a type of the user's own, which is unknown here
             self._hub.route(frame)
 
     def _gone(self, _why: str) -> None:

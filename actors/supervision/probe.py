@@ -1,4 +1,4 @@
-"""The socket at which other programs break a session that was started with ``probes``."""
+"""The socket for fault injection from other programs (`Settings.probes`)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class ProbeHub(Protocol):
     directory: Path
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Return how each component is."""
+        """Return the status of each component."""
 
     def obey(self, message: Message, frame: bytes) -> None:
-        """Do what a program says."""
+        """Handle a request."""
 
 
 class Probe:
-    """Takes faults to inject from other programs of the same user, at a socket in our directory."""
+    """Accepts `Inject` and `StatusRequest` from programs of the same user, at a Unix socket."""
 
     NAME = "probe"
 

@@ -1,4 +1,4 @@
-"""The operating-system process of a child: starting it, ending it, and how it ended."""
+"""The operating-system process of a child: how it is started and ended, and how it ended."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from messages.transport.spawning import spawn
 __all__ = ["EXIT_GRACE_S", "Process"]
 
 EXIT_GRACE_S = 1.0
-"""How long a child may live on after its channel has ended, or after it was told to close."""
+"""A child is killed this long after its channel has ended, or after it was told to stop."""
 
 
 class Process:
-    """A child's operating-system process: its channel, and a pipe of what it says on stderr.
+    """An operating-system process with a channel, and with a pipe for its standard error.
 
-    Nothing here waits but `wait`. It is over once `ended` has returned True.
+    Only `wait` blocks. The process is reaped once `ended` has returned True.
     """
 
     def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
         """Start ``python -m ARGUMENTS``.
 
         Raises:
-            OSError: the system gives us no process or no descriptor.
+            OSError: The system has no process or descriptor left.
         """
         self.stderr, their_stderr = socket.socketpair()
         try:
@@ -39,7 +39,7 @@ class Process:
         self._group_ended = False
 
     def kill(self) -> None:
-        """End it, whatever it is doing."""
+        """Send it SIGKILL (on Windows: terminate it)."""
         self._popen.kill()  # does nothing to a process that has been reaped
 
     def signal(self, number: int) -> None:
@@ -47,22 +47,23 @@ class Process:
         self._popen.send_signal(number)
 
     def ended(self) -> bool:
-        """Return whether it has ended, and reap it."""
+        """Return whether it has ended; reaps it then."""
         if self._popen.poll() is None:
             return False
         self._end_group()
         return True
 
     def wait(self) -> None:
-        """Wait for the end of a process that was killed; the kernel may have its reasons not to."""
+        """Wait for its end after `kill`, for `EXIT_GRACE_S` at most."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(EXIT_GRACE_S)
         self._end_group()
 
     def _end_group(self) -> None:
-        """End what it has started and left behind: workers of a tool, say.
+        """Kill what it has started and left behind, such as workers of a tool.
 
-        While any of them lives, no other process or group can have its number; later, one can.
+        Once only: as long as one of them lives, the kernel gives its group's number to nobody else;
+        afterwards it may.
         """
         if hasattr(os, "killpg") and not self._group_ended:
             self._group_ended = True
@@ -71,7 +72,7 @@ class Process:
 
     @property
     def stopped(self) -> bool:
-        """Whether a signal has stopped it, so that it cannot say anything; False: nobody knows."""
+        """Whether it is known to be stopped by a signal (SIGSTOP), so that it cannot answer."""
         if not hasattr(os, "waitid"):
             return False
         try:
@@ -82,7 +83,7 @@ class Process:
 
     @property
     def killed_from_outside(self) -> bool:
-        """Whether a signal has ended it that no program sends to itself by mistake."""
+        """Whether SIGKILL or SIGTERM ended it, which no program sends to itself by mistake."""
         return self._popen.returncode in (-signal.SIGTERM, -getattr(signal, "SIGKILL", 9))
 
     @property
@@ -92,7 +93,7 @@ class Process:
 
     @property
     def cause(self) -> str:
-        """How it ended, in words."""
+        """How it ended, in one line."""
         code = self._popen.returncode
         if code is None:
             return "closed its channel"

@@ -1,4 +1,4 @@
-"""When a component that crashed is started again: decisions, without a process or a clock."""
+"""Restart policy: when a component that crashed is started again; no process, no clock."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["RestartPolicy"]
 class RestartPolicy:
     """When a component that crashed is started again (guarantee G4).
 
-    Counted are crashes without progress in between: progress is a message of its own work handled.
-    They are counted on a clock that runs only while the component is well: one that takes long to
-    fail, in opening or by hanging, is not tried for ever.
+    Only crashes without progress in between count; handling a message of its own work is progress.
+    They are counted on a clock that runs only while the component is well, so that a component
+    that takes long to fail (while opening, or by hanging) exceeds the intensity too.
     """
 
     MAX_CRASHES = 5
@@ -25,27 +25,27 @@ class RestartPolicy:
 
     def __init__(self) -> None:
         self._crashes: collections.deque[float] = collections.deque()
-        """When there were crashes, in seconds of being well."""
+        """Times of the crashes, in seconds of being well."""
         self._well_s = 0.0
         self._last_start = -self.PERIOD_S
         self._parked = 0
 
     @property
     def row(self) -> int:
-        """How many crashes there were without progress."""
+        """Number of crashes in a row without progress."""
         return len(self._crashes)
 
     def started(self, now: float) -> None:
-        """Note that an incarnation is started."""
+        """Record the start of an incarnation."""
         self._last_start = now
 
     def crashed(self, now: float, *, progress: bool, well_s: float = 0.0) -> float | None:
-        """Return how long to wait before the next start; None: the intensity is exceeded.
+        """Return the delay before the next start, or None if the restart intensity is exceeded.
 
         Args:
-            now: In seconds of any one clock.
-            progress: Whether the incarnation has done any work of its own.
-            well_s: How long it was open and not stuck.
+            now: Seconds of any monotonic clock.
+            progress: Whether this incarnation has done any work of its own.
+            well_s: How long this incarnation was open and not stuck.
         """
         if progress:
             self._crashes.clear()
@@ -60,18 +60,18 @@ class RestartPolicy:
         return max(min(delay, self.MAX_DELAY_S), self._last_start + self.MIN_SPACING_S - now)
 
     def renewed(self, now: float) -> float:
-        """Return how long to wait before the next start of one that has asked for a new process.
+        """Return the delay before a component that asked for a new process is started.
 
-        That is tried for ever: what it waits for, a sound device say, may come back.
+        There is no limit: what it waits for, such as a sound device, may come back.
         """
         return max(0.0, self._last_start + self.RENEWAL_SPACING_S - now)
 
     def soft(self) -> bool:
-        """Return whether a raise may be answered in the same process."""
+        """Return whether the next incarnation may run in the same process."""
         return self.row <= self.SOFT_RESTARTS
 
     def parked(self) -> float:
-        """Return how long to wait before trying again what has exceeded its intensity."""
+        """Return the delay before a component that exceeded its intensity is tried again."""
         delay = self.PARKED_S[min(self._parked, len(self.PARKED_S) - 1)]
         self._parked += 1
         self._crashes.clear()

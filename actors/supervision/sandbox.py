@@ -1,4 +1,4 @@
-"""The sandbox as a child of the supervisor: a process, and no component."""
+"""The sandbox server as a child process of the supervisor; it is not a component."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ __all__ = ["SandboxProcess"]
 
 
 class SandboxProcess:
-    """The Realtime server on loopback, a process of its own that ends with us.
+    """The Realtime server on loopback, in a process that ends with the supervisor.
 
-    Before it listens, its end fails the start of the session; later, it is started again, at the
-    same port.
+    If it ends before it listens, the session cannot start; later, it is restarted on the same port.
     """
 
     _LISTENING = "listening on "
 
     def __init__(self, hub: Hub) -> None:
         self.url = ""
-        """Where it listens; empty: not yet."""
+        """URL at which it listens; empty: not yet."""
         self._hub = hub
         self._said = ""
         self._since = time.monotonic()
@@ -35,7 +34,7 @@ class SandboxProcess:
 
     @property
     def pid(self) -> int:
-        """The process id; 0: there is none just now."""
+        """The process id; 0: no process runs."""
         return self._process.pid if self._process is not None else 0
 
     def close(self) -> None:

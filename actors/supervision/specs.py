@@ -1,4 +1,4 @@
-"""Who there is: the components, named and not imported, in the order of opening."""
+"""The child specs: name and class of each component, in start order; nothing is imported."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ __all__ = ["SPECS", "ChildSpec"]
 
 
 class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What the supervisor knows of a component before it has started it."""
+    """What the supervisor knows about a component before it starts it."""
 
     name: str
     target: str
     """``module:Class`` of the actor."""
     essential: bool = False
-    """Whether the session fails when it cannot be kept up."""
+    """Whether the session fails when the component exceeds its restart intensity."""
     linger_s: float = 0.0
-    """Audio for it is collected for so long, to wake it less often."""
+    """Audio is collected this long before it is sent, to wake the component less often."""
     linger_messages: int = 10
+    """Audio is sent at once when this many messages wait."""
     window: int = 8
-    """Messages sent and not yet handled, at most."""
+    """At most this many messages are in flight: sent and not handled."""
     memory_mib: int | None = None
-    """What its process may use; None: `Settings.memory_limit_mib`, as for code of the user's."""
+    """Memory limit of its process; None: `Settings.memory_limit_mib`, as for user code."""
 
 
 _OURS_MIB = 512
-"""Ours use 60 to 150 MiB of data, thread stacks included."""
+"""Memory limit of our own components, which use 60 to 150 MiB, thread stacks included."""
 
 SPECS = (
     ChildSpec(

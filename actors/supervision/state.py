@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["SavedState"]
 
 _STRIKES = 2
-"""A state with which so many incarnations in a row could not be opened is set aside."""
+"""State is set aside after this many incarnations in a row could not be opened with it."""
 
 
 class SavedState:

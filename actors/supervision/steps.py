@@ -1,4 +1,4 @@
-"""What can happen to a component, and what can be done about it: see `Lifecycle`."""
+"""The events and actions of `Lifecycle`: what can happen to a component, and what to do."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Loaded(LifeEvent, frozen=True):
 
 
 class YourTurn(LifeEvent, frozen=True):
-    """Everything that has to be open before it is open."""
+    """Everything that has to be open before this component is open."""
 
 
 class Opened(LifeEvent, frozen=True):
@@ -114,7 +114,7 @@ class Close(LifeEvent, frozen=True):
 
 
 class GiveUp(LifeEvent, frozen=True):
-    """It has to end at once, whatever it does."""
+    """It has to end at once, whatever it is doing."""
 
     why: str
 

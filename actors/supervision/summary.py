@@ -1,4 +1,4 @@
-"""What is said of a session at its end: what was done, what was lost, where sound faltered."""
+"""The summary at the end of a session: turns, calls, losses, underruns."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from messages import (
 __all__ = ["NOTED", "Summary"]
 
 NOTED = (Turn, ToolCall, AudioLost, DeadLetter, FileOpened, SoundFaltered)
-"""The messages that `Summary.note` wants to see."""
+"""The message types that `Summary.note` needs."""
 _LOST = 100
-"""How many losses are named one by one."""
+"""At most this many losses are listed one by one; the others are counted."""
 _TOLD = 1000
-"""How many turns and calls are remembered, so as not to tell or count them twice."""
+"""The newest turns and calls that are remembered, to recognise one that comes twice."""
 
 
 class Summary:
-    """The account of a session, kept by the hub from what passes it."""
+    """Collects the summary of a session from the messages that are routed."""
 
     def __init__(self) -> None:
         self._counts: collections.Counter[str] = collections.Counter()
@@ -38,7 +38,7 @@ class Summary:
         self._faltered: dict[tuple[str, str], SoundFaltered] = {}
 
     def note(self, message: Message) -> bool:
-        """Take notice of a message; return whether it is news, and to be passed on."""
+        """Record a message; return False if it is a repetition that must not be delivered."""
         match message:
             case Turn(item_id=told) | ToolCall(call_id=told):
                 kind = type(message).__name__
@@ -47,7 +47,7 @@ class Summary:
                     if len(self._told) > _TOLD:
                         del self._told[next(iter(self._told))]
                     self._counts[kind] += 1
-                else:  # history died between telling a turn and noting that it did
+                else:  # history died after it had published the turn and before it saved that
                     return not isinstance(message, Turn)
             case SoundFaltered(name, reason):
                 before = self._faltered.get((name, reason))
@@ -61,15 +61,15 @@ class Summary:
         return True
 
     def lose(self, what: str) -> None:
-        """Note in words what was lost; named one by one up to a bound."""
+        """Record a loss, in words."""
         if len(self._lost) < _LOST:
             self._lost.append(what)
         else:
             self._more_lost += 1
 
     def faltered(self, name: str) -> int:
-        """Return how often sound has faltered at a component; from any thread."""
-        told = list(self._faltered.values())  # at once
+        """Return the number of underruns and gaps of a component; from any thread."""
+        told = list(self._faltered.values())  # a copy: another thread may change it
         return sum(one.count for one in told if one.component == name)
 
     def ended(
@@ -81,14 +81,14 @@ class Summary:
         *,
         failed: bool,
     ) -> SessionEnded:
-        """Return what is told at the end.
+        """Return the message that ends the session.
 
         Args:
             reason: Why the session ends.
-            restarts: How often each component was started again after a crash.
-            left: In words, what is lost by the end itself.
-            seconds: How long the session took.
-            failed: Whether it ends because it could not go on.
+            restarts: Number of restarts after crashes, by component.
+            left: What the end itself loses, in words.
+            seconds: Length of the session.
+            failed: Whether it ends because of a failure.
         """
         lost = [*self._lost, *left]
         if self._more_lost:

@@ -1,4 +1,4 @@
-"""What the hub sees of a message without reading it: its tag."""
+"""Message tags: all that the hub reads of most messages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from messages import ConversationOver, FatalError, InputLevel, OutputLevel, mess
 __all__ = ["AUDIO_TAGS", "HUB_TAGS", "ON_DEMAND_TAGS", "ROUTED_FROM", "type_name"]
 
 ROUTED_FROM = 20
-"""Tags below are between a child and the hub; see `messages`."""
+"""Tags below this one are between a child and the hub; see `messages`."""
 AUDIO_TAGS = range(20, 40)
-"""Those of `messages.audio`."""
+"""Tags of `messages.audio`."""
 HUB_TAGS = frozenset(kind.tag() for kind in (*NOTED, ConversationOver, FatalError))
 """Tags of the messages that the hub itself decodes; all others are routed unread."""
 ON_DEMAND_TAGS = (InputLevel.tag(), OutputLevel.tag())
@@ -18,6 +18,6 @@ ON_DEMAND_TAGS = (InputLevel.tag(), OutputLevel.tag())
 
 
 def type_name(tag: int) -> str:
-    """Return the name of a type; of a user's own, which nobody knows here, its tag."""
+    """Return the name of a message type, or its tag if the type is a user's own."""
     kind = message_types().get(tag)
     return kind.__name__ if kind else f"tag {tag}"

@@ -1,4 +1,4 @@
-"""Whether a component is alive and does anything, by its accounts: decisions, without a clock."""
+"""Hang detection and progress of a component, from its accounting slot; no clock."""
 
 from __future__ import annotations
 
@@ -13,50 +13,51 @@ __all__ = ["Watch"]
 class Watch:
     """The signs of life of one component, incarnation after incarnation.
 
-    It is alive when it has handled anything: mail, held messages, or work of its own. It has made
-    progress when that was more than answers to pings, or when it has told of sound. Times are in
-    seconds of any one clock.
+    Everything handled is a sign of life: mail, held messages, posted calls and timers. Progress is
+    handled mail other than pings, handled held messages, or sound sent. Times are seconds of any
+    monotonic clock.
     """
 
     def __init__(self, slot: Slot) -> None:
         self.told_audio = False
-        """Whether the incarnation has told of sound."""
+        """Whether this incarnation has sent sound."""
         self._slot = slot
         self._handled: tuple[int, ...] = ()
         self._opened_at = self._alive_at = self._pinged_at = 0.0
         self._pings = 0
 
     def begin(self, mailbox: Mailbox) -> None:
-        """Note that what the component does from now on is done by another incarnation.
+        """Count from here on for the next incarnation.
 
-        Both when one has ended and when one is started: what dies in between has done nothing.
+        Called when an incarnation has ended and again when the next one is started: a process that
+        dies in between has made no progress.
         """
-        self._pings = mailbox.pings  # the one before it was sent these in vain
+        self._pings = mailbox.pings  # sent to the last incarnation, which did not answer
         self.told_audio = False
 
     def opened(self, now: float) -> None:
-        """Note that it is open."""
+        """Record that it is open."""
         self._opened_at = self._alive_at = self._pinged_at = now
 
     def forgive(self, now: float) -> None:
-        """Start all clocks anew: the supervisor itself did not run."""
+        """Restart all clocks, because the supervisor itself did not run."""
         self._alive_at = self._pinged_at = now
 
     @property
     def well_s(self) -> float:
-        """How long it was open and not stuck."""
+        """How long this incarnation was open and not stuck."""
         return max(0.0, self._alive_at - self._opened_at)
 
     def quiet_s(self, now: float) -> float:
-        """Return how long it has shown no sign of life."""
+        """Return the time since the last sign of life."""
         return now - self._alive_at
 
     def look(self, now: float, mailbox: Mailbox, hang_s: float) -> Literal["", "idle", "hung"]:
-        """Look at its accounts.
+        """Check for signs of life.
 
         Returns:
-            ``idle``: it has nothing to do, and is to be sent a ping, which is counted by that.
-            ``hung``: what it was sent or has in hand is not handled.
+            ``idle``: it has nothing to do; the caller must send it a ping.
+            ``hung``: it has not handled anything for ``hang_s`` although it has work.
         """
         slot = self._slot
         handled = (slot.handled(MAIL), slot.handled(HELD), slot.handled(LOCAL))
@@ -76,7 +77,7 @@ class Watch:
         return ""
 
     def progress(self, mailbox: Mailbox) -> bool:
-        """Return whether it has handled mail of its own, or made sound. Timers are no progress."""
+        """Return whether this incarnation has made progress; timers do not count."""
         slot = self._slot
         mailbox.settle(slot)
         answered = self._pings - mailbox.pings
