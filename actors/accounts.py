@@ -12,7 +12,10 @@ __all__ = ["Accounts"]
 
 
 class Accounts:
-    """Begun and handled, in the page that survives us. Used on the actor's thread only."""
+    """Counts begun and handled messages in the page, which survives the process.
+
+    Used on the actor's thread only.
+    """
 
     def __init__(self, slot: Slot, held_tags: frozenset[int], room: Callable[[], None]) -> None:
         self._slot = slot
@@ -25,7 +28,7 @@ class Accounts:
         self._holding = False
 
     def handle(self, frame: bytes, dispatch: Callable[[Message], None]) -> None:
-        """Decode a frame and handle it; if that raises, it stays the one in hand."""
+        """Decode and handle a frame; if that raises, the message stays in hand."""
         if tag_of(frame) in self._held_tags:
             self._handle_held(frame, dispatch)
             return
@@ -35,7 +38,7 @@ class Accounts:
         self._slot.end()
 
     def run(self, call: Callable[[], None]) -> None:
-        """Run a posted call or timer, so that a hang in it is seen."""
+        """Run a posted call or timer, accounted for so that a hang in it is noticed."""
         self._local += 1
         self._slot.begin(LOCAL, self._local)
         call()

@@ -1,4 +1,4 @@
-"""The actor: what every component is, whoever wrote it.
+"""The actor: the base class of every component.
 
 An actor is a class with ``accepts``, ``opened()``, ``handle(message)`` and ``closed()``. It runs
 alone in its process, on one thread, and may raise whenever it likes: the supervisor starts it
@@ -26,9 +26,9 @@ State = TypeVar("State")
 
 
 class StartAnew(UserError):  # noqa: N818 - nothing has failed
-    """Raised by an actor that has to go on in a new process: no crash, and not counted as one.
+    """Raised by an actor that needs a new process; it is not counted as a crash.
 
-    Its process is killed, so what has to be closed is closed before. ``str()`` is the reason.
+    Its process is killed, so the actor closes what has to be closed first. ``str()`` is the reason.
     """
 
 
@@ -76,7 +76,7 @@ class ActorHost(Protocol):
 
 
 class Actor(pykka.ThreadingActor):
-    """A component. Started by its host, told messages by the supervisor, dead when it raises.
+    """A component: started by its host, sent messages by the supervisor, dead when it raises.
 
     `opened`, `handle`, `closed`, posted calls and timers all run on the actor's own thread, one at
     a time. No handler waits on a network, a device or a tool: those have threads of their own,
@@ -84,7 +84,7 @@ class Actor(pykka.ThreadingActor):
     """
 
     accepts: ClassVar[Mapping[type[Message], Rule]] = {}
-    """The message types it is told, each with its overflow rule."""
+    """The message types it accepts, each with its overflow rule."""
     use_daemon_thread = True
 
     def __init__(self, host: ActorHost) -> None:
@@ -92,8 +92,9 @@ class Actor(pykka.ThreadingActor):
         self.settings: Settings = host.settings
         self.session: SessionInfo = host.session
         self.keep: dict[str, Any] = host.keep
-        """Objects that survive a raise (not a death): the next incarnation in this process finds
-        them. The host calls their ``close()`` when the process ends, last kept first."""
+        """Objects that survive a raise, but not the death of the process: the next incarnation in
+        this process finds them. When the process ends, the host calls their ``close()`` in reverse
+        order."""
         self.resumed: bool = host.resumed
         """Whether `keep` comes from an incarnation that raised."""
         self.name: str = host.name
@@ -102,63 +103,66 @@ class Actor(pykka.ThreadingActor):
         self._inbox: Inbox = host.new_inbox()
         super().__init__()
 
-    # -- for subclasses to write --------------------------------------------------------------
+    # -- for subclasses to override -----------------------------------------------------------
 
     @classmethod
     def describe(cls, agent: str | None) -> Mapping[str, Any]:
-        """Return settings found out while importing; called once a process before anything else."""
+        """Return settings found while importing; called once per process, before anything else."""
         return {}
 
     def opened(self) -> None:
-        """Open devices and connections. Cleans up after itself if it fails."""
+        """Open devices and connections; if that fails, release them again before raising."""
 
     def handle(self, message: Message) -> None:
         """Handle one message of a type in ``accepts``."""
 
     def closed(self) -> None:
-        """Release what is not in `keep`; runs on every way out, also after a raise."""
+        """Release what is not in `keep`; also called after a raise."""
 
     # -- for subclasses to call ---------------------------------------------------------------
 
     def send(self, message: Message) -> None:
-        """Give a message to every component that accepts its type."""
+        """Send a message to every component that accepts its type."""
         self.host.send(message, self._epoch)
 
     def is_wanted(self, kind: type[Message]) -> bool:
-        """Return whether anybody wants messages of a type that is sent on demand only."""
+        """Return whether anybody accepts a message type that is sent on demand only."""
         return kind.tag() in self.host.wanted
 
     def save(self, state: Any) -> None:
-        """Have the supervisor keep ``state`` (small) for the next incarnation.
+        """Have the supervisor keep ``state`` for the next incarnation; it has to be small.
 
-        It is kept before the message in hand counts as handled.
+        The supervisor has it before the message in hand counts as handled.
         """
         self.host.save(msgspec.msgpack.encode(state), self._epoch)
 
     def saved(self, kind: type[State]) -> State | None:
-        """Return the state saved last, by whichever incarnation; None: nothing was saved."""
+        """Return the state that was saved last, or None if none was saved."""
         if self.host.state is None:
             return None
         return msgspec.msgpack.decode(self.host.state, type=kind)
 
     def post(self, call: Callable[[], None]) -> None:
-        """Have ``call`` run on the actor's thread. The one thing another thread may touch."""
+        """Run ``call`` on the actor's thread; the only method that other threads may call."""
         self._inbox.post(call)
 
     def after(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Have ``call`` run on the actor's thread later, unless the result is cancelled."""
+        """Run ``call`` on the actor's thread later, unless the returned timer is cancelled."""
         return self._inbox.after(seconds, call)
 
     def crash(self, error: Exception) -> None:
-        """Have it end with ``error`` although it is stuck while opening; from any thread."""
+        """Report that the actor, which is stuck in `opened`, has failed; from any thread."""
         self.host.crashed(error, "open")
 
     def hold(self, message: Message) -> None:
-        """Say while handling it that ``message`` is not done yet; its rule has ``held=True``."""
+        """Keep ``message`` from counting as handled when `handle` returns, until `done`.
+
+        Only for the message in hand, and only if its rule has ``held=True``.
+        """
         self.host.accounts.hold(message)
 
     def done(self, message: Message) -> None:
-        """Say that a held message is handled. Until then it comes again after a crash."""
+        """Count a held message as handled. Before that, it is delivered again after a crash."""
         self.host.accounts.done(message)
 
     # -- Pykka --------------------------------------------------------------------------------
@@ -170,30 +174,30 @@ class Actor(pykka.ThreadingActor):
         self.host.run_thread(self._actor_loop)
 
     def on_start(self) -> None:
-        """Open, and tell the supervisor how that went."""
+        """Open, and report the outcome to the supervisor."""
         try:
             self.opened()
             self.host.trip("open")
-        except BaseException as error:  # noqa: BLE001 - SystemExit too: nothing ends unreported
+        except BaseException as error:  # noqa: BLE001 - also SystemExit: every end is reported
             self._fail(error, "open")
             return
         self.host.ready()
 
     def on_receive(self, message: Any) -> None:
-        """Handle one frame or posted call, accounted as begun before and as handled after."""
+        """Handle one frame or posted call: accounted as begun before, as handled after."""
         try:
             if isinstance(message, bytes):
                 self.host.accounts.handle(message, self._dispatch)
             else:
                 self.host.accounts.run(message)
-        except BaseException as error:  # noqa: BLE001 - the supervisor is told
+        except BaseException as error:  # noqa: BLE001 - reported to the supervisor
             self._fail(error, "handle")
 
     def on_stop(self) -> None:
-        """Close in order, when the supervisor says so or is gone."""
+        """Close in order, when the supervisor says stop or is gone."""
         try:
             self._close()
-        except BaseException as error:  # noqa: BLE001 - the supervisor is told
+        except BaseException as error:  # noqa: BLE001 - reported to the supervisor
             self.host.crashed(error, "close")
 
     def _close(self) -> None:
@@ -207,11 +211,11 @@ class Actor(pykka.ThreadingActor):
             self.host.own_message(message)
 
     def _fail(self, error: BaseException, during: str) -> None:
-        # Not raised on into Pykka, which would only log it: the supervisor is the one to know.
+        # Not re-raised: Pykka would only log it, but the supervisor has to know.
         self.actor_stopped.set()
         pykka.ActorRegistry.unregister(self.actor_ref)
         try:
             self._close()
-        except BaseException as second:  # noqa: BLE001 - told with the first
+        except BaseException as second:  # noqa: BLE001 - reported with the first
             error.add_note(f"and closing it raised {second!r}")
         self.host.crashed(error, during)

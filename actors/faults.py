@@ -1,7 +1,6 @@
-"""Faults on command, for tests of what the supervisor does about them (`Settings.probes`).
+"""Fault injection: faults that a component commits on command (`Settings.probes`).
 
-Each is committed by the component itself, on its actor's thread. Signals come from outside and need
-no code here.
+The component commits them on its actor's thread. Signals come from outside and need no code here.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ class FaultHost(Protocol):
 
 
 class InjectedError(Exception):
-    """What a component raises that is told to raise."""
+    """Raised by a component on command."""
 
 
 def commit(fault: str, host: FaultHost) -> None:
-    """Do what ``fault`` names (see `messages.FAULTS`).
+    """Commit a fault by its name (see `messages.FAULTS`).
 
     Raises:
         ValueError: no such fault.
@@ -73,7 +72,7 @@ def _hang(_: FaultHost) -> None:
 
 
 def _hold_gil(_: FaultHost) -> None:
-    """Sleep in C without letting go of the interpreter: no thread of this process runs on."""
+    """Sleep in C while holding the GIL: no thread of this process runs."""
     if sys.platform == "win32":
         ctypes.PyDLL("kernel32").Sleep(3_600_000)
     else:
@@ -81,7 +80,7 @@ def _hold_gil(_: FaultHost) -> None:
 
 
 def _exhaust_memory(_: FaultHost) -> None:
-    """Ask for more and more. It is not touched before the end, so it costs the machine nothing."""
+    """Allocate until it is refused; the memory is not touched, so the machine does not notice."""
     blocks: list[mmap.mmap] = []
     if sys.platform != "win32":
         with contextlib.suppress(OSError):  # refused
@@ -109,7 +108,7 @@ def _tear_frame(host: FaultHost) -> None:
 
 
 def _fill_disk(_: FaultHost) -> None:
-    """Have the system refuse that any file of this process grows."""
+    """Make the system refuse that any file of this process grows, as a full disk does."""
     _limit_files(0)
 
 

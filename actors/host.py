@@ -1,7 +1,7 @@
-"""The host: the process around one actor. Imports it, feeds it, accounts for it, reports its crash.
+"""The host: the process around one actor. It imports, feeds and accounts, and reports crashes.
 
-Threads: the actor's own, which sleeps on the channel itself so that a message costs one wake-up,
-and the main thread, which only waits for the end of the actor or of the hub.
+Two threads: that of the actor, which sleeps on the channel itself so that a message costs one
+wake-up, and the main thread, which waits for the end of the actor or of the hub.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ from messages.transport.page import Page, Slot
 __all__ = ["Host", "main"]
 
 _ORPHAN_S = 0.5
-"""How long an actor may take to close once the hub is gone; then the process ends regardless."""
+"""The process ends this long after the hub has gone, whether or not its actor has closed."""
 _TRACEBACK_CHARS = 8000
 
 
 class Host:
-    """One process, one component, one incarnation of its actor after the other."""
+    """One process of one component: runs the incarnations of its actor one after the other."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.name = ""
         self.keep: dict[str, Any] = {}
         self.armed: set[str] = set()
-        """Moments at which an injected fault happens."""
+        """Moments (``open``, ``close``) at which an injected fault happens."""
         self.settings = Settings()
         self.session = SessionInfo(epoch_ns=0, directory="")
         self.state: bytes | None = None
@@ -73,7 +73,7 @@ class Host:
         self.resumed = False
         self.wanted: frozenset[int] = frozenset()
         self.over = False
-        """No incarnation follows: the hub said stop, or is gone."""
+        """Whether no incarnation follows: the hub said stop, or is gone."""
         self.accounts: Accounts
         self.logger = Logger(lambda message: self.send(message, self.epoch), logging.INFO)
         self._slot: Slot
@@ -83,14 +83,14 @@ class Host:
         self._waker.setblocking(False)
         self._woken.setblocking(False)
         self._end_signal, self._end_seen = socket.socketpair()
-        self._selector = selectors.SelectSelector()  # epoll rounds timers up to milliseconds
+        self._selector = selectors.SelectSelector()  # epoll rounds timeouts up to milliseconds
         self._selector.register(channel.connection, selectors.EVENT_READ, channel)
         self._selector.register(self._woken, selectors.EVENT_READ)
 
     # -- the process --------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Serve until the hub says stop or is gone. Return the exit code."""
+        """Run incarnations until the hub says stop or is gone; return the exit code."""
         kind = self._import()
         if kind is None:
             return 1
@@ -123,13 +123,13 @@ class Host:
             self._accepts = accepts
             found = msgspec.Raw(msgspec.msgpack.encode(described))
             self.send(Hello(os.getpid(), accepts, found), 0)
-        except BaseException as error:  # noqa: BLE001 - the supervisor is told
+        except BaseException as error:  # noqa: BLE001 - reported to the supervisor
             self.crashed(error, "import")
             return None
         return kind
 
     def _next_open(self) -> Open | None:
-        """Wait for the order to start an incarnation; no actor lives, so this thread may read."""
+        """Wait for `Open`; no actor runs, so this thread may read the channel."""
         while True:
             try:
                 frame = self.channel.read()
@@ -155,7 +155,7 @@ class Host:
         self._watch()
 
     def _watch(self) -> None:
-        """Sleep until the actor has ended; if the hub goes first, see that we end soon."""
+        """Wait for the end of the actor; if the hub dies first, end the process soon after."""
         if hasattr(select, "poll"):
             poll = select.poll()
             poll.register(self.channel.connection, 0)  # no events: hang-up and errors only
@@ -174,13 +174,13 @@ class Host:
             try:
                 if close is not None:
                     close()
-            except Exception as error:  # noqa: BLE001 - the supervisor is told
+            except Exception as error:  # noqa: BLE001 - reported to the supervisor
                 self.crashed(error, "close")
                 code = 1
         return code
 
     def close(self) -> None:
-        """Release the descriptors, where the process goes on (in tests)."""
+        """Release the descriptors, in a process that lives on (in tests)."""
         self._selector.close()
         for used in (self._waker, self._woken, self._end_signal, self._end_seen):
             used.close()
@@ -193,20 +193,20 @@ class Host:
         try:
             self.channel.write(message, epoch)
         except OSError:
-            self.over = True  # the hub is gone, which the reader of the channel sees too
+            self.over = True  # the hub is gone; the reader of the channel sees that too
 
     def save(self, state: bytes, epoch: int) -> None:
-        """Pass state to the hub, if it is not what the hub has."""
+        """Send state to the hub, unless the hub has the same."""
         if state != self.state:
             self.state = state
             self.send(Save(state), epoch)
 
     def ready(self) -> None:
-        """Say that the actor is open."""
+        """Report that the actor is open."""
         self.send(Ready(), self.epoch)
 
     def crashed(self, error: BaseException, during: str) -> None:
-        """Tell the supervisor why the actor is dead."""
+        """Report to the supervisor why the actor is dead."""
         trace = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARS:]
         spent = isinstance(error, MemoryError)
         plain = isinstance(error, UserError)
@@ -214,7 +214,7 @@ class Host:
         self.send(Crashed(_one_line(error), trace, during, spent, plain, renews), self.epoch)
 
     def own_message(self, message: Message) -> None:
-        """Handle what every actor is told and no actor sees."""
+        """Handle a message that is for the process, not for the actor."""
         if isinstance(message, Ping):
             return
         if isinstance(message, Wanted):
@@ -237,7 +237,7 @@ class Host:
         return Inbox(self)
 
     def run_thread(self, loop: Callable[[], None]) -> None:
-        """Run the actor's loop on a thread whose end we see."""
+        """Run the actor's loop on a thread, and notice its end."""
 
         def run() -> None:
             try:
@@ -253,10 +253,10 @@ class Host:
         try:
             self._waker.send(b"x")
         except (BlockingIOError, OSError):
-            pass  # it has been woken often enough, or is ending
+            pass  # enough wake-ups are pending, or the process is ending
 
     def wait(self, timeout: float | None) -> None:
-        """Sleep until there are frames, or a wake-up, or the time is over."""
+        """Sleep until there are frames, a wake-up, or the timeout is over."""
         for key, _ in self._selector.select(timeout):
             if key.data is None:
                 self._woken.recv(4096)
@@ -279,7 +279,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def limit_memory(mib: int) -> None:
-    """Have the system refuse us more than this; 0: no limit. Only Linux counts it all."""
+    """Limit the memory of this process; 0: no limit. Only Linux counts all of it."""
     if mib and sys.platform != "win32":
         import resource
 
@@ -290,9 +290,9 @@ def limit_memory(mib: int) -> None:
 
 
 def show_stacks_when_stuck() -> None:
-    """Write the stacks of all threads to standard error at a fatal error and at SIGUSR1.
+    """Write the stacks of all threads to standard error on a fatal error and on SIGUSR1.
 
-    Done without running Python code, so that it works in an endless handler and in C code.
+    This runs no Python code, so that it works in an endless handler and in C code too.
     """
     faulthandler.enable()
     if hasattr(faulthandler, "register"):
@@ -300,9 +300,9 @@ def show_stacks_when_stuck() -> None:
 
 
 def die_with_parent() -> None:
-    """On Linux, have the kernel end us when the supervisor dies, even stopped or without the GIL.
+    """Have Linux kill this process with the supervisor, even if it is stopped or holds the GIL.
 
-    Elsewhere the end of the channel does it, as soon as Python code can run.
+    Elsewhere the process ends at the end of its channel, as soon as Python code can run.
     """
     if sys.platform == "linux":
         import ctypes

@@ -1,4 +1,4 @@
-"""What an actor takes its messages from: frames of the channel, posted calls and timers."""
+"""The inbox of an actor: frames of the channel, posted calls and timers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Inbox", "InboxHost", "Timer"]
 
 
 class Timer:
-    """A call to be made later on the actor's thread."""
+    """A delayed call on the actor's thread."""
 
     __slots__ = ("call", "due")
 
@@ -28,7 +28,7 @@ class Timer:
         self.call: Callable[[], None] | None = call
 
     def cancel(self) -> None:
-        """Prevent the call, if it has not been made."""
+        """Prevent the call, if it has not happened."""
         self.call = None
 
 
@@ -37,7 +37,7 @@ class InboxHost(Protocol):
 
     channel: Channel
     epoch: int
-    """Of the incarnation that takes messages; frames for an earlier one are left out."""
+    """Epoch of the incarnation that runs; frames for an earlier one are ignored."""
     over: bool
     """Whether no incarnation follows: the hub said stop, or is gone."""
 
@@ -45,11 +45,11 @@ class InboxHost(Protocol):
         """End `wait`; from any thread."""
 
     def wait(self, timeout: float | None) -> None:
-        """Sleep until there are frames, or a wake-up, or the time is over."""
+        """Sleep until there are frames, a wake-up, or the timeout is over."""
 
 
 class Inbox:
-    """What Pykka takes messages from: frames of the channel, posted calls and timers."""
+    """The inbox that Pykka reads: posted calls first, then due timers, then frames."""
 
     def __init__(self, host: InboxHost) -> None:
         self._host = host
@@ -71,16 +71,16 @@ class Inbox:
         return timer
 
     def put(self, envelope: Envelope[Any]) -> None:
-        """Take what Pykka itself sends, which is only the order to stop."""
+        """Take what Pykka itself sends, which is only its stop message."""
         self._calls.append(envelope.message)
         self._host.wake()
 
     def empty(self) -> bool:
-        """Tell Pykka to drain nothing: what is left belongs to the next incarnation."""
+        """Return True, so that Pykka drains nothing: the rest is for the next incarnation."""
         return True
 
     def get(self) -> Envelope[Any]:
-        """Return what is to be done next; sleeps until there is something."""
+        """Return the next call, timer or frame; sleeps until there is one."""
         host = self._host
         frames = host.channel.frames
         while True:
@@ -113,7 +113,7 @@ class Inbox:
     def _sleep(self) -> None:
         self._asleep = True
         try:
-            if self._calls:  # posted between the look and the flag
+            if self._calls:  # posted before `_asleep` was set
                 return
             timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
             self._host.wait(timeout)

@@ -1,4 +1,4 @@
-"""Log records of a component: sent to the supervisor as messages, which renders them."""
+"""Log records of a component, sent as messages to the supervisor, which renders them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from messages import Log, Message, level_name
 __all__ = ["Logger", "pass_on_library_logs"]
 
 _LOG_CHARS = 8000
-"""Of a log record, and of each of its fields; the rest is cut off."""
+"""A log record, and each of its fields, is cut off at this length."""
 
 
 class Logger:
-    """Log records as messages to the supervisor, which renders them."""
+    """The logger of an actor: sends records as messages to the supervisor."""
 
     def __init__(self, send: Callable[[Message], None], level: int) -> None:
         self._send = send
@@ -29,11 +29,11 @@ class Logger:
         self.log(logging.DEBUG, text, fields)
 
     def info(self, text: str, **fields: Any) -> None:
-        """Log for whoever runs this. Never what was said, never a key."""
+        """Log for operators; never what was said, never a key."""
         self.log(logging.INFO, text, fields)
 
     def warning(self, text: str, **fields: Any) -> None:
-        """Log something that is not as it should be."""
+        """Log that something is wrong and the component goes on."""
         self.log(logging.WARNING, text, fields)
 
     def error(self, text: str, **fields: Any) -> None:
@@ -41,7 +41,7 @@ class Logger:
         self.log(logging.ERROR, text, fields)
 
     def log(self, level: int, text: str, fields: dict[str, Any]) -> None:
-        """Send a record if its level is wanted."""
+        """Send a record, if its level is high enough."""
         if level < self.level:
             return
         packed = {key: msgspec.Raw(_pack(value)) for key, value in fields.items()}
@@ -65,7 +65,7 @@ def _cut(text: str) -> str:
 
 
 class _LogBridge(logging.Handler):
-    """Passes records of libraries' loggers on."""
+    """Sends the records of libraries' loggers."""
 
     def __init__(self, logger: Logger) -> None:
         super().__init__(logger.level)
@@ -74,7 +74,7 @@ class _LogBridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = record.getMessage()
-        except Exception:  # noqa: BLE001 - a wrong format: of the library, not of who logs there
+        except Exception:  # noqa: BLE001 - the library has logged with a wrong format
             text = str(record.msg)
         if record.exc_info:
             text += "\n" + "".join(traceback.format_exception(*record.exc_info))
@@ -82,7 +82,7 @@ class _LogBridge(logging.Handler):
 
 
 def pass_on_library_logs(logger: Logger) -> None:
-    """Have the records of Python's `logging` sent as ours."""
+    """Send the records of Python's `logging` as messages too."""
     logging.basicConfig(level=max(logger.level, logging.INFO), handlers=[_LogBridge(logger)])
     logging.getLogger("pykka").setLevel(logging.CRITICAL)
-    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # we tell why it failed
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # we report why a connection failed
