@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -170,6 +171,31 @@ def _heavy(code: str) -> list[str]:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return told.stdout.split()
+
+
+def test_the_walks_through_the_code_name_what_there_is() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^\| \d+ \| \w+ \| `(\S+\.py)` `(\w+)\.(\w+)` \|", text, re.MULTILINE)
+
+    assert len(steps) > 20
+    for path, kind, method in steps:
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        methods = {
+            f"{node.name}.{each.name}"
+            for node in tree.body
+            if isinstance(node, ast.ClassDef)
+            for each in node.body
+            if isinstance(each, ast.FunctionDef)
+        }
+        assert f"{kind}.{method}" in methods, f"{path} has no {kind}.{method}"
+
+
+def test_every_module_that_the_architecture_names_is_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    there = [f"/{path.relative_to(ROOT).as_posix()}" for path in ROOT.rglob("*.py")]
+
+    for name in set(re.findall(r"`([\w/]+\.py)`", text)):
+        assert any(path.endswith(f"/{name}") for path in there), f"there is no {name}"
 
 
 def test_only_what_people_expect_lies_at_the_top() -> None:

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -178,15 +179,41 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
+def project_url() -> str:
+    """Return where the files of the project are on the web."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return f"{project['urls']['Homepage']}/blob/main/"
+
+
 def test_every_link_in_the_documents_leads_somewhere() -> None:
     for document in DOCUMENTS:
         for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+            if target.startswith(project_url()):
+                target = os.path.relpath(ROOT / target.removeprefix(project_url()), document.parent)
             if target.startswith("https://"):
                 continue
             path, _, anchor = target.partition("#")
             other = document.parent / path if path else document
             assert other.exists(), f"{document.name}: {target}"
             assert not anchor or anchor in anchors(other), f"{document.name}: {target}"
+
+
+def test_the_readme_links_to_nothing_that_a_package_index_does_not_have() -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+
+    assert targets
+    assert [target for target in targets if not target.startswith("https://")] == []
+
+
+def test_the_documents_build_into_a_site_whose_links_lead_somewhere(tmp_path: Path) -> None:
+    command = ["-m", "properdocs", "build", "-f", str(ROOT / "scripts/site.yml"), "-d"]
+
+    built = subprocess.run(
+        [sys.executable, *command, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "architecture" / "index.html").exists()
 
 
 def test_every_test_that_a_document_names_is_there() -> None:
