@@ -1,4 +1,4 @@
-"""The conversation as an ordered whole: items become known in any order, turns are told in theirs.
+"""The order of a conversation: items become known in any order, turns are published in theirs.
 
 No thread, no clock, no file: messages and times in, turns out.
 """
@@ -40,23 +40,23 @@ ITEM_MESSAGES: tuple[type[Message], ...] = (
     ToolAnswer,
     OutputReplaced,
 )
-"""What `Conversation.apply` takes in."""
+"""The messages that `Conversation.apply` accepts."""
 TRANSCRIPT_S = 10.0
-"""How long a turn waits for its own transcript, or for an answer before it to be complete."""
+"""How long a turn waits for its transcript, or for the answer before it to be complete."""
 PREVIOUS_S = 1.0
-"""How long a turn waits for the item before it to become known."""
+"""How long a turn waits for its previous item to become known."""
 
 _Kind = Literal["", "user", "assistant", "call", "output"]
 
 
 class _KnownItem(msgspec.Struct):
-    """What is known of one item; ``kind`` is empty while it has only been mentioned."""
+    """What is known about an item; ``kind`` is empty while it has only been mentioned."""
 
     item_id: str
     kind: _Kind = ""
     previous: str | None = None
     number: int = 0
-    """In the order in which items became known."""
+    """Counts items in the order in which they became known."""
     known_at: float = 0.0
     text: str = ""
     spoken: bool = False
@@ -66,11 +66,11 @@ class _KnownItem(msgspec.Struct):
     status: str = "completed"
     audio_samples: int = 0
     heard: str | None = None
-    """The part that was heard, if it was interrupted."""
+    """The part of ``text`` that was heard, if it was interrupted."""
     removed: bool = False
     told: bool = False
     blocks_since: float | None = None
-    """Since when an unfinished answer keeps a later turn from being told."""
+    """Since when this unfinished answer has kept a later turn from being published."""
     call_id: str = ""
     name: str = ""
     arguments: str = ""
@@ -81,7 +81,7 @@ class _KnownItem(msgspec.Struct):
 
     @property
     def is_turn(self) -> bool:
-        """Whether somebody said something, or is about to."""
+        """Whether this is speech or typed text, or will be."""
         if self.kind == "assistant":
             said = self.status == "in_progress" or self.text or self.audio_samples
             return bool(said) and not self.removed
@@ -99,7 +99,7 @@ class _KnownItem(msgspec.Struct):
 
 
 class Conversation:
-    """The items in the order of the conversation, whatever the order they became known in.
+    """The items of a conversation, in its order, however they became known.
 
     Times are in seconds of any one clock, passed in.
     """
@@ -114,7 +114,7 @@ class Conversation:
     # -- what happens -------------------------------------------------------------------------
 
     def apply(self, message: Message, now: float) -> bool:
-        """Take in what is news; return whether it was any."""
+        """Apply a message; return whether it changed anything."""
         match message:
             case UserItem():
                 return self._change(message.item_id, now, self._user, message)
@@ -141,7 +141,7 @@ class Conversation:
         return False
 
     def tell(self, item_id: str) -> None:
-        """Note that a turn has been told."""
+        """Record that a turn was published."""
         if item_id in self._items:
             self._items[item_id].told = True
 
@@ -194,8 +194,8 @@ class Conversation:
         item.call_id, item.name, item.arguments = message.call_id, message.name, message.arguments
 
     def _answer(self, item: _KnownItem, message: ToolAnswer) -> None:
-        # The service appends it to the conversation, and `ItemPlaced` tells where; until then it
-        # is the last.
+        # The service appends it to the conversation, and `ItemPlaced` says where. Until then it
+        # counts as the last item.
         last = next((other for other in reversed(self._order()) if other.kind), None)
         self._place(item, "output", item.previous or (last.item_id if last else None))
         item.call_id, item.name, item.output = message.call_id, message.name, message.output
@@ -212,7 +212,7 @@ class Conversation:
     # -- order --------------------------------------------------------------------------------
 
     def _order(self) -> list[_KnownItem]:
-        """Return all items: each behind the one before it, siblings as they became known."""
+        """Return all items, each after its previous item, siblings as they became known."""
         if self._ordered is None:
             self._ordered = list(self._walk())
         return self._ordered
@@ -223,7 +223,7 @@ class Conversation:
             known = item.previous if item.previous in self._items else None
             after.setdefault(known, []).append(item)
         self._roots = {}
-        roots = [*after.get(None, ()), *self._items.values()]  # the latter for what is in a circle
+        roots = [*after.get(None, ()), *self._items.values()]  # the latter for items in a circle
         for root in roots:
             stack = [root]
             while stack:
@@ -233,10 +233,10 @@ class Conversation:
                     yield item
                     stack.extend(reversed(after.get(item.item_id, ())))
 
-    # -- what to tell -------------------------------------------------------------------------
+    # -- turns to publish ---------------------------------------------------------------------
 
     def turns(self, now: float) -> tuple[list[Turn], float]:
-        """Return the turns to tell now, in order, and when there may be more."""
+        """Return the turns to publish now, in order, and the time at which more may be due."""
         pending = [item for item in self._order() if item.is_turn and not item.told]
         turns: list[Turn] = []
         for place, item in enumerate(pending):
@@ -252,17 +252,17 @@ class Conversation:
         return turns, math.inf
 
     def _due(self, item: _KnownItem) -> float:
-        """Return from when on a turn may be told, if those before it are; inf: not known."""
+        """Return the time from which a turn may be published; inf: unknown yet."""
         if item.kind == "assistant" and item.status == "in_progress":
             return math.inf
         due = item.known_at + TRANSCRIPT_S if item.awaits_transcript else 0.0
         root = self._roots[item.item_id]
-        if root.previous is not None or not root.kind:  # something before it is not known yet
+        if root.previous is not None or not root.kind:  # its previous item is not known yet
             due = max(due, root.known_at + PREVIOUS_S)
         return due
 
     def items(self) -> tuple[ConversationItem, ...]:
-        """Return the conversation as a new connection has to be told."""
+        """Return the conversation as a new session is told it."""
         there = [item for item in self._order() if item.kind and not item.removed]
         calls = {item.call_id for item in there if item.kind == "call"}
         return tuple(
@@ -270,7 +270,7 @@ class Conversation:
         )
 
     def text_of(self, item_id: str) -> str:
-        """Return the whole text of an item, also what was not heard of it."""
+        """Return the whole text of an item, including what was not heard."""
         item = self._items.get(item_id)
         return item.text if item else ""
 

@@ -1,4 +1,4 @@
-"""The history component: the conversation in its order, kept in a journal that survives crashes."""
+"""The history component: the ordered conversation, in a journal that survives crashes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class JournalError(UserError):
 
 
 class Journal:
-    """An append-only file, a line a change: the CRC-32 of what follows it, and a JSON object.
+    """An append-only file, one line per change: a CRC-32 and a JSON object.
 
     A last line without its end is cut off when the journal is opened. Damaged lines before that
     are passed over and stay where they are. Nobody else may write it meanwhile.
@@ -64,9 +64,9 @@ class Journal:
             self.close()
             raise JournalError(path, why_not(path, error)) from error
         self.damaged = 0
-        """How many lines were passed over."""
+        """Number of damaged lines that were skipped."""
         self.records: list[dict[str, Any]] = []
-        """What was in it."""
+        """The records that were in it."""
         for line in data[:whole].split(b"\n")[:-1]:
             record = _record(line)
             if record is None:
@@ -77,7 +77,7 @@ class Journal:
             self._begin(path)
 
     def append(self, what: str, fields: Mapping[str, Any]) -> None:
-        """Write a record; it is out of this process when this returns.
+        """Append a record; when this returns, the operating system has it.
 
         Raises:
             OSError: it cannot be written.
@@ -124,7 +124,7 @@ _KINDS = {kind.__name__: kind for kind in ITEM_MESSAGES}
 
 
 class History(Actor):
-    """Remembers the conversation. Told items by realtime and answers by tools; tells turns.
+    """Keeps the conversation: receives items from realtime and tool answers, publishes turns.
 
     Dies of nothing but bugs: a journal that cannot be written is told, and history goes on in
     memory.
@@ -150,7 +150,7 @@ class History(Actor):
         if self.settings.journal_path:
             self.send(FileOpened(str(path)))
         self._rebuild(self._journal)
-        self.save(True)  # this session's journal has been begun
+        self.save(True)  # the journal of this session exists
         self._tell()
 
     def handle(self, message: Message) -> None:
@@ -163,7 +163,7 @@ class History(Actor):
 
     def closed(self) -> None:
         if self.host.over and self._journal is not None:
-            self._tell(math.inf)  # the session ends: nothing more will come
+            self._tell(math.inf)  # the session ends: waiting longer is useless
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -185,7 +185,7 @@ class History(Actor):
                     if fields.get("image") is not None:
                         fields["image"] = msgspec.convert(fields["image"], SentImage)
                     self._conversation.apply(_KINDS[what](**fields), now)
-            except (TypeError, KeyError, msgspec.ValidationError):  # a field of another version
+            except (TypeError, KeyError, msgspec.ValidationError):  # written by another version
                 damaged += 1
         if damaged:
             lines = "1 damaged line" if damaged == 1 else f"{damaged} damaged lines"
@@ -211,7 +211,7 @@ class History(Actor):
             )
 
     def _tell(self, now: float | None = None) -> None:
-        """Tell the turns that are due. Told before it is noted: twice is better than never."""
+        """Publish the turns that are due, then record that: twice is better than never."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -226,7 +226,7 @@ class History(Actor):
 
 
 def _set_aside(path: Path) -> Path | None:
-    """Rename what an earlier session has left, never over anything. Return its new name.
+    """Rename the journal of an earlier session without overwriting anything; return its new name.
 
     Raises:
         JournalError: that session is not over, or it cannot be renamed.

@@ -1,4 +1,4 @@
-"""The microphone: what the user says, as blocks on the timeline of the session."""
+"""The microphone: captured sound as blocks on the timeline of the session."""
 
 from __future__ import annotations
 
@@ -47,12 +47,14 @@ if TYPE_CHECKING:
 __all__ = ["Microphone"]
 
 _MEMORY = 30 * SAMPLE_RATE
+"""Samples that are kept for a replay."""
 _WAITING_BLOCKS = 250
-"""Blocks that wait for an actor that is being restarted: 10 s of 40 ms."""
+"""Blocks that are buffered while the actor restarts: 10 s of 40 ms."""
 _ZEROS_S = 3
-"""A sound card that has delivered only zeros for so long does not hear anything."""
+"""A sound card that delivers nothing but zeros for this long hears nothing."""
 _ZEROS_AGAIN_NS = 600_000_000_000
-"""Opening it anew may help. If it does not, zeros are its way of being silent: not soon again."""
+"""Minimum time between two reopenings because of all-zero input; a device that stays silent after
+one is simply quiet."""
 _NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS = range(7)
 _UNMUTED_MARK, _MUTED_MARK = 1, 2
 
@@ -66,9 +68,9 @@ class _KeptDevice:
 
     def __init__(self, session: SessionInfo) -> None:
         self.mark = Mark(session, "microphone.mark")
-        """Survives death too: the next sample of the timeline, the position in a file, whether it
-        has ended, whether we are muted, whether the program's device has ended, up to which sample
-        a sound card has heard, when one was opened anew because it delivered zeros."""
+        """Survives the death of the process too: the next sample of the timeline, the position in a
+        file, whether it has ended, whether the microphone is muted, whether the device of the
+        program has ended, the last sample heard by a sound card, the time of the last reopening."""
         self.device: Capture | None = None
         self.waiting: collections.deque[Captured] = collections.deque()
         self.memory: collections.deque[tuple[int, bytes]] = collections.deque()
@@ -78,15 +80,15 @@ class _KeptDevice:
         self.gap = not session.first
         self.dropped = 0
         self.behind = 0
-        """How many samples the last block came later than right after the one before it."""
+        """How late the last block was, in samples, against the end of the block before it."""
         self.faltering = Faltering("microphone")
         self.heard_from_ns = 0
-        """What was captured before this is not passed on: the microphone was muted."""
+        """What was captured before this time is silenced: the microphone was muted."""
         self.failure: Exception | None = None
         self.wake: Callable[[], None] = _nothing
 
     def put(self, block: Captured) -> None:
-        """Take a block from the device, on its thread."""
+        """Buffer a block; called on the device's thread."""
         if len(self.waiting) >= _WAITING_BLOCKS:
             self.waiting.popleft()
             self.dropped += 1
@@ -94,7 +96,7 @@ class _KeptDevice:
         self.wake()
 
     def fail(self, error: Exception) -> None:
-        """Take the error with which the device's thread has ended."""
+        """Record the error with which the device's thread has ended."""
         self.failure = error
         self.wake()
 
@@ -118,7 +120,7 @@ class _KeptDevice:
 
 
 class Microphone(Actor):
-    """Captures. Told to mute, and by realtime to send again what a lost connection has not heard.
+    """Captures. It can be muted, and realtime has it replay what a lost connection had not heard.
 
     Dies when its device is lost, and is opened anew; when it raises for another reason, the device
     goes on without it and its blocks wait.
@@ -134,7 +136,7 @@ class Microphone(Actor):
     def opened(self) -> None:
         self._zero_blocks = 0
         self._all_zeros = True
-        """The device has delivered nothing else."""
+        """Whether the device has delivered nothing but zeros."""
         self._meter = Meter()
         self._told: set[str] = set()
         self._pump_timer: Timer | None = None
@@ -169,7 +171,7 @@ class Microphone(Actor):
             self._tell_faltering(at_once=True)
 
     def _was_muted(self) -> bool:
-        """Return what was last set. State is withheld if the device fails to open twice."""
+        """Return what was set last; the mark knows it where the saved state was withheld."""
         state = self.saved(_MicrophoneState)
         if mark := self._line.mark[_MUTED]:
             return mark == _MUTED_MARK
@@ -212,7 +214,7 @@ class Microphone(Actor):
         self.after(device.check_s, self._check)
 
     def _tell_faltering(self, *, at_once: bool = False) -> None:
-        """Tell how often the sound card could not get rid of its sound, once a second."""
+        """Report overruns of the sound card, at most once a second."""
         line = self._line
         if line.device is not None:
             line.faltering.note(NOT_SERVED, line.device.faltered())
@@ -221,7 +223,7 @@ class Microphone(Actor):
             self.send(told)
 
     def _replace(self, reason: str) -> NoReturn:
-        """Have another process open what there is now. A lost device may not even close."""
+        """Report that the device is lost, and ask for a new process: it may not even close."""
         assert self._line.device is not None
         from actors.devices.card.card import note_loss
 
@@ -234,7 +236,7 @@ class Microphone(Actor):
         raise StartAnew(why)
 
     def _look_out(self) -> None:
-        """Have a device opened that goes before ours, as soon as it is there."""
+        """Watch for a better device, and ask for a new process when it is there."""
         lookout = self._line.device.lookout if self._line.device is not None else None
         if lookout is not None:
 
@@ -301,7 +303,7 @@ class Microphone(Actor):
             line.mark[_ENDED] = 1
 
     def _place(self, block: Captured) -> int:
-        """Return where a block lies on the timeline: after the one before, while that is true."""
+        """Return the position of a block: right after the last one, unless it came too late."""
         line, device = self._line, self._line.device
         at = to_samples(block.first_ns - self.session.epoch_ns)
         if line.dropped:
@@ -316,21 +318,21 @@ class Microphone(Actor):
         line.behind = behind
         jump = 0 if device is None else to_samples(device.jump_ns)
         if device is not None and (behind > jump or (block.lost and behind > 0)):
-            suddenly = behind - before > jump // 2  # or its clock is slower than ours
+            suddenly = behind - before > jump // 2  # else its clock is slower than ours
             line.gap = line.gap or (device.jump_loses and suddenly)
             line.behind = 0
             return at
         return line.next
 
     def _tell_loss(self, samples: int, block: Captured) -> None:
-        """Tell what was said meanwhile and not captured; a file or a program waits for us."""
+        """Report sound that was not captured; a file or a program waits instead."""
         if self._line.device is not None and self._line.device.jump_loses and not self._muted:
             ms = samples // (PCM_BYTES_PER_MS // 2)
             reason = NOT_SERVED if block.lost else "nothing was captured while it was down"
             self.send(AudioLost("microphone", ms, reason))
 
     def _watch_zeros(self, pcm: bytes) -> None:
-        """Notice a sound card that delivers nothing but zeros (permission, switch, driver)."""
+        """Notice a sound card that delivers only zeros: no permission, a switch, a driver."""
         device = self._line.device
         if device is None or device.check_s is None:
             return
@@ -361,11 +363,11 @@ class Microphone(Actor):
                 )
             )
 
-    # -- what it is told ----------------------------------------------------------------------
+    # -- commands -----------------------------------------------------------------------------
 
     def _mute(self, muted: bool) -> None:
         self._line.mark[_MUTED] = _MUTED_MARK if muted else _UNMUTED_MARK
-        self.save(_MicrophoneState(muted))  # before anything else leaves
+        self.save(_MicrophoneState(muted))  # before any more sound leaves
         if self._muted and not muted:
             self._line.heard_from_ns = time.monotonic_ns()
         self._muted = muted

@@ -1,4 +1,4 @@
-"""The recorder: the conversation as a stereo file, the user left and the assistant right."""
+"""The recorder: the conversation as a stereo file, the user left, the assistant right."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ __all__ = ["Recorder"]
 
 _LEFT, _RIGHT = 0, 1
 _REOPEN_S = 1.0
+"""Seconds between two tries to open a file that could not be written."""
 
 
 class Recorder(Actor):
-    """Records what was captured and played at its time on the timeline of the session.
+    """Records what was captured and played, each at its position on the timeline of the session.
 
     Each block is in the file when it counts as handled, and the file is whole at any moment.
     Without a path it does nothing. A disk that is full is reported once, and tried again with each
@@ -94,7 +95,7 @@ class Recorder(Actor):
                 self._tell_loss()
 
     def _open(self) -> WavTarget | None:
-        """Return the file, opened again if it must be; None while that has just failed."""
+        """Return the open file; None if opening it has failed less than `_REOPEN_S` ago."""
         if self._target is None and self._path is not None:
             now = time.monotonic()
             if now < self._retry_at:
@@ -120,7 +121,7 @@ class Recorder(Actor):
 
 
 def _mix(target: WavTarget, channel: int, first: int, pcm: bytes) -> None:
-    """Put one channel of a stretch into the file and leave the other as it is."""
+    """Write one channel of a stretch of the file and leave the other as it is."""
     mono = array("h", pcm[: len(pcm) & ~1])
     old = target.read(first, len(mono))
     both = array("h", old + bytes(4 * len(mono) - len(old)))

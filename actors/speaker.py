@@ -1,4 +1,4 @@
-"""The speaker: plays what the assistant says, and tells how much of it was heard."""
+"""The speaker: plays what the assistant says, and reports how much of it was heard."""
 
 from __future__ import annotations
 
@@ -56,11 +56,12 @@ if TYPE_CHECKING:
 __all__ = ["Speaker"]
 
 _REPORT_S = 0.1
+"""Interval of position reports while something plays."""
 _SOONEST_S = 0.01
 _SOON_S = 0.5
 _EARLY = 100 * SAMPLE_RATE // 1000
-"""The only message here counts as done when so little of it is left, so that the next one comes in
-time; a death in that moment loses this much."""
+"""Acknowledge the last held message when this little of it is left, so that the next one arrives in
+time; a crash then loses at most this much."""
 _SAMPLES_PER_MS = PCM_BYTES_PER_MS // 2
 _ITEMS = 16
 _Rest = list[tuple[str, int, bytes]]
@@ -72,7 +73,7 @@ class _SpeakerState(msgspec.Struct, frozen=True):
 
 
 class Speaker(Actor):
-    """Plays. Told by realtime what to say, when to be silent and when to wait, by anyone how loud.
+    """Plays what realtime sends; realtime also flushes, pauses and resumes it.
 
     Audio stays the supervisor's until the device has taken it. Dies when its device is lost; when
     it raises for another reason, device and playout go on without it.
@@ -96,20 +97,20 @@ class Speaker(Actor):
         self._trouble = ""
         self._meter = Meter()
         self._settled = False
-        """Something was heard since the look before last."""
+        """Whether something was heard between the last two calls of `_settle`."""
         self._sounding = True
-        """The last level told, if only by an earlier incarnation, may not be that of silence."""
+        """Whether the last level sent, perhaps by an earlier incarnation, was not silence."""
         self._flushed_ns = 0
-        """When what was to be silenced last had been sent; older audio comes too late."""
+        """Time of the last flush, as its sender counts; audio sent before it is discarded."""
         self._too_late: collections.deque[str] = collections.deque(maxlen=_ITEMS)
         mark = self._mark = self.keep.get("mark") or ItemMark(self.session, "speaker.mark")
         self.keep["mark"] = mark
         state = self.saved(_SpeakerState)
         self._volume = self._last_volume(state)
         self._better = ""
-        """Why another device is to be opened as soon as nothing is played."""
+        """Why another device is to be opened once nothing is played; empty: none is."""
         self._waits_since_ns: int | None = None
-        """Since when something waits for a device; None: nothing does."""
+        """Since when audio waits for a device; None: it does not."""
         self._device: Playback = self.keep.get("device") or open_playback(
             self.settings, self.session, self.crash
         )
@@ -128,7 +129,7 @@ class Speaker(Actor):
         self._go_on()
 
     def _start_device(self) -> None:
-        """Have a device that was just opened play, and tell what there is to tell of it."""
+        """Start a device that was just opened, and report what there is to report about it."""
         device = self._device
         self._take_over()
         try:
@@ -174,9 +175,9 @@ class Speaker(Actor):
                     self._device.played(message)
 
     def _tell_loss(self) -> None:
-        """Tell what went with a process that died. How much of it was heard, nobody knows.
+        """Report audio that a dead process had taken; how much of it was heard is unknown.
 
-        What a file has of it is in no recording yet.
+        What a file has of it is not in the recording yet, and is sent there.
         """
         samples = 0 if self.session.first else self._mark.unheard
         if not samples:
@@ -199,7 +200,7 @@ class Speaker(Actor):
             self.send(message)
 
     def _last_volume(self, state: _SpeakerState | None) -> float:
-        """Return the volume set last. State is withheld if the device fails to open twice."""
+        """Return the volume set last; the mark knows it where the saved state was withheld."""
         if self._mark.volume is not None:
             return _clamped(self._mark.volume)
         return _clamped(state.volume if state else self.settings.volume)
@@ -220,7 +221,7 @@ class Speaker(Actor):
         self.after(self._device.check_s, self._check)
 
     def _tell_faltering(self, *, at_once: bool = False) -> None:
-        """Tell how often the sound has faltered, once a second."""
+        """Report underruns, at most once a second."""
         if self._faltering_timer is not None:
             self._faltering_timer.cancel()
             self._faltering_timer = None
@@ -236,7 +237,7 @@ class Speaker(Actor):
             self._faltering_timer = self.after(_SOON_S, self._tell_faltering)
 
     def _replace(self, reason: str) -> NoReturn:
-        """Have another process open what there is now. A lost device may not even close."""
+        """Report that the device is lost, and ask for a new process: it may not even close."""
         from actors.devices.card.card import note_loss
 
         note_loss(self.session, "output")
@@ -246,7 +247,7 @@ class Speaker(Actor):
         raise StartAnew(f"its device is lost: {reason}")
 
     def _found(self, reason: str) -> None:
-        """Have another device opened, without disturbing what is played."""
+        """Ask for a new process, for a better device, once nothing is played."""
         self._better = reason
         self._go_on()
 
@@ -257,7 +258,7 @@ class Speaker(Actor):
             raise StartAnew(self._better)
 
     def _hand_over(self) -> None:
-        """Leave to the next process what nobody has heard and the supervisor may not have."""
+        """Leave unheard audio that the supervisor may not have to the next process, in a file."""
         rest = self._playout.give_back()
         for item_id, _, _ in rest:
             self._mark.note_heard(item_id)
@@ -268,7 +269,7 @@ class Speaker(Actor):
             self.send(AudioLost("speaker", ms, f"its device was lost with it: {error.strerror}"))
 
     def _take_over(self) -> None:
-        """Play what an earlier process has handed over."""
+        """Take over the audio that an earlier process has left."""
         with contextlib.suppress(OSError):
             rest = self._rest.read_bytes()
             self._rest.unlink()
@@ -285,7 +286,7 @@ class Speaker(Actor):
         self.keep.pop("device").close()
 
     def _on_failure(self, error: Exception) -> None:
-        """Raise on the actor's thread what has ended the device's thread."""
+        """Raise the error of the device's thread on the actor's thread."""
 
         def fail() -> None:
             self._lose()
@@ -306,7 +307,7 @@ class Speaker(Actor):
         self._go_on()
 
     def _is_too_late(self, message: AssistantAudio) -> bool:
-        """Tell whether it was flushed already: after a crash a flush overtakes audio."""
+        """Return whether it was flushed already: after a crash a flush can overtake audio."""
         if 0 < message.sent_ns < self._flushed_ns:
             self._too_late.append(message.item_id)
             return True
@@ -330,7 +331,7 @@ class Speaker(Actor):
 
     def _pause(self) -> None:
         if self._playout.paused:
-            self._save()  # it may be in hand for the second time
+            self._save()  # the message may be handled for the second time
             return
         now_ns = time.monotonic_ns()
         self._settle()
@@ -353,7 +354,7 @@ class Speaker(Actor):
         self._go_on()
 
     def _go_on(self) -> None:
-        """Do what is due, and come back while anything plays."""
+        """Do what is due, and set the timers for what comes next."""
         now_ns = time.monotonic_ns()
         self._pump(now_ns)
         self._release()
@@ -362,7 +363,7 @@ class Speaker(Actor):
             wait_s = min(_REPORT_S, left_ns / 1e9)
             self._timer = self.after(max(wait_s, _SOONEST_S), self._report)
         if self._better:
-            self.post(self._change_if_quiet)  # not in the middle of a message
+            self.post(self._change_if_quiet)  # not while a message is in hand
         if self._device.holds:
             self._wait(now_ns, something=left_ns is not None)
         if self._sounding and (left_ns is None or self._is_still()):
@@ -370,7 +371,7 @@ class Speaker(Actor):
             self._sounding = False
 
     def _wait(self, now_ns: int, *, something: bool) -> None:
-        """Say that what is to be played waits for a device, or that it waits in vain."""
+        """Report that audio waits for a device; give it up after `output_hold_s`."""
         if not something:
             self._waits_since_ns = None
             return
@@ -379,13 +380,13 @@ class Speaker(Actor):
         hold_s = self.settings.output_hold_s
         if hold_s is not None and now_ns - self._waits_since_ns >= hold_s * 1e9:
             self._waits_since_ns = None
-            self.send(Interrupt())  # then it counts as not heard
+            self.send(Interrupt())  # so that it counts as not heard
         elif not self._playout.paused:
             item_id, taken = self._playout.front()
             self.send(PlayedPosition(item_id, taken, now_ns))
 
     def _is_still(self) -> bool:
-        """Return whether it is paused, and what the device had taken before was heard."""
+        """Return whether it is paused and what the device had taken before has been heard."""
         return self._playout.paused and not self._settled
 
     def _pump(self, now_ns: int) -> None:
@@ -411,7 +412,7 @@ class Speaker(Actor):
             self._trouble = self._device.trouble
             self._say_trouble()
 
-    # -- what it tells ------------------------------------------------------------------------
+    # -- reports ------------------------------------------------------------------------------
 
     def _settle(self) -> None:
         now_ns = time.monotonic_ns()
@@ -426,7 +427,7 @@ class Speaker(Actor):
 
     def _tell_levels(self, levels: Iterable[tuple[float, float]]) -> None:
         if self.is_wanted(OutputLevel):
-            for level in levels:  # measured only now
+            for level in levels:  # an iterator: this measures them
                 self._sounding = True
                 self.send(OutputLevel(*level))
 
@@ -443,7 +444,7 @@ class Speaker(Actor):
             self.send(PlayedPosition(*position, now_ns))
 
     def _release(self) -> None:
-        """Be done with what the device has taken; with the end of an item when it is heard."""
+        """Acknowledge audio that the device has taken, and the end of an item once it is heard."""
         progress = self._playout.progress()
         while self._held:
             message, end = self._held[0]
