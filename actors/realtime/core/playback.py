@@ -132,6 +132,8 @@ class Playback:
 
     def __init__(self, audible: Iterable[Audible] = (), now: int = 0) -> None:
         self.items: dict[str, Spoken] = {}
+        self._open: list[Spoken] = []
+        """Of the items, those that may be in the `queue`, which is asked for with every event."""
         self.muted: dict[str, None] = {}
         """Ids of responses of which nothing more is to be heard."""
         self.flush_by: int | None = None
@@ -151,6 +153,7 @@ class Playback:
                 ended=was.complete,
                 length_known=was.complete,
             )
+        self._open += self.items.values()
 
     def begin(self, item_id: str, response_id: str, session: int) -> Spoken:
         """Return the item, made if it is new."""
@@ -159,11 +162,17 @@ class Playback:
             item = self.items[item_id] = Spoken(item_id, response_id, session)
             while len(self.items) > _ITEMS:
                 del self.items[next(iter(self.items))]
+            self._reopen(item)
+        elif item.over:  # a further part may follow
+            self._reopen(item)
         return item
+
+    def _reopen(self, item: Spoken) -> None:
+        self._open = [other for other in self.items.values() if other is item or not other.over]
 
     def queue(self) -> list[Spoken]:
         """Return the items that are being played or wait for it."""
-        return [item for item in self.items.values() if item.received and not item.over]
+        return [item for item in self._open if item.received and not item.over]
 
     def audible(self) -> list[Audible]:
         """Return `queue` as it is saved."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actors.realtime.core.playback import SILENT_SPEAKER_NS, Cut, Playback, Spoken
@@ -211,3 +211,35 @@ def test_the_id_of_an_item_of_a_lost_session_may_come_again() -> None:
     playback = Playback([Audible("a1", "r1", 24_000, True)])
 
     assert playback.begin("a1", "r2", 1).received == 0
+
+
+_moves = st.tuples(
+    st.sampled_from(["sound", "begin", "played", "flush", "give up"]),
+    st.sampled_from(["a1", "a2", "a3", "a4"]),
+    st.integers(0, 2),
+)
+
+
+@given(st.lists(_moves, max_size=40))
+@example([("sound", "a1", 1), ("played", "a1", 2), ("begin", "a3", 1), ("sound", "a1", 1)])
+def test_what_waits_is_what_was_received_and_is_not_over_in_the_order_of_beginning(
+    moves: list[tuple[str, str, int]],
+) -> None:
+    playback = Playback([Audible("a2", "r1", 4800)])
+
+    for what, item_id, number in moves:
+        match what:
+            case "sound":
+                playback.begin(item_id, "r1", number).take(b"\0" * 96, 0)
+            case "begin":
+                playback.begin(item_id, "r1", number)
+            case "played":
+                playback.position(item_id, 24 * number, number == 2, NS)
+            case "flush":
+                playback.flush(playback.unflushed(), NS)
+                playback.flushed(item_id, number)
+            case "give up":
+                playback.give_up()
+
+        items = playback.items.values()
+        assert playback.queue() == [i for i in items if i.received and not i.over]
