@@ -127,7 +127,7 @@ class Realtime(Actor):
                 self._connect()
             if not self._resume(spare=True):
                 self._core.lost(1006, "", now, spare=True)
-            self._core.tick(now)
+            self._core.resumed(now)
         else:
             self._core = self.keep[_KEPT_CORE] = Core(
                 self.settings, self.session, self.saved(Saved), now
@@ -177,8 +177,8 @@ class Realtime(Actor):
                     self._send(event, spare=spare)
                 case Publish(message):
                     self.send(message)
-                case SaveState():
-                    self.save(self._core.saved)
+                case SaveState(state):
+                    self.save(state)
                 case Log(level, text, fields):
                     getattr(self.log, level)(text, **fields)
                 case ConnectAfter(seconds, reason, spare):

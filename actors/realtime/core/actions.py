@@ -57,7 +57,10 @@ class Swap(msgspec.Struct):
 
 
 class SaveState(msgspec.Struct):
-    """`Core.saved` has changed in a way that matters after a crash."""
+    """Have the state kept for the next process."""
+
+    state: msgspec.Raw
+    """`Core.saved`, encoded with MessagePack."""
 
 
 class Log(msgspec.Struct):

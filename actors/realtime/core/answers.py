@@ -73,7 +73,6 @@ class Answers:
             self._interruption.cancel(response_id)
             context.saved.answer = None
         context.goes_on(now)
-        context.changed()
 
     def item_added(self, event: wire.OutputItemAdded, now: int) -> None:
         """Take note of a further item of an answer."""
@@ -82,20 +81,24 @@ class Answers:
         elif event.item.type == "message":
             self._item(event.item.id, event.response_id)
 
-    def audio(self, event: wire.AudioDelta, now: int) -> None:
-        """Pass sound on to the speaker: all of it, at once, in pieces that can wait in the hub."""
+    def audio(self, event: wire.AudioDelta, now: int) -> bool:
+        """Pass sound on to the speaker: all of it, at once, in pieces that can wait in the hub.
+
+        Returns:
+            Whether something begins with it. If not, nothing changes in the saved state but how
+            much of the item was received.
+        """
         context = self._context
-        if not context.saved.spoken:
-            context.saved.spoken = True
-            context.changed()
         item = self._item(event.item_id, event.response_id)
+        begins = not (context.saved.spoken and item.goes_on())
+        context.saved.spoken = True
         if event.response_id in context.playback.muted:
             if event.content_index not in item.dropped:
                 item.dropped.append(event.content_index)
-            return
+            return begins
         pcm, first = item.take(event.delta, event.content_index)
         if not pcm:
-            return
+            return begins
         read_ns = max(now, context.flushed_ns)  # read before a flush, but not what it was about
         for start in range(0, len(pcm), _PIECE_BYTES):
             piece, at = pcm[start : start + _PIECE_BYTES], first + start // 2
@@ -105,19 +108,18 @@ class Answers:
                 )
             )
         context.playback.news(now)
-        context.duplex.sounds(now)
+        begins |= context.duplex.sounds(now)
         if first == 0:
             self._begin(item)
             self.answered(event.response_id, begun=True)
             context.goes_on(now)
+        return begins
 
     def audio_done(self, event: wire.AudioDone, now: int) -> None:
         """Tell the speaker that an item is complete."""
-        context = self._context
-        item = context.playback.items.get(event.item_id)
+        item = self._context.playback.items.get(event.item_id)
         if item is not None:
             self._complete(item)
-            context.changed()
 
     def text(self, event: wire.TranscriptDelta | wire.TextDelta, now: int) -> None:
         """Tell what is being said."""
@@ -158,10 +160,7 @@ class Answers:
         """Take note of whether an item is the answer, or announces it."""
         answer = self._context.saved.answer
         if answer is not None and answer.response_id == event.response_id:
-            announces = event.item.phase == "commentary"
-            if answer.announces != announces:
-                answer.announces = announces
-                self._context.changed()
+            answer.announces = event.item.phase == "commentary"
 
     def done(self, event: wire.ResponseDone, now: int) -> None:
         """Take note that an answer has ended, one way or another."""
@@ -187,7 +186,6 @@ class Answers:
         elif not _by_speech(active, response):
             self._have_answer(active)
         context.goes_on(now)
-        context.changed()
 
     def position(self, message: PlayedPosition, now: int) -> None:
         """Take note of what the speaker has played."""
@@ -199,7 +197,6 @@ class Answers:
             message.item_id, message.played_samples, message.finished, now
         ):
             context.goes_on(now)
-            context.changed()
 
     def lost(self) -> None:
         """End what the lost connection has cut off; what came of it is played to its end."""
@@ -214,7 +211,6 @@ class Answers:
             item.session = 0
         if active is not None:
             context.publish(ResponseEnded(active.response_id, "failed", "the connection was lost"))
-        context.changed()
 
     def answered(self, response_id: str, *, begun: bool = False, call: bool = False) -> None:
         """Take note that what the user said has an answer, or at least the beginning of one."""
@@ -233,7 +229,6 @@ class Answers:
         while active is not None and count and turns[count - 1].item_id not in active.seen:
             count -= 1
         self._context.saved.answered(count)
-        self._context.changed()
 
     def _retry(self, active: Active | None, error: wire.ErrorBody | None, now: int) -> None:
         """Ask once more if that may help; what was heard in part is not said again."""

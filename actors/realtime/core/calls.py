@@ -71,7 +71,6 @@ class Calls:
         before = context.chain.previous(item.id)
         context.publish(ToolCall(call_id, name, arguments, item.id, before))
         context.goes_on(now)
-        context.changed()
         return True
 
     def response_done(self, response_id: str) -> None:
@@ -93,7 +92,6 @@ class Calls:
             call.output, call.respond = message.output, message.respond
             call.output_id = message.item_id
             context.outputs[call.call_id] = (message.item_id, message.output)
-            context.changed()
 
     def restored(self, plan: restore.Plan) -> None:
         """Begin a new session with the server, which has been told of some calls."""
@@ -163,7 +161,6 @@ class Calls:
         if call_id in context.outputs:
             context.outputs[call_id] = (context.outputs[call_id][0], output)
         context.publish(OutputReplaced(call_id, output))
-        context.changed()
 
     def _send_again(self, call_id: str) -> None:
         """Send an output, and ask for an answer that knows it if that is not to come anyway."""
@@ -204,7 +201,6 @@ class Calls:
             if all(call.output is not None for call in group):
                 saved.calls = [call for call in saved.calls if call.response_id != response_id]
                 self._ask(group)
-                context.changed()
 
     def _ask(self, group: Iterable[Call]) -> None:
         aloud = [call for call in group if call.respond]

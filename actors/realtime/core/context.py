@@ -9,7 +9,7 @@ import msgspec
 
 from actors.realtime import wire
 from actors.realtime.core import restore
-from actors.realtime.core.actions import Action, Log, Publish, SaveState, SendEvent
+from actors.realtime.core.actions import Action, Log, Publish, SendEvent
 from actors.realtime.core.capture import Capture
 from actors.realtime.core.chain import Chain
 from actors.realtime.core.duplex import Duplex
@@ -77,16 +77,11 @@ class Context:
         """Of the calls answered last: (item id, output). History may not have them yet."""
         self.outputs.limit = _OUTPUTS
         self._actions: list[Action] = []
-        self._changed = False
         self._numbers = 0
         self._intents = Recent()
 
     def take(self) -> list[Action]:
         """Return the actions collected since the last call."""
-        if self._changed:
-            self._changed = False
-            self.saved.playing = self.playback.audible()
-            self._actions.append(SaveState())
         actions, self._actions = self._actions, []
         return actions
 
@@ -111,10 +106,6 @@ class Context:
 
     def _sound(self, first_sample: int, last_sample: int) -> bytes:
         return self.duplex.passed(self.capture.sound(first_sample, last_sample), first_sample)
-
-    def changed(self) -> None:
-        """Have the state saved."""
-        self._changed = True
 
     def touch(self, now: int) -> None:
         """Take note that the user does something, or the program."""

@@ -9,7 +9,7 @@ import msgspec
 
 from actors.realtime import wire
 from actors.realtime.core import closing, errors, session
-from actors.realtime.core.actions import Action, Disconnect
+from actors.realtime.core.actions import Action, Disconnect, SaveState
 from actors.realtime.core.answers import Answers, retry_delay
 from actors.realtime.core.calls import Calls
 from actors.realtime.core.context import Context, Recent, changed
@@ -69,14 +69,15 @@ _REMEMBERED = ("message", "function_call", "function_call_output")
 """Types of the items that history has; of others, such as ``mcp_call``, it knows nothing."""
 SAME_ERROR_NS = 5 * _NS
 """The same error is told to the program at most once in this time."""
+_ENCODER = msgspec.msgpack.Encoder()
 
 
 class Core:
     """Everything the realtime component decides.
 
     Told what happens and when (``now``: ``time.monotonic_ns()``), it collects actions, which `take`
-    hands over. It keeps no reference to anything that could fail, so after a raise elsewhere it
-    goes on as it is.
+    hands over after each. It keeps no reference to anything that could fail, so after a raise
+    elsewhere it goes on as it is.
 
     Its parts: `Link` (the session with the server), `User` (what the user says), `Answers` (what
     the model says), `Calls` (tools), `Interruption`; what they share is the `Context`.
@@ -99,6 +100,10 @@ class Core:
         self._told_errors = Recent()
         self._last_error, self._in_a_row = "", 0
         """The error that came last, of those against which a new session may help."""
+        self._state = b""
+        """The encoded state that was handed out last."""
+        self._is_plain = False
+        """Whether what happened last was plain sound, which leaves the state as it is."""
         self._on_event = self._event_table()
         self._on_message = self._message_table()
         self.wire_events = frozenset(settings.wire_events)
@@ -117,8 +122,20 @@ class Core:
         return self._link.phase
 
     def take(self) -> list[Action]:
-        """Return the actions collected since the last call."""
-        return self._context.take()
+        """Return what is to be done about what has just happened.
+
+        If the state is not what it was, `SaveState` comes last. It is compared after everything but
+        plain sound, so that no part has to say that it has changed something.
+        """
+        actions = self._context.take()
+        is_plain, self._is_plain = self._is_plain, False
+        if not is_plain:
+            self.saved.playing = self._context.playback.audible()
+            state = _ENCODER.encode(self.saved)
+            if state != self._state:
+                self._state = state
+                actions.append(SaveState(msgspec.Raw(state)))
+        return actions
 
     def unsent(self) -> list[str]:
         """Return the ids of typed turns of which the server has not said that it has them."""
@@ -135,6 +152,11 @@ class Core:
         if self._reborn:
             self._interruption.reborn(now)
         self._link.open(now)
+
+    def resumed(self, now: int) -> None:
+        """Go on after a raise: the actions taken last may not have been done."""
+        self._state = b""
+        self.tick(now)
 
     # Of the connection that stands by (``spare``), `Link.successor` is told.
 
@@ -195,7 +217,7 @@ class Core:
         if active is not None and active.response_id == getattr(event, "response_id", None):
             active.news_ns = now
         if type(event) is wire.AudioDelta:  # most of what comes
-            self._answers.audio(event, now)
+            self._is_plain = not self._answers.audio(event, now)
             return
         act = self._on_event.get(type(event))
         if act is not None:  # unknown events are harmless
@@ -209,6 +231,7 @@ class Core:
             decides |= self._user.talking.is_busy  # it may be the end of a turn
             self._captured(message, now)
             if self.saved.input_end is None and not decides:
+                self._is_plain = True
                 return
         else:
             self._on_message[type(message)](message, now)
@@ -294,10 +317,9 @@ class Core:
 
     def _note_owed(self) -> None:
         asked = self._context.responses.asked
-        owed = self._context.responses.owed or (asked.ask if asked and asked.is_open() else None)
-        if owed is not self.saved.owed:
-            self.saved.owed = owed
-            self._context.changed()
+        self.saved.owed = self._context.responses.owed or (
+            asked.ask if asked and asked.is_open() else None
+        )
 
     def _facts(self, now: int) -> closing.Facts:
         context = self._context
@@ -539,23 +561,18 @@ class Core:
         if self.saved.input_end is None:
             self.saved.input_end = InputEnd(message.last_sample, now)
             self._user.talking.input_ended(message.last_sample, now)
-            self._context.changed()
 
     def _tools(self, message: ToolsAvailable, now: int) -> None:
-        if message.tools != self.saved.tools:
-            self.saved.tools = message.tools
-            self._context.changed()
+        self.saved.tools = message.tools
 
     def _set_speed(self, message: SetSpeed, now: int) -> None:
         self.saved.speed = _within_limits(message.speed)
         self._context.publish(SpeedChanged(self.saved.speed))
-        self._context.changed()
 
     def _say(self, message: Say, now: int) -> None:
         # Added to the instructions, so that it can be joined with another answer that is owed.
         text = f'Say to the user now: "{message.text}". Call no tool for that.'
         self._context.responses.want(Ask(extra=(text,), tools="none", insists=True))
-        self._context.changed()
 
     def _create_response(self, message: CreateResponse, now: int) -> None:
         told = message.instructions
@@ -582,17 +599,14 @@ class Core:
             return
         self.saved.changes = {**self.saved.changes, **message.changes}
         context.touch(now)
-        context.changed()
 
     def _want_wire_events(self, message: WantWireEvents, now: int) -> None:
         self.saved.wire_events = message.names
         self.wire_events = frozenset(message.names)
-        self._context.changed()
 
     def _end(self, message: EndConversation, now: int) -> None:
         if self.saved.ending is None:
             self.saved.ending = Ending(message.reason, now + closing.FAREWELL_NS)
-            self._context.changed()
 
 
 def _within_limits(speed: float) -> float:

@@ -69,18 +69,21 @@ class Duplex:
         if self.is_half() and not context.saved.told_duplex:
             context.saved.told_duplex = True
             context.publish(Notice(_TEXT))
-        context.changed()
 
-    def sounds(self, now: int) -> None:
-        """Take note that the assistant is, or will be, heard from now on."""
+    def sounds(self, now: int) -> bool:
+        """Record that the assistant is, or will be, heard from now on.
+
+        Returns:
+            Whether it was silent before.
+        """
         self._moved_ns = now
         intervals = self._context.saved.audible
         if intervals and intervals[-1].end is None:
-            return
+            return False
         first = self._sample(now)
         kept = [old for old in intervals if (old.end or 0) > first - _KEPT_SAMPLES]
         self._context.saved.audible = [*kept, Interval(first)]
-        self._context.changed()
+        return True
 
     def tick(self, now: int) -> None:
         """Take note that the assistant is not heard any more, if that is so."""
@@ -89,7 +92,6 @@ class Duplex:
         silent = not playback.queue() and playback.flush_by is None
         if until is not None and (silent or now >= until):
             self._context.saved.audible[-1].end = self._sample(now + TAIL_NS)
-            self._context.changed()
 
     def deadline(self) -> int | None:
         """Return when `tick` has something to do if nothing is heard until then."""

@@ -54,7 +54,6 @@ class Interruption:
         if context.responses.active is not None or context.responses.asked is not None:
             for turn in context.saved.turns:
                 turn.wanted = False  # a new session is not asked for it either
-            context.changed()
         response_id = context.responses.cancel()
         if response_id is not None:
             self.cancel(response_id)
@@ -105,7 +104,6 @@ class Interruption:
                 for truncation in cut.truncations:
                     event_id = context.event_id(f"truncate {item.item_id}")
                     context.send(wire.Truncate(item.item_id, *truncation, event_id))
-        context.changed()
 
     def _tell_history(self, cut: Cut) -> None:
         item = cut.item
@@ -152,7 +150,6 @@ class Interruption:
             context.saved.paused_by = None
             context.playback.resumed(now)
             context.publish(ResumePlayback())
-            context.changed()
 
     def orphaned(self, now: int) -> None:
         """Take note that who was to decide is gone: the session, or the process before this one."""
@@ -168,7 +165,6 @@ class Interruption:
     def _pause_until(self, paused_by: int) -> None:
         self._context.saved.paused_by = paused_by
         self._context.playback.news(paused_by)
-        self._context.changed()
 
     def _flush(self, reason: str, now: int) -> None:
         context = self._context
@@ -192,4 +188,3 @@ class Interruption:
             ]
         playback.flush(items, now)
         context.saved.answer = None
-        context.changed()

@@ -329,7 +329,6 @@ class Link:
                 context.publish(UserTranscript(item_id, "", "the connection was lost"))
         self._end_items()
         saved.untranscribed = []
-        context.changed()
 
     def _hand_over_turns(self) -> None:
         """Forget the turns that the session, which has begun, hears again."""
@@ -415,7 +414,6 @@ class Link:
         if not saved.greeted and greeting:
             self._greet(greeting)
         saved.greeted = saved.connected = True
-        context.changed()
 
     def _greet(self, greeting: str) -> None:
         responses = self._context.responses

@@ -56,6 +56,10 @@ class Spoken(msgspec.Struct):
     """Whether history knows that it is final."""
     length_known: bool = True
 
+    def goes_on(self) -> bool:
+        """Tell whether some of its sound waits or is played, and more is to come."""
+        return self.received > 0 and not (self.over or self.complete)
+
     def fully_heard(self) -> bool:
         """Tell whether everything that will come was played."""
         return self.complete and self.length_known and self.heard() >= self.received

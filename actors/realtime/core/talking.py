@@ -83,7 +83,6 @@ class Talking:
         talks.append(Talk(first, pressed))
         context.publish(UserSpeechStarted("", first))
         context.touch(now)
-        context.changed()
         if self._is_live():
             request_id = context.request_id()
             context.capture.reopen(request_id, now)
@@ -115,7 +114,6 @@ class Talking:
         talk.respond = respond
         self._tail_by = now + TAIL_NS
         context.touch(now)
-        context.changed()
         if self._is_live() and context.capture.replay_by is None:
             self.take(b"", context.capture.newest_sample, now)
 
@@ -153,7 +151,6 @@ class Talking:
             if talk.respond:
                 context.responses.want(Ask())
         context.touch(now)
-        context.changed()
 
     # -- what the server says -----------------------------------------------------------------
 
@@ -172,7 +169,6 @@ class Talking:
 
     def _drop_first(self) -> Talk:
         self._committed -= 1
-        self._context.changed()
         return self._context.saved.talks.pop(0)
 
     # -- how it stands ------------------------------------------------------------------------
@@ -197,7 +193,6 @@ class Talking:
             Talk(turn.first_sample, turn.first_sample, turn.last_sample, turn.wanted)
             for turn in again
         ] + left
-        context.changed()
         self._session = self._context.session
         self._committed = self._appended = 0
         self._tail_by = now + 2 * TAIL_NS

@@ -141,7 +141,6 @@ class User:
         if turn.wanted and not by_key:  # or it was asked for when it was committed
             self._have_answered(now)
         self._committed_ns = now
-        context.changed()
 
     def _keep_turn(self, turn: Turn) -> None:
         """Remember a turn until it is answered."""
@@ -167,7 +166,6 @@ class User:
         context.chain.drop(item_id)
         self._have_answered(now)
         context.saved.prompted_ns = now
-        context.changed()
 
     def transcribed(self, event: wire.TranscriptionCompleted, now: int) -> None:
         """Tell history what speech was heard as."""
@@ -233,7 +231,6 @@ class User:
             context.send(wire.ItemDelete(turn.item_id, event_id))
         if not any(other.spoken for other in context.saved.turns):
             context.saved.safe_sample = max(context.saved.safe_sample, turn.last_sample)
-        context.changed()
 
     def leave_out_doubts(self) -> None:
         """Forget items of which it will not be known whether anybody has spoken.
@@ -252,7 +249,6 @@ class User:
         context.publish(transcript)
         if item_id in context.saved.untranscribed:
             context.saved.untranscribed.remove(item_id)
-        context.changed()
 
     # -- typed --------------------------------------------------------------------------------
 
@@ -286,15 +282,11 @@ class User:
             saved.turns.append(Turn(item_id, False))
             context.responses.want(Ask(), [wire_id])
         context.touch(now)
-        context.changed()
 
     def confirmed(self, wire_id: str) -> None:
         """Take note that the server has an item."""
         saved = self._context.saved
-        left = [text for text in saved.texts if restore.wire_id(text.item_id) != wire_id]
-        if len(left) < len(saved.texts):
-            saved.texts = left
-            self._context.changed()
+        saved.texts = [t for t in saved.texts if restore.wire_id(t.item_id) != wire_id]
 
     def refused(self, item_id: str) -> None:
         """Take note that the server does not want what was typed or shown; nor has history it."""
@@ -304,7 +296,6 @@ class User:
         context.publish(ItemRemoved(item_id, "the server refuses it"))
         context.responses.seen(restore.wire_id(item_id))  # it is not waited for
         context.chain.drop(restore.wire_id(item_id))
-        context.changed()
 
     def interrupted(self, now: int) -> None:
         """Stop what is being said at the wish of the program."""

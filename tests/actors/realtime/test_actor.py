@@ -484,6 +484,20 @@ def test_what_arrives_while_the_actor_is_away_is_not_lost(stage: Stage) -> None:
     assert stage.rig.expect(ResponseEnded)
 
 
+def test_a_raise_before_the_state_is_saved_saves_it_all_the_same(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.live()
+
+    with monkeypatch.context() as broken:
+        broken.delattr(Realtime, "_send")
+        stage.rig.tell(SendText("Hello?", "t1"))
+        stage.rig.expect(Crashed)
+    stage.rig.open()
+
+    stage.rig.wait_state(lambda state: bool(msgspec.msgpack.decode(state, type=Saved).texts))
+
+
 def test_a_raise_while_connecting_connects_all_the_same(
     server: tuple[ScriptedServer, str], tmp_path: Path
 ) -> None:

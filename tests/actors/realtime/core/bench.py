@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from actors.realtime import wire
-from actors.realtime.core.actions import ConnectAfter, Disconnect, Log, Publish, SendEvent, Swap
+from actors.realtime.core.actions import (
+    ConnectAfter,
+    Disconnect,
+    Log,
+    Publish,
+    SaveState,
+    SendEvent,
+    Swap,
+)
 from actors.realtime.core.core import Core
 from actors.realtime.core.state import Saved
 from messages import (
@@ -72,6 +80,8 @@ class Bench:
         self.ahead_s: float | None = None
         """How much our clock is ahead of the server's; None: the server does not say."""
         self.logs: list[Log] = []
+        self.state = b""
+        """What was saved last."""
         self.history: list[ConversationItem] = []
         self._numbers = itertools.count(1)
         self.core.opened(self.now)
@@ -97,6 +107,8 @@ class Bench:
                 self.swaps.append(action.reason)
             elif isinstance(action, Log):
                 self.logs.append(action)
+            elif isinstance(action, SaveState):
+                self.state = bytes(action.state)
 
     def tell(self, message: Message) -> Bench:
         self.core.message(message, self.now)
@@ -171,11 +183,10 @@ class Bench:
 
     def restarted(self, **settings: Any) -> Bench:
         """Return a bench with a new process: only what was saved lives on."""
-        raw = msgspec.msgpack.encode(self.core.saved)
         other = Bench.__new__(Bench)
         values = {f: getattr(self.settings, f) for f in self.settings.__struct_fields__}
         other.__init__(  # type: ignore[misc]
-            saved=msgspec.msgpack.decode(raw, type=Saved),
+            saved=msgspec.msgpack.decode(self.state, type=Saved),
             first=False,
             tools=None,
             **{**values, **settings},

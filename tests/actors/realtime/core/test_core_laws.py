@@ -177,11 +177,24 @@ class Chaos:
             elif isinstance(message, ResumePlayback | FlushPlayback):
                 self.paused = False
         assert self.paused == (bench.core.saved.paused_by is not None)
+        self.check_state()
         deadline = bench.core.next_deadline(bench.now)
         assert deadline is None or deadline > bench.now
         requests = bench.all(HistoryRequest)[-1:]
         bench.clear()
         bench.published += requests
+
+    def check_state(self) -> None:
+        """What would be lost with the process is saved, but for how much sound was received."""
+        core = self.bench.core
+        handed_out = msgspec.msgpack.decode(self.bench.state, type=Saved)
+        playing = {item.item_id: item for item in core._context.playback.queue()}
+        for was in handed_out.playing:
+            assert was.samples <= playing[was.item_id].received
+        assert {was.item_id: was.complete for was in handed_out.playing} == {
+            item_id: item.complete for item_id, item in playing.items()
+        }
+        assert msgspec.structs.replace(handed_out, playing=core.saved.playing) == core.saved
 
     def _session_over(self) -> None:
         self.outputs.clear()

@@ -523,8 +523,8 @@ class World:
                             self.asked_for |= self.notices_in(msgspec.json.decode(data))
                 case Publish(message):
                     self.publish(message)
-                case SaveState():
-                    self._saved = msgspec.msgpack.encode(self.core.saved)
+                case SaveState(state):
+                    self._saved = bytes(state)
                 case ConnectAfter(seconds, _, spare):
                     self.close(spare=spare)
                     epoch = self._epoch
