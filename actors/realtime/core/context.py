@@ -5,8 +5,6 @@ from __future__ import annotations
 import collections
 from typing import Any, Literal
 
-import msgspec
-
 from actors.realtime import wire
 from actors.realtime.core import restore
 from actors.realtime.core.actions import Action, Log, Publish, SendEvent
@@ -15,10 +13,11 @@ from actors.realtime.core.chain import Chain
 from actors.realtime.core.duplex import Duplex
 from actors.realtime.core.playback import Playback
 from actors.realtime.core.responses import Responses
+from actors.realtime.core.setup import Setup
 from actors.realtime.core.state import Saved
 from messages import ItemPlaced, Message, Settings
 
-__all__ = ["Context", "Recent", "changed"]
+__all__ = ["Context", "Recent"]
 
 _REMEMBERED = 1000
 _OUTPUTS = 20
@@ -35,24 +34,13 @@ class Recent(collections.OrderedDict[str, Any]):
             self.popitem(last=False)
 
 
-def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
-    """Return settings with fields changed, which are given as plain values.
-
-    Raises:
-        msgspec.ValidationError: a value is of the wrong type.
-    """
-    if not changes:
-        return settings
-    return msgspec.convert({**msgspec.to_builtins(settings), **changes}, Settings)
-
-
 class Context:
     """Shared by the parts of one core."""
 
     def __init__(
-        self, settings: Settings, saved: Saved, server: str, now: int, epoch_ns: int = 0
+        self, setup: Setup, saved: Saved, server: str, now: int, epoch_ns: int = 0
     ) -> None:
-        self.settings = changed(settings, saved.changes)
+        self.setup = setup
         self.saved = saved
         self.server = server
         """As people are told of it."""
@@ -79,6 +67,11 @@ class Context:
         self._actions: list[Action] = []
         self._numbers = 0
         self._intents = Recent()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.setup.settings
 
     def take(self) -> list[Action]:
         """Return the actions collected since the last call."""

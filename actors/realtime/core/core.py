@@ -12,17 +12,17 @@ from actors.realtime.core import closing, errors, session
 from actors.realtime.core.actions import Action, Disconnect, SaveState
 from actors.realtime.core.answers import Answers, retry_delay
 from actors.realtime.core.calls import Calls
-from actors.realtime.core.context import Context, Recent, changed
+from actors.realtime.core.context import Context, Recent
 from actors.realtime.core.errors import Meaning
 from actors.realtime.core.interruption import Interruption
 from actors.realtime.core.link import Link, Phase
 from actors.realtime.core.responses import MARK
 from actors.realtime.core.restore import OUTPUT
+from actors.realtime.core.setup import Setup, within_limits
 from actors.realtime.core.state import Ask, Ending, InputEnd, Saved
 from actors.realtime.core.timeline import SAMPLES_PER_MS
 from actors.realtime.core.user import LATE_TRANSCRIPT_NS, TYPED, User
 from messages import (
-    CHANGEABLE,
     AudioLost,
     CapturedAudio,
     CaptureEnded,
@@ -55,7 +55,6 @@ from messages import (
     ToolsAvailable,
     UpdateSettings,
     WantWireEvents,
-    limits,
 )
 
 __all__ = ["Core", "Phase"]
@@ -88,10 +87,10 @@ class Core:
     ) -> None:
         self._reborn = not info.first
         if saved is None:
-            speed = _within_limits(settings.speed)
+            speed = within_limits(settings.speed)
             saved = Saved(speed=speed, greeted=not info.first, quiet_since_ns=now)
         server = (info.server_url or settings.server).partition("?")[0]
-        self._context = Context(settings, saved, server, now, info.epoch_ns)
+        self._context = Context(Setup(settings, saved), saved, server, now, info.epoch_ns)
         self._interruption = Interruption(self._context, now)
         self._calls = Calls(self._context)
         self._user = User(self._context, self._interruption, info.epoch_ns)
@@ -106,10 +105,6 @@ class Core:
         """Whether what happened last was plain sound, which leaves the state as it is."""
         self._on_event = self._event_table()
         self._on_message = self._message_table()
-        self.wire_events = frozenset(settings.wire_events)
-        """Names of the wire events that the program is to be passed."""
-        if saved.wire_events is not None:
-            self.wire_events = frozenset(saved.wire_events)
 
     @property
     def saved(self) -> Saved:
@@ -120,6 +115,11 @@ class Core:
     def phase(self) -> Phase:
         """How far the session with the server is."""
         return self._link.phase
+
+    @property
+    def wire_events(self) -> frozenset[str]:
+        """Names of the wire events that the program is to be passed."""
+        return self._context.setup.wire_events
 
     def take(self) -> list[Action]:
         """Return what is to be done about what has just happened.
@@ -563,11 +563,11 @@ class Core:
             self._user.talking.input_ended(message.last_sample, now)
 
     def _tools(self, message: ToolsAvailable, now: int) -> None:
-        self.saved.tools = message.tools
+        self._context.setup.set_tools(message.tools)
 
     def _set_speed(self, message: SetSpeed, now: int) -> None:
-        self.saved.speed = _within_limits(message.speed)
-        self._context.publish(SpeedChanged(self.saved.speed))
+        speed = self._context.setup.set_speed(message.speed)
+        self._context.publish(SpeedChanged(speed))
 
     def _say(self, message: Say, now: int) -> None:
         # Added to the instructions, so that it can be joined with another answer that is owed.
@@ -580,35 +580,19 @@ class Core:
         self._context.touch(now)
 
     def _update_settings(self, message: UpdateSettings, now: int) -> None:
-        context = self._context
+        context, old = self._context, self._context.settings
         try:
-            if unknown := message.changes.keys() - set(CHANGEABLE):
-                raise msgspec.ValidationError(f"{min(unknown)} cannot be changed now")
-            settings = changed(context.settings, message.changes)
-            if settings.voice != context.settings.voice and self.saved.spoken:
-                raise msgspec.ValidationError(
-                    "voice cannot be changed now, the assistant has been heard with it"
-                )
-            if wrong := limits.problem(settings):
-                raise msgspec.ValidationError(": ".join(wrong))
-            old, context.settings = context.settings, settings
-            if (old.turn_detection is None) != (settings.turn_detection is None):
-                self._user.turn_detection_changed()
+            context.setup.change(message.changes)
         except msgspec.ValidationError as error:
             context.publish(Notice(f"the settings stay as they are: {error}"))
             return
-        self.saved.changes = {**self.saved.changes, **message.changes}
+        if (old.turn_detection is None) != (context.settings.turn_detection is None):
+            self._user.turn_detection_changed()
         context.touch(now)
 
     def _want_wire_events(self, message: WantWireEvents, now: int) -> None:
-        self.saved.wire_events = message.names
-        self.wire_events = frozenset(message.names)
+        self._context.setup.want_wire_events(message.names)
 
     def _end(self, message: EndConversation, now: int) -> None:
         if self.saved.ending is None:
             self.saved.ending = Ending(message.reason, now + closing.FAREWELL_NS)
-
-
-def _within_limits(speed: float) -> float:
-    slowest, fastest = limits.SPEEDS
-    return min(fastest, max(slowest, speed))

@@ -1,0 +1,68 @@
+"""What the program chooses for the session: settings, speed, tools, wire events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from actors.realtime.core.state import Saved
+from messages import CHANGEABLE, Settings, ToolSpec, limits
+
+__all__ = ["Setup", "within_limits"]
+
+
+def within_limits(speed: float) -> float:
+    """Return the speed that the API allows and that is nearest to this one."""
+    slowest, fastest = limits.SPEEDS
+    return min(fastest, max(slowest, speed))
+
+
+class Setup:
+    """The settings in force, and what else the program can change while the session runs."""
+
+    def __init__(self, settings: Settings, saved: Saved) -> None:
+        self._saved = saved
+        self.settings = _changed(settings, saved.changes)
+        """Those that the session was started with, and what the program has changed of them."""
+        names = settings.wire_events if saved.wire_events is None else saved.wire_events
+        self.wire_events = frozenset(names)
+        """Names of the wire events that the program is to be passed."""
+
+    def change(self, changes: dict[str, Any]) -> None:
+        """Change settings, which are given as plain values.
+
+        Raises:
+            msgspec.ValidationError: a field cannot be changed now, or a value is not valid.
+        """
+        if unknown := changes.keys() - set(CHANGEABLE):
+            raise msgspec.ValidationError(f"{min(unknown)} cannot be changed now")
+        settings = _changed(self.settings, changes)
+        if settings.voice != self.settings.voice and self._saved.spoken:
+            raise msgspec.ValidationError(
+                "voice cannot be changed now, the assistant has been heard with it"
+            )
+        if wrong := limits.problem(settings):
+            raise msgspec.ValidationError(": ".join(wrong))
+        self.settings = settings
+        self._saved.changes = {**self._saved.changes, **changes}
+
+    def set_speed(self, speed: float) -> float:
+        """Set the speed of speech. Return it, within the limits of the API."""
+        self._saved.speed = within_limits(speed)
+        return self._saved.speed
+
+    def set_tools(self, tools: tuple[ToolSpec, ...]) -> None:
+        """Set the tools that the model can call."""
+        self._saved.tools = tools
+
+    def want_wire_events(self, names: tuple[str, ...]) -> None:
+        """Subscribe to these wire events in place of those of the settings."""
+        self._saved.wire_events = names
+        self.wire_events = frozenset(names)
+
+
+def _changed(settings: Settings, changes: dict[str, Any]) -> Settings:
+    if not changes:
+        return settings
+    return msgspec.convert({**msgspec.to_builtins(settings), **changes}, Settings)
