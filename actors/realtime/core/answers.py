@@ -9,6 +9,7 @@ from actors.realtime import wire
 from actors.realtime.core import errors
 from actors.realtime.core.calls import Calls
 from actors.realtime.core.context import Context
+from actors.realtime.core.duplex import Duplex
 from actors.realtime.core.errors import Meaning
 from actors.realtime.core.interruption import Interruption
 from actors.realtime.core.playback import Spoken
@@ -53,11 +54,13 @@ class Answers:
         context: Context,
         interruption: Interruption,
         calls: Calls,
+        duplex: Duplex,
         failed: Callable[[wire.ErrorBody | None, int], None],
     ) -> None:
         self._context = context
         self._interruption = interruption
         self._calls = calls
+        self._duplex = duplex
         self._failed = failed
         """Told of an answer that has failed for good."""
 
@@ -108,7 +111,7 @@ class Answers:
                 )
             )
         context.playback.news(now)
-        begins |= context.duplex.sounds(now)
+        begins |= self._duplex.sounds(now)
         if first == 0:
             self._begin(item)
             self.answered(event.response_id, begun=True)
@@ -192,7 +195,7 @@ class Answers:
         context = self._context
         known = context.playback.items.get(message.item_id)
         if known is None or message.played_samples > known.played:
-            context.duplex.sounds(now)
+            self._duplex.sounds(now)
         if context.playback.position(
             message.item_id, message.played_samples, message.finished, now
         ):

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import collections
+from enum import IntEnum
 from typing import Any, Literal
 
 from actors.realtime import wire
-from actors.realtime.core import restore
 from actors.realtime.core.actions import Action, Log, Publish, SendEvent
 from actors.realtime.core.capture import Capture
 from actors.realtime.core.chain import Chain
-from actors.realtime.core.duplex import Duplex
 from actors.realtime.core.playback import Playback
 from actors.realtime.core.responses import Responses
 from actors.realtime.core.setup import Setup
 from actors.realtime.core.state import Saved
 from messages import ItemPlaced, Message, Settings
 
-__all__ = ["Context", "Recent"]
+__all__ = ["Context", "Phase", "Recent"]
 
 _REMEMBERED = 1000
 _OUTPUTS = 20
@@ -34,12 +33,23 @@ class Recent(collections.OrderedDict[str, Any]):
             self.popitem(last=False)
 
 
+class Phase(IntEnum):
+    """How far the session is."""
+
+    OFFLINE = 0
+    CONNECTED = 1
+    """``session.created`` is awaited."""
+    CREATED = 2
+    """History and tools are awaited."""
+    CONFIGURING = 3
+    """The server has been told everything; ``session.updated`` is awaited."""
+    LIVE = 4
+
+
 class Context:
     """Shared by the parts of one core."""
 
-    def __init__(
-        self, setup: Setup, saved: Saved, server: str, now: int, epoch_ns: int = 0
-    ) -> None:
+    def __init__(self, setup: Setup, saved: Saved, server: str, now: int) -> None:
         self.setup = setup
         self.saved = saved
         self.server = server
@@ -47,14 +57,13 @@ class Context:
         self.responses = Responses(saved.owed)
         self.playback = Playback(saved.playing, now)
         self.capture = Capture()
-        self.duplex = Duplex(self, epoch_ns)
         self.chain = Chain()
         self.session = 0
         """Number of the session with the server."""
         self._sessions = 0
         self._request_id = now // 1_000_000  # no request of an earlier process has it
-        self.told = False
-        """Whether the server knows the conversation, so that it can be gone on with."""
+        self.phase = Phase.OFFLINE
+        """How far the session with the server is."""
         self.finished = False
         """The conversation is over, or cannot go on."""
         self.flushed_ns = 0
@@ -73,6 +82,11 @@ class Context:
         """The settings in force."""
         return self.setup.settings
 
+    @property
+    def told(self) -> bool:
+        """Tell whether the server knows the conversation, so that it can be gone on with."""
+        return self.phase >= Phase.CONFIGURING
+
     def take(self) -> list[Action]:
         """Return the actions collected since the last call."""
         actions, self._actions = self._actions, []
@@ -87,18 +101,6 @@ class Context:
         """Return an id for a request to another component."""
         self._request_id += 1
         return self._request_id
-
-    def known(self) -> restore.Known:
-        """Return what a new session has to be told and history may not know yet."""
-        heard = {
-            item.item_id: item.text_heard
-            for item in self.playback.items.values()
-            if item.text_heard is not None
-        }
-        return restore.Known(self.outputs, heard, self._sound, self.capture.since)
-
-    def _sound(self, first_sample: int, last_sample: int) -> bytes:
-        return self.duplex.passed(self.capture.sound(first_sample, last_sample), first_sample)
 
     def touch(self, now: int) -> None:
         """Take note that the user does something, or the program."""

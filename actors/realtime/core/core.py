@@ -8,22 +8,21 @@ from typing import Any
 import msgspec
 
 from actors.realtime import wire
-from actors.realtime.core import closing, errors, session
+from actors.realtime.core import closing, duplex, errors, session
 from actors.realtime.core.actions import Action, Disconnect, SaveState
 from actors.realtime.core.answers import Answers, retry_delay
 from actors.realtime.core.calls import Calls
-from actors.realtime.core.context import Context, Recent
+from actors.realtime.core.context import Context, Phase, Recent
+from actors.realtime.core.duplex import Duplex
 from actors.realtime.core.errors import Meaning
 from actors.realtime.core.interruption import Interruption
-from actors.realtime.core.link import Link, Phase
+from actors.realtime.core.link import Link
 from actors.realtime.core.responses import MARK
 from actors.realtime.core.restore import OUTPUT
 from actors.realtime.core.setup import Setup, within_limits
 from actors.realtime.core.state import Ask, Ending, InputEnd, Saved
-from actors.realtime.core.timeline import SAMPLES_PER_MS
 from actors.realtime.core.user import LATE_TRANSCRIPT_NS, TYPED, User
 from messages import (
-    AudioLost,
     CapturedAudio,
     CaptureEnded,
     ConversationOver,
@@ -62,8 +61,6 @@ __all__ = ["Core", "Phase"]
 _NS = 1_000_000_000
 SAME_ERRORS = 5
 """After the same error so often in a row, without an answer in between, a new session may help."""
-_SHORTEST_MS = 100
-"""What is lost of speech is told if it is no shorter."""
 _REMEMBERED = ("message", "function_call", "function_call_output")
 """Types of the items that history has; of others, such as ``mcp_call``, it knows nothing."""
 SAME_ERROR_NS = 5 * _NS
@@ -90,11 +87,15 @@ class Core:
             speed = within_limits(settings.speed)
             saved = Saved(speed=speed, greeted=not info.first, quiet_since_ns=now)
         server = (info.server_url or settings.server).partition("?")[0]
-        self._context = Context(Setup(settings, saved), saved, server, now, info.epoch_ns)
+        setup = Setup(settings, saved)
+        self._context = Context(setup, saved, server, now)
+        self._duplex = Duplex(setup, saved, self._context.playback, info.epoch_ns)
         self._interruption = Interruption(self._context, now)
         self._calls = Calls(self._context)
-        self._user = User(self._context, self._interruption, info.epoch_ns)
-        self._answers = Answers(self._context, self._interruption, self._calls, self._failed)
+        self._user = User(self._context, self._interruption, self._duplex, info.epoch_ns)
+        self._answers = Answers(
+            self._context, self._interruption, self._calls, self._duplex, self._failed
+        )
         self._link = Link(self._context, self._user, self._answers, self._calls, now)
         self._told_errors = Recent()
         self._last_error, self._in_a_row = "", 0
@@ -114,7 +115,7 @@ class Core:
     @property
     def phase(self) -> Phase:
         """How far the session with the server is."""
-        return self._link.phase
+        return self._context.phase
 
     @property
     def wire_events(self) -> frozenset[str]:
@@ -229,7 +230,7 @@ class Core:
         if type(message) is CapturedAudio:  # most of what comes
             decides = self._user.hear(message.pcm, now)
             decides |= self._user.talking.is_busy  # it may be the end of a turn
-            self._captured(message, now)
+            self._user.hearing.captured(message, now)
             if self.saved.input_end is None and not decides:
                 self._is_plain = True
                 return
@@ -259,7 +260,7 @@ class Core:
             context.log("warning", "the speaker does not say what it has played")
             context.playback.give_up()
             context.goes_on(now)
-        context.duplex.tick(now)
+        self._duplex.tick(now)
         for happened in context.responses.tick(now):
             context.log("warning", happened)
         if context.responses.in_vain:
@@ -282,7 +283,7 @@ class Core:
             context.playback.flush_by,
             self.saved.paused_by,
             context.playback.drained_at(),
-            context.duplex.deadline(),
+            self._duplex.deadline(),
             context.responses.deadline(),
             context.capture.replay_by,
             self._calls.deadline(),
@@ -495,12 +496,12 @@ class Core:
 
     def _message_table(self) -> dict[type[Message], Callable[[Any, int], None]]:
         return {
-            ReplayedAudio: self._replayed,
-            ReplayEnded: self._replay_ended,
+            ReplayedAudio: self._user.hearing.replayed,
+            ReplayEnded: self._user.hearing.replay_ended,
             CaptureEnded: self._capture_ended,
             PlayedPosition: self._answers.position,
             PlaybackFlushed: self._interruption.flushed,
-            DeviceInUse: self._context.duplex.device,
+            DeviceInUse: self._device_in_use,
             ToolAnswer: self._calls.answered,
             ToolsAvailable: self._tools,
             SetSpeed: self._set_speed,
@@ -522,40 +523,9 @@ class Core:
     def _interrupt(self, _: Interrupt, now: int) -> None:
         self._user.interrupted(now)
 
-    def _captured(self, block: CapturedAudio, now: int) -> None:
-        capture, talking = self._context.capture, self._user.talking
-        capture.heard(block)
-        if self.phase is not Phase.LIVE:
-            return
-        if not talking.is_on:
-            self._append(capture.live(block, now))
-        elif talking.is_busy and capture.replay_by is None:
-            talking.take(block.pcm, block.first_sample, now)
-
-    def _append(self, pcm: bytes | None) -> None:
-        if pcm:
-            context = self._context
-            first_sample = context.capture.timeline.next_sample - len(pcm) // 2
-            context.send(wire.Append(context.duplex.passed(pcm, first_sample)))
-
-    def _replayed(self, message: ReplayedAudio, now: int) -> None:
-        capture, talking = self._context.capture, self._user.talking
-        self._tell_missing(message)
-        if not talking.is_on:
-            self._append(capture.replayed(message, now))
-        elif capture.is_replayed(message, now):
-            talking.take(message.pcm, message.first_sample, now)
-
-    def _tell_missing(self, message: ReplayedAudio | ReplayEnded) -> None:
-        ms = self._context.capture.missing(message) // SAMPLES_PER_MS
-        if ms >= _SHORTEST_MS:
-            why = "it was said before the microphone's memory begins, so no server has heard it"
-            self._context.publish(AudioLost("realtime", ms, why))
-
-    def _replay_ended(self, message: ReplayEnded, now: int) -> None:
-        self._tell_missing(message)
-        if self._context.capture.ended(message) and self._user.talking.is_on:
-            self._user.talking.take(b"", message.next_sample, now)
+    def _device_in_use(self, message: DeviceInUse, now: int) -> None:
+        if self._duplex.device(message, now):
+            self._context.publish(Notice(duplex.NOTICE))
 
     def _capture_ended(self, message: CaptureEnded, now: int) -> None:
         if self.saved.input_end is None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from actors.realtime.core.playback import Playback
+from actors.realtime.core.setup import Setup
+from actors.realtime.core.state import Interval, Saved
+from messages import SAMPLE_RATE, DeviceInUse
 
-from actors.realtime.core.state import Interval
-from messages import SAMPLE_RATE, DeviceInUse, Notice
-
-if TYPE_CHECKING:
-    from actors.realtime.core.context import Context
-
-__all__ = ["Duplex", "is_headset"]
+__all__ = ["NOTICE", "Duplex", "is_headset"]
 
 _NS = 1_000_000_000
 TAIL_NS = _NS // 4
@@ -20,7 +17,7 @@ STILL_NS = 1 * _NS
 _KEPT_SAMPLES = 60 * SAMPLE_RATE
 """The microphone can say again what it has captured in half a minute."""
 _HEADSETS = ("headset", "headphone", "earphone", "earbud", "airpods", "hands-free", "handsfree")
-_TEXT = (
+NOTICE = (
     "The assistant would hear itself over the loudspeaker, so it does not listen while it speaks: "
     "Enter interrupts it (in a program: agent.interrupt()). With headphones, or devices that "
     'cancel echo, let it listen all the time: --full-duplex, or Agent(duplex="full").'
@@ -40,35 +37,42 @@ class Duplex:
     difference whether a block comes live, late, or again for another session with the server.
     """
 
-    def __init__(self, context: Context, epoch_ns: int) -> None:
-        self._context = context
+    def __init__(self, setup: Setup, saved: Saved, playback: Playback, epoch_ns: int) -> None:
+        self._setup = setup
+        self._saved = saved
+        self._playback = playback
         self._epoch_ns = epoch_ns
         self._moved_ns = 0
         """When the assistant was known to be sounding."""
-        intervals = context.saved.audible
+        intervals = saved.audible
         if intervals and intervals[-1].end is None:
             self._moved_ns = epoch_ns + intervals[-1].first * _NS // SAMPLE_RATE
 
     def is_half(self) -> bool:
         """Tell whether the server is given silence while the assistant is audible."""
-        settings = self._context.settings
+        settings = self._setup.settings
         if settings.turn_detection is None:  # the user says when to listen
             return False
         if settings.duplex == "auto":
-            echoes = self._context.saved.echoes
+            echoes = self._saved.echoes
             return echoes.get("input", False) and echoes.get("output", False)
         return settings.duplex == "half"
 
-    def device(self, message: DeviceInUse, now: int) -> None:
-        """Take note of which device is used: a headset does not hear itself, nor does a file."""
-        context = self._context
+    def device(self, message: DeviceInUse, now: int) -> bool:
+        """Record which device is used: a headset does not hear itself, nor does a file.
+
+        Returns:
+            Whether the user is to be given the `NOTICE`, which is given once.
+        """
+        saved = self._saved
         echoes = message.card and not is_headset(message.name)
-        context.saved.echoes = {**context.saved.echoes, message.direction: echoes}
-        if message.direction == "output" and context.playback.queue():
+        saved.echoes = {**saved.echoes, message.direction: echoes}
+        if message.direction == "output" and self._playback.queue():
             self.sounds(now)  # what waited for it is heard now
-        if self.is_half() and not context.saved.told_duplex:
-            context.saved.told_duplex = True
-            context.publish(Notice(_TEXT))
+        if not self.is_half() or saved.told_duplex:
+            return False
+        saved.told_duplex = True
+        return True
 
     def sounds(self, now: int) -> bool:
         """Record that the assistant is, or will be, heard from now on.
@@ -77,32 +81,32 @@ class Duplex:
             Whether it was silent before.
         """
         self._moved_ns = now
-        intervals = self._context.saved.audible
+        intervals = self._saved.audible
         if intervals and intervals[-1].end is None:
             return False
         first = self._sample(now)
         kept = [old for old in intervals if (old.end or 0) > first - _KEPT_SAMPLES]
-        self._context.saved.audible = [*kept, Interval(first)]
+        self._saved.audible = [*kept, Interval(first)]
         return True
 
     def tick(self, now: int) -> None:
         """Take note that the assistant is not heard any more, if that is so."""
         until = self.deadline()
-        playback = self._context.playback
+        playback = self._playback
         silent = not playback.queue() and playback.flush_by is None
         if until is not None and (silent or now >= until):
-            self._context.saved.audible[-1].end = self._sample(now + TAIL_NS)
+            self._saved.audible[-1].end = self._sample(now + TAIL_NS)
 
     def deadline(self) -> int | None:
         """Return when `tick` has something to do if nothing is heard until then."""
-        intervals = self._context.saved.audible
+        intervals = self._saved.audible
         if not intervals or intervals[-1].end is not None:
             return None
         return self._moved_ns + STILL_NS
 
     def passed(self, pcm: bytes, first_sample: int) -> bytes:
         """Return captured audio as the server is to hear it."""
-        intervals = self._context.saved.audible
+        intervals = self._saved.audible
         if not intervals or not self.is_half():
             return pcm
         end_sample, quiet = first_sample + len(pcm) // 2, pcm

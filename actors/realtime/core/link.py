@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Any
 
 from actors.realtime import wire
@@ -11,7 +10,7 @@ from actors.realtime.core import errors, restore, session
 from actors.realtime.core.actions import ConnectAfter, Disconnect, Swap
 from actors.realtime.core.answers import Answers
 from actors.realtime.core.calls import Calls
-from actors.realtime.core.context import Context
+from actors.realtime.core.context import Context, Phase
 from actors.realtime.core.errors import Meaning
 from actors.realtime.core.playback import Spoken
 from actors.realtime.core.state import Ask
@@ -35,7 +34,7 @@ from messages import (
     UserTranscript,
 )
 
-__all__ = ["Link", "Phase"]
+__all__ = ["Link"]
 
 _NS = 1_000_000_000
 _MS = 1_000_000
@@ -62,19 +61,6 @@ BACKOFF_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
 MAX_REFUSALS = 8
 
 
-class Phase(IntEnum):
-    """How far the session is."""
-
-    OFFLINE = 0
-    CONNECTED = 1
-    """``session.created`` is awaited."""
-    CREATED = 2
-    """History and tools are awaited."""
-    CONFIGURING = 3
-    """The server has been told everything; ``session.updated`` is awaited."""
-    LIVE = 4
-
-
 class Link:
     """Connects, configures, restores; after each loss again, and never gives up."""
 
@@ -85,7 +71,6 @@ class Link:
         self._user = user
         self._answers = answers
         self._calls = calls
-        self.phase = Phase.OFFLINE
         self.live_ns: int | None = None
         """Since when the session is live."""
         self._phase_by = 0
@@ -107,7 +92,7 @@ class Link:
         """The session that is about to begin, if it was told something before."""
         self._unix_ns: int | None = None
         """What the server's clock shows, minus the clock that everything else is told by."""
-        self.successor = Successor(context, self._configuration)
+        self.successor = Successor(context, self._configuration, self._plan_from)
 
     # -- the connection -----------------------------------------------------------------------
 
@@ -132,7 +117,7 @@ class Link:
     def connected(self, now: int) -> None:
         """Take note that the websocket is open."""
         self._prepared = None
-        self._enter(Phase.CONNECTED)
+        self._context.phase = Phase.CONNECTED
         self._phase_by = now + HANDSHAKE_NS
         if now - self._requested_ns > _NS:  # what it says may be old
             self._request_history(now)
@@ -172,17 +157,13 @@ class Link:
         """Give up: going on is pointless."""
         reason = errors.why_fatal(code, self._context.settings.model, detail)
         self._context.finished = True
-        self._enter(Phase.OFFLINE)
+        self._context.phase = Phase.OFFLINE
         self.successor.drop(reason)
         self._context.do(Disconnect(reason))
         self._context.publish(FatalError(reason))
 
-    def _enter(self, phase: Phase) -> None:
-        self.phase = phase
-        self._context.told = phase >= Phase.CONFIGURING
-
     def _seek(self, seconds: float, reason: str, now: int) -> None:
-        self._enter(Phase.OFFLINE)
+        self._context.phase = Phase.OFFLINE
         self._request_history(now)
         self._context.do(ConnectAfter(seconds, reason))
 
@@ -198,7 +179,7 @@ class Link:
     def _swap(self, reason: str, now: int) -> None:
         self._prepared = self.successor.take()
         self._context.do(Swap(reason))
-        self._enter(Phase.CREATED)
+        self._context.phase = Phase.CREATED
 
     def _connect_again(self, reason: str, now: int) -> None:
         delay = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
@@ -220,8 +201,8 @@ class Link:
 
     def session_created(self, event: wire.SessionCreated, now: int) -> None:
         """Take note that the server has begun a session."""
-        if self.phase is Phase.CONNECTED:
-            self._enter(Phase.CREATED)
+        if self._context.phase is Phase.CONNECTED:
+            self._context.phase = Phase.CREATED
             number = self._context.next_session()
             self._prepared = Prepared(number, now, self.expires_ns(event, now))
 
@@ -236,16 +217,16 @@ class Link:
 
     def session_updated(self, _: wire.SessionUpdated, now: int) -> None:
         """Take note that the configuration is in force."""
-        if self.phase is Phase.CONFIGURING:
+        if self._context.phase is Phase.CONFIGURING:
             self._go_live(now)
 
     def snapshot(self, message: HistorySnapshot, now: int, is_quiet: Callable[[int], bool]) -> None:
         """Take the history. ``is_quiet``: as in `tick`."""
-        if message.request_id == self._request_id and self.phase < Phase.CONFIGURING:
+        if message.request_id == self._request_id and self._context.phase < Phase.CONFIGURING:
             self._history = message.items
             return
         items = self.successor.snapshot(message, now)
-        if items is None or self.phase is not Phase.LIVE or not is_quiet(now):
+        if items is None or self._context.phase is not Phase.LIVE or not is_quiet(now):
             return
         # Nothing is under way: what was said has its answer, or gets none.
         self._context.saved.answered()
@@ -268,7 +249,7 @@ class Link:
             self._context.update(left, "configure")
             self._phase_by = now + HANDSHAKE_NS
             self._context.publish(Notice(f"the server refuses {param}; going on without it"))
-        elif self.phase is Phase.CONFIGURING:
+        elif self._context.phase is Phase.CONFIGURING:
             self._go_live(now)
 
     def refused_speed(self) -> bool:
@@ -298,7 +279,7 @@ class Link:
             self._history = prepared.history
         context.session = prepared.number
         speech = self._user.speech_from()
-        self._plan = restore.plan(self._history or (), saved, speech, context.known())
+        self._plan = self._plan_from(self._history, speech)
         self._refusals = 0
         self._told_tools, self._told_speed = saved.tools, saved.speed
         self._told_settings = context.settings
@@ -308,7 +289,7 @@ class Link:
             context.update(configuration, "configure")
         self._repair_history()
         self._replay(prepared)
-        self._enter(Phase.CONFIGURING)
+        self._context.phase = Phase.CONFIGURING
         self._calls.restored(self._plan)
         self._phase_by = now + HANDSHAKE_NS
         self.successor.begin_at(
@@ -316,6 +297,20 @@ class Link:
         )
         if is_configured:
             self._go_live(now)
+
+    def _plan_from(
+        self, history: tuple[ConversationItem, ...] | None, speech_from: int | None = None
+    ) -> restore.Plan:
+        """Return how a new session takes the conversation up, which history may be behind of."""
+        context = self._context
+        heard = {
+            item.item_id: item.text_heard
+            for item in context.playback.items.values()
+            if item.text_heard is not None
+        }
+        sound, since = self._user.hearing.remembered, context.capture.since
+        known = restore.Known(context.outputs, heard, sound, since)
+        return restore.plan(history or (), context.saved, speech_from, known)
 
     def _repair_history(self) -> None:
         """Tell history how things that the lost session left open have ended."""
@@ -391,7 +386,7 @@ class Link:
 
     def _go_live(self, now: int) -> None:
         context, saved = self._context, self._context.saved
-        self._enter(Phase.LIVE)
+        self._context.phase = Phase.LIVE
         self.live_ns = now
         context.log(
             "info",
@@ -450,17 +445,17 @@ class Link:
 
     def tick(self, now: int, is_quiet: Callable[[int], bool]) -> None:
         """Do what is due. ``is_quiet``: whether nothing is going on, so that it may be renewed."""
-        if self.phase is Phase.LIVE:
+        if self._context.phase is Phase.LIVE:
             self.successor.tick(now, is_quiet)
             return
         due = self.deadline()
         if due is None or now < due:
             return
-        if self.phase is Phase.CONNECTED:
+        if self._context.phase is Phase.CONNECTED:
             self.renew("the server did not begin the session", now)
-        elif self.phase is Phase.CREATED:
+        elif self._context.phase is Phase.CREATED:
             self._configure(now)
-        elif self.phase is Phase.CONFIGURING:
+        elif self._context.phase is Phase.CONFIGURING:
             self._context.log("warning", "the server has not confirmed the configuration")
             self._go_live(now)
 
@@ -483,7 +478,7 @@ class Link:
 
     def deadline(self) -> int | None:
         """Return when `tick` has something to do."""
-        match self.phase:
+        match self._context.phase:
             case Phase.CONNECTED | Phase.CONFIGURING:
                 return self._phase_by
             case Phase.CREATED:

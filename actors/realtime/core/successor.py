@@ -60,9 +60,15 @@ class Successor:
     Its troubles are nobody's: the present session goes on, and it is tried again.
     """
 
-    def __init__(self, context: Context, configuration: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        configuration: Callable[[], dict[str, Any]],
+        plan: Callable[[tuple[ConversationItem, ...]], restore.Plan],
+    ) -> None:
         self._context = context
         self._configuration = configuration
+        self._plan = plan
         self._number = 0
         self._due_ns: int | None = None
         """When the step under way has taken too long or, at `Stage.NONE`, when to begin."""
@@ -171,7 +177,7 @@ class Successor:
         prepared.configuration = self._configuration()
         self._refusals = 0
         self._configure(prepared.configuration, now)
-        plan = restore.plan(history, self._context.saved, None, self._context.known())
+        plan = self._plan(history)
         for event in restore.difference([], plan.items, self._context.event_id):
             self._send(event)
         prepared.items, prepared.history = plan.items, history

@@ -8,6 +8,8 @@ from actors.realtime import wire
 from actors.realtime.core import errors, restore, session
 from actors.realtime.core.context import Context
 from actors.realtime.core.doubts import COMMIT_NS, Doubt, Doubts, Verdict
+from actors.realtime.core.duplex import Duplex
+from actors.realtime.core.hearing import Hearing
 from actors.realtime.core.interruption import Interruption
 from actors.realtime.core.state import Ask, Talk, Text, Turn
 from actors.realtime.core.talking import Talking
@@ -50,8 +52,11 @@ class _Speech(msgspec.Struct):
 class User:
     """The turns of the user. Those without an answer are in `Saved.turns`."""
 
-    def __init__(self, context: Context, interruption: Interruption, epoch_ns: int) -> None:
+    def __init__(
+        self, context: Context, interruption: Interruption, duplex: Duplex, epoch_ns: int
+    ) -> None:
         self.talking = Talking(context, self.interrupted, epoch_ns)
+        self.hearing = Hearing(context, duplex, self.talking)
         self._context = context
         self._interruption = interruption
         self._doubts = Doubts(context)

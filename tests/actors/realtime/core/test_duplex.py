@@ -88,7 +88,7 @@ def test_with_push_to_talk_the_user_says_when_to_listen() -> None:
     room = _room(turn_detection=None)
     room.answer(ms=800)
 
-    assert not room.core._context.duplex.is_half()
+    assert not room.core._duplex.is_half()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_sound_cards_that_are_no_headset_are_half_duplex_and_that_is_said_once(
     room = _cards(_room(duplex="auto"), microphone, speaker)
     _cards(room, microphone, speaker)
 
-    assert room.core._context.duplex.is_half() == half
+    assert room.core._duplex.is_half() == half
     if half:
         text = room.one(Notice).text
         assert "Enter" in text
@@ -123,7 +123,7 @@ def test_files_and_devices_of_the_program_do_not_hear_each_other() -> None:
     room.tell(DeviceInUse("output", "Built-in", card=True))
     room.tell(DeviceInUse("input", "question.wav", card=False))
 
-    assert not room.core._context.duplex.is_half()
+    assert not room.core._duplex.is_half()
 
 
 def test_headphones_that_are_unplugged_make_it_half_duplex() -> None:
@@ -132,7 +132,7 @@ def test_headphones_that_are_unplugged_make_it_half_duplex() -> None:
 
     room.tell(DeviceInUse("output", "Built-in Output", card=True))
 
-    assert room.core._context.duplex.is_half()
+    assert room.core._duplex.is_half()
     assert room.one(Notice)
 
 
@@ -217,7 +217,7 @@ def test_after_a_death_it_is_as_it_was() -> None:
     reborn.now = room.now
     reborn.live()
 
-    assert reborn.core._context.duplex.is_half()
+    assert reborn.core._duplex.is_half()
     assert not any(reborn.plays(400, from_ms=400))
     reborn.none(Notice)
 
