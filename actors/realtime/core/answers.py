@@ -75,7 +75,7 @@ class Answers:
         if active.cancelled:  # it was interrupted before it began
             self._interruption.cancel(response_id)
             context.saved.answer = None
-        context.goes_on(now)
+        context.activity.goes_on(now)
 
     def item_added(self, event: wire.OutputItemAdded, now: int) -> None:
         """Take note of a further item of an answer."""
@@ -115,7 +115,7 @@ class Answers:
         if first == 0:
             self._begin(item)
             self.answered(event.response_id, begun=True)
-            context.goes_on(now)
+            context.activity.goes_on(now)
         return begins
 
     def audio_done(self, event: wire.AudioDone, now: int) -> None:
@@ -188,7 +188,7 @@ class Answers:
             self._retry(active, details.error if details else None, now)
         elif not _by_speech(active, response):
             self._have_answer(active)
-        context.goes_on(now)
+        context.activity.goes_on(now)
 
     def position(self, message: PlayedPosition, now: int) -> None:
         """Take note of what the speaker has played."""
@@ -199,7 +199,7 @@ class Answers:
         if context.playback.position(
             message.item_id, message.played_samples, message.finished, now
         ):
-            context.goes_on(now)
+            context.activity.goes_on(now)
 
     def lost(self) -> None:
         """End what the lost connection has cut off; what came of it is played to its end."""

@@ -70,7 +70,7 @@ class Calls:
         context.saved.calls.append(Call(call_id, item.id, name, arguments, response_id))
         before = context.chain.previous(item.id)
         context.publish(ToolCall(call_id, name, arguments, item.id, before))
-        context.goes_on(now)
+        context.activity.goes_on(now)
         return True
 
     def response_done(self, response_id: str) -> None:
@@ -81,7 +81,7 @@ class Calls:
     def answered(self, message: ToolAnswer, now: int) -> None:
         """Take an output from the tools; `settle` sends it."""
         context = self._context
-        context.goes_on(now)
+        context.activity.goes_on(now)
         call = next((c for c in context.saved.calls if c.call_id == message.call_id), None)
         if call is None:
             if context.told:

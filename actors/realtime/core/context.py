@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from actors.realtime import wire
 from actors.realtime.core.actions import Action, Log, Publish, SendEvent
+from actors.realtime.core.activity import Activity
 from actors.realtime.core.capture import Capture
 from actors.realtime.core.chain import Chain
 from actors.realtime.core.playback import Playback
@@ -58,6 +59,7 @@ class Context:
         self.playback = Playback(saved.playing, now)
         self.capture = Capture()
         self.chain = Chain()
+        self.activity = Activity(saved)
         self.session = 0
         """Number of the session with the server."""
         self._sessions = 0
@@ -101,17 +103,6 @@ class Context:
         """Return an id for a request to another component."""
         self._request_id += 1
         return self._request_id
-
-    def touch(self, now: int) -> None:
-        """Take note that the user does something, or the program."""
-        self.saved.quiet_since_ns, self.saved.prompted_ns = now, None
-
-    def goes_on(self, now: int) -> None:
-        """Take note that the assistant or a tool does something."""
-        if self.saved.prompted_ns is None:
-            self.saved.quiet_since_ns = now
-        else:
-            self.saved.prompted_ns = now
 
     def do(self, action: Action) -> None:
         """Have something done."""

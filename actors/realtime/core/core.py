@@ -259,7 +259,7 @@ class Core:
         if drained_at is not None and now >= drained_at:
             context.log("warning", "the speaker does not say what it has played")
             context.playback.give_up()
-            context.goes_on(now)
+            context.activity.goes_on(now)
         self._duplex.tick(now)
         for happened in context.responses.tick(now):
             context.log("warning", happened)
@@ -303,7 +303,7 @@ class Core:
             response = {"metadata": {MARK: event_id}, **self._overrides(ask)}
             context.send(wire.ResponseCreate(event_id, response))
             context.responses.sent(event_id, now)
-            context.goes_on(now)
+            context.activity.goes_on(now)
 
     def _overrides(self, ask: Ask) -> dict[str, Any]:
         settings = self._context.settings
@@ -547,7 +547,7 @@ class Core:
     def _create_response(self, message: CreateResponse, now: int) -> None:
         told = message.instructions
         self._context.responses.want(Ask(told, insists=told is not None))
-        self._context.touch(now)
+        self._context.activity.touch(now)
 
     def _update_settings(self, message: UpdateSettings, now: int) -> None:
         context, old = self._context, self._context.settings
@@ -558,7 +558,7 @@ class Core:
             return
         if (old.turn_detection is None) != (context.settings.turn_detection is None):
             self._user.turn_detection_changed()
-        context.touch(now)
+        context.activity.touch(now)
 
     def _want_wire_events(self, message: WantWireEvents, now: int) -> None:
         self._context.setup.want_wire_events(message.names)

@@ -433,9 +433,9 @@ class Link:
             count, missing = len(self._plan.items), self._plan.missing
             restored = self._history is not None and not missing
             context.publish(Reconnected(restored, count, gap_ns // _MS, self._cause, missing))
-            saved.quiet_since_ns = min(now, saved.quiet_since_ns + gap_ns)
+            context.activity.leave_out(gap_ns, now)
         else:
-            saved.quiet_since_ns = now
+            context.activity.begins(now)
             context.publish(Connected(context.server))
             if self._outage_told:
                 context.publish(Notice(f"connected to {context.server}"))

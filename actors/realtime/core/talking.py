@@ -82,7 +82,7 @@ class Talking:
         first = max(self._end(), pressed - context.settings.preroll_ms * SAMPLES_PER_MS)
         talks.append(Talk(first, pressed))
         context.publish(UserSpeechStarted("", first))
-        context.touch(now)
+        context.activity.touch(now)
         if self._is_live():
             request_id = context.request_id()
             context.capture.reopen(request_id, now)
@@ -113,7 +113,7 @@ class Talking:
         talk.last_sample = max(at, talk.first_sample, sent if self._appended else 0)
         talk.respond = respond
         self._tail_by = now + TAIL_NS
-        context.touch(now)
+        context.activity.touch(now)
         if self._is_live() and context.capture.replay_by is None:
             self.take(b"", context.capture.newest_sample, now)
 
@@ -150,7 +150,7 @@ class Talking:
             context.send(wire.Commit(context.event_id("commit")))
             if talk.respond:
                 context.responses.want(Ask())
-        context.touch(now)
+        context.activity.touch(now)
 
     # -- what the server says -----------------------------------------------------------------
 

@@ -81,7 +81,7 @@ class User:
         self._speech = _Speech(event.item_id, first)
         self._speech_due_by = 0
         context.publish(UserSpeechStarted(event.item_id, first))
-        context.touch(now)
+        context.activity.touch(now)
 
     def speech_stopped(self, event: wire.SpeechStopped, now: int) -> None:
         """Take note that speech has stopped; it is committed next."""
@@ -92,7 +92,7 @@ class User:
         self._speech.last_sample, self._speech.stopped_ns = last, now
         self._doubts.stopped(event.item_id, last, now)
         context.publish(UserSpeechStopped(event.item_id, last))
-        context.touch(now)
+        context.activity.touch(now)
 
     def stayed_silent(self, event: wire.TimeoutTriggered, now: int) -> None:
         """Take note that the server is about to commit silence: nobody is interrupted."""
@@ -120,7 +120,7 @@ class User:
             self._take(turn, now, by_key=talk is not None)
         else:
             self._doubts.committed(doubt, turn, awaits_text=self._awaits_text(turn), now=now)
-        context.touch(now)
+        context.activity.touch(now)
 
     def _awaits_text(self, turn: Turn) -> bool:
         context = self._context
@@ -170,7 +170,7 @@ class User:
         context.chain.note(item_id, event.previous_item_id)
         context.chain.drop(item_id)
         self._have_answered(now)
-        context.saved.prompted_ns = now
+        context.activity.prompts(now)
 
     def transcribed(self, event: wire.TranscriptionCompleted, now: int) -> None:
         """Tell history what speech was heard as."""
@@ -286,7 +286,7 @@ class User:
         if respond:
             saved.turns.append(Turn(item_id, False))
             context.responses.want(Ask(), [wire_id])
-        context.touch(now)
+        context.activity.touch(now)
 
     def confirmed(self, wire_id: str) -> None:
         """Take note that the server has an item."""
