@@ -14,7 +14,6 @@ from actors.realtime.core.errors import Meaning
 from actors.realtime.core.interruption import Interruption
 from actors.realtime.core.playback import Spoken
 from actors.realtime.core.responses import MARK, Active
-from actors.realtime.core.state import Answer, Ask
 from messages import (
     PCM_BYTES_PER_S,
     AssistantAudio,
@@ -71,10 +70,8 @@ class Answers:
         active = context.responses.created(response_id, mark, now)
         active.seen = tuple(turn.item_id for turn in context.saved.turns)
         context.publish(ResponseStarted(response_id))
-        context.saved.answer = Answer(response_id, active.ask or Ask(), unasked=active.ask is None)
         if active.cancelled:  # it was interrupted before it began
             self._interruption.cancel(response_id)
-            context.saved.answer = None
         context.activity.goes_on(now)
 
     def item_added(self, event: wire.OutputItemAdded, now: int) -> None:
@@ -157,13 +154,9 @@ class Answers:
             spoken = self._context.playback.items.get(item.id)
             if spoken is not None:
                 self._end(spoken, "incomplete" if item.status == "incomplete" else "completed")
-            self._note_phase(event)
-
-    def _note_phase(self, event: wire.OutputItemDone) -> None:
-        """Take note of whether an item is the answer, or announces it."""
-        answer = self._context.saved.answer
-        if answer is not None and answer.response_id == event.response_id:
-            answer.announces = event.item.phase == "commentary"
+            self._context.responses.announces(
+                event.response_id, announces=item.phase == "commentary"
+            )
 
     def done(self, event: wire.ResponseDone, now: int) -> None:
         """Take note that an answer has ended, one way or another."""
@@ -182,8 +175,6 @@ class Answers:
                     context.leave_out(item.item_id)
         self._calls.response_done(response.id)
         self._interruption.cut(context.playback.cut_late(response.id))
-        if context.saved.answer is not None and context.saved.answer.response_id == response.id:
-            context.saved.answer = None
         if status == "failed":
             self._retry(active, details.error if details else None, now)
         elif not _by_speech(active, response):
@@ -217,21 +208,11 @@ class Answers:
 
     def answered(self, response_id: str, *, begun: bool = False, call: bool = False) -> None:
         """Take note that what the user said has an answer, or at least the beginning of one."""
-        saved, active = self._context.saved, self._context.responses.active
-        if active is not None and active.response_id == response_id:
-            active.begun, active.call = active.begun or begun, active.call or call
-        if saved.answer is not None and saved.answer.response_id == response_id:
-            saved.answer.begun = saved.answer.begun or begun
-            saved.answer.call = saved.answer.call or call
-        self._have_answer(active if active and active.response_id == response_id else None)
+        self._have_answer(self._context.responses.says(response_id, begun=begun, call=call))
 
     def _have_answer(self, active: Active | None) -> None:
         """Take note that the turns have one, but for those that were said while it was given."""
-        turns = self._context.saved.turns
-        count = len(turns)
-        while active is not None and count and turns[count - 1].item_id not in active.seen:
-            count -= 1
-        self._context.saved.answered(count)
+        self._context.turns.answered(None if active is None else active.seen)
 
     def _retry(self, active: Active | None, error: wire.ErrorBody | None, now: int) -> None:
         """Ask once more if that may help; what was heard in part is not said again."""

@@ -15,6 +15,7 @@ from actors.realtime.core.playback import Playback
 from actors.realtime.core.responses import Responses
 from actors.realtime.core.setup import Setup
 from actors.realtime.core.state import Saved
+from actors.realtime.core.turns import Turns
 from messages import ItemPlaced, Message, Settings
 
 __all__ = ["Context", "Phase", "Recent"]
@@ -55,10 +56,11 @@ class Context:
         self.saved = saved
         self.server = server
         """As people are told of it."""
-        self.responses = Responses(saved.owed)
+        self.responses = Responses(saved)
         self.playback = Playback(saved.playing, now)
         self.capture = Capture()
         self.chain = Chain()
+        self.turns = Turns(saved)
         self.activity = Activity(saved)
         self.session = 0
         """Number of the session with the server."""

@@ -21,7 +21,8 @@ from actors.realtime.core.responses import MARK
 from actors.realtime.core.restore import OUTPUT
 from actors.realtime.core.setup import Setup, within_limits
 from actors.realtime.core.state import Ask, Ending, InputEnd, Saved
-from actors.realtime.core.user import LATE_TRANSCRIPT_NS, TYPED, User
+from actors.realtime.core.typed import TYPED
+from actors.realtime.core.user import LATE_TRANSCRIPT_NS, User
 from messages import (
     CapturedAudio,
     CaptureEnded,
@@ -132,6 +133,7 @@ class Core:
         is_plain, self._is_plain = self._is_plain, False
         if not is_plain:
             self.saved.playing = self._context.playback.audible()
+            self.saved.owed = self._context.responses.still_owed()
             state = _ENCODER.encode(self.saved)
             if state != self._state:
                 self._state = state
@@ -242,7 +244,7 @@ class Core:
 
     def image(self, message: SendImage, image: SentImage, now: int) -> None:
         """Act on an image that the program sends, which is kept in a file by now."""
-        self._user.shows(message, image, now)
+        self._user.typed.shows(message, image, now)
         self.tick(now)
 
     def tick(self, now: int) -> None:
@@ -270,7 +272,6 @@ class Core:
             self._link.follow()
             self._calls.settle(now)
             self._ask(now)
-        self._note_owed()
         self._check_over(now)
 
     def next_deadline(self, now: int) -> int | None:
@@ -315,12 +316,6 @@ class Core:
             parts = (settings.instructions if own is None else own, *ask.extra)
             told["instructions"] = "\n".join(part for part in parts if part)
         return told
-
-    def _note_owed(self) -> None:
-        asked = self._context.responses.asked
-        self.saved.owed = self._context.responses.owed or (
-            asked.ask if asked and asked.is_open() else None
-        )
 
     def _facts(self, now: int) -> closing.Facts:
         context = self._context
@@ -418,7 +413,7 @@ class Core:
             known_as = context.chain.known_as(item_id)
             context.publish(ItemPlaced(known_as, context.chain.previous(item_id)))
         context.responses.seen(item.id)
-        self._user.confirmed(event.item.id)
+        self._user.typed.confirmed(event.item.id)
 
     def _bad_frame(self, frame: wire.BadFrame, now: int) -> None:
         self._context.log("info", "a frame is not understood", reason=frame.reason)
@@ -455,7 +450,7 @@ class Core:
         intent, changes = context.intent(error.event_id)
         param = error.param or ""
         if intent.startswith(TYPED):
-            self._user.refused(intent.removeprefix(TYPED))
+            self._user.typed.refused(intent.removeprefix(TYPED))
         if intent == "speed" and self._link.refused_speed():
             return
         if intent.startswith(OUTPUT) and error.code != "invalid_tool_call_id":
@@ -505,7 +500,7 @@ class Core:
             ToolAnswer: self._calls.answered,
             ToolsAvailable: self._tools,
             SetSpeed: self._set_speed,
-            SendText: self._user.types,
+            SendText: self._user.typed.types,
             StartTalking: self._user.talking.start,
             StopTalking: self._user.talking.stop,
             Say: self._say,

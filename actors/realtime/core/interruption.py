@@ -52,8 +52,7 @@ class Interruption:
         self._flush("the program interrupts", now)
         context = self._context
         if context.responses.active is not None or context.responses.asked is not None:
-            for turn in context.saved.turns:
-                turn.wanted = False  # a new session is not asked for it either
+            context.turns.withdraw()  # a new session is not asked for it either
         response_id = context.responses.cancel()
         if response_id is not None:
             self.cancel(response_id)
@@ -187,4 +186,4 @@ class Interruption:
                 if not item.written  # it goes on until the server ends it
             ]
         playback.flush(items, now)
-        context.saved.answer = None
+        context.responses.drop_answer()

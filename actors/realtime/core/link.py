@@ -31,7 +31,6 @@ from messages import (
     Notice,
     Reconnected,
     ReplayCapture,
-    UserTranscript,
 )
 
 __all__ = ["Link"]
@@ -229,7 +228,7 @@ class Link:
         if items is None or self._context.phase is not Phase.LIVE or not is_quiet(now):
             return
         # Nothing is under way: what was said has its answer, or gets none.
-        self._context.saved.answered()
+        self._context.turns.answered()
         self.live_ns, self._outage_ns, self._cause = None, now, RENEWED
         self._answers.lost()
         self._swap(RENEWED, now)
@@ -310,32 +309,18 @@ class Link:
         }
         sound, since = self._user.hearing.remembered, context.capture.since
         known = restore.Known(context.outputs, heard, sound, since)
-        return restore.plan(history or (), context.saved, speech_from, known)
+        plan = restore.plan(history or (), context.saved, speech_from, known)
+        context.turns.have_text(plan.transcribed)
+        return plan
 
     def _repair_history(self) -> None:
         """Tell history how things that the lost session left open have ended."""
-        context, saved, plan = self._context, self._context.saved, self._plan
-        again = [turn.item_id for turn in plan.again]
+        again = [turn.item_id for turn in self._plan.again]
         for item_id in again:
-            context.publish(ItemRemoved(item_id, "the server is sent this speech again"))
+            self._context.publish(ItemRemoved(item_id, "the server is sent this speech again"))
         known = {item.item_id for item in self._history or () if item.text}
-        for item_id in saved.untranscribed:
-            if item_id not in again and item_id not in known:
-                context.publish(UserTranscript(item_id, "", "the connection was lost"))
+        self._user.texts_lost({*again, *known})
         self._end_items()
-        saved.untranscribed = []
-
-    def _hand_over_turns(self) -> None:
-        """Forget the turns that the session, which has begun, hears again."""
-        saved, plan = self._context.saved, self._plan
-        if plan.given_up:
-            self._context.publish(Notice(restore.GIVEN_UP))
-        saved.turns = [
-            turn for turn in saved.turns if turn not in plan.again and turn not in plan.given_up
-        ]
-        if plan.again or plan.given_up:
-            saved.repeats = saved.repeats + 1 if plan.again else 0
-        saved.safe_sample = max(saved.safe_sample, plan.from_sample)
 
     def _end_items(self) -> None:
         before = None
@@ -369,20 +354,9 @@ class Link:
             if item["type"] == "function_call_output":  # or history has it elsewhere
                 known_as = context.chain.known_as(item["id"])
                 context.publish(ItemPlaced(known_as, context.chain.previous(item["id"])))
-        self._place_texts(kept)
+        self._user.typed.place(kept)
         for event in restore.difference(prepared.items, plan.items, context.event_id):
             context.send(event)
-
-    def _place_texts(self, history: list[str]) -> None:
-        """Tell where texts stand that were typed when the end of the conversation was not known."""
-        texts = self._context.saved.texts
-        texts = [text for text in texts if not text.placed or text.item_id not in history]
-        ids = {text.item_id for text in self._context.saved.texts}  # those may stand behind these
-        before = next((item_id for item_id in reversed(history) if item_id not in ids), None)
-        for text in texts:
-            text.placed = True
-            self._context.publish(ItemPlaced(text.item_id, before))
-            before = text.item_id
 
     def _go_live(self, now: int) -> None:
         context, saved = self._context, self._context.saved
@@ -396,7 +370,9 @@ class Link:
             ms=(now - self._outage_ns) // _MS,
         )
         self._tell_reconnected(now)
-        self._hand_over_turns()
+        if self._plan.given_up:
+            context.publish(Notice(restore.GIVEN_UP))
+        context.turns.restored(self._plan)
         heard_from = self._user.restored(self._plan, now)
         if heard_from is None:
             context.capture.idle()
@@ -404,7 +380,7 @@ class Link:
             self._hear_again(heard_from, now)
         if self._plan.ask is not None:
             context.responses.want(self._plan.ask)
-        saved.answer = None
+        context.responses.drop_answer()
         greeting = context.settings.greeting
         if not saved.greeted and greeting:
             self._greet(greeting)

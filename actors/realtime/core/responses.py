@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from actors.realtime.core.state import Ask
+from actors.realtime.core.state import Answer, Ask, Saved
 
 __all__ = ["MARK", "Active", "Asked", "Responses"]
 
@@ -75,12 +75,13 @@ class Asked(msgspec.Struct):
 class Responses:
     """Decides when an answer is asked for. Times are ns."""
 
-    def __init__(self, owed: Ask | None = None) -> None:
+    def __init__(self, saved: Saved) -> None:
+        self._saved = saved
         self.active: Active | None = None
         self.asked: Asked | None = None
         self._earlier: dict[str, Asked] = {}
         """What was asked for last, by event id."""
-        self.owed = owed
+        self.owed = saved.owed
         self.not_before = 0
         self.expected_until: int | None = None
         """The server is about to answer speech by itself; past this time we ask."""
@@ -148,11 +149,41 @@ class Responses:
         if asked is None and owed is not None and not owed.insists and not self.unseen:
             # The model has seen everything that we wanted to ask about.
             self.active.ask, self.owed = owed, None
+        self._saved.answer = None
+        if not self.active.cancelled:
+            ask = self.active.ask
+            self._saved.answer = Answer(response_id, ask or Ask(), unasked=ask is None)
         return self.active
+
+    def says(self, response_id: str, *, begun: bool = False, call: bool = False) -> Active | None:
+        """Record that an answer has begun to be heard or read, or calls a tool.
+
+        Returns:
+            The active answer, if it is this one.
+        """
+        answer, active = self._saved.answer, self.active
+        if answer is not None and answer.response_id == response_id:
+            answer.begun, answer.call = answer.begun or begun, answer.call or call
+        if active is None or active.response_id != response_id:
+            return None
+        active.begun, active.call = active.begun or begun, active.call or call
+        return active
+
+    def announces(self, response_id: str, *, announces: bool) -> None:
+        """Record whether the last whole item of an answer only says what is to come."""
+        answer = self._saved.answer
+        if answer is not None and answer.response_id == response_id:
+            answer.announces = announces
+
+    def drop_answer(self) -> None:
+        """Do not go on in another session with the answer under way."""
+        self._saved.answer = None
 
     def done(self, response_id: str) -> Active | None:
         """Take note that an answer has ended. Return it, if it was the active one."""
-        active = self.active
+        active, answer = self.active, self._saved.answer
+        if answer is not None and answer.response_id == response_id:
+            self._saved.answer = None
         if active is None or active.response_id != response_id:
             return None
         self.active = None
@@ -261,6 +292,11 @@ class Responses:
         if self.active is None:
             return None
         return self.active.news_ns + (LOST_NS if self.owed is None else SILENCE_NS)
+
+    def still_owed(self) -> Ask | None:
+        """Return the answer that another process has to ask for."""
+        asked = self.asked
+        return self.owed or (asked.ask if asked is not None and asked.is_open() else None)
 
     def busy(self) -> bool:
         """Tell whether an answer is being generated, asked for or owed."""

@@ -91,6 +91,8 @@ class Plan(msgspec.Struct):
     """From here on the server has to hear the user again."""
     again: list[Turn] = []
     """Turns that the server hears again; they leave the history."""
+    transcribed: set[str] = set()
+    """Item ids of turns of which history has the text."""
     missing: int = 0
     """Of how many turns of the user neither the text nor the sound is known any more."""
     given_up: list[Turn] = []
@@ -230,8 +232,9 @@ def _decide_speech(
     forgotten = []
     for index, turn in enumerate(unanswered):
         item = history.get(turn.item_id)
-        turn.transcribed = turn.transcribed or bool(item and (item.text or item.transcribed))
-        if turn.transcribed:
+        if item is not None and (item.text or item.transcribed):
+            result.transcribed.add(turn.item_id)
+        if turn.transcribed or turn.item_id in result.transcribed:
             continue
         if turn.first_sample >= known.since:
             # What follows it has to come after it, so that is heard again too.

@@ -103,7 +103,7 @@ class Text(msgspec.Struct, omit_defaults=True):
     image: SentImage | None = None
 
 
-class Audible(msgspec.Struct, omit_defaults=True):
+class Audible(msgspec.Struct, frozen=True, omit_defaults=True):
     """An item whose sound is not known to have been played to its end."""
 
     item_id: str
@@ -115,14 +115,14 @@ class Audible(msgspec.Struct, omit_defaults=True):
     """As far as it had come."""
 
 
-class Ending(msgspec.Struct):
+class Ending(msgspec.Struct, frozen=True):
     """The conversation ends when what is being said has been played."""
 
     reason: str
     deadline_ns: int
 
 
-class InputEnd(msgspec.Struct):
+class InputEnd(msgspec.Struct, frozen=True):
     """Where and when the input came to its end."""
 
     last_sample: int
@@ -138,7 +138,25 @@ class Interval(msgspec.Struct, omit_defaults=True):
 
 
 class Saved(msgspec.Struct, omit_defaults=True):
-    """The state of the component. Times are ``time.monotonic_ns()``."""
+    """The state of the component. Times are ``time.monotonic_ns()``.
+
+    Each field has one owner, the module that changes it or what is in it; the others ask that
+    module. A test holds the code to this list:
+
+    - activity: prompted_ns, quiet_since_ns
+    - answers: spoken
+    - calls: calls
+    - core: ending, input_end, owed, playing
+    - duplex: audible, echoes, told_duplex
+    - interruption: paused_by
+    - link: connected, greeted
+    - responses: answer
+    - setup: changes, speed, tools, wire_events
+    - talking: talks
+    - turns: repeats, safe_sample, turns
+    - typed: seen_texts, texts
+    - user: untranscribed
+    """
 
     speed: float = 1.0
     spoken: bool = False
@@ -179,10 +197,3 @@ class Saved(msgspec.Struct, omit_defaults=True):
     told_duplex: bool = False
     wire_events: tuple[str, ...] | None = None
     """Names of the wire events to be passed on; None: as the settings say."""
-
-    def answered(self, count: int | None = None) -> None:
-        """Take note that the first so many turns, or all, do not wait for an answer any more."""
-        answered = self.turns[:count]
-        self.turns = self.turns[len(answered) :]
-        self.safe_sample = max([self.safe_sample, *(turn.last_sample for turn in answered)])
-        self.repeats = 0

@@ -181,9 +181,12 @@ class Talking:
     def restored(self, again: list[Turn], now: int) -> int | None:
         """Begin a new session with the server: it hears these again, and what is not confirmed.
 
-        Return from which sample on; None: nothing has to be heard.
+        With turn detection there is nothing of either. Return from which sample on it hears; None:
+        nothing has to be heard.
         """
         context, saved = self._context, self._context.saved
+        if not self.is_on:
+            saved.talks, again = [], []
         for talk in saved.talks:
             talk.tries += talk.last_sample is not None
         left = [talk for talk in saved.talks if talk.tries <= MAX_REPEATS]

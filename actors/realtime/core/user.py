@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import msgspec
 
 from actors.realtime import wire
@@ -11,20 +13,17 @@ from actors.realtime.core.doubts import COMMIT_NS, Doubt, Doubts, Verdict
 from actors.realtime.core.duplex import Duplex
 from actors.realtime.core.hearing import Hearing
 from actors.realtime.core.interruption import Interruption
-from actors.realtime.core.state import Ask, Talk, Text, Turn
+from actors.realtime.core.state import Ask, Talk, Turn
 from actors.realtime.core.talking import Talking
+from actors.realtime.core.typed import Typed
 from messages import (
-    ItemRemoved,
-    SendImage,
-    SendText,
-    SentImage,
     UserItem,
     UserSpeechStarted,
     UserSpeechStopped,
     UserTranscript,
 )
 
-__all__ = ["TYPED", "User"]
+__all__ = ["User"]
 
 _NS = 1_000_000_000
 STILL_NS = 3 * _NS
@@ -35,11 +34,8 @@ LATE_TRANSCRIPT_NS = 15 * _NS
 """The next session, for which there is time, waits so long: with this one the text is lost."""
 SPEECH_DUE_NS = 3 * _NS
 """Speech that is sent again is answered first, if it is found within this time."""
-TYPED = "text "
-"""What an event that appends a typed turn is for, before the id of its item."""
-_SEEN_TEXTS = 20
-_UNANSWERED = 20
-"""So many turns that nobody wants answered are remembered, to be heard again by a new session."""
+_UNTRANSCRIBED = 20
+"""So many items of speech are known to have no text yet, the last ones."""
 
 
 class _Speech(msgspec.Struct):
@@ -50,11 +46,12 @@ class _Speech(msgspec.Struct):
 
 
 class User:
-    """The turns of the user. Those without an answer are in `Saved.turns`."""
+    """What the user says. `Talking` has the turns by key, `Typed` those that are typed."""
 
     def __init__(
         self, context: Context, interruption: Interruption, duplex: Duplex, epoch_ns: int
     ) -> None:
+        self.typed = Typed(context, self.interrupted)
         self.talking = Talking(context, self.interrupted, epoch_ns)
         self.hearing = Hearing(context, duplex, self.talking)
         self._context = context
@@ -141,18 +138,11 @@ class User:
         first, last = turn.first_sample, turn.last_sample
         context.publish(UserItem(item_id, before, "", True, expected, first, last))
         if self._awaits_text(turn):
-            saved.untranscribed = [*saved.untranscribed[1 - _SEEN_TEXTS :], item_id]
-        self._keep_turn(turn)
+            saved.untranscribed = [*saved.untranscribed[1 - _UNTRANSCRIBED :], item_id]
+        context.turns.keep(turn)
         if turn.wanted and not by_key:  # or it was asked for when it was committed
             self._have_answered(now)
         self._committed_ns = now
-
-    def _keep_turn(self, turn: Turn) -> None:
-        """Remember a turn until it is answered."""
-        saved = self._context.saved
-        saved.turns.append(turn)
-        if not turn.wanted and len(saved.turns) > _UNANSWERED:
-            saved.safe_sample = max(saved.safe_sample, saved.turns.pop(0).last_sample)
 
     def _have_answered(self, now: int) -> None:
         """Have what was committed answered: by the server itself or, if it only tells, by us."""
@@ -174,17 +164,10 @@ class User:
 
     def transcribed(self, event: wire.TranscriptionCompleted, now: int) -> None:
         """Tell history what speech was heard as."""
-        saved = self._context.saved
         self._doubts.told(event.item_id, event.transcript, final=True)
         self._settle(now)
         self._tell(UserTranscript(event.item_id, event.transcript))
-        for turn in saved.turns:
-            if turn.item_id == event.item_id:
-                turn.transcribed = True  # without a word too: it was a noise
-        for turn in saved.turns:
-            if turn.spoken and not turn.transcribed:
-                break
-            saved.safe_sample = max(saved.safe_sample, turn.last_sample)
+        self._context.turns.transcribed(event.item_id)
 
     def not_transcribed(self, event: wire.TranscriptionFailed, now: int) -> None:
         """Tell history that there will be no text."""
@@ -197,6 +180,13 @@ class User:
     def heard_in_part(self, event: wire.TranscriptionDelta, now: int) -> None:
         """Take note that speech has a text, whatever it will be."""
         self._doubts.told(event.item_id, event.delta or "", final=False)
+
+    def texts_lost(self, known: Container[str]) -> None:
+        """Tell history that speech has no text, but for items that are known to have one."""
+        for item_id in self._context.saved.untranscribed:
+            if item_id not in known:
+                self._context.publish(UserTranscript(item_id, "", "the connection was lost"))
+        self._context.saved.untranscribed = []
 
     # -- speech that may be none --------------------------------------------------------------
 
@@ -234,8 +224,7 @@ class User:
         if context.told:
             event_id = context.event_id(f"delete {turn.item_id}")
             context.send(wire.ItemDelete(turn.item_id, event_id))
-        if not any(other.spoken for other in context.saved.turns):
-            context.saved.safe_sample = max(context.saved.safe_sample, turn.last_sample)
+        context.turns.noise(turn)
 
     def leave_out_doubts(self) -> None:
         """Forget items of which it will not be known whether anybody has spoken.
@@ -254,53 +243,6 @@ class User:
         context.publish(transcript)
         if item_id in context.saved.untranscribed:
             context.saved.untranscribed.remove(item_id)
-
-    # -- typed --------------------------------------------------------------------------------
-
-    def types(self, message: SendText, now: int) -> None:
-        """Interrupt, append the text and have it answered; the same item only once."""
-        self._append(Text(message.item_id or f"text_{now:x}", message.text), now)
-
-    def shows(self, message: SendImage, image: SentImage, now: int) -> None:
-        """Append an image and, if it is to be answered, do as with a text."""
-        text = Text(message.item_id, message.text, image=image)
-        self._append(text, now, respond=message.respond)
-
-    def _append(self, text: Text, now: int, *, respond: bool = True) -> None:
-        context, saved, item_id = self._context, self._context.saved, text.item_id
-        if item_id in saved.seen_texts:
-            return
-        saved.seen_texts = [*saved.seen_texts[1 - _SEEN_TEXTS :], item_id]
-        if respond:
-            self.interrupted(now)
-        wire_id = restore.wire_id(item_id)
-        context.chain.append(wire_id)
-        context.chain.alias(wire_id, item_id)
-        before, at = context.chain.previous(wire_id), context.capture.timeline.next_sample
-        context.publish(UserItem(item_id, before, text.text, False, False, at, at, text.image))
-        if context.told:
-            item = restore.text_item(item_id, "user", text.text, text.image)
-            context.send(wire.ItemCreate(item, context.event_id(f"{TYPED}{item_id}")))
-        text.placed = before is not None
-        saved.texts.append(text)
-        if respond:
-            saved.turns.append(Turn(item_id, False))
-            context.responses.want(Ask(), [wire_id])
-        context.activity.touch(now)
-
-    def confirmed(self, wire_id: str) -> None:
-        """Take note that the server has an item."""
-        saved = self._context.saved
-        saved.texts = [t for t in saved.texts if restore.wire_id(t.item_id) != wire_id]
-
-    def refused(self, item_id: str) -> None:
-        """Take note that the server does not want what was typed or shown; nor has history it."""
-        context, saved = self._context, self._context.saved
-        saved.texts = [text for text in saved.texts if text.item_id != item_id]
-        saved.turns = [turn for turn in saved.turns if turn.item_id != item_id]
-        context.publish(ItemRemoved(item_id, "the server refuses it"))
-        context.responses.seen(restore.wire_id(item_id))  # it is not waited for
-        context.chain.drop(restore.wire_id(item_id))
 
     def interrupted(self, now: int) -> None:
         """Stop what is being said at the wish of the program."""
@@ -326,10 +268,9 @@ class User:
         self._speech, self._silent, self._speech_due_by = None, "", 0
         self._doubts.clear()
         self._interruption.orphaned(now)
+        talk_from = self.talking.restored(plan.again, now)
         if self.talking.is_on:
-            return self.talking.restored(plan.again, now)
-        self._context.saved.talks = []
-        self.talking.restored([], now)
+            return talk_from
         if plan.hears_speech:
             self._speech_due_by = now + SPEECH_DUE_NS
         return plan.from_sample

@@ -1,0 +1,84 @@
+"""The turns of the user that have no answer yet, and which speech may have to come again."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from actors.realtime.core.restore import Plan
+from actors.realtime.core.state import Saved, Turn
+
+__all__ = ["Turns"]
+
+_UNANSWERED = 20
+"""At most this many turns that nobody wants answered are remembered, to be heard again."""
+
+
+class Turns:
+    """Remembers each turn until it is answered. A new session hears again what has no text."""
+
+    def __init__(self, saved: Saved) -> None:
+        self._saved = saved
+
+    def keep(self, turn: Turn) -> None:
+        """Remember a turn until it is answered."""
+        turns = self._saved.turns
+        turns.append(turn)
+        if not turn.wanted and len(turns) > _UNANSWERED:
+            self._is_safe(turns.pop(0))
+
+    def answered(self, seen: Container[str] | None = None) -> None:
+        """Forget the turns that have an answer now, or get none.
+
+        Args:
+            seen: item ids of those that the answer has seen; what was said later stays. None: all.
+        """
+        saved = self._saved
+        count = len(saved.turns)
+        while seen is not None and count and saved.turns[count - 1].item_id not in seen:
+            count -= 1
+        for turn in saved.turns[:count]:
+            self._is_safe(turn)
+        saved.turns = saved.turns[count:]
+        saved.repeats = 0
+
+    def withdraw(self) -> None:
+        """Want no answer to any of them: the program has interrupted it."""
+        for turn in self._saved.turns:
+            turn.wanted = False
+
+    def refused(self, item_id: str) -> None:
+        """Forget what was typed: the server does not want it."""
+        self._saved.turns = [turn for turn in self._saved.turns if turn.item_id != item_id]
+
+    def noise(self, turn: Turn) -> None:
+        """Do not hear again what was no turn, unless speech before it has to be."""
+        if not any(other.spoken for other in self._saved.turns):
+            self._is_safe(turn)
+
+    def have_text(self, item_ids: Container[str]) -> None:
+        """Record which turns history has as text."""
+        for turn in self._saved.turns:
+            if turn.item_id in item_ids:
+                turn.transcribed = True
+
+    def transcribed(self, item_id: str) -> None:
+        """Record the text of a turn, without a word too: it was a noise."""
+        self.have_text([item_id])
+        for turn in self._saved.turns:
+            if turn.spoken and not turn.transcribed:
+                break
+            self._is_safe(turn)
+
+    def restored(self, plan: Plan) -> None:
+        """Forget the turns that a new session hears again, and those that are given up."""
+        saved = self._saved
+        saved.turns = [
+            turn for turn in saved.turns if turn not in plan.again and turn not in plan.given_up
+        ]
+        if plan.again or plan.given_up:
+            saved.repeats = saved.repeats + 1 if plan.again else 0
+        saved.safe_sample = max(saved.safe_sample, plan.from_sample)
+
+    def _is_safe(self, turn: Turn) -> None:
+        """Do not hear it again: it is answered, or history has its text."""
+        self._saved.safe_sample = max(self._saved.safe_sample, turn.last_sample)

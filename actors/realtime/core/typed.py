@@ -1,0 +1,83 @@
+"""What the user types and the program shows, until the server has confirmed it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from actors.realtime import wire
+from actors.realtime.core import restore
+from actors.realtime.core.context import Context
+from actors.realtime.core.state import Ask, Text, Turn
+from messages import ItemPlaced, ItemRemoved, SendImage, SendText, SentImage, UserItem
+
+__all__ = ["TYPED", "Typed"]
+
+TYPED = "text "
+"""What an event that appends a typed turn is for, before the id of its item."""
+_SEEN = 20
+"""At most this many item ids are remembered, to know a turn that is delivered twice."""
+
+
+class Typed:
+    """The typed turns and images. Those that the server has not confirmed are in `Saved.texts`."""
+
+    def __init__(self, context: Context, interrupt: Callable[[int], None]) -> None:
+        self._context = context
+        self._interrupt = interrupt
+
+    def types(self, message: SendText, now: int) -> None:
+        """Interrupt, append the text and have it answered; the same item only once."""
+        self._append(Text(message.item_id or f"text_{now:x}", message.text), now)
+
+    def shows(self, message: SendImage, image: SentImage, now: int) -> None:
+        """Append an image and, if it is to be answered, do as with a text."""
+        text = Text(message.item_id, message.text, image=image)
+        self._append(text, now, respond=message.respond)
+
+    def _append(self, text: Text, now: int, *, respond: bool = True) -> None:
+        context, saved, item_id = self._context, self._context.saved, text.item_id
+        if item_id in saved.seen_texts:
+            return
+        saved.seen_texts = [*saved.seen_texts[1 - _SEEN :], item_id]
+        if respond:
+            self._interrupt(now)
+        wire_id = restore.wire_id(item_id)
+        context.chain.append(wire_id)
+        context.chain.alias(wire_id, item_id)
+        before, at = context.chain.previous(wire_id), context.capture.timeline.next_sample
+        context.publish(UserItem(item_id, before, text.text, False, False, at, at, text.image))
+        if context.told:
+            item = restore.text_item(item_id, "user", text.text, text.image)
+            context.send(wire.ItemCreate(item, context.event_id(f"{TYPED}{item_id}")))
+        text.placed = before is not None
+        saved.texts.append(text)
+        if respond:
+            context.turns.keep(Turn(item_id, False))
+            context.responses.want(Ask(), [wire_id])
+        context.activity.touch(now)
+
+    def confirmed(self, wire_id: str) -> None:
+        """Record that the server has an item."""
+        saved = self._context.saved
+        saved.texts = [t for t in saved.texts if restore.wire_id(t.item_id) != wire_id]
+
+    def refused(self, item_id: str) -> None:
+        """Remove an item that the server does not want from the history too."""
+        context, saved = self._context, self._context.saved
+        saved.texts = [text for text in saved.texts if text.item_id != item_id]
+        context.turns.refused(item_id)
+        context.publish(ItemRemoved(item_id, "the server refuses it"))
+        context.responses.seen(restore.wire_id(item_id))  # it is not waited for
+        context.chain.drop(restore.wire_id(item_id))
+
+    def place(self, history: list[str]) -> None:
+        """Tell where texts stand that were typed when the end of the conversation was not known."""
+        texts = self._context.saved.texts
+        ids = {text.item_id for text in texts}  # those may stand behind these
+        before = next((item_id for item_id in reversed(history) if item_id not in ids), None)
+        for text in texts:
+            if text.placed and text.item_id in history:
+                continue
+            text.placed = True
+            self._context.publish(ItemPlaced(text.item_id, before))
+            before = text.item_id
