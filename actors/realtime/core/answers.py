@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 from actors.realtime import wire
@@ -54,14 +53,11 @@ class Answers:
         interruption: Interruption,
         calls: Calls,
         duplex: Duplex,
-        failed: Callable[[wire.ErrorBody | None, int], None],
     ) -> None:
         self._context = context
         self._interruption = interruption
         self._calls = calls
         self._duplex = duplex
-        self._failed = failed
-        """Told of an answer that has failed for good."""
 
     def created(self, event: wire.ResponseCreated, now: int) -> None:
         """Take note that an answer begins."""
@@ -158,8 +154,12 @@ class Answers:
                 event.response_id, announces=item.phase == "commentary"
             )
 
-    def done(self, event: wire.ResponseDone, now: int) -> None:
-        """Take note that an answer has ended, one way or another."""
+    def done(self, event: wire.ResponseDone, now: int) -> bool:
+        """Record that an answer has ended, one way or another.
+
+        Returns:
+            Whether it has failed for good.
+        """
         context, response = self._context, event.response
         status = response.status or "completed"
         active = context.responses.done(response.id)
@@ -175,11 +175,12 @@ class Answers:
                     context.leave_out(item.item_id)
         self._calls.response_done(response.id)
         self._interruption.cut(context.playback.cut_late(response.id))
-        if status == "failed":
-            self._retry(active, details.error if details else None, now)
-        elif not _by_speech(active, response):
-            self._have_answer(active)
         context.activity.goes_on(now)
+        if status == "failed":
+            return not self._retry(active, details.error if details else None, now)
+        if not _by_speech(active, response):
+            self._have_answer(active)
+        return False
 
     def position(self, message: PlayedPosition, now: int) -> None:
         """Take note of what the speaker has played."""
@@ -214,15 +215,19 @@ class Answers:
         """Take note that the turns have one, but for those that were said while it was given."""
         self._context.turns.answered(None if active is None else active.seen)
 
-    def _retry(self, active: Active | None, error: wire.ErrorBody | None, now: int) -> None:
-        """Ask once more if that may help; what was heard in part is not said again."""
+    def _retry(self, active: Active | None, error: wire.ErrorBody | None, now: int) -> bool:
+        """Ask once more if that may help; what was heard in part is not said again.
+
+        Returns:
+            Whether it is asked for once more.
+        """
         delay = retry_delay(errors.meaning(error))
         if delay is not None and active and not active.begun and not active.call:
             if self._context.responses.again(active.ask, now + delay):
                 self._context.log("warning", "an answer failed", code=errors.code_of(error))
-                return
-        self._failed(error, now)
+                return True
         self.answered("")
+        return False
 
     def _item(self, item_id: str, response_id: str) -> Spoken:
         return self._context.playback.begin(item_id, response_id, self._context.session)

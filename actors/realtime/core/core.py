@@ -8,20 +8,18 @@ from typing import Any
 import msgspec
 
 from actors.realtime import wire
-from actors.realtime.core import closing, duplex, errors, session
+from actors.realtime.core import closing, duplex, session
 from actors.realtime.core.actions import Action, Disconnect, SaveState
-from actors.realtime.core.answers import Answers, retry_delay
+from actors.realtime.core.answers import Answers
 from actors.realtime.core.calls import Calls
-from actors.realtime.core.context import Context, Phase, Recent
+from actors.realtime.core.context import Context, Phase
 from actors.realtime.core.duplex import Duplex
-from actors.realtime.core.errors import Meaning
 from actors.realtime.core.interruption import Interruption
 from actors.realtime.core.link import Link
 from actors.realtime.core.responses import MARK
-from actors.realtime.core.restore import OUTPUT
+from actors.realtime.core.server_errors import ServerErrors
 from actors.realtime.core.setup import Setup, within_limits
 from actors.realtime.core.state import Ask, Ending, InputEnd, Saved
-from actors.realtime.core.typed import TYPED
 from actors.realtime.core.user import LATE_TRANSCRIPT_NS, User
 from messages import (
     CapturedAudio,
@@ -60,12 +58,8 @@ from messages import (
 __all__ = ["Core", "Phase"]
 
 _NS = 1_000_000_000
-SAME_ERRORS = 5
-"""After the same error so often in a row, without an answer in between, a new session may help."""
 _REMEMBERED = ("message", "function_call", "function_call_output")
 """Types of the items that history has; of others, such as ``mcp_call``, it knows nothing."""
-SAME_ERROR_NS = 5 * _NS
-"""The same error is told to the program at most once in this time."""
 _ENCODER = msgspec.msgpack.Encoder()
 
 
@@ -77,7 +71,8 @@ class Core:
     elsewhere it goes on as it is.
 
     Its parts: `Link` (the session with the server), `User` (what the user says), `Answers` (what
-    the model says), `Calls` (tools), `Interruption`; what they share is the `Context`.
+    the model says), `Calls` (tools), `Interruption`, `Duplex`, `ServerErrors`; what they share is
+    the `Context`.
     """
 
     def __init__(
@@ -94,13 +89,11 @@ class Core:
         self._interruption = Interruption(self._context, now)
         self._calls = Calls(self._context)
         self._user = User(self._context, self._interruption, self._duplex, info.epoch_ns)
-        self._answers = Answers(
-            self._context, self._interruption, self._calls, self._duplex, self._failed
-        )
+        self._answers = Answers(self._context, self._interruption, self._calls, self._duplex)
         self._link = Link(self._context, self._user, self._answers, self._calls, now)
-        self._told_errors = Recent()
-        self._last_error, self._in_a_row = "", 0
-        """The error that came last, of those against which a new session may help."""
+        self._errors = ServerErrors(
+            self._context, self._user, self._answers, self._calls, self._link
+        )
         self._state = b""
         """The encoded state that was handed out last."""
         self._is_plain = False
@@ -358,8 +351,8 @@ class Core:
     def _event_table(self) -> dict[type, Callable[[Any, int], None]]:
         user, answers = self._user, self._answers
         return {
-            wire.BadFrame: self._bad_frame,
-            wire.ErrorEvent: self._error,
+            wire.BadFrame: self._errors.bad_frame,
+            wire.ErrorEvent: self._errors.refused,
             wire.SessionCreated: self._link.session_created,
             wire.SessionUpdated: self._link.session_updated,
             wire.ItemAdded: self._item,
@@ -384,23 +377,8 @@ class Core:
         }
 
     def _done(self, event: wire.ResponseDone, now: int) -> None:
-        self._answers.done(event, now)
-        if event.response.status == "completed":
-            self._in_a_row = 0
-        elif event.response.status == "failed":
-            details = event.response.status_details
-            self._count_error(details.error if details else None, now)
-
-    def _count_error(self, error: wire.ErrorBody | None, now: int) -> None:
-        if errors.meaning(error) not in (Meaning.TRANSIENT, Meaning.UNKNOWN):
-            return
-        name = errors.code_of(error) or (error.message if error else None) or ""
-        self._in_a_row = self._in_a_row + 1 if name == self._last_error else 1
-        self._last_error = name
-        if self._in_a_row >= SAME_ERRORS and self.phase is Phase.LIVE:
-            self._in_a_row = 0
-            what = errors.code_of(error) or "an error"
-            self._link.renew(f"the server reported {what} {SAME_ERRORS} times in a row", now)
+        failed = self._answers.done(event, now)
+        self._errors.answer_ended(event.response, now, failed=failed)
 
     def _item(self, event: wire.ItemAdded | wire.ItemCreated | wire.ItemDone, now: int) -> None:
         context, item = self._context, event.item
@@ -414,78 +392,6 @@ class Core:
             context.publish(ItemPlaced(known_as, context.chain.previous(item_id)))
         context.responses.seen(item.id)
         self._user.typed.confirmed(event.item.id)
-
-    def _bad_frame(self, frame: wire.BadFrame, now: int) -> None:
-        self._context.log("info", "a frame is not understood", reason=frame.reason)
-        self._tell_error(wire.ErrorBody(code="bad_frame", message=frame.reason), now)
-
-    def _error(self, event: wire.ErrorEvent, now: int) -> None:
-        """Act on a refusal by the table of `errors`; it ends nothing, but for the fatal ones."""
-        context, error = self._context, event.error
-        code = errors.code_of(error)
-        intent, _ = context.intent(error.event_id)
-        if intent == "commit" or (not intent and code == "input_audio_buffer_commit_empty"):
-            self._user.talking.refused()
-        match errors.meaning(error):
-            case Meaning.FATAL:
-                self._link.fail(errors.fatal_code(error) or code)
-            case Meaning.EXPIRED:
-                self._link.renew("the server has ended the session", now)
-            case Meaning.NOT_ACTIVE:
-                active = context.responses.active
-                if active is not None and active.cancelled:
-                    context.responses.done(active.response_id)
-            case Meaning.HARMLESS:
-                context.log("debug", "the server finds something unnecessary", code=code)
-            case Meaning.ACTIVE:
-                context.responses.refused(error.event_id, now)
-                context.log("debug", "an answer is active already")
-            case meaning:
-                context.log("info", "the server refuses something", code=code, intent=intent)
-                self._refused(error, meaning, now)
-                self._count_error(error, now)
-
-    def _refused(self, error: wire.ErrorBody, meaning: Meaning, now: int) -> None:
-        context = self._context
-        intent, changes = context.intent(error.event_id)
-        param = error.param or ""
-        if intent.startswith(TYPED):
-            self._user.typed.refused(intent.removeprefix(TYPED))
-        if intent == "speed" and self._link.refused_speed():
-            return
-        if intent.startswith(OUTPUT) and error.code != "invalid_tool_call_id":
-            call_id, reason = intent.removeprefix(OUTPUT), error.message or errors.code_of(error)
-            if self._calls.refused(call_id, reason, retry_delay(meaning), now):
-                return
-        if intent in ("configure", "settings") or (
-            not intent and self.phase is Phase.CONFIGURING and param.startswith("session")
-        ):
-            self._link.refused(changes, param, now)
-        ask = context.responses.failed_to_ask(error.event_id)
-        if ask is not None:
-            delay = retry_delay(meaning)
-            if delay is not None and context.responses.again(ask, now + delay):
-                return
-            self._answers.answered("")
-        self._tell_error(error, now)
-
-    def _failed(self, error: wire.ErrorBody | None, now: int) -> None:
-        """Take note that an answer has failed for good."""
-        fatal = errors.fatal_code(error)
-        if fatal is not None:
-            self._link.fail(fatal)
-        else:
-            self._tell_error(error, now)
-
-    def _tell_error(self, error: wire.ErrorBody | None, now: int) -> None:
-        code = errors.code_of(error)
-        param = (error.param if error else None) or ""
-        key = f"{code} {param or (error and error.message)}"
-        if now < self._told_errors.get(key, -SAME_ERROR_NS) + SAME_ERROR_NS:
-            return
-        self._told_errors[key] = now
-        text = (error.message if error else None) or "the server gave no reason"
-        self._context.publish(ServerError(code, text, param))
 
     # -- messages of other components ---------------------------------------------------------
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.realtime.core.core import SAME_ERRORS
 from actors.realtime.core.errors import Meaning, known_codes
+from actors.realtime.core.server_errors import SAME_ERRORS
 from messages import FatalError, SendText, ServerError
 from tests.actors.realtime.core.bench import Bench
 
