@@ -173,7 +173,7 @@ class Core:
             spare: whether it is the websocket that stands by.
         """
         if unix_ns is not None:
-            self._link.wall_clock(unix_ns, server_ns, now)
+            self._link.clock.set(unix_ns, server_ns, now)
         if self._context.finished:
             self._context.do(Disconnect("the conversation is over", spare=spare))
         elif spare:
@@ -204,7 +204,7 @@ class Core:
     def server_event(self, event: object, now: int, *, spare: bool = False) -> None:
         """Act on an event of the server (what `wire.decode` returns)."""
         if spare:
-            self._link.successor.event(event, self._link.expires_ns(event, now), now)
+            self._link.successor.event(event, self._link.clock.expires_ns(event, now), now)
             self.tick(now)
             return
         if self.phase is Phase.OFFLINE:
@@ -233,12 +233,12 @@ class Core:
             self._on_message[type(message)](message, now)
         self.tick(now)
 
-    # -- as time goes by ----------------------------------------------------------------------
-
     def image(self, message: SendImage, image: SentImage, now: int) -> None:
         """Act on an image that the program sends, which is kept in a file by now."""
         self._user.typed.shows(message, image, now)
         self.tick(now)
+
+    # -- as time goes by ----------------------------------------------------------------------
 
     def tick(self, now: int) -> None:
         """Do what is due. Every event and message but sound does this too."""
@@ -262,7 +262,7 @@ class Core:
             context.responses.in_vain = False
             context.publish(ServerError("", "the server does not answer response.create"))
         if self.phase is Phase.LIVE:
-            self._link.follow()
+            self._link.configuration.follow()
             self._calls.settle(now)
             self._ask(now)
         self._check_over(now)
@@ -342,7 +342,9 @@ class Core:
             return
         context.finished = True
         if reason == closing.END_OF_INPUT and not self.saved.connected:
-            context.publish(FatalError(f"cannot reach {context.server}: {self._link.trouble}"))
+            context.publish(
+                FatalError(f"cannot reach {context.server}: {self._link.outage.trouble}")
+            )
         else:
             context.publish(ConversationOver(reason))
 

@@ -91,7 +91,7 @@ class ServerErrors:
         param = error.param or ""
         if intent.startswith(TYPED):
             self._user.typed.refused(intent.removeprefix(TYPED))
-        if intent == "speed" and self._link.refused_speed():
+        if intent == "speed" and self._link.configuration.refused_speed():
             return
         if intent.startswith(OUTPUT) and error.code != "invalid_tool_call_id":
             call_id, reason = intent.removeprefix(OUTPUT), error.message or errors.code_of(error)

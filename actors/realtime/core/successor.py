@@ -11,8 +11,10 @@ import msgspec
 from actors.realtime import wire
 from actors.realtime.core import errors, restore, session
 from actors.realtime.core.actions import ConnectAfter, Disconnect, SendEvent
+from actors.realtime.core.configuration import MAX_REFUSALS, Configuration
 from actors.realtime.core.context import Context
 from actors.realtime.core.errors import Meaning
+from actors.realtime.core.recovery import Recovery
 from messages import ConversationItem, HistoryRequest, HistorySnapshot
 
 __all__ = ["Prepared", "Stage", "Successor"]
@@ -21,7 +23,6 @@ _NS = 1_000_000_000
 WAIT_NS = 10 * _NS
 """How long each step of the handshake, and an answer of the history, may take."""
 BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-MAX_REFUSALS = 8
 
 
 class Stage(IntEnum):
@@ -60,15 +61,10 @@ class Successor:
     Its troubles are nobody's: the present session goes on, and it is tried again.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        configuration: Callable[[], dict[str, Any]],
-        plan: Callable[[tuple[ConversationItem, ...]], restore.Plan],
-    ) -> None:
+    def __init__(self, context: Context, configuration: Configuration, recovery: Recovery) -> None:
         self._context = context
         self._configuration = configuration
-        self._plan = plan
+        self._recovery = recovery
         self._number = 0
         self._due_ns: int | None = None
         """When the step under way has taken too long or, at `Stage.NONE`, when to begin."""
@@ -174,10 +170,10 @@ class Successor:
 
     def _seed(self, history: tuple[ConversationItem, ...], now: int) -> None:
         prepared = self._prepared
-        prepared.configuration = self._configuration()
+        prepared.configuration = self._configuration.whole()
         self._refusals = 0
         self._configure(prepared.configuration, now)
-        plan = self._plan(history)
+        plan = self._recovery.plan_for(history)
         for event in restore.difference([], plan.items, self._context.event_id):
             self._send(event)
         prepared.items, prepared.history = plan.items, history

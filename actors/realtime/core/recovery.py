@@ -1,0 +1,182 @@
+"""Brings a new session with the server to where the conversation is, and history too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.realtime.core import restore
+from actors.realtime.core.context import Context
+from actors.realtime.core.playback import Spoken
+from actors.realtime.core.user import User
+from messages import (
+    SAMPLE_RATE,
+    AssistantItem,
+    ConversationItem,
+    HistoryRequest,
+    HistorySnapshot,
+    ItemPlaced,
+    ItemRemoved,
+    Notice,
+    ReplayCapture,
+)
+
+__all__ = ["Recovery"]
+
+_NS = 1_000_000_000
+HISTORY_NS = 2 * _NS
+"""How long the history is waited for; then it goes on without."""
+RECENT_NS = 1 * _NS
+"""History that was asked for no longer ago need not be asked for again."""
+REHEAR = SAMPLE_RATE
+"""What the server hears again, in samples, when a session is swapped in: speech may just begin."""
+
+
+class Recovery:
+    """Asks for the history, plans with it what a new session needs to know, and does that."""
+
+    def __init__(self, context: Context, user: User) -> None:
+        self._context = context
+        self._user = user
+        self._request_id = 0
+        self._requested_ns = 0
+        self.history: tuple[ConversationItem, ...] | None = None
+        """None: it has not come."""
+        self.plan = restore.Plan()
+
+    # -- the history --------------------------------------------------------------------------
+
+    def request(self, now: int) -> None:
+        """Ask for the history."""
+        self.history = None
+        self._request_id = self._context.request_id()
+        self._requested_ns = now
+        self._context.publish(HistoryRequest(self._request_id))
+
+    def is_recent(self, now: int) -> bool:
+        """Tell whether the history was asked for just now."""
+        return now - self._requested_ns <= RECENT_NS
+
+    def take(self, message: HistorySnapshot) -> bool:
+        """Take the history, if it is what was asked for last."""
+        if message.request_id != self._request_id:
+            return False
+        self.history = message.items
+        return True
+
+    def deadline(self) -> int:
+        """Return until when the history is waited for."""
+        return self._requested_ns + HISTORY_NS if self.history is None else 0
+
+    def is_complete(self) -> bool:
+        """Tell whether the plan has everything that was said."""
+        return self.history is not None and not self.plan.missing
+
+    # -- the plan -----------------------------------------------------------------------------
+
+    def begin(self, otherwise: tuple[ConversationItem, ...] | None) -> None:
+        """Make the plan. ``otherwise``: the history, if it has not come."""
+        if self.history is None:
+            self._context.log("warning", "the history has not answered; going on without its news")
+            self.history = otherwise
+        self.plan = self.plan_for(self.history or (), self._user.speech_from())
+
+    def plan_for(
+        self, history: tuple[ConversationItem, ...], speech_from: int | None = None
+    ) -> restore.Plan:
+        """Return how a new session goes on. Of what was said last, history may not know yet."""
+        context = self._context
+        heard = {
+            item.item_id: item.text_heard
+            for item in context.playback.items.values()
+            if item.text_heard is not None
+        }
+        sound, since = self._user.hearing.remembered, context.capture.since
+        known = restore.Known(context.outputs, heard, sound, since)
+        plan = restore.plan(history, context.saved, speech_from, known)
+        context.turns.have_text(plan.transcribed)
+        return plan
+
+    # -- doing it -----------------------------------------------------------------------------
+
+    def tell(self, known: list[dict[str, Any]]) -> None:
+        """Tell history what has become of open items, and the server those that it does not know.
+
+        Args:
+            known: the items of the conversation that the server has.
+        """
+        self._repair_history()
+        self._set_order()
+        for event in restore.difference(known, self.plan.items, self._context.event_id):
+            self._context.send(event)
+
+    def hand_over(self, now: int, *, is_swapped: bool) -> None:
+        """Have the session, which is live, hear and answer what is left to it.
+
+        Args:
+            now: the time.
+            is_swapped: whether the session before it has heard everything up to now.
+        """
+        context, plan = self._context, self.plan
+        if plan.given_up:
+            context.publish(Notice(restore.GIVEN_UP))
+        context.turns.restored(plan)
+        heard_from = self._user.restored(plan, now)
+        if heard_from is None:
+            context.capture.idle()
+        else:
+            if is_swapped:
+                heard_from = max(heard_from, context.capture.timeline.next_sample - REHEAR)
+            self._hear_again(heard_from, now)
+        if plan.ask is not None:
+            context.responses.want(plan.ask)
+        context.responses.drop_answer()
+
+    def _repair_history(self) -> None:
+        again = [turn.item_id for turn in self.plan.again]
+        for item_id in again:
+            self._context.publish(ItemRemoved(item_id, "the server is sent this speech again"))
+        known = {item.item_id for item in self.history or () if item.text}
+        self._user.texts_lost({*again, *known})
+        self._end_items()
+
+    def _end_items(self) -> None:
+        """End the items of the assistant that the lost session has not ended."""
+        before = None
+        for item in self.history or ():
+            known = self._context.playback.items.get(item.item_id)
+            if known is not None and len(known.text) < len(item.text):
+                known.text = item.text
+            spoken = item.kind == "message" and item.role == "assistant"
+            cut_off = spoken and not item.complete and not item.interrupted
+            if cut_off and (not known.ended if known else self._context.session == 1):
+                self._end_item(known or Spoken(item.item_id, "", session=0), item.text, before)
+            before = item.item_id
+
+    def _end_item(self, item: Spoken, text: str, before: str | None) -> None:
+        item.ended = True
+        self._context.publish(
+            AssistantItem(item.item_id, before, item.response_id, text, "incomplete", item.received)
+        )
+
+    def _set_order(self) -> None:
+        """Put the items in their order, and tell history where those stand that it did not have."""
+        context, plan = self._context, self.plan
+        self._user.leave_out_doubts()
+        context.chain.restart(plan.aliases)
+        left_out = {turn.item_id for turn in plan.again}
+        kept = [item.item_id for item in self.history or () if item.item_id not in left_out]
+        for item in plan.items[: plan.remembered]:
+            context.chain.note(item["id"])
+        context.chain.join(kept[-1] if kept else None)
+        for item in plan.items[plan.remembered :]:
+            context.chain.note(item["id"])
+            if item["type"] == "function_call_output":  # or history has it elsewhere
+                known_as = context.chain.known_as(item["id"])
+                context.publish(ItemPlaced(known_as, context.chain.previous(item["id"])))
+        self._user.typed.place(kept)
+
+    def _hear_again(self, from_sample: int, now: int) -> None:
+        context, request_id = self._context, self._context.request_id()
+        has_speech = self.plan.hears_speech
+        context.capture.restart(from_sample, request_id, now, has_speech=has_speech)
+        context.publish(ReplayCapture(from_sample, request_id))
