@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import msgspec
 
-from actors.realtime.core.state import Saved
-from messages import SAMPLE_RATE, SemanticVad, Settings
+from actors.realtime.core.calls import Calls
+from actors.realtime.core.context import Context
+from actors.realtime.core.link import Link
+from actors.realtime.core.state import Ending, InputEnd, Saved
+from actors.realtime.core.user import LATE_TRANSCRIPT_NS, User
+from messages import (
+    SAMPLE_RATE,
+    CaptureEnded,
+    ConversationOver,
+    EndConversation,
+    FatalError,
+    SemanticVad,
+    Settings,
+)
 
-__all__ = [
-    "END_OF_INPUT",
-    "FAREWELL_NS",
-    "INPUT_END_NS",
-    "PROMPT_NS",
-    "Facts",
-    "deadlines",
-    "over",
-    "silence_ns",
-]
+__all__ = ["END_OF_INPUT", "FAREWELL_NS", "INPUT_END_NS", "PROMPT_NS", "Closing"]
 
 _NS = 1_000_000_000
 END_OF_INPUT = "end of input"
@@ -31,7 +34,71 @@ _EAGERNESS_S = {"low": 8, "medium": 4, "auto": 4, "high": 2}
 """How long semantic turn detection waits at most, as documented."""
 
 
-class Facts(msgspec.Struct):
+class Closing:
+    """Ends the conversation when that is wanted and nothing is under way any more."""
+
+    def __init__(self, context: Context, user: User, calls: Calls, link: Link) -> None:
+        self._context = context
+        self._user = user
+        self._calls = calls
+        self._link = link
+
+    def end(self, message: EndConversation, now: int) -> None:
+        """Record that the conversation is to end after what is being said."""
+        if self._context.saved.ending is None:
+            self._context.saved.ending = Ending(message.reason, now + FAREWELL_NS)
+
+    def capture_ended(self, message: CaptureEnded, now: int) -> None:
+        """Record that nothing more will be captured."""
+        if self._context.saved.input_end is None:
+            self._context.saved.input_end = InputEnd(message.last_sample, now)
+            self._user.talking.input_ended(message.last_sample, now)
+
+    def tick(self, now: int) -> None:
+        """End the conversation if it is over."""
+        context = self._context
+        reason = _over(context.saved, context.settings, self._facts(now), now)
+        if reason is None:
+            return
+        context.finished = True
+        if reason == END_OF_INPUT and not context.saved.connected:
+            why = self._link.outage.trouble
+            context.publish(FatalError(f"cannot reach {context.server}: {why}"))
+        else:
+            context.publish(ConversationOver(reason))
+
+    def deadlines(self, now: int) -> list[int]:
+        """Return the times at which `tick` may find it over."""
+        return _deadlines(self._context.saved, self._context.settings, self._facts(now))
+
+    def is_quiet(self, now: int) -> bool:
+        """Tell whether nothing at all is under way, so that the session can be swapped."""
+        facts = self._facts(now)
+        if self._user.is_unheard(now, LATE_TRANSCRIPT_NS):
+            return False
+        return facts.live_since is not None and not facts.busy and facts.drained_at is None
+
+    def _facts(self, now: int) -> _Facts:
+        context = self._context
+        busy = (
+            context.responses.busy()
+            or self._user.is_speaking(now)
+            or self._user.is_unheard(now)
+            or self._user.is_in_doubt()
+            or self._user.talking.is_busy
+            or bool(context.saved.calls)
+            or self._calls.is_repeating()
+            or context.playback.flush_by is not None
+        )
+        live = self._link.live_ns if context.capture.replay_by is None else None
+        drained_at = context.playback.drained_at()
+        capture = context.capture
+        talking = self._user.talking.is_on
+        heard = capture.newest_sample if talking else capture.timeline.next_sample
+        return _Facts(live, busy, drained_at, heard)
+
+
+class _Facts(msgspec.Struct):
     """How things stand."""
 
     live_since: int | None
@@ -44,7 +111,7 @@ class Facts(msgspec.Struct):
     """The first sample of the session that the server has not been sent, if it was to be."""
 
 
-def silence_ns(settings: Settings) -> int:
+def _silence_ns(settings: Settings) -> int:
     """Return how much silence lets the server's turn detection find the end of speech."""
     vad = settings.turn_detection
     if vad is None:
@@ -54,7 +121,7 @@ def silence_ns(settings: Settings) -> int:
     return vad.silence_duration_ms * 1_000_000
 
 
-def over(saved: Saved, settings: Settings, facts: Facts, now: int) -> str | None:
+def _over(saved: Saved, settings: Settings, facts: _Facts, now: int) -> str | None:
     """Return why the conversation is over; None: it is not.
 
     - `EndConversation`: what was being said has been played, or 10 s have passed.
@@ -81,8 +148,8 @@ def over(saved: Saved, settings: Settings, facts: Facts, now: int) -> str | None
     return None
 
 
-def deadlines(saved: Saved, settings: Settings, facts: Facts) -> list[int]:
-    """Return the times at which `over` may say something else."""
+def _deadlines(saved: Saved, settings: Settings, facts: _Facts) -> list[int]:
+    """Return the times at which `_over` may say something else."""
     times = []
     if saved.ending is not None:
         times.append(saved.ending.deadline_ns)
@@ -97,21 +164,21 @@ def deadlines(saved: Saved, settings: Settings, facts: Facts) -> list[int]:
     return times
 
 
-def _input_heard_at(saved: Saved, settings: Settings, facts: Facts) -> int | None:
+def _input_heard_at(saved: Saved, settings: Settings, facts: _Facts) -> int | None:
     if saved.input_end is None or facts.live_since is None:
         return None
-    return max(saved.input_end.at_ns, facts.live_since) + silence_ns(settings) + _MARGIN_NS
+    return max(saved.input_end.at_ns, facts.live_since) + _silence_ns(settings) + _MARGIN_NS
 
 
-def _input_was_heard(saved: Saved, settings: Settings, facts: Facts, now: int) -> bool:
+def _input_was_heard(saved: Saved, settings: Settings, facts: _Facts, now: int) -> bool:
     heard_at = _input_heard_at(saved, settings, facts)
     if saved.input_end is None or heard_at is None or now < heard_at:
         return False
-    needed = (silence_ns(settings) + _MARGIN_NS) * SAMPLE_RATE // _NS
+    needed = (_silence_ns(settings) + _MARGIN_NS) * SAMPLE_RATE // _NS
     return facts.next_sample >= saved.input_end.last_sample + needed
 
 
-def _quiet_until(saved: Saved, settings: Settings, facts: Facts) -> int | None:
+def _quiet_until(saved: Saved, settings: Settings, facts: _Facts) -> int | None:
     if settings.inactivity_timeout_s is None or facts.live_since is None:
         return None
     quiet = saved.quiet_since_ns + int(settings.inactivity_timeout_s * _NS)

@@ -49,7 +49,10 @@ class Phase(IntEnum):
 
 
 class Context:
-    """Shared by the parts of one core."""
+    """What the parts of one core share: each looks at some of it, and all act through it.
+
+    It has more attributes than a class that does something should have, as it brings together.
+    """
 
     def __init__(self, setup: Setup, saved: Saved, server: str, now: int) -> None:
         self.setup = setup

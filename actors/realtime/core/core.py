@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from actors.realtime import wire
-from actors.realtime.core import closing, duplex, session
+from actors.realtime.core import duplex, session
 from actors.realtime.core.actions import Action, Disconnect, SaveState
 from actors.realtime.core.answers import Answers
 from actors.realtime.core.calls import Calls
+from actors.realtime.core.closing import Closing
 from actors.realtime.core.context import Context, Phase
 from actors.realtime.core.duplex import Duplex
 from actors.realtime.core.interruption import Interruption
@@ -19,16 +20,14 @@ from actors.realtime.core.link import Link
 from actors.realtime.core.responses import MARK
 from actors.realtime.core.server_errors import ServerErrors
 from actors.realtime.core.setup import Setup, within_limits
-from actors.realtime.core.state import Ask, Ending, InputEnd, Saved
-from actors.realtime.core.user import LATE_TRANSCRIPT_NS, User
+from actors.realtime.core.state import Ask, Saved
+from actors.realtime.core.user import User
 from messages import (
     CapturedAudio,
     CaptureEnded,
-    ConversationOver,
     CreateResponse,
     DeviceInUse,
     EndConversation,
-    FatalError,
     HistorySnapshot,
     Interrupt,
     ItemPlaced,
@@ -71,8 +70,8 @@ class Core:
     elsewhere it goes on as it is.
 
     Its parts: `Link` (the session with the server), `User` (what the user says), `Answers` (what
-    the model says), `Calls` (tools), `Interruption`, `Duplex`, `ServerErrors`; what they share is
-    the `Context`.
+    the model says), `Calls` (tools), `Interruption`, `Duplex`, `ServerErrors`, `Closing`; what they
+    share is the `Context`.
     """
 
     def __init__(
@@ -91,6 +90,7 @@ class Core:
         self._user = User(self._context, self._interruption, self._duplex, info.epoch_ns)
         self._answers = Answers(self._context, self._interruption, self._calls, self._duplex)
         self._link = Link(self._context, self._user, self._answers, self._calls, now)
+        self._closing = Closing(self._context, self._user, self._calls, self._link)
         self._errors = ServerErrors(
             self._context, self._user, self._answers, self._calls, self._link
         )
@@ -245,7 +245,7 @@ class Core:
         context = self._context
         if context.finished:
             return
-        self._link.tick(now, self._is_quiet)
+        self._link.tick(now, self._closing.is_quiet)
         self._interruption.tick(now)
         self._user.tick(now)
         if context.capture.tick(now):
@@ -265,7 +265,7 @@ class Core:
             self._link.configuration.follow()
             self._calls.settle(now)
             self._ask(now)
-        self._check_over(now)
+        self._closing.tick(now)
 
     def next_deadline(self, now: int) -> int | None:
         """Return when `tick` has to be called at the latest; None: not before something happens."""
@@ -282,7 +282,7 @@ class Core:
             context.capture.replay_by,
             self._calls.deadline(),
             *self._user.deadlines(),
-            *closing.deadlines(self.saved, context.settings, self._facts(now)),
+            *self._closing.deadlines(now),
         ]
         return min((time for time in times if time is not None and time > now), default=None)
 
@@ -309,44 +309,6 @@ class Core:
             parts = (settings.instructions if own is None else own, *ask.extra)
             told["instructions"] = "\n".join(part for part in parts if part)
         return told
-
-    def _facts(self, now: int) -> closing.Facts:
-        context = self._context
-        busy = (
-            context.responses.busy()
-            or self._user.is_speaking(now)
-            or self._user.is_unheard(now)
-            or self._user.is_in_doubt()
-            or self._user.talking.is_busy
-            or bool(self.saved.calls)
-            or self._calls.is_repeating()
-            or context.playback.flush_by is not None
-        )
-        live = self._link.live_ns if context.capture.replay_by is None else None
-        drained_at = context.playback.drained_at()
-        capture = context.capture
-        talking = self._user.talking.is_on
-        heard = capture.newest_sample if talking else capture.timeline.next_sample
-        return closing.Facts(live, busy, drained_at, heard)
-
-    def _is_quiet(self, now: int) -> bool:
-        facts = self._facts(now)
-        if self._user.is_unheard(now, LATE_TRANSCRIPT_NS):
-            return False
-        return facts.live_since is not None and not facts.busy and facts.drained_at is None
-
-    def _check_over(self, now: int) -> None:
-        context = self._context
-        reason = closing.over(self.saved, context.settings, self._facts(now), now)
-        if reason is None:
-            return
-        context.finished = True
-        if reason == closing.END_OF_INPUT and not self.saved.connected:
-            context.publish(
-                FatalError(f"cannot reach {context.server}: {self._link.outage.trouble}")
-            )
-        else:
-            context.publish(ConversationOver(reason))
 
     # -- events of the server -----------------------------------------------------------------
 
@@ -401,7 +363,7 @@ class Core:
         return {
             ReplayedAudio: self._user.hearing.replayed,
             ReplayEnded: self._user.hearing.replay_ended,
-            CaptureEnded: self._capture_ended,
+            CaptureEnded: self._closing.capture_ended,
             PlayedPosition: self._answers.position,
             PlaybackFlushed: self._interruption.flushed,
             DeviceInUse: self._device_in_use,
@@ -413,7 +375,7 @@ class Core:
             StopTalking: self._user.talking.stop,
             Say: self._say,
             Interrupt: self._interrupt,
-            EndConversation: self._end,
+            EndConversation: self._closing.end,
             CreateResponse: self._create_response,
             UpdateSettings: self._update_settings,
             WantWireEvents: self._want_wire_events,
@@ -421,7 +383,7 @@ class Core:
         }
 
     def _snapshot(self, message: HistorySnapshot, now: int) -> None:
-        self._link.snapshot(message, now, self._is_quiet)
+        self._link.snapshot(message, now, self._closing.is_quiet)
 
     def _interrupt(self, _: Interrupt, now: int) -> None:
         self._user.interrupted(now)
@@ -429,11 +391,6 @@ class Core:
     def _device_in_use(self, message: DeviceInUse, now: int) -> None:
         if self._duplex.device(message, now):
             self._context.publish(Notice(duplex.NOTICE))
-
-    def _capture_ended(self, message: CaptureEnded, now: int) -> None:
-        if self.saved.input_end is None:
-            self.saved.input_end = InputEnd(message.last_sample, now)
-            self._user.talking.input_ended(message.last_sample, now)
 
     def _tools(self, message: ToolsAvailable, now: int) -> None:
         self._context.setup.set_tools(message.tools)
@@ -465,7 +422,3 @@ class Core:
 
     def _want_wire_events(self, message: WantWireEvents, now: int) -> None:
         self._context.setup.want_wire_events(message.names)
-
-    def _end(self, message: EndConversation, now: int) -> None:
-        if self.saved.ending is None:
-            self.saved.ending = Ending(message.reason, now + closing.FAREWELL_NS)

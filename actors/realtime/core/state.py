@@ -146,7 +146,8 @@ class Saved(msgspec.Struct, omit_defaults=True):
     - activity: prompted_ns, quiet_since_ns
     - answers: spoken
     - calls: calls
-    - core: ending, input_end, owed, playing
+    - closing: ending, input_end
+    - core: owed, playing
     - duplex: audible, echoes, told_duplex
     - interruption: paused_by
     - link: connected, greeted

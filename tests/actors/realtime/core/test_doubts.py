@@ -454,7 +454,7 @@ def test_the_conversation_does_not_end_in_a_pause() -> None:
     _cough(talk)
     talk.core._context.playback.give_up()
 
-    assert talk.core._facts(talk.now).busy
+    assert talk.core._closing._facts(talk.now).busy
 
 
 # -- losses ----------------------------------------------------------------------------------------
