@@ -57,7 +57,7 @@ class Swap(msgspec.Struct):
 
 
 class SaveState(msgspec.Struct):
-    """Have the state kept for the next process."""
+    """Save the state for the next process."""
 
     state: msgspec.Raw
     """`Core.saved`, encoded with MessagePack."""

@@ -1,4 +1,4 @@
-"""Since when nobody has done anything, for the inactivity timeout."""
+"""The last activity of the user, the program and the assistant, for the inactivity timeout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Activity"]
 
 
 class Activity:
-    """The last activity of the user, and that of the assistant while the user is silent."""
+    """The times from which the inactivity timeout counts."""
 
     def __init__(self, saved: Saved) -> None:
         self._saved = saved
@@ -18,20 +18,20 @@ class Activity:
         self._saved.quiet_since_ns, self._saved.prompted_ns = now, None
 
     def goes_on(self, now: int) -> None:
-        """Record activity of the assistant or a tool."""
+        """Record activity of the assistant or of a tool."""
         if self._saved.prompted_ns is None:
             self._saved.quiet_since_ns = now
         else:
             self._saved.prompted_ns = now
 
     def prompts(self, now: int) -> None:
-        """Record that the assistant is about to speak because the user is silent."""
+        """Record that the server answers the user's silence (`ServerVad.idle_timeout_ms`)."""
         self._saved.prompted_ns = now
 
     def begins(self, now: int) -> None:
-        """Begin to count, as there is a session with the server for the first time."""
+        """Start counting: the first session with the server is live."""
         self._saved.quiet_since_ns = now
 
     def leave_out(self, gap_ns: int, now: int) -> None:
-        """Do not count a time without a session with the server, which has just ended."""
+        """Leave out an outage that has just ended."""
         self._saved.quiet_since_ns = min(now, self._saved.quiet_since_ns + gap_ns)

@@ -81,8 +81,8 @@ class Answers:
         """Pass sound on to the speaker: all of it, at once, in pieces that can wait in the hub.
 
         Returns:
-            Whether something begins with it. If not, nothing changes in the saved state but how
-            much of the item was received.
+            Whether something begins with it. If not, the saved state changes only in how much of
+            the item was received.
         """
         context = self._context
         item = self._item(event.item_id, event.response_id)

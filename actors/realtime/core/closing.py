@@ -35,7 +35,7 @@ _EAGERNESS_S = {"low": 8, "medium": 4, "auto": 4, "high": 2}
 
 
 class Closing:
-    """Ends the conversation when that is wanted and nothing is under way any more."""
+    """Ends the conversation once that was requested and nothing is under way any more."""
 
     def __init__(self, context: Context, user: User, calls: Calls, link: Link) -> None:
         self._context = context
@@ -44,18 +44,18 @@ class Closing:
         self._link = link
 
     def end(self, message: EndConversation, now: int) -> None:
-        """Record that the conversation is to end after what is being said."""
+        """Record that the conversation is to end after the current answer."""
         if self._context.saved.ending is None:
             self._context.saved.ending = Ending(message.reason, now + FAREWELL_NS)
 
     def capture_ended(self, message: CaptureEnded, now: int) -> None:
-        """Record that nothing more will be captured."""
+        """Record that the input has ended."""
         if self._context.saved.input_end is None:
             self._context.saved.input_end = InputEnd(message.last_sample, now)
             self._user.talking.input_ended(message.last_sample, now)
 
     def tick(self, now: int) -> None:
-        """End the conversation if it is over."""
+        """Publish the end of the conversation when it has come."""
         context = self._context
         reason = _over(context.saved, context.settings, self._facts(now), now)
         if reason is None:
@@ -68,11 +68,11 @@ class Closing:
             context.publish(ConversationOver(reason))
 
     def deadlines(self, now: int) -> list[int]:
-        """Return the times at which `tick` may find it over."""
+        """Return the times at which `tick` may find the conversation over."""
         return _deadlines(self._context.saved, self._context.settings, self._facts(now))
 
     def is_quiet(self, now: int) -> bool:
-        """Tell whether nothing at all is under way, so that the session can be swapped."""
+        """Return whether nothing is under way, so that the standby session can be swapped in."""
         facts = self._facts(now)
         if self._user.is_unheard(now, LATE_TRANSCRIPT_NS):
             return False

@@ -1,4 +1,4 @@
-"""What a session with the server is told about itself: as a whole, and what changes later."""
+"""The configuration of a session with the server: the whole of it first, changes later."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MAX_REFUSALS = 8
 
 
 class Configuration:
-    """Configures a session and keeps it so; does without what the server refuses."""
+    """Configures a session, sends it what changes, and leaves out what the server refuses."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        # As the session was told of them:
+        # As last sent to the session:
         self._settings = context.settings
         self._tools: object = None
         self._speed = 0.0
@@ -29,23 +29,23 @@ class Configuration:
         saved = self._context.saved
         return session.configuration(self._context.settings, saved.speed, saved.tools or ())
 
-    def begin(self, known: dict[str, Any]) -> bool:
-        """Tell a new session its configuration, of which it may know another already.
+    def begin(self, present: dict[str, Any]) -> bool:
+        """Send a new session its configuration, if that is not the one it has.
 
         Returns:
-            Whether it knows this one, so that there is nothing to wait for.
+            Whether it has it, so that there is no confirmation to wait for.
         """
         context, saved = self._context, self._context.saved
         self._settings, self._tools, self._speed = context.settings, saved.tools, saved.speed
         self._refusals = 0
         configuration = self.whole()
-        if configuration == known:
+        if configuration == present:
             return True
         context.update(configuration, "configure")
         return False
 
     def follow(self) -> None:
-        """Tell a live session what has changed: at any time, but speed between two answers."""
+        """Send a live session what has changed: at any time, but the speed between two answers."""
         context, saved = self._context, self._context.saved
         between = context.responses.active is None and context.responses.asked is None
         if self._speed != saved.speed and between:
@@ -62,12 +62,12 @@ class Configuration:
                 context.update(changes, "settings")
 
     def refused(self, refused: dict[str, Any] | None, param: str | None) -> bool:
-        """Send what was refused again without what the server does not want of it.
+        """Send a refused configuration again, without the parameter that the server refuses.
 
-        A session without instructions and tools would be no use.
+        A session without the rest, such as instructions and tools, would be useless.
 
         Returns:
-            Whether something was left that could be sent.
+            Whether there was something left to send.
         """
         self._refusals += 1
         left = session.without(self.whole() if refused is None else refused, param)
@@ -78,7 +78,7 @@ class Configuration:
         return True
 
     def refused_speed(self) -> bool:
-        """Try a refused speed again after the answer under way. Return False if that is no use."""
+        """Send a refused speed again after this answer. Return False if that is pointless."""
         if self._context.responses.active is None or self._refusals > MAX_REFUSALS:
             return False
         self._refusals += 1

@@ -49,9 +49,9 @@ class Phase(IntEnum):
 
 
 class Context:
-    """What the parts of one core share: each looks at some of it, and all act through it.
+    """What the parts of the core share, and the actions that they collect.
 
-    It has more attributes than a class that does something should have, as it brings together.
+    It has more attributes than other classes because each thing that several parts use is one.
     """
 
     def __init__(self, setup: Setup, saved: Saved, server: str, now: int) -> None:

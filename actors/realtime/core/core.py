@@ -97,7 +97,7 @@ class Core:
         self._state = b""
         """The encoded state that was handed out last."""
         self._is_plain = False
-        """Whether what happened last was plain sound, which leaves the state as it is."""
+        """Whether the last thing that happened was plain sound, which the state need not follow."""
         self._on_event = self._event_table()
         self._on_message = self._message_table()
 
@@ -117,10 +117,10 @@ class Core:
         return self._context.setup.wire_events
 
     def take(self) -> list[Action]:
-        """Return what is to be done about what has just happened.
+        """Return the actions that follow from what has just happened.
 
-        If the state is not what it was, `SaveState` comes last. It is compared after everything but
-        plain sound, so that no part has to say that it has changed something.
+        `SaveState` comes last if the state has changed. The state is compared after everything but
+        plain sound, so that no part has to report its changes.
         """
         actions = self._context.take()
         is_plain, self._is_plain = self._is_plain, False
@@ -150,7 +150,7 @@ class Core:
         self._link.open(now)
 
     def resumed(self, now: int) -> None:
-        """Go on after a raise: the actions taken last may not have been done."""
+        """Continue after a raise: the actions taken last may not have been carried out."""
         self._state = b""
         self.tick(now)
 

@@ -62,7 +62,7 @@ class Duplex:
         """Record which device is used: a headset does not hear itself, nor does a file.
 
         Returns:
-            Whether the user is to be given the `NOTICE`, which is given once.
+            Whether to publish the `NOTICE`: once, when the conversation becomes half-duplex.
         """
         saved = self._saved
         echoes = message.card and not is_headset(message.name)
@@ -75,7 +75,7 @@ class Duplex:
         return True
 
     def sounds(self, now: int) -> bool:
-        """Record that the assistant is, or will be, heard from now on.
+        """Record that the assistant is audible, or will be in a moment.
 
         Returns:
             Whether it was silent before.

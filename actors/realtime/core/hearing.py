@@ -1,4 +1,4 @@
-"""What the microphone captures, on its way to the server: live, replayed, or a turn by key."""
+"""Captured sound on its way to the server: live, replayed, or part of a push-to-talk turn."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from messages import AudioLost, CapturedAudio, ReplayedAudio, ReplayEnded
 __all__ = ["Hearing"]
 
 _SHORTEST_MS = 100
-"""Lost speech is reported if it is no shorter."""
+"""A shorter loss of speech is not reported."""
 
 
 class Hearing:
-    """Appends captured sound to the session with the server, as far as the server is to hear it."""
+    """Appends captured sound to the server's input buffer, silenced where `Duplex` says so."""
 
     def __init__(self, context: Context, duplex: Duplex, talking: Talking) -> None:
         self._context = context
@@ -35,7 +35,7 @@ class Hearing:
             self._talking.take(block.pcm, block.first_sample, now)
 
     def replayed(self, block: ReplayedAudio, now: int) -> None:
-        """Append a block that the microphone says again."""
+        """Append a block that the microphone replays."""
         capture = self._context.capture
         self._report_missing(block)
         if not self._talking.is_on:
@@ -44,13 +44,13 @@ class Hearing:
             self._talking.take(block.pcm, block.first_sample, now)
 
     def replay_ended(self, message: ReplayEnded, now: int) -> None:
-        """Go on live."""
+        """Continue with live sound."""
         self._report_missing(message)
         if self._context.capture.ended(message) and self._talking.is_on:
             self._talking.take(b"", message.next_sample, now)
 
     def remembered(self, first_sample: int, last_sample: int) -> bytes:
-        """Return what the server heard between two samples; empty: it is not remembered."""
+        """Return what the server heard between two samples; empty if that is forgotten."""
         return self._duplex.passed(
             self._context.capture.sound(first_sample, last_sample), first_sample
         )

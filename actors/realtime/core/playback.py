@@ -57,7 +57,7 @@ class Spoken(msgspec.Struct):
     length_known: bool = True
 
     def goes_on(self) -> bool:
-        """Tell whether some of its sound waits or is played, and more is to come."""
+        """Return whether it is played or waits for it, and more sound is to come."""
         return self.received > 0 and not (self.over or self.complete)
 
     def fully_heard(self) -> bool:

@@ -1,4 +1,4 @@
-"""Brings a new session with the server to where the conversation is, and history too."""
+"""Bringing a new session with the server up to date, and history with it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _NS = 1_000_000_000
 HISTORY_NS = 2 * _NS
 """How long the history is waited for; then it goes on without."""
 RECENT_NS = 1 * _NS
-"""History that was asked for no longer ago need not be asked for again."""
+"""A history that was requested no longer ago is up to date."""
 REHEAR = SAMPLE_RATE
-"""What the server hears again, in samples, when a session is swapped in: speech may just begin."""
+"""This much sound a standby session hears again, in samples: speech may just have begun."""
 
 
 class Recovery:
-    """Asks for the history, plans with it what a new session needs to know, and does that."""
+    """Requests the history, plans with it how a new session goes on, and carries the plan out."""
 
     def __init__(self, context: Context, user: User) -> None:
         self._context = context
@@ -40,41 +40,41 @@ class Recovery:
         self._request_id = 0
         self._requested_ns = 0
         self.history: tuple[ConversationItem, ...] | None = None
-        """None: it has not come."""
+        """None: it has not come yet."""
         self.plan = restore.Plan()
 
     # -- the history --------------------------------------------------------------------------
 
     def request(self, now: int) -> None:
-        """Ask for the history."""
+        """Request the history."""
         self.history = None
         self._request_id = self._context.request_id()
         self._requested_ns = now
         self._context.publish(HistoryRequest(self._request_id))
 
     def is_recent(self, now: int) -> bool:
-        """Tell whether the history was asked for just now."""
+        """Return whether the history was requested a moment ago."""
         return now - self._requested_ns <= RECENT_NS
 
     def take(self, message: HistorySnapshot) -> bool:
-        """Take the history, if it is what was asked for last."""
+        """Take the history. Return False if it answers an earlier request."""
         if message.request_id != self._request_id:
             return False
         self.history = message.items
         return True
 
     def deadline(self) -> int:
-        """Return until when the history is waited for."""
+        """Return when to go on without the history; 0: it is there."""
         return self._requested_ns + HISTORY_NS if self.history is None else 0
 
     def is_complete(self) -> bool:
-        """Tell whether the plan has everything that was said."""
+        """Return whether the new session has everything that was said."""
         return self.history is not None and not self.plan.missing
 
     # -- the plan -----------------------------------------------------------------------------
 
     def begin(self, otherwise: tuple[ConversationItem, ...] | None) -> None:
-        """Make the plan. ``otherwise``: the history, if it has not come."""
+        """Make the plan. ``otherwise``: the history to use if none has come."""
         if self.history is None:
             self._context.log("warning", "the history has not answered; going on without its news")
             self.history = otherwise
@@ -83,7 +83,7 @@ class Recovery:
     def plan_for(
         self, history: tuple[ConversationItem, ...], speech_from: int | None = None
     ) -> restore.Plan:
-        """Return how a new session goes on. Of what was said last, history may not know yet."""
+        """Return how a new session goes on; history may not yet have what was said last."""
         context = self._context
         heard = {
             item.item_id: item.text_heard
@@ -96,13 +96,13 @@ class Recovery:
         context.turns.have_text(plan.transcribed)
         return plan
 
-    # -- doing it -----------------------------------------------------------------------------
+    # -- carrying it out ----------------------------------------------------------------------
 
     def tell(self, known: list[dict[str, Any]]) -> None:
-        """Tell history what has become of open items, and the server those that it does not know.
+        """Publish how open items have ended, and send the server the items that it lacks.
 
         Args:
-            known: the items of the conversation that the server has.
+            known: the items that the server has.
         """
         self._repair_history()
         self._set_order()
@@ -110,7 +110,7 @@ class Recovery:
             self._context.send(event)
 
     def hand_over(self, now: int, *, is_swapped: bool) -> None:
-        """Have the session, which is live, hear and answer what is left to it.
+        """Have the new session, which is live, hear and answer what the plan leaves to it.
 
         Args:
             now: the time.
@@ -140,7 +140,7 @@ class Recovery:
         self._end_items()
 
     def _end_items(self) -> None:
-        """End the items of the assistant that the lost session has not ended."""
+        """Publish the end of items of the assistant that the lost session has cut off."""
         before = None
         for item in self.history or ():
             known = self._context.playback.items.get(item.item_id)
@@ -159,7 +159,7 @@ class Recovery:
         )
 
     def _set_order(self) -> None:
-        """Put the items in their order, and tell history where those stand that it did not have."""
+        """Start a new item order, and publish the place of items that history did not have."""
         context, plan = self._context, self.plan
         self._user.leave_out_doubts()
         context.chain.restart(plan.aliases)

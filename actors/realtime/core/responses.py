@@ -156,7 +156,7 @@ class Responses:
         return self.active
 
     def says(self, response_id: str, *, begun: bool = False, call: bool = False) -> Active | None:
-        """Record that an answer has begun to be heard or read, or calls a tool.
+        """Record that an answer has sound or text, or calls a tool.
 
         Returns:
             The active answer, if it is this one.
@@ -176,7 +176,7 @@ class Responses:
             answer.announces = announces
 
     def drop_answer(self) -> None:
-        """Do not go on in another session with the answer under way."""
+        """Do not resume the current answer in another session."""
         self._saved.answer = None
 
     def done(self, response_id: str) -> Active | None:
@@ -294,7 +294,7 @@ class Responses:
         return self.active.news_ns + (LOST_NS if self.owed is None else SILENCE_NS)
 
     def still_owed(self) -> Ask | None:
-        """Return the answer that another process has to ask for."""
+        """Return the answer that the next process would have to ask for."""
         asked = self.asked
         return self.owed or (asked.ask if asked is not None and asked.is_open() else None)
 

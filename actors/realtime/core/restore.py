@@ -92,7 +92,7 @@ class Plan(msgspec.Struct):
     again: list[Turn] = []
     """Turns that the server hears again; they leave the history."""
     transcribed: set[str] = set()
-    """Item ids of turns of which history has the text."""
+    """Item ids of the turns whose text is in the history."""
     missing: int = 0
     """Of how many turns of the user neither the text nor the sound is known any more."""
     given_up: list[Turn] = []

@@ -1,4 +1,4 @@
-"""When the server ends a session, which it tells by its own clock."""
+"""When the server ends a session, by our clock."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _NS = 1_000_000_000
 SESSION_NS = 60 * 60 * _NS
 """How long a session lasts if the server does not say (documented: 60 minutes)."""
 SHORTEST_NS, LONGEST_NS = 1 * _NS, 24 * 3600 * _NS
-"""What the server says is believed within these limits: a clock may be wrong."""
+"""An ``expires_at`` outside these limits is ignored: a clock may be wrong."""
 SAME_NS = 2 * _NS
-"""If the clocks differ by no more, ours is taken: the server's is known to the second only."""
+"""Ours is used if the clocks differ by no more: the server's is known to the second only."""
 
 
 class ServerClock:
-    """Knows what the server's ``expires_at`` means by our monotonic clock."""
+    """Translates the server's ``expires_at`` to ``time.monotonic_ns()``."""
 
     def __init__(self) -> None:
         self._unix_ns: int | None = None
-        """What the server's clock shows, minus ours."""
+        """The server's clock minus ours; None: not known."""
 
     def set(self, unix_ns: int, server_ns: int | None, now: int) -> None:
         """Record what time it is: ``unix_ns`` by our wall clock, ``server_ns`` by the server's."""

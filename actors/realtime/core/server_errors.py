@@ -1,4 +1,4 @@
-"""What is done about the errors of the server, by the table of `errors`."""
+"""Acting on errors of the server, by the table in `errors`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["ServerErrors"]
 
 _NS = 1_000_000_000
 SAME_ERRORS = 5
-"""So many times the same error in a row, without an answer in between: a new session may help."""
+"""After the same error this often in a row, without a completed answer, the session is renewed."""
 SAME_ERROR_NS = 5 * _NS
-"""The same error is reported to the program at most once in this time."""
+"""The same error is published at most once in this time."""
 
 
 class ServerErrors:
-    """Acts on each error; only fatal ones end the conversation."""
+    """Acts on each error of the server; only fatal ones end the conversation."""
 
     def __init__(
         self, context: Context, user: User, answers: Answers, calls: Calls, link: Link
@@ -34,32 +34,32 @@ class ServerErrors:
         self._answers = answers
         self._calls = calls
         self._link = link
-        self._reported = Recent()
-        """When each error was reported to the program last."""
+        self._published = Recent()
+        """When each error was published last."""
         self._last, self._in_a_row = "", 0
-        """The error that came last, of those against which a new session may help."""
+        """The last error of the kinds that a new session may end, and how often in a row."""
 
     def bad_frame(self, frame: wire.BadFrame, now: int) -> None:
-        """Report what the server has sent and is no event."""
+        """Publish that a frame is not a valid event."""
         self._context.log("info", "a frame is not understood", reason=frame.reason)
-        self._report(wire.ErrorBody(code="bad_frame", message=frame.reason), now)
+        self._publish(wire.ErrorBody(code="bad_frame", message=frame.reason), now)
 
     def answer_ended(self, response: wire.Response, now: int, *, failed: bool) -> None:
-        """Act on why an answer has ended. ``failed``: for good, it is not asked for once more."""
+        """Act on the error of an answer that has ended. ``failed``: and is not retried."""
         details = response.status_details
         error = details.error if details else None
         fatal = errors.fatal_code(error)
         if failed and fatal is not None:
             self._link.fail(fatal)
         elif failed:
-            self._report(error, now)
+            self._publish(error, now)
         if response.status == "completed":
             self._in_a_row = 0
         elif response.status == "failed":
             self._count(error, now)
 
     def refused(self, event: wire.ErrorEvent, now: int) -> None:
-        """Act on a refusal of something that the server was sent."""
+        """Act on an ``error`` event: the server refuses something that it was sent."""
         context, error = self._context, event.error
         code = errors.code_of(error)
         intent, _ = context.intent(error.event_id)
@@ -85,7 +85,7 @@ class ServerErrors:
                 self._count(error, now)
 
     def _do_without(self, error: wire.ErrorBody, meaning: Meaning, now: int) -> None:
-        """Go on without what was refused or, where that may help, send it again."""
+        """Send again what was refused, where that may help, or go on without it."""
         context = self._context
         intent, changes = context.intent(error.event_id)
         param = error.param or ""
@@ -107,10 +107,10 @@ class ServerErrors:
             if delay is not None and context.responses.again(ask, now + delay):
                 return
             self._answers.answered("")
-        self._report(error, now)
+        self._publish(error, now)
 
     def _count(self, error: wire.ErrorBody | None, now: int) -> None:
-        """Begin a new session when the same error comes again and again."""
+        """Renew the session after the same error many times in a row."""
         if errors.meaning(error) not in (Meaning.TRANSIENT, Meaning.UNKNOWN):
             return
         name = errors.code_of(error) or (error.message if error else None) or ""
@@ -121,13 +121,13 @@ class ServerErrors:
             what = errors.code_of(error) or "an error"
             self._link.renew(f"the server reported {what} {SAME_ERRORS} times in a row", now)
 
-    def _report(self, error: wire.ErrorBody | None, now: int) -> None:
-        """Report an error to the program."""
+    def _publish(self, error: wire.ErrorBody | None, now: int) -> None:
+        """Publish an error, unless the same one was published a moment ago."""
         code = errors.code_of(error)
         param = (error.param if error else None) or ""
         key = f"{code} {param or (error and error.message)}"
-        if now < self._reported.get(key, -SAME_ERROR_NS) + SAME_ERROR_NS:
+        if now < self._published.get(key, -SAME_ERROR_NS) + SAME_ERROR_NS:
             return
-        self._reported[key] = now
+        self._published[key] = now
         text = (error.message if error else None) or "the server gave no reason"
         self._context.publish(ServerError(code, text, param))

@@ -1,4 +1,4 @@
-"""What the program chooses for the session: settings, speed, tools, wire events."""
+"""The settings in force, and what else the program can change: speed, tools, wire events."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["Setup", "within_limits"]
 
 
 def within_limits(speed: float) -> float:
-    """Return the speed that the API allows and that is nearest to this one."""
+    """Clip a speed of speech to the limits of the API."""
     slowest, fastest = limits.SPEEDS
     return min(fastest, max(slowest, speed))
 
 
 class Setup:
-    """The settings in force, and what else the program can change while the session runs."""
+    """The settings in force, and what else the program can change during the conversation."""
 
     def __init__(self, settings: Settings, saved: Saved) -> None:
         self._saved = saved
         self.settings = _changed(settings, saved.changes)
-        """Those that the session was started with, and what the program has changed of them."""
+        """The settings at the start, with the changes that the program has made since."""
         names = settings.wire_events if saved.wire_events is None else saved.wire_events
         self.wire_events = frozenset(names)
-        """Names of the wire events that the program is to be passed."""
+        """Names of the wire events that the program has subscribed to."""
 
     def change(self, changes: dict[str, Any]) -> None:
         """Change settings, which are given as plain values.
@@ -48,7 +48,7 @@ class Setup:
         self._saved.changes = {**self._saved.changes, **changes}
 
     def set_speed(self, speed: float) -> float:
-        """Set the speed of speech. Return it, within the limits of the API."""
+        """Set the speed of speech, clipped to the limits of the API. Return it."""
         self._saved.speed = within_limits(speed)
         return self._saved.speed
 
@@ -57,7 +57,7 @@ class Setup:
         self._saved.tools = tools
 
     def want_wire_events(self, names: tuple[str, ...]) -> None:
-        """Subscribe to these wire events in place of those of the settings."""
+        """Replace the subscription to wire events."""
         self._saved.wire_events = names
         self.wire_events = frozenset(names)
 

@@ -140,8 +140,8 @@ class Interval(msgspec.Struct, omit_defaults=True):
 class Saved(msgspec.Struct, omit_defaults=True):
     """The state of the component. Times are ``time.monotonic_ns()``.
 
-    Each field has one owner, the module that changes it or what is in it; the others ask that
-    module. A test holds the code to this list:
+    Each field has one owner: the module that changes it, or what is in it. The other modules ask
+    the owner to. A test compares this list with the code:
 
     - activity: prompted_ns, quiet_since_ns
     - answers: spoken

@@ -181,7 +181,7 @@ class Talking:
     def restored(self, again: list[Turn], now: int) -> int | None:
         """Begin a new session with the server: it hears these again, and what is not confirmed.
 
-        With turn detection there is nothing of either. Return from which sample on it hears; None:
+        With turn detection there are none of either. Return the sample from which it hears; None:
         nothing has to be heard.
         """
         context, saved = self._context, self._context.saved

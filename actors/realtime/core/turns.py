@@ -1,4 +1,4 @@
-"""The turns of the user that have no answer yet, and which speech may have to come again."""
+"""The turns of the user that have no answer yet."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from actors.realtime.core.state import Saved, Turn
 __all__ = ["Turns"]
 
 _UNANSWERED = 20
-"""At most this many turns that nobody wants answered are remembered, to be heard again."""
+"""At most this many turns are kept that the program has not asked to have answered."""
 
 
 class Turns:
-    """Remembers each turn until it is answered. A new session hears again what has no text."""
+    """Keeps each turn until it is answered, in case a new session has to hear it again.
+
+    Speech before `Saved.safe_sample` need not be heard again: it is answered, or has its text.
+    """
 
     def __init__(self, saved: Saved) -> None:
         self._saved = saved
 
     def keep(self, turn: Turn) -> None:
-        """Remember a turn until it is answered."""
+        """Keep a turn until it is answered."""
         turns = self._saved.turns
         turns.append(turn)
         if not turn.wanted and len(turns) > _UNANSWERED:
             self._is_safe(turns.pop(0))
 
     def answered(self, seen: Container[str] | None = None) -> None:
-        """Forget the turns that have an answer now, or get none.
+        """Drop the turns that have an answer now, or get none.
 
         Args:
-            seen: item ids of those that the answer has seen; what was said later stays. None: all.
+            seen: item ids of the turns that the answer is about; later turns stay. None: all.
         """
         saved = self._saved
         count = len(saved.turns)
@@ -42,27 +45,27 @@ class Turns:
         saved.repeats = 0
 
     def withdraw(self) -> None:
-        """Want no answer to any of them: the program has interrupted it."""
+        """Ask for no answer to these turns: the program has interrupted it."""
         for turn in self._saved.turns:
             turn.wanted = False
 
     def refused(self, item_id: str) -> None:
-        """Forget what was typed: the server does not want it."""
+        """Drop a typed turn that the server refuses."""
         self._saved.turns = [turn for turn in self._saved.turns if turn.item_id != item_id]
 
     def noise(self, turn: Turn) -> None:
-        """Do not hear again what was no turn, unless speech before it has to be."""
+        """Skip a sound that was not speech, unless speech before it has to be heard again."""
         if not any(other.spoken for other in self._saved.turns):
             self._is_safe(turn)
 
     def have_text(self, item_ids: Container[str]) -> None:
-        """Record which turns history has as text."""
+        """Mark the turns whose text is in the history."""
         for turn in self._saved.turns:
             if turn.item_id in item_ids:
                 turn.transcribed = True
 
     def transcribed(self, item_id: str) -> None:
-        """Record the text of a turn, without a word too: it was a noise."""
+        """Mark a turn whose transcript has come; an empty one counts too, it was a noise."""
         self.have_text([item_id])
         for turn in self._saved.turns:
             if turn.spoken and not turn.transcribed:
@@ -70,7 +73,7 @@ class Turns:
             self._is_safe(turn)
 
     def restored(self, plan: Plan) -> None:
-        """Forget the turns that a new session hears again, and those that are given up."""
+        """Drop the turns that a new session hears again, and those that are given up."""
         saved = self._saved
         saved.turns = [
             turn for turn in saved.turns if turn not in plan.again and turn not in plan.given_up
@@ -80,5 +83,5 @@ class Turns:
         saved.safe_sample = max(saved.safe_sample, plan.from_sample)
 
     def _is_safe(self, turn: Turn) -> None:
-        """Do not hear it again: it is answered, or history has its text."""
+        """Record that a turn, and what was said before it, need not be heard again."""
         self._saved.safe_sample = max(self._saved.safe_sample, turn.last_sample)

@@ -1,4 +1,4 @@
-"""What the user types and the program shows, until the server has confirmed it."""
+"""Typed turns and images, until the server has confirmed them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from messages import ItemPlaced, ItemRemoved, SendImage, SendText, SentImage, Us
 __all__ = ["TYPED", "Typed"]
 
 TYPED = "text "
-"""What an event that appends a typed turn is for, before the id of its item."""
+"""Begins the intent of an event that creates a typed item; the id of the item follows."""
 _SEEN = 20
-"""At most this many item ids are remembered, to know a turn that is delivered twice."""
+"""At most this many item ids are remembered, to recognise a turn that is delivered twice."""
 
 
 class Typed:
-    """The typed turns and images. Those that the server has not confirmed are in `Saved.texts`."""
+    """Sends typed turns and images. The unconfirmed ones are in `Saved.texts`."""
 
     def __init__(self, context: Context, interrupt: Callable[[int], None]) -> None:
         self._context = context
         self._interrupt = interrupt
 
     def types(self, message: SendText, now: int) -> None:
-        """Interrupt, append the text and have it answered; the same item only once."""
+        """Interrupt, send a text and have it answered; an item delivered twice is sent once."""
         self._append(Text(message.item_id or f"text_{now:x}", message.text), now)
 
     def shows(self, message: SendImage, image: SentImage, now: int) -> None:
-        """Append an image and, if it is to be answered, do as with a text."""
+        """Send an image; if it is to be answered, interrupt and have it answered."""
         text = Text(message.item_id, message.text, image=image)
         self._append(text, now, respond=message.respond)
 
@@ -57,12 +57,12 @@ class Typed:
         context.activity.touch(now)
 
     def confirmed(self, wire_id: str) -> None:
-        """Record that the server has an item."""
+        """Record that the server has the item."""
         saved = self._context.saved
         saved.texts = [t for t in saved.texts if restore.wire_id(t.item_id) != wire_id]
 
     def refused(self, item_id: str) -> None:
-        """Remove an item that the server does not want from the history too."""
+        """Drop an item that the server refuses, from the history too."""
         context, saved = self._context, self._context.saved
         saved.texts = [text for text in saved.texts if text.item_id != item_id]
         context.turns.refused(item_id)
@@ -71,9 +71,13 @@ class Typed:
         context.chain.drop(restore.wire_id(item_id))
 
     def place(self, history: list[str]) -> None:
-        """Tell where texts stand that were typed when the end of the conversation was not known."""
+        """Publish the place of texts that were typed before the item order was known.
+
+        Args:
+            history: the item ids of the history, in order.
+        """
         texts = self._context.saved.texts
-        ids = {text.item_id for text in texts}  # those may stand behind these
+        ids = {text.item_id for text in texts}  # they may come after those that are placed
         before = next((item_id for item_id in reversed(history) if item_id not in ids), None)
         for text in texts:
             if text.placed and text.item_id in history:

@@ -35,7 +35,7 @@ LATE_TRANSCRIPT_NS = 15 * _NS
 SPEECH_DUE_NS = 3 * _NS
 """Speech that is sent again is answered first, if it is found within this time."""
 _UNTRANSCRIBED = 20
-"""So many items of speech are known to have no text yet, the last ones."""
+"""At most this many items of speech are known to wait for their transcript."""
 
 
 class _Speech(msgspec.Struct):
@@ -46,7 +46,7 @@ class _Speech(msgspec.Struct):
 
 
 class User:
-    """What the user says. `Talking` has the turns by key, `Typed` those that are typed."""
+    """The speech of the user. `Talking` has push-to-talk, `Typed` what is typed."""
 
     def __init__(
         self, context: Context, interruption: Interruption, duplex: Duplex, epoch_ns: int
@@ -182,7 +182,11 @@ class User:
         self._doubts.told(event.item_id, event.delta or "", final=False)
 
     def texts_lost(self, known: Container[str]) -> None:
-        """Tell history that speech has no text, but for items that are known to have one."""
+        """Publish that transcripts which have not come will not come.
+
+        Args:
+            known: item ids of speech that has a text, or is heard again.
+        """
         for item_id in self._context.saved.untranscribed:
             if item_id not in known:
                 self._context.publish(UserTranscript(item_id, "", "the connection was lost"))
