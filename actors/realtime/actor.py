@@ -13,20 +13,20 @@ from actors.realtime import wire
 from actors.realtime.address import KEY_VARIABLE, address_of
 from actors.realtime.connection import (
     STALL_S,
-    Closed,
     Connection,
-    Opened,
-    Refused,
-    Text,
+    ReceivedText,
+    WebsocketClosed,
+    WebsocketOpened,
+    WebsocketRefused,
 )
 from actors.realtime.core.actions import (
     ConnectAfter,
     Disconnect,
-    Log,
     Publish,
     SaveState,
     SendEvent,
     Swap,
+    WriteLog,
 )
 from actors.realtime.core.core import Core
 from actors.realtime.core.state import Saved
@@ -179,7 +179,7 @@ class Realtime(Actor):
                     self.send(message)
                 case SaveState(state):
                     self.save(state)
-                case Log(level, text, fields):
+                case WriteLog(level, text, fields):
                     getattr(self.log, level)(text, **fields)
                 case ConnectAfter(seconds, reason, spare):
                     self.log.debug("connecting", seconds=seconds, reason=reason, spare=spare)
@@ -293,16 +293,16 @@ class Realtime(Actor):
             sound = False
             try:
                 match what:
-                    case Text(data, read_ns):
+                    case ReceivedText(data, read_ns):
                         now, event = read_ns, wire.decode(data)
                         sound = type(event) is wire.AudioDelta
                         self._pass_on(event, data, "server", spare=spare)
                         self._core.server_event(event, now, spare=spare)
-                    case Opened(server_ns):
+                    case WebsocketOpened(server_ns):
                         self._core.connected(now, time.time_ns(), server_ns, spare=spare)
-                    case Refused(status, code, text):
+                    case WebsocketRefused(status, code, text):
                         self._core.connect_failed(status, code, text, now, spare=spare)
-                    case Closed(code_, reason):
+                    case WebsocketClosed(code_, reason):
                         self._core.lost(code_, reason, now, spare=spare)
             finally:
                 self._perform()

@@ -19,7 +19,14 @@ import msgspec
 if TYPE_CHECKING:
     from actors.realtime.websocket import Socket
 
-__all__ = ["Arrived", "Closed", "Connection", "Opened", "Refused", "Text"]
+__all__ = [
+    "Arrived",
+    "Connection",
+    "ReceivedText",
+    "WebsocketClosed",
+    "WebsocketOpened",
+    "WebsocketRefused",
+]
 
 STALL_S = 5.0
 """A connection that takes nothing for so long is lost."""
@@ -35,14 +42,14 @@ _DIRECT_BYTES = 16384
 """Larger frames might not fit into the socket's buffer, and are left to the sending thread."""
 
 
-class Opened(msgspec.Struct):
+class WebsocketOpened(msgspec.Struct):
     """The websocket is open."""
 
     server_ns: int | None = None
     """What the server's clock shows (unix time), to the second; None: it does not say."""
 
 
-class Refused(msgspec.Struct):
+class WebsocketRefused(msgspec.Struct):
     """There is no websocket, and why. Never with the key in it."""
 
     status: int
@@ -52,14 +59,14 @@ class Refused(msgspec.Struct):
     text: str
 
 
-class Closed(msgspec.Struct):
+class WebsocketClosed(msgspec.Struct):
     """The websocket was open and has ended."""
 
     code: int
     reason: str
 
 
-class Text(msgspec.Struct):
+class ReceivedText(msgspec.Struct):
     """A message of the server."""
 
     data: bytes
@@ -67,7 +74,7 @@ class Text(msgspec.Struct):
     """``time.monotonic_ns()`` when it had been read."""
 
 
-Arrived = Opened | Refused | Closed | Text
+Arrived = WebsocketOpened | WebsocketRefused | WebsocketClosed | ReceivedText
 
 
 class Connection:
@@ -188,20 +195,20 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
             self._over = True
             status, code, text = websocket.explain(error, self._url)
-            self._arrive(Refused(status, code, self._clean(text)))
+            self._arrive(WebsocketRefused(status, code, self._clean(text)))
             return
         if self._closed:
             socket.say_goodbye()
         code_, reason = socket.wait()
         self._over = True
-        self._arrive(Closed(code_, self._clean(reason)))
+        self._arrive(WebsocketClosed(code_, self._clean(reason)))
 
     def _arrive_open(self, socket: Socket) -> None:
         """Take note that the websocket is open, before anything comes of it."""
         if self._poll is not None and socket.fileno() >= 0:
             self._poll.register(socket.fileno(), select.POLLOUT)
         self._socket = socket
-        self._arrive(Opened(socket.server_ns()))
+        self._arrive(WebsocketOpened(socket.server_ns()))
 
     def _arrive_text(self, data: Any) -> None:
         """Take a message, on the thread that reads the socket."""
@@ -212,7 +219,7 @@ class Connection:
         if len(self.arrived) >= _UNREAD:
             self.abort()
             return
-        self._arrive(Text(data, read_ns))
+        self._arrive(ReceivedText(data, read_ns))
 
     def _arrive(self, what: Arrived) -> None:
         self.arrived.append(what)

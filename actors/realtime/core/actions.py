@@ -13,11 +13,11 @@ __all__ = [
     "Action",
     "ConnectAfter",
     "Disconnect",
-    "Log",
     "Publish",
     "SaveState",
     "SendEvent",
     "Swap",
+    "WriteLog",
 ]
 
 
@@ -63,7 +63,7 @@ class SaveState(msgspec.Struct):
     """`Core.saved`, encoded with MessagePack."""
 
 
-class Log(msgspec.Struct):
+class WriteLog(msgspec.Struct):
     """Write a log record. Never what was said."""
 
     level: Literal["debug", "info", "warning", "error"]
@@ -71,4 +71,4 @@ class Log(msgspec.Struct):
     fields: dict[str, Any] = {}
 
 
-Action = SendEvent | Publish | ConnectAfter | Disconnect | SaveState | Swap | Log
+Action = SendEvent | Publish | ConnectAfter | Disconnect | SaveState | Swap | WriteLog

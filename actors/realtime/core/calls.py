@@ -9,7 +9,7 @@ import msgspec
 from actors.realtime import wire
 from actors.realtime.core import restore
 from actors.realtime.core.context import Context, Recent
-from actors.realtime.core.state import Ask, Call
+from actors.realtime.core.state import Ask, OpenCall
 from messages import Notice, OutputReplaced, ToolAnswer, ToolCall
 
 __all__ = ["Calls"]
@@ -20,7 +20,7 @@ _MAX_REASON = 200
 """Characters of what the server says of an output that it refuses, as the model is told."""
 
 
-class _Sent(msgspec.Struct):
+class _SentOutput(msgspec.Struct):
     """An output that the server may refuse."""
 
     item_id: str
@@ -47,7 +47,7 @@ class Calls:
         self._outputs: set[str] = set()
         """Calls whose output this session with the server has."""
         self._sent = Recent()
-        """By call id: `_Sent`, the last ones."""
+        """By call id: `_SentOutput`, the last ones."""
         self._sent.limit = _REMEMBERED
         self._again: dict[str, int] = {}
         """Calls whose output has to be sent once more, and when."""
@@ -67,7 +67,7 @@ class Calls:
             return False
         context.done[call_id] = True
         name, arguments = item.name or "", item.arguments or ""
-        context.saved.calls.append(Call(call_id, item.id, name, arguments, response_id))
+        context.saved.calls.append(OpenCall(call_id, item.id, name, arguments, response_id))
         before = context.chain.previous(item.id)
         context.publish(ToolCall(call_id, name, arguments, item.id, before))
         context.activity.goes_on(now)
@@ -115,7 +115,7 @@ class Calls:
         for item in plan.items:
             if item["type"] == "function_call_output":
                 call_id = item["call_id"]
-                self._sent[call_id] = _Sent(
+                self._sent[call_id] = _SentOutput(
                     item["id"], named.get(call_id, ""), item["output"], call_id in open_calls
                 )
 
@@ -131,7 +131,7 @@ class Calls:
         Returns:
             Whether it is sent once more as it was, so that there is nothing to tell yet.
         """
-        sent: _Sent | None = self._sent.get(call_id)
+        sent: _SentOutput | None = self._sent.get(call_id)
         if sent is None:
             return False
         if delay is not None and not sent.repeated:
@@ -164,7 +164,7 @@ class Calls:
 
     def _send_again(self, call_id: str) -> None:
         """Send an output, and ask for an answer that knows it if that is not to come anyway."""
-        sent: _Sent = self._sent[call_id]
+        sent: _SentOutput = self._sent[call_id]
         wire_id = self._send(call_id, sent)
         if sent.respond and not any(c.call_id == call_id for c in self._context.saved.calls):
             ask = Ask(extra=self._extra([sent.name]), tools="auto")
@@ -188,12 +188,12 @@ class Calls:
         saved, active = context.saved, context.responses.active
         if not saved.calls:
             return
-        groups: dict[str, list[Call]] = {}
+        groups: dict[str, list[OpenCall]] = {}
         for call in saved.calls:
             groups.setdefault(call.response_id, []).append(call)
             if call.output is not None and call.call_id not in self._outputs:
                 self._send(
-                    call.call_id, _Sent(call.output_id, call.name, call.output, call.respond)
+                    call.call_id, _SentOutput(call.output_id, call.name, call.output, call.respond)
                 )
         for response_id, group in groups.items():
             if active is not None and active.response_id == response_id:
@@ -202,7 +202,7 @@ class Calls:
                 saved.calls = [call for call in saved.calls if call.response_id != response_id]
                 self._ask(group)
 
-    def _ask(self, group: Iterable[Call]) -> None:
+    def _ask(self, group: Iterable[OpenCall]) -> None:
         aloud = [call for call in group if call.respond]
         if not aloud:
             return
@@ -215,7 +215,7 @@ class Calls:
         if message.call_id not in self._orphans:
             return
         self._orphans.discard(message.call_id)
-        sent = _Sent(message.item_id, message.name, message.output, message.respond)
+        sent = _SentOutput(message.item_id, message.name, message.output, message.respond)
         item_id = self._send(message.call_id, sent)
         if message.respond:
             ask = Ask(extra=self._extra([message.name]), tools="auto")
@@ -226,9 +226,9 @@ class Calls:
         if call_id and call_id not in self._context.done and call_id not in self._outputs:
             self._context.done[call_id] = True
             self._context.chain.hide(restore.output_id(call_id))
-            self._send(call_id, _Sent("", "", CUT_OFF, respond=False))
+            self._send(call_id, _SentOutput("", "", CUT_OFF, respond=False))
 
-    def _send(self, call_id: str, sent: _Sent) -> str:
+    def _send(self, call_id: str, sent: _SentOutput) -> str:
         context = self._context
         item_id = sent.item_id or restore.output_id(call_id)
         item = restore.output_item(item_id, call_id, sent.output)

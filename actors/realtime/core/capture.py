@@ -7,7 +7,7 @@ import collections
 from actors.realtime.core.timeline import Timeline
 from messages import SAMPLE_RATE, CapturedAudio, ReplayedAudio, ReplayEnded
 
-__all__ = ["Capture"]
+__all__ = ["CaptureFeed"]
 
 MEMORY = 30 * SAMPLE_RATE
 """How much of what was appended is remembered, in samples: speech may get its text late."""
@@ -17,7 +17,7 @@ REPLAY_NS = 1_000_000_000
 """How long the microphone may be silent while it is asked to say everything again."""
 
 
-class Capture:
+class CaptureFeed:
     """Passes every sample on once, in order, to each session with the server."""
 
     def __init__(self) -> None:

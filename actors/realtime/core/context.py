@@ -7,18 +7,18 @@ from enum import IntEnum
 from typing import Any, Literal
 
 from actors.realtime import wire
-from actors.realtime.core.actions import Action, Log, Publish, SendEvent
+from actors.realtime.core.actions import Action, Publish, SendEvent, WriteLog
 from actors.realtime.core.activity import Activity
-from actors.realtime.core.capture import Capture
+from actors.realtime.core.capture import CaptureFeed
 from actors.realtime.core.chain import Chain
-from actors.realtime.core.playback import Playback
+from actors.realtime.core.playback import PlaybackAccount
 from actors.realtime.core.responses import Responses
 from actors.realtime.core.setup import Setup
 from actors.realtime.core.state import Saved
 from actors.realtime.core.turns import Turns
 from messages import ItemPlaced, Message, Settings
 
-__all__ = ["Context", "Phase", "Recent"]
+__all__ = ["Context", "LinkPhase", "Recent"]
 
 _REMEMBERED = 1000
 _OUTPUTS = 20
@@ -35,7 +35,7 @@ class Recent(collections.OrderedDict[str, Any]):
             self.popitem(last=False)
 
 
-class Phase(IntEnum):
+class LinkPhase(IntEnum):
     """How far the session is."""
 
     OFFLINE = 0
@@ -60,8 +60,8 @@ class Context:
         self.server = server
         """As people are told of it."""
         self.responses = Responses(saved)
-        self.playback = Playback(saved.playing, now)
-        self.capture = Capture()
+        self.playback = PlaybackAccount(saved.playing, now)
+        self.capture = CaptureFeed()
         self.chain = Chain()
         self.turns = Turns(saved)
         self.activity = Activity(saved)
@@ -69,7 +69,7 @@ class Context:
         """Number of the session with the server."""
         self._sessions = 0
         self._request_id = now // 1_000_000  # no request of an earlier process has it
-        self.phase = Phase.OFFLINE
+        self.phase = LinkPhase.OFFLINE
         """How far the session with the server is."""
         self.finished = False
         """The conversation is over, or cannot go on."""
@@ -92,7 +92,7 @@ class Context:
     @property
     def told(self) -> bool:
         """Tell whether the server knows the conversation, so that it can be gone on with."""
-        return self.phase >= Phase.CONFIGURING
+        return self.phase >= LinkPhase.CONFIGURING
 
     def take(self) -> list[Action]:
         """Return the actions collected since the last call."""
@@ -149,4 +149,4 @@ class Context:
         self, level: Literal["debug", "info", "warning", "error"], text: str, **fields: Any
     ) -> None:
         """Have a log record written. Never what was said."""
-        self._actions.append(Log(level, text, fields))
+        self._actions.append(WriteLog(level, text, fields))

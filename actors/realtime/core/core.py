@@ -13,7 +13,7 @@ from actors.realtime.core.actions import Action, Disconnect, SaveState
 from actors.realtime.core.answers import Answers
 from actors.realtime.core.calls import Calls
 from actors.realtime.core.closing import Closing
-from actors.realtime.core.context import Context, Phase
+from actors.realtime.core.context import Context, LinkPhase
 from actors.realtime.core.duplex import Duplex
 from actors.realtime.core.interruption import Interruption
 from actors.realtime.core.link import Link
@@ -54,7 +54,7 @@ from messages import (
     WantWireEvents,
 )
 
-__all__ = ["Core", "Phase"]
+__all__ = ["Core"]
 
 _NS = 1_000_000_000
 _REMEMBERED = ("message", "function_call", "function_call_output")
@@ -107,7 +107,7 @@ class Core:
         return self._context.saved
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> LinkPhase:
         """How far the session with the server is."""
         return self._context.phase
 
@@ -198,7 +198,7 @@ class Core:
             return
         if spare:
             self._link.successor.lost(f"it ended ({code} {reason})", now)
-        elif self.phase is not Phase.OFFLINE:
+        elif self.phase is not LinkPhase.OFFLINE:
             self._link.lost(code, reason, now)
 
     def server_event(self, event: object, now: int, *, spare: bool = False) -> None:
@@ -207,7 +207,7 @@ class Core:
             self._link.successor.event(event, self._link.clock.expires_ns(event, now), now)
             self.tick(now)
             return
-        if self.phase is Phase.OFFLINE:
+        if self.phase is LinkPhase.OFFLINE:
             return
         active = self._context.responses.active
         if active is not None and active.response_id == getattr(event, "response_id", None):
@@ -261,7 +261,7 @@ class Core:
         if context.responses.in_vain:
             context.responses.in_vain = False
             context.publish(ServerError("", "the server does not answer response.create"))
-        if self.phase is Phase.LIVE:
+        if self.phase is LinkPhase.LIVE:
             self._link.configuration.follow()
             self._calls.settle(now)
             self._ask(now)

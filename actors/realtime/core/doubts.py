@@ -14,7 +14,7 @@ import msgspec
 
 from actors.realtime.core.context import Context
 from actors.realtime.core.interruption import PAUSE_NS
-from actors.realtime.core.state import Turn
+from actors.realtime.core.state import UnansweredTurn
 from actors.realtime.core.timeline import SAMPLES_PER_MS
 from actors.realtime.core.voice import ROOM, Measure
 from messages import ServerVad
@@ -58,7 +58,7 @@ class Doubt(msgspec.Struct):
     stopped_ns: int | None = None
     server_ms: float = 0.0
     """How long it was by the server's account, as far as that tells."""
-    turn: Turn | None = None
+    turn: UnansweredTurn | None = None
     """What the server has committed."""
     committed_ns: int = 0
     awaits_text: bool = False
@@ -129,7 +129,7 @@ class Doubts:
             doubt.stopped_ns = now
             doubt.server_ms = self._server_ms(doubt, last_sample)
 
-    def committed(self, doubt: Doubt, turn: Turn, *, awaits_text: bool, now: int) -> None:
+    def committed(self, doubt: Doubt, turn: UnansweredTurn, *, awaits_text: bool, now: int) -> None:
         """Take note that the server has made an item of it."""
         doubt.turn, doubt.committed_ns, doubt.awaits_text = turn, now, awaits_text
 

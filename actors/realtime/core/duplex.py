@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actors.realtime.core.playback import Playback
+from actors.realtime.core.playback import PlaybackAccount
 from actors.realtime.core.setup import Setup
 from actors.realtime.core.state import Interval, Saved
 from messages import SAMPLE_RATE, DeviceInUse
@@ -37,7 +37,9 @@ class Duplex:
     difference whether a block comes live, late, or again for another session with the server.
     """
 
-    def __init__(self, setup: Setup, saved: Saved, playback: Playback, epoch_ns: int) -> None:
+    def __init__(
+        self, setup: Setup, saved: Saved, playback: PlaybackAccount, epoch_ns: int
+    ) -> None:
         self._setup = setup
         self._saved = saved
         self._playback = playback

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.realtime import wire
-from actors.realtime.core.context import Context, Phase
+from actors.realtime.core.context import Context, LinkPhase
 from actors.realtime.core.duplex import Duplex
 from actors.realtime.core.talking import Talking
 from actors.realtime.core.timeline import SAMPLES_PER_MS
@@ -27,7 +27,7 @@ class Hearing:
         """Append a block that was just captured."""
         context = self._context
         context.capture.heard(block)
-        if context.phase is not Phase.LIVE:
+        if context.phase is not LinkPhase.LIVE:
             return
         if not self._talking.is_on:
             self._append(context.capture.live(block, now))

@@ -11,7 +11,7 @@ from actors.realtime.core.actions import ConnectAfter, Disconnect, Swap
 from actors.realtime.core.answers import Answers
 from actors.realtime.core.calls import Calls
 from actors.realtime.core.configuration import Configuration
-from actors.realtime.core.context import Context, Phase
+from actors.realtime.core.context import Context, LinkPhase
 from actors.realtime.core.errors import Meaning
 from actors.realtime.core.outage import Outage
 from actors.realtime.core.recovery import Recovery
@@ -75,7 +75,7 @@ class Link:
     def connected(self, now: int) -> None:
         """Take note that the websocket is open."""
         self._prepared = None
-        self._context.phase = Phase.CONNECTED
+        self._context.phase = LinkPhase.CONNECTED
         self._phase_by = now + HANDSHAKE_NS
         if not self._recovery.is_recent(now):  # what it says may be old
             self._recovery.request(now)
@@ -111,13 +111,13 @@ class Link:
         """Give up: going on is pointless."""
         reason = errors.why_fatal(code, self._context.settings.model, detail)
         self._context.finished = True
-        self._context.phase = Phase.OFFLINE
+        self._context.phase = LinkPhase.OFFLINE
         self.successor.drop(reason)
         self._context.do(Disconnect(reason))
         self._context.publish(FatalError(reason))
 
     def _seek(self, seconds: float, reason: str, now: int) -> None:
-        self._context.phase = Phase.OFFLINE
+        self._context.phase = LinkPhase.OFFLINE
         self._recovery.request(now)
         self._context.do(ConnectAfter(seconds, reason))
 
@@ -133,7 +133,7 @@ class Link:
     def _swap(self, reason: str) -> None:
         self._prepared = self.successor.take()
         self._context.do(Swap(reason))
-        self._context.phase = Phase.CREATED
+        self._context.phase = LinkPhase.CREATED
 
     def _settle(self, cause: str, now: int) -> None:
         """Settle what belonged to the session that is gone."""
@@ -149,23 +149,23 @@ class Link:
 
     def session_created(self, event: wire.SessionCreated, now: int) -> None:
         """Take note that the server has begun a session."""
-        if self._context.phase is Phase.CONNECTED:
-            self._context.phase = Phase.CREATED
+        if self._context.phase is LinkPhase.CONNECTED:
+            self._context.phase = LinkPhase.CREATED
             number = self._context.next_session()
             self._prepared = Prepared(number, now, self.clock.expires_ns(event, now))
 
     def session_updated(self, _: wire.SessionUpdated, now: int) -> None:
         """Take note that the configuration is in force."""
-        if self._context.phase is Phase.CONFIGURING:
+        if self._context.phase is LinkPhase.CONFIGURING:
             self._go_live(now)
 
     def snapshot(self, message: HistorySnapshot, now: int, is_quiet: Callable[[int], bool]) -> None:
         """Take the history. ``is_quiet``: as in `tick`."""
         phase = self._context.phase
-        if phase < Phase.CONFIGURING and self._recovery.take(message):
+        if phase < LinkPhase.CONFIGURING and self._recovery.take(message):
             return
         items = self.successor.snapshot(message, now)
-        if items is None or phase is not Phase.LIVE or not is_quiet(now):
+        if items is None or phase is not LinkPhase.LIVE or not is_quiet(now):
             return
         # Nothing is under way: what was said has its answer, or gets none.
         self._context.turns.answered()
@@ -180,7 +180,7 @@ class Link:
         """Do without what the server does not want of the configuration."""
         if self.configuration.refused(refused, param):
             self._phase_by = now + HANDSHAKE_NS
-        elif self._context.phase is Phase.CONFIGURING:
+        elif self._context.phase is LinkPhase.CONFIGURING:
             self._go_live(now)
 
     def _configure(self, now: int) -> None:
@@ -191,7 +191,7 @@ class Link:
         self._recovery.begin(prepared.history)
         is_configured = self.configuration.begin(prepared.configuration)
         self._recovery.tell(prepared.items)
-        context.phase = Phase.CONFIGURING
+        context.phase = LinkPhase.CONFIGURING
         self._calls.restored(self._recovery.plan)
         self._phase_by = now + HANDSHAKE_NS
         self.successor.begin_at(
@@ -202,7 +202,7 @@ class Link:
 
     def _go_live(self, now: int) -> None:
         context, saved, plan = self._context, self._context.saved, self._recovery.plan
-        context.phase = Phase.LIVE
+        context.phase = LinkPhase.LIVE
         self.live_ns = now
         context.log(
             "info",
@@ -231,29 +231,29 @@ class Link:
 
     def tick(self, now: int, is_quiet: Callable[[int], bool]) -> None:
         """Do what is due. ``is_quiet``: whether nothing is going on, so that it may be renewed."""
-        if self._context.phase is Phase.LIVE:
+        if self._context.phase is LinkPhase.LIVE:
             self.successor.tick(now, is_quiet)
             return
         due = self.deadline()
         if due is None or now < due:
             return
-        if self._context.phase is Phase.CONNECTED:
+        if self._context.phase is LinkPhase.CONNECTED:
             self.renew("the server did not begin the session", now)
-        elif self._context.phase is Phase.CREATED:
+        elif self._context.phase is LinkPhase.CREATED:
             self._configure(now)
-        elif self._context.phase is Phase.CONFIGURING:
+        elif self._context.phase is LinkPhase.CONFIGURING:
             self._context.log("warning", "the server has not confirmed the configuration")
             self._go_live(now)
 
     def deadline(self) -> int | None:
         """Return when `tick` has something to do."""
         match self._context.phase:
-            case Phase.CONNECTED | Phase.CONFIGURING:
+            case LinkPhase.CONNECTED | LinkPhase.CONFIGURING:
                 return self._phase_by
-            case Phase.CREATED:
+            case LinkPhase.CREATED:
                 tools = self._opened_ns + TOOLS_NS if self._context.saved.tools is None else 0
                 return max(self._recovery.deadline(), tools)
-            case Phase.LIVE:
+            case LinkPhase.LIVE:
                 return self.successor.deadline()
             case _:
                 return None

@@ -11,7 +11,7 @@ from actors.realtime.core.state import Audible
 from actors.realtime.core.timeline import SAMPLES_PER_MS
 from messages import SAMPLE_RATE
 
-__all__ = ["Cut", "Playback", "Spoken"]
+__all__ = ["Cut", "PlaybackAccount", "Spoken"]
 
 _NS = 1_000_000_000
 FLUSH_NS = 300_000_000
@@ -131,7 +131,7 @@ class _Flush(msgspec.Struct):
     items: list[Spoken]
 
 
-class Playback:
+class PlaybackAccount:
     """The items of the assistant, in the order in which they began, and one flush at a time."""
 
     def __init__(self, audible: Iterable[Audible] = (), now: int = 0) -> None:

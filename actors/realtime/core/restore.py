@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from actors.realtime import wire
-from actors.realtime.core.state import Ask, Call, Saved, Turn
+from actors.realtime.core.state import Ask, OpenCall, Saved, UnansweredTurn
 from actors.realtime.pictures import GONE, REFERENCE
 from messages import ConversationItem, SentImage
 
@@ -89,13 +89,13 @@ class Plan(msgspec.Struct):
     """Ids that had to be shortened: as the server knows it to as history knows it."""
     from_sample: int = 0
     """From here on the server has to hear the user again."""
-    again: list[Turn] = []
+    again: list[UnansweredTurn] = []
     """Turns that the server hears again; they leave the history."""
     transcribed: set[str] = set()
     """Item ids of the turns whose text is in the history."""
     missing: int = 0
     """Of how many turns of the user neither the text nor the sound is known any more."""
-    given_up: list[Turn] = []
+    given_up: list[UnansweredTurn] = []
     """Turns that were sent again too often, or that nobody remembers."""
     ask: Ask | None = None
     answered: dict[str, str] = {}
@@ -299,7 +299,7 @@ def _leave_out_images(items: list[dict[str, Any]]) -> None:
                     parts[place] = {"type": "input_text", "text": GONE}
 
 
-def _add_calls(result: Plan, calls: Iterable[Call]) -> None:
+def _add_calls(result: Plan, calls: Iterable[OpenCall]) -> None:
     for call in calls:
         if call.call_id not in result.open and call.call_id not in result.answered:
             _append(result, call_item(call.item_id, call.call_id, call.name, call.arguments))

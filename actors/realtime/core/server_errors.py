@@ -6,7 +6,7 @@ from actors.realtime import wire
 from actors.realtime.core import errors
 from actors.realtime.core.answers import Answers, retry_delay
 from actors.realtime.core.calls import Calls
-from actors.realtime.core.context import Context, Phase, Recent
+from actors.realtime.core.context import Context, LinkPhase, Recent
 from actors.realtime.core.errors import Meaning
 from actors.realtime.core.link import Link
 from actors.realtime.core.restore import OUTPUT
@@ -98,7 +98,7 @@ class ServerErrors:
             if self._calls.refused(call_id, reason, retry_delay(meaning), now):
                 return
         if intent in ("configure", "settings") or (
-            not intent and context.phase is Phase.CONFIGURING and param.startswith("session")
+            not intent and context.phase is LinkPhase.CONFIGURING and param.startswith("session")
         ):
             self._link.refused(changes, param, now)
         ask = context.responses.failed_to_ask(error.event_id)
@@ -116,7 +116,7 @@ class ServerErrors:
         name = errors.code_of(error) or (error.message if error else None) or ""
         self._in_a_row = self._in_a_row + 1 if name == self._last else 1
         self._last = name
-        if self._in_a_row >= SAME_ERRORS and self._context.phase is Phase.LIVE:
+        if self._in_a_row >= SAME_ERRORS and self._context.phase is LinkPhase.LIVE:
             self._in_a_row = 0
             what = errors.code_of(error) or "an error"
             self._link.renew(f"the server reported {what} {SAME_ERRORS} times in a row", now)

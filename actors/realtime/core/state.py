@@ -12,14 +12,14 @@ __all__ = [
     "Answer",
     "Ask",
     "Audible",
-    "Call",
     "Ending",
     "InputEnd",
     "Interval",
+    "OpenCall",
     "Saved",
     "Talk",
-    "Text",
-    "Turn",
+    "TypedTurn",
+    "UnansweredTurn",
 ]
 
 
@@ -55,7 +55,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     """The server has begun it by itself."""
 
 
-class Turn(msgspec.Struct, omit_defaults=True):
+class UnansweredTurn(msgspec.Struct, omit_defaults=True):
     """Something the user has said or typed and that has not been answered."""
 
     item_id: str
@@ -80,7 +80,7 @@ class Talk(msgspec.Struct, omit_defaults=True):
     """How often it was sent again."""
 
 
-class Call(msgspec.Struct, omit_defaults=True):
+class OpenCall(msgspec.Struct, omit_defaults=True):
     """A tool call of an answer whose calls are not all answered."""
 
     call_id: str
@@ -93,7 +93,7 @@ class Call(msgspec.Struct, omit_defaults=True):
     respond: bool = True
 
 
-class Text(msgspec.Struct, omit_defaults=True):
+class TypedTurn(msgspec.Struct, omit_defaults=True):
     """A typed turn that the server has not confirmed."""
 
     item_id: str
@@ -169,12 +169,12 @@ class Saved(msgspec.Struct, omit_defaults=True):
     """Everything said before it is answered, or in the history as text."""
     repeats: int = 0
     """How often speech was sent again without an answer coming."""
-    turns: list[Turn] = []
+    turns: list[UnansweredTurn] = []
     talks: list[Talk] = []
     answer: Answer | None = None
     owed: Ask | None = None
-    calls: list[Call] = []
-    texts: list[Text] = []
+    calls: list[OpenCall] = []
+    texts: list[TypedTurn] = []
     seen_texts: list[str] = []
     """Item ids of the last typed turns, to know one that is delivered twice."""
     untranscribed: list[str] = []

@@ -17,7 +17,7 @@ from actors.realtime.core.errors import Meaning
 from actors.realtime.core.recovery import Recovery
 from messages import ConversationItem, HistoryRequest, HistorySnapshot
 
-__all__ = ["Prepared", "Stage", "Successor"]
+__all__ = ["Prepared", "StandbyStage", "Successor"]
 
 _NS = 1_000_000_000
 WAIT_NS = 10 * _NS
@@ -25,7 +25,7 @@ WAIT_NS = 10 * _NS
 BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
-class Stage(IntEnum):
+class StandbyStage(IntEnum):
     """How far the next session is."""
 
     NONE = 0
@@ -67,18 +67,18 @@ class Successor:
         self._recovery = recovery
         self._number = 0
         self._due_ns: int | None = None
-        """When the step under way has taken too long or, at `Stage.NONE`, when to begin."""
+        """When the step under way has taken too long or, at `StandbyStage.NONE`, when to begin."""
         self._request_id = 0
         self._failures = self._refusals = 0
         self._told: dict[str, Any] = {}
         """The configuration, without what the server refuses."""
         self._prepared = Prepared(0, 0, 0)
-        self.stage = Stage.NONE
+        self.stage = StandbyStage.NONE
 
     @property
     def is_ready(self) -> bool:
         """Tell whether it can take over."""
-        return self.stage >= Stage.READY
+        return self.stage >= StandbyStage.READY
 
     def begin_at(self, due_ns: int) -> None:
         """Set when to begin; what there was is given up."""
@@ -88,42 +88,42 @@ class Successor:
 
     def drop(self, reason: str) -> None:
         """Give it up, and do not try again."""
-        if self.stage is not Stage.NONE:
+        if self.stage is not StandbyStage.NONE:
             self._context.do(Disconnect(reason, spare=True))
-        self._enter(Stage.NONE, None)
+        self._enter(StandbyStage.NONE, None)
 
     def take(self) -> Prepared:
         """Hand the session over; its connection is the main one from here on."""
-        self._enter(Stage.NONE, None)
+        self._enter(StandbyStage.NONE, None)
         return self._prepared
 
     # -- what happens -------------------------------------------------------------------------
 
     def connected(self, now: int) -> None:
         """Take note that its websocket is open."""
-        if self.stage is Stage.CONNECTING:
-            self._enter(Stage.CONNECTED, now + WAIT_NS)
+        if self.stage is StandbyStage.CONNECTING:
+            self._enter(StandbyStage.CONNECTED, now + WAIT_NS)
         else:  # it was given up before there was a connection that could be closed
             self._context.do(Disconnect("it is not wanted any more", spare=True))
 
     def lost(self, reason: str, now: int) -> None:
         """Take note that there is no websocket, or none any more; it is tried again."""
-        if self.stage is Stage.NONE:
+        if self.stage is StandbyStage.NONE:
             return
         self._context.log("info", "the next session is not to be had yet", reason=reason)
         seconds = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
         self._failures += 1
-        self._enter(Stage.NONE, now + int(seconds * _NS))
+        self._enter(StandbyStage.NONE, now + int(seconds * _NS))
 
     def event(self, event: object, expires_ns: int, now: int) -> None:
         """Act on an event of its server. ``expires_ns``: when it ends, of `wire.SessionCreated`."""
         match event:
-            case wire.SessionCreated() if self.stage is Stage.CONNECTED:
+            case wire.SessionCreated() if self.stage is StandbyStage.CONNECTED:
                 self._number = self._context.next_session()
                 self._prepared = Prepared(self._number, now, expires_ns)
-                self._request_history(Stage.SEEDING, now)
-            case wire.SessionUpdated() if self.stage is Stage.CONFIGURING:
-                self._enter(Stage.READY, None)
+                self._request_history(StandbyStage.SEEDING, now)
+            case wire.SessionUpdated() if self.stage is StandbyStage.CONFIGURING:
+                self._enter(StandbyStage.READY, None)
                 self._context.log("info", "the next session with the server is ready")
             case wire.ErrorEvent(error=error):
                 self._refused(error, now)
@@ -132,10 +132,10 @@ class Successor:
         """Take the history; return it if the session can be swapped in now."""
         if message.request_id != self._request_id:
             return None
-        if self.stage is Stage.SEEDING:
+        if self.stage is StandbyStage.SEEDING:
             self._seed(message.items, now)
-        elif self.stage is Stage.CLOSING_UP:
-            self._enter(Stage.READY, None)
+        elif self.stage is StandbyStage.CLOSING_UP:
+            self._enter(StandbyStage.READY, None)
             return message.items
         return None
 
@@ -143,16 +143,16 @@ class Successor:
         """Begin, give up what takes too long, or ask for what was said meanwhile."""
         if self._due_ns is not None and now >= self._due_ns:
             match self.stage:
-                case Stage.NONE:
-                    self._enter(Stage.CONNECTING, None)
+                case StandbyStage.NONE:
+                    self._enter(StandbyStage.CONNECTING, None)
                     self._context.do(ConnectAfter(0.0, "before the session ends", spare=True))
-                case Stage.CLOSING_UP:
-                    self._enter(Stage.READY, None)
+                case StandbyStage.CLOSING_UP:
+                    self._enter(StandbyStage.READY, None)
                 case _:
                     self._context.do(Disconnect("it took too long", spare=True))
                     self.lost("it took too long", now)
-        if self.stage is Stage.READY and is_quiet(now):
-            self._request_history(Stage.CLOSING_UP, now)
+        if self.stage is StandbyStage.READY and is_quiet(now):
+            self._request_history(StandbyStage.CLOSING_UP, now)
 
     def deadline(self) -> int | None:
         """Return when `tick` has something to do."""
@@ -160,10 +160,10 @@ class Successor:
 
     # -- steps --------------------------------------------------------------------------------
 
-    def _enter(self, stage: Stage, due_ns: int | None) -> None:
+    def _enter(self, stage: StandbyStage, due_ns: int | None) -> None:
         self.stage, self._due_ns = stage, due_ns
 
-    def _request_history(self, stage: Stage, now: int) -> None:
+    def _request_history(self, stage: StandbyStage, now: int) -> None:
         self._enter(stage, now + WAIT_NS)
         self._request_id = self._context.request_id()
         self._context.publish(HistoryRequest(self._request_id))
@@ -180,7 +180,7 @@ class Successor:
 
     def _configure(self, configuration: dict[str, Any], now: int) -> None:
         self._told = configuration
-        self._enter(Stage.CONFIGURING, now + WAIT_NS)
+        self._enter(StandbyStage.CONFIGURING, now + WAIT_NS)
         self._send(wire.SessionUpdate(configuration, self._context.event_id("prepare")))
 
     def _refused(self, error: wire.ErrorBody, now: int) -> None:
@@ -190,7 +190,7 @@ class Successor:
         if errors.meaning(error) in (Meaning.FATAL, Meaning.EXPIRED):
             self._context.do(Disconnect(code, spare=True))
             self.lost(code, now)
-        elif self.stage is Stage.CONFIGURING and (error.param or "").startswith("session"):
+        elif self.stage is StandbyStage.CONFIGURING and (error.param or "").startswith("session"):
             self._refusals += 1
             left = session.without(self._told, error.param)
             if left is not None and self._refusals <= MAX_REFUSALS:

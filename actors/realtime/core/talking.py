@@ -7,7 +7,7 @@ from collections.abc import Callable
 from actors.realtime import wire
 from actors.realtime.core.context import Context
 from actors.realtime.core.restore import GIVEN_UP, MAX_REPEATS
-from actors.realtime.core.state import Ask, Talk, Turn
+from actors.realtime.core.state import Ask, Talk, UnansweredTurn
 from actors.realtime.core.timeline import SAMPLES_PER_MS
 from messages import (
     Notice,
@@ -178,7 +178,7 @@ class Talking:
         talks = self._context.saved.talks
         return talks[0].first_sample if talks else None
 
-    def restored(self, again: list[Turn], now: int) -> int | None:
+    def restored(self, again: list[UnansweredTurn], now: int) -> int | None:
         """Begin a new session with the server: it hears these again, and what is not confirmed.
 
         With turn detection there are none of either. Return the sample from which it hears; None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from actors.realtime.core.restore import Plan
-from actors.realtime.core.state import Saved, Turn
+from actors.realtime.core.state import Saved, UnansweredTurn
 
 __all__ = ["Turns"]
 
@@ -22,7 +22,7 @@ class Turns:
     def __init__(self, saved: Saved) -> None:
         self._saved = saved
 
-    def keep(self, turn: Turn) -> None:
+    def keep(self, turn: UnansweredTurn) -> None:
         """Keep a turn until it is answered."""
         turns = self._saved.turns
         turns.append(turn)
@@ -53,7 +53,7 @@ class Turns:
         """Drop a typed turn that the server refuses."""
         self._saved.turns = [turn for turn in self._saved.turns if turn.item_id != item_id]
 
-    def noise(self, turn: Turn) -> None:
+    def noise(self, turn: UnansweredTurn) -> None:
         """Skip a sound that was not speech, unless speech before it has to be heard again."""
         if not any(other.spoken for other in self._saved.turns):
             self._is_safe(turn)
@@ -82,6 +82,6 @@ class Turns:
             saved.repeats = saved.repeats + 1 if plan.again else 0
         saved.safe_sample = max(saved.safe_sample, plan.from_sample)
 
-    def _is_safe(self, turn: Turn) -> None:
+    def _is_safe(self, turn: UnansweredTurn) -> None:
         """Record that a turn, and what was said before it, need not be heard again."""
         self._saved.safe_sample = max(self._saved.safe_sample, turn.last_sample)

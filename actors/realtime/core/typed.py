@@ -7,7 +7,7 @@ from collections.abc import Callable
 from actors.realtime import wire
 from actors.realtime.core import restore
 from actors.realtime.core.context import Context
-from actors.realtime.core.state import Ask, Text, Turn
+from actors.realtime.core.state import Ask, TypedTurn, UnansweredTurn
 from messages import ItemPlaced, ItemRemoved, SendImage, SendText, SentImage, UserItem
 
 __all__ = ["TYPED", "Typed"]
@@ -27,14 +27,14 @@ class Typed:
 
     def types(self, message: SendText, now: int) -> None:
         """Interrupt, send a text and have it answered; an item delivered twice is sent once."""
-        self._append(Text(message.item_id or f"text_{now:x}", message.text), now)
+        self._append(TypedTurn(message.item_id or f"text_{now:x}", message.text), now)
 
     def shows(self, message: SendImage, image: SentImage, now: int) -> None:
         """Send an image; if it is to be answered, interrupt and have it answered."""
-        text = Text(message.item_id, message.text, image=image)
+        text = TypedTurn(message.item_id, message.text, image=image)
         self._append(text, now, respond=message.respond)
 
-    def _append(self, text: Text, now: int, *, respond: bool = True) -> None:
+    def _append(self, text: TypedTurn, now: int, *, respond: bool = True) -> None:
         context, saved, item_id = self._context, self._context.saved, text.item_id
         if item_id in saved.seen_texts:
             return
@@ -52,7 +52,7 @@ class Typed:
         text.placed = before is not None
         saved.texts.append(text)
         if respond:
-            context.turns.keep(Turn(item_id, False))
+            context.turns.keep(UnansweredTurn(item_id, False))
             context.responses.want(Ask(), [wire_id])
         context.activity.touch(now)
 

@@ -13,7 +13,7 @@ from actors.realtime.core.doubts import COMMIT_NS, Doubt, Doubts, Verdict
 from actors.realtime.core.duplex import Duplex
 from actors.realtime.core.hearing import Hearing
 from actors.realtime.core.interruption import Interruption
-from actors.realtime.core.state import Ask, Talk, Turn
+from actors.realtime.core.state import Ask, Talk, UnansweredTurn
 from actors.realtime.core.talking import Talking
 from actors.realtime.core.typed import Typed
 from messages import (
@@ -38,7 +38,7 @@ _UNTRANSCRIBED = 20
 """At most this many items of speech are known to wait for their transcript."""
 
 
-class _Speech(msgspec.Struct):
+class _SpokenTurn(msgspec.Struct):
     item_id: str
     first_sample: int
     last_sample: int = 0
@@ -57,7 +57,7 @@ class User:
         self._context = context
         self._interruption = interruption
         self._doubts = Doubts(context)
-        self._speech: _Speech | None = None
+        self._speech: _SpokenTurn | None = None
         self._committed_ns = 0
         self._speech_due_by = 0
         self._silent = ""
@@ -75,7 +75,7 @@ class User:
             self._doubts.open(event.item_id, first, now)
         elif vad is None or vad.interrupt_response:
             self._interruption.by_speech(now)
-        self._speech = _Speech(event.item_id, first)
+        self._speech = _SpokenTurn(event.item_id, first)
         self._speech_due_by = 0
         context.publish(UserSpeechStarted(event.item_id, first))
         context.activity.touch(now)
@@ -85,7 +85,7 @@ class User:
         context = self._context
         last = context.capture.timeline.session_sample(event.audio_end_ms)
         if self._speech is None or self._speech.item_id != event.item_id:
-            self._speech = _Speech(event.item_id, last)
+            self._speech = _SpokenTurn(event.item_id, last)
         self._speech.last_sample, self._speech.stopped_ns = last, now
         self._doubts.stopped(event.item_id, last, now)
         context.publish(UserSpeechStopped(event.item_id, last))
@@ -104,14 +104,14 @@ class User:
         end = context.capture.timeline.next_sample
         speech, talk = self._speech, self.talking.confirmed(event.item_id)
         if talk is not None:
-            speech = _Speech(event.item_id, talk.first_sample, talk.last_sample or end)
+            speech = _SpokenTurn(event.item_id, talk.first_sample, talk.last_sample or end)
         elif speech is None or speech.item_id != event.item_id:
-            speech = _Speech(event.item_id, end, end)
+            speech = _SpokenTurn(event.item_id, end, end)
         else:
             self._speech = None
         first, last = speech.first_sample, speech.last_sample or end
         context.chain.note(event.item_id, event.previous_item_id)
-        turn = Turn(event.item_id, True, first, last, wanted=self._is_answered(talk))
+        turn = UnansweredTurn(event.item_id, True, first, last, wanted=self._is_answered(talk))
         doubt = self._doubts.get(event.item_id)
         if doubt is None:
             self._take(turn, now, by_key=talk is not None)
@@ -119,7 +119,7 @@ class User:
             self._doubts.committed(doubt, turn, awaits_text=self._awaits_text(turn), now=now)
         context.activity.touch(now)
 
-    def _awaits_text(self, turn: Turn) -> bool:
+    def _awaits_text(self, turn: UnansweredTurn) -> bool:
         context = self._context
         return context.settings.transcription_model is not None and turn.item_id not in context.done
 
@@ -130,7 +130,7 @@ class User:
         vad = self._context.settings.turn_detection
         return vad is None or vad.create_response
 
-    def _take(self, turn: Turn, now: int, *, by_key: bool = False) -> None:
+    def _take(self, turn: UnansweredTurn, now: int, *, by_key: bool = False) -> None:
         """Tell history that there is a new turn, and see that it is answered."""
         context, saved, item_id = self._context, self._context.saved, turn.item_id
         before = context.chain.previous(item_id)

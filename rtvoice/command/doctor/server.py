@@ -9,7 +9,13 @@ from collections.abc import Iterator, Mapping
 
 from actors.realtime import wire
 from actors.realtime.address import KEY_VARIABLE, OPENAI_URL, Address, address_of
-from actors.realtime.connection import Arrived, Closed, Connection, Refused, Text
+from actors.realtime.connection import (
+    Arrived,
+    Connection,
+    ReceivedText,
+    WebsocketClosed,
+    WebsocketRefused,
+)
 from actors.realtime.core.errors import fatal_code, handshake_is_fatal, why_fatal
 from messages import Settings
 from rtvoice.command.doctor.result import Result, ok, problem, warning
@@ -77,7 +83,7 @@ def _tried(settings: Settings, address: Address, secret: str) -> Result:
     began = time.monotonic()
     try:
         match connection.next(_OPEN_S):
-            case Refused(status, code, text):
+            case WebsocketRefused(status, code, text):
                 return _refused(settings, where, status, code, text)
             case None:
                 return problem("server", f"{where} does not answer")
@@ -98,7 +104,7 @@ def _refused(settings: Settings, where: str, status: int, code: str, text: str) 
 
 def _begun(settings: Settings, answers: str, first: Arrived | None) -> Result:
     """Judge by the first event whether there is a session."""
-    event = wire.decode(first.data) if isinstance(first, Text) else None
+    event = wire.decode(first.data) if isinstance(first, ReceivedText) else None
     match event:
         case wire.SessionCreated():
             return ok("server", f"{answers} and begins a session with {settings.model}")
@@ -106,7 +112,7 @@ def _begun(settings: Settings, answers: str, first: Arrived | None) -> Result:
             return problem("server", why_fatal(fatal, settings.model))
         case wire.ErrorEvent(error=error):
             return problem("server", f"{answers} and refuses: {error.message or error.code}")
-    if isinstance(first, Closed):
+    if isinstance(first, WebsocketClosed):
         why = f" ({first.reason})" if first.reason else ""
         return problem("server", f"{answers} and ends the connection with {first.code}{why}")
     return problem("server", f"{answers}, and begins no session of the Realtime API")

@@ -11,7 +11,14 @@ import pytest
 
 from actors.realtime import connection as module
 from actors.realtime.address import is_local
-from actors.realtime.connection import Arrived, Closed, Connection, Opened, Refused, Text
+from actors.realtime.connection import (
+    Arrived,
+    Connection,
+    ReceivedText,
+    WebsocketClosed,
+    WebsocketOpened,
+    WebsocketRefused,
+)
 from actors.realtime.core.restore import MAX_ITEMS
 from tests.actors.realtime.server import ScriptedServer, scripted_server
 from tests.rig import TIMEOUT_S
@@ -65,10 +72,10 @@ def test_messages_arrive_after_the_opening_in_order(server: tuple[ScriptedServer
     for number in range(50):
         peer.send("n", number=number)
 
-    assert isinstance(waker.next(), Opened)
+    assert isinstance(waker.next(), WebsocketOpened)
     for number in range(50):
         text = waker.next()
-        assert isinstance(text, Text)
+        assert isinstance(text, ReceivedText)
         assert json.loads(text.data)["number"] == number
     connection.close()
 
@@ -81,7 +88,7 @@ def test_the_opening_tells_what_the_servers_clock_shows(
     _, waker = _open(server[1])
     opened = waker.next()
 
-    assert isinstance(opened, Opened)
+    assert isinstance(opened, WebsocketOpened)
     assert opened.server_ns is not None
     assert began <= opened.server_ns / 1e9 <= time.time()
 
@@ -94,7 +101,7 @@ def test_a_message_in_pieces_arrives_whole(server: tuple[ScriptedServer, str]) -
     peer.connection.send(iter(['{"type":', '"pie', 'ces"}']))
 
     text = waker.next()
-    assert isinstance(text, Text)
+    assert isinstance(text, ReceivedText)
     assert json.loads(text.data) == {"type": "pieces"}
     connection.close()
 
@@ -107,7 +114,7 @@ def test_a_large_message_arrives(server: tuple[ScriptedServer, str]) -> None:
     peer.send("large", audio="x" * 4_000_000)
 
     text = waker.next()
-    assert isinstance(text, Text)
+    assert isinstance(text, ReceivedText)
     assert len(text.data) > 4_000_000
     connection.close()
 
@@ -135,8 +142,8 @@ def test_the_end_is_told_with_code_and_reason(server: tuple[ScriptedServer, str]
 
     peer.close(4000, "invalid_request_error.odd")
 
-    closed = waker.until(lambda what: isinstance(what, Closed))
-    assert closed == Closed(4000, "invalid_request_error.odd")
+    closed = waker.until(lambda what: isinstance(what, WebsocketClosed))
+    assert closed == WebsocketClosed(4000, "invalid_request_error.odd")
     assert connection.is_over()
     connection.send(b"{}")  # is harmless
 
@@ -145,9 +152,9 @@ def test_a_broken_connection_ends_with_1006(server: tuple[ScriptedServer, str]) 
     _, waker = _open(server[1])
     server[0].peer().drop()
 
-    closed = waker.until(lambda what: isinstance(what, Closed))
+    closed = waker.until(lambda what: isinstance(what, WebsocketClosed))
 
-    assert isinstance(closed, Closed)
+    assert isinstance(closed, WebsocketClosed)
     assert closed.code == 1006
 
 
@@ -158,7 +165,7 @@ def test_an_abort_does_not_wait(server: tuple[ScriptedServer, str]) -> None:
 
     connection.abort()
 
-    assert isinstance(waker.next(), Closed)
+    assert isinstance(waker.next(), WebsocketClosed)
 
 
 def test_an_image_may_take_its_time_on_a_slow_line_and_not_for_ever(
@@ -202,7 +209,7 @@ def test_closing_while_it_connects_leaves_nothing_open(
 
     connection.close_soon()
 
-    waker.until(lambda what: isinstance(what, Closed | Refused))
+    waker.until(lambda what: isinstance(what, WebsocketClosed | WebsocketRefused))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +240,7 @@ def test_a_refusal_says_why(
 
     refused = waker.next()
 
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, WebsocketRefused)
     assert (refused.status, refused.code) == (status, code)
     assert says in refused.text
     assert "sk-" not in refused.text
@@ -252,7 +259,7 @@ def test_what_cannot_be_reached_says_why(url: str, code: str, says: str) -> None
 
     refused = waker.next()
 
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, WebsocketRefused)
     assert (refused.status, refused.code) == (0, code)
     assert says in refused.text.lower()
     assert refused.text
@@ -265,12 +272,12 @@ def test_the_secret_does_not_get_in(server: tuple[ScriptedServer, str]) -> None:
 
     peer.send("x", text="the secret-key is")
     text = waker.next()
-    assert isinstance(text, Text)
+    assert isinstance(text, ReceivedText)
     assert b"secret-key" not in text.data
     peer.close(4000, "about secret-key")
 
     closed = waker.next()
-    assert isinstance(closed, Closed)
+    assert isinstance(closed, WebsocketClosed)
     assert closed.reason == "about [key]"
     connection.close()
 
@@ -287,7 +294,7 @@ def test_a_key_that_is_no_secret_is_not_taken_out_of_what_the_server_says(
     peer.send("response.output_text.delta")
 
     text = waker.next()
-    assert isinstance(text, Text)
+    assert isinstance(text, ReceivedText)
     assert json.loads(text.data)["type"] == "response.output_text.delta"
     connection.close()
 
@@ -322,7 +329,7 @@ def test_frames_that_cannot_be_sent_do_not_fill_the_memory(
     for _ in range(100):
         connection.send(data)
 
-    assert isinstance(waker.next(), Closed)
+    assert isinstance(waker.next(), WebsocketClosed)
 
 
 def test_a_whole_conversation_may_wait_for_a_slow_line(

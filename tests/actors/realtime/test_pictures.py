@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.realtime.core.restore import MAX_IMAGES, plan, text_item
-from actors.realtime.core.state import Saved, Text
+from actors.realtime.core.state import Saved, TypedTurn
 from actors.realtime.pictures import GONE, Pictures
 from messages import (
     ConversationItem,
@@ -174,7 +174,7 @@ def test_only_the_last_images_are_shown_again() -> None:
         for number in range(MAX_IMAGES + 2)
     ]
 
-    items = plan(history, Saved(texts=[Text("t", "t", image=IMAGE)]), None).items
+    items = plan(history, Saved(texts=[TypedTurn("t", "t", image=IMAGE)]), None).items
 
     contents = [item["content"][1] for item in items]
     gone = {"type": "input_text", "text": GONE}

@@ -12,11 +12,11 @@ from actors.realtime import wire
 from actors.realtime.core.actions import (
     ConnectAfter,
     Disconnect,
-    Log,
     Publish,
     SaveState,
     SendEvent,
     Swap,
+    WriteLog,
 )
 from actors.realtime.core.core import Core
 from actors.realtime.core.state import Saved
@@ -79,7 +79,7 @@ class Bench:
         self.spare = Spare()
         self.ahead_s: float | None = None
         """How much our clock is ahead of the server's; None: the server does not say."""
-        self.logs: list[Log] = []
+        self.logs: list[WriteLog] = []
         self.state = b""
         """What was saved last."""
         self.history: list[ConversationItem] = []
@@ -105,7 +105,7 @@ class Bench:
                 (self.spare.disconnects if action.spare else self.disconnects).append(action.reason)
             elif isinstance(action, Swap):
                 self.swaps.append(action.reason)
-            elif isinstance(action, Log):
+            elif isinstance(action, WriteLog):
                 self.logs.append(action)
             elif isinstance(action, SaveState):
                 self.state = bytes(action.state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actors.realtime.core.playback import SILENT_SPEAKER_NS, Cut, Playback, Spoken
+from actors.realtime.core.playback import SILENT_SPEAKER_NS, Cut, PlaybackAccount, Spoken
 from actors.realtime.core.state import Audible
 
 NS = 1_000_000_000
@@ -106,8 +106,8 @@ def test_the_text_that_was_heard_is_the_beginning_of_the_text(
     assert text.startswith(item.estimate_heard())
 
 
-def _queue(*item_ids: str) -> Playback:
-    playback = Playback()
+def _queue(*item_ids: str) -> PlaybackAccount:
+    playback = PlaybackAccount()
     for item_id in item_ids:
         item = playback.begin(item_id, "r1", 1)
         item.take(b"\0" * 48_000, 0)
@@ -175,7 +175,7 @@ def test_more_sound_after_that_plays_again() -> None:
 
 
 def test_what_another_process_was_playing_is_remembered() -> None:
-    playback = Playback([Audible("a1", "r1", 24_000, True), Audible("a2", "r1", 4800)])
+    playback = PlaybackAccount([Audible("a1", "r1", 24_000, True), Audible("a2", "r1", 4800)])
 
     assert [item.item_id for item in playback.queue()] == ["a1", "a2"]
     playback.items["a1"].text = "one two"
@@ -187,7 +187,7 @@ def test_what_another_process_was_playing_is_remembered() -> None:
 
 
 def test_of_what_another_process_was_playing_all_counts_as_heard_if_its_length_is_unknown() -> None:
-    playback = Playback([Audible("a2", "r1", 4800)])
+    playback = PlaybackAccount([Audible("a2", "r1", 4800)])
 
     playback.items["a2"].text = "three four"
     playback.flush(playback.queue(), 0)
@@ -197,7 +197,7 @@ def test_of_what_another_process_was_playing_all_counts_as_heard_if_its_length_i
 
 
 def test_old_items_are_forgotten() -> None:
-    playback = Playback()
+    playback = PlaybackAccount()
 
     for number in range(1000):
         playback.begin(f"a{number}", "r", 1)
@@ -208,7 +208,7 @@ def test_old_items_are_forgotten() -> None:
 
 
 def test_the_id_of_an_item_of_a_lost_session_may_come_again() -> None:
-    playback = Playback([Audible("a1", "r1", 24_000, True)])
+    playback = PlaybackAccount([Audible("a1", "r1", 24_000, True)])
 
     assert playback.begin("a1", "r2", 1).received == 0
 
@@ -225,7 +225,7 @@ _moves = st.tuples(
 def test_what_waits_is_what_was_received_and_is_not_over_in_the_order_of_beginning(
     moves: list[tuple[str, str, int]],
 ) -> None:
-    playback = Playback([Audible("a2", "r1", 4800)])
+    playback = PlaybackAccount([Audible("a2", "r1", 4800)])
 
     for what, item_id, number in moves:
         match what:

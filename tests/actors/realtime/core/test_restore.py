@@ -16,7 +16,7 @@ from actors.realtime.core.restore import (
     text_item,
     wire_id,
 )
-from actors.realtime.core.state import Answer, Ask, Call, Saved, Text, Turn
+from actors.realtime.core.state import Answer, Ask, OpenCall, Saved, TypedTurn, UnansweredTurn
 from messages import ConversationItem
 
 
@@ -91,7 +91,7 @@ def test_a_call_without_output_is_open() -> None:
 
 
 def test_an_answer_that_we_have_follows_its_call() -> None:
-    saved = Saved(calls=[Call("c1", "f1", "n", "{}", "r1", output="12:00")])
+    saved = Saved(calls=[OpenCall("c1", "f1", "n", "{}", "r1", output="12:00")])
 
     result = plan([_call("c1", "f1"), _message("u2", "And?")], saved, None)
 
@@ -100,7 +100,7 @@ def test_an_answer_that_we_have_follows_its_call() -> None:
 
 
 def test_texts_that_history_does_not_have_come_last() -> None:
-    saved = Saved(texts=[Text("t1", "One"), Text("t2", "Two")])
+    saved = Saved(texts=[TypedTurn("t1", "One"), TypedTurn("t2", "Two")])
 
     result = plan([_message("t1", "One"), _message("a1", "Well", "assistant")], saved, None)
 
@@ -136,17 +136,27 @@ def test_two_plans_of_a_growing_conversation_begin_alike() -> None:
     [
         ([], None, 100, []),
         ([], 500, 500, []),
-        ([Turn("u1", True, 200, 300)], None, 200, ["u1"]),
-        ([Turn("u1", True, 200, 300, transcribed=True)], None, 300, []),
-        ([Turn("u1", True, 200, 300, transcribed=True)], 400, 300, []),
-        ([Turn("u1", True, 200, 300, True), Turn("u2", True, 400, 500)], None, 400, ["u2"]),
-        ([Turn("u1", True, 200, 300), Turn("u2", True, 400, 500, True)], None, 200, ["u1", "u2"]),
-        ([Turn("t1", False)], None, 100, []),
-        ([Turn("t1", False), Turn("u1", True, 200, 300)], None, 200, ["u1"]),
+        ([UnansweredTurn("u1", True, 200, 300)], None, 200, ["u1"]),
+        ([UnansweredTurn("u1", True, 200, 300, transcribed=True)], None, 300, []),
+        ([UnansweredTurn("u1", True, 200, 300, transcribed=True)], 400, 300, []),
+        (
+            [UnansweredTurn("u1", True, 200, 300, True), UnansweredTurn("u2", True, 400, 500)],
+            None,
+            400,
+            ["u2"],
+        ),
+        (
+            [UnansweredTurn("u1", True, 200, 300), UnansweredTurn("u2", True, 400, 500, True)],
+            None,
+            200,
+            ["u1", "u2"],
+        ),
+        ([UnansweredTurn("t1", False)], None, 100, []),
+        ([UnansweredTurn("t1", False), UnansweredTurn("u1", True, 200, 300)], None, 200, ["u1"]),
     ],
 )
 def test_speech_is_heard_again_from_the_first_that_is_not_safe(
-    turns: list[Turn], speech_from: int | None, start: int, again: list[str]
+    turns: list[UnansweredTurn], speech_from: int | None, start: int, again: list[str]
 ) -> None:
     result = plan([], Saved(safe_sample=100, turns=turns), speech_from)
 
@@ -155,7 +165,7 @@ def test_speech_is_heard_again_from_the_first_that_is_not_safe(
 
 
 def test_a_transcript_that_only_history_has_is_enough() -> None:
-    saved = Saved(turns=[Turn("u1", True, 200, 300)])
+    saved = Saved(turns=[UnansweredTurn("u1", True, 200, 300)])
 
     result = plan([_message("u1", "Hello")], saved, None)
 
@@ -167,7 +177,7 @@ def test_a_transcript_that_only_history_has_is_enough() -> None:
 def test_speech_that_the_microphone_does_not_remember_is_told_as_sound_or_given_up(
     remembered: bool,
 ) -> None:
-    turns = [Turn("u1", True, 200, 300), Turn("u2", True, 400, 500, True)]
+    turns = [UnansweredTurn("u1", True, 200, 300), UnansweredTurn("u2", True, 400, 500, True)]
     lost = ConversationItem("u1", "message", transcribed=False, first_sample=200, last_sample=300)
     history = [lost, _message("u2", "Hello")]
     known = Known(sound=lambda first, last: bytes(first) if remembered else b"", since=350)
@@ -180,7 +190,7 @@ def test_speech_that_the_microphone_does_not_remember_is_told_as_sound_or_given_
 
 
 def test_speech_that_was_repeated_too_often_is_given_up() -> None:
-    saved = Saved(turns=[Turn("u1", True, 200, 300)], repeats=MAX_REPEATS)
+    saved = Saved(turns=[UnansweredTurn("u1", True, 200, 300)], repeats=MAX_REPEATS)
 
     result = plan([], saved, None)
 
@@ -197,10 +207,14 @@ TOLD = Ask(instructions="Say hi")
     ("saved", "speech_from", "asks"),
     [
         (Saved(), None, None),
-        (Saved(turns=[Turn("t1", False)]), None, "plain"),
-        (Saved(turns=[Turn("u1", True, 0, 1)]), None, None),  # the server hears it again
-        (Saved(turns=[Turn("u1", True, 0, 1), Turn("t1", False)]), None, "plain"),
-        (Saved(turns=[Turn("u1", True, 0, 1)], answer=Answer("r1", TOLD)), None, "again"),
+        (Saved(turns=[UnansweredTurn("t1", False)]), None, "plain"),
+        (Saved(turns=[UnansweredTurn("u1", True, 0, 1)]), None, None),  # the server hears it again
+        (
+            Saved(turns=[UnansweredTurn("u1", True, 0, 1), UnansweredTurn("t1", False)]),
+            None,
+            "plain",
+        ),
+        (Saved(turns=[UnansweredTurn("u1", True, 0, 1)], answer=Answer("r1", TOLD)), None, "again"),
         (Saved(answer=Answer("r1", TOLD)), 500, "again"),
         (Saved(answer=Answer("r1", TOLD)), None, "again"),
         (Saved(answer=Answer("r1", TOLD, begun=True)), None, "go on"),

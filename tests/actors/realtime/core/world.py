@@ -25,11 +25,11 @@ from actors.realtime.core import restore
 from actors.realtime.core.actions import (
     ConnectAfter,
     Disconnect,
-    Log,
     Publish,
     SaveState,
     SendEvent,
     Swap,
+    WriteLog,
 )
 from actors.realtime.core.core import Core
 from actors.realtime.core.state import Saved
@@ -535,7 +535,7 @@ class World:
                     self.close(spare=False)
                     self.lines[False] = self.lines.pop(True)
                     self.lines[False].spare = False
-                case Log():
+                case WriteLog():
                     pass
         self.set_timer()
 
