@@ -123,14 +123,15 @@ class Core:
         plain sound, so that no part has to report its changes.
         """
         actions = self._context.take()
-        is_plain, self._is_plain = self._is_plain, False
-        if not is_plain:
-            self.saved.playing = self._context.playback.audible()
-            self.saved.owed = self._context.responses.still_owed()
-            state = _ENCODER.encode(self.saved)
-            if state != self._state:
-                self._state = state
-                actions.append(SaveState(msgspec.Raw(state)))
+        if self._is_plain:
+            self._is_plain = False
+            return actions
+        self.saved.playing = self._context.playback.audible()
+        self.saved.owed = self._context.responses.still_owed()
+        state = _ENCODER.encode(self.saved)
+        if state != self._state:
+            self._state = state
+            actions.append(SaveState(msgspec.Raw(state)))
         return actions
 
     def unsent(self) -> list[str]:
