@@ -13,6 +13,19 @@ Four kinds of events:
 
 What nobody has subscribed to is not even carried to the program.
 
+Example:
+    ```python
+    from rtvoice import Agent, InputAudioTranscriptionCompleted, StopAgentCommand
+
+    agent = Agent(transcription_model="gpt-transcribe")
+
+    def listen(event: InputAudioTranscriptionCompleted) -> None:
+        if "enough" in event.transcript:
+            agent.event_bus.publish(StopAgentCommand())
+
+    agent.event_bus.subscribe(InputAudioTranscriptionCompleted, listen)
+    ```
+
     https://platform.openai.com/docs/api-reference/realtime-server-events
     https://platform.openai.com/docs/api-reference/realtime-client-events
 """
@@ -170,70 +183,25 @@ __all__ = [
 
 
 class AgentEvent(msgspec.Struct, frozen=True):
-    """The base of what an agent itself publishes.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import AgentEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(AgentEvent, print)
-        ```
-    """
+    """The base of what an agent itself publishes."""
 
 
 class AgentStartedEvent(AgentEvent, frozen=True):
-    """The agent runs: every component is open.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import AgentStartedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(AgentStartedEvent, lambda event: print(event.pids))
-        ```
-    """
+    """The agent runs: every component is open."""
 
     pids: dict[str, int] = {}
     """Process id of each component, of ``supervisor``, and of ``sandbox`` if we have started it."""
 
 
 class AgentStoppedEvent(AgentEvent, frozen=True):
-    """The agent has begun to stop; told once.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import AgentStoppedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(AgentStoppedEvent, lambda event: print(event.reason))
-        ```
-    """
+    """The agent has begun to stop; told once."""
 
     reason: str = ""
     """As ``ConversationHistory.ended_because``."""
 
 
 class StopAgentCommand(AgentEvent, frozen=True):
-    """Published, it stops the agent.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioTranscriptionCompleted, StopAgentCommand
-
-        agent = Agent(transcription_model="gpt-transcribe")
-
-        def listen(event: InputAudioTranscriptionCompleted) -> None:
-            if "enough" in event.transcript:
-                agent.event_bus.publish(StopAgentCommand())
-
-        agent.event_bus.subscribe(InputAudioTranscriptionCompleted, listen)
-        ```
-    """
+    """Published, it stops the agent."""
 
     reason: str = "the program asked"
     """It becomes ``ConversationHistory.ended_because``."""
@@ -243,15 +211,6 @@ class UserInactivityTimeoutEvent(AgentEvent, frozen=True):
     """Nobody has spoken for the inactivity timeout; the agent stops.
 
     Playback, tools and restarts of components do not count as silence of the user.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import UserInactivityTimeoutEvent
-
-        agent = Agent(inactivity_timeout_s=30)
-        agent.event_bus.subscribe(UserInactivityTimeoutEvent, lambda event: print("Bye!"))
-        ```
     """
 
     timeout_seconds: float = 0.0
@@ -262,15 +221,6 @@ class OutputAudioBufferClearEvent(AgentEvent, frozen=True):
     """Playback was flushed, since the assistant was interrupted. Never sent to the server.
 
     Published, it interrupts, as `Agent.interrupt` does.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import OutputAudioBufferClearEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(OutputAudioBufferClearEvent, lambda event: print(event.reason))
-        ```
     """
 
     reason: str = ""
@@ -280,17 +230,7 @@ class OutputAudioBufferClearEvent(AgentEvent, frozen=True):
 
 
 class Item(msgspec.Struct, frozen=True):
-    """An item of the conversation: a message, a tool call or its output.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ConversationItemDoneEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ConversationItemDoneEvent, lambda event: print(event.item.role))
-        ```
-    """
+    """An item of the conversation: a message, a tool call or its output."""
 
     id: str = ""
     type: str = ""
@@ -306,17 +246,7 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """An answer of the model.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseDoneEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseDoneEvent, lambda event: print(event.response.usage))
-        ```
-    """
+    """An answer of the model."""
 
     id: str = ""
     status: str | None = None
@@ -331,17 +261,7 @@ class Response(msgspec.Struct, frozen=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """What the server refuses, and why.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ErrorEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ErrorEvent, lambda event: print(event.error.message))
-        ```
-    """
+    """What the server refuses, and why."""
 
     type: str | None = None
     code: str | int | None = None
@@ -355,17 +275,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 class ServerEvent(msgspec.Struct, frozen=True, tag_field="type"):
-    """The base of the events of the server; subscribed to, it stands for all of them.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ServerEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ServerEvent, lambda event: print(event.type))
-        ```
-    """
+    """The base of the events of the server; subscribed to, it stands for all of them."""
 
     @property
     def type(self) -> str:
@@ -374,34 +284,14 @@ class ServerEvent(msgspec.Struct, frozen=True, tag_field="type"):
 
 
 class ConversationCreatedEvent(ServerEvent, frozen=True, tag="conversation.created"):
-    """The conversation of a session.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ConversationCreatedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ConversationCreatedEvent, lambda event: print(event.type))
-        ```
-    """
+    """The conversation of a session."""
 
     conversation: dict[str, Any] = {}
     event_id: str | None = None
 
 
 class ConversationItemAddedEvent(ServerEvent, frozen=True, tag="conversation.item.added"):
-    """An item has entered the conversation.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ConversationItemAddedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ConversationItemAddedEvent, lambda event: print(event.type))
-        ```
-    """
+    """An item has entered the conversation."""
 
     item: Item = Item()
     previous_item_id: str | None = None
@@ -409,17 +299,7 @@ class ConversationItemAddedEvent(ServerEvent, frozen=True, tag="conversation.ite
 
 
 class ConversationItemCreatedEvent(ServerEvent, frozen=True, tag="conversation.item.created"):
-    """`ConversationItemAddedEvent` by its old name, which some servers use.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ConversationItemCreatedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ConversationItemCreatedEvent, lambda event: print(event.type))
-        ```
-    """
+    """`ConversationItemAddedEvent` by its old name, which some servers use."""
 
     item: Item = Item()
     previous_item_id: str | None = None
@@ -427,34 +307,14 @@ class ConversationItemCreatedEvent(ServerEvent, frozen=True, tag="conversation.i
 
 
 class ConversationItemDeletedEvent(ServerEvent, frozen=True, tag="conversation.item.deleted"):
-    """An item was deleted.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ConversationItemDeletedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ConversationItemDeletedEvent, lambda event: print(event.item_id))
-        ```
-    """
+    """The server has deleted an item."""
 
     item_id: str = ""
     event_id: str | None = None
 
 
 class ConversationItemDoneEvent(ServerEvent, frozen=True, tag="conversation.item.done"):
-    """An item is final.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ConversationItemDoneEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ConversationItemDoneEvent, lambda event: print(event.type))
-        ```
-    """
+    """An item is final: it will not change any more."""
 
     item: Item = Item()
     previous_item_id: str | None = None
@@ -464,19 +324,7 @@ class ConversationItemDoneEvent(ServerEvent, frozen=True, tag="conversation.item
 class InputAudioTranscriptionCompleted(
     ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.completed"
 ):
-    """What the user's speech was heard as; needs a transcription model.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioTranscriptionCompleted
-
-        agent = Agent()
-        agent.event_bus.subscribe(
-            InputAudioTranscriptionCompleted, lambda event: print(event.transcript)
-        )
-        ```
-    """
+    """What the user's speech was heard as; needs a transcription model."""
 
     item_id: str = ""
     content_index: int = 0
@@ -490,17 +338,7 @@ class InputAudioTranscriptionCompleted(
 class InputAudioTranscriptionDelta(
     ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.delta"
 ):
-    """A piece of what the user's speech is heard as.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioTranscriptionDelta
-
-        agent = Agent()
-        agent.event_bus.subscribe(InputAudioTranscriptionDelta, lambda event: print(event.delta))
-        ```
-    """
+    """A piece of what the user's speech is heard as."""
 
     item_id: str = ""
     content_index: int | None = None
@@ -512,17 +350,7 @@ class InputAudioTranscriptionDelta(
 class InputAudioTranscriptionFailed(
     ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.failed"
 ):
-    """There is no text of the user's speech.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioTranscriptionFailed
-
-        agent = Agent()
-        agent.event_bus.subscribe(InputAudioTranscriptionFailed, lambda event: print(event.item_id))
-        ```
-    """
+    """There is no text of the user's speech."""
 
     item_id: str = ""
     content_index: int = 0
@@ -533,17 +361,7 @@ class InputAudioTranscriptionFailed(
 class InputAudioTranscriptionSegment(
     ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.segment"
 ):
-    """A piece of the user's speech, and who spoke.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioTranscriptionSegment
-
-        agent = Agent()
-        agent.event_bus.subscribe(InputAudioTranscriptionSegment, lambda event: print(event.text))
-        ```
-    """
+    """A piece of the user's speech, and who spoke."""
 
     item_id: str = ""
     content_index: int = 0
@@ -556,36 +374,14 @@ class InputAudioTranscriptionSegment(
 
 
 class ConversationItemRetrievedEvent(ServerEvent, frozen=True, tag="conversation.item.retrieved"):
-    """An item that was asked for.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ConversationItemRetrievedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ConversationItemRetrievedEvent, lambda event: print(event.type))
-        ```
-    """
+    """An item that was asked for."""
 
     item: Item = Item()
     event_id: str | None = None
 
 
 class ConversationItemTruncatedEvent(ServerEvent, frozen=True, tag="conversation.item.truncated"):
-    """An item of the assistant was cut to what was heard.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ConversationItemTruncatedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(
-            ConversationItemTruncatedEvent, lambda event: print(event.item_id)
-        )
-        ```
-    """
+    """An item of the assistant was cut to what was heard."""
 
     item_id: str = ""
     content_index: int = 0
@@ -595,52 +391,20 @@ class ConversationItemTruncatedEvent(ServerEvent, frozen=True, tag="conversation
 
 
 class ErrorEvent(ServerEvent, frozen=True, tag="error"):
-    """The server refuses something; the session stays open, mostly.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ErrorEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ErrorEvent, lambda event: print(event.error.message))
-        ```
-    """
+    """The server refuses something; the session stays open, mostly."""
 
     error: ErrorBody = ErrorBody()
     event_id: str | None = None
 
 
 class InputAudioBufferClearedEvent(ServerEvent, frozen=True, tag="input_audio_buffer.cleared"):
-    """Captured audio was thrown away.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioBufferClearedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(InputAudioBufferClearedEvent, lambda event: print(event.type))
-        ```
-    """
+    """Captured audio was thrown away."""
 
     event_id: str | None = None
 
 
 class InputAudioBufferCommittedEvent(ServerEvent, frozen=True, tag="input_audio_buffer.committed"):
-    """The user's speech has become an item.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioBufferCommittedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(
-            InputAudioBufferCommittedEvent, lambda event: print(event.item_id)
-        )
-        ```
-    """
+    """The user's speech has become an item."""
 
     item_id: str = ""
     previous_item_id: str | None = None
@@ -650,19 +414,7 @@ class InputAudioBufferCommittedEvent(ServerEvent, frozen=True, tag="input_audio_
 class InputAudioBufferSpeechStartedEvent(
     ServerEvent, frozen=True, tag="input_audio_buffer.speech_started"
 ):
-    """The user begins to speak.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioBufferSpeechStartedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(
-            InputAudioBufferSpeechStartedEvent, lambda event: print(event.item_id)
-        )
-        ```
-    """
+    """The user begins to speak."""
 
     item_id: str = ""
     audio_start_ms: int = 0
@@ -673,19 +425,7 @@ class InputAudioBufferSpeechStartedEvent(
 class InputAudioBufferSpeechStoppedEvent(
     ServerEvent, frozen=True, tag="input_audio_buffer.speech_stopped"
 ):
-    """The user has stopped speaking.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioBufferSpeechStoppedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(
-            InputAudioBufferSpeechStoppedEvent, lambda event: print(event.item_id)
-        )
-        ```
-    """
+    """The user has stopped speaking."""
 
     item_id: str = ""
     audio_end_ms: int = 0
@@ -696,19 +436,7 @@ class InputAudioBufferSpeechStoppedEvent(
 class InputAudioBufferTimeoutTriggeredEvent(
     ServerEvent, frozen=True, tag="input_audio_buffer.timeout_triggered"
 ):
-    """The user has been silent for the idle timeout of the turn detection.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioBufferTimeoutTriggeredEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(
-            InputAudioBufferTimeoutTriggeredEvent, lambda event: print(event.item_id)
-        )
-        ```
-    """
+    """The user has been silent for the idle timeout of the turn detection."""
 
     item_id: str = ""
     audio_end_ms: int = 0
@@ -719,85 +447,35 @@ class InputAudioBufferTimeoutTriggeredEvent(
 
 
 class McpListToolsCompletedEvent(ServerEvent, frozen=True, tag="mcp_list_tools.completed"):
-    """The list of an MCP server's tools is there.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import McpListToolsCompletedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(McpListToolsCompletedEvent, lambda event: print(event.item_id))
-        ```
-    """
+    """The list of an MCP server's tools is there."""
 
     item_id: str = ""
     event_id: str | None = None
 
 
 class McpListToolsFailedEvent(ServerEvent, frozen=True, tag="mcp_list_tools.failed"):
-    """The list of an MCP server's tools could not be had.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import McpListToolsFailedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(McpListToolsFailedEvent, lambda event: print(event.item_id))
-        ```
-    """
+    """The list of an MCP server's tools could not be had."""
 
     item_id: str = ""
     event_id: str | None = None
 
 
 class McpListToolsInProgressEvent(ServerEvent, frozen=True, tag="mcp_list_tools.in_progress"):
-    """An MCP server is asked for its tools.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import McpListToolsInProgressEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(McpListToolsInProgressEvent, lambda event: print(event.item_id))
-        ```
-    """
+    """An MCP server is asked for its tools."""
 
     item_id: str = ""
     event_id: str | None = None
 
 
 class RateLimitsUpdatedEvent(ServerEvent, frozen=True, tag="rate_limits.updated"):
-    """How much may be asked of the service.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import RateLimitsUpdatedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(RateLimitsUpdatedEvent, lambda event: print(event.rate_limits))
-        ```
-    """
+    """How much may be asked of the service."""
 
     rate_limits: list[dict[str, Any]] = []
     event_id: str | None = None
 
 
 class ResponseContentPartAddedEvent(ServerEvent, frozen=True, tag="response.content_part.added"):
-    """A part of an item begins.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseContentPartAddedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseContentPartAddedEvent, lambda event: print(event.item_id))
-        ```
-    """
+    """A part of an item begins."""
 
     response_id: str = ""
     item_id: str = ""
@@ -808,17 +486,7 @@ class ResponseContentPartAddedEvent(ServerEvent, frozen=True, tag="response.cont
 
 
 class ResponseContentPartDoneEvent(ServerEvent, frozen=True, tag="response.content_part.done"):
-    """A part of an item is final.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseContentPartDoneEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseContentPartDoneEvent, lambda event: print(event.item_id))
-        ```
-    """
+    """A part of an item is final."""
 
     response_id: str = ""
     item_id: str = ""
@@ -829,34 +497,14 @@ class ResponseContentPartDoneEvent(ServerEvent, frozen=True, tag="response.conte
 
 
 class ResponseCreatedEvent(ServerEvent, frozen=True, tag="response.created"):
-    """The assistant starts responding.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseCreatedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseCreatedEvent, lambda event: print(event.response.id))
-        ```
-    """
+    """The assistant starts responding."""
 
     response: Response = Response()
     event_id: str | None = None
 
 
 class ResponseDoneEvent(ServerEvent, frozen=True, tag="response.done"):
-    """An answer has ended, whatever the outcome.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseDoneEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseDoneEvent, lambda event: print(event.response.status))
-        ```
-    """
+    """An answer has ended, whatever the outcome."""
 
     response: Response = Response()
     event_id: str | None = None
@@ -865,19 +513,7 @@ class ResponseDoneEvent(ServerEvent, frozen=True, tag="response.done"):
 class ResponseFunctionCallArgumentsDeltaEvent(
     ServerEvent, frozen=True, tag="response.function_call_arguments.delta"
 ):
-    """A piece of the arguments of a tool call.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseFunctionCallArgumentsDeltaEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(
-            ResponseFunctionCallArgumentsDeltaEvent, lambda event: print(event.delta)
-        )
-        ```
-    """
+    """A piece of the arguments of a tool call."""
 
     response_id: str = ""
     item_id: str = ""
@@ -888,17 +524,7 @@ class ResponseFunctionCallArgumentsDeltaEvent(
 
 
 class FunctionCallItem(ServerEvent, frozen=True, tag="response.function_call_arguments.done"):
-    """The model calls a tool.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import FunctionCallItem
-
-        agent = Agent()
-        agent.event_bus.subscribe(FunctionCallItem, lambda event: print(event.name))
-        ```
-    """
+    """The model calls a tool."""
 
     response_id: str = ""
     item_id: str = ""
@@ -919,17 +545,7 @@ class FunctionCallItem(ServerEvent, frozen=True, tag="response.function_call_arg
 
 
 class ResponseMcpCallCompletedEvent(ServerEvent, frozen=True, tag="response.mcp_call.completed"):
-    """A call of an MCP tool has succeeded.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseMcpCallCompletedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseMcpCallCompletedEvent, lambda event: print(event.item_id))
-        ```
-    """
+    """A call of an MCP tool has succeeded."""
 
     item_id: str = ""
     output_index: int = 0
@@ -937,17 +553,7 @@ class ResponseMcpCallCompletedEvent(ServerEvent, frozen=True, tag="response.mcp_
 
 
 class ResponseMcpCallFailedEvent(ServerEvent, frozen=True, tag="response.mcp_call.failed"):
-    """A call of an MCP tool has failed.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseMcpCallFailedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseMcpCallFailedEvent, lambda event: print(event.item_id))
-        ```
-    """
+    """A call of an MCP tool has failed."""
 
     item_id: str = ""
     output_index: int = 0
@@ -955,19 +561,7 @@ class ResponseMcpCallFailedEvent(ServerEvent, frozen=True, tag="response.mcp_cal
 
 
 class ResponseMcpCallInProgressEvent(ServerEvent, frozen=True, tag="response.mcp_call.in_progress"):
-    """An MCP tool is called.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseMcpCallInProgressEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(
-            ResponseMcpCallInProgressEvent, lambda event: print(event.item_id)
-        )
-        ```
-    """
+    """An MCP tool is called."""
 
     item_id: str = ""
     output_index: int = 0
@@ -977,19 +571,7 @@ class ResponseMcpCallInProgressEvent(ServerEvent, frozen=True, tag="response.mcp
 class ResponseMcpCallArgumentsDeltaEvent(
     ServerEvent, frozen=True, tag="response.mcp_call_arguments.delta"
 ):
-    """A piece of the arguments of an MCP call.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseMcpCallArgumentsDeltaEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(
-            ResponseMcpCallArgumentsDeltaEvent, lambda event: print(event.delta)
-        )
-        ```
-    """
+    """A piece of the arguments of an MCP call."""
 
     response_id: str = ""
     item_id: str = ""
@@ -1002,19 +584,7 @@ class ResponseMcpCallArgumentsDeltaEvent(
 class ResponseMcpCallArgumentsDoneEvent(
     ServerEvent, frozen=True, tag="response.mcp_call_arguments.done"
 ):
-    """The arguments of an MCP call.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseMcpCallArgumentsDoneEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(
-            ResponseMcpCallArgumentsDoneEvent, lambda event: print(event.item_id)
-        )
-        ```
-    """
+    """The arguments of an MCP call."""
 
     response_id: str = ""
     item_id: str = ""
@@ -1024,17 +594,7 @@ class ResponseMcpCallArgumentsDoneEvent(
 
 
 class ResponseOutputAudioDeltaEvent(ServerEvent, frozen=True, tag="response.output_audio.delta"):
-    """A piece of what the assistant says, as sound.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseOutputAudioDeltaEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseOutputAudioDeltaEvent, lambda event: print(event.delta))
-        ```
-    """
+    """A piece of what the assistant says, as sound."""
 
     response_id: str = ""
     item_id: str = ""
@@ -1051,17 +611,7 @@ class ResponseOutputAudioDeltaEvent(ServerEvent, frozen=True, tag="response.outp
 
 
 class ResponseOutputAudioDoneEvent(ServerEvent, frozen=True, tag="response.output_audio.done"):
-    """The sound of an item is complete.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseOutputAudioDoneEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseOutputAudioDoneEvent, lambda event: print(event.item_id))
-        ```
-    """
+    """The sound of an item is complete."""
 
     response_id: str = ""
     item_id: str = ""
@@ -1073,19 +623,7 @@ class ResponseOutputAudioDoneEvent(ServerEvent, frozen=True, tag="response.outpu
 class ResponseOutputAudioTranscriptDeltaEvent(
     ServerEvent, frozen=True, tag="response.output_audio_transcript.delta"
 ):
-    """A piece of what the assistant says, as text, ahead of its sound.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseOutputAudioTranscriptDeltaEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(
-            ResponseOutputAudioTranscriptDeltaEvent, lambda event: print(event.delta)
-        )
-        ```
-    """
+    """A piece of what the assistant says, as text, ahead of its sound."""
 
     response_id: str = ""
     item_id: str = ""
@@ -1098,19 +636,7 @@ class ResponseOutputAudioTranscriptDeltaEvent(
 class ResponseOutputAudioTranscriptDoneEvent(
     ServerEvent, frozen=True, tag="response.output_audio_transcript.done"
 ):
-    """The whole text of what the assistant says.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseOutputAudioTranscriptDoneEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(
-            ResponseOutputAudioTranscriptDoneEvent, lambda event: print(event.transcript)
-        )
-        ```
-    """
+    """The whole text of what the assistant says."""
 
     response_id: str = ""
     item_id: str = ""
@@ -1121,17 +647,7 @@ class ResponseOutputAudioTranscriptDoneEvent(
 
 
 class ResponseOutputItemAddedEvent(ServerEvent, frozen=True, tag="response.output_item.added"):
-    """An answer has a further item.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseOutputItemAddedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseOutputItemAddedEvent, lambda event: print(event.type))
-        ```
-    """
+    """An answer has a further item."""
 
     response_id: str = ""
     item: Item = Item()
@@ -1140,17 +656,7 @@ class ResponseOutputItemAddedEvent(ServerEvent, frozen=True, tag="response.outpu
 
 
 class ResponseOutputItemDoneEvent(ServerEvent, frozen=True, tag="response.output_item.done"):
-    """An item of an answer is final.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseOutputItemDoneEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseOutputItemDoneEvent, lambda event: print(event.type))
-        ```
-    """
+    """An item of an answer is final."""
 
     response_id: str = ""
     item: Item = Item()
@@ -1159,17 +665,7 @@ class ResponseOutputItemDoneEvent(ServerEvent, frozen=True, tag="response.output
 
 
 class ResponseOutputTextDeltaEvent(ServerEvent, frozen=True, tag="response.output_text.delta"):
-    """A piece of an answer in text.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseOutputTextDeltaEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseOutputTextDeltaEvent, lambda event: print(event.delta))
-        ```
-    """
+    """A piece of an answer in text."""
 
     response_id: str = ""
     item_id: str = ""
@@ -1180,17 +676,7 @@ class ResponseOutputTextDeltaEvent(ServerEvent, frozen=True, tag="response.outpu
 
 
 class ResponseOutputTextDoneEvent(ServerEvent, frozen=True, tag="response.output_text.done"):
-    """The whole text of an answer in text.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseOutputTextDoneEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseOutputTextDoneEvent, lambda event: print(event.text))
-        ```
-    """
+    """The whole text of an answer in text."""
 
     response_id: str = ""
     item_id: str = ""
@@ -1201,34 +687,14 @@ class ResponseOutputTextDoneEvent(ServerEvent, frozen=True, tag="response.output
 
 
 class SessionCreatedEvent(ServerEvent, frozen=True, tag="session.created"):
-    """The server has begun a session.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import SessionCreatedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(SessionCreatedEvent, lambda event: print(event.session))
-        ```
-    """
+    """The server has begun a session."""
 
     session: dict[str, Any] = {}
     event_id: str | None = None
 
 
 class SessionUpdatedEvent(ServerEvent, frozen=True, tag="session.updated"):
-    """The configuration of the session is in force.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import SessionUpdatedEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(SessionUpdatedEvent, lambda event: print(event.session))
-        ```
-    """
+    """The configuration of the session is in force."""
 
     session: dict[str, Any] = {}
     event_id: str | None = None
@@ -1238,17 +704,7 @@ class SessionUpdatedEvent(ServerEvent, frozen=True, tag="session.updated"):
 
 
 class ClientEvent(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
-    """The base of the events to the server; subscribed to, it stands for all of them.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ClientEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ClientEvent, lambda event: print(event.type))
-        ```
-    """
+    """The base of the events to the server; subscribed to, it stands for all of them."""
 
     @property
     def type(self) -> str:
@@ -1257,17 +713,7 @@ class ClientEvent(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=T
 
 
 class ConversationItemCreateEvent(ClientEvent, frozen=True, tag="conversation.item.create"):
-    """An item is appended to the conversation.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ConversationItemCreateEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ConversationItemCreateEvent, lambda event: print(event.type))
-        ```
-    """
+    """An item is appended to the conversation."""
 
     item: Item = Item()
     previous_item_id: str | None = None
@@ -1275,34 +721,14 @@ class ConversationItemCreateEvent(ClientEvent, frozen=True, tag="conversation.it
 
 
 class ConversationItemDeleteEvent(ClientEvent, frozen=True, tag="conversation.item.delete"):
-    """An item is deleted from the conversation.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ConversationItemDeleteEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ConversationItemDeleteEvent, lambda event: print(event.item_id))
-        ```
-    """
+    """An item is deleted from the conversation."""
 
     item_id: str = ""
     event_id: str | None = None
 
 
 class ConversationItemRetrieveEvent(ClientEvent, frozen=True, tag="conversation.item.retrieve"):
-    """The server is asked for an item.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ConversationItemRetrieveEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ConversationItemRetrieveEvent, lambda event: print(event.item_id))
-        ```
-    """
+    """The server is asked for an item."""
 
     item_id: str = ""
     event_id: str | None = None
@@ -1312,15 +738,6 @@ class ConversationItemTruncateEvent(ClientEvent, frozen=True, tag="conversation.
     """An item of the assistant is cut to what was heard of it.
 
     It cannot be published: an interruption truncates by itself, where the user stopped hearing.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ConversationItemTruncateEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ConversationItemTruncateEvent, lambda event: print(event.item_id))
-        ```
     """
 
     item_id: str = ""
@@ -1334,15 +751,6 @@ class InputAudioBufferAppendEvent(ClientEvent, frozen=True, tag="input_audio_buf
     """Captured audio on its way to the server, 25 a second.
 
     Published, it is captured audio, if the agent was made with ``audio_input="program"``.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioBufferAppendEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(InputAudioBufferAppendEvent, lambda event: print(event.type))
-        ```
     """
 
     audio: str = ""
@@ -1361,33 +769,13 @@ class InputAudioBufferAppendEvent(ClientEvent, frozen=True, tag="input_audio_buf
 
 
 class InputAudioBufferClearEvent(ClientEvent, frozen=True, tag="input_audio_buffer.clear"):
-    """Captured audio that is not committed is thrown away.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioBufferClearEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(InputAudioBufferClearEvent, lambda event: print(event.type))
-        ```
-    """
+    """Captured audio that is not committed is thrown away."""
 
     event_id: str | None = None
 
 
 class InputAudioBufferCommitEvent(ClientEvent, frozen=True, tag="input_audio_buffer.commit"):
-    """Captured audio becomes an item of the user.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import InputAudioBufferCommitEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(InputAudioBufferCommitEvent, lambda event: print(event.type))
-        ```
-    """
+    """Captured audio becomes an item of the user."""
 
     event_id: str | None = None
 
@@ -1396,15 +784,6 @@ class ResponseCancelEvent(ClientEvent, frozen=True, tag="response.cancel"):
     """The answer under way is ended.
 
     Published, it interrupts, as `Agent.interrupt` does.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseCancelEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseCancelEvent, lambda event: print(event.type))
-        ```
     """
 
     response_id: str | None = None
@@ -1416,15 +795,6 @@ class ResponseCreateEvent(ClientEvent, frozen=True, tag="response.create"):
 
     Published, an answer is asked for as soon as nobody speaks; of
     ``response``, ``instructions`` can be given.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import ResponseCreateEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(ResponseCreateEvent, lambda event: print(event.type))
-        ```
     """
 
     response: dict[str, Any] | None = None
@@ -1435,15 +805,6 @@ class SessionUpdateEvent(ClientEvent, frozen=True, tag="session.update"):
     """The configuration of the session is changed.
 
     Published, it does what `Agent.update` does; what cannot change in a session is refused.
-
-    Example:
-        ```python
-        from rtvoice import Agent
-        from rtvoice.events import SessionUpdateEvent
-
-        agent = Agent()
-        agent.event_bus.subscribe(SessionUpdateEvent, lambda event: print(event.session))
-        ```
     """
 
     session: dict[str, Any] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -130,28 +131,23 @@ def test_every_public_name_is_documented(name: str) -> None:
     assert len(doc) > 20, f"{name} has no docstring"
 
 
-OWN = [
-    name
-    for name in rtvoice.__all__
-    if name != "__version__"
-    and getattr(rtvoice, name).__module__.startswith("rtvoice.")
-    and not getattr(rtvoice, name).__module__.startswith("rtvoice.audio")
-]
+def examples(doc: str | None) -> list[str]:
+    """Return the blocks of Python in a docstring."""
+    found = re.findall(r"```python\n(.*?)```", doc or "", re.DOTALL)
+    return [textwrap.dedent(block) for block in found]
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_every_public_name_has_an_example_that_is_python(name: str) -> None:
-    doc = inspect.getdoc(getattr(rtvoice, name)) or ""
-    blocks = re.findall(r"```python\n(.*?)```", doc, re.DOTALL)
-
-    assert blocks, f"{name} has no example"
-    for block in blocks:
-        ast.parse(inspect.cleandoc(block))
+PROGRAMS = {
+    name: blocks
+    for name in ("events", *rtvoice.__all__)
+    if (blocks := examples(getattr(rtvoice, name).__doc__)) and "from rtvoice" in blocks[0]
+}
+"""The examples that stand by themselves."""
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if inspect.isclass(getattr(rtvoice, name))])
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_the_examples_that_need_no_conversation_run(name: str) -> None:
-    doc = inspect.getdoc(getattr(rtvoice, name)) or ""
-    for block in re.findall(r"```python\n(.*?)```", doc, re.DOTALL):
+    for block in PROGRAMS[name]:
+        ast.parse(block)
         if "asyncio.run" not in block:
-            exec(compile(inspect.cleandoc(block), name, "exec"), {"__name__": "example"})
+            exec(compile(block, name, "exec"), {"__name__": "example"})
