@@ -432,10 +432,9 @@ class Speaker(Actor):
                 self.send(OutputLevel(*level))
 
     def _tell_positions(self, settled: Settled, now_ns: int) -> None:
-        for number, (item_id, played) in enumerate(settled.finished, start=1):
+        for item_id, played in settled.finished:
             self._mark.note_heard(item_id)
-            idle = settled.idle and number == len(settled.finished)
-            self.send(PlayedPosition(item_id, played, now_ns, True, idle))
+            self.send(PlayedPosition(item_id, played, now_ns, True))
             self.send(PlaybackEnded(item_id, played // _SAMPLES_PER_MS))
         position = settled.position
         if position is not None and position[1] > 0 and position != self._reported:

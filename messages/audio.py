@@ -86,8 +86,6 @@ class PlayedPosition(Message, frozen=True, array_like=True, tag=23):
     """``time.monotonic_ns()`` at which that was true."""
     finished: bool = False
     """The item was played to its end."""
-    idle: bool = False
-    """Nothing else is queued at the speaker."""
 
 
 class FlushPlayback(Message, frozen=True, array_like=True, tag=24):

@@ -68,7 +68,7 @@ class Bare:
             self.event(frame)
             self.published += len(self.core.take())
         self.now += 3_000_000_000
-        played = PlayedPosition(f"item_a{number}", 24 * DELTA_MS * 20, self.now, True, True)
+        played = PlayedPosition(f"item_a{number}", 24 * DELTA_MS * 20, self.now, True)
         self.core.message(played, self.now)
         self.core.take()
 
@@ -128,7 +128,7 @@ def events_per_s(seconds: float = 1.0) -> float:
         spent += time.perf_counter_ns() - begun
         count += len(frames[number])
         bare.now += 3_000_000_000
-        played = PlayedPosition(f"item_a{number}", 24 * DELTA_MS * 20, bare.now, True, True)
+        played = PlayedPosition(f"item_a{number}", 24 * DELTA_MS * 20, bare.now, True)
         bare.core.message(played, bare.now)
     return count / (spent / 1e9)
 

@@ -58,8 +58,6 @@ class Settled(NamedTuple):
     finished: list[Finished]
     position: tuple[str, int] | None
     """The item being played and how much of it was heard; None: no item is."""
-    idle: bool
-    """Nothing waits to be taken."""
 
 
 class Flushed(NamedTuple):
@@ -190,7 +188,7 @@ class Playout:
             finished = self._settle_items()
             front = self._items[0] if self._items else None
             position = (front.item_id, front.played) if front else None
-            return Settled(audio, finished, position, not self._chunks)
+            return Settled(audio, finished, position)
 
     def left_ns(self, now_ns: int) -> int | None:
         """Return how long what is here still plays, if it is not interrupted; None: it is heard."""

@@ -138,7 +138,6 @@ def test_an_item_is_finished_when_its_last_sample_was_heard() -> None:
 
     assert before.finished == []
     assert after.finished == [("a", BLOCK)]
-    assert after.idle
     assert after.position is None
 
 

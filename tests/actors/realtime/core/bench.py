@@ -343,7 +343,7 @@ class Bench:
         return self.server("response.output_item.done", response_id=response_id, item=item)
 
     def played(self, item_id: str = "a1", ms: float = 1000, finished: bool = True) -> Bench:
-        return self.tell(PlayedPosition(item_id, int(ms * 24), self.now, finished, finished))
+        return self.tell(PlayedPosition(item_id, int(ms * 24), self.now, finished))
 
     def flushed(self, item_id: str = "a1", ms: float = 500) -> Bench:
         return self.tell(PlaybackFlushed(item_id, int(ms * 24), self.now))

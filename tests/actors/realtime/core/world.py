@@ -340,7 +340,7 @@ class Loudspeaker:
             if item[2] < item[1] or not (item[3] or len(self.queue) > 1):
                 break
             self.queue.pop(0)
-            self.world.tell(PlayedPosition(item[0], item[2], self.world.now, True, not self.queue))
+            self.world.tell(PlayedPosition(item[0], item[2], self.world.now, True))
 
     def pause(self, *, paused: bool) -> None:
         self.advance()
