@@ -172,9 +172,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What the assistant says while there is no output device, because it was lost, waits so long
     for one; then it counts as not heard. 0: at once; None: it waits for ever."""
     muted: bool = False
-    program_input_rate: int = 24_000
-    """Hz; set by the session, as the next two are."""
     program_output_rate: int = 24_000
+    """Hz; set by the session, as the next is."""
     program_output_scales: bool = False
     """Whether the program's output device applies the volume itself."""
 
