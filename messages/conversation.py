@@ -57,7 +57,7 @@ __all__ = [
 MAX_IMAGE_BYTES = 4 * 1024 * 1024
 """The service scales larger images down, and on the connection all else waits behind one."""
 
-Role = Literal["user", "assistant", "system"]
+Role = Literal["user", "assistant"]
 
 
 class UserSpeechStarted(Event, frozen=True, array_like=True, tag=40):

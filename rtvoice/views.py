@@ -90,7 +90,7 @@ class ConversationTurn(msgspec.Struct, frozen=True):
         ```
     """
 
-    role: Literal["user", "assistant", "system"]
+    role: Literal["user", "assistant"]
     content: str
     """The whole text; of a user's speech empty while, and where, it is not transcribed."""
     item_id: str

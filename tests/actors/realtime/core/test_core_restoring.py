@@ -89,7 +89,6 @@ def test_the_conversation_is_told_to_the_new_session(how: str) -> None:
     bench.history = [
         _user("u1", "Hello"),
         _assistant("a1", "Good day", interrupted=True),
-        ConversationItem("s1", "message", "system", "Be kind."),
         _call(),
         _output(),
         _assistant("a2", ""),
@@ -100,14 +99,13 @@ def test_the_conversation_is_told_to_the_new_session(how: str) -> None:
     assert [(i["id"], i["type"], i.get("role")) for i in bench.items()] == [
         ("u1", "message", "user"),
         ("a1", "message", "assistant"),
-        ("s1", "message", "system"),
         ("f1", "function_call", None),
         ("oc1", "function_call_output", None),
     ]
     assert bench.items()[0]["content"] == [{"type": "input_text", "text": "Hello"}]
     assert bench.items()[1]["content"] == [{"type": "output_text", "text": "Good day"}]
     told = bench.one(Reconnected)
-    assert (told.state_restored, told.items) == (True, 5)
+    assert (told.state_restored, told.items) == (True, 4)
 
 
 def test_the_configuration_comes_before_the_items() -> None:

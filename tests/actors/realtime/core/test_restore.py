@@ -34,7 +34,7 @@ def _output(call_id: str, item_id: str = "") -> ConversationItem:
 
 @pytest.mark.parametrize(
     ("role", "kind"),
-    [("user", "input_text"), ("system", "input_text"), ("assistant", "output_text")],
+    [("user", "input_text"), ("assistant", "output_text")],
 )
 def test_text_has_the_type_of_its_role(role: str, kind: str) -> None:
     assert text_item("i", role, "Hi")["content"] == [{"type": kind, "text": "Hi"}]
