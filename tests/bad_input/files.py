@@ -115,7 +115,7 @@ def forbidden_card(world: World) -> Outcome:
     (world.folder / "pcmC0D0p").touch()
     forbid = (  # root may do everything
         "from actors.devices import errors\n"
-        "base.os.access = lambda *_: False\n"
+        "errors.os.access = lambda *_: False\n"
         "errors._NODES = pathlib.Path.cwd()\n"
     )
     with (world.folder / "pyaudio.py").open("a") as file:
