@@ -35,14 +35,14 @@ from messages import (
     limits,
 )
 from rtvoice import checks
-from rtvoice.checks import AgentError
+from rtvoice.errors import AgentError
 
 if TYPE_CHECKING:
     from rtvoice.bus import EventBus, EventStream
     from rtvoice.running import Run
     from rtvoice.views import ConversationHistory
 
-__all__ = ["Agent", "AgentError", "Sent"]
+__all__ = ["Agent", "Sent"]
 
 _DEFAULTS = Settings()
 _STOPPED = "the program asked"

@@ -18,41 +18,16 @@ from messages import (
     BUILTIN_TOOLS,
     LEVELS,
     MAX_IMAGE_BYTES,
-    ConfigurationError,
     RetentionRatio,
     SemanticVad,
     ServerVad,
     Settings,
     limits,
 )
+from rtvoice.errors import AgentError
 from rtvoice.models import retirement_of
 
-__all__ = ["AgentError"]
-
-
-class AgentError(ConfigurationError, ValueError):
-    """An agent that cannot be; the text says what to do.
-
-    ``name`` is the parameter, ``problem`` what is wrong with it.
-
-    Example:
-        ```python
-        from rtvoice import Agent, AgentError
-
-        try:
-            Agent(speech_speed=2)
-        except AgentError as error:
-            print(error)
-        ```
-    """
-
-    def __init__(self, name: str, problem: str) -> None:
-        super().__init__(name, problem)
-        self.name = name
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.problem}"
+__all__ = ["AgentUsageError"]
 
 
 class AgentUsageError(AgentError, TypeError):

@@ -44,11 +44,10 @@ from rtvoice.events import (
     AgentStoppedEvent,
     OutputAudioBufferClearEvent,
     UserInactivityTimeoutEvent,
-    decode_wire_event,
-    wire_names,
 )
 from rtvoice.transcript import Transcript
 from rtvoice.views import ConversationHistory
+from rtvoice.wire import decode_wire_event, wire_names
 
 __all__ = ["Run", "prepare_logging", "user_import_path"]
 

@@ -49,12 +49,9 @@ _SECTIONS: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "Errors",
-        "rtvoice",
-        "All these are in `rtvoice`.",
-        """
-        RtvoiceError AgentError ConfigurationError SessionFailedError ComponentCrashedError
-        SupervisorDiedError NotRunningError EventError ToolError ToolDefinitionError
-        """,
+        "rtvoice.errors",
+        "All these are in `rtvoice.errors` and in `rtvoice`.",
+        "",
     ),
     ("Views", "rtvoice.views", "All these are in `rtvoice.views` and in `rtvoice`.", ""),
     (
@@ -63,7 +60,7 @@ _SECTIONS: tuple[tuple[str, str, str, str], ...] = (
         "All these are in `rtvoice.audio.devices`, in `rtvoice.audio` and in `rtvoice`.",
         "",
     ),
-    ("Events", "rtvoice.events", "All these are in `rtvoice.events`, most in `rtvoice` too.", ""),
+    ("Events", "rtvoice.events", "All these are in `rtvoice.events` and in `rtvoice`.", ""),
     ("Testing", "rtvoice.testing", "All these are in `rtvoice.testing`.", ""),
     (
         "Session",
@@ -86,8 +83,6 @@ _ONLY: dict[str, tuple[str, ...]] = {
     "Sent": (),
 }
 """Classes that rtvoice makes, not its users: what these may use of them."""
-_INSIDE = ("decode_wire_event", "wire_names")
-"""Public between our modules, of no use to users."""
 _PARTS = re.compile(r"^(Args|Raises|Returns|Attributes|Example|Yields|Optional):\s*$")
 _SHOWN_AS = {"Args": "Takes", "Raises": "Raises", "Returns": "Returns", "Attributes": "Has"}
 _WIDTH = 96
@@ -100,8 +95,7 @@ def reference() -> str:
 
 def names_of(module: str, names: str) -> list[str]:
     """Return which names of a module a section describes."""
-    found = names.split() or list(importlib.import_module(module).__all__)
-    return [name for name in found if name not in _INSIDE]
+    return names.split() or list(importlib.import_module(module).__all__)
 
 
 def _section(title: str, module: str, words: str, names: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +17,7 @@ import pytest
 import rtvoice
 from actors.tools.registry import Tools as RegistryTools
 from messages import BUILTIN_TOOLS, RetentionRatio, SemanticVad, ServerVad, Settings, limits
-from rtvoice import Agent, RtvoiceError, ToolDefinitionError, Tools
-from rtvoice.agent import AgentError
+from rtvoice import Agent, AgentError, RtvoiceError, ToolDefinitionError, Tools
 from rtvoice.checks import checked_image, refuse_unknown_tool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -299,6 +300,16 @@ def test_the_front_door_has_what_it_says() -> None:
     assert rtvoice.__version__
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         rtvoice.Nothing  # noqa: B018
+
+
+def test_the_front_door_has_the_names_of_its_modules_for_type_checkers_too() -> None:
+    source = Path(rtvoice.__file__).read_text(encoding="utf-8")
+
+    assert set(re.findall(r"from rtvoice\.(\S+) import \*", source)) == set(rtvoice._HOMES)
+    for home in rtvoice._HOMES:
+        module = importlib.import_module(f"rtvoice.{home}")
+        for name in module.__all__:
+            assert getattr(rtvoice, name) is getattr(module, name), name
 
 
 def test_every_error_that_a_program_gets_has_the_one_base() -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from messages import Notice, Turn
 from rtvoice.bus import EventBus
-from rtvoice.events import AgentEvent, AgentStoppedEvent, ServerEvent, wire_names
+from rtvoice.events import AgentEvent, AgentStoppedEvent, ServerEvent
+from rtvoice.wire import wire_names
 from tests.rig import TIMEOUT_S
 
 

@@ -16,6 +16,7 @@ import rtvoice
 from actors.realtime import wire
 from messages import Event
 from rtvoice import events
+from rtvoice.wire import decode_wire_event, wire_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,13 +58,13 @@ def test_what_realtime_acts_on_can_be_subscribed_to() -> None:
     acted_on = {str(kind.__struct_config__.tag) for kind in wire.ServerEvent.__subclasses__()}
     sent = {str(kind.__struct_config__.tag) for kind in wire.ClientEvent.__subclasses__()}
 
-    assert acted_on <= events.wire_names(events.ServerEvent)
-    assert sent <= events.wire_names(events.ClientEvent)
+    assert acted_on <= wire_names(events.ServerEvent)
+    assert sent <= wire_names(events.ClientEvent)
 
 
-@pytest.mark.parametrize("name", sorted(events.wire_names(object)))
+@pytest.mark.parametrize("name", sorted(wire_names(object)))
 def test_an_event_with_none_but_its_type_is_still_an_event(name: str) -> None:
-    event = events.decode_wire_event(name, b'{"type": "x", "event_id": null, "news": {"a": 1}}')
+    event = decode_wire_event(name, b'{"type": "x", "event_id": null, "news": {"a": 1}}')
 
     assert event.type == name
     assert event.event_id is None
@@ -72,7 +73,7 @@ def test_an_event_with_none_but_its_type_is_still_an_event(name: str) -> None:
 
 
 def test_fields_are_those_of_the_api() -> None:
-    event: Any = events.decode_wire_event(
+    event: Any = decode_wire_event(
         "conversation.item.input_audio_transcription.completed",
         b'{"event_id":"e","item_id":"u1","content_index":0,"transcript":"hi","usage":{"a":1}}',
     )
@@ -81,7 +82,7 @@ def test_fields_are_those_of_the_api() -> None:
 
 
 def test_a_response_has_items_and_leaves_out_what_nobody_documents() -> None:
-    event: Any = events.decode_wire_event(
+    event: Any = decode_wire_event(
         "response.done",
         b'{"response":{"id":"r","status":"failed","output":null,"new":1,'
         b'"status_details":{"error":{"code":"x"}}}}',
@@ -92,7 +93,7 @@ def test_a_response_has_items_and_leaves_out_what_nobody_documents() -> None:
 
 
 def test_sound_is_read_and_written() -> None:
-    delta: Any = events.decode_wire_event("response.output_audio.delta", b'{"delta":"AQI="}')
+    delta: Any = decode_wire_event("response.output_audio.delta", b'{"delta":"AQI="}')
 
     assert delta.audio == b"\1\2"
     assert events.InputAudioBufferAppendEvent.of(b"\1\2").audio == "AQI="
@@ -108,7 +109,7 @@ def test_the_arguments_of_a_call_are_parsed(arguments: str, parsed: dict[str, in
 
 def test_what_is_not_as_documented_is_an_error() -> None:
     with pytest.raises(msgspec.ValidationError):
-        events.decode_wire_event("response.done", b'{"response": 3}')
+        decode_wire_event("response.done", b'{"response": 3}')
 
 
 def test_client_events_are_written_as_the_api_wants_them() -> None:
