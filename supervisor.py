@@ -55,7 +55,6 @@ from actors.supervision.probe import Probe
 from actors.supervision.restarting import RestartPolicy
 from actors.supervision.routing import Router
 from actors.supervision.sandbox import SandboxProcess
-from actors.supervision.settings import checked
 from actors.supervision.shutdown import Shutdown
 from actors.supervision.specs import SPECS, ChildSpec
 from actors.supervision.summary import Summary
@@ -88,6 +87,7 @@ from messages.transport.channel import adopt_stdio
 from messages.transport.loop import Loop
 from messages.transport.mailbox import Suspect
 from messages.transport.spawning import environment_with_us
+from messages.validation import checked_settings
 
 if TYPE_CHECKING:
     from actors.embedding.session import Session
@@ -160,7 +160,7 @@ class Supervisor:
         """
         self.given = dict(settings)
         self._defaults = dict(defaults or {})
-        self.settings = checked({**self._defaults, **self.given})
+        self.settings = checked_settings({**self._defaults, **self.given})
         sweep()
         self.directory = make_directory()
         self._page_path = self.directory / "page"
@@ -260,7 +260,7 @@ class Supervisor:
 
     def _describe(self, child: Child) -> None:
         try:
-            self.settings = checked({**self._defaults, **child.described, **self.given})
+            self.settings = checked_settings({**self._defaults, **child.described, **self.given})
         except ConfigurationError as error:
             self.start_failed(child.name, str(error), "")
             return

@@ -143,21 +143,23 @@ from messages.rules import (
     Rule,
 )
 from messages.session import (
-    BUILTIN_TOOLS,
-    CHANGEABLE,
     FAULTS,
     INACTIVITY_TIMEOUT,
     Inject,
-    RetentionRatio,
-    SemanticVad,
-    ServerVad,
     SessionInfo,
-    Settings,
     StartSession,
     Status,
     StatusRequest,
     StopSession,
     Subscribe,
+)
+from messages.settings import (
+    BUILTIN_TOOLS,
+    CHANGEABLE,
+    RetentionRatio,
+    SemanticVad,
+    ServerVad,
+    Settings,
 )
 from messages.transport.frame import (
     HEAD_BYTES,

@@ -439,7 +439,7 @@ class UpdateSettings(Message, frozen=True, array_like=True, tag=71):
 
     attempts = 3
     changes: dict[str, Any]
-    """Fields out of `messages.CHANGEABLE` as plain values."""
+    """Fields out of `messages.CHANGEABLE` as plain values; `messages.validation` checks them."""
 
 
 class SetTools(Message, frozen=True, array_like=True, tag=72):

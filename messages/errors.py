@@ -6,6 +6,7 @@ __all__ = [
     "ComponentCrashedError",
     "ConfigurationError",
     "EventError",
+    "InvalidSettingError",
     "NotRunningError",
     "RtvoiceError",
     "SessionFailedError",
@@ -28,6 +29,21 @@ class RtvoiceError(Exception):
 
 class ConfigurationError(RtvoiceError, UserError):
     """A setting that cannot work; the text says which and what to do."""
+
+
+class InvalidSettingError(ConfigurationError):
+    """A setting of which the value is not valid.
+
+    ``name`` is the setting's, ``problem`` says what is wrong and what to give instead.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.problem}"
 
 
 class ComponentCrashedError(RtvoiceError):

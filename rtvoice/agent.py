@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, get_args, overload
-
-import msgspec
-from msgspec import UNSET, UnsetType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from actors.tools.registry import Tools
 from messages import (
-    BUILTIN_TOOLS,
     CreateResponse,
     EventError,
     Interrupt,
     Message,
     NotRunningError,
     ProgramCapture,
-    RetentionRatio,
-    SemanticVad,
     SendImage,
     SendText,
-    ServerVad,
     SetMuted,
     SetSpeed,
-    Settings,
     SetVolume,
     StartTalking,
     StopTalking,
-    UpdateSettings,
-    limits,
 )
 from rtvoice import checks
+from rtvoice.description import Changes, Description, documented
 from rtvoice.errors import AgentError
 
 if TYPE_CHECKING:
@@ -44,11 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Agent", "Sent"]
 
-_DEFAULTS = Settings()
 _STOPPED = "the program asked"
 
 E = TypeVar("E")
-Effort = Literal["minimal", "low", "medium", "high", "xhigh"]
+_DETAILS = Literal["auto", "low", "high"]
 
 
 class Sent(Awaitable[None]):
@@ -79,7 +69,7 @@ class Sent(Awaitable[None]):
         yield from self._arrived().__await__()
 
 
-class Agent:
+class Agent(Description):
     """A voice assistant: a description, and the conversations that are held by it.
 
     As a description it cannot be changed. It is run by a program, or by
@@ -122,234 +112,8 @@ class Agent:
     several agents can talk at once.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_api_key",
-        "_bus",
-        "_run",
-        "audio_input",
-        "audio_output",
-        "builtin_tools",
-        "components",
-        "duplex",
-        "greeting",
-        "inactivity_timeout_s",
-        "instructions",
-        "interruption",
-        "journal_path",
-        "language",
-        "max_output_tokens",
-        "model",
-        "noise_reduction",
-        "output_hold_s",
-        "output_modality",
-        "parallel_tool_calls",
-        "preroll_ms",
-        "reasoning_effort",
-        "recording_output_path",
-        "server",
-        "speech_speed",
-        "start_timeout_s",
-        "tool_choice",
-        "tool_timeout_s",
-        "tools",
-        "transcription_delay",
-        "transcription_keywords",
-        "transcription_model",
-        "transcription_prompt",
-        "truncation",
-        "turn_detection",
-        "voice",
-        "volume",
-    )
-
-    def __init__(
-        self,
-        instructions: str = "",
-        model: str = _DEFAULTS.model,
-        voice: str = _DEFAULTS.voice,
-        speech_speed: float = 1.0,
-        transcription_model: str | None = None,
-        tools: Tools | str | None = None,
-        recording_output_path: str | os.PathLike[str] | None = None,
-        api_key: str | None = None,
-        audio_input: object = None,
-        audio_output: object = None,
-        *,
-        greeting: str | None = None,
-        language: str | Sequence[str] | None = None,
-        transcription_prompt: str | None = None,
-        transcription_keywords: Sequence[str] = (),
-        transcription_delay: Effort | None = None,
-        inactivity_timeout_s: float | None = 60.0,
-        turn_detection: ServerVad | SemanticVad | None = _DEFAULTS.turn_detection,
-        interruption: Literal["immediate", "confirmed"] = "immediate",
-        preroll_ms: int = 300,
-        duplex: Literal["auto", "half", "full"] = "auto",
-        noise_reduction: Literal["near_field", "far_field"] | None = None,
-        output_modality: Literal["audio", "text"] = "audio",
-        max_output_tokens: int | Literal["inf"] | None = None,
-        tool_choice: str = "auto",
-        parallel_tool_calls: bool | None = None,
-        reasoning_effort: Effort | None = None,
-        truncation: Literal["auto", "disabled"] | RetentionRatio = "auto",
-        volume: float = 1.0,
-        output_hold_s: float | None = _DEFAULTS.output_hold_s,
-        builtin_tools: tuple[str, ...] = BUILTIN_TOOLS,
-        tool_timeout_s: float = 60.0,
-        start_timeout_s: float = _DEFAULTS.start_s,
-        journal_path: str | os.PathLike[str] | None = None,
-        server: str | None = None,
-        components: Mapping[str, str] | None = None,
-        **unknown: Never,
-    ) -> None:
-        """Describe an assistant.
-
-        Args:
-            instructions: what the model shall be and do.
-            model: a Realtime model of the service (`RealtimeModel`, or any name). One that is
-                retired warns (`FutureWarning`) with the date and its successor.
-            voice: one of the service's voices (`AssistantVoice`), or the id of a custom one
-                (``voice_…``); with a ``server`` of your own, any.
-            speech_speed: 0.25-1.5, 1.0 is normal.
-            transcription_model: what transcribes the user (`TranscriptionModel`, or any name);
-                None: the user's turns have no text.
-            tools: functions that the model may call. They run in this program; those of a name,
-                ``module:attr`` or ``file.py:attr``, in the process of the tools.
-            recording_output_path: a WAV file for both sides of the conversation, user left. Its
-                folder is made if need be.
-            api_key: for the service; None: ``OPENAI_API_KEY`` of the environment. Only the process
-                that talks with the service is given it.
-            audio_input: an object with ``start()``, ``stop()`` and ``stream_chunks()``
-                (`rtvoice.audio.devices.AudioInputDevice`), or a name: ``default``, a device's index
-                or part of its name, a WAV file, ``silence``, ``module:Class`` or ``file.py:Class``
-                of such an object, ``program`` (what is published as `InputAudioBufferAppendEvent`).
-                None: ``RTVOICE_INPUT`` of the environment, or the default microphone; without one,
-                silence.
-            audio_output: an object with ``start()``, ``stop()``, ``play_chunk(chunk)`` and
-                ``clear_buffer()`` (`rtvoice.audio.devices.AudioOutputDevice`), or a name:
-                ``default``, a device's index or part of its name, a WAV file, ``null``,
-                ``module:Class`` or ``file.py:Class``. None: ``RTVOICE_OUTPUT`` of the environment,
-                or the default loudspeaker; without one, nothing is heard.
-            greeting: a sentence with which the assistant begins; None: the user begins.
-            language: what the user speaks, in two letters (ISO 639-1), a hint for transcription;
-                several with ``gpt-transcribe`` and ``gpt-live-transcribe``.
-            transcription_prompt: what transcription has to expect: a text, or for ``whisper-1``
-                words that occur.
-            transcription_keywords: words and names that occur, for ``gpt-transcribe`` and
-                ``gpt-live-transcribe``.
-            transcription_delay: how long ``gpt-realtime-whisper`` waits before it writes down what
-                it hears: ``minimal``, ``low``, ``medium``, ``high`` or ``xhigh``.
-            inactivity_timeout_s: the conversation ends when nobody has spoken for so many seconds;
-                None: never. Playback, tools and restarts are not silence; what the assistant says
-                because of `ServerVad.idle_timeout_ms` is.
-            turn_detection: how the service tells that the user has finished: `ServerVad`,
-                `SemanticVad`; None: it does not, `start_talking` and `stop_talking` do.
-            interruption: what the user's speech does while the assistant speaks. ``immediate``: it
-                interrupts. ``confirmed``: the assistant pauses, and goes on from where it was
-                unless there are 400 ms of speech, or a transcript; a cough destroys no answer.
-            preroll_ms: how much sound from before `start_talking` belongs to the turn, 0-5000.
-            duplex: whether the service hears the user while the assistant is heard: ``full``, or
-                not, ``half``, so that it does not hear itself; then `interrupt` interrupts, and
-                Enter in the console. ``auto``: ``half`` where both devices are sound cards and
-                neither is called a headset or headphones.
-            noise_reduction: at the service, before turn detection: ``near_field`` for a microphone
-                close to the mouth, ``far_field`` for one of a room or a laptop, None: none.
-            output_modality: ``audio``, or ``text``: the assistant writes and nothing is heard.
-            max_output_tokens: of one answer, 1-4096, tool calls included; None or ``inf``: as many
-                as the model gives.
-            tool_choice: ``auto``, ``none``, ``required`` or the name of a tool: whether the first
-                answer to a turn has to call a tool. What follows the tool's answer need not.
-            parallel_tool_calls: whether the model may call several tools at once; only for models
-                that reason. None: it may.
-            reasoning_effort: ``minimal``, ``low``, ``medium``, ``high`` or ``xhigh``; only for
-                models that reason. None: ``low``.
-            truncation: what becomes of a conversation that grows too long for the model: ``auto``
-                and `RetentionRatio` drop the oldest of it, with ``disabled`` answers fail.
-            volume: of playback, 0.0-1.0, 1.0 is as it comes.
-            output_hold_s: what the assistant says while there is no output device, because it was
-                lost, waits for one so many seconds, 0-86400, and then counts as not heard. None:
-                it waits for ever.
-            builtin_tools: names of the built-in tools that the model may call, out of
-                ``get_current_time``, ``adjust_volume``, ``change_assistant_response_speed`` and
-                ``stop_assistant_run``; default: all.
-            tool_timeout_s: after so many seconds, 0.1-86400, the model is told that a tool did not
-                finish.
-            start_timeout_s: each component has to be open within so many seconds, 0.1-3600; more
-                where many agents start at once.
-            journal_path: a file in which the conversation is kept; None: a temporary one.
-            server: ``openai``, ``sandbox``, or a ws:// or wss:// URL; None: ``RTVOICE_SERVER`` of
-                the environment, or the service.
-            components: your own actors, name to ``module:Class``, each in a process of its own and
-                started again when it crashes.
-            unknown: nothing.
-
-        Raises:
-            AgentError: something is of the wrong type or out of range, or there is no such
-                parameter.
-        """
-        checks.refuse_unknown(unknown, _PARAMETERS)
-        given: dict[str, Any] = {
-            "instructions": checks.checked_text("instructions", instructions),
-            "model": checks.checked_model("model", model, stacklevel=3),
-            "voice": checks.checked_name("voice", voice),
-            "speech_speed": _speed("speech_speed", speech_speed),
-            "transcription_model": checks.checked_optional(
-                checks.checked_model, "transcription_model", transcription_model
-            ),
-            "tools": checks.checked_tools(tools),
-            "recording_output_path": checks.checked_path(
-                "recording_output_path", recording_output_path
-            ),
-            "_api_key": checks.checked_optional(checks.checked_name, "api_key", api_key),
-            "audio_input": checks.checked_device("audio_input", audio_input),
-            "audio_output": checks.checked_device("audio_output", audio_output),
-            "greeting": checks.checked_optional(checks.checked_text, "greeting", greeting),
-            "language": checks.checked_languages(language),
-            "transcription_prompt": _optional_text("transcription_prompt", transcription_prompt),
-            "transcription_keywords": checks.checked_words(
-                "transcription_keywords", transcription_keywords
-            ),
-            "transcription_delay": checks.checked_optional(
-                _effort, "transcription_delay", transcription_delay
-            ),
-            "inactivity_timeout_s": checks.checked_seconds(
-                "inactivity_timeout_s", inactivity_timeout_s
-            ),
-            "turn_detection": checks.checked_turn_detection(turn_detection),
-            "interruption": _interruption("interruption", interruption),
-            "preroll_ms": checks.checked_whole("preroll_ms", preroll_ms),
-            "duplex": _duplex("duplex", duplex),
-            "noise_reduction": _noise_reduction("noise_reduction", noise_reduction),
-            "output_modality": _modality("output_modality", output_modality),
-            "max_output_tokens": checks.checked_max_tokens("max_output_tokens", max_output_tokens),
-            "tool_choice": checks.checked_name("tool_choice", tool_choice),
-            "parallel_tool_calls": checks.checked_optional(
-                checks.checked_flag, "parallel_tool_calls", parallel_tool_calls
-            ),
-            "reasoning_effort": checks.checked_optional(
-                _effort, "reasoning_effort", reasoning_effort
-            ),
-            "truncation": checks.checked_truncation("truncation", truncation),
-            "volume": checks.checked_number("volume", volume, 0.0, 1.0),
-            "builtin_tools": checks.checked_builtin_tools(builtin_tools),
-            "output_hold_s": checks.checked_optional(_hold, "output_hold_s", output_hold_s),
-            "tool_timeout_s": checks.checked_number(
-                "tool_timeout_s", tool_timeout_s, 0.1, 86_400.0
-            ),
-            "start_timeout_s": checks.checked_number(
-                "start_timeout_s", start_timeout_s, 0.1, 3600.0
-            ),
-            "journal_path": checks.checked_path("journal_path", journal_path),
-            "server": checks.checked_server(server),
-            "components": checks.checked_components(components),
-            "_bus": None,
-            "_run": None,
-        }
-        for name, value in given.items():
-            object.__setattr__(self, name, value)
-        checks.refuse_clash(self._own_tool_names(), self.builtin_tools)
-        self._in_force(self.server or os.environ.get("RTVOICE_SERVER") or "openai")
+    _bus: EventBus | None = None
+    _run: Run | None = None
 
     # -- a conversation -----------------------------------------------------------------------
 
@@ -367,9 +131,9 @@ class Agent:
             raise RuntimeError(
                 "this agent is in a conversation; make another Agent for one at the same time"
             )
-        run = self._new_run()
-        object.__setattr__(self, "_run", run)
-        await run.start()
+        run, places = self._new_run()
+        vars(self)["_run"] = run
+        await run.start(places)
         return self
 
     async def __aexit__(
@@ -466,8 +230,7 @@ class Agent:
         if self._bus is None:
             from rtvoice.bus import EventBus
 
-            bus = EventBus(self._publish, self._subscriptions_changed)
-            object.__setattr__(self, "_bus", bus)
+            vars(self)["_bus"] = EventBus(self._publish, self._subscriptions_changed)
         assert self._bus is not None
         return self._bus
 
@@ -546,7 +309,8 @@ class Agent:
             AgentError: it is no text, or empty.
             NotRunningError: the agent does not run.
         """
-        checks.checked_name("text", text)
+        if not checks.of_type("text", text, str).strip():
+            raise AgentError("text", "it is empty; give what the user is to have said")
         return self._send(SendText(text, os.urandom(16).hex()))
 
     def send_image(
@@ -591,10 +355,10 @@ class Agent:
             NotRunningError: the agent does not run.
         """
         data, media_type = checks.checked_image("image", image)
-        text = checks.checked_text("text", text)
-        how: Any = checks.checked_choice("detail", detail, ("auto", "low", "high"))
-        respond = checks.checked_flag("respond", respond)
-        message = SendImage(data, media_type, text, os.urandom(16).hex(), how, respond)
+        text = checks.of_type("text", text, str)
+        detail = checks.of_type("detail", detail, _DETAILS)
+        respond = checks.of_type("respond", respond, bool)
+        message = SendImage(data, media_type, text, os.urandom(16).hex(), detail, respond)
         return self._send(message)
 
     def start_talking(self) -> Sent:
@@ -640,11 +404,11 @@ class Agent:
             NotRunningError: the agent does not run.
         """
         self._need_push_to_talk()
-        respond = checks.checked_flag("respond", respond)
+        respond = checks.of_type("respond", respond, bool)
         return self._send(StopTalking(time.monotonic_ns(), respond))
 
     def _need_push_to_talk(self) -> None:
-        if self._running().in_force.turn_detection is not None:
+        if self._running().in_force.settings.turn_detection is not None:
             raise AgentError(
                 "turn_detection",
                 "the service tells when a turn begins and ends; to tell it yourself, make the "
@@ -679,82 +443,32 @@ class Agent:
         """Set the volume of playback.
 
         Args:
-            volume: 0.0-1.0.
+            volume: as `Agent` takes it.
 
         Raises:
             AgentError: it is out of range.
             NotRunningError: the agent does not run.
         """
-        return self._send(SetVolume(checks.checked_number("volume", volume, 0.0, 1.0)))
+        return self._send(SetVolume(checks.setting("volume", volume, "volume")))
 
     def set_speed(self, speed: float) -> Sent:
         """Set the speed of speech, from the next answer on.
 
         Args:
-            speed: 0.25-1.5, 1.0 is normal.
+            speed: as `Agent` takes its ``speech_speed``.
 
         Raises:
             AgentError: it is out of range.
             NotRunningError: the agent does not run.
         """
-        return self._send(SetSpeed(_speed("speed", speed)))
+        return self._send(SetSpeed(checks.setting("speed", speed, "speed")))
 
-    def update(
-        self,
-        *,
-        instructions: str | UnsetType = UNSET,
-        tools: Tools | UnsetType = UNSET,
-        builtin_tools: tuple[str, ...] | UnsetType = UNSET,
-        speech_speed: float | UnsetType = UNSET,
-        volume: float | UnsetType = UNSET,
-        voice: str | UnsetType = UNSET,
-        transcription_model: str | UnsetType | None = UNSET,
-        language: str | Sequence[str] | UnsetType | None = UNSET,
-        transcription_prompt: str | UnsetType | None = UNSET,
-        transcription_keywords: Sequence[str] | UnsetType = UNSET,
-        transcription_delay: Effort | UnsetType | None = UNSET,
-        turn_detection: ServerVad | SemanticVad | UnsetType | None = UNSET,
-        interruption: Literal["immediate", "confirmed"] | UnsetType = UNSET,
-        duplex: Literal["auto", "half", "full"] | UnsetType = UNSET,
-        noise_reduction: Literal["near_field", "far_field"] | UnsetType | None = UNSET,
-        output_modality: Literal["audio", "text"] | UnsetType = UNSET,
-        max_output_tokens: int | Literal["inf"] | UnsetType | None = UNSET,
-        tool_choice: str | UnsetType = UNSET,
-        parallel_tool_calls: bool | UnsetType = UNSET,
-        reasoning_effort: Effort | UnsetType = UNSET,
-        truncation: Literal["auto", "disabled"] | RetentionRatio | UnsetType = UNSET,
-        inactivity_timeout_s: float | UnsetType | None = UNSET,
-        **fixed: Never,
-    ) -> Sent:
+    @documented(Changes.__annotations__)
+    def update(self, **changes: Unpack[Changes]) -> Sent:
         """Change the conversation that goes on, from the next answer on.
 
         The description stays as it is: the next conversation begins with that. What is left out
-        stays as it is too. Units and ranges are those of `Agent`.
-
-        Args:
-            instructions: what the model shall be and do.
-            tools: in place of those of the program; those given by a name stay.
-            builtin_tools: names of those that the model may call.
-            speech_speed: 0.25-1.5.
-            volume: 0.0-1.0.
-            voice: only until the assistant has been heard.
-            transcription_model: None: the user is not transcribed any more.
-            language: what the user speaks.
-            transcription_prompt: what transcription has to expect.
-            transcription_keywords: words and names that occur.
-            transcription_delay: how long transcription waits.
-            turn_detection: how the service tells that the user has finished; None: `stop_talking`.
-            interruption: ``immediate`` or ``confirmed``.
-            duplex: ``auto``, ``half`` or ``full``.
-            noise_reduction: None: none.
-            output_modality: ``audio`` or ``text``.
-            max_output_tokens: of one answer.
-            tool_choice: whether the first answer to a turn has to call a tool.
-            parallel_tool_calls: whether the model may call several tools at once.
-            reasoning_effort: of models that reason.
-            truncation: what becomes of a conversation that grows too long.
-            inactivity_timeout_s: seconds; None: never.
-            fixed: everything else cannot change during a conversation, and is refused.
+        stays as it is too. Everything else cannot change during a conversation, and is refused.
 
         Example:
             ```python
@@ -770,144 +484,33 @@ class Agent:
             asyncio.run(main())
             ```
 
+        Args:
+            tools: in place of those of the program; those given by a name stay.
+
         Raises:
             AgentError: a value is wrong, or this cannot change during a conversation, and why.
             NotRunningError: the agent does not run.
         """
-        _refuse_fixed(fixed)
+        valid = checks.checked_changes(changes)
         run = self._running()
-        changes = _changes(
-            instructions=(checks.checked_text, instructions),
-            voice=(checks.checked_name, voice),
-            transcription_model=(_optional_model, transcription_model),
-            language=(_language, language),
-            transcription_prompt=(_optional_text, transcription_prompt),
-            transcription_keywords=(checks.checked_words, transcription_keywords),
-            transcription_delay=(_optional_effort, transcription_delay),
-            turn_detection=(_turn_detection, turn_detection),
-            interruption=(_interruption, interruption),
-            duplex=(_duplex, duplex),
-            noise_reduction=(_noise_reduction, noise_reduction),
-            output_modality=(_modality, output_modality),
-            max_output_tokens=(checks.checked_max_tokens, max_output_tokens),
-            tool_choice=(checks.checked_name, tool_choice),
-            parallel_tool_calls=(checks.checked_flag, parallel_tool_calls),
-            reasoning_effort=(_effort, reasoning_effort),
-            truncation=(checks.checked_truncation, truncation),
-            inactivity_timeout_s=(checks.checked_seconds, inactivity_timeout_s),
-        )
-        speed = _changes(speech_speed=(_speed, speech_speed)).get("speech_speed")
-        loudness = _changes(volume=(_volume, volume)).get("volume")
-        own = None if tools is UNSET else checks.checked_own_tools(tools)
-        builtin = None if builtin_tools is UNSET else checks.checked_builtin_tools(builtin_tools)
-        run.refuse_clash(own, builtin)
-        if "tool_choice" in changes and not isinstance(self.tools, str):
-            names = run.tool_names(own, builtin)
-            checks.refuse_unknown_tool(changes["tool_choice"], names)
-        in_force = checks.checked_settings(msgspec.structs.replace(run.in_force, **changes), {})
-        if in_force.voice != run.in_force.voice and run.has_spoken:
-            _refuse_fixed({"voice": voice})
-        run.in_force = in_force
-        run.timeout_s = changes.get("inactivity_timeout_s", run.timeout_s)
-        if changes:
-            run.send(UpdateSettings(msgspec.to_builtins(changes)))
-        if speed is not None:
-            run.send(SetSpeed(speed))
-        if loudness is not None:
-            run.send(SetVolume(loudness))
-        if own is not None or builtin is not None:
-            run.set_tools(own, builtin)
+        checks.warn_if_retired(valid.get("transcription_model"), stacklevel=3)
+        run.change(valid)
         return Sent(run.status)
-
-    # -- what it is ---------------------------------------------------------------------------
-
-    def describe(self) -> dict[str, Any]:
-        """Return the agent as fields of `messages.Settings`, in plain values.
-
-        This is how a process that loads the agent by its name tells the others. Objects cannot be
-        told, and the key is nobody else's business.
-
-        Raises:
-            AgentError: a device is given as an object, or the key is in the code.
-        """
-        for name in ("audio_input", "audio_output"):
-            device = getattr(self, name)
-            if not isinstance(device, str | None):
-                raise AgentError(
-                    name,
-                    f"python -m supervisor cannot use an object ({type(device).__name__}), which "
-                    f"would run in a program of yours (async with agent); give {name} as a name, "
-                    f'such as "default", "talk.wav" or "module:attribute"',
-                )
-        if self._api_key is not None:
-            raise AgentError(
-                "api_key",
-                "python -m supervisor takes the key from OPENAI_API_KEY (or a .env file); leave "
-                "api_key out of the agent",
-            )
-        chosen = {"input": self.audio_input, "output": self.audio_output, "server": self.server}
-        chosen = {name: value for name, value in chosen.items() if value is not None}
-        return self._settings() | chosen
-
-    def _settings(self) -> dict[str, Any]:
-        """Return what is the same wherever it runs, as fields of `messages.Settings`."""
-        settings = {
-            "instructions": self.instructions,
-            "model": self.model,
-            "voice": self.voice,
-            "speed": self.speech_speed,
-            "language": self.language,
-            "transcription_model": self.transcription_model,
-            "greeting": self.greeting,
-            "transcription_prompt": self.transcription_prompt,
-            "transcription_keywords": list(self.transcription_keywords),
-            "transcription_delay": self.transcription_delay,
-            "turn_detection": msgspec.to_builtins(self.turn_detection),
-            "interruption": self.interruption,
-            "preroll_ms": self.preroll_ms,
-            "duplex": self.duplex,
-            "noise_reduction": self.noise_reduction,
-            "output_modality": self.output_modality,
-            "max_output_tokens": self.max_output_tokens,
-            "tool_choice": self.tool_choice,
-            "parallel_tool_calls": self.parallel_tool_calls,
-            "reasoning_effort": self.reasoning_effort,
-            "truncation": msgspec.to_builtins(self.truncation),
-            "inactivity_timeout_s": self.inactivity_timeout_s,
-            "volume": self.volume,
-            "builtin_tools": list(self.builtin_tools),
-            "output_hold_s": self.output_hold_s,
-            "tool_timeout_s": self.tool_timeout_s,
-            "start_s": self.start_timeout_s,
-        }
-        chosen = {
-            "recording_path": self.recording_output_path,
-            "journal_path": self.journal_path,
-            "components": self.components or None,
-        }
-        return settings | {name: value for name, value in chosen.items() if value is not None}
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _in_force(self, server: str) -> Settings:
-        """Return what the server is told, if it takes that.
-
-        Raises:
-            AgentError: it does not.
-        """
-        settings = msgspec.convert({**self._settings(), "server": server}, Settings)
-        return checks.checked_settings(settings, {"speed": "speech_speed"})
-
-    def _new_run(self) -> Run:
+    def _new_run(self) -> tuple[Run, dict[str, Any]]:
+        """Return a run, not yet started, and where what it consists of will run."""
         from actors.embedding.session import Session
-        from rtvoice.running import Run, prepare_logging, user_import_path
+        from rtvoice.in_force import InForce
+        from rtvoice.running import PLACED, Run, prepare_logging, user_import_path
 
         server = self.server or checks.server_in(os.environ) or "openai"
         checks.need_key(server, self._api_key, os.environ)
         checks.make_folder("recording_output_path", self.recording_output_path)
         level = checks.log_level_in(os.environ)
         prepare_logging(level)
-        settings = self._settings() | {
+        settings = self._everywhere() | {
             "server": server,
             "log_level": level or "INFO",
             "import_path": user_import_path(),
@@ -919,13 +522,11 @@ class Agent:
                 settings[name] = device or checks.device_in(os.environ, name) or "auto"
             else:
                 devices[f"{name}_device"] = device
-        checks.refuse_clash(self._own_tool_names(), self.builtin_tools)  # some came later
-        if not isinstance(self.tools, str):
-            names = (*self._own_tool_names(), *self.builtin_tools)
-            checks.refuse_unknown_tool(self.tool_choice, names)
         tools = self.tools if isinstance(self.tools, Tools) else Tools()
         if isinstance(self.tools, str):
             settings["named_tools"] = self.tools
+        names = self._own_tool_names()  # some may have come later
+        in_force = InForce(self._settings(server), names, named=isinstance(self.tools, str))
 
         def session(wire_names: tuple[str, ...]) -> Session:
             try:
@@ -940,19 +541,11 @@ class Agent:
                 raise AgentError("audio_output", str(error)) from error
 
         places = {
-            "server": server,
-            "input": devices.get("input_device", settings.get("input")),
-            "output": devices.get("output_device", settings.get("output")),
-            "tools": self._own_tool_names(),
-            "named_tools": settings.get("named_tools"),
-            "builtin_tools": self.builtin_tools,
-            "components": self.components,
+            **{name: settings.get(name) for name in PLACED},
+            **{name.removesuffix("_device"): device for name, device in devices.items()},
+            "tools": names,
         }
-        in_force = self._in_force(server)
-        return Run(session, self.event_bus, self.inactivity_timeout_s, places, in_force)
-
-    def _own_tool_names(self) -> list[str]:
-        return [tool.name for tool in self.tools] if isinstance(self.tools, Tools) else []
+        return Run(session, self.event_bus, in_force), places
 
     def _running(self) -> Run:
         if self._run is None:
@@ -998,149 +591,3 @@ class Agent:
                 'audio_input="program" to publish what it hears'
             )
         self._send(ProgramCapture(pcm))
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(
-            f"an Agent cannot be changed; make another one with {name}=..., or change the "
-            f"conversation that goes on by agent.update(...)"
-        )
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"an Agent cannot be changed; {name} stays")
-
-    def __repr__(self) -> str:
-        named = isinstance(self.tools, str)
-        tools = f"tools={self.tools!r}" if named else f"{len(self._own_tool_names())} tools"
-        return f"Agent({self.instructions[:40]!r}, model={self.model!r}, {tools})"
-
-    # What __init__ sets through object.__setattr__:
-    instructions: str
-    model: str
-    voice: str
-    speech_speed: float
-    transcription_model: str | None
-    tools: Tools | str | None
-    recording_output_path: str | None
-    audio_input: object
-    audio_output: object
-    greeting: str | None
-    language: str | tuple[str, ...] | None
-    transcription_prompt: str | None
-    transcription_keywords: tuple[str, ...]
-    transcription_delay: str | None
-    inactivity_timeout_s: float | None
-    turn_detection: ServerVad | SemanticVad | None
-    interruption: str
-    preroll_ms: int
-    duplex: str
-    noise_reduction: str | None
-    output_modality: str
-    max_output_tokens: int | None
-    tool_choice: str
-    parallel_tool_calls: bool | None
-    reasoning_effort: str | None
-    truncation: str | RetentionRatio
-    volume: float
-    builtin_tools: tuple[str, ...]
-    output_hold_s: float | None
-    tool_timeout_s: float
-    start_timeout_s: float
-    journal_path: str | None
-    server: str | None
-    components: dict[str, str]
-    _bus: EventBus | None
-    _api_key: str | None
-    _run: Run | None
-
-
-# -- changes ---------------------------------------------------------------------------------------
-
-_PARAMETERS = sorted({"api_key", *(name for name in Agent.__slots__ if name[0] != "_")})
-
-_FIXED = {
-    "model": "the service opens a session for one model",
-    "voice": "the service does not change the voice of a session that has spoken",
-    "greeting": "it was said at the beginning",
-    "recording_output_path": "the recording has begun",
-    "journal_path": "the journal has begun",
-    "api_key": "the connection is made with it",
-    "server": "the connection is made to it",
-    "audio_input": "the device is open",
-    "audio_output": "the device is open",
-    "components": "components are started with the session",
-    "output_hold_s": "the output device was opened with it",
-    "tool_timeout_s": "the tools were started with it",
-    "start_timeout_s": "it has started",
-}
-
-
-def _refuse_fixed(fixed: Mapping[str, object]) -> None:
-    for name in fixed:
-        if name in _FIXED:
-            raise AgentError(
-                name, f"it cannot change during a conversation ({_FIXED[name]}); make a new Agent"
-            )
-    checks.refuse_unknown(fixed, _PARAMETERS)
-
-
-def _changes(**given: tuple[Callable[[str, Any], Any], Any]) -> dict[str, Any]:
-    """Check what is given."""
-    return {
-        name: check(name, value) for name, (check, value) in given.items() if value is not UNSET
-    }
-
-
-def _optional_model(name: str, value: object) -> Any:
-    return checks.checked_optional(checks.checked_model, name, value)
-
-
-def _optional_text(name: str, value: object) -> Any:
-    return checks.checked_optional(checks.checked_name, name, value)
-
-
-def _language(_: str, value: object) -> str | tuple[str, ...] | None:
-    return checks.checked_languages(value)
-
-
-def _turn_detection(_: str, value: object) -> ServerVad | SemanticVad | None:
-    return checks.checked_turn_detection(value)
-
-
-def _hold(name: str, value: object) -> float:
-    return checks.checked_number(name, value, 0.0, 86_400.0)
-
-
-def _interruption(name: str, value: object) -> str:
-    return checks.checked_choice(name, value, ("immediate", "confirmed"))
-
-
-def _duplex(name: str, value: object) -> str:
-    return checks.checked_choice(name, value, ("auto", "half", "full"))
-
-
-def _noise_reduction(name: str, value: object) -> Any:
-    return checks.checked_optional(_field, name, value)
-
-
-def _field(name: str, value: object) -> str:
-    return checks.checked_choice(name, value, ("near_field", "far_field"))
-
-
-def _modality(name: str, value: object) -> str:
-    return checks.checked_choice(name, value, ("audio", "text"))
-
-
-def _effort(name: str, value: object) -> str:
-    return checks.checked_choice(name, value, get_args(Effort))
-
-
-def _optional_effort(name: str, value: object) -> Any:
-    return checks.checked_optional(_effort, name, value)
-
-
-def _speed(name: str, value: object) -> float:
-    return checks.checked_number(name, value, *limits.SPEEDS)
-
-
-def _volume(_: str, value: object) -> float:
-    return checks.checked_number("volume", value, 0.0, 1.0)

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from actors.embedding.hosting import ToolSet
 from actors.embedding.session import Session
 from messages import (
     INACTIVITY_TIMEOUT,
@@ -31,25 +30,24 @@ from messages import (
     SessionEnded,
     SessionEnding,
     SessionStarted,
-    Settings,
     StopSession,
     SupervisorDiedError,
     WantWireEvents,
     WireEvent,
 )
 from rtvoice.bus import EventBus
-from rtvoice.checks import refuse_clash
 from rtvoice.events import (
     AgentStartedEvent,
     AgentStoppedEvent,
     OutputAudioBufferClearEvent,
     UserInactivityTimeoutEvent,
 )
+from rtvoice.in_force import InForce
 from rtvoice.transcript import Transcript
 from rtvoice.views import ConversationHistory
 from rtvoice.wire import decode_wire_event, wire_names
 
-__all__ = ["Run", "prepare_logging", "user_import_path"]
+__all__ = ["PLACED", "Run", "prepare_logging", "user_import_path"]
 
 _logger = logging.getLogger("rtvoice.agent")
 
@@ -57,6 +55,10 @@ _STOP_S = 10.0
 """The supervisor ends a session within 5 s; it is killed after this."""
 _HANDLERS_S = 2.0
 """How long handlers may go on after the end."""
+
+
+PLACED = ("server", "input", "output", "tools", "named_tools", "builtin_tools", "components")
+"""What of a session runs somewhere, and where is logged."""
 
 
 class Run:
@@ -69,36 +71,23 @@ class Run:
         self,
         session: Callable[[tuple[str, ...]], Session],
         bus: EventBus,
-        timeout_s: float | None,
-        places: Mapping[str, Any],
-        in_force: Settings,
+        in_force: InForce,
     ) -> None:
         """Make a session.
 
         Args:
             session: returns it, given the names of the wire events that are wanted.
             bus: where events are delivered.
-            timeout_s: the inactivity timeout.
-            places: what there is: ``server``, ``input``, ``output``, ``tools``, ``named_tools``,
-                ``builtin_tools``, ``components``.
-            in_force: what the server is told of it.
+            in_force: the settings it begins with.
         """
         self.kinds: tuple[type[Message], ...] = ()
-        self._bus = bus
-        self.timeout_s = timeout_s
-        """The inactivity timeout now in force."""
         self.in_force = in_force
-        """What the server is told of the settings, with all that was changed since."""
-        self.has_spoken = False
-        """Whether the assistant has been heard."""
-        self._places = places
-        self._tool_names: tuple[str, ...] = tuple(places["tools"])
-        self._builtin_tools: tuple[str, ...] = tuple(places["builtin_tools"])
+        self._bus = bus
         self._loop = asyncio.get_running_loop()
         self._transcript = Transcript()
         self._started = False
-        self._is_stopping = False
-        self._stop_reason = ""
+        self._stop_reason: str | None = None
+        """Why it was asked to stop; None: it was not."""
         self._told_stop = False
         self._failure: RtvoiceError | None = None
         self._ended = threading.Event()
@@ -135,8 +124,11 @@ class Run:
 
     # -- life ---------------------------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, places: Mapping[str, Any]) -> None:
         """Start the session.
+
+        Args:
+            places: what it consists of, by the names in `PLACED`; logged once it runs.
 
         Raises:
             SessionFailedError: a component cannot start; the reason says which and why.
@@ -156,13 +148,13 @@ class Run:
             self._set_over()
             await self._finish(drain=not cancelled)
             raise
-        _log_places(self._places, self._session.started)
+        _log_places(places, self._session.started)
         self._session.subscribe()  # what has been subscribed to since
         self._session.send(WantWireEvents(self._wire_names))
 
     def begin_to_stop(self, reason: str) -> None:
         """Have the session end in order; from any thread. Again: do nothing."""
-        self._is_stopping, self._stop_reason = True, self._stop_reason or reason
+        self._stop_reason = self._stop_reason or reason
         if self._started and not self._over.is_set():
             self._session.send(StopSession(reason))
 
@@ -289,32 +281,22 @@ class Run:
         self.need()
         self._session.send(message)
 
-    def set_tools(self, tools: ToolSet | None, builtin_tools: tuple[str, ...] | None) -> None:
-        """Change what the model may call."""
-        self.need()
-        self._tool_names, self._builtin_tools = self._tools_with(tools, builtin_tools)
-        self._session.set_tools(tools, builtin_tools=builtin_tools)
+    def change(self, changes: Mapping[str, Any]) -> None:
+        """Change the conversation.
 
-    def refuse_clash(self, tools: ToolSet | None, builtin_tools: tuple[str, ...] | None) -> None:
-        """See that with this change no tool would have the name of a built-in one.
+        Args:
+            changes: parameters of `Agent.update`, each of them valid.
 
         Raises:
-            AgentError: one would.
+            AgentError: they do not go with the rest.
+            NotRunningError: there are no components.
         """
-        refuse_clash(*self._tools_with(tools, builtin_tools))
-
-    def tool_names(
-        self, tools: ToolSet | None, builtin_tools: tuple[str, ...] | None
-    ) -> tuple[str, ...]:
-        """Return the names of all tools there would be with this change, but for named ones."""
-        own, builtin = self._tools_with(tools, builtin_tools)
-        return (*own, *builtin)
-
-    def _tools_with(
-        self, tools: ToolSet | None, builtin_tools: tuple[str, ...] | None
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        names = self._tool_names if tools is None else tuple(tool.name for tool in tools)
-        return names, self._builtin_tools if builtin_tools is None else builtin_tools
+        self.need()
+        for message in self.in_force.change(changes):
+            self.send(message)
+        tools, builtin_tools = changes.get("tools"), changes.get("builtin_tools")
+        if tools is not None or builtin_tools is not None:
+            self._session.set_tools(tools, builtin_tools=builtin_tools)
 
     async def status(self) -> dict[str, dict[str, Any]]:
         """Return how the components are; all that was sent before has reached them.
@@ -350,14 +332,14 @@ class Run:
                 self._bus.deliver(OutputAudioBufferClearEvent(reason))
             case SessionStarted():
                 self._started = True  # before those are told who may ask something of it
-                if self._is_stopping:  # asked for meanwhile
+                if self._stop_reason is not None:  # asked for meanwhile
                     self.begin_to_stop(self._stop_reason)
                 self._transcript.take(message)
                 self._bus.deliver(AgentStartedEvent(message.pids))
             case SessionEnding(reason):
                 self._ended_because = reason
                 if reason == INACTIVITY_TIMEOUT:
-                    self._bus.deliver(UserInactivityTimeoutEvent(self.timeout_s or 0.0))
+                    self._bus.deliver(UserInactivityTimeoutEvent(self.in_force.timeout_s))
                 self._tell_stop(reason)
             case SessionEnded(reason):
                 self._ended_because = reason
@@ -367,7 +349,7 @@ class Run:
                 self._on_loop(self._ready.clear)
             case _:
                 if isinstance(message, AssistantItem) and message.audio_samples:
-                    self.has_spoken = True
+                    self.in_force.has_spoken = True
                 self._transcript.take(message)
         self._bus.deliver(message)
 

@@ -17,13 +17,18 @@ import textwrap
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+from messages import Settings  # noqa: E402 - found only now
+from messages.validation import description, range_in_words  # noqa: E402
+from rtvoice.description import Changes  # noqa: E402
+
+_CHANGES = Changes.__annotations__
 PATH = ROOT / "docs" / "reference.md"
 
 _HEAD = """\
@@ -118,7 +123,7 @@ def _described(name: str, thing: Any) -> str:
         return text + f"{_doc(thing)}\n| | |\n|---|---|\n{members}\n"
     if issubclass(thing, msgspec.Struct):
         return text + _struct(thing) + _members(thing)
-    init = thing.__dict__.get("__init__")
+    init = _namespace(thing).get("__init__")
     if name in _ONLY or issubclass(thing, Exception):
         return text + _doc(thing) + _members(thing)
     if init is not None:
@@ -146,10 +151,31 @@ def _struct(kind: type[msgspec.Struct]) -> str:
     rows = []
     for field in msgspec.structs.fields(kind):
         annotation, words = documented.get(field.name, ("", ""))
+        if get_origin(field.type) is Annotated or "Annotated" in annotation:
+            annotation = _annotation(field.type)
+        if kind is Settings:
+            words = description(field.name)
+        elif extent := range_in_words(field.type):
+            words = f"{words} {extent}"
         default = "" if field.required else f" = {_default_of(field)}"
         shown = f"{field.name}: {annotation}{default}".replace("|", "\\|")
         rows.append(f"| `{shown}` | {' '.join(_plain(words).split())} |\n")
     return text + ("\n| field | |\n|---|---|\n" + "".join(rows) if rows else "")
+
+
+def _annotation(kind: Any) -> str:
+    """Return a type as it is written, without what is noted of it."""
+    if get_origin(kind) is Annotated:
+        return _annotation(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return " | ".join(map(_annotation, get_args(kind)))
+    if kind in (None, type(None)):
+        return "None"
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else _named(repr(kind))
+
+
+def _named(text: str) -> str:
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
 
 
 def _default_of(field: msgspec.structs.FieldInfo) -> str:
@@ -187,7 +213,7 @@ def _text_after(body: list[ast.stmt], number: int) -> str:
 def _members(kind: type[Any]) -> str:
     """Describe the public methods and properties of a class of ours."""
     parts = []
-    for name, thing in kind.__dict__.items():
+    for name, thing in _namespace(kind).items():
         if name.startswith("_") or name not in _ONLY.get(kind.__name__, (name,)):
             continue
         if isinstance(thing, property) and thing.fget is not None and thing.fget.__doc__:
@@ -197,6 +223,18 @@ def _members(kind: type[Any]) -> str:
         elif inspect.isfunction(thing) and thing.__doc__:
             parts.append(f"\n#### {kind.__name__}.{name}\n\n{_signature(name, thing)}{_doc(thing)}")
     return "".join(parts)
+
+
+def _namespace(kind: type[Any]) -> dict[str, Any]:
+    """Return what a class defines, with what an unnamed base of ours defines for it."""
+    known = {**kind.__dict__}
+    for base in kind.__mro__[1:]:
+        if base.__module__ == "rtvoice.description":
+            known = {
+                **known,
+                **{name: base.__dict__[name] for name in base.__dict__ - known.keys()},
+            }
+    return known
 
 
 def _signature(name: str, function: Any) -> str:
@@ -219,12 +257,20 @@ def _parameters(signature: inspect.Signature) -> Iterator[str]:
     for parameter in signature.parameters.values():
         if parameter.annotation == "Never":  # takes what there is not, to say so
             continue
+        if str(parameter.annotation) == "Unpack[Changes]":
+            yield "*"
+            yield from (f"{name}: {_written(kind)} = ..." for name, kind in _CHANGES.items())
+            continue
         if parameter.kind is parameter.VAR_POSITIONAL:
             starred = True
         elif parameter.kind is parameter.KEYWORD_ONLY and not starred:
             starred = True
             yield "*"
         yield _parameter(parameter)
+
+
+def _written(kind: Any) -> str:
+    return str(getattr(kind, "__forward_arg__", kind))
 
 
 def _parameter(parameter: inspect.Parameter) -> str:

@@ -181,7 +181,7 @@ def test_what_cannot_start_is_told_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_a_wrong_setting_is_refused_before_anything_starts() -> None:
-    with pytest.raises(ConfigurationError, match="volume is 2"):
+    with pytest.raises(ConfigurationError, match="volume: 2 is out of range"):
         Session(volume=2.0)
 
 

@@ -508,10 +508,10 @@ def test_a_turn_that_is_told_twice_is_passed_on_once() -> None:
     ("settings", "told"),
     [
         ({"speed": 9.0}, "speed: 9 is out of range; give a number from 0.25 to 1.5"),
-        ({"sped": 1.0}, "there is no setting sped; is it speed?"),
-        ({"log_level": "loud"}, "log_level is 'loud'; it must be one of DEBUG"),
-        ({"server": "nowhere"}, "it must be openai, sandbox"),
-        ({"components": {"speaker": "app:Mine"}}, "cannot be named 'speaker'"),
+        ({"sped": 1.0}, "sped: there is no such setting; did you mean speed?"),
+        ({"log_level": "loud"}, "log_level: 'loud' is not valid; give DEBUG"),
+        ({"server": "nowhere"}, "server: 'nowhere' is not valid; give openai, sandbox"),
+        ({"components": {"speaker": "app:Mine"}}, "'speaker' is not a valid name of a component"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(settings: dict[str, object], told: str) -> None:

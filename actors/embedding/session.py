@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from actors.embedding.stream import EventStream, Listener
-from actors.supervision.settings import checked
 from actors.supervision.specs import SPECS
 from messages import (
     FAULTS,
@@ -49,6 +48,7 @@ from messages import (
 )
 from messages.transport.channel import Channel
 from messages.transport.spawning import environment_with_us, spawn
+from messages.validation import checked_settings
 
 if TYPE_CHECKING:
     from actors.embedding.hosting import Hosting, InputDevice, OutputDevice, ToolSet
@@ -103,8 +103,8 @@ class Session:
                 self.send, input_device=input_device, output_device=output_device, tools=tools
             )
             settings |= msgspec.to_builtins(self._hosting.settings)
-        checked(settings)
-        self._settings = settings
+        valid = checked_settings(settings)
+        self._settings = {name: msgspec.to_builtins(getattr(valid, name)) for name in settings}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._api_key = api_key
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,7 +140,7 @@ class Session:
         if self._process is not None:
             raise RuntimeError("a session is started once; make a new one")
         if timeout_s is None:
-            timeout_s = max(30.0, 2 * checked(self._settings).start_s)
+            timeout_s = max(30.0, 2 * checked_settings(self._settings).start_s)
         environment = environment_with_us(os.environ)
         if self._api_key is not None:
             environment["RTVOICE_API_KEY"] = self._api_key

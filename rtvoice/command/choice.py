@@ -8,10 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec import UNSET
+
 from actors.devices.card.listing import sound_card_present
+from messages import validation
+from messages.errors import InvalidSettingError
+from messages.settings import SETTINGS
 from rtvoice.models import retirement_of
 
 __all__ = [
+    "NEVER",
     "Card",
     "Choice",
     "UsageError",
@@ -19,9 +25,10 @@ __all__ = [
     "fields_given",
     "find_card",
     "read_env_file",
-    "server_of",
 ]
 
+NEVER = object()
+"""The value of an option that stands for None, since None means that it was not given."""
 _CARD_S = 3.0
 """A sound system that has not answered after so long does not keep us from starting."""
 
@@ -56,19 +63,6 @@ class Choice(NamedTuple):
     def server(self) -> str:
         """The server, as far as it is known before the agent is loaded."""
         return str(self.given.get("server") or self.defaults.get("server") or "openai")
-
-
-def server_of(text: str) -> str:
-    """Return the server that a text names.
-
-    Raises:
-        argparse.ArgumentTypeError: it names none.
-    """
-    if text in ("openai", "sandbox") or re.match(r"wss?://[^/]", text):
-        return text
-    raise argparse.ArgumentTypeError(
-        f"{text!r} is no server: write openai, sandbox, or a ws:// or wss:// URL"
-    )
 
 
 def find_card() -> Card:
@@ -134,9 +128,9 @@ def _asked_server(options: argparse.Namespace, environment: Mapping[str, str]) -
     if not text:
         return None
     try:
-        return server_of(text)
-    except argparse.ArgumentTypeError as error:
-        raise UsageError(f"RTVOICE_SERVER: {error}") from None
+        return str(validation.checked("server", text))
+    except InvalidSettingError as error:
+        raise UsageError(f"RTVOICE_SERVER: {error.problem}") from None
 
 
 def _demo(options: argparse.Namespace, *, has_key: bool, asked: bool) -> Choice:
@@ -155,43 +149,23 @@ def _demo(options: argparse.Namespace, *, has_key: bool, asked: bool) -> Choice:
 
 def fields_given(options: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of `messages.Settings` that options name, but for the server."""
-    fields = {
-        "agent": options.agent,
-        "import_path": _import_path(options.agent),
-        "input": options.input,
-        "output": options.output,
-        "volume": options.volume,
-        "block_ms": options.block_ms,
-        "model": options.model,
-        "voice": options.voice,
-        "speed": options.speed,
-        "language": options.language,
-        "transcription_model": options.transcription_model,
-        "interruption": options.interruption,
-        "duplex": "full" if options.full_duplex else None,
-        "noise_reduction": options.noise_reduction,
-        "reasoning_effort": options.reasoning_effort,
-        "output_modality": "text" if options.text_only else None,
-        "instructions": options.instructions,
-        "greeting": options.greeting,
-        "max_seconds": options.max_seconds,
-        "recording_path": options.record,
-        "journal_path": options.journal,
-    }
-    given = {name: value for name, value in fields.items() if value is not None}
-    if options.push_to_talk:
-        given["turn_detection"] = None
-    if options.probes:
-        given["probes"] = True
-    if options.inactivity_timeout is not None:
-        given["inactivity_timeout_s"] = options.inactivity_timeout or None
+    given: dict[str, Any] = {}
+    if options.agent is not None:
+        given = {"agent": options.agent, "import_path": _import_path(options.agent)}
+    for name, setting in SETTINGS.items():
+        option = setting.option
+        if option is None or name == "server":
+            continue
+        value = getattr(options, option.flag.removeprefix("--").replace("-", "_"))
+        if option.value is UNSET and value is not None:
+            given[name] = None if value is NEVER else value
+        elif option.value is not UNSET and value:
+            given[name] = option.value
     return given
 
 
-def _import_path(agent: str | None) -> tuple[str, ...] | None:
+def _import_path(agent: str) -> tuple[str, ...]:
     """Return where the names in an agent are looked up: beside its file, and in this folder."""
-    if agent is None:
-        return None
     where = Path(agent.rpartition(":")[0])
     folders = [str(where.resolve().parent)] if where.suffix == ".py" else []
     return tuple(dict.fromkeys([*folders, str(Path.cwd())]))

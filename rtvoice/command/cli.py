@@ -10,14 +10,20 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
+from msgspec import UNSET
+
 from actors.devices.opening import is_file
 from actors.files import path_of, same_file
-from rtvoice.command.choice import Choice, UsageError, choose, read_env_file, server_of
+from messages import LEVELS, validation
+from messages.errors import InvalidSettingError
+from messages.settings import SETTINGS, Option
+from rtvoice.command.choice import NEVER, Choice, UsageError, choose, read_env_file
 from rtvoice.command.printing import OutputError, open_closed_streams
 
 if TYPE_CHECKING:
@@ -29,8 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["main", "run"]
 
 EXIT_OK, EXIT_USAGE, EXIT_BUG, EXIT_KILLED = 0, 2, 70, 130
-_EFFORTS = ("minimal", "low", "medium", "high", "xhigh")
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 _DESCRIPTION = """\
 Talk with a voice assistant. With nothing given:
@@ -88,67 +92,25 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("agent", nargs="?", metavar="AGENT", help="file.py:name or module:name of an rtvoice.Agent")
 
-    group = parser.add_argument_group("devices")
-    add = group.add_argument
-    add("--input", metavar="DEV", help="default, a device's index or name, a WAV file, silence")
-    add("--output", metavar="DEV", help="default, a device's index or name, a WAV file, null")
-    add(
-        "--full-duplex",
-        action="store_true",
-        help="listen also while the assistant speaks: with headphones, or echo cancelling devices",
-    )
-    add("--volume", type=_between(0.0, 1.0), metavar="0-1", help="of playback")
+    groups = {
+        group: parser.add_argument_group(group)
+        for group in ("devices", "conversation", "end", "files", "others")
+    }
+    for name, setting in SETTINGS.items():
+        if setting.option is not None:
+            _add_setting(groups[setting.option.group].add_argument, name, setting.option)
+    add = groups["devices"].add_argument
     add("--list-devices", action="store_true", help="show what sound devices there are, and end")
     add("--json", action="store_true", help="with --list-devices or --doctor: as JSON")
-    add("--block-ms", type=_between(10, 100, int), metavar="10-100", help="captured block, 40 ms")
-
-    group = parser.add_argument_group("conversation")
-    add = group.add_argument
-    add("--server", type=server_of, metavar="SERVER", help="openai, sandbox, or a ws(s):// URL")
-    add("--model", help="a Realtime model")
-    add("--voice", help="a voice of the service, such as marin or cedar")
-    add("--speed", type=_between(0.25, 1.5), metavar="0.25-1.5", help="of speech")
-    add("--language", help="what you speak, such as en (helps transcription)")
-    add("--transcription-model", metavar="MODEL", help="what writes down what you say")
-    add(
-        "--interruption",
-        choices=("immediate", "confirmed"),
-        help="what you say interrupts at once, or when it is certain that it is no cough",
-    )
-    add(
-        "--noise-reduction",
-        choices=("near_field", "far_field"),
-        help="at the server: for a headset, or for a microphone further away",
-    )
-    add("--reasoning-effort", choices=_EFFORTS, help="of models that reason")
-    add("--text-only", action="store_true", help="the assistant writes and does not speak")
-    add("--push-to-talk", action="store_true", help="Enter begins your turn, Enter again ends it")
-    add("--instructions", metavar="TEXT", help="what the assistant shall be and do")
-    add("--greeting", metavar="TEXT", help="the assistant begins with this sentence")
-
-    group = parser.add_argument_group("end")
-    add = group.add_argument
-    add("--max-seconds", type=_positive, metavar="N", help="end after N seconds")
-    add(
-        "--inactivity-timeout",
-        type=_seconds_or_never,
-        metavar="N",
-        help="end when nobody has spoken for N seconds (60); 0: never",
-    )
-
-    group = parser.add_argument_group("files")
-    add = group.add_argument
-    add("--record", metavar="FILE.wav", help="both sides: you on the left, the assistant right")
+    add = groups["files"].add_argument
     add("--levels", action="store_true", help="tell how loud both sides are, also in --events")
     add("--events", metavar="FILE", help="each event as a line of JSON; -: to standard output")
-    add("--journal", metavar="FILE", help="keep the conversation, also over crashes")
-
-    group = parser.add_argument_group("others")
-    add = group.add_argument
+    add = groups["others"].add_argument
     add("--doctor", action="store_true", help="say whether it would work here, and what to do")
     add("--demo", action="store_true", help="run the demo, even if there is a sound card")
-    add("--probes", action="store_true", help="let scripts/inject.py break it, for tests")
-    add("--log-level", type=_level, metavar="LEVEL", help=", ".join(_LEVELS))
+    level = partial(_value_of, "log_level")
+    levels = ", ".join(LEVELS)
+    add("--log-level", type=lambda text: level(text.upper()), metavar="LEVEL", help=levels)
     add("--version", action="version", version=_version())
     return parser
 
@@ -159,37 +121,22 @@ def _version() -> str:
     return f"rtvoice {__version__}"
 
 
-def _between(low: float, high: float, kind: type[float] | type[int] = float) -> Any:
-    def check(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = kind(low - 1)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
-        return value
-
-    return check
+def _add_setting(add: Callable[..., object], name: str, option: Option) -> None:
+    """Add the option of a setting: its name there is that of its flag (`fields_given`)."""
+    if option.value is not UNSET:
+        add(option.flag, action="store_true", help=option.help)
+        return
+    metavar = option.metavar or validation.metavar(name) or None
+    add(option.flag, type=partial(_value_of, name), metavar=metavar, help=option.help)
 
 
-def _positive(text: str) -> float:
+def _value_of(name: str, text: str) -> Any:
+    """Return the value of a setting that a text stands for; `NEVER` for None."""
     try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
-
-
-def _seconds_or_never(text: str) -> float:
-    return 0.0 if text in ("0", "never", "none") else _positive(text)
-
-
-def _level(text: str) -> str:
-    if text.upper() not in _LEVELS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no log level: {', '.join(_LEVELS)}")
-    return text.upper()
+        value = validation.parsed(name, text)
+    except InvalidSettingError as error:
+        raise argparse.ArgumentTypeError(error.problem) from None
+    return NEVER if value is None else value
 
 
 # -- what is run ------------------------------------------------------------------------------
@@ -335,11 +282,9 @@ def _complain(text: str) -> None:
 def _log_level(options: argparse.Namespace) -> int:
     text = options.log_level or os.environ.get("RTVOICE_LOG_LEVEL", "").strip() or "WARNING"
     try:
-        level = logging.getLevelName(_level(text))
-    except argparse.ArgumentTypeError as error:
-        raise UsageError(f"RTVOICE_LOG_LEVEL: {error}") from None
-    assert isinstance(level, int)
-    return level
+        return LEVELS[validation.checked("log_level", text.upper())]
+    except InvalidSettingError as error:
+        raise UsageError(f"RTVOICE_LOG_LEVEL: {error.problem}") from None
 
 
 def _converse(options: argparse.Namespace, choice: Choice, level: int) -> int:

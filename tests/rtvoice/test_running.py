@@ -519,12 +519,12 @@ async def test_a_wrong_variable_of_the_environment_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RTVOICE_SERVER", "localhost")
-    with pytest.raises(AgentError, match="RTVOICE_SERVER: 'localhost' is no server"):
+    with pytest.raises(AgentError, match="RTVOICE_SERVER: 'localhost' is not valid"):
         await Agent().run()
 
     monkeypatch.setenv("RTVOICE_SERVER", "sandbox")
     monkeypatch.setenv("RTVOICE_LOG_LEVEL", "LOUD")
-    with pytest.raises(AgentError, match="RTVOICE_LOG_LEVEL: 'LOUD' is no level"):
+    with pytest.raises(AgentError, match="RTVOICE_LOG_LEVEL: 'LOUD' is not valid"):
         await Agent().run()
 
 
@@ -721,6 +721,9 @@ async def test_a_muted_microphone_stays_mute_when_it_is_killed(server: FakeServe
         ({"model": "x"}, "the service opens a session for one model"),
         ({"speech_speed": 3}, "speech_speed: 3 is out of range"),
         ({"instruction": "x"}, "did you mean instructions"),
+        ({"preroll_ms": 100}, "the session was started with it"),
+        ({"api_key": "x"}, "api_key: it cannot change during a conversation"),
+        ({"reasoning_effort": None}, "it cannot be unset during a conversation"),
     ],
 )
 def test_a_change_that_cannot_be_is_refused(given: dict[str, Any], words: str) -> None:

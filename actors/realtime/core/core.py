@@ -53,6 +53,7 @@ from messages import (
     UpdateSettings,
     WantWireEvents,
 )
+from messages.errors import InvalidSettingError
 
 __all__ = ["Core"]
 
@@ -414,7 +415,7 @@ class Core:
         context, old = self._context, self._context.settings
         try:
             context.setup.change(message.changes)
-        except msgspec.ValidationError as error:
+        except InvalidSettingError as error:
             context.publish(Notice(f"the settings stay as they are: {error}"))
             return
         if (old.turn_detection is None) != (context.settings.turn_detection is None):

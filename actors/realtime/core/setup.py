@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from actors.realtime.core.state import Saved
-from messages import CHANGEABLE, Settings, ToolSpec, limits
+from messages import Settings, ToolSpec, limits, validation
+from messages.errors import InvalidSettingError
 
 __all__ = ["Setup", "within_limits"]
 
@@ -33,19 +34,14 @@ class Setup:
         """Change settings, which are given as plain values.
 
         Raises:
-            msgspec.ValidationError: a field cannot be changed now, or a value is not valid.
+            InvalidSettingError: a field cannot be changed now, or a value is not valid.
         """
-        if unknown := changes.keys() - set(CHANGEABLE):
-            raise msgspec.ValidationError(f"{min(unknown)} cannot be changed now")
-        settings = _changed(self.settings, changes)
+        settings = validation.changed(self.settings, changes)
         if settings.voice != self.settings.voice and self._saved.spoken:
-            raise msgspec.ValidationError(
-                "voice cannot be changed now, the assistant has been heard with it"
-            )
-        if wrong := limits.problem(settings):
-            raise msgspec.ValidationError(": ".join(wrong))
+            raise InvalidSettingError("voice", validation.fixed("voice"))
         self.settings = settings
-        self._saved.changes = {**self._saved.changes, **changes}
+        valid = {name: msgspec.to_builtins(getattr(settings, name)) for name in changes}
+        self._saved.changes = {**self._saved.changes, **valid}
 
     def set_speed(self, speed: float) -> float:
         """Set the speed of speech, clipped to the limits of the API. Return it."""

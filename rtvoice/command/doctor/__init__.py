@@ -19,7 +19,9 @@ from actors.devices.card.listing import SoundDevice
 from actors.devices.card.soundcheck import Request
 from actors.devices.opening import is_file
 from messages import Settings
+from messages.errors import InvalidSettingError
 from messages.transport.spawning import environment_with_us
+from messages.validation import checked_settings
 from rtvoice.command.choice import Card, Choice, UsageError, choose, fields_given
 from rtvoice.command.doctor import files, machine, server, sound
 from rtvoice.command.doctor.result import Check, Result, Status, ok, problem, warning, within
@@ -182,8 +184,8 @@ class _Examination:
         else:
             fields = {**defaults, **self._described, **given}
         try:
-            self._settings = msgspec.convert(fields, Settings)
-        except msgspec.ValidationError as error:
+            self._settings = checked_settings(fields)
+        except InvalidSettingError as error:
             yield problem("options", str(error))
 
     def _asked(self) -> dict[str, Any]:

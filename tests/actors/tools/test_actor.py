@@ -388,7 +388,7 @@ def test_what_a_tool_raised_with_is_told_to_the_model_and_not_to_the_log(
 
 
 def test_a_tool_that_takes_too_long_is_answered_for(tmp_path: Path, agent: str) -> None:
-    with Rig(ToolExecutor, tmp_path, agent=agent, tool_timeout_s=0.05) as rig:
+    with Rig(ToolExecutor, tmp_path, agent=agent, tool_timeout_s=0.1) as rig:
         rig.tell(call("wait", "sync", gate="a"))
         rig.tell(call("forever", "async"))
 
@@ -401,8 +401,8 @@ def test_a_tool_that_takes_too_long_is_answered_for(tmp_path: Path, agent: str) 
         assert rig.take(ToolAnswer) == []
 
     assert sorted(answer.output for answer in answers) == [
-        "forever failed: it did not finish within 0.05 s",
-        "wait failed: it did not finish within 0.05 s",
+        "forever failed: it did not finish within 0.1 s",
+        "wait failed: it did not finish within 0.1 s",
     ]
 
 
@@ -452,7 +452,7 @@ def test_a_tool_of_the_program_runs_there(tmp_path: Path) -> None:
 
 def test_a_program_that_does_not_answer_is_answered_for(tmp_path: Path) -> None:
     spec = ToolSpec("ask", "asks", {"type": "object"})
-    with Rig(ToolExecutor, tmp_path, program_tools=(spec,), tool_timeout_s=0.05) as rig:
+    with Rig(ToolExecutor, tmp_path, program_tools=(spec,), tool_timeout_s=0.1) as rig:
         rig.tell(call("ask"))
 
         assert "did not finish" in rig.expect(ToolAnswer).output
@@ -633,7 +633,7 @@ def test_tools_set_later_do_not_take_a_name_that_is_taken(tmp_path: Path) -> Non
 
 def test_a_program_is_told_that_nobody_waits_any_more(tmp_path: Path) -> None:
     spec = ToolSpec("ask", "asks", {"type": "object"})
-    with Rig(ToolExecutor, tmp_path, program_tools=(spec,), tool_timeout_s=0.05) as rig:
+    with Rig(ToolExecutor, tmp_path, program_tools=(spec,), tool_timeout_s=0.1) as rig:
         rig.tell(call("ask"))
         rig.expect(ToolAnswer)
 

@@ -105,7 +105,7 @@ def test_the_server_of_the_command_goes_before_that_of_the_environment() -> None
 
 
 def test_a_server_in_the_environment_that_is_none_is_named() -> None:
-    with pytest.raises(UsageError, match="RTVOICE_SERVER: 'http://x' is no server"):
+    with pytest.raises(UsageError, match="RTVOICE_SERVER: 'http://x' is not valid"):
         chosen(card=CARD, env={"RTVOICE_SERVER": "http://x"})
 
 
@@ -162,12 +162,12 @@ def test_a_retired_model_is_told_with_its_successor() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--speed", "3"], "'3' is not a number from 0.25 to 1.5"),
-        (["--volume", "loud"], "'loud' is not a number from 0 to 1"),
-        (["--block-ms", "5"], "'5' is not a number from 10 to 100"),
-        (["--max-seconds", "-1"], "'-1' is not a number of seconds above 0"),
-        (["--server", "localhost:80"], "is no server: write openai, sandbox"),
-        (["--log-level", "LOUD"], "'LOUD' is no log level: DEBUG, INFO"),
+        (["--speed", "3"], "3 is out of range; give a number from 0.25 to 1.5"),
+        (["--volume", "loud"], "'loud' is not valid; give a number from 0 to 1"),
+        (["--block-ms", "5"], "5 is out of range; give a whole number from 10 to 100"),
+        (["--max-seconds", "-1"], "-1 is out of range; give a number of seconds above 0"),
+        (["--server", "localhost:80"], "'localhost:80' is not valid; give openai, sandbox"),
+        (["--log-level", "LOUD"], "'LOUD' is not valid; give DEBUG, INFO"),
         (["--inputt", "x"], "unrecognized arguments: --inputt"),
     ],
 )

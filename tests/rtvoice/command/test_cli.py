@@ -199,7 +199,7 @@ def test_a_log_level_in_the_environment_that_is_none_is_named(
     monkeypatch.setenv("RTVOICE_LOG_LEVEL", "LOUD")
 
     assert cli.run([*NOWHERE]) == 2
-    assert "RTVOICE_LOG_LEVEL: 'LOUD' is no log level" in capsys.readouterr().err
+    assert "RTVOICE_LOG_LEVEL: 'LOUD' is not valid; give DEBUG" in capsys.readouterr().err
 
 
 def test_the_demo_is_a_session_with_the_sandbox(
