@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -17,6 +18,8 @@ from messages import (
     decode,
     encode,
 )
+from messages.settings import SETTINGS
+from rtvoice.checks import PARAMETERS
 from rtvoice.events import ClientEvent
 
 __all__ = ["changes_of", "checked", "instructions_of", "why_not"]
@@ -90,33 +93,15 @@ def changes_of(session: Mapping[str, Any]) -> dict[str, Any]:
         match path:
             case "type":
                 pass
-            case "instructions":
-                changes["instructions"] = value or ""
-            case "audio.output.speed":
-                changes["speech_speed"] = value
-            case "audio.output.voice":
-                changes["voice"] = _value_of(path, value, "id")
-            case "audio.input.transcription":
-                changes |= _transcription_of(path, value)
-            case "audio.input.turn_detection":
-                vad = None if value is None else _struct_of(path, value, ServerVad | SemanticVad)
-                changes["turn_detection"] = vad
-            case "audio.input.noise_reduction":
-                changes["noise_reduction"] = _value_of(path, value, "type")
-            case "output_modalities":
-                changes["output_modality"] = _only_of(path, value)
-            case "max_output_tokens" | "parallel_tool_calls":
-                changes[path] = value
-            case "tool_choice":
-                changes[path] = _value_of(path, value, "name")
-            case "reasoning":
-                changes["reasoning_effort"] = _value_of(path, value, "effort")
-            case "truncation":
-                changes[path] = _truncation_of(path, value)
             case "tools":
                 _refuse_session(path, "use agent.update(tools=...) with an rtvoice.Tools")
             case "model":
                 _refuse_session(path, "it cannot change during a conversation")
+            case "audio.input.transcription":
+                changes |= _transcription_of(path, value)
+            case _ if path in _PARAMETERS:
+                shape = _SHAPES.get(path)
+                changes[_PARAMETERS[path]] = value if shape is None else shape(path, value)
             case _:
                 _refuse_session(path, "it is not ours to change")
     return changes
@@ -137,6 +122,10 @@ def _leaves(session: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _value_of(path: str, value: object, key: str) -> Any:
     """Return a value that the API takes as it is or, under a key, in an object."""
     return value.get(key) if isinstance(value, Mapping) else value
+
+
+def _turn_detection_of(path: str, value: object) -> Any:
+    return None if value is None else _struct_of(path, value, ServerVad | SemanticVad)
 
 
 def _only_of(path: str, value: object) -> Any:
@@ -183,3 +172,21 @@ def _struct_of(path: str, value: object, kind: Any) -> Any:
 
 def _refuse_session(path: str, why: str) -> NoReturn:
     raise EventError(f"SessionUpdateEvent: {path}: {why}")
+
+
+_PARAMETERS = {
+    SETTINGS[setting].session_field: name
+    for name, setting in PARAMETERS.items()
+    if SETTINGS[setting].session_field
+}
+_SHAPES: dict[str, Callable[[str, Any], Any]] = {
+    "audio.input.noise_reduction": partial(_value_of, key="type"),
+    "audio.input.turn_detection": _turn_detection_of,
+    "audio.output.voice": partial(_value_of, key="id"),
+    "instructions": lambda _, value: value or "",
+    "output_modalities": _only_of,
+    "reasoning": partial(_value_of, key="effort"),
+    "tool_choice": partial(_value_of, key="name"),
+    "truncation": _truncation_of,
+}
+"""Fields that the API has in another form than ours."""

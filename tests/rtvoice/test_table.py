@@ -5,19 +5,21 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from typing import Annotated, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 import pytest
 
-from messages import LEVELS, Settings, validation
+from actors.realtime.core.session import settings_update
+from messages import LEVELS, Settings, UpdateSettings, validation
 from messages.errors import InvalidSettingError
 from messages.settings import COMPONENTS, SETTINGS
-from rtvoice import Agent, AgentError
+from rtvoice import Agent, AgentError, RetentionRatio, SemanticVad
 from rtvoice.checks import PARAMETERS
 from rtvoice.command.choice import fields_given
 from rtvoice.command.cli import _parser
 from rtvoice.description import Changes, Description
+from rtvoice.publishing import changes_of
 from supervisor import SPECS, Session
 
 REFERENCE = (Path(__file__).resolve().parents[2] / "docs/reference.md").read_text(encoding="utf-8")
@@ -127,6 +129,41 @@ def test_an_option_gives_its_setting(name: str) -> None:
 
 def test_what_is_not_given_is_no_setting() -> None:
     assert fields_given(_parser().parse_args([])) == {}
+
+
+# -- the Realtime API ------------------------------------------------------------------------------
+
+IN_SESSION = {
+    name: setting
+    for name, setting in SETTINGS.items()
+    if setting.session_field and setting.changed_by is UpdateSettings
+}
+VALUES: dict[str, Any] = {
+    "language": "de",
+    "voice": "voice_1234",
+    "truncation": RetentionRatio(0.8, 5000),
+    "turn_detection": SemanticVad("low"),
+    "transcription_model": "own",
+    "transcription_keywords": ("Rhine",),
+    "max_output_tokens": 7,
+    "parallel_tool_calls": False,
+}
+
+
+@pytest.mark.parametrize("name", IN_SESSION)
+def test_a_setting_is_told_to_the_server_in_its_field_and_understood_there(name: str) -> None:
+    choices = re.findall(r"\w+", validation.metavar(name))
+    value = VALUES.get(name, choices[-1] if choices else "none")
+    before = Settings(transcription_model="gpt-transcribe")
+
+    update = settings_update(before, msgspec.structs.replace(before, **{name: value}), ())
+
+    assert update is not None
+    told: Any = update
+    for key in IN_SESSION[name].session_field.split("."):
+        told = told[key]
+    changes = changes_of(update)
+    assert validation.checked(name, changes[IN_SESSION[name].parameter or name]) == value
 
 
 # -- the documents ---------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from messages import SAMPLE_RATE, SemanticVad, Settings, ToolSpec
+from messages import CHANGEABLE, SAMPLE_RATE, SemanticVad, Settings, ToolSpec
 from messages.limits import CUSTOM_VOICE
+from messages.settings import SETTINGS
 
 __all__ = [
     "configuration",
@@ -147,23 +148,15 @@ def _merging(old: Any, new: Any) -> Any:
 
 
 def _fields(settings: Settings, tools: tuple[ToolSpec, ...]) -> dict[Path, Any]:
-    """Return what the API calls the settings that can change."""
-    limit = settings.max_output_tokens
-    fields: dict[Path, Any] = {
-        ("instructions",): settings.instructions,
-        ("output_modalities",): [settings.output_modality],
-        ("tool_choice",): _tool_choice(settings, tools),
-        ("max_output_tokens",): "inf" if limit is None else limit,
-        ("truncation",): _truncation(settings),
-        (*_INPUT, "turn_detection"): _turn_detection(settings),
-        (*_INPUT, "transcription"): _transcription(settings),
-        (*_INPUT, "noise_reduction"): _noise_reduction(settings),
-        (*_OUTPUT, "voice"): _voice(settings),
-    }
-    if settings.parallel_tool_calls is not None:
-        fields[("parallel_tool_calls",)] = settings.parallel_tool_calls
-    if settings.reasoning_effort is not None:
-        fields[("reasoning",)] = {"effort": settings.reasoning_effort}
+    """Return the settings that can change, as the fields of the API's session."""
+    fields: dict[Path, Any] = {}
+    for name, field in _FIELDS.items():
+        value = getattr(settings, name)
+        if value is None and not SETTINGS[name].can_unset:
+            continue
+        shape = _SHAPES.get(field)
+        fields[tuple(field.split("."))] = value if shape is None else shape(settings)
+    fields[("tool_choice",)] = _tool_choice(settings, tools)
     return fields
 
 
@@ -234,3 +227,19 @@ def _turn_detection(settings: Settings) -> dict[str, Any] | None:
         "create_response": vad.create_response and by_itself,
         "interrupt_response": vad.interrupt_response and by_itself,
     }
+
+
+_FIELDS = {
+    name: SETTINGS[name].session_field for name in CHANGEABLE if SETTINGS[name].session_field
+}
+_SHAPES: dict[str, Callable[[Settings], Any]] = {
+    "audio.input.noise_reduction": _noise_reduction,
+    "audio.input.transcription": _transcription,
+    "audio.input.turn_detection": _turn_detection,
+    "audio.output.voice": _voice,
+    "max_output_tokens": lambda settings: settings.max_output_tokens or "inf",
+    "output_modalities": lambda settings: [settings.output_modality],
+    "reasoning": lambda settings: {"effort": settings.reasoning_effort},
+    "truncation": _truncation,
+}
+"""Fields that the API has in another form than ours, or that several settings make up."""
