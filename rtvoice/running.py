@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,33 @@ PLACED = ("server", "input", "output", "tools", "named_tools", "builtin_tools", 
 """What of a session runs somewhere, and where is logged."""
 
 
+class Subscribed:
+    """What the program wants to be told: its subscriptions, and what the transcript needs."""
+
+    def __init__(self, bus: EventBus, always: Iterable[type[Message]]) -> None:
+        self.kinds: tuple[type[Message], ...] = ()
+        self.wire_names: tuple[str, ...] = ()
+        """Names of the events of the Realtime API."""
+        self._bus = bus
+        self._always: tuple[type[Message], ...] = (Event, WireEvent, *always)
+        self.look()
+
+    def look(self) -> bool:
+        """Look what is subscribed to. Return whether that has changed."""
+        subscribed = self._bus.kinds
+        kinds: set[type[Message]] = set(self._always)
+        kinds.update(kind for kind in subscribed if issubclass(kind, Message))
+        if any(issubclass(OutputAudioBufferClearEvent, kind) for kind in subscribed):
+            kinds.add(FlushPlayback)
+        names: set[str] = set()
+        for kind in subscribed:
+            names |= wire_names(kind)
+        before = self.kinds, self.wire_names
+        self.kinds = tuple(sorted(kinds, key=lambda kind: kind.__qualname__))
+        self.wire_names = tuple(sorted(names))
+        return before != (self.kinds, self.wire_names)
+
+
 class Run:
     """A conversation from its start to its end, on one event loop.
 
@@ -80,7 +107,6 @@ class Run:
             bus: where events are delivered.
             in_force: the settings it begins with.
         """
-        self.kinds: tuple[type[Message], ...] = ()
         self.in_force = in_force
         self._bus = bus
         self._loop = asyncio.get_running_loop()
@@ -95,32 +121,21 @@ class Run:
         self._over = asyncio.Event()
         self._ready = asyncio.Event()
         self._ended_because = ""
-        self._wire_names: tuple[str, ...] = ()
-        self._want()
-        self._session = session(self._wire_names)
+        self._subscribed = Subscribed(bus, self._transcript.kinds)
+        self._session = session(self._subscribed.wire_names)
 
     # -- what the program wants to be told ----------------------------------------------------
 
-    def _want(self) -> bool:
-        """Find out what is subscribed to. Return whether that has changed."""
-        subscribed = self._bus.kinds
-        kinds: set[type[Message]] = {Event, WireEvent, *self._transcript.kinds}
-        kinds.update(kind for kind in subscribed if issubclass(kind, Message))
-        if any(issubclass(OutputAudioBufferClearEvent, kind) for kind in subscribed):
-            kinds.add(FlushPlayback)
-        names: set[str] = set()
-        for kind in subscribed:
-            names |= wire_names(kind)
-        before = self.kinds, self._wire_names
-        self.kinds = tuple(sorted(kinds, key=lambda kind: kind.__qualname__))
-        self._wire_names = tuple(sorted(names))
-        return before != (self.kinds, self._wire_names)
+    @property
+    def kinds(self) -> tuple[type[Message], ...]:
+        """The messages that `put` takes, for the session."""
+        return self._subscribed.kinds
 
     def subscriptions_changed(self) -> None:
         """Have the supervisor and realtime know of it; from any thread."""
-        if not self._over.is_set() and self._want() and self._started:
+        if not self._over.is_set() and self._subscribed.look() and self._started:
             self._session.subscribe()
-            self._session.send(WantWireEvents(self._wire_names))
+            self._session.send(WantWireEvents(self._subscribed.wire_names))
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -150,7 +165,7 @@ class Run:
             raise
         _log_places(places, self._session.started)
         self._session.subscribe()  # what has been subscribed to since
-        self._session.send(WantWireEvents(self._wire_names))
+        self._session.send(WantWireEvents(self._subscribed.wire_names))
 
     def begin_to_stop(self, reason: str) -> None:
         """Have the session end in order; from any thread. Again: do nothing."""

@@ -17,8 +17,9 @@ __all__ = ["EventStream", "Listener"]
 class Listener(Protocol):
     """Who is told of a session, message by message; an `EventStream` is one."""
 
-    kinds: tuple[type[Message], ...]
-    """What it is told. It may change; `Session.subscribe` makes that known."""
+    @property
+    def kinds(self) -> tuple[type[Message], ...]:
+        """What it is told. It may change; `Session.subscribe` makes that known."""
 
     def put(self, message: Message | None) -> None:
         """Take a message, on the session's reading thread: return at once. None: it is over."""
