@@ -40,6 +40,8 @@ _SHOWN: Final = 20
 class SandboxServer:
     """A Realtime server on a free port of this machine, from `with` to its end.
 
+    Its attributes are what it is made with, the thread with its loop, and what has happened.
+
     It runs on a thread of its own; all its methods may be called from any other. Sessions find it
     as `Session(server=server.url)`, OpenAI's library as `OpenAI(base_url=server.http_url)`.
 

@@ -389,6 +389,8 @@ def event_line(event: Event | Level, t: float) -> bytes:
 class Console:
     """Shows what happens. Told messages by the hub, on whose thread it does nothing but queue.
 
+    Its attributes are many: three streams that one thread writes, and what was shown on each.
+
     Args:
         transcript: the stream of the transcript.
         errors: the stream of failures and log records.

@@ -44,6 +44,8 @@ _UNORDERED: Final = (
 class ClientLine:
     """What leads to a client.
 
+    Most of its attributes are the faults that are in force.
+
     Args:
         client: its socket.
         act: does what needs the session, the faults `fail` and `expire`.

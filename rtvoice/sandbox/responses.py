@@ -47,6 +47,8 @@ class ResponseOutcome(NamedTuple):
 class Response:
     """One answer, from `response.created` to `response.done`.
 
+    Half of its attributes are what it is made with.
+
     Args:
         settings: the session's, with the parameters of `response.create` over them.
         context: the items that it answers.

@@ -88,6 +88,10 @@ class ServerSession:
     what came of the work. Nothing in it fails the session: what a client does wrong is answered
     with an `error` event.
 
+    It is one class with a method for each event of the client, since nearly each of them touches
+    the input, the conversation and the answers; what these do by themselves is in `InputAudio`,
+    `Conversation` and `Response`.
+
     Args:
         model: of the URL.
         transcribes: whether this is a transcription session, which never responds.
