@@ -42,6 +42,12 @@ def default_of(name: str) -> object:
     return field.default
 
 
+def text_for(name: str) -> str:
+    """Return a text that stands for a value of a setting: its last choice, its highest number."""
+    *_, last = re.split("[-{},]", validation.metavar(name).removesuffix("}"))
+    return last or {"language": "de", "tool_choice": "none"}.get(name, "7")
+
+
 # -- the table itself ------------------------------------------------------------------------------
 
 
@@ -104,26 +110,18 @@ def test_what_cannot_change_says_why(name: str) -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 OPTIONS = {name: setting for name, setting in SETTINGS.items() if setting.option is not None}
-TEXTS = {
-    "server": "ws://localhost:1",
-    "language": "de",
-    "speed": "1.5",
-    "volume": "0.5",
-    "block_ms": "20",
-}
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS.keys() - {"server"}))
 def test_an_option_gives_its_setting(name: str) -> None:
     option = OPTIONS[name].option
     assert option is not None
-    choices = re.findall(r"\w+", validation.metavar(name))
-    text = TEXTS.get(name, choices[-1] if choices else "7")
     flag_only = option.value is not msgspec.UNSET
+    arguments = [option.flag] if flag_only else [option.flag, text_for(name)]
 
-    given = fields_given(_parser().parse_args([option.flag] if flag_only else [option.flag, text]))
+    given = fields_given(_parser().parse_args(arguments))
 
-    expected = option.value if flag_only else validation.parsed(name, text)
+    expected = option.value if flag_only else validation.parsed(name, text_for(name))
     assert given == {name: expected}
 
 
@@ -139,21 +137,18 @@ IN_SESSION = {
     if setting.session_field and setting.changed_by is UpdateSettings
 }
 VALUES: dict[str, Any] = {
-    "language": "de",
     "voice": "voice_1234",
     "truncation": RetentionRatio(0.8, 5000),
     "turn_detection": SemanticVad("low"),
     "transcription_model": "own",
     "transcription_keywords": ("Rhine",),
-    "max_output_tokens": 7,
     "parallel_tool_calls": False,
 }
 
 
 @pytest.mark.parametrize("name", IN_SESSION)
 def test_a_setting_is_told_to_the_server_in_its_field_and_understood_there(name: str) -> None:
-    choices = re.findall(r"\w+", validation.metavar(name))
-    value = VALUES.get(name, choices[-1] if choices else "none")
+    value = VALUES[name] if name in VALUES else validation.parsed(name, text_for(name))
     before = Settings(transcription_model="gpt-transcribe")
 
     update = settings_update(before, msgspec.structs.replace(before, **{name: value}), ())
