@@ -54,7 +54,7 @@ from actors.supervision.peers import LocalPeer, Peer, ProgramPeer
 from actors.supervision.probe import Probe
 from actors.supervision.restarting import RestartPolicy
 from actors.supervision.routing import Router
-from actors.supervision.sandbox import SandboxProcess
+from actors.supervision.sandbox import SandboxChild
 from actors.supervision.shutdown import Shutdown
 from actors.supervision.specs import SPECS, ChildSpec
 from actors.supervision.summary import Summary
@@ -132,7 +132,7 @@ class Supervisor:
     """The hub of one session. Runs on the thread that calls `run`, until the session has ended.
 
     It has many attributes because it is the one place that knows the whole session: most are its
-    parts (`Router`, `Child`, `SandboxProcess`, `Shutdown`, `Summary`) or given at the start.
+    parts (`Router`, `Child`, `SandboxChild`, `Shutdown`, `Summary`) or given at the start.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Supervisor:
         self._opening: list[Child] = []
         """The components that are not open yet, in start order."""
         self._ending: Shutdown | None = None
-        self._sandbox: SandboxProcess | None = None
+        self._sandbox: SandboxChild | None = None
         self._described = False
         """Whether the settings of the agent are known."""
         self._epoch_ns = time.monotonic_ns()
@@ -248,7 +248,7 @@ class Supervisor:
         settings = self.settings
         agent_may_say = "agent" in self.given and not self._described
         if settings.server == "sandbox" and self._sandbox is None and not agent_may_say:
-            self._sandbox = SandboxProcess(self)
+            self._sandbox = SandboxChild(self)
         new = settings.components.keys() - self._children.keys()
         self._add(ChildSpec(name=name, target=settings.components[name]) for name in sorted(new))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,6 +46,7 @@ from messages import (
     PlayedPosition,
     ProgramPlayed,
     ResumePlayback,
+    SessionInfo,
     SetVolume,
 )
 
@@ -72,11 +72,62 @@ class _SpeakerState(msgspec.Struct, frozen=True):
     paused: bool = False
 
 
+class _Levels:
+    """Sends the loudness of what is heard, if anybody wants it."""
+
+    def __init__(self, speaker: Actor) -> None:
+        self._speaker = speaker
+        self._meter = Meter()
+        self._sounding = True
+        """Whether the last level sent, perhaps by an earlier incarnation, was not silence."""
+
+    def heard(self, pcm: bytes) -> None:
+        """Send the levels of sound that was heard."""
+        self._send(self._meter.add(pcm))
+
+    def silent(self) -> None:
+        """Send silence, once."""
+        if self._sounding:
+            self._send([*self._meter.rest(), (SILENCE_DBFS, SILENCE_DBFS)])
+            self._sounding = False
+
+    def _send(self, levels: Iterable[tuple[float, float]]) -> None:
+        if self._speaker.is_wanted(OutputLevel):
+            for level in levels:  # an iterator: this measures them
+                self._sounding = True
+                self._speaker.send(OutputLevel(*level))
+
+
+class _Legacy:
+    """A file in which a process leaves audio to the next one that nobody has heard."""
+
+    def __init__(self, session: SessionInfo) -> None:
+        self._path = Path(session.directory) / "speaker.rest"
+
+    def leave(self, rest: _Rest) -> None:
+        """Write audio for the next process.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        self._path.write_bytes(msgspec.msgpack.encode(rest))
+
+    def take(self) -> _Rest:
+        """Return what the process before has left, once."""
+        try:
+            rest = self._path.read_bytes()
+            self._path.unlink()
+        except OSError:
+            return []
+        return msgspec.msgpack.decode(rest, type=_Rest)
+
+
 class Speaker(Actor):
     """Plays what realtime sends; realtime also flushes, pauses and resumes it.
 
-    Audio stays the supervisor's until the device has taken it. Dies when its device is lost; when
-    it raises for another reason, device and playout go on without it.
+    Audio stays the supervisor's until the device has taken it. The actor dies when its device is
+    lost; when it raises for another reason, device and playout go on without it. It has more
+    attributes than most actors: each is a fact about the one device and playout that it joins.
     """
 
     accepts: ClassVar = {
@@ -95,11 +146,10 @@ class Speaker(Actor):
         self._faltering_timer: Timer | None = None
         self._reported = ("", 0)
         self._trouble = ""
-        self._meter = Meter()
+        self._levels = _Levels(self)
+        self._legacy = _Legacy(self.session)
         self._settled = False
         """Whether something was heard between the last two calls of `_settle`."""
-        self._sounding = True
-        """Whether the last level sent, perhaps by an earlier incarnation, was not silence."""
         self._flushed_ns = 0
         """Time of the last flush, as its sender counts; audio sent before it is discarded."""
         self._too_late: collections.deque[str] = collections.deque(maxlen=_ITEMS)
@@ -263,22 +313,15 @@ class Speaker(Actor):
         for item_id, _, _ in rest:
             self._mark.note_heard(item_id)
         try:
-            self._rest.write_bytes(msgspec.msgpack.encode(rest))
+            self._legacy.leave(rest)
         except OSError as error:
             ms = sum(len(pcm) for _, _, pcm in rest) // PCM_BYTES_PER_MS
             self.send(AudioLost("speaker", ms, f"its device was lost with it: {error.strerror}"))
 
     def _take_over(self) -> None:
         """Take over the audio that an earlier process has left."""
-        with contextlib.suppress(OSError):
-            rest = self._rest.read_bytes()
-            self._rest.unlink()
-            for item_id, first, pcm in msgspec.msgpack.decode(rest, type=_Rest):
-                self._playout.push(item_id, first, pcm)
-
-    @property
-    def _rest(self) -> Path:
-        return Path(self.session.directory) / "speaker.rest"
+        for item_id, first, pcm in self._legacy.take():
+            self._playout.push(item_id, first, pcm)
 
     def _lose(self) -> None:
         """Close a device that has failed, so that the next incarnation opens a new one."""
@@ -366,9 +409,8 @@ class Speaker(Actor):
             self.post(self._change_if_quiet)  # not while a message is in hand
         if self._device.holds:
             self._wait(now_ns, something=left_ns is not None)
-        if self._sounding and (left_ns is None or self._is_still()):
-            self._tell_levels([*self._meter.rest(), (SILENCE_DBFS, SILENCE_DBFS)])
-            self._sounding = False
+        if left_ns is None or self._is_still():
+            self._levels.silent()
 
     def _wait(self, now_ns: int, *, something: bool) -> None:
         """Report that audio waits for a device; give it up after `output_hold_s`."""
@@ -421,15 +463,9 @@ class Speaker(Actor):
         for audio in settled.audio:
             first = to_samples(audio.run_ns - self.session.epoch_ns) + audio.offset
             self.send(PlayedAudio(audio.pcm, audio.item_id, first))
-            self._tell_levels(self._meter.add(audio.pcm))
+            self._levels.heard(audio.pcm)
         self._tell_positions(settled, now_ns)
         self._release()
-
-    def _tell_levels(self, levels: Iterable[tuple[float, float]]) -> None:
-        if self.is_wanted(OutputLevel):
-            for level in levels:  # an iterator: this measures them
-                self._sounding = True
-                self.send(OutputLevel(*level))
 
     def _tell_positions(self, settled: Settled, now_ns: int) -> None:
         for item_id, played in settled.finished:

@@ -11,7 +11,7 @@ import pytest
 
 from actors.supervision.child import Child
 from actors.supervision.restarting import RestartPolicy
-from actors.supervision.sandbox import SandboxProcess
+from actors.supervision.sandbox import SandboxChild
 from messages import (
     AssistantAudio,
     ComponentCrashed,
@@ -69,16 +69,16 @@ class Starting(Hub):
 def test_it_starts_when_the_sandbox_listens_before_every_component_is_loaded(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    took_line = SandboxProcess._line
+    took_line = SandboxChild._line
 
-    def line(sandbox: SandboxProcess, text: str) -> None:
+    def line(sandbox: SandboxChild, text: str) -> None:
         if hub.supervisor.status()["echo"]["state"] == "loading":
             hub.supervisor.loop.later(0.01, lambda: line(sandbox, text))
         else:
             took_line(sandbox, text)
             (folder / "go").touch()
 
-    monkeypatch.setattr(SandboxProcess, "_line", line)
+    monkeypatch.setattr(SandboxChild, "_line", line)
     with Starting([ECHO, faulty("SlowToLoad")], server="sandbox") as hub:
         hub.expect(SessionStarted)
 
@@ -130,7 +130,7 @@ def test_a_component_that_does_not_open_fails_the_start() -> None:
 
 
 def test_a_sandbox_that_does_not_listen_fails_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SandboxProcess, "_LISTENING", "ready at ")
+    monkeypatch.setattr(SandboxChild, "_LISTENING", "ready at ")
 
     with Starting([ECHO], server="sandbox", start_s=START_S) as hub:
         failed = hub.expect(SessionFailed)

@@ -102,7 +102,7 @@ class Moment(NamedTuple):
     """How long it may take to load, and to open."""
 
 
-class _Outage(msgspec.Struct):
+class _Downtime(msgspec.Struct):
     """Why no incarnation runs, from the first crash until one is open again."""
 
     since: float
@@ -135,7 +135,7 @@ class Lifecycle:
         self._was_open = False
         self._since = 0.0
         """When it began to load or to open."""
-        self._outage: _Outage | None = None
+        self._downtime: _Downtime | None = None
         self._due = math.inf
         """When the next start is due, if it is down or parked."""
         self._reuses = False
@@ -228,13 +228,13 @@ class Lifecycle:
     def _opened(self, at: Moment) -> list[Action]:
         self.phase = Phase.OPEN
         self._was_open = True
-        outage, self._outage = self._outage, None
-        if outage is None:
+        downtime, self._downtime = self._downtime, None
+        if downtime is None:
             return [ReportOpen()]
-        crashed = not outage.renewal
+        crashed = not downtime.renewal
         self.restarts += crashed
-        after_s = at.now - outage.since
-        return [ReportRestart(outage.cause, after_s, outage.fresh, crashed), ReportOpen()]
+        after_s = at.now - downtime.since
+        return [ReportRestart(downtime.cause, after_s, downtime.fresh, crashed), ReportOpen()]
 
     def _check_start(self, at: Moment) -> list[Action]:
         if at.now - self._since <= at.start_s:
@@ -249,7 +249,7 @@ class Lifecycle:
     def _raised(self, crash: Crashed, at: Moment) -> list[Action]:
         if crash.during == "close":
             return [Note("WARNING", f"raised while closing: {crash.error}")]
-        again = self._outage is not None and self._outage.renewal
+        again = self._downtime is not None and self._downtime.renewal
         if crash.during in ("import", "open") and at.stage in (
             SessionStage.STARTING,
             SessionStage.CANCELLED,
@@ -305,9 +305,9 @@ class Lifecycle:
 
     def _go_down(self, cause: str, now: float, *, renewal: bool = False) -> list[Action]:
         self.phase = Phase.DOWN
-        if self._outage is None:
-            self._outage = _Outage(now)
-        self._outage.cause, self._outage.renewal = cause, renewal
+        if self._downtime is None:
+            self._downtime = _Downtime(now)
+        self._downtime.cause, self._downtime.renewal = cause, renewal
         return [Reclaim(cause)]
 
     def _exceeded(self, cause: str, trace: str, at: Moment) -> list[Action]:
@@ -342,8 +342,8 @@ class Lifecycle:
         """Start the next incarnation, which is due; not beside a process that has yet to end."""
         if not self._is_needed(at):
             return self._finish()
-        if self._outage is not None:
-            self._outage.fresh = not self._reuses
+        if self._downtime is not None:
+            self._downtime.fresh = not self._reuses
         if self._reuses:
             return self._open(at, resumed=True)
         if self.has_process and self.phase is Phase.DOWN:

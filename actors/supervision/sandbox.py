@@ -11,10 +11,10 @@ from actors.supervision.restarting import RestartPolicy
 from messages import Notice
 from messages.transport.loop import watch_text
 
-__all__ = ["SandboxProcess"]
+__all__ = ["SandboxChild"]
 
 
-class SandboxProcess:
+class SandboxChild:
     """The Realtime server on loopback, in a process that ends with the supervisor.
 
     If it ends before it listens, the session cannot start; later, it is restarted on the same port.

@@ -12,7 +12,7 @@ from rtvoice.sandbox.conversation import Part, ServerConversation, ServerItem
 from rtvoice.sandbox.settings import Settings
 from rtvoice.sandbox.tokens import audio_tokens, response_usage, text_tokens
 
-__all__ = ["Response", "ResponseOutcome", "padding"]
+__all__ = ["ResponseOutcome", "ServerResponse", "padding"]
 
 Emit = Callable[..., None]
 NewId = Callable[[str], str]
@@ -44,7 +44,7 @@ class ResponseOutcome(NamedTuple):
         return cls("incomplete", {"type": "incomplete", "reason": reason})
 
 
-class Response:
+class ServerResponse:
     """One answer, from `response.created` to `response.done`.
 
     Half of its attributes are what it is made with.

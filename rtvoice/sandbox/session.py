@@ -24,7 +24,7 @@ from rtvoice.sandbox.conversation import (
 )
 from rtvoice.sandbox.errors import RefusedError, invalid_type, invalid_value, missing
 from rtvoice.sandbox.input_audio import InputAudio, SpeechBegan, SpeechEnded, StayedIdle
-from rtvoice.sandbox.responses import Response, ResponseOutcome, padding
+from rtvoice.sandbox.responses import ResponseOutcome, ServerResponse, padding
 from rtvoice.sandbox.schema import Rule, anything, nullable, record, text, whole
 from rtvoice.sandbox.script import Script
 from rtvoice.sandbox.settings import (
@@ -90,7 +90,7 @@ class ServerSession:
 
     It is one class with a method for each event of the client, since nearly each of them touches
     the input, the conversation and the answers; what these do by themselves is in `InputAudio`,
-    `Conversation` and `Response`.
+    `Conversation` and `ServerResponse`.
 
     Args:
         model: of the URL.
@@ -117,8 +117,8 @@ class ServerSession:
         self._conversation = ServerConversation(self._new_id("conv"))
         self._events: list[Event] = []
         self._work: list[Work] = []
-        self._responses: dict[str, Response] = {}
-        self._active: Response | None = None
+        self._responses: dict[str, ServerResponse] = {}
+        self._active: ServerResponse | None = None
         self._voice_is_fixed = False
         self._cached_tokens = 0
         self._tokens_left = _TOKENS_PER_MINUTE
@@ -517,7 +517,7 @@ class ServerSession:
                 code="conversation_already_has_active_response",
             )
         settings = self._response_settings(parameters)
-        response = Response(
+        response = ServerResponse(
             settings,
             self._context(parameters.get("input")),
             self._conversation if in_band else None,
@@ -571,11 +571,11 @@ class ServerSession:
             )
         self._close(response, ResponseOutcome.cancelled("client_cancelled"))
 
-    def _close(self, response: Response, outcome: ResponseOutcome) -> None:
+    def _close(self, response: ServerResponse, outcome: ResponseOutcome) -> None:
         response.close(outcome)
         self._forget(response)
 
-    def _forget(self, response: Response) -> None:
+    def _forget(self, response: ServerResponse) -> None:
         del self._responses[response.id]
         assert response.usage is not None
         self._cached_tokens = response.usage["input_tokens"]
