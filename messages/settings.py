@@ -47,7 +47,10 @@ BUILTIN_TOOLS = (
     "change_assistant_response_speed",
     "stop_assistant_run",
 )
-COMPONENTS = ("history", "hub", "microphone", "realtime", "recorder", "speaker", "tools")
+COMPONENTS = (
+    *("history", "hub", "microphone", "program", "realtime", "recorder", "sandbox", "speaker"),
+    *("supervisor", "tools"),
+)
 """Names that a component of the user's own cannot have."""
 SPEEDS = (0.25, 1.5)
 """The slowest and the fastest speech that the API takes."""

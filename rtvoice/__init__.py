@@ -23,12 +23,23 @@ if TYPE_CHECKING:
     from rtvoice.errors import *
     from rtvoice.events import *
     from rtvoice.models import *
+    from rtvoice.session import *
     from rtvoice.tools import *
     from rtvoice.views import *
 
 __version__ = "0.1.0"
 
-_HOMES = ("agent", "errors", "tools", "models", "views", "audio.devices", "events", "bus")
+_HOMES = (
+    "agent",
+    "errors",
+    "tools",
+    "models",
+    "views",
+    "audio.devices",
+    "events",
+    "bus",
+    "session",
+)
 """Modules whose ``__all__`` are the public names, those that are quickly imported first."""
 
 
@@ -41,7 +52,7 @@ def _refuse_others() -> None:
     from pathlib import PurePath
 
     ours = PurePath(__file__).parent.parent
-    for name in ("actors", "messages", "supervisor"):
+    for name in ("actors", "messages"):  # our supervisor is found whoever has its name
         spec = find_spec(name)
         origin = PurePath(spec.origin) if spec is not None and spec.origin else None
         if origin is not None and ours not in (origin.parent, origin.parent.parent):

@@ -190,7 +190,7 @@ class DeafProgram:
     def __init__(self, server: FakeServer) -> None:
         settings = {"server": server.url, "components": {"logs": "tests.hostile:Logs"}, **QUIET}
         kinds = [kind.tag() for kind in message_types().values() if issubclass(kind, (Event, Log))]
-        self.process, connection = spawn(["supervisor", "--peer"], environment_with_us(os.environ))
+        self.process, connection = spawn(["rtvoice", "--peer"], environment_with_us(os.environ))
         self.channel = Channel(connection)
         self.channel.write(StartSession(settings, tuple(kinds)))
         while not isinstance(decode(self.channel.read()), SessionStarted):

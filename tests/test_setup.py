@@ -109,7 +109,7 @@ def make_project(tmp_path: Path) -> Project:
     programs.mkdir()
     shutil.copytree(SCRIPTS, root / "scripts")
     shutil.copy(ROOT / "pyproject.toml", root)
-    (root / "supervisor.py").write_text(
+    (root / "rtvoice.py").write_text(
         "import json, os, sys\nprint(json.dumps([sys.argv[1:], os.getcwd()]))\n"
     )
     project = Project(root, programs)
@@ -259,7 +259,7 @@ def test_a_folder_that_is_no_environment_is_left_alone(project: Project) -> None
 
     assert result.returncode == 1
     assert "is no Python environment" in result.stderr
-    assert (project.root / "supervisor.py").exists()
+    assert (project.root / "rtvoice.py").exists()
 
 
 def test_of_two_first_runs_at_once_one_sets_up_and_both_start(project: Project) -> None:
@@ -316,7 +316,7 @@ def test_without_ensurepip_a_user_is_told_the_command_and_root_gets_it_done(
 def test_the_checks_stop_at_the_first_that_fails(project: Project) -> None:
     passed = project.run("test", "-x")
     failed = project.run("test", mypy_exits="3")
-    chosen = project.run("test", "../a project/supervisor.py::test_it", "-k", "word")
+    chosen = project.run("test", "../a project/rtvoice.py::test_it", "-k", "word")
 
     assert project.installed == [*RUN, *TESTS]
     assert [line for line in passed.stdout.split("\n") if line] == [
@@ -332,7 +332,7 @@ def test_the_checks_stop_at_the_first_that_fails(project: Project) -> None:
     assert passed.returncode == 0
     assert failed.returncode == 3
     assert "== pytest" not in failed.stdout
-    chosen_test = f"{project.bin}/../a project/supervisor.py::test_it"
+    chosen_test = f"{project.bin}/../a project/rtvoice.py::test_it"
     assert chosen.stdout.split("\n")[2] == f"pytest {chosen_test} -k word"
     assert "ruff" not in chosen.stdout
 

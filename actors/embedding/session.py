@@ -144,7 +144,7 @@ class Session:
         environment = environment_with_us(os.environ)
         if self._api_key is not None:
             environment["RTVOICE_API_KEY"] = self._api_key
-        self._process, ours = spawn(["supervisor", "--peer"], environment)
+        self._process, ours = spawn(["rtvoice", "--peer"], environment)
         if self._killed:  # while it was spawned
             self.kill()
         self._channel = Channel(ours)

@@ -118,6 +118,7 @@ class Realtime(Actor):
         if self._address.keeps_key:
             self.log.warning("the API key is not sent over a connection without encryption")
         self._pictures = Pictures(self._picture_folder())
+        self._check_key_log()
         now = time.monotonic_ns()
         kept = self.keep.get(_KEPT_CORE)
         if isinstance(kept, Core):
@@ -135,6 +136,20 @@ class Realtime(Actor):
             self._core.opened(now)
         self._perform()
         self._set_timer(now)
+
+    def _check_key_log(self) -> None:
+        """Do without ``SSLKEYLOGFILE`` where it cannot be written, or no connection would open."""
+        path = os.environ.get("SSLKEYLOGFILE")
+        if not path:
+            return
+        try:
+            with open(path, "a"):  # noqa: PTH123 - as ssl opens it
+                pass
+        except OSError as error:
+            del os.environ["SSLKEYLOGFILE"]
+            text = f"SSLKEYLOGFILE cannot be written ({path}: {error.strerror}); it is ignored"
+            self.log.warning(text)
+            self.send(Notice(f"{text}."))
 
     def handle(self, message: Message) -> None:
         """Pass a message to the core and do what it wants."""

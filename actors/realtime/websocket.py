@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import socket as sockets
 import ssl
 from collections.abc import Callable, Mapping
@@ -132,7 +133,7 @@ def connect(
         max_size=None,
         ping_interval=PING_S,
         ping_timeout=PONG_S,
-        proxy=None if is_local(url) else True,
+        proxy=_proxy_for(url),
         open_timeout=OPEN_TIMEOUT_S,
         close_timeout=CLOSE_TIMEOUT_S,
         create_connection=cast(type[Socket], create),  # it is only called
@@ -157,21 +158,22 @@ def explain(error: Exception, url: str = "") -> tuple[int, str, str]:
         case InvalidMessage():
             return 0, "", "it does not answer in HTTP (should its address begin with wss://?)"
     if proxy := _proxy_of(url):
-        return 0, "", _through(proxy, error)
+        return 0, "", _through(proxy, error, _variable_of(url))
     return 0, "", _in_words(error, url)
 
 
-def _through(proxy: str, error: Exception) -> str:
+def _through(proxy: str, error: Exception, variable: str) -> str:
     match error:
         case InvalidProxyStatus(response=response):
             what = f"the proxy {proxy} refuses (HTTP {response.status_code})"
         case ImportError():
             return f"the SOCKS proxy {proxy} needs a package: pip install python-socks"
         case InvalidProxy() | ProxyError():
-            what = f"{proxy} is no proxy that can be used"
+            what = f"{variable} is not a proxy that can be used; write it as http://host:port"
+            return f"{what}, or have NO_PROXY name the server"
         case _:
             what = f"no connection through the proxy {proxy} ({_in_words(error, '')})"
-    return f"{what}; is HTTPS_PROXY right, or should NO_PROXY name the server?"
+    return f"{what}; is {variable} right, or should NO_PROXY name the server?"
 
 
 def _in_words(error: Exception, url: str) -> str:
@@ -190,13 +192,34 @@ def _in_words(error: Exception, url: str) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def _proxy_for(url: str) -> str | None:
+    """Return the URL of the proxy on the way to a server, as the environment names it.
+
+    Like curl, take ``host:port`` for an HTTP proxy.
+    """
+    if is_local(url):
+        return None
+    proxy = get_proxy(parse_uri(url))
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _variable_of(url: str) -> str:
+    """Return the name of the environment variable that names the proxy."""
+    proxy = get_proxy(parse_uri(url))
+    named = [
+        name
+        for name in os.environ
+        if name.lower().endswith("_proxy") and os.environ[name] in (proxy, f"http://{proxy}")
+    ]
+    return named[0] if named else "HTTPS_PROXY"
+
+
 def _proxy_of(url: str) -> str:
     """Return host and port of the proxy on the way to a server, never its password."""
     if not url or is_local(url):
         return ""
     try:
-        proxy = urlsplit(get_proxy(parse_uri(url)) or "")
-        return proxy.netloc.rpartition("@")[2]
+        return urlsplit(_proxy_for(url) or "").netloc.rpartition("@")[2]
     except (WebSocketException, ValueError):
         return ""
 

@@ -10,8 +10,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from messages.errors import ConfigurationError
+
 __all__ = ["environment_with_us", "resident_bytes", "spawn"]
 
+_PYTHON = "RTVOICE_PYTHON"
+"""The environment variable that names the Python of the processes, where that is not our own."""
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -19,6 +23,24 @@ def environment_with_us(base: Mapping[str, str]) -> dict[str, str]:
     """Return the environment with our packages before everybody else's of the same name."""
     path = base.get("PYTHONPATH")
     return {**base, "PYTHONPATH": f"{_ROOT}{os.pathsep}{path}" if path else _ROOT}
+
+
+def interpreter() -> str:
+    """Return the Python that processes are started with: this one, or the one that is named.
+
+    Raises:
+        ConfigurationError: This program is not run by a Python that could be started again.
+    """
+    named = os.environ.get(_PYTHON, "").strip()
+    if named:
+        return named
+    own = sys.executable
+    if own and "python" in os.path.basename(own).lower():  # noqa: PTH119 - it may be no path
+        return own
+    raise ConfigurationError(
+        f"this program is run by {own or 'an embedded Python'}, which cannot start the processes "
+        f"of a session: set {_PYTHON} to the Python for which rtvoice is installed"
+    )
 
 
 def resident_bytes(pid: int) -> int | None:
@@ -56,10 +78,11 @@ def spawn(
         The process and our end of the channel.
 
     Raises:
+        ConfigurationError: There is no Python to start.
         OSError: the system gives us no process or no descriptor.
     """
+    command = [interpreter(), "-P", "-m", *arguments]
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-P", "-m", *arguments]
     stdout = subprocess.DEVNULL if output is None else output.fileno()
     stderr = None if output is None else output.fileno()
     with theirs, _closed_on_error(ours):

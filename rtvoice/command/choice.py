@@ -214,6 +214,9 @@ def read_env_file(path: Path, complain: Callable[[str], None] = lambda _: None) 
             value = re.sub(r"\\(.)", lambda escape: _unescaped(escape[1]), match["double"])
         else:
             value = match["single"] if match["single"] is not None else match["bare"]
+        if "\0" in value:
+            complain(f"{path}, line {number} has a NUL character in its value; the line is ignored")
+            continue
         found[match["name"]] = value
     return found
 

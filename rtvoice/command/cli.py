@@ -21,10 +21,11 @@ from msgspec import UNSET
 from actors.devices.opening import is_file
 from actors.files import path_of, same_file
 from messages import LEVELS, validation
-from messages.errors import InvalidSettingError
+from messages.errors import ConfigurationError, InvalidSettingError
 from messages.settings import SETTINGS, Option
 from rtvoice.command.choice import NEVER, Choice, UsageError, choose, read_env_file
 from rtvoice.command.printing import OutputError, open_closed_streams
+from rtvoice.hub import supervisor
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -225,9 +226,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     if list(sys.argv[1:] if argv is None else argv) == ["--peer"]:  # started by a `Session`
-        from supervisor import serve_program
-
-        return serve_program()
+        serve: Callable[[], int] = supervisor().serve_program
+        return serve()
     open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -376,10 +376,9 @@ def _run_demo(console: Console, given: dict[str, Any]) -> int:
 def _supervisor(
     given: dict[str, Any], peer: Any, defaults: dict[str, Any] | None = None
 ) -> Supervisor | None:
-    from supervisor import ConfigurationError, Supervisor
-
     try:
-        return Supervisor(given, peer=peer, defaults=defaults)
+        hub: Supervisor = supervisor().Supervisor(given, peer=peer, defaults=defaults)
+        return hub
     except ConfigurationError as error:
         _complain(str(error))
         return None

@@ -188,7 +188,7 @@ def test_custom_tools_are_called_with_checked_arguments(tmp_path: Path) -> None:
     assert "Confirm the booking details to the user" in asked["response"]["instructions"]
 
 
-@pytest.mark.parametrize("name", ["messages", "actors", "supervisor"])
+@pytest.mark.parametrize("name", ["messages", "actors"])
 def test_a_file_that_has_the_name_of_a_part_of_ours_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.py").write_text("")
     (tmp_path / "program.py").write_text("from rtvoice import Agent\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rtvoice import __version__
 from rtvoice.command.doctor.result import Result, ok, problem, warning
+from rtvoice.hub import other_supervisor
 from rtvoice.sandbox.listen import INSTALL as INSTALL_EARS
 from rtvoice.sandbox.speak import INSTALL as INSTALL_VOICE
 
@@ -21,7 +22,7 @@ __all__ = ["names", "packages", "python", "sandbox_extras"]
 _NEWEST = (3, 14)
 """The newest Python that rtvoice is tested with."""
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\s*>=\s*(?P<version>[\d.]+))?")
-_OURS = ("actors", "messages", "rtvoice", "supervisor")
+_OURS = ("actors", "messages", "rtvoice")
 
 
 def python() -> Iterator[Result]:
@@ -77,6 +78,13 @@ def names() -> Iterator[Result]:
     if folder == Path(__file__).resolve().parents[3]:
         yield ok("names", "this is the folder of rtvoice itself")
         return
+    other = other_supervisor()
+    if other is not None:
+        yield warning(
+            "names",
+            f"python -m supervisor is another package's ({other.parent}): call this one rtvoice, "
+            f"or python -m rtvoice",
+        )
     hiding = [path.name for name in _wanted() for path in _sources(folder, name)]
     if hiding:
         yield warning(

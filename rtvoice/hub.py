@@ -1,0 +1,47 @@
+"""Finds our module `supervisor`, whose name another installed package may have.
+
+The process manager Supervisor installs a package of that name too. Then ``python -m supervisor`` is
+theirs, and ours is what lies beside this package.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+__all__ = ["other_supervisor", "supervisor"]
+
+_FILE = Path(__file__).resolve().parents[1] / "supervisor.py"
+_OTHER_NAME = "rtvoice_supervisor"
+"""The name of our module in `sys.modules` where ``supervisor`` is another one."""
+
+
+def supervisor() -> ModuleType:
+    """Return our module `supervisor`."""
+    if other_supervisor() is None:
+        return importlib.import_module("supervisor")
+    known = sys.modules.get(_OTHER_NAME)
+    if known is not None:
+        return known
+    spec = importlib.util.spec_from_file_location(_OTHER_NAME, _FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[_OTHER_NAME] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[_OTHER_NAME]
+        raise
+    return module
+
+
+def other_supervisor() -> Path | None:
+    """Return the file of the module that has the name of ours; None: it is ours."""
+    spec = find_spec("supervisor")
+    if spec is None:  # nothing is found by the name
+        return _FILE.with_name("nothing")
+    origin = Path(spec.origin) if spec.origin else _FILE.with_name("nothing")
+    return None if origin.resolve() == _FILE else origin
