@@ -42,15 +42,12 @@ class AudioInputDevice(ABC):
                 async for message in self._websocket:
                     yield message
 
-            @property
-            def is_active(self) -> bool:
-                return self._active
         ```
     """
 
     _active: bool = False
-    """Kept for the device, for its `is_active` to return, unless it sets it itself: true from the
-    end of `start` to that of `stop`."""
+    """What `is_active` returns; set by rtvoice at the end of `start` and of `stop`, unless the
+    device sets it itself."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -72,9 +69,13 @@ class AudioInputDevice(ABC):
         """
 
     @property
-    @abstractmethod
     def is_active(self) -> bool:
-        """Whether it captures. When it turns false and no chunk comes, the input has ended."""
+        """Whether it captures. When it turns false and no chunk comes, the input has ended.
+
+        It need not be written: it is true between `start` and `stop`, unless the class says
+        otherwise.
+        """
+        return self._active
 
 
 class AudioOutputDevice(ABC):

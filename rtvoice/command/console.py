@@ -236,13 +236,16 @@ class ConsoleTranscript:
             self._stream = None  # nobody reads any more
 
 
+_HARMLESS = " \t\u200c\u200d"
+"""Not printable, and shown: the joiners of U+200C and U+200D make words of Persian, and emoji."""
 _STYLES = {"you": "1;36", "assistant": "1;32", "dim": "2", "tool": "33", "bad": "31"}
 
 
 def _clean(text: str) -> str:
-    """Leave out what would steer a terminal: the text is a model's, or a tool's."""
+    """Replace characters that control a terminal: the text is a model's, or a tool's."""
     return "".join(
-        character if character.isprintable() or character in " \t" else " " for character in text
+        character if character.isprintable() or character in _HARMLESS else " "
+        for character in text
     )
 
 

@@ -46,6 +46,9 @@ _LOG_BASE: Final = math.log(1.0001)
 _LENGTH: Final = struct.Struct("<I")
 _MAX_WORKERS: Final = 2
 _HANGS_S: Final = 20.0
+"""A process that has not answered for this long is killed."""
+_LOADS_S: Final = 120.0
+"""So is one that has not loaded its model: speech that comes before waits for it."""
 
 
 class ListenerDiedError(Exception):
@@ -160,7 +163,6 @@ class RecogniserPool:
     async def warm(self) -> None:
         """Start the first process and wait until it has loaded the model."""
         if self.available:
-            # An empty utterance: the answer comes when the model is there.
             await self._ask_in_turn(b"")
 
     async def listen(self, pcm: bytes) -> str | None:
@@ -204,6 +206,7 @@ class RecogniserPool:
         for _ in range(2):
             worker = self._idle.pop() if self._idle else _Worker()
             try:
+                await asyncio.wait_for(worker.load(), _LOADS_S)
                 text = await asyncio.wait_for(worker.ask(pcm), _HANGS_S)
             except (OSError, TimeoutError, asyncio.IncompleteReadError):
                 await worker.end()
@@ -222,8 +225,15 @@ class _Worker:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
+    async def load(self) -> None:
+        """Start the process, if it does not run, and wait until it has loaded its model."""
+        if self._process is None:
+            await self._start()
+            await self.ask(b"")  # the answer comes when the model is there
+
     async def ask(self, pcm: bytes) -> str:
-        process = self._process or await self._start()
+        process = self._process
+        assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(_LENGTH.pack(len(pcm)) + pcm)

@@ -148,9 +148,6 @@ def merged(
         if name == "audio":
             _merge_input(new["audio"]["input"], value.get("input", {}))
             _merge_output(new["audio"], value.get("output", {}), voice_is_fixed)
-        elif name == "instructions":
-            # An empty text brings the default back (recorded).
-            new[name] = value or _INSTRUCTIONS
         else:
             new[name] = copy.deepcopy(value)
     _check_transcription(new["audio"]["input"])

@@ -144,6 +144,30 @@ def test_the_devices_of_the_documents_are_made_as_printed() -> None:
     assert front.__all__ == ["AudioInputDevice", "AudioOutputDevice"]
 
 
+class Unsaid(AudioInputDevice):
+    """A device that does not say whether it is active."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def stream_chunks(self) -> AsyncIterator[bytes]:
+        while self.is_active:
+            yield noise(40, seed=1)
+            await asyncio.sleep(0.02)
+
+
+def test_a_device_need_not_say_whether_it_is_active(server: FakeServer) -> None:
+    microphone = Unsaid()
+    assert not microphone.is_active
+
+    with conversation(server, microphone):
+        server.wait_for(lambda: noise(40, seed=1) in server.connection().audio)
+        assert microphone.is_active
+
+    assert not microphone.is_active
+
+
 def test_the_devices_of_the_documents_talk(server: FakeServer) -> None:
     voice, answer = noise(300, seed=1), noise(300, seed=2)
     microphone, ear = Talk(), Ear()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
 
+from rtvoice.sandbox import listen
 from rtvoice.sandbox.listen import ListenerDiedError, Recogniser, RecogniserPool
 from rtvoice.sandbox.phrases import PHRASES
 from tests.sandbox.client import silence, spoken
@@ -164,3 +166,31 @@ def test_a_process_that_always_dies_is_reported_to_everybody(monkeypatch):
     answers = asyncio.run(asyncio.wait_for(ask(), 30))
 
     assert [type(answer) for answer in answers] == [ListenerDiedError] * 5
+
+
+def test_speech_waits_for_a_recogniser_that_takes_long_to_load(monkeypatch):
+    code = "import sys, time\n"
+    code += "read, write = sys.stdin.buffer.read, sys.stdout.buffer.write\n"
+    code += "time.sleep(1)\n"
+    code += "while head := read(4):\n"
+    code += "    read(int.from_bytes(head, 'little')); write(b'\\5\\0\\0\\0hello')\n"
+    code += "    sys.stdout.flush()\n"
+
+    async def start(worker):
+        pipe = asyncio.subprocess.PIPE
+        worker._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, stdin=pipe, stdout=pipe
+        )
+        return worker._process
+
+    async def scenario():
+        pool = RecogniserPool()
+        pool.available = True
+        heard = await pool.listen(b"speech")
+        await pool.close()
+        return heard
+
+    monkeypatch.setattr(listen._Worker, "_start", start)
+    monkeypatch.setattr(listen, "_HANGS_S", 0.5)
+
+    assert asyncio.run(scenario()) == "hello"

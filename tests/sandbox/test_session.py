@@ -165,13 +165,12 @@ def test_every_kind_of_turn_detection_is_accepted(talk, vad):
     assert shown is None if vad is None else shown["type"] == vad["type"]
 
 
-def test_empty_instructions_bring_the_default_back(talk):
-    default = talk.settings()["instructions"]
-    talk.configure(instructions="Other.")
+def test_empty_instructions_clear_them(talk):
+    assert talk.settings()["instructions"]
 
     (event,) = talk.configure(instructions="")
 
-    assert event["session"]["instructions"] == default
+    assert event["session"]["instructions"] == ""
 
 
 @pytest.mark.parametrize(

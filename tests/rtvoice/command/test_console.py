@@ -55,6 +55,7 @@ from rtvoice.command.console import (
     Console,
     ConsoleTranscript,
     Keyboard,
+    _clean,
     event_line,
     in_foreground,
     keyboard_help,
@@ -644,3 +645,14 @@ def test_what_is_no_terminal_is_not_read() -> None:
     with os.fdopen(slave, "r") as stream:
         assert not in_foreground(stream)
     os.close(master)
+
+
+@pytest.mark.parametrize(
+    "text", ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\U0001f469\u200d\U0001f680"]
+)
+def test_joiners_are_shown_as_they_are(text: str) -> None:
+    assert _clean(text) == text
+
+
+def test_what_controls_a_terminal_is_not_shown() -> None:
+    assert _clean("a\x1b[2Jb\rc\u202e") == "a [2Jb c "
