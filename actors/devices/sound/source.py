@@ -44,7 +44,8 @@ class Frames(Protocol):
 class FileSource:
     """A sound file in any format that can be read here, as int16 mono at 24 kHz.
 
-    Only a file that is not so already needs numpy, which is imported with its first block.
+    Only a file that is not so already needs numpy, which is imported as it is opened: a handler may
+    not take as long as that can.
 
     Raises:
         NoSuchFileError: it does not exist.
@@ -61,6 +62,8 @@ class FileSource:
         self._converter: _FileConverter | None = None
         if self._native:
             self._native.seek(self.position)
+        else:  # now, as importing numpy may take longer than a handler may
+            self._converter = _FileConverter(self.frames, self.position)
 
     def read(self, samples: int) -> bytes:
         """Return the next samples as int16 little-endian mono, 24 kHz; fewer at the end."""
@@ -70,8 +73,7 @@ class FileSource:
         self.position += samples
         if self._native:
             return self._native.read_raw(samples)
-        if self._converter is None:
-            self._converter = _FileConverter(self.frames, self.position - samples)
+        assert self._converter is not None
         return self._converter.read(samples)
 
     def close(self) -> None:
@@ -116,8 +118,10 @@ class _FileConverter:
     """Samples before the position that the resampler hears first: no click at the start."""
 
     def __init__(self, frames: Frames, position: int) -> None:
+        from actors.devices.sound.convert import to_pcm
         from actors.devices.sound.resample import Resampler
 
+        self._to_pcm = to_pcm
         step = gcd(frames.rate, SAMPLE_RATE)
         whole = max(0, position - self._WARM_UP) // (SAMPLE_RATE // step)
         self._frames = frames
@@ -138,11 +142,9 @@ class _FileConverter:
         return pcm + bytes(2 * samples - len(pcm))
 
     def _convert_more(self) -> None:
-        from actors.devices.sound.convert import to_pcm
-
         count = min(self._frames.rate // _PIECES_PER_S, self._frames.frames - self._frame)
         self._frame += count
-        self._ready += to_pcm(self._resampler.process(self._frames.read(count)))
+        self._ready += self._to_pcm(self._resampler.process(self._frames.read(count)))
         if self._frame == self._frames.frames:
             self._flushed = True
-            self._ready += to_pcm(self._resampler.flush())
+            self._ready += self._to_pcm(self._resampler.flush())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import wave
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from actors.devices.errors import FileFormatError
 from actors.devices.opening import is_file
 from actors.devices.sound.files import FileCapture
 from actors.devices.sound.source import FileSource
+from messages import SAMPLE_RATE
 from tests.actors.devices.sound.test_wav import encoded, read_all, tone, wav
 
 soundfile = pytest.importorskip("soundfile", reason="NO SOUNDFILE: pip install soundfile")
@@ -138,3 +140,26 @@ def test_soundfile_is_imported_only_for_what_needs_it(tmp_path: Path) -> None:
 def test_files_are_known_by_their_names(name: str) -> None:
     assert is_file(name)
     assert not is_file("USB Headset 2.0")
+
+
+@pytest.mark.parametrize("rate", [SAMPLE_RATE, 44_100])
+def test_what_a_file_needs_is_imported_as_it_is_opened(tmp_path: Path, rate: int) -> None:
+    with wave.open(str(tmp_path / "in.wav"), "wb") as file:
+        file.setparams((2, 2, rate, 0, "NONE", ""))
+        file.writeframes(bytes(4 * rate))
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from actors.devices.sound.source import FileSource\n"
+        f"source = FileSource(Path({str(tmp_path / 'in.wav')!r})); before = set(sys.modules)\n"
+        "source.read(1000); source.read(100_000); sys.exit(repr(set(sys.modules) - before))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[4],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stderr.strip() == "set()"
