@@ -67,6 +67,7 @@ from messages import (
     Inject,
     Log,
     Message,
+    Notice,
     RtvoiceError,
     SessionEnding,
     SessionFailed,
@@ -122,6 +123,8 @@ __all__ = [
     "serve_program",
 ]
 
+_SLOW_START_S = 5.0
+"""A start that takes longer is reported, with the components that it waits for."""
 _OVERSLEPT_S = 1.0
 """The supervisor itself did not run if it wakes this much later than planned."""
 
@@ -181,6 +184,7 @@ class Supervisor:
         """Whether the settings of the agent are known."""
         self._epoch_ns = time.monotonic_ns()
         self._ticked = time.monotonic()
+        self._reported_slow = False
         self._summary = Summary()
         self._code = EXIT_OK
         self._exit_code: int | None = None
@@ -441,7 +445,18 @@ class Supervisor:
             child.tell_drops(now)
         if self._router.peer is not None:
             self._router.peer.tell_drops(now)
+        if self.stage is SessionStage.STARTING and now - self._epoch_ns / 1e9 > _SLOW_START_S:
+            self._report_slow_start()
         self.loop.later(interval, self._tick)
+
+    def _report_slow_start(self) -> None:
+        """Publish, once, which components the start waits for."""
+        if not self._reported_slow:
+            self._reported_slow = True
+            names = [child.name for child in self._opening]
+            if self._sandbox is not None and not self._sandbox.url:
+                names.append("sandbox")
+            self.publish(Notice(f"Still starting: waiting for {', '.join(names)}."))
 
     # -- end ----------------------------------------------------------------------------------
 

@@ -694,6 +694,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "at once.",
             parameter="start_timeout_s",
             fixed="it has started",
+            option=Option(
+                "--start-timeout", "others", "each component has N seconds to start", "N"
+            ),
         ),
     ] = 15.0
     stop_s: Annotated[

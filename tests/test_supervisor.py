@@ -346,7 +346,8 @@ def test_a_component_that_never_has_started_is_named_and_not_waited_for_again() 
     with Hub([ECHO, endless], start_s=3.0) as hub:
         failed = hub.expect(SessionFailed)
 
-    assert failed.reason == "endless cannot start: has not started within 3 s"
+    assert failed.reason.startswith("endless cannot start: has not started within 3 s; a slow")
+    assert "--start-timeout" in failed.reason
     assert hub.of(ComponentCrashed) == []
     assert hub.exit_code == 2
 
@@ -571,3 +572,15 @@ def test_what_is_sent_on_demand_is_sent_to_a_component_that_accepts_it() -> None
     gauge = ChildSpec(name="gauge", target="tests.tiny:Gauge")
     with Hub([gauge, microphone], input="silence") as hub:
         assert hub.expect(Notice).text == "-96.0 dBFS"
+
+
+def test_a_start_that_takes_long_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor._SLOW_START_S", 0.1)
+    slow = ChildSpec(name="slow", target="tests.slow_import:Echo")
+
+    with Hub([ECHO, slow]) as hub:
+        notice = hub.expect(Notice)
+
+    assert "waiting for" in notice.text
+    assert "slow" in notice.text
+    assert len(hub.of(Notice)) == 1

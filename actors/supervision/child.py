@@ -43,7 +43,7 @@ from messages import (
 )
 from messages.transport.mailbox import Mailbox, MailboxFullError, Suspect
 from messages.transport.page import HELD, MAIL, Slot
-from messages.transport.spawning import resident_bytes
+from messages.transport.spawning import resident_bytes, waited_s
 
 __all__ = ["Child", "ComponentHub"]
 
@@ -359,10 +359,11 @@ class Child:
         mail = self.mailbox
         progress = self._watch.progress(mail)  # settles the mailbox
         left = mail.waiting_mail > 0 or mail.in_flight > 0
-        start_s = self._hub.settings.start_s
-        return Moment(
-            self._hub.loop.time(), self._hub.stage, left, progress, self._watch.well_s, start_s
-        )
+        start_s, waited = self._hub.settings.start_s, 0.0
+        if self.phase in (Phase.LOADING, Phase.OPENING):
+            waited = waited_s(self.pid)
+        now, well_s = self._hub.loop.time(), self._watch.well_s
+        return Moment(now, self._hub.stage, left, progress, well_s, start_s, waited)
 
     def _do(self, action: steps.Action) -> None:
         hub = self._hub

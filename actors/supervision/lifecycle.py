@@ -64,7 +64,12 @@ from actors.supervision.steps import (
 )
 from messages import Crashed
 
-__all__ = ["Lifecycle", "Moment", "Phase"]
+__all__ = ["MORE_TIME", "Lifecycle", "Moment", "Phase"]
+
+
+MORE_TIME = (
+    "a slow or busy machine may need more: --start-timeout SECONDS, or start_timeout_s of the Agent"
+)
 
 
 class Phase(enum.Enum):
@@ -100,6 +105,8 @@ class Moment(NamedTuple):
     """How long this incarnation was open and not stuck."""
     start_s: float = math.inf
     """How long it may take to load, and to open."""
+    waited_s: float = 0.0
+    """How long its process was ready to run and got no processor, which does not count."""
 
 
 class _Downtime(msgspec.Struct):
@@ -237,9 +244,9 @@ class Lifecycle:
         return [ReportRestart(downtime.cause, after_s, downtime.fresh, crashed), ReportOpen()]
 
     def _check_start(self, at: Moment) -> list[Action]:
-        if at.now - self._since <= at.start_s:
+        if at.now - self._since <= at.start_s + at.waited_s:
             return []
-        why = f"has not started within {at.start_s:g} s"
+        why = f"has not started within {at.start_s:g} s; {MORE_TIME}"
         if at.stage is SessionStage.STARTING:
             return [*self._park(math.inf), Kill(why), FailStart(why, "")]
         return [Kill(why)]

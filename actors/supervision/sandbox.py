@@ -6,6 +6,7 @@ import time
 from urllib.parse import urlsplit
 
 from actors.supervision.hub import Hub
+from actors.supervision.lifecycle import MORE_TIME
 from actors.supervision.process import Process
 from actors.supervision.restarting import RestartPolicy
 from messages import Notice
@@ -80,7 +81,8 @@ class SandboxChild:
         start_s = self._hub.settings.start_s
         if not self.url and time.monotonic() - self._since > start_s:
             why = f"it does not listen after {start_s:g} s"
-            self._hub.start_failed("sandbox", f"{why}: {self._said}" if self._said else why, "")
+            why = f"{why}: {self._said}" if self._said else f"{why}; {MORE_TIME}"
+            self._hub.start_failed("sandbox", why, "")
         elif not process.ended():
             self._hub.loop.later(0.1, lambda: self._check(process))
         elif not self.url:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from messages.errors import ConfigurationError
 
-__all__ = ["environment_with_us", "resident_bytes", "spawn"]
+__all__ = ["environment_with_us", "interpreter", "resident_bytes", "spawn", "waited_s"]
 
 _PYTHON = "RTVOICE_PYTHON"
 """The environment variable that names the Python of the processes, where that is not our own."""
@@ -50,6 +50,15 @@ def resident_bytes(pid: int) -> int | None:
     except (OSError, ValueError, IndexError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def waited_s(pid: int) -> float:
+    """Return how long a process was ready to run and got no processor; 0.0 if that is unknown."""
+    waited_ns = 0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            waited_ns = max(waited_ns, int((task / "schedstat").read_text().split()[1]))
+    return waited_ns / 1e9
 
 
 @contextlib.contextmanager

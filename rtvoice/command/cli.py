@@ -345,6 +345,8 @@ def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int
     if hub is None:
         return EXIT_USAGE
     console.sandbox_hints = _phrases
+    if sys.stdout.isatty():
+        console.say("[starting ...]")
 
     def by_key() -> bool:
         """Tell whether the user says when a turn ends; known when the agent has been loaded."""

@@ -62,7 +62,9 @@ def test_every_setting_is_in_the_table_with_a_sentence(name: str) -> None:
 
 
 def test_the_names_that_components_cannot_have_are_those_of_ours() -> None:
-    assert set(COMPONENTS) == {"hub", *(spec.name for spec in SPECS)}
+    others = {"hub", "program", "sandbox", "supervisor"}
+
+    assert set(COMPONENTS) == {*others, *(spec.name for spec in SPECS)}
 
 
 def test_the_log_levels_are_those_of_log_records() -> None:

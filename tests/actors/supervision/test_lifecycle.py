@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.supervision.hub import SessionStage
-from actors.supervision.lifecycle import Lifecycle, Moment, Phase
+from actors.supervision.lifecycle import MORE_TIME, Lifecycle, Moment, Phase
 from actors.supervision.specs import ChildSpec
 from actors.supervision.steps import (
     Abandon,
@@ -382,16 +382,24 @@ def test_a_session_that_starts_fails_with_the_reason(phase: Phase, event: LifeEv
 
 def test_a_session_that_starts_fails_with_what_takes_too_long() -> None:
     it = Life(SessionStage.STARTING).until(Phase.LOADING)
-    why = "has not started within 15 s"
+    why = f"has not started within 15 s; {MORE_TIME}"
 
     assert it.step(Tick(), 15.1) == [Kill(why), FailStart(why, "")]
+
+
+def test_the_time_without_a_processor_does_not_count_as_starting() -> None:
+    life = Lifecycle(ChildSpec(name="echo", target=""))
+    life.step(Launch(), Moment(100.0))
+
+    assert life.step(Tick(), Moment(119.0, start_s=15.0, waited_s=4.0)) == []
+    assert life.step(Tick(), Moment(119.1, start_s=15.0, waited_s=4.0)) != []
 
 
 def test_what_takes_too_long_to_come_back_is_killed() -> None:
     it = Life().until(Phase.OPEN)
     it.step(KILLED)
 
-    assert it.step(Tick(), 15.1) == [Kill("has not started within 15 s")]
+    assert it.step(Tick(), 15.1) == [Kill(f"has not started within 15 s; {MORE_TIME}")]
 
 
 def test_a_new_process_may_help_once_at_the_start_of_a_session() -> None:
