@@ -129,6 +129,17 @@ def test_a_component_that_does_not_open_fails_the_start() -> None:
     assert hub.exit_code == 2
 
 
+def test_a_component_that_is_stopped_while_it_opens_is_replaced(folder: Path) -> None:
+    with Starting([faulty("SlowToOpen")], hang_s=0.5) as hub:
+        stopped = hub.wait_until("slowtoopen", "opening")
+        os.kill(stopped, signal.SIGSTOP)
+        hub.wait_until("slowtoopen", "opening", not_pid=stopped)
+        (folder / "open").touch()
+        hub.expect(SessionStarted)
+
+    assert hub.expect(ComponentCrashed).cause.startswith("hung for")
+
+
 def test_a_sandbox_that_does_not_listen_fails_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SandboxChild, "_LISTENING", "ready at ")
 

@@ -210,7 +210,13 @@ class Child:
         if process is not None and process.look():
             return
         self._step(steps.Tick())
-        if self.phase is not Phase.OPEN or process is None or process.failure:
+        if process is None or process.failure:
+            return
+        if self.phase in (Phase.LOADING, Phase.OPENING):
+            if self._watch.is_stopped(now, process.is_stopped(), hang_s):
+                self._step(steps.Hung(hang_s))
+            return
+        if self.phase is not Phase.OPEN:
             return
         match self._watch.look(now, self.mailbox, hang_s):
             case "idle":

@@ -126,6 +126,10 @@ class ChildProcess:
         self._process.signal(_SHOW_STACKS)
         self._hear_out(time.monotonic() + _LAST_WORDS_S, 0)
 
+    def is_stopped(self) -> bool:
+        """Return whether it is known to be stopped by a signal."""
+        return self._process.stopped
+
     def abandon(self) -> None:
         """Kill it and wait for its end; ``ended`` is not called."""
         self._over = True

@@ -176,7 +176,7 @@ class Lifecycle:
                 return self._raised(crash, at)
             case Raised(crash), _:  # it is on its way out
                 return [Note("WARNING", f"raised while closing: {crash.error}")]
-            case Hung(quiet_s), Phase.OPEN:
+            case Hung(quiet_s), Phase.LOADING | Phase.OPENING | Phase.OPEN:
                 return [KillHung(f"hung for {quiet_s:.1f} s")]
             case Ended(), _:
                 return self._ended(event, at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from messages.transport.mailbox import Mailbox
@@ -25,6 +26,7 @@ class Watch:
         self._handled: tuple[int, ...] = ()
         self._opened_at = self._alive_at = self._pinged_at = 0.0
         self._pings = 0
+        self._stopped_at = math.inf
 
     def begin(self, mailbox: Mailbox) -> None:
         """Count from here on for the next incarnation.
@@ -51,6 +53,17 @@ class Watch:
     def quiet_s(self, now: float) -> float:
         """Return the time since the last sign of life."""
         return now - self._alive_at
+
+    def is_stopped(self, now: float, stopped: bool, hang_s: float) -> bool:
+        """Return whether its process has been stopped by a signal for ``hang_s``.
+
+        For one that loads or opens, which has no accounts yet.
+        """
+        if not stopped:
+            self._stopped_at = math.inf
+        elif self._stopped_at == math.inf:
+            self._stopped_at = now
+        return now - self._stopped_at >= hang_s
 
     def look(self, now: float, mailbox: Mailbox, hang_s: float) -> Literal["", "idle", "hung"]:
         """Check for signs of life.

@@ -220,7 +220,9 @@ def _check_used_once(options: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit."""
-    sys.exit(run(argv))
+    code = run(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # else Ctrl-C could still change the exit code
+    sys.exit(code)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

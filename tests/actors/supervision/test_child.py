@@ -120,6 +120,9 @@ class FakeProcess:
     def look(self) -> bool:
         return False
 
+    def is_stopped(self) -> bool:
+        return False
+
     def wait(self) -> None: ...
 
     # What the test has it do.

@@ -250,9 +250,9 @@ def test_while_the_session_ends(row: tuple[Phase, LifeEvent, list[Action], Phase
 def test_events_that_mean_nothing_in_a_phase_change_nothing(phase: Phase) -> None:
     meant = {
         Phase.NEW: {Launch},
-        Phase.LOADING: {Loaded, NotLaunched, Raised, Ended},
+        Phase.LOADING: {Loaded, NotLaunched, Raised, Hung, Ended},
         Phase.LOADED: {YourTurn, Ended},
-        Phase.OPENING: {Opened, Raised, Ended},
+        Phase.OPENING: {Opened, Raised, Hung, Ended},
         Phase.OPEN: {Raised, Hung, Ended},
         Phase.DOWN: {Tick},
         Phase.PARKED: {Tick},

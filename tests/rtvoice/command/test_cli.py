@@ -421,3 +421,16 @@ def test_the_folder_of_a_user_that_there_is_not_is_told(
     assert cli.run(["--server", "sandbox", "--max-seconds", "0.1", option, "~nobody-/a.wav"]) == 2
 
     assert "~nobody-/a.wav" in capsys.readouterr().err
+
+
+def test_ctrl_c_after_the_end_does_not_change_the_exit_code() -> None:
+    code = (
+        "import atexit, os, signal, rtvoice.command.cli as cli\n"
+        "cli.run = lambda argv: 3\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        "cli.main()"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+
+    assert (done.returncode, done.stderr) == (3, b"")
