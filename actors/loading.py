@@ -15,6 +15,7 @@ from messages import UserError
 
 __all__ = ["LoadError", "load", "raised"]
 
+_OURS = ("actors", "messages", "supervisor")
 _ROOT = str(Path(__file__).resolve().parents[1])
 
 
@@ -119,7 +120,30 @@ def _load_module(name: str, module: str) -> ModuleType:
 
 
 def _import_raised(name: str, error: BaseException) -> LoadError:
+    hidden = _hidden_by_ours(name, error)
+    if hidden is not None:
+        return LoadError(
+            name,
+            f"{hidden} has the name of a part of rtvoice ({hidden.stem}), which is imported in its "
+            f"place: give it another name",
+        )
     return LoadError(name, f"importing it failed: {raised(error)}")
+
+
+def _hidden_by_ours(name: str, error: BaseException) -> Path | None:
+    """Return the user's module that one of ours has hidden, if the error is about that.
+
+    In a component our modules come first on the path, so that nothing can stand in for them.
+    """
+    if isinstance(error, AttributeError | ImportError):
+        where = Path(name.rpartition(":")[0])
+        folders = [where.parent, Path.cwd()] if where.suffix == ".py" else [Path.cwd()]
+        for folder in folders:
+            for ours in _OURS:
+                for path in (folder / f"{ours}.py", folder / ours / "__init__.py"):
+                    if f"'{ours}'" in str(error) and path.is_file():
+                        return path if path.stem == ours else path.parent
+    return None
 
 
 def _place(error: BaseException) -> str:

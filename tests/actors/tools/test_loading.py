@@ -137,3 +137,19 @@ def test_what_importing_raised_is_told_with_its_place(tmp_path: Path) -> None:
         load_agent("places.py:agent")
 
     assert f"({tmp_path / 'places.py'}, line 3)" in str(failure.value)
+
+
+@pytest.mark.parametrize("use", ["import messages; messages.hello()", "from messages import hello"])
+def test_a_module_beside_an_agent_that_has_the_name_of_ours_is_named(
+    tmp_path: Path, use: str
+) -> None:
+    (tmp_path / "messages.py").write_text("def hello(): ...\n")
+    write(tmp_path / "guide.py", f"{use}\nagent = Agent()")
+
+    with pytest.raises(AgentLoadError) as told:
+        load_agent("guide.py:agent")
+
+    assert str(told.value) == (
+        "agent guide.py:agent: messages.py has the name of a part of rtvoice (messages), which is "
+        "imported in its place: give it another name"
+    )
