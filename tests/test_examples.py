@@ -17,6 +17,7 @@ import urllib.request
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,19 @@ def test_visitors_of_the_page_talk_are_heard_and_interrupt(sandbox: SandboxServe
     assert 0 < cut["audio_end_ms"] <= len(page.sound) / 96
     assert not quiet.sound
     assert "Traceback" not in printed
+
+
+def test_the_page_says_when_somebody_listens_and_what_has_failed(sandbox: SandboxServer) -> None:
+    with web_page(sandbox) as (_, port), visit(port) as connection:
+        page = Page(connection)
+        page.wait(lambda: {"listening": True} in page.told, "nobody listens")
+    nowhere = SimpleNamespace(url="ws://127.0.0.1:99999/x")
+    with web_page(nowhere) as (_, port), visit(port) as connection:  # type: ignore[arg-type]
+        page = Page(connection)
+        page.wait(lambda: any("failed" in told for told in page.told), "no failure")
+
+    assert "99999" in page.told[-1]["failed"]
+    assert {"listening": True} not in page.told
 
 
 def test_other_pages_may_not_talk(sandbox: SandboxServer) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -42,10 +43,6 @@ class Visitor(AudioInputDevice, AudioOutputDevice):
 
     async def stop(self) -> None: ...
 
-    @property
-    def is_active(self) -> bool:
-        return self._active
-
     async def stream_chunks(self) -> AsyncIterator[bytes]:
         with contextlib.suppress(ConnectionClosed):
             async for message in self._socket:
@@ -74,27 +71,39 @@ class Visitor(AudioInputDevice, AudioOutputDevice):
 async def talk(socket: ServerConnection) -> None:
     """Hold a conversation with one visitor; several are held at once."""
     hello = json.loads(await socket.recv())
-    visitor = Visitor(socket, hello["sample_rate"])
+    try:
+        await converse(socket, Visitor(socket, hello["sample_rate"]))
+    except RtvoiceError as error:
+        logger.error("a conversation failed: %s", error)
+        with contextlib.suppress(ConnectionClosed):
+            await socket.send(json.dumps({"failed": str(error)}))
+    await socket.close()
+
+
+async def converse(socket: ServerConnection, visitor: Visitor) -> None:
+    """Return when the visitor has left, or the conversation is over."""
+    has_server = "OPENAI_API_KEY" in os.environ or "RTVOICE_SERVER" in os.environ
     agent = Agent(
         "You are a friendly assistant. Answer in one or two sentences.",
         transcription_model="gpt-transcribe",
         audio_input=visitor,
         audio_output=visitor,
+        server=None if has_server else "sandbox",
     )
+    over = asyncio.Event()
 
     async def show(turn: Turn) -> None:
         told = {"id": turn.item_id, "role": turn.role, "text": turn.text}
         await socket.send(json.dumps(told))
 
     agent.event_bus.subscribe(Turn, show)
-    agent.event_bus.subscribe(AgentStoppedEvent, lambda _: socket.close())
-    try:
-        async with agent:
-            await socket.wait_closed()  # the visitor has left, or the conversation is over
-            await agent.stop()
-    except RtvoiceError as error:
-        logger.error("a conversation failed: %s", error)
-        await socket.close(1011, "Sorry, something is wrong here.")
+    agent.event_bus.subscribe(AgentStoppedEvent, lambda _: over.set())
+    async with agent:
+        await agent.wait_ready()
+        await socket.send(json.dumps({"listening": True}))
+        ends = [asyncio.ensure_future(end) for end in (socket.wait_closed(), over.wait())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        await agent.stop()
 
 
 def page(connection: ServerConnection, request: Request) -> Response | None:
