@@ -23,9 +23,11 @@ if __name__ == "__main__":
         try:
             from rtvoice.command.cli import main
         except ModuleNotFoundError as error:
+            run = os.path.join(here, "scripts", "run")  # noqa: PTH118 - as above
+            set_up = f"call {run}, " if os.path.exists(run) else ""  # noqa: PTH110
             sys.stderr.write(
-                f"rtvoice: this Python ({sys.executable}) has no package {error.name}; install "
-                f"rtvoice for it, or call the Python for which it is installed\n"
+                f"rtvoice: this Python ({sys.executable}) has no package {error.name}; {set_up}"
+                f"install rtvoice for it, or call the Python for which it is installed\n"
             )
             raise SystemExit(2) from None
         main()

@@ -288,3 +288,4 @@ def test_a_python_without_our_packages_is_named(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert done.stderr.startswith(f"rtvoice: this Python ({sys.executable}) has no package msgspec")
+    assert "/scripts/run, install rtvoice" in done.stderr
