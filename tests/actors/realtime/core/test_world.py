@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from messages import Disconnected, ServerVad
-from tests.actors.realtime.core.world import World
+from messages import Disconnected, Reconnected, ServerVad
+from tests.actors.realtime.core.world import laws
+from tests.actors.realtime.core.world.world import World
 
 # More of them, and new ones each time: RTVOICE_TEST_EXAMPLES=10000
 _WANTED = os.environ.get("RTVOICE_TEST_EXAMPLES")
@@ -54,11 +55,13 @@ def play(
     for what, pause in moves:
         match what:
             case "offline":
-                world.drop(offline_s=pause)
+                world.process.drop(offline_s=pause)
+            case "drop" | "die":
+                getattr(world.process, what)()
             case "wait":
                 world.run(1.0)
             case _:
-                getattr(world, what)()
+                getattr(world.user, what)()
         world.run(pause)
     world.settle()
     return world
@@ -74,17 +77,17 @@ def _keeps_the_laws(
 ) -> None:
     world = play(seed, session_s, kind, moves, is_rough=is_rough)
 
-    world.check()
-    world.check_turns()
-    world.check_answers()
+    laws.hold(world)
+    laws.turns_are_told(world)
+    laws.questions_are_answered_once(world)
     asked = [what for what, _ in moves if what in said]
     if asked and asked[-1] in ("type", "show"):
-        assert world.is_answered() or world.failures or world.is_interrupted()
-    assert world.noticed | world.interrupted >= set(world.notices)
-    assert world.greetings <= 1 + world.deaths + len(world.all_lines)
+        assert laws.is_answered(world) or world.failures or laws.is_interrupted(world)
+    assert world.noticed | world.interrupted >= set(world.user.notices)
+    assert world.greetings <= 1 + world.process.deaths + len(world.process.all_lines)
 
 
-laws = given(
+conversations = given(
     st.integers(0, 1000),
     st.sampled_from([3600.0, 90.0, 60.0]),
     st.sampled_from(sorted(kinds)),
@@ -94,7 +97,7 @@ laws = given(
 
 
 @_examples(60)
-@laws
+@conversations
 def test_whatever_happens_the_server_believes_what_was_said_and_heard(
     seed: int, session_s: float, kind: str, moves: list[tuple[str, float]], is_rough: bool
 ) -> None:
@@ -114,21 +117,21 @@ def test_what_is_typed_while_speech_is_committed_stands_where_the_server_has_it(
 ) -> None:
     world = World(seed=1)
     world.run(3)
-    world.all_lines[0].tells_order = tells_order
+    world.process.all_lines[0].tells_order = tells_order
 
-    world.say()
+    world.user.say()
     world.run(ms / 1000)
-    world.type()
+    world.user.type()
     world.settle()
 
-    world.check()
-    world.check_turns()
+    laws.hold(world)
+    laws.turns_are_told(world)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @_examples(6000)
-@laws
+@conversations
 def test_whatever_happens_thousands_of_times_it_believes_what_was_said_and_heard(
     seed: int, session_s: float, kind: str, moves: list[tuple[str, float]], is_rough: bool
 ) -> None:
@@ -139,27 +142,27 @@ def _talk(hours: float, session_s: float, drop_every_s: float, *, seed: int) -> 
     """Talk for so long, with a drop now and then, in mid-sentence or not."""
     world = World(seed=seed, session_s=session_s)
     world.run(3)
-    next_drop = world.now + int(drop_every_s * 1e9)
-    end = world.now + int(hours * 3600 * 1e9)
-    while world.now < end:
-        world.say()
+    next_drop = world.clock.now + int(drop_every_s * 1e9)
+    end = world.clock.now + int(hours * 3600 * 1e9)
+    while world.clock.now < end:
+        world.user.say()
         world.run(1.8 + world.random.choice([2.0, 5.0, 6.0, 9.0, 15.0]))
-        if world.now >= next_drop:
+        if world.clock.now >= next_drop:
             next_drop += int(drop_every_s * 1e9)
             world.run(world.random.uniform(0, 4))
-            world.drop(offline_s=world.random.choice([0.0, 0.0, 1.5]))
+            world.process.drop(offline_s=world.random.choice([0.0, 0.0, 1.5]))
             world.run(world.random.choice([0.2, 3.0]))
     world.settle()
     return world
 
 
 def _is_one_conversation(world: World, renewals: int, drops: int) -> None:
-    world.check()
-    world.check_turns()
-    gaps = [event.gap_ms for event in world.reconnects()]
-    assert all(event.state_restored for event in world.reconnects())
+    laws.hold(world)
+    laws.turns_are_told(world)
+    gaps = [event.gap_ms for event in world.of(Reconnected)]
+    assert all(event.state_restored for event in world.of(Reconnected))
     assert gaps.count(0) >= renewals
-    assert len([m for m in world.told if isinstance(m, Disconnected)]) == drops
+    assert len(world.of(Disconnected)) == drops
     assert len(gaps) - gaps.count(0) <= drops
     assert world.greetings == 1
 
@@ -168,10 +171,10 @@ def _is_one_conversation(world: World, renewals: int, drops: int) -> None:
 def test_two_minutes_with_a_drop_every_forty_seconds_are_one_conversation(seed: int) -> None:
     world = _talk(2 / 60, 36, 40, seed=seed)
 
-    world.check()
-    world.check_turns()
+    laws.hold(world)
+    laws.turns_are_told(world)
     assert world.greetings == 1
-    assert len(world.reconnects()) >= 4
+    assert len(world.of(Reconnected)) >= 4
 
 
 @pytest.mark.long

@@ -1,0 +1,46 @@
+"""The history: what was said, as the program and a new session are told it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.conversation import Conversation
+from messages import ConversationItem, HistoryRequest, HistorySnapshot, Message, Turn
+from tests.actors.realtime.core.world.clock import NS
+
+if TYPE_CHECKING:
+    from tests.actors.realtime.core.world.world import World
+
+__all__ = ["History"]
+
+
+class History:
+    """Applies what is told of items, tells turns, and answers who asks for all of it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.clock = world.clock
+        self.turns: list[Turn] = []
+        self._conversation = Conversation()
+
+    def items(self) -> tuple[ConversationItem, ...]:
+        return self._conversation.items()
+
+    def previous(self) -> dict[str, str | None]:
+        """Behind which item each one stands."""
+        return {item.item_id: item.previous for item in self._conversation._items.values()}
+
+    def remember(self, message: Message) -> None:
+        self._conversation.apply(message, self.clock.now / NS)
+        self.tell_turns()
+
+    def tell_turns(self) -> None:
+        turns, _ = self._conversation.turns(self.clock.now / NS)
+        for turn in turns:
+            self._conversation.tell(turn.item_id)
+            self.turns.append(turn)
+
+    def snapshot(self, request: HistoryRequest) -> None:
+        late = self.world.is_rough and self.world.random.random() < 0.2
+        snapshot = HistorySnapshot(request.request_id, self.items())
+        self.clock.after(1.0 if late else 0.0, lambda: self.world.process.tell(snapshot))

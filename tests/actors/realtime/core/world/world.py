@@ -1,0 +1,148 @@
+"""The world: all its parts, what passes between them, and what happened."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from actors.conversation import ITEM_MESSAGES
+from messages import (
+    AssistantAudio,
+    ConversationOver,
+    FatalError,
+    FlushPlayback,
+    HistoryRequest,
+    Message,
+    PausePlayback,
+    ReplayCapture,
+    ResumePlayback,
+    Settings,
+    ToolCall,
+    ToolsAvailable,
+    UserItem,
+    UserSpeechStarted,
+)
+from tests.actors.realtime.core.world.clock import MS, Clock
+from tests.actors.realtime.core.world.history import History
+from tests.actors.realtime.core.world.microphone import Microphone
+from tests.actors.realtime.core.world.model import GREETING
+from tests.actors.realtime.core.world.process import Process
+from tests.actors.realtime.core.world.speaker import Loudspeaker
+from tests.actors.realtime.core.world.tools import LOOKUP, Tools
+from tests.actors.realtime.core.world.user import User
+
+__all__ = ["World"]
+
+
+class World:
+    """Everything, on one clock.
+
+    Args:
+        seed: of all that is left to chance.
+        session_s: how long a session of the server lives.
+        is_rough: whether servers fail and are vague, and everybody is slow, now and then.
+        settings: of the conversation.
+    """
+
+    def __init__(
+        self, seed: int = 0, session_s: float = 3600.0, *, is_rough: bool = False, **settings: Any
+    ) -> None:
+        self.random = random.Random(seed)
+        self.is_rough = is_rough
+        self.marks = not (is_rough and self.random.random() < 0.2)
+        """Whether servers give back the metadata of an answer."""
+        self.session_s = session_s
+        self.settings = Settings(
+            inactivity_timeout_s=None,
+            transcription_model="gpt-transcribe",
+            greeting=GREETING,
+            **settings,
+        )
+        self.told: list[Message] = []
+        """What the core has published, but for audio."""
+        self.greetings = self.failures = self.unheard = 0
+        """How often a server has greeted, failed to answer, understood nothing."""
+        self.asked_for: set[str] = set()
+        """Of the notices of the program, those on their way to a server, or that were."""
+        self.noticed: set[str] = set()
+        """Of these, what a server was asked to say."""
+        self.interrupted: set[str] = set()
+        """Of these, what somebody has interrupted on its way."""
+        self.clock = Clock()
+        self.user = User(self)
+        self.speaker = Loudspeaker(self)
+        self.microphone = Microphone(self)
+        self.history = History(self)
+        self.tools = Tools(self)
+        self.process = Process(self)
+        self.process.begin()
+        self.process.tell(ToolsAvailable((LOOKUP,)))
+        self.microphone.begin()
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.run(seconds)
+
+    def settle(self, seconds: float = 40.0) -> None:
+        """Let everything come to rest."""
+        self.run(seconds)
+        while self.process.core.phase.name != "LIVE" and self.is_rough and seconds < 60:
+            seconds += 1  # a session was just about to be renewed
+            self.run(1.0)
+        self.history.tell_turns()
+        assert not self.process.core._context.responses.busy(), "an answer is still owed"
+        assert not self.speaker.queue, "something is not played"
+        assert self.process.core.phase.name == "LIVE"
+
+    # -- what passes between its parts --------------------------------------------------------
+
+    def publish(self, message: Message) -> None:
+        """Bring a message of the core to whom it is for."""
+        after_ns = self.clock.after_ns
+        if isinstance(message, ITEM_MESSAGES):
+            after_ns(MS, lambda: self.history.remember(message))
+        match message:
+            case AssistantAudio():
+                after_ns(MS, lambda: self.speaker.take(message))
+            case FlushPlayback():
+                after_ns(MS, lambda: self.speaker.flush(message))
+            case PausePlayback() | ResumePlayback():
+                paused = isinstance(message, PausePlayback)
+                after_ns(MS, lambda: self.speaker.pause(paused=paused))
+            case ReplayCapture():
+                after_ns(MS, lambda: self.microphone.replay(message))
+            case HistoryRequest():
+                after_ns(MS, lambda: self.history.snapshot(message))
+            case ToolCall():
+                self.tools.work(message)
+            case UserSpeechStarted() | UserItem(spoken=False):
+                self.interrupt_notices()
+            case FatalError() | ConversationOver():
+                raise AssertionError(message)
+        if not isinstance(message, AssistantAudio):
+            self.told.append(message)
+
+    def asked(self, event: dict[str, Any]) -> None:
+        """An answer is asked for: this is on its way to a server."""
+        self.asked_for |= self._notices_in(event)
+
+    def arrived(self, event: dict[str, Any]) -> None:
+        """This has come to a server: right at the moment at which it gets it."""
+        if event["type"] == "conversation.item.truncate":
+            heard = self.speaker.played.get(event["item_id"], 0)
+            assert event["audio_end_ms"] * 24 <= heard + 24, (event, heard)
+        self.noticed |= self._notices_in(event)
+
+    def interrupt_notices(self) -> None:
+        """Somebody interrupts: what is on its way may never be said."""
+        self.interrupted |= self.asked_for - self.noticed
+
+    def _notices_in(self, event: dict[str, Any]) -> set[str]:
+        told = event.get("response", {}).get("instructions") or ""
+        return {notice for notice in self.user.notices if f'"{notice}"' in told}
+
+    # -- what happened ------------------------------------------------------------------------
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        """Return the messages of this type that the core has published."""
+        return [message for message in self.told if isinstance(message, kind)]
