@@ -322,6 +322,8 @@ def test_the_checks_stop_at_the_first_that_fails(project: Project) -> None:
     assert [line for line in passed.stdout.split("\n") if line] == [
         "== ruff check",
         "ruff check",
+        "== ruff format --check",
+        "ruff format --check",
         "== mypy --strict",
         "mypy",
         "== pytest",
