@@ -59,7 +59,7 @@ class Conversation:
         self._stream = self.session.events(Event, ProgramPlayout, *more)
 
     def __enter__(self) -> Conversation:
-        self.session.start()
+        _start(self.session)
         threading.Thread(target=self._collect, daemon=True).start()
         return self
 
@@ -126,6 +126,14 @@ class Conversation:
                 self._news.notify_all()
 
 
+def _start(session: Session) -> None:
+    try:
+        session.start()
+    except BaseException:  # a time limit, say: nobody leaves what was never entered
+        session.kill()
+        raise
+
+
 class Typed:
     """A conversation with the sandbox by text, and all that was told of it."""
 
@@ -137,7 +145,7 @@ class Typed:
 
     def __enter__(self) -> Typed:
         stream = self.session.events(Event)
-        self.session.start()
+        _start(self.session)
 
         def collect() -> None:
             for message in stream:

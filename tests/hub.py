@@ -27,11 +27,15 @@ class Hub:
         self._news = threading.Condition()
         defaults = {"server": "ws://127.0.0.1:1", "hang_s": 0.5, "probes": True}
         self.supervisor = Supervisor({**defaults, **settings}, peer=self, specs=specs)
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Hub:
         self._thread.start()
-        self.wait_for(lambda: any(self.of(SessionStarted)) or any(self.of(SessionFailed)))
+        try:
+            self.wait_for(lambda: any(self.of(SessionStarted)) or any(self.of(SessionFailed)))
+        except BaseException:  # nobody leaves what was never entered
+            self.stop()
+            raise
         return self
 
     def __exit__(

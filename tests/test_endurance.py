@@ -90,7 +90,7 @@ def test_every_question_is_answered_and_every_turn_there_once_whoever_is_killed(
 
     asked = []
     with Typed() as talk:
-        threading.Thread(target=kill).start()
+        threading.Thread(target=kill, daemon=True).start()
         while not over.is_set():
             asked.append(f"question_{len(asked)}")
             talk.ask(asked[-1])

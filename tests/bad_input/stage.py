@@ -72,7 +72,7 @@ class Sitting:
         given = {"input": "silence", "output": "null", "server": "ws://127.0.0.1:1"}
         specs = [spec for spec in SPECS if spec.name in (only or ALL)]
         self.supervisor = Supervisor({**given, **settings}, peer=self, specs=specs)
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Sitting:
         self._thread.start()
