@@ -1,10 +1,12 @@
-"""What all tests share: the option ``--long``."""
+"""What all tests share: the option ``--long``, and that no process outlives them."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
+from tests.sweeper import Sweeper
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each child compiles all it imports
 
@@ -17,6 +19,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long", action="store_true", help="also run the tests marked long, at their full counts"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """See that no process is left behind."""
+    config.pluginmanager.register(Sweeper())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

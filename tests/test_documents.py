@@ -80,7 +80,7 @@ def commands() -> list[str]:
     return sorted({re.sub(r"\s+#.*", "", line).strip() for line in lines} - {""})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def sandbox() -> Iterator[SandboxServer]:
     with SandboxServer(pace=4) as server:
         yield server
