@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,24 @@ import pytest
 
 from tests import orphans
 
-__all__ = ["Sweeper"]
+__all__ = ["Sweeper", "shared"]
 
 _PATIENCE_S = 5.0 * float(os.environ.get("RTVOICE_TEST_TIME_FACTOR", "1"))
 """How long a process whose parent was killed may take to notice."""
 _PREFIX = "RTVOICE_TEST_RUN_"
 _STARTING = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty")
 """Audit events of the interpreter."""
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """Start, within a test, what others use too: it lives until pytest ends."""
+    numbers = {name: v for name, v in os.environ.items() if name.startswith(_PREFIX)}
+    os.environ.update(dict.fromkeys(numbers, "0"))
+    try:
+        yield
+    finally:
+        os.environ.update(numbers)
 
 
 class Sweeper:

@@ -12,6 +12,7 @@ import pytest
 from tests.bad_input import files, frames, reaching, usage  # noqa: F401 - they fill ROWS
 from tests.bad_input.rows import ROWS, Row, World, rows_of
 from tests.bad_input.stage import Talk, talking
+from tests.sweeper import shared
 
 AGENT = """
 from rtvoice import Agent, Tools
@@ -36,7 +37,7 @@ agent = Agent(tools=tools, inactivity_timeout_s=None)
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Talk]]:
+def conversation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Talk]]:
     """Keep one conversation for all rows that it survives, started by the first of them."""
     path = tmp_path_factory.mktemp("agent") / "agent.py"
     path.write_text(AGENT, encoding="utf-8")
@@ -53,12 +54,14 @@ class _Shared(list[Talk]):
 
     def get(self) -> Talk:
         if not self:
-            self.append(self._stack.enter_context(talking(agent=f"{self._agent}:agent")))
+            with shared():
+                talk = talking(agent=f"{self._agent}:agent")
+                self.append(self._stack.enter_context(talk))
         return self[0]
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: _Shared) -> World:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conversation: _Shared) -> World:
     monkeypatch.chdir(tmp_path)
     ours = [name for name in os.environ if name.startswith("RTVOICE_") and "_TEST_" not in name]
     for name in ("OPENAI_API_KEY", *ours, "NO_PROXY", "no_proxy"):
@@ -66,7 +69,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: _Shared) -> W
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    return World(tmp_path, monkeypatch, shared.get)
+    return World(tmp_path, monkeypatch, conversation.get)
 
 
 def test_the_table_and_the_tests_have_the_same_rows() -> None:
