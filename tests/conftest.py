@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +13,18 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each child compiles all it
 
 _LONG_S = 900
 """After which a long test has hung; some need two minutes of a machine with nothing else to do."""
+
+
+@pytest.fixture
+def on_threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Start the sessions of a test on threads, unless it is marked ``processes``."""
+    from tests.threads import sessions_on_threads
+
+    if request.node.get_closest_marker("processes") is not None:
+        yield
+        return
+    with sessions_on_threads():
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,0 +1,138 @@
+"""A session on threads of the test: the supervisor and each component, without their processes.
+
+Channels, mailboxes, hosts, actors and the order of opening and closing are those of any session.
+There are no processes: nothing can be killed, nobody has an environment of its own. Seven
+interpreters take half a second of CPU to start, these threads 15 ms. They are for tests of what a
+program sees of its session; what has to do with processes is tested with processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+import actors.embedding.session as embedding
+import actors.host as hosting
+import actors.supervision.process as supervision
+from messages import StartSession, Subscribe, decode
+from messages.transport.channel import Channel
+from messages.transport.spawning import spawn
+from supervisor import Supervisor
+from tests.rig import TIMEOUT_S
+
+__all__ = ["sessions_on_threads"]
+
+_NUMBERS = itertools.count(2**30)
+"""Process ids that Linux gives to nobody."""
+
+
+class _Thread:
+    """What a `subprocess.Popen` is to whoever has started it."""
+
+    def __init__(self, run: Callable[[Channel], int], channel: Channel, name: str) -> None:
+        self.pid = next(_NUMBERS)
+        self.returncode: int | None = None
+        self._channel = channel
+        self.name = name
+        self._thread = threading.Thread(target=self._run, args=(run,), name=name, daemon=True)
+        self._thread.start()
+
+    def poll(self) -> int | None:
+        return None if self._thread.is_alive() else self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._thread.join(timeout)
+        if (code := self.poll()) is None:
+            raise subprocess.TimeoutExpired(self.name, timeout or 0)
+        return code
+
+    def kill(self) -> None:
+        """End its channel, as the death of whoever it talks with does."""
+        with contextlib.suppress(OSError):
+            self._channel.connection.shutdown(socket.SHUT_RDWR)
+
+    def send_signal(self, number: int) -> None:
+        raise AssertionError(f"a thread cannot be sent signal {number}")
+
+    def _run(self, run: Callable[[Channel], int]) -> None:
+        self.returncode = 1
+        try:
+            self.returncode = run(self._channel)
+        finally:
+            self._channel.close()
+
+
+def _supervise(channel: Channel) -> int:
+    try:
+        first = decode(channel.read())
+    except EOFError:  # it was killed at once
+        return 0
+    assert isinstance(first, StartSession), first
+    hub = Supervisor(first.settings)
+    hub.attach(channel.connection)
+    hub.send(Subscribe(first.subscribe))
+    return hub.run()
+
+
+def _be_component(channel: Channel) -> int:
+    host = hosting.Host(channel)
+    try:
+        return host.run()
+    finally:
+        host.close()
+
+
+class _Threads:
+    """Starts threads in place of processes, and knows all of them."""
+
+    RUN: ClassVar = {"rtvoice": _supervise, "actors": _be_component}
+
+    def __init__(self) -> None:
+        self._started: list[_Thread] = []
+
+    def spawn(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        output: socket.socket | None = None,
+    ) -> tuple[Any, socket.socket]:
+        """Do what `spawning.spawn` does."""
+        run = self.RUN.get(arguments[0])
+        if run is None:  # the sandbox
+            return spawn(arguments, environment, output)
+        ours, theirs = socket.socketpair()
+        thread = _Thread(run, Channel(theirs), " ".join(arguments))
+        self._started.append(thread)
+        return thread, ours
+
+    def end(self) -> None:
+        """End the sessions that the test has left, and wait for the end of all."""
+        for thread in self._started:  # a supervisor ends its components, which come after it
+            thread.kill()
+            thread.wait(TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def sessions_on_threads() -> Iterator[None]:
+    """Start sessions on threads; at the end, end those that are left."""
+    threads = _Threads()
+    # What a host does to its whole process: limit its memory, end it, take all its log records.
+    watchdog = SimpleNamespace(dump_traceback_later=lambda *_, **__: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "spawn", threads.spawn)
+        patch.setattr(supervision, "spawn", threads.spawn)
+        patch.setattr(hosting, "faulthandler", watchdog)
+        patch.setattr(hosting, "limit_memory", lambda _: None)
+        patch.setattr(hosting, "pass_on_library_logs", lambda _: None)
+        patch.setattr(sys, "path", [*sys.path])
+        yield
+        threads.end()
