@@ -145,6 +145,7 @@ def test_the_supervisor_does_not_remember_every_turn_of_a_long_conversation() ->
 # -- the program ------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("on_threads")
 def test_a_program_tells_its_component_messages_of_a_type_of_its_own(server: FakeServer) -> None:
     own = {"own": "tests.hostile:TakesItsOwn"}
     with Session(server=server.url, components=own, **QUIET) as session:
@@ -154,6 +155,7 @@ def test_a_program_tells_its_component_messages_of_a_type_of_its_own(server: Fak
         assert turns.get(TIMEOUT_S) == Turn("assistant", "hello", "own")
 
 
+@pytest.mark.usefixtures("on_threads")
 def test_what_cannot_be_sent_is_refused_and_the_session_goes_on(server: FakeServer) -> None:
     with Session(server=server.url, **QUIET) as session:
         turns = session.events(Turn)
@@ -165,6 +167,7 @@ def test_what_cannot_be_sent_is_refused_and_the_session_goes_on(server: FakeServ
         assert turns.get(TIMEOUT_S) == Turn("user", "Hello", "text_2")
 
 
+@pytest.mark.usefixtures("on_threads")
 def test_a_program_whose_logging_raises_is_told_and_not_left_waiting(server: FakeServer) -> None:
     def refuse(record: logging.LogRecord) -> bool:
         raise ValueError("no such filter")

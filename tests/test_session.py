@@ -108,6 +108,7 @@ def test_a_session_runs_in_asyncio_without_blocking_the_loop(server: FakeServer)
     assert lag < 1.0
 
 
+@pytest.mark.usefixtures("on_threads")
 def test_a_device_of_the_program_speaks_and_hears(server: FakeServer) -> None:
     voice, answer = noise(400, seed=1), noise(300, seed=2)
 
@@ -155,6 +156,7 @@ def test_a_device_of_the_program_speaks_and_hears(server: FakeServer) -> None:
     assert microphone.stopped
 
 
+@pytest.mark.usefixtures("on_threads")
 def test_a_tool_of_the_program_runs_in_the_program(server: FakeServer) -> None:
     tools = Tools()
 
@@ -282,6 +284,7 @@ def test_the_death_of_the_program_leaves_no_process(server: FakeServer) -> None:
     wait_until_gone(pids, 1.0 + TIMEOUT_S / 10)
 
 
+@pytest.mark.usefixtures("on_threads")
 def test_stop_can_be_called_again_and_gives_the_same_summary(server: FakeServer) -> None:
     session = Session(server=server.url, **QUIET).start()
 
@@ -310,6 +313,7 @@ def test_a_start_that_is_cancelled_leaves_nothing(server: FakeServer) -> None:
         session.stop()
 
 
+@pytest.mark.usefixtures("on_threads")
 def test_what_comes_before_the_devices_are_started_harms_nobody(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +340,7 @@ def test_what_comes_before_the_devices_are_started_harms_nobody(
     assert answer.output == "1"
 
 
+@pytest.mark.usefixtures("on_threads")
 def test_a_stream_is_closed_twice(server: FakeServer) -> None:
     with Session(server=server.url, **QUIET) as session:
         events = session.events(Turn)

@@ -54,6 +54,8 @@ from tests.fake_server import Connection, FakeServer
 from tests.rig import TIMEOUT_S
 from tests.test_session import alive, wait_until_gone
 
+pytestmark = pytest.mark.usefixtures("on_threads")
+
 QUIET: dict[str, Any] = {"audio_input": "silence", "audio_output": "null"}
 
 
@@ -128,6 +130,7 @@ class Heard:
 # -- lives ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 @in_a_loop
 async def test_a_conversation_lasts_until_it_is_stopped_and_is_returned(server: FakeServer) -> None:
     agent = agent_of(server)
@@ -347,6 +350,7 @@ async def test_a_stream_in_the_block_ends_with_the_conversation(server: FakeServ
 # -- ends ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 @in_a_loop
 async def test_a_block_that_raises_ends_the_conversation_at_once(server: FakeServer) -> None:
     agent = agent_of(server)
@@ -361,6 +365,7 @@ async def test_a_block_that_raises_ends_the_conversation_at_once(server: FakeSer
     wait_until_gone(list(pids.values()), TIMEOUT_S)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("where", ["start", "body", "end"])
 def test_a_cancellation_ends_it_in_order_and_leaves_nothing(server: FakeServer, where: str) -> None:
     agent = agent_of(server)
@@ -402,6 +407,7 @@ def test_a_cancellation_ends_it_in_order_and_leaves_nothing(server: FakeServer, 
     wait_until_gone(pids, TIMEOUT_S)
 
 
+@pytest.mark.processes
 @in_a_loop
 async def test_a_failure_is_raised_at_the_end_with_its_cause(tmp_path: Path) -> None:
     (tmp_path / "no.wav").write_text("no sound")
@@ -412,6 +418,7 @@ async def test_a_failure_is_raised_at_the_end_with_its_cause(tmp_path: Path) -> 
     assert failure.value.component == "microphone"
 
 
+@pytest.mark.processes
 @in_a_loop
 async def test_a_component_that_cannot_be_kept_up_fails_the_conversation(
     server: FakeServer,
@@ -442,6 +449,7 @@ async def test_a_component_that_cannot_be_kept_up_fails_the_conversation(
     assert refusal.value.__cause__ is failure.value
 
 
+@pytest.mark.processes
 @in_a_loop
 async def test_the_conversation_outlives_its_supervisor(server: FakeServer) -> None:
     agent = agent_of(server)
@@ -474,6 +482,7 @@ async def test_silence_of_the_user_ends_it_and_is_told(server: FakeServer) -> No
     ]
 
 
+@pytest.mark.processes
 @in_a_loop
 async def test_playback_tools_and_restarts_are_no_silence(server: FakeServer) -> None:
     tools = Tools()
@@ -641,6 +650,7 @@ async def test_the_status_tells_of_each_component(server: FakeServer) -> None:
         assert entry["memory_bytes"] is None or entry["memory_bytes"] > 1_000_000
 
 
+@pytest.mark.processes
 @in_a_loop
 async def test_settings_change_while_it_talks_and_survive_every_death(server: FakeServer) -> None:
     first, second = Tools(), Tools()
@@ -685,6 +695,7 @@ async def test_settings_change_while_it_talks_and_survive_every_death(server: Fa
     assert agent.instructions == "Be brief."
 
 
+@pytest.mark.processes
 @in_a_loop
 async def test_a_muted_microphone_stays_mute_when_it_is_killed(server: FakeServer) -> None:
     class Loud:
@@ -813,6 +824,7 @@ async def test_wire_events_are_subscribed_to_and_left_while_it_talks(server: Fak
     assert [type(event) for event in heard.events[count:]] == [PlaybackEnded]
 
 
+@pytest.mark.processes
 @in_a_loop
 async def test_a_subscription_to_wire_events_survives_the_death_of_realtime(
     server: FakeServer,
@@ -829,6 +841,7 @@ async def test_a_subscription_to_wire_events_survives_the_death_of_realtime(
         await agent.stop()
 
 
+@pytest.mark.processes
 @in_a_loop
 async def test_levels_are_told_to_who_names_them_also_after_a_death(server: FakeServer) -> None:
     agent = agent_of(server)
@@ -951,6 +964,7 @@ async def test_tools_that_came_later_are_refused_where_they_clash(server: FakeSe
         await agent.stop()
 
 
+@pytest.mark.processes
 @in_a_loop
 async def test_tools_by_name_run_in_their_process_and_others_are_added(
     server: FakeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -1047,33 +1061,39 @@ async def test_a_turn_knows_the_tools_that_were_called_for_it(server: FakeServer
     assert turn.end_s - turn.start_s == pytest.approx(0.05, abs=0.02)
 
 
-@pytest.mark.parametrize(
-    "name", ["microphone", "speaker", "realtime", "tools", "history", "recorder"]
-)
-def test_a_component_is_killed_and_the_conversation_goes_on(server: FakeServer, name: str) -> None:
-    async def main() -> None:
-        agent = agent_of(server, transcription_model="gpt-transcribe")
-        heard = Heard(agent, ComponentRestarted, Turn)
-        async with agent:
-            connection = await connection_of(server)
-            agent.send_text("before")
-            await heard.expect(Turn)
+@pytest.mark.processes
+@in_a_loop
+async def test_each_component_is_killed_and_the_conversation_goes_on(server: FakeServer) -> None:
+    agent = agent_of(server, transcription_model="gpt-transcribe")
+    heard = Heard(agent, ComponentRestarted, Turn)
+    expected = []
+
+    async with agent:
+        connection = await connection_of(server)
+        for name in ("microphone", "speaker", "realtime", "tools", "history", "recorder"):
+            texts = [f"before {name}", f"after {name}", f"Both, {name}."]
+            agent.send_text(texts[0])
+            await heard.expect(Turn, lambda turn, text=texts[0]: turn.text == text)
             os.kill((await agent.status())[name]["pid"], signal.SIGKILL)
-            await heard.expect(ComponentRestarted)
+            await heard.expect(ComponentRestarted, lambda event, name=name: event.component == name)
             if name == "realtime":
                 connection = await connection_of(server, 1)
-            agent.send_text("after")
-            await heard.expect(Turn, lambda turn: turn.text == "after")
-            await seen(connection, "conversation.item.create", lambda e: "after" in str(e["item"]))
-            connection.say("Both.", noise(50, 1), item="a1")
-            await heard.expect(Turn, lambda turn: turn.text == "Both.")
-            await agent.stop()
-        told = [turn.content for turn in agent.history if turn.content]
-        assert told == ["before", "after", "Both."]
+            agent.send_text(texts[1])
+            await heard.expect(Turn, lambda turn, text=texts[1]: turn.text == text)
+            await seen(
+                connection,
+                "conversation.item.create",
+                lambda event, text=texts[1]: text in str(event["item"]),
+            )
+            connection.say(texts[2], noise(50, 1), item=f"item_{name}")
+            await heard.expect(Turn, lambda turn, text=texts[2]: turn.text == text)
+            expected += texts
+        await agent.stop()
 
-    asyncio.run(main())
+    assert [turn.content for turn in agent.history if turn.content] == expected
 
 
+@pytest.mark.processes
 def test_a_program_that_burns_its_loop_holds_the_conversation_all_the_same(
     server: FakeServer,
 ) -> None:

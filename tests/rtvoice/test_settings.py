@@ -1,4 +1,4 @@
-"""Agents that are set otherwise than most, end to end: with their processes and the sandbox."""
+"""Agents that are set otherwise than most, end to end with the sandbox."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ QUIET: dict[str, Any] = {
 }
 
 
+@pytest.mark.usefixtures("on_threads")
 @in_a_loop
 async def test_an_assistant_that_writes_is_not_heard(sandbox: SandboxServer) -> None:
     agent = Agent(server=sandbox.url, output_modality="text", max_output_tokens=500, **QUIET)
@@ -140,6 +141,7 @@ async def test_a_turn_by_key_begins_before_the_key_whatever_dies(
     ]
 
 
+@pytest.mark.usefixtures("on_threads")
 @in_a_loop
 async def test_where_the_service_takes_turns_the_key_is_refused(sandbox: SandboxServer) -> None:
     agent = Agent(server=sandbox.url, **QUIET)

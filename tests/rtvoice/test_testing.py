@@ -158,6 +158,7 @@ def test_a_session_is_tested_with_it(sandbox):
     assert len(sandbox.audio) > 0
 
 
+@pytest.mark.usefixtures("on_threads")
 def test_a_session_survives_a_connection_that_drops_in_an_answer(sandbox):
     sandbox.say("One, two, three, four.")
     sandbox.misbehave("drop after response.output_audio.delta 2")
