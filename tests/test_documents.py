@@ -110,6 +110,10 @@ def test_excerpts_stand_in_their_files_as_they_are_shown() -> None:
             assert any(text in whole for text in shown), f"{block} is not in {block.source}"
 
 
+NEEDS_PROCESSES = re.compile(r'os\.kill|\.py:|components=|probes=|server="sandbox"')
+"""What is killed, is given by name, or is a process of its own."""
+
+
 @pytest.mark.parametrize("block", programs(), ids=str)
 def test_the_programs_in_the_documents_run(
     block: Block, tmp_path: Path, sandbox: SandboxServer
@@ -118,10 +122,12 @@ def test_the_programs_in_the_documents_run(
         if other.file and other.document == block.document:
             (tmp_path / other.file).write_text(other.text, encoding="utf-8")
 
+    (tmp_path / "program.py").write_text(block.text, encoding="utf-8")
+    runner = [] if NEEDS_PROCESSES.search(block.text) else ["-m", "tests.threads"]
     done = subprocess.run(
-        [sys.executable, "-c", block.text],
+        [sys.executable, *runner, "program.py"],
         cwd=tmp_path,
-        env=environment(sandbox),
+        env=environment(sandbox) | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=90,

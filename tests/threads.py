@@ -4,12 +4,15 @@ Channels, mailboxes, hosts, actors and the order of opening and closing are thos
 There are no processes: nothing can be killed, nobody has an environment of its own. Seven
 interpreters take half a second of CPU to start, these threads 15 ms. They are for tests of what a
 program sees of its session; what has to do with processes is tested with processes.
+
+Run as a program, it runs another one whose sessions are on threads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import runpy
 import socket
 import subprocess
 import sys
@@ -17,8 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
-
-import pytest
+from unittest import mock
 
 import actors.embedding.session as embedding
 import actors.host as hosting
@@ -127,12 +129,18 @@ def sessions_on_threads() -> Iterator[None]:
     threads = _Threads()
     # What a host does to its whole process: limit its memory, end it, take all its log records.
     watchdog = SimpleNamespace(dump_traceback_later=lambda *_, **__: None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "spawn", threads.spawn)
-        patch.setattr(supervision, "spawn", threads.spawn)
-        patch.setattr(hosting, "faulthandler", watchdog)
-        patch.setattr(hosting, "limit_memory", lambda _: None)
-        patch.setattr(hosting, "pass_on_library_logs", lambda _: None)
-        patch.setattr(sys, "path", [*sys.path])
+    with (
+        mock.patch.object(embedding, "spawn", threads.spawn),
+        mock.patch.object(supervision, "spawn", threads.spawn),
+        mock.patch.object(hosting, "faulthandler", watchdog),
+        mock.patch.object(hosting, "limit_memory"),
+        mock.patch.object(hosting, "pass_on_library_logs"),
+        mock.patch.object(sys, "path", [*sys.path]),
+    ):
         yield
         threads.end()
+
+
+if __name__ == "__main__":
+    with sessions_on_threads():
+        runpy.run_path(sys.argv[1], run_name="__main__")
