@@ -36,7 +36,7 @@ needs_browser = pytest.mark.skipif(browser is None, reason="needs chromium")
 Json = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def sandbox() -> Iterator[SandboxServer]:
     with SandboxServer(pace=1.5, timeout_s=2 * TIMEOUT_S) as server:
         yield server
