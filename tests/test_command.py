@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.conversation import wav_channels
+from tests.conversation import DEAF, wav_channels
 from tests.rig import TIMEOUT_S
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -201,7 +201,7 @@ def test_without_a_recogniser_it_says_how_long_it_heard_and_never_guesses(
     run = Run(
         *("--server", "sandbox", "--input", str(question), "--output", "null"),
         cwd=tmp_path,
-        RTVOICE_SANDBOX_LISTEN="none",
+        **DEAF,
     )
 
     code, text = run.end()
@@ -218,6 +218,7 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, number: int) -> None:
         *("--server", "sandbox", "--input", "silence", "--output", "null"),
         *("--record", "recording.wav"),
         cwd=tmp_path,
+        **DEAF,
     )
     run.expect("session_started")
 
@@ -243,7 +244,7 @@ def test_what_cannot_work_is_told_and_ends_with_2(
     tmp_path: Path, arguments: list[str], told: str
 ) -> None:
     server = [] if "--server" in arguments else ["--server", "sandbox"]
-    run = Run(*server, "--output", "null", *arguments, cwd=tmp_path)
+    run = Run(*server, "--output", "null", *arguments, cwd=tmp_path, **DEAF)
 
     code, text = run.end()
 
@@ -267,6 +268,7 @@ def test_an_agent_of_the_users_is_loaded_with_its_tools(tmp_path: Path) -> None:
     run = Run(
         *("app.py:agent", "--server", "sandbox", "--input", "silence", "--output", "null"),
         cwd=tmp_path,
+        **DEAF,
     )
 
     run.expect("turn", role="assistant", text="Ready to add.")

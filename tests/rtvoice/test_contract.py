@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.conversation import DEAF
 from tests.fake_server import FakeServer
 from tests.rig import TIMEOUT_S
 from tests.test_command import environment_of, needs_speech, spoken
@@ -27,13 +28,15 @@ KEY = {"OPENAI_API_KEY": "sk-canary-contract"}
 class Program:
     """A program of a user's, started."""
 
-    def __init__(self, code: str, folder: Path, server: str = "sandbox") -> None:
+    def __init__(
+        self, code: str, folder: Path, server: str = "sandbox", **environment: str
+    ) -> None:
         path = folder / "program.py"
         path.write_text(textwrap.dedent(code), encoding="utf-8")
         self.process = subprocess.Popen(
             [sys.executable, str(path)],
             cwd=folder,
-            env=environment_of(**KEY, RTVOICE_SERVER=server),
+            env=environment_of(**KEY, RTVOICE_SERVER=server, **environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -356,7 +359,7 @@ def test_a_program_that_burns_cpu_talks_all_the_same(tmp_path: Path) -> None:
         asyncio.run(main())
     """
 
-    lines = Program(code, tmp_path).end()
+    lines = Program(code, tmp_path, **DEAF).end()
 
     assert lines == ["what is your name False", "My name is Sandbox. False"]
 
@@ -393,7 +396,7 @@ def test_a_component_of_ones_own_is_supervised_like_ours(tmp_path: Path) -> None
         asyncio.run(main())
     """
 
-    lines = Program(code, tmp_path).end()
+    lines = Program(code, tmp_path, **DEAF).end()
 
     assert lines == ["pleased 1", "mood", "pleased 2"]
 
@@ -440,7 +443,7 @@ def test_the_command_runs_an_agent_with_components_of_its_own(tmp_path: Path) ->
     done = subprocess.run(
         [sys.executable, "-m", "supervisor", *arguments, "--max-seconds", "1", "--events", "-"],
         cwd=tmp_path,
-        env=environment_of(RTVOICE_SERVER="sandbox"),
+        env=environment_of(RTVOICE_SERVER="sandbox", **DEAF),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

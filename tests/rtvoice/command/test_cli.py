@@ -25,6 +25,7 @@ from messages import (
 )
 from rtvoice.command import cli
 from rtvoice.command.choice import Card
+from tests.conversation import DEAF
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -316,7 +317,7 @@ def test_without_standard_streams_a_session_runs_and_nothing_is_shown(tmp_path: 
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" --server sandbox --events "$0" <&- >&-', "all.jsonl", *run],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **DEAF},
         stderr=subprocess.PIPE,
         text=True,
         timeout=60,
@@ -343,7 +344,7 @@ def test_help_teaches() -> None:
 
 
 def test_a_short_session_with_the_sandbox() -> None:
-    found = command(*NOWHERE, "--max-seconds", "0.2", "--events", "-")
+    found = command(*NOWHERE, "--max-seconds", "0.2", "--events", "-", **DEAF)
 
     events = [json.loads(line) for line in found.stdout.splitlines()]
     assert found.returncode == 0, found.stderr
