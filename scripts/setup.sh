@@ -351,6 +351,13 @@ do_set_up() {
     pip --version >/dev/null 2>&1 || logged "$venv/bin/python" -I -m ensurepip ||
         give_up "pip in $venv (remove that folder, or name another with RTVOICE_VENV)"
     key=$(setup_key "$(version_of "$venv/bin/python")")
+    if [ "$wanted" = test ]; then
+        # Beside everything else, with a log of its own. What outlives an interrupted set-up keeps
+        # the lock, so that the next one waits for its end.
+        (log=$venv/referees.log && : >"$log" &&
+            referees referees "openai, openai-agents" "10 s, meanwhile") &
+        judging=$!
+    fi
     if [ "$again" = again ] || [ "$(cat "$venv/ready-run" 2>/dev/null)" != "$key" ]; then
         say "  rtvoice and what it needs: pykka, websockets, msgspec, numpy, structlog"
         pip_install -e . || give_up "rtvoice's packages"
@@ -360,7 +367,7 @@ do_set_up() {
     if [ "$wanted" = test ]; then
         say "  the tools of the tests: ruff, mypy, pytest, hypothesis"
         pip_install_extra dev || give_up "the tools of the tests"
-        referees referees "openai, openai-agents" "20 s"
+        wait "$judging"
         printf '%s\n' "$key" >"$venv/ready-test"
     fi
     if [ "$wanted" = long ]; then
