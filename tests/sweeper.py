@@ -15,7 +15,7 @@ import pytest
 
 from tests import orphans
 
-__all__ = ["Sweeper", "shared"]
+__all__ = ["Sweeper", "shared", "unmarked"]
 
 _PATIENCE_S = 5.0 * float(os.environ.get("RTVOICE_TEST_TIME_FACTOR", "1"))
 """How long a process whose parent was killed may take to notice."""
@@ -33,6 +33,11 @@ def shared() -> Iterator[None]:
         yield
     finally:
         os.environ.update(numbers)
+
+
+def unmarked() -> dict[str, str]:
+    """Return the environment of what outlives even pytest."""
+    return {name: v for name, v in os.environ.items() if not name.startswith(_PREFIX)}
 
 
 class Sweeper:
@@ -55,10 +60,9 @@ class Sweeper:
             return None
         # It bears nobody's name: a pytest that is a test of ours is killed with all that it has
         # started, but for this. Of a terminal's signals it gets none.
-        others = {name: v for name, v in os.environ.items() if not name.startswith(_PREFIX)}
         return subprocess.Popen(
             [sys.executable, "-I", "-S", orphans.__file__, str(os.getpid()), self._name],
-            env=others,
+            env=unmarked(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,

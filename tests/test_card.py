@@ -5,7 +5,6 @@ The card is the virtual one of ``scripts/virtual-sound-card``, whose time is exa
 
 from __future__ import annotations
 
-import functools
 import os
 import statistics
 import subprocess
@@ -13,8 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,51 +26,16 @@ from actors.devices.sound.resample import Resampler, SoxrResampler
 from actors.devices.units import to_ns
 from messages import PlaybackEnded, PlayedPosition, SetVolume, SoundFaltered
 from tests.actors.devices.sound.test_convert import chirp, levels_db
+from tests.cards import in_real_time, real_card
 from tests.conversation import Conversation
 from tests.fake_server import FakeServer
 from tests.rig import TIMEOUT_S
 
-pytestmark = [
-    pytest.mark.card,
-    pytest.mark.skipif(
-        not os.environ.get("VIRTUAL_SOUND_CARD"),
-        reason="NO SOUND CARD: set one up with scripts/virtual-sound-card (scripts/test does)",
-    ),
-]
-P = ParamSpec("P")
+pytestmark = [pytest.mark.card, real_card]
 Samples = NDArray[np.float64]
 MS = 24
 FADE = 8 * MS
 LOUD = 8_000
-
-
-def in_real_time(test: Callable[P, None]) -> Callable[P, None]:
-    """Skip a test that fails while other programs use the machine: a card does not wait."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        before, began = foreign_cpu_s(), time.monotonic()
-        try:
-            test(*args, **kwargs)
-        except AssertionError:
-            foreign = (foreign_cpu_s() - before) / (time.monotonic() - began)
-            if foreign < 0.2:
-                raise
-            pytest.skip(f"OTHER PROGRAMS had {foreign:.0%} of a core, and sound faltered")
-
-    return run
-
-
-def foreign_cpu_s() -> float:
-    """Return how long all processes have run but this one, its children and the sound server."""
-    if not Path("/proc/stat").exists():
-        return 0.0
-    busy = sum(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:4]))
-    server = int((Path(os.environ["VIRTUAL_SOUND_CARD"]) / "pid").read_text())
-    for pid in (os.getpid(), server):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        busy -= sum(map(int, fields[11:15]))  # its own and that of children that have ended
-    return busy / os.sysconf("SC_CLK_TCK")
 
 
 class Monitor:

@@ -401,7 +401,6 @@ def no_card(folder: Path) -> dict[str, str]:
     return others | {"TMPDIR": str(folder)}
 
 
-@pytest.mark.card
 @needs_pulseaudio
 def test_a_virtual_sound_card_comes_up_comes_back_and_leaves_nothing(
     folder: Path, no_card: dict[str, str]
@@ -430,7 +429,6 @@ def test_a_virtual_sound_card_comes_up_comes_back_and_leaves_nothing(
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.card
 @needs_pulseaudio
 def test_a_virtual_sound_card_ends_with_its_owner(folder: Path, no_card: dict[str, str]) -> None:
     owner = subprocess.Popen(["sleep", "60"])

@@ -27,7 +27,7 @@ from tests.conversation import Conversation
 from tests.fake_server import FakeServer
 from tests.rig import until
 
-pytestmark = [pytest.mark.card, real_card]
+pytestmark = real_card
 pytest.importorskip("pyaudio")
 
 USER, ASSISTANT = chirp(), chirp(low=3500.0, high=600.0)

@@ -543,7 +543,6 @@ def test_a_headset_is_known_by_its_name(
     assert said in told.text
 
 
-@pytest.mark.card
 @real_card
 @needs_speech
 def test_the_doctor_hears_open_speakers_and_the_guide_shows_it(
@@ -570,7 +569,6 @@ def test_the_doctor_hears_open_speakers_and_the_guide_shows_it(
     ]
 
 
-@pytest.mark.card
 @real_card
 def test_a_frozen_sound_server_is_said_to_hang(
     open_speakers: None, monkeypatch: pytest.MonkeyPatch

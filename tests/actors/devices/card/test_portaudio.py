@@ -36,7 +36,8 @@ from actors.devices.errors import (
 from actors.devices.playout import Playout
 from actors.devices.units import to_ns
 from tests.actors.devices.card.fake_pyaudio import FakePyAudio
-from tests.cards import chirp, likeness, real_card
+from tests.cards import chirp, in_real_time, likeness, real_card
+from tests.sweeper import unmarked
 
 MS = 1_000_000
 
@@ -470,6 +471,7 @@ def play(playback: PortAudioPlayback, sound: bytes) -> Playout:
 @pytest.mark.card
 @real_card
 @pytest.mark.parametrize(("output", "input_"), [("room", "mic"), ("speaker", "speaker_monitor")])
+@in_real_time
 def test_what_is_played_arrives_on_the_other_side(output: str, input_: str) -> None:
     pytest.importorskip("pyaudio")
     heard: list[bytes] = []
@@ -536,7 +538,8 @@ def test_a_card_whose_server_is_killed_is_lost_and_comes_back() -> None:
         capture.close()
         playback.close()
         script = Path(__file__).parents[4] / "scripts" / "virtual-sound-card"
-        subprocess.run([script, "up"], stdout=subprocess.DEVNULL, check=True)
+        # The server is not this test's: it outlives it, and this pytest.
+        subprocess.run([script, "up"], env=unmarked(), stdout=subprocess.DEVNULL, check=True)
 
     delivered = threading.Event()
     with closing(PortAudioCapture("mic", 960)) as again:

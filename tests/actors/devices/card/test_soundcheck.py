@@ -184,7 +184,6 @@ def tried(request: Request) -> list[Finding]:
     return [msgspec.json.decode(line, type=Finding) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.card
 @real_card
 def test_a_microphone_hears_the_speaker_that_it_hears(open_speakers: None) -> None:
     pytest.importorskip("pyaudio")
@@ -199,7 +198,6 @@ def test_a_microphone_hears_the_speaker_that_it_hears(open_speakers: None) -> No
     assert 60 < echo.round_trip_ms < 1_000
 
 
-@pytest.mark.card
 @real_card
 def test_a_microphone_that_hears_nothing_delivers_zeros() -> None:
     pytest.importorskip("pyaudio")
