@@ -180,7 +180,10 @@ def test_a_broken_recorder_has_known_audio_at_its_time(server: FakeServer, tmp_p
             talk.speak(marks[-1])
         server.wait_for(lambda: marks[-1] in server.connections[0].audio)
         blocks = talk.of(CapturedAudio)
-        assert {letter.message for letter in talk.of(DeadLetter)} == {"Inject"}
+        # A block that a signal interrupts is not written twice; all other faults are messages.
+        lost = [letter.message for letter in talk.of(DeadLetter)]
+        assert {"Inject"} <= set(lost) <= {"Inject", "CapturedAudio"}
+        assert lost.count("CapturedAudio") <= len({"SIGKILL", "SIGSTOP"} & {*FAULTS})
 
     left, _ = wav_channels(path)
     for mark in marks:
