@@ -1,8 +1,8 @@
-"""The event bus of an agent: who has subscribed to what, and how it reaches them.
+"""The event bus of an agent: delivers events to the subscribers of their type.
 
-Events come on any thread; handlers run on the agent's event loop. Each subscription has a bounded
-queue and, while there is something in it, a task of its own, so that a handler that raises or is
-slow harms nobody else, and order is kept.
+Events arrive on any thread; handlers run on the agent's event loop. Each subscription has a bounded
+queue and, while events wait in it, a task of its own. So each handler gets its events in order, and
+one that raises or is slow does not affect the others.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ E_co = TypeVar("E_co", covariant=True)
 _logger = logging.getLogger("rtvoice.events")
 
 QUEUED = 1000
-"""Events that wait for one subscriber at most, if it does not ask for another number."""
+"""Default limit of events that wait for one subscriber."""
 
 
 class _Queue:
-    """Events that wait for one subscriber: bounded, the oldest go first. Filled on any thread."""
+    """A bounded queue of events for one subscriber; it drops the oldest. Filled on any thread."""
 
     def __init__(self, kinds: tuple[type[Any], ...], limit: int) -> None:
         if limit < 1:
             raise ValueError(f"max_queued is {limit}; it must be 1 or more")
         self.kinds = kinds
         self.dropped = 0
-        """How many events were thrown away because the subscriber was too slow."""
+        """How many events were dropped because the subscriber was too slow."""
         self._limit = limit
         self._events: collections.deque[Any] = collections.deque()
         self._lock = threading.Lock()
 
     def _add(self, event: Any) -> bool:
-        """Add an event. Return whether one was thrown away for it."""
+        """Add an event. Return whether the oldest was dropped to make room."""
         with self._lock:
             full = len(self._events) >= self._limit
             if full:
@@ -58,14 +58,14 @@ class _Queue:
             return self._events.popleft() if self._events else None
 
     def put(self, event: Any) -> None:
-        """Take an event, on any thread."""
+        """Queue an event, on any thread."""
         raise NotImplementedError
 
 
 class Subscription(_Queue, Generic[E]):
-    """What `EventBus.subscribe` returns: the handle by which to unsubscribe.
+    """The handle that `EventBus.subscribe` returns.
 
-    It is a context manager, and it can be called, both of which unsubscribe.
+    Calling it unsubscribes, and so does leaving it as a context manager.
 
     Example:
         ```python
@@ -87,7 +87,7 @@ class Subscription(_Queue, Generic[E]):
         self._closed = False
 
     def unsubscribe(self) -> None:
-        """Have the handler called no more, not even for events that wait; again: do nothing."""
+        """Stop calling the handler, also for events that wait. Later calls do nothing."""
         self._closed = True
         with self._lock:
             self._events.clear()
@@ -111,10 +111,11 @@ class Subscription(_Queue, Generic[E]):
         return f"<Subscription {self.kinds[0].__name__} -> {name}>"
 
     def put(self, event: Any) -> None:
-        """Take an event, on any thread."""
-        if self._add(event) and (self.dropped & (self.dropped - 1)) == 0:  # 1, 2, 4, 8, …
+        """Queue an event, on any thread."""
+        # Warn at 1, 2, 4, 8, … dropped events, so that a slow handler does not flood the log.
+        if self._add(event) and (self.dropped & (self.dropped - 1)) == 0:
             _logger.warning(
-                "%r is too slow: %d events were dropped so far, the oldest first",
+                "%r is too slow: %d events have been dropped so far, the oldest first",
                 self,
                 self.dropped,
             )
@@ -128,7 +129,7 @@ class Subscription(_Queue, Generic[E]):
     def _worked(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if not task.cancelled():
-            self._work()  # one may have come after the last look
+            self._work()  # an event may have arrived after the task found the queue empty
 
     async def _run(self) -> None:
         while not self._closed and (event := self._next()) is not None:
@@ -137,6 +138,8 @@ class Subscription(_Queue, Generic[E]):
                 if inspect.isawaitable(result):
                     await result
             except asyncio.CancelledError:
+                # Only if this task itself is being cancelled: a handler may have awaited a task of
+                # the program that was cancelled, which must not end the subscription.
                 if cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
                     raise
                 _logger.warning("%r was cancelled by something it awaited", self, exc_info=True)
@@ -145,7 +148,7 @@ class Subscription(_Queue, Generic[E]):
 
     @property
     def task(self) -> asyncio.Task[None] | None:
-        """What runs the handler now, if anything does."""
+        """The task that runs the handler; None: no event waits."""
         return self._task
 
 
@@ -182,20 +185,20 @@ class EventStream(_Queue, Generic[E_co]):
         self._ended = False
         self._news: asyncio.Event | None = None
         self._reader: asyncio.AbstractEventLoop | None = None
-        """The reader's loop, which may be another than the agent's."""
+        """The loop of the reader, which may differ from that of the agent."""
 
     def put(self, event: Any) -> None:
-        """Take an event, on any thread."""
+        """Queue an event, on any thread."""
         self._add(event)
         self._wake()
 
     def end(self) -> None:
-        """Take note that there will be no more; on any thread."""
+        """End the stream once the queued events are read; on any thread."""
         self._ended = True
         self._wake()
 
     def close(self) -> None:
-        """Stop listening; what was not read is thrown away."""
+        """End the stream and discard the events that were not read."""
         with self._lock:
             self._events.clear()
         self._bus.remove(self)
@@ -203,7 +206,7 @@ class EventStream(_Queue, Generic[E_co]):
 
     def _wake(self) -> None:
         if self._reader is not None and self._news is not None:
-            with contextlib.suppress(RuntimeError):  # it is closed
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._reader.call_soon_threadsafe(self._news.set)
 
     async def __aiter__(self) -> AsyncIterator[E_co]:
@@ -211,7 +214,7 @@ class EventStream(_Queue, Generic[E_co]):
         self._reader = asyncio.get_running_loop()
         try:
             while True:
-                news.clear()
+                news.clear()  # before looking: an event that arrives after that sets it again
                 if (event := self._next()) is not None:
                     yield event
                 elif self._ended:
@@ -223,7 +226,7 @@ class EventStream(_Queue, Generic[E_co]):
 
 
 class EventBus:
-    """Passes events on to those who have subscribed to their type; `Agent.event_bus`.
+    """Delivers events to the subscribers of their type; `Agent.event_bus`.
 
     Example:
         ```python
@@ -241,11 +244,11 @@ class EventBus:
     def __init__(
         self, publish: Callable[[Any], None], changed: Callable[[], None] = lambda: None
     ) -> None:
-        """Take what is done with events that a program publishes.
+        """Create a bus without subscribers.
 
         Args:
-            publish: is given each.
-            changed: is called when what is subscribed to has changed.
+            publish: Called with each event that the program publishes.
+            changed: Called after each change of the subscriptions.
         """
         self._publish = publish
         self._changed = changed
@@ -261,24 +264,23 @@ class EventBus:
     def subscribe(
         self, kind: type[E], handler: Callable[[E], object], *, max_queued: int = QUEUED
     ) -> Subscription[E]:
-        """Have a handler called with each event of a type, before, during or after the run.
+        """Call a handler with each event of a type; before, during or after a conversation.
 
-        Handlers run on the agent's event loop, one event after the other. One that raises is
-        logged with its traceback under ``rtvoice.events``; one that is slow is not waited for by
-        anybody else.
+        A handler runs on the agent's event loop and gets one event after the other. If it raises,
+        the traceback is logged under ``rtvoice.events``. A slow handler delays no other one.
 
         Args:
-            kind: a class of `rtvoice.events`, a base class of some, or one of your own that you
+            kind: A class of `rtvoice.events`, a base class of some, or a class of your own that you
                 publish.
-            handler: a function or a coroutine function of one argument, the event.
-            max_queued: events that may wait for the handler, 1 or more; past that the oldest is
-                dropped, counted in ``dropped`` of the handle, and told as a warning.
+            handler: A function or a coroutine function with one argument, the event.
+            max_queued: Most events that may wait for the handler, 1 or more. When more arrive, the
+                oldest is dropped, counted in ``dropped`` of the handle, and a warning is logged.
 
         Returns:
-            The handle by which to unsubscribe.
+            The handle, which can unsubscribe.
 
         Raises:
-            TypeError: ``kind`` is no class, or ``handler`` cannot be called.
+            TypeError: ``kind`` is not a class, or ``handler`` cannot be called.
         """
         _check_kind(kind)
         if not callable(handler):
@@ -291,7 +293,7 @@ class EventBus:
         return subscription
 
     def unsubscribe(self, kind: type[E], handler: Callable[[E], object]) -> None:
-        """Undo `subscribe` by what was given to it; not subscribed: do nothing."""
+        """Undo `subscribe` with these arguments; does nothing if there is no such subscription."""
         for subscription in list(self._subscriptions):
             if subscription.kinds == (kind,) and subscription.handler == handler:
                 subscription.unsubscribe()
@@ -299,15 +301,15 @@ class EventBus:
     def publish(self, event: object) -> None:
         """Publish an event.
 
-        `StopAgentCommand` stops the agent. Client events go through the rules of the conversation:
-        `ResponseCreateEvent` asks for an answer when nobody speaks, `ResponseCancelEvent`
-        interrupts, `SessionUpdateEvent` changes settings, `InputAudioBufferAppendEvent` is captured
-        audio (with ``audio_input="program"``). Messages of your own components are sent to them.
-        Events of your own types reach their subscribers.
+        `StopAgentCommand` stops the agent. Client events are commands to rtvoice, which decides
+        what the server is sent: `ResponseCreateEvent` requests an answer as soon as nobody speaks,
+        `ResponseCancelEvent` interrupts, `SessionUpdateEvent` changes settings,
+        `InputAudioBufferAppendEvent` is captured audio (with ``audio_input="program"``). Messages
+        of your own components are sent to them. Events of your own types reach their subscribers.
 
         Raises:
-            EventError: such an event cannot be published, and why.
-            NotRunningError: the agent does not run.
+            EventError: Such an event cannot be published; the message says why.
+            NotRunningError: The agent does not run.
         """
         self._publish(event)
 
@@ -325,7 +327,7 @@ class EventBus:
         return stream
 
     def remove(self, queue: _Queue) -> None:
-        """Forget a subscriber."""
+        """Remove a subscriber; does nothing if it is not subscribed."""
         with self._lock:
             if isinstance(queue, Subscription):
                 if queue not in self._subscriptions:
@@ -338,13 +340,13 @@ class EventBus:
 
     @property
     def kinds(self) -> set[type[Any]]:
-        """Everything that is subscribed to."""
+        """The types that are subscribed to."""
         with self._lock:
             queues: list[_Queue] = [*self._subscriptions, *self._streams]
         return {kind for queue in queues for kind in queue.kinds}
 
     def deliver(self, event: object) -> None:
-        """Pass an event on to its subscribers, from any thread; between conversations, to none."""
+        """Queue an event for its subscribers, from any thread; drop it between conversations."""
         if self._loop is None:
             return
         queues = self._matching.get(type(event))
@@ -355,31 +357,31 @@ class EventBus:
         with self._lock:
             queues: list[_Queue] = [*self._subscriptions, *self._streams]
             found = tuple(queue for queue in queues if issubclass(kind, queue.kinds))
-            if not self._streams:  # they come and go by themselves
+            if not self._streams:  # a stream that is garbage-collected leaves the cache unaware
                 self._matching[kind] = found
             return found
 
     def bind(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Have handlers run on this loop from now on, in the context of the caller."""
+        """Run handlers on this loop from now on, in the context of the caller; None: on no loop."""
         self._loop = loop
         self._context = contextvars.copy_context()
 
     def on_loop(self, call: Callable[[], None]) -> None:
-        """Have something done on the loop."""
+        """Schedule a call on the loop of the handlers, from any thread."""
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # it is closed
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(call, context=self._context)
 
     def end_streams(self) -> None:
-        """End all streams; on the loop."""
+        """End all streams; called on the loop of the handlers."""
         for stream in list(self._streams):
             stream.end()
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait until handlers have handled what there is; cancel those that take longer."""
+        """Wait until the handlers have handled all queued events; then cancel those still busy."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        await asyncio.sleep(0)  # what was put on other threads before this gets its task
+        await asyncio.sleep(0)  # lets events that other threads have queued get their tasks
         while tasks := self._tasks():
             left_s = deadline - loop.time()
             _, late = await asyncio.wait(tasks, timeout=max(0.0, left_s))
@@ -387,7 +389,7 @@ class EventBus:
                 for task in late:
                     task.cancel()
                 _logger.warning(
-                    "%d handlers were still busy %g s after the end and are cancelled",
+                    "cancelled %d handlers that were still busy %g s after the end",
                     len(late),
                     timeout_s,
                 )

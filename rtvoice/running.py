@@ -1,4 +1,4 @@
-"""One run of an agent: its session, and how what happens there reaches the program."""
+"""One run of an agent: owns its `Session`, and passes the session's messages to the program."""
 
 from __future__ import annotations
 
@@ -52,33 +52,33 @@ __all__ = ["PLACED", "Run", "prepare_logging", "user_import_path"]
 _logger = logging.getLogger("rtvoice.agent")
 
 _STOP_S = 10.0
-"""The supervisor ends a session within 5 s; it is killed after this."""
+"""Time after which a supervisor that still runs is killed; a session should end within 5 s."""
 _HANDLERS_S = 2.0
-"""How long handlers may go on after the end."""
+"""Time that event handlers have to finish after the session has ended."""
 
 
 PLACED = ("server", "input", "output", "tools", "named_tools", "builtin_tools", "components")
-"""What of a session runs somewhere, and where is logged."""
+"""Settings that name the devices, tools, components and server of a session; logged at start."""
 
 
 class Subscribed:
-    """What the program wants to be told: its subscriptions, and what the transcript needs."""
+    """The messages that a run needs: for the subscriptions of the program and the transcript."""
 
     def __init__(self, bus: EventBus, always: Iterable[type[Message]]) -> None:
         self.kinds: tuple[type[Message], ...] = ()
         self.wire_names: tuple[str, ...] = ()
-        """Names of the events of the Realtime API."""
+        """Names of the events of the Realtime API that are subscribed to."""
         self._bus = bus
         self._always: tuple[type[Message], ...] = (Event, WireEvent, *always)
         self.look()
 
     def look(self) -> bool:
-        """Look what is subscribed to. Return whether that has changed."""
+        """Read the subscriptions of the bus again. Return whether they have changed."""
         subscribed = self._bus.kinds
         kinds: set[type[Message]] = set(self._always)
         kinds.update(kind for kind in subscribed if issubclass(kind, Message))
         if any(issubclass(OutputAudioBufferClearEvent, kind) for kind in subscribed):
-            kinds.add(FlushPlayback)
+            kinds.add(FlushPlayback)  # `Run.put` derives the event from this message
         names: set[str] = set()
         for kind in subscribed:
             names |= wire_names(kind)
@@ -89,9 +89,9 @@ class Subscribed:
 
 
 class Run:
-    """A conversation from its start to its end, on one event loop.
+    """One conversation from its start to its end, on one event loop.
 
-    It is a listener of its `Session`: `put` is called on the session's reading thread.
+    It is the listener of its `Session`: `put` is called on the session's reading thread.
     """
 
     def __init__(
@@ -100,12 +100,12 @@ class Run:
         bus: EventBus,
         in_force: InForce,
     ) -> None:
-        """Make a session.
+        """Create the session, without starting it.
 
         Args:
-            session: returns it, given the names of the wire events that are wanted.
-            bus: where events are delivered.
-            in_force: the settings it begins with.
+            session: Returns the session; its argument is the names of the wire events to forward.
+            bus: Where events are delivered.
+            in_force: The settings that the session starts with.
         """
         self.in_force = in_force
         self._bus = bus
@@ -113,26 +113,26 @@ class Run:
         self._transcript = Transcript()
         self._started = False
         self._stop_reason: str | None = None
-        """Why it was asked to stop; None: it was not."""
-        self._told_stop = False
+        """Why the session was asked to stop; None: it was not asked."""
+        self._stop_published = False
         self._failure: RtvoiceError | None = None
         self._ended = threading.Event()
-        """The session has ended; the loop may not know it yet."""
+        """Set on the reading thread when the session has ended; `_over` follows on the loop."""
         self._over = asyncio.Event()
         self._ready = asyncio.Event()
         self._ended_because = ""
         self._subscribed = Subscribed(bus, self._transcript.kinds)
         self._session = session(self._subscribed.wire_names)
 
-    # -- what the program wants to be told ----------------------------------------------------
+    # -- subscriptions ------------------------------------------------------------------------
 
     @property
     def kinds(self) -> tuple[type[Message], ...]:
-        """The messages that `put` takes, for the session."""
+        """The types of messages that the session passes to `put`."""
         return self._subscribed.kinds
 
     def subscriptions_changed(self) -> None:
-        """Have the supervisor and realtime know of it; from any thread."""
+        """Send changed subscriptions to the supervisor and to realtime; from any thread."""
         if not self._over.is_set() and self._subscribed.look() and self._started:
             self._session.subscribe()
             self._session.send(WantWireEvents(self._subscribed.wire_names))
@@ -143,11 +143,11 @@ class Run:
         """Start the session.
 
         Args:
-            places: what it consists of, by the names in `PLACED`; logged once it runs.
+            places: The values of the settings in `PLACED`; logged once the session runs.
 
         Raises:
-            SessionFailedError: a component cannot start; the reason says which and why.
-            SupervisorDiedError: the supervisor ended without a word.
+            SessionFailedError: A component cannot start; the reason says which and why.
+            SupervisorDiedError: The supervisor ended without giving a reason.
         """
         self._bus.bind(self._loop)
         self._session.listen(self)
@@ -156,7 +156,7 @@ class Run:
         except BaseException as error:
             if isinstance(error, RtvoiceError):
                 self._failure = error
-            self._session.kill()  # if it lives, it is not wanted any more
+            self._session.kill()  # the supervisor may be alive still: leave no process behind
             cancelled = isinstance(error, asyncio.CancelledError)
             why = "the program was cancelled" if cancelled else str(error)
             self._ended_because = self._ended_because or why
@@ -164,17 +164,17 @@ class Run:
             await self._finish(drain=not cancelled)
             raise
         _log_places(places, self._session.started)
-        self._session.subscribe()  # what has been subscribed to since
+        self._session.subscribe()  # subscriptions may have changed while the session started
         self._session.send(WantWireEvents(self._subscribed.wire_names))
 
     def begin_to_stop(self, reason: str) -> None:
-        """Have the session end in order; from any thread. Again: do nothing."""
+        """Request a graceful end; from any thread. Later calls do nothing."""
         self._stop_reason = self._stop_reason or reason
         if self._started and not self._over.is_set():
             self._session.send(StopSession(reason))
 
     async def stop(self, reason: str) -> None:
-        """End the session in order and wait for that, 10 s at most; on any loop."""
+        """End the session gracefully and wait for its end; kill it after 10 s. On any loop."""
         self.begin_to_stop(reason)
         if self.is_over:
             return
@@ -189,17 +189,17 @@ class Run:
             await self._over.wait()
 
     def _wait_for_end(self) -> None:
-        """Wait on a thread: the conversation's loop may be busy, or closed."""
+        """Wait on a thread of the caller: the loop of the conversation may be busy or closed."""
         if not self._ended.wait(_STOP_S):
             self._session.kill()
             self._ended.wait()
 
     async def last(self) -> None:
-        """Wait for the end; if that is cancelled, end the session in order and at once.
+        """Wait until the session ends. A cancellation ends it gracefully, without further delay.
 
         Raises:
-            SessionFailedError: the session has failed.
-            SupervisorDiedError: the supervisor has died.
+            SessionFailedError: The session has failed.
+            SupervisorDiedError: The supervisor has died.
         """
         try:
             await self._over.wait()
@@ -211,10 +211,10 @@ class Run:
             raise self._failure
 
     async def abandon(self, reason: str) -> None:
-        """End the session in order because the program has something else on its mind."""
+        """End the session gracefully because the program was cancelled or has raised."""
         try:
             await self.stop(reason)
-        except asyncio.CancelledError:  # a second time: at once
+        except asyncio.CancelledError:  # cancelled a second time: do not wait any longer
             self._session.kill()
             await self._finish(drain=False)
             raise
@@ -229,8 +229,8 @@ class Run:
         """Wait until the server has begun the session; on any loop.
 
         Raises:
-            TimeoutError: it takes longer.
-            RtvoiceError: it has ended before that.
+            TimeoutError: The session is not ready after ``timeout_s``.
+            RtvoiceError: The session has ended before it was ready.
         """
         if asyncio.get_running_loop() is not self._loop and not self._loop.is_closed():
             waiting = self._wait_ready(timeout_s)
@@ -255,7 +255,7 @@ class Run:
         if not self._ready.is_set():
             raise TimeoutError(f"the agent is not ready after {timeout_s:g} s")
 
-    # -- how it is ----------------------------------------------------------------------------
+    # -- state --------------------------------------------------------------------------------
 
     @property
     def is_over(self) -> bool:
@@ -264,47 +264,47 @@ class Run:
 
     @property
     def is_running(self) -> bool:
-        """Whether something can be asked of it."""
+        """Whether the session has started and not ended: it takes messages."""
         return self._started and not self.is_over
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a session with the server."""
+        """Whether the session is connected to the server."""
         return self.is_running and self._ready.is_set()
 
     def history(self) -> ConversationHistory:
         """Return the conversation so far."""
         return self._transcript.history(self._ended_because)
 
-    # -- talking to it ------------------------------------------------------------------------
+    # -- messages to the session --------------------------------------------------------------
 
     def need(self) -> None:
-        """See that something can be asked of it.
+        """Raise unless the session takes messages.
 
         Raises:
-            NotRunningError: it is starting, or over.
+            NotRunningError: The session is starting, or has ended.
         """
         if not self.is_running:
             raise self._not_running()
 
     def send(self, message: Message) -> None:
-        """Say something to the components.
+        """Send a message to the components that accept it.
 
         Raises:
-            NotRunningError: there are none.
+            NotRunningError: The session is starting, or has ended.
         """
         self.need()
         self._session.send(message)
 
     def change(self, changes: Mapping[str, Any]) -> None:
-        """Change the conversation.
+        """Change settings of the conversation.
 
         Args:
-            changes: parameters of `Agent.update`, each of them valid.
+            changes: Parameters of `Agent.update`; each value has been checked alone.
 
         Raises:
-            AgentError: they do not go with the rest.
-            NotRunningError: there are no components.
+            AgentError: The new values contradict each other or the settings in force.
+            NotRunningError: The session is starting, or has ended.
         """
         self.need()
         for message in self.in_force.change(changes):
@@ -314,11 +314,14 @@ class Run:
             self._session.set_tools(tools, builtin_tools=builtin_tools)
 
     async def status(self) -> dict[str, dict[str, Any]]:
-        """Return how the components are; all that was sent before has reached them.
+        """Return the state of each component.
+
+        The request travels behind all messages sent before it. When it is answered, the
+        supervisor has those in its mailboxes, where no crash of a component loses them.
 
         Raises:
-            NotRunningError: there are none.
-            TimeoutError: the supervisor does not answer.
+            NotRunningError: The session is starting, or has ended.
+            TimeoutError: The supervisor does not answer.
         """
         self.need()
         try:
@@ -336,7 +339,7 @@ class Run:
     # -- on the session's reading thread ------------------------------------------------------
 
     def put(self, message: Message | None) -> None:
-        """Take a message of the session; None: it has ended."""
+        """Handle a message of the session; None: the session has ended."""
         match message:
             case None:
                 self._end()
@@ -346,8 +349,8 @@ class Run:
             case FlushPlayback(reason):
                 self._bus.deliver(OutputAudioBufferClearEvent(reason))
             case SessionStarted():
-                self._started = True  # before those are told who may ask something of it
-                if self._stop_reason is not None:  # asked for meanwhile
+                self._started = True  # before subscribers get the event and may send something
+                if self._stop_reason is not None:  # requested during the start
                     self.begin_to_stop(self._stop_reason)
                 self._transcript.take(message)
                 self._bus.deliver(AgentStartedEvent(message.pids))
@@ -355,7 +358,7 @@ class Run:
                 self._ended_because = reason
                 if reason == INACTIVITY_TIMEOUT:
                     self._bus.deliver(UserInactivityTimeoutEvent(self.in_force.timeout_s))
-                self._tell_stop(reason)
+                self._publish_stop(reason)
             case SessionEnded(reason):
                 self._ended_because = reason
             case Connected() | Reconnected():
@@ -371,32 +374,32 @@ class Run:
     def _deliver_wire(self, name: str, json: bytes) -> None:
         try:
             self._bus.deliver(decode_wire_event(name, json))
-        except KeyError:  # nobody can have subscribed to it
+        except KeyError:  # an event without a class of ours: nobody can have subscribed to it
             pass
         except (msgspec.MsgspecError, ValueError) as error:
             logging.getLogger("rtvoice.events").warning("%s is not as documented: %s", name, error)
 
-    def _tell_stop(self, reason: str) -> None:
-        if not self._told_stop:
-            self._told_stop = True
+    def _publish_stop(self, reason: str) -> None:
+        if not self._stop_published:
+            self._stop_published = True
             self._bus.deliver(AgentStoppedEvent(reason))
 
     def _end(self) -> None:
         try:
             self._session.wait(1.0)
         except RtvoiceError as error:
-            if not self._over.is_set():  # or it is the start that was given up
+            if not self._over.is_set():  # else `start` has failed and has set the reason
                 self._failure = error
                 self._ended_because = str(error)
-        except TimeoutError:  # it was never started
+        except TimeoutError:  # the session was never started
             self._ended_because = self._ended_because or "it was not started"
-        self._tell_stop(self._ended_because)
+        self._publish_stop(self._ended_because)
         self._ended.set()
         self._on_loop(self._set_over)
 
     def _set_over(self) -> None:
         self._over.set()
-        self._bus.end_streams()  # what is in the block may wait for their end
+        self._bus.end_streams()  # the body of `async with agent` may be waiting for their end
 
     def _on_loop(self, call: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -404,19 +407,19 @@ class Run:
 
 
 def user_import_path() -> tuple[str, ...]:
-    """Return where the modules of the program are: beside its script, and where it runs."""
+    """Return the folders of the program's modules: that of its script, and the current one."""
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     folders = [str(Path(script).resolve().parent)] if script else []
     with contextlib.suppress(OSError):
-        folders.append(os.getcwd())  # noqa: PTH109 - as it is called
+        folders.append(os.getcwd())  # noqa: PTH109 - a string, which sys.path needs
     return tuple(dict.fromkeys(folders))
 
 
 def prepare_logging(level: str | None) -> None:
-    """See that nothing is printed where the program has set up no logging.
+    """Keep `logging` from printing our warnings where the program has not set it up.
 
     Args:
-        level: of the logger ``rtvoice``; None: as it is.
+        level: Level of the logger ``rtvoice``; None: it stays unchanged.
     """
     logger = logging.getLogger("rtvoice")
     if not any(isinstance(handler, logging.NullHandler) for handler in logger.handlers):
@@ -426,7 +429,7 @@ def prepare_logging(level: str | None) -> None:
 
 
 def _log_places(described: Mapping[str, Any], started: SessionStarted | None) -> None:
-    """Say once where each tool and device runs."""
+    """Log where each device, tool and component runs."""
     pids = started.pids if started is not None else {}
 
     def child(name: str) -> str:

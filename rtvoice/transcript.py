@@ -1,4 +1,4 @@
-"""What a program keeps of its conversation: it is there whatever becomes of the supervisor."""
+"""The transcript of a conversation, kept in the program so that it outlives the supervisor."""
 
 from __future__ import annotations
 
@@ -27,19 +27,22 @@ __all__ = ["Transcript"]
 
 
 class _SoundTimes(msgspec.Struct):
+    """When an item was spoken, in seconds since the start of the session; None: not known."""
+
     start_s: float | None = None
     end_s: float | None = None
     heard_ms: int | None = None
 
 
 class Transcript:
-    """Collects what happens, on one thread, and returns it as a history, on any.
+    """Collects the messages of a session, and returns them as a history.
 
-    It orders by the same rules as the history component (`actors.conversation.Conversation`).
+    Messages arrive on one thread; `history` may be called on any. Items have the same order as in
+    the history component, since both use `actors.conversation.Conversation`.
     """
 
     kinds: tuple[type[Message], ...] = (*ITEM_MESSAGES, PlaybackEnded, SessionStarted)
-    """What it wants to be told."""
+    """The types of messages that it needs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -50,14 +53,15 @@ class Transcript:
         self._started_at: datetime | None = None
 
     def take(self, message: Message) -> None:
-        """Take in what has happened."""
+        """Record a message."""
         now_ns = time.monotonic_ns()
         with self._lock:
             if isinstance(message, ITEM_MESSAGES):
                 self._conversation.apply(message, now_ns / 1e9)
-            self._note(message, now_ns)
+            self._record_times(message, now_ns)
 
-    def _note(self, message: Message, now_ns: int) -> None:
+    def _record_times(self, message: Message, now_ns: int) -> None:
+        """Record when an item was spoken, and which tool calls have failed."""
         now_s = round((now_ns - self._epoch_ns) / 1e9, 3)
         match message:
             case SessionStarted():
@@ -71,7 +75,7 @@ class Transcript:
                     self._sounds[message.item_id] = _SoundTimes(now_s, now_s)
             case AssistantItem():
                 sound = self._sounds.setdefault(message.item_id, _SoundTimes(now_s))
-                if sound.heard_ms is None:
+                if sound.heard_ms is None:  # playback has not ended, which knows the time better
                     sound.end_s = now_s
             case PlaybackEnded(item_id, heard_ms) | Interrupted(item_id, heard_ms):
                 start_s = round(now_s - heard_ms / 1000, 3)
@@ -100,7 +104,7 @@ class Transcript:
         content = self._conversation.text_of(item.item_id)
         sound = self._sounds.get(item.item_id, _SoundTimes())
         if item.role == "assistant" and not content and sound.heard_ms is None:
-            return None  # it has not said anything yet
+            return None  # the assistant has not said anything yet
         return ConversationTurn(
             item.role,
             content,

@@ -1,4 +1,4 @@
-"""What an agent is made of and what it returns: voices, models, turn detection, the history."""
+"""Types of an agent's parameters and results: voices, models, turn detection, the history."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class AssistantVoice(StrEnum):
-    """The voices of the service; wherever one is taken, the id of a custom voice is too.
+    """The voices of the service. The id of a custom voice is accepted wherever one of these is.
 
     The service recommends ``MARIN`` (the default) and ``CEDAR``.
 
@@ -53,7 +53,7 @@ class AssistantVoice(StrEnum):
 
 
 class ToolCallRecord(msgspec.Struct, frozen=True):
-    """One call of a tool by the model.
+    """One call of a tool by the model, with its output.
 
     Example:
         ```python
@@ -68,16 +68,16 @@ class ToolCallRecord(msgspec.Struct, frozen=True):
     """The id of the call in the Realtime API."""
     name: str
     arguments: str
-    """JSON text as the model wrote it."""
+    """JSON text, as the model wrote it."""
     output: str | None = None
-    """What the model was told: JSON text or a sentence. None: it has no answer yet."""
+    """The output that the model got: JSON text or a sentence; None: there is none yet."""
     failed: bool = False
-    """Whether the tool was not found, was not run, raised, took too long, or what it answered was
-    refused by the server."""
+    """Whether the tool was not found, was not run, raised or took too long, or the server refused
+    its output."""
 
 
 class ConversationTurn(msgspec.Struct, frozen=True):
-    """Something the user or the assistant has said.
+    """One turn of the user or of the assistant.
 
     Example:
         ```python
@@ -92,35 +92,36 @@ class ConversationTurn(msgspec.Struct, frozen=True):
 
     role: Literal["user", "assistant"]
     content: str
-    """The whole text; of a user's speech empty while, and where, it is not transcribed."""
+    """The whole text. Empty for speech of the user that is not transcribed, or not yet."""
     item_id: str
-    """The id of the item in the Realtime API; `messages.Turn` has the same."""
+    """The id of the item in the Realtime API; the same as in the event `Turn`."""
     start_s: float | None = None
     """When it began, in seconds since ``ConversationHistory.started_at``; None: not known."""
     end_s: float | None = None
-    """When it ended or was cut off; of the assistant: when it was last heard."""
+    """When it ended or was cut off, in the same unit; for the assistant, when it was last heard."""
     interrupted: bool = False
     """Whether the assistant was interrupted before all of it was heard."""
     heard: str = ""
-    """The part of ``content`` that was heard; after an interruption an estimate in proportion to
-    the sound."""
+    """The part of ``content`` that was heard. After an interruption it is an estimate: the share of
+    the text equals the share of the audio that was played."""
     heard_ms: int | None = None
-    """How much of the assistant's sound was played; None: not known (yet), or typed."""
+    """Milliseconds of the assistant's audio that were played; None: not known yet, or no audio."""
     transcribed: bool = True
-    """Whether ``content`` is what the user has said. False without a transcription model."""
+    """Whether ``content`` is what was said; False for speech of the user without a transcript."""
     complete: bool = True
-    """False: the answer was not generated to its end."""
+    """Whether the model has generated the answer to its end."""
     tool_calls: tuple[ToolCallRecord, ...] = ()
-    """What the assistant has called before it said this."""
+    """The tools that the assistant has called before it said this."""
     image: SentImage | None = None
-    """What the user has shown with it: ``media_type``, ``size_bytes``, ``detail``, and the ``path``
-    it is kept in, until the conversation ends or, with a ``journal_path``, for good."""
+    """The image that the user has shown: ``media_type``, ``size_bytes``, ``detail``, and the
+    ``path`` of its file, which is deleted when the conversation ends, or kept permanently if there
+    is a ``journal_path``."""
 
 
 class ConversationHistory(msgspec.Struct, frozen=True):
-    """A conversation as far as it went; what ``await agent.stop()`` returns.
+    """A conversation so far, or to its end; ``await agent.stop()`` returns it.
 
-    It is plain data: ``msgspec.json.encode(history)`` writes it.
+    It is plain data: ``msgspec.json.encode(history)`` returns it as JSON.
 
     Example:
         ```python
@@ -144,12 +145,12 @@ class ConversationHistory(msgspec.Struct, frozen=True):
     conversation_turns: list[ConversationTurn] = []
     """In the order of the conversation."""
     tool_calls: list[ToolCallRecord] = []
-    """All calls in their order, also those that no turn followed."""
+    """All tool calls in their order, including those that no turn followed."""
     started_at: datetime | None = None
-    """When the conversation began, in UTC; None: it never did."""
+    """When the conversation began, in UTC; None: it has not begun."""
     ended_because: str = ""
     """``inactivity timeout``, ``stop tool``, ``the program asked``, the reason of a failure, …;
-    empty: it goes on."""
+    empty: the conversation has not ended."""
 
     def __len__(self) -> int:
         return len(self.conversation_turns)
