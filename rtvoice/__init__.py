@@ -40,24 +40,25 @@ _HOMES = (
     "bus",
     "session",
 )
-"""Modules whose ``__all__`` are the public names, those that are quickly imported first."""
+"""Modules whose ``__all__`` are the public names; those that import fast come first."""
 
 
 def _refuse_others() -> None:
-    """Say which file stands in for a package of ours, as its own errors would mislead.
+    """Raise if another file is imported in place of a package of ours.
 
-    A script's folder comes first on ``sys.path``, and ``messages.py`` is a likely name. Components
-    are not concerned: their path has ours first.
+    A script's folder comes first on ``sys.path``, and ``messages.py`` is a likely name. The errors
+    that follow would not lead to the cause. Components need no such check: their path has our
+    folder first.
     """
     from pathlib import PurePath
 
     ours = PurePath(__file__).parent.parent
-    for name in ("actors", "messages"):  # our supervisor is found whoever has its name
+    for name in ("actors", "messages"):  # `supervisor` is not checked: `rtvoice.hub` finds ours
         spec = find_spec(name)
         origin = PurePath(spec.origin) if spec is not None and spec.origin else None
         if origin is not None and ours not in (origin.parent, origin.parent.parent):
             raise ImportError(
-                f"{origin} has the name of a part of rtvoice ({name}), which is imported in its "
+                f"{origin} has the name of a part of rtvoice ({name}) and is imported in its "
                 f"place: give it another name",
                 name=name,
                 path=str(origin),
@@ -68,7 +69,7 @@ _refuse_others()
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that nobody pays for what they do not use."""
+    """Import a public name when it is first used, so that `import rtvoice` is fast."""
     if name == "__all__":
         return sorted({"__version__", *(each for home in _homes() for each in home.__all__)})
     # `from rtvoice import checks` asks here first, before the module of that name is imported.

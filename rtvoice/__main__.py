@@ -1,4 +1,4 @@
-"""``python -m rtvoice``: the same as ``python -m supervisor``, whoever else has that name."""
+"""``python -m rtvoice``: ``python -m supervisor``, even if another package has that name."""
 
 from rtvoice.command.cli import main
 

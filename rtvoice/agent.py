@@ -1,4 +1,4 @@
-"""The agent: who speaks, how, with which tools and through which devices; and its conversations."""
+"""The agent: a description of a voice assistant, and the conversations that it holds."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ _DETAILS = Literal["auto", "low", "high"]
 
 
 class Sent(Awaitable[None]):
-    """What a command to a running agent returns: it is on its way; awaited, it has arrived.
+    """The result of a command to a running agent. Await it to know that the command is safe.
 
-    Once it has arrived it is in force whatever component crashes next.
+    The command is sent at once. When the await returns, the supervisor has it, and it takes effect
+    even if a component crashes.
 
     Example:
         ```python
@@ -70,9 +71,9 @@ class Sent(Awaitable[None]):
 
 
 class Agent(Description):
-    """A voice assistant: a description, and the conversations that are held by it.
+    """A voice assistant: its description, and the conversations that it holds.
 
-    As a description it cannot be changed. It is run by a program, or by
+    The description cannot be changed. An agent runs in a program, or under
     ``python -m supervisor FILE:agent``.
 
     Example:
@@ -100,16 +101,16 @@ class Agent(Description):
             asyncio.run(main())
         ```
 
-    The ``async with`` block lasts until the conversation ends: the user says goodbye, the stop
-    tool, the inactivity timeout, `stop`, a cancellation (Ctrl-C), or a failure, which is raised
-    there. What is in the block runs meanwhile. If it raises or is cancelled, the conversation ends
-    at once, in order.
+    Leaving the ``async with`` block waits until the conversation ends: the user says goodbye, the
+    model calls the stop tool, nobody speaks for the inactivity timeout, the program calls `stop` or
+    is cancelled (Ctrl-C), or the session fails, which raises. The body of the block runs during the
+    conversation. If it raises or is cancelled, the conversation ends gracefully, without waiting.
 
-    The conversation runs in processes of its own. It never blocks the event loop, installs no
-    signal handlers and prints nothing: log records reach `logging` under ``rtvoice``. Devices and
-    tools that are objects run in this program; devices and components that are names run in
-    processes of their own. Each entry of the block is a conversation of its own, one at a time;
-    several agents can talk at once.
+    The conversation runs in separate processes. It never blocks the event loop, installs no signal
+    handlers and prints nothing: log records reach `logging` under ``rtvoice``. Devices and tools
+    that are given as objects run in this program; devices and components that are given by name
+    run in separate processes. Each ``async with`` holds a new conversation. An agent holds one at a
+    time; several agents can talk at once.
     """
 
     _bus: EventBus | None = None
@@ -118,18 +119,18 @@ class Agent(Description):
     # -- a conversation -----------------------------------------------------------------------
 
     async def __aenter__(self) -> Agent:
-        """Begin a conversation; return when every component is open.
+        """Start a conversation; return when every component is open.
 
         Raises:
-            AgentError: there is no key, a variable of the environment makes no sense, or there is
-                no such tool as is to be called.
-            SessionFailedError: a component cannot start; the reason says which and why.
-            SupervisorDiedError: the supervisor ended without a word.
-            RuntimeError: this agent is in a conversation already.
+            AgentError: There is no API key, an environment variable is not valid, or
+                ``tool_choice`` names a tool that does not exist.
+            SessionFailedError: A component cannot start; the reason says which and why.
+            SupervisorDiedError: The supervisor ended without giving a reason.
+            RuntimeError: This agent is already in a conversation.
         """
         if self._run is not None and not self._run.is_over:
             raise RuntimeError(
-                "this agent is in a conversation; make another Agent for one at the same time"
+                "this agent is already in a conversation; make another Agent for a second one"
             )
         run, places = self._new_run()
         vars(self)["_run"] = run
@@ -142,11 +143,12 @@ class Agent(Description):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Wait for the end of the conversation; end it at once if the block has raised.
+        """Wait for the end of the conversation; end it without waiting if the block has raised.
 
         Raises:
-            SessionFailedError: it has failed; the reason says why, ``__cause__`` how.
-            SupervisorDiedError: the supervisor has died.
+            SessionFailedError: The session has failed; the reason says why, and ``__cause__`` is
+                the crash.
+            SupervisorDiedError: The supervisor has died.
         """
         from asyncio import CancelledError
 
@@ -160,7 +162,7 @@ class Agent(Description):
             await run.abandon(f"the program raised {type(error).__name__}")
 
     async def run(self) -> ConversationHistory:
-        """Hold a conversation to its end and return it.
+        """Hold a conversation until it ends, and return its history.
 
         Example:
             ```python
@@ -176,22 +178,23 @@ class Agent(Description):
             ```
 
         Raises:
-            AgentError: there is no key, or a variable of the environment makes no sense.
-            SessionFailedError: it could not start or has failed. `history` is there all the same.
-            SupervisorDiedError: the supervisor has died. `history` is there all the same.
+            AgentError: There is no API key, or an environment variable is not valid.
+            SessionFailedError: The session could not start, or has failed. `history` still
+                has the conversation.
+            SupervisorDiedError: The supervisor has died. `history` still has the conversation.
         """
         async with self:
             pass
         return self.history
 
     def run_sync(self) -> ConversationHistory:
-        """Hold a conversation to its end and return it, in a program without an event loop.
+        """Hold a conversation as `run` does, in a program without an event loop.
 
-        Ctrl-C ends it in order and is raised as `KeyboardInterrupt`; `history` is there then too.
+        Ctrl-C ends it gracefully and is raised as `KeyboardInterrupt`; `history` has what was said.
 
         Raises:
-            RuntimeError: there is an event loop: use ``await agent.run()``.
-            RtvoiceError: as `run`.
+            RuntimeError: An event loop is running here; use ``await agent.run()``.
+            RtvoiceError: As `run` does.
         """
         import asyncio
 
@@ -199,13 +202,14 @@ class Agent(Description):
             asyncio.get_running_loop()
         except RuntimeError:
             return asyncio.run(self.run())
-        raise RuntimeError("there is an event loop here already: use await agent.run()")
+        raise RuntimeError("an event loop is running here already: use await agent.run()")
 
     async def stop(self) -> ConversationHistory:
-        """End the conversation in order, if it goes on, and return it; any number of times.
+        """End the conversation gracefully, if one is running, and return its history.
 
-        It takes 5 s at most, and raises nothing of a conversation that has failed: what was said
-        until then is returned. Before the first conversation, the history is empty.
+        It can be called any number of times and takes at most 5 s. It does not raise the failure of
+        a conversation, but returns what was said until then. Before the first conversation, the
+        history is empty.
         """
         if self._run is not None:
             await self._run.stop(_STOPPED)
@@ -213,7 +217,7 @@ class Agent(Description):
 
     @property
     def event_bus(self) -> EventBus:
-        """Where events are subscribed to and published: before, during and after a conversation.
+        """The event bus, to subscribe and to publish: before, during and after a conversation.
 
         Example:
             ```python
@@ -236,16 +240,16 @@ class Agent(Description):
 
     @property
     def history(self) -> ConversationHistory:
-        """The conversation so far; of several, the last."""
+        """The current conversation so far, or the last one."""
         from rtvoice.views import ConversationHistory
 
         return ConversationHistory() if self._run is None else self._run.history()
 
     @property
     def ready(self) -> bool:
-        """Whether the conversation can go on: all is open, and there is a session with the server.
+        """Whether every component is open and connected: the user can speak and be answered.
 
-        False before the start, after the end, and while a lost connection is made anew.
+        False before the start, after the end, and while a lost connection is being restored.
         """
         return self._run is not None and self._run.is_ready
 
@@ -253,25 +257,26 @@ class Agent(Description):
         """Wait until `ready`; for the readiness check of a service.
 
         Args:
-            timeout_s: at most so long; None: for ever.
+            timeout_s: Seconds to wait at most; None: no limit.
 
         Raises:
-            TimeoutError: it takes longer.
-            SessionFailedError: the conversation has failed before that, for a wrong key, say.
-            NotRunningError: the agent was not started, or the conversation is over.
+            TimeoutError: The agent is not ready after ``timeout_s``.
+            SessionFailedError: The session has failed before, for example because of a wrong key.
+            NotRunningError: The agent was not started, or the conversation is over.
         """
         await self._running().wait_ready(timeout_s)
 
     async def status(self) -> dict[str, dict[str, Any]]:
-        """Return how each component is.
+        """Return the state of each component.
 
-        Per component: ``pid``, ``state`` (``open`` is well), ``restarts``, ``mailbox`` (messages
-        that wait), ``dropped`` (per type), ``handled``, ``memory_bytes`` (resident; None where the
-        system does not tell), ``faltered`` (how often its sound did, see `SoundFaltered`).
+        Per component: ``pid``, ``state`` (``open``: it works), ``restarts``, ``mailbox`` (number of
+        messages that wait), ``dropped`` (number of messages per type), ``handled`` (number of
+        messages), ``memory_bytes`` (resident; None where the system does not report it),
+        ``faltered`` (how often its sound was interrupted, see `SoundFaltered`).
 
         Raises:
-            NotRunningError: the agent does not run.
-            TimeoutError: the supervisor does not answer.
+            NotRunningError: The agent does not run.
+            TimeoutError: The supervisor does not answer.
         """
         return await self._running().status()
 
@@ -280,14 +285,15 @@ class Agent(Description):
     @overload
     def events(self, *kinds: type[E], max_queued: int = 10_000) -> EventStream[E]: ...
     def events(self, *kinds: type[Any], max_queued: int = 10_000) -> EventStream[Any]:
-        """Return events as they come: ``async for turn in agent.events(Turn)``.
+        """Return a stream of events: ``async for turn in agent.events(Turn)``.
 
-        It begins now and ends with the conversation, or with the next one if none goes on.
+        It begins now and ends with the current conversation; before a conversation, with the first
+        one. After a conversation it is empty.
 
         Args:
-            kinds: classes of `rtvoice.events`; none: everything but the events of the Realtime API.
-            max_queued: events that may wait for the reader; past that the oldest is dropped and
-                counted in ``dropped``.
+            kinds: Classes of `rtvoice.events`; none: all events except those of the Realtime API.
+            max_queued: Most events that may wait for the reader. When more arrive, the oldest is
+                dropped and counted in ``dropped``.
         """
         from messages import Event
         from rtvoice.events import AgentEvent
@@ -297,20 +303,20 @@ class Agent(Description):
             stream.end()
         return stream
 
-    # -- while it goes on ---------------------------------------------------------------------
+    # -- commands during a conversation -------------------------------------------------------
 
     def send_text(self, text: str) -> Sent:
-        """Say something for the user. It interrupts what is being said and is answered.
+        """Send a typed turn of the user. It interrupts the assistant, which then answers it.
 
         Args:
-            text: what the user is to have said.
+            text: The words of the user.
 
         Raises:
-            AgentError: it is no text, or empty.
-            NotRunningError: the agent does not run.
+            AgentError: ``text`` is not a text, or is empty.
+            NotRunningError: The agent does not run.
         """
         if not checks.of_type("text", text, str).strip():
-            raise AgentError("text", "it is empty; give what the user is to have said")
+            raise AgentError("text", "it is empty; give the words of the user")
         return self._send(SendText(text, os.urandom(16).hex()))
 
     def send_image(
@@ -321,13 +327,14 @@ class Agent(Description):
         detail: Literal["auto", "low", "high"] = "auto",
         respond: bool = True,
     ) -> Sent:
-        """Show the model an image, for the user. If it is answered, it interrupts as a text does.
+        """Send an image of the user to the model. If it is to be answered, it interrupts.
 
         Args:
-            image: a PNG or JPEG file of at most 4 MiB: its content or its path.
-            text: what the user is to have said about it.
-            detail: how closely the model looks: ``low`` costs fewest tokens; ``auto`` is ``high``.
-            respond: whether it is answered; otherwise the next answer knows it.
+            image: A PNG or JPEG file of at most 4 MiB: its content or its path.
+            text: The words of the user about the image.
+            detail: How closely the model looks: ``low`` costs fewest tokens; ``auto`` is ``high``.
+            respond: Whether the model answers at once; if not, it takes the image into account in
+                its next answer.
 
         Example:
             ```python
@@ -351,8 +358,8 @@ class Agent(Description):
             ```
 
         Raises:
-            AgentError: it is no such image, or too large.
-            NotRunningError: the agent does not run.
+            AgentError: It is not a PNG or JPEG image, or is too large.
+            NotRunningError: The agent does not run.
         """
         data, media_type = checks.checked_image("image", image)
         text = checks.of_type("text", text, str)
@@ -362,11 +369,11 @@ class Agent(Description):
         return self._send(message)
 
     def start_talking(self) -> Sent:
-        """Begin the user's turn, with push-to-talk; it interrupts what is being said.
+        """Begin a turn of the user (push-to-talk). It interrupts the assistant.
 
-        What was heard in the ``preroll_ms`` before belongs to the turn, so that no first word is
-        lost. Until `stop_talking` all of it is heard, whatever crashes and however often the
-        connection is lost.
+        The turn begins ``preroll_ms`` earlier than the call, so that the first word is complete.
+        All audio until `stop_talking` belongs to it, even if components crash or the connection is
+        lost.
 
         Example:
             ```python
@@ -386,22 +393,22 @@ class Agent(Description):
             ```
 
         Raises:
-            AgentError: turn detection is switched on.
-            NotRunningError: the agent does not run.
+            AgentError: Turn detection is switched on.
+            NotRunningError: The agent does not run.
         """
         self._need_push_to_talk()
         return self._send(StartTalking(time.monotonic_ns()))
 
     def stop_talking(self, *, respond: bool = True) -> Sent:
-        """End the user's turn, with push-to-talk. One of less than 100 ms is none.
+        """End the turn of the user (push-to-talk). A turn of less than 100 ms is discarded.
 
         Args:
-            respond: whether it is answered. Otherwise it is kept, and answered with a later turn or
+            respond: Whether the model answers at once. If not, it answers with a later turn, or
                 when `CreateResponse` is published.
 
         Raises:
-            AgentError: turn detection is switched on.
-            NotRunningError: the agent does not run.
+            AgentError: Turn detection is switched on.
+            NotRunningError: The agent does not run.
         """
         self._need_push_to_talk()
         respond = checks.of_type("respond", respond, bool)
@@ -411,31 +418,31 @@ class Agent(Description):
         if self._running().in_force.settings.turn_detection is not None:
             raise AgentError(
                 "turn_detection",
-                "the service tells when a turn begins and ends; to tell it yourself, make the "
+                "the service detects when a turn begins and ends; for push-to-talk, make the "
                 "agent with turn_detection=None, or call agent.update(turn_detection=None)",
             )
 
     def interrupt(self) -> Sent:
-        """Have the assistant stop speaking.
+        """Interrupt the assistant: it stops speaking.
 
         Raises:
-            NotRunningError: the agent does not run.
+            NotRunningError: The agent does not run.
         """
         return self._send(Interrupt())
 
     def mute(self) -> Sent:
-        """Have nothing of the user heard until `unmute`; it stays so if the microphone crashes.
+        """Mute the microphone until `unmute`; it stays muted if it crashes.
 
         Raises:
-            NotRunningError: the agent does not run.
+            NotRunningError: The agent does not run.
         """
         return self._send(SetMuted(True))
 
     def unmute(self) -> Sent:
-        """Have the user heard again.
+        """Unmute the microphone.
 
         Raises:
-            NotRunningError: the agent does not run.
+            NotRunningError: The agent does not run.
         """
         return self._send(SetMuted(False))
 
@@ -443,11 +450,11 @@ class Agent(Description):
         """Set the volume of playback.
 
         Args:
-            volume: as `Agent` takes it.
+            volume: From 0 to 1, as in `Agent`.
 
         Raises:
-            AgentError: it is out of range.
-            NotRunningError: the agent does not run.
+            AgentError: The volume is out of range.
+            NotRunningError: The agent does not run.
         """
         return self._send(SetVolume(checks.setting("volume", volume, "volume")))
 
@@ -455,20 +462,21 @@ class Agent(Description):
         """Set the speed of speech, from the next answer on.
 
         Args:
-            speed: as `Agent` takes its ``speech_speed``.
+            speed: As ``speech_speed`` in `Agent`.
 
         Raises:
-            AgentError: it is out of range.
-            NotRunningError: the agent does not run.
+            AgentError: The speed is out of range.
+            NotRunningError: The agent does not run.
         """
         return self._send(SetSpeed(checks.setting("speed", speed, "speed")))
 
     @documented(Changes.__annotations__)
     def update(self, **changes: Unpack[Changes]) -> Sent:
-        """Change the conversation that goes on, from the next answer on.
+        """Change settings of the current conversation, from the next answer on.
 
-        The description stays as it is: the next conversation begins with that. What is left out
-        stays as it is too. Everything else cannot change during a conversation, and is refused.
+        Settings that are left out keep their values. The description of the agent does not change:
+        the next conversation starts with it again. A parameter that cannot change during a
+        conversation is refused.
 
         Example:
             ```python
@@ -485,11 +493,12 @@ class Agent(Description):
             ```
 
         Args:
-            tools: in place of those of the program; those given by a name stay.
+            tools: They replace the tools of the program; tools that were given by name stay.
 
         Raises:
-            AgentError: a value is wrong, or this cannot change during a conversation, and why.
-            NotRunningError: the agent does not run.
+            AgentError: A value is not valid, or cannot change during a conversation; the message
+                says why.
+            NotRunningError: The agent does not run.
         """
         valid = checks.checked_changes(changes)
         run = self._running()
@@ -497,10 +506,10 @@ class Agent(Description):
         run.change(valid)
         return Sent(run.status)
 
-    # -- inside -------------------------------------------------------------------------------
+    # -- internals ----------------------------------------------------------------------------
 
     def _new_run(self) -> tuple[Run, dict[str, Any]]:
-        """Return a run, not yet started, and where what it consists of will run."""
+        """Return a run that is not started yet, and the values of its `PLACED` settings."""
         from actors.embedding.session import Session
         from rtvoice.in_force import InForce
         from rtvoice.running import PLACED, Run, prepare_logging, user_import_path
@@ -525,7 +534,7 @@ class Agent(Description):
         tools = self.tools if isinstance(self.tools, Tools) else Tools()
         if isinstance(self.tools, str):
             settings["named_tools"] = self.tools
-        names = self._own_tool_names()  # some may have come later
+        names = self._own_tool_names()  # read only now: tools may have been added since __init__
         in_force = InForce(self._settings(server), names, named=isinstance(self.tools, str))
 
         def session(wire_names: tuple[str, ...]) -> Session:
@@ -537,7 +546,7 @@ class Agent(Description):
                     **settings,
                     wire_events=wire_names,
                 )
-            except TypeError as error:  # a device of which only now is known what it is
+            except TypeError as error:  # reads attributes of the device only now; they may raise
                 raise AgentError("audio_output", str(error)) from error
 
         places = {
@@ -587,7 +596,7 @@ class Agent(Description):
     def _capture(self, pcm: bytes) -> None:
         if self.audio_input != "program":
             raise EventError(
-                "InputAudioBufferAppendEvent: this agent has a microphone of its own; make it with "
-                'audio_input="program" to publish what it hears'
+                "InputAudioBufferAppendEvent: this agent has its own microphone; make it with "
+                'audio_input="program" to publish captured audio'
             )
         self._send(ProgramCapture(pcm))

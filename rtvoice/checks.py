@@ -1,4 +1,4 @@
-"""The checks of what an agent is given: each returns a valid value, or says what is wrong."""
+"""Checks of an agent's parameters: each returns a valid value or raises an `AgentError`."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ PARAMETERS = {
     for name, setting in SETTINGS.items()
     if setting.parameter is not None
 }
-"""The parameters of an agent that are settings of a session, and what they are called there."""
+"""The parameters of an agent that are settings of a session: parameter name to setting name."""
 
 
 class AgentUsageError(AgentError, TypeError):
-    """A keyword that an agent does not have."""
+    """Raised for a keyword that an agent does not have."""
 
 
 # -- settings --------------------------------------------------------------------------------------
 
 
 def checked(name: str, value: object) -> Any:
-    """Return the value of a parameter as an agent keeps it."""
+    """Return the value of a parameter, checked and in the form that an agent stores."""
     if name in _OWN:
         return _OWN[name](name, value)
-    if value is None and name in ("server", "components"):  # not given, which no setting can be
+    if value is None and name in ("server", "components"):  # not given; no setting can be None here
         return None if name == "server" else {}
     return setting(PARAMETERS[name], value, name)
 
 
 def setting(name: str, value: object, called: str) -> Any:
-    """Return a value as the setting ``name`` of a session; an error calls it as it is called."""
+    """Return a value checked as the setting ``name``; an error names it ``called``."""
     return _saying(called, validation.checked, name, value)
 
 
 def of_type(name: str, value: object, kind: Any) -> Any:
-    """Return a value as one of a type."""
+    """Return a value, checked to be of a type."""
     return _saying(name, validation.of_type, name, value, kind)
 
 
 def checked_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an agent may change during a conversation."""
+    """Return the arguments of `Agent.update`, checked."""
     for name, value in changes.items():
         if name == "tools":
             continue
@@ -71,14 +71,13 @@ def checked_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fixed(name: str) -> str:
-    """Return a sentence that says why a parameter cannot change during a conversation."""
+    """Return a sentence on why a parameter cannot change during a conversation."""
     return f"{validation.fixed(PARAMETERS.get(name, name))}; make a new Agent"
 
 
 def description_of(name: str) -> str:
-    """Return what the table of settings says of a parameter."""
-    text = validation.description(PARAMETERS[name])
-    return f"{text[0].lower()}{text[1:]}"
+    """Return the description of a parameter in the table of settings."""
+    return validation.description(PARAMETERS[name])
 
 
 def _saying(called: str, check: Callable[..., Any], *arguments: object) -> Any:
@@ -89,12 +88,12 @@ def _saying(called: str, check: Callable[..., Any], *arguments: object) -> Any:
 
 
 def warn_if_retired(model: str | None, *, stacklevel: int) -> None:
-    """Warn of a model that is retired."""
+    """Warn if a model is retired or has a date of retirement."""
     if model is not None and (retirement := retirement_of(model)) is not None:
         warnings.warn(str(retirement), FutureWarning, stacklevel=stacklevel)
 
 
-# -- what only an agent has ------------------------------------------------------------------------
+# -- parameters with checks of their own -----------------------------------------------------------
 
 _DEVICE_METHODS = {
     "audio_input": ("start", "stop", "stream_chunks"),
@@ -121,7 +120,7 @@ def checked_image(name: str, value: object) -> tuple[bytes, Any]:
         raise AgentError(
             name,
             f"it has {len(data) / 2**20:.1f} MiB; make it smaller, {MAX_IMAGE_BYTES >> 20} MiB at "
-            f"most: the service scales larger ones down, and what is said waits behind it",
+            f"most: the service scales larger ones down, and speech waits behind the image",
         )
     return data, media_type
 
@@ -129,7 +128,7 @@ def checked_image(name: str, value: object) -> tuple[bytes, Any]:
 def _content_of(name: str, path: Path) -> bytes:
     try:
         if path.stat().st_size > 16 * MAX_IMAGE_BYTES:
-            raise AgentError(name, f"{path} is no image: it is too large for one")
+            raise AgentError(name, f"{path} is not an image: it is too large for one")
         return path.read_bytes()
     except OSError as error:
         raise AgentError(name, f"{path} cannot be read: {error.strerror or error}") from None
@@ -137,7 +136,8 @@ def _content_of(name: str, path: Path) -> bytes:
 
 def checked_key(name: str, value: object) -> str | None:
     if value is not None and not (isinstance(value, str) and value.strip()):
-        raise AgentError(name, "it is not valid; give a text that is not empty, or None")  # unshown
+        # Unlike other errors, this one does not repeat the value: it may be a key.
+        raise AgentError(name, "it is not valid; give a text that is not empty, or None")
     return value
 
 
@@ -146,7 +146,7 @@ def checked_tools(name: str, value: object) -> Tools | str | None:
         where, _, attribute = value.rpartition(":")
         if not where or not attribute:
             raise AgentError(
-                "tools", f"{value!r} is no name; write module:attribute or file.py:tools"
+                "tools", f"{value!r} is not a valid name; write module:attribute or file.py:tools"
             )
     elif value is not None and not isinstance(value, Tools):
         raise AgentError("tools", f"give an rtvoice.Tools, or the name of one, not {_kind(value)}")
@@ -154,25 +154,25 @@ def checked_tools(name: str, value: object) -> Tools | str | None:
 
 
 def checked_own_tools(value: object) -> Tools:
-    """Return tools that are objects, as a running conversation takes them."""
+    """Return tools for a running conversation, which takes objects but no names."""
     if isinstance(value, str):
-        raise AgentError("tools", "a name is loaded at the start only; give an rtvoice.Tools")
+        raise AgentError("tools", "a name is loaded only at the start; give an rtvoice.Tools")
     tools = checked_tools("tools", value)
     return tools if isinstance(tools, Tools) else Tools()
 
 
 def refuse_clash(tools: Iterable[str], builtin_tools: Iterable[str]) -> None:
-    """See that no tool has the name of a built-in one that is switched on."""
+    """Raise if a tool has the name of a built-in tool that is switched on."""
     if both := sorted(set(tools) & set(builtin_tools)):
         raise AgentError(
             "tools",
-            f"{both[0]!r} is the name of a built-in tool too: give yours another, or leave the "
-            f"built-in one out of builtin_tools",
+            f"{both[0]!r} is the name of a built-in tool too: give yours another name, or leave "
+            f"the built-in one out of builtin_tools",
         )
 
 
 def refuse_unknown_tool(choice: str, names: Iterable[str]) -> None:
-    """See that a tool that has to be called is there."""
+    """Raise if ``tool_choice`` names a tool that does not exist, or is required without tools."""
     names = list(names)
     if choice not in ("auto", "none", "required") and choice not in names:
         raise AgentError(
@@ -184,7 +184,7 @@ def refuse_unknown_tool(choice: str, names: Iterable[str]) -> None:
 
 
 def checked_device(name: str, value: object) -> object:
-    """Names and paths become text; an object stays what it is."""
+    """Return a device: a name, index or path as text, an object unchanged."""
     if value is None:
         return None
     if isinstance(value, bool):
@@ -211,7 +211,7 @@ def checked_device(name: str, value: object) -> object:
 def _check_rate(name: str, device: object) -> None:
     try:
         rate = getattr(device, "sample_rate", None)
-    except Exception:  # noqa: BLE001 - the device's own; it may be known after its start only
+    except Exception:  # noqa: BLE001 - a user's property; it may work only after the device has started
         return
     if rate is None or callable(rate):
         return
@@ -244,7 +244,7 @@ _OWN: dict[str, Callable[[str, Any], Any]] = {
     "audio_input": checked_device,
     "audio_output": checked_device,
 }
-"""Parameters that are no settings, or more than these."""
+"""Checks of the parameters that are not settings, or accept more than the setting does."""
 
 
 # -- the environment ------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def log_level_in(environment: Mapping[str, str]) -> str | None:
 
 
 def make_folder(name: str, path: str | None) -> None:
-    """See that there is a folder for a file."""
+    """Create the folder of a file, if it does not exist."""
     if path is None:
         return
     try:
@@ -278,7 +278,7 @@ def make_folder(name: str, path: str | None) -> None:
 
 
 def need_key(server: str, api_key: str | None, environment: Mapping[str, str]) -> None:
-    """See that there is a key, if the server needs one."""
+    """Raise if the server needs a key and there is none."""
     if server == "openai" and not (api_key or environment.get("OPENAI_API_KEY", "").strip()):
         raise AgentError(
             "api_key",
@@ -288,7 +288,7 @@ def need_key(server: str, api_key: str | None, environment: Mapping[str, str]) -
         )
 
 
-# -- what is not a parameter ----------------------------------------------------------------------
+# -- unknown parameters ---------------------------------------------------------------------------
 
 _AS_TOOL = "write a tool that does it, with @tools.action(...)"
 _IN_PROGRAM = "tools run in your program and can use its variables"
@@ -307,13 +307,13 @@ _ADVICE = {
     "tool_dependencies": _IN_PROGRAM,
     "injected_conversation": "say in the instructions what was said before",
     "echo_cancellation": "wear a headset, or talk on a web page, whose browser cancels the echo",
-    "pricing_catalog": "leave it out; ResponseEnded tells the tokens of each answer",
+    "pricing_catalog": "leave it out; ResponseEnded has the token counts of each answer",
 }
-"""What to do instead of what docs/migration.md says of rtvoice 0.10."""
+"""Advice for parameters of rtvoice 0.10 and for likely mistakes; see docs/migration.md."""
 
 
 def refuse_unknown(unknown: Iterable[str]) -> None:
-    """Say of a keyword that an agent does not have what was meant."""
+    """Raise for a keyword that an agent does not have; the message suggests what was meant."""
     known = sorted({*PARAMETERS, *_OWN})
     for name in unknown:
         if name in known:

@@ -1,8 +1,8 @@
-"""What describes an agent, and what of it may change during a conversation.
+"""The parameters of an agent, and which of them may change during a conversation.
 
-The parameters are the settings of a session (`messages.settings`), which has their ranges, their
-descriptions and their defaults; this module tells their names and types to editors and type
-checkers.
+Each parameter is a setting of a session, and `messages.settings` has its range, description and
+default. This module repeats only names and types, because editors and type checkers read them from
+the source.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Effort = Literal["minimal", "low", "medium", "high", "xhigh"]
 
 
 def documented(names: Iterable[str]) -> Callable[[F], F]:
-    """Add to the ``Args`` of a docstring what the table of settings says of these parameters."""
+    """Add descriptions from the table of settings to the ``Args`` of a docstring."""
 
     def document(function: F) -> F:
         doc = inspect.cleandoc(function.__doc__ or "")
@@ -52,7 +52,7 @@ def documented(names: Iterable[str]) -> Callable[[F], F]:
 
 
 class Changes(TypedDict, total=False):
-    """What `Agent.update` takes: the parameters of `Agent` that may change in a conversation."""
+    """The arguments of `Agent.update`: parameters of `Agent` that may change in a conversation."""
 
     instructions: str
     voice: str
@@ -79,7 +79,7 @@ class Changes(TypedDict, total=False):
 
 
 class Description:
-    """What an assistant is: who speaks, how, with which tools and devices. It does not change."""
+    """The immutable description of an assistant: the parameters of `Agent`, checked."""
 
     instructions: str
     model: str
@@ -117,7 +117,7 @@ class Description:
     components: Mapping[str, str]
 
     @documented(checks.PARAMETERS)
-    def __init__(  # noqa: D417 - `documented` adds the others
+    def __init__(  # noqa: D417 - `documented` adds the other parameters
         self,
         instructions: str = "",
         model: str = _DEFAULTS.model,
@@ -160,30 +160,31 @@ class Description:
         """Describe an assistant.
 
         Args:
-            tools: functions that the model may call. They run in this program; those of a name,
-                ``module:attr`` or ``file.py:attr``, in the process of the tools.
-            api_key: for the service; None: ``OPENAI_API_KEY`` of the environment. Only the process
-                that talks with the service is given it.
-            audio_input: an object with ``start()``, ``stop()`` and ``stream_chunks()``
+            tools: Functions that the model may call. `Tools` run in this program. A name,
+                ``module:attr`` or ``file.py:attr``, is loaded in the tools process and runs there.
+            api_key: Key of the service; None: the environment variable ``OPENAI_API_KEY``. Only the
+                process that is connected to the service gets it.
+            audio_input: An object with ``start()``, ``stop()`` and ``stream_chunks()``
                 (`rtvoice.audio.devices.AudioInputDevice`), or a name: ``default``, a device's index
-                or part of its name, a WAV file, ``silence``, ``module:Class`` or ``file.py:Class``
-                of such an object, ``program`` (what is published as `InputAudioBufferAppendEvent`).
-                None: ``RTVOICE_INPUT`` of the environment, or the default microphone; without one,
-                silence.
-            audio_output: an object with ``start()``, ``stop()``, ``play_chunk(chunk)`` and
+                or part of its name, a WAV file, ``silence``, ``program`` (audio that is published
+                as `InputAudioBufferAppendEvent`), or ``module:Class`` or ``file.py:Class`` of a
+                device of your own. None: the environment variable ``RTVOICE_INPUT``, or the default
+                microphone; on a machine without one, silence.
+            audio_output: An object with ``start()``, ``stop()``, ``play_chunk(chunk)`` and
                 ``clear_buffer()`` (`rtvoice.audio.devices.AudioOutputDevice`), or a name:
-                ``default``, a device's index or part of its name, a WAV file, ``null``,
-                ``module:Class`` or ``file.py:Class``. None: ``RTVOICE_OUTPUT`` of the environment,
-                or the default loudspeaker; without one, nothing is heard.
-            server: ``openai``, ``sandbox``, or a ws:// or wss:// URL; None: ``RTVOICE_SERVER`` of
-                the environment, or the service.
-            unknown: nothing.
+                ``default``, a device's index or part of its name, a WAV file, ``null``, or
+                ``module:Class`` or ``file.py:Class`` of a device of your own. None: the environment
+                variable ``RTVOICE_OUTPUT``, or the default loudspeaker; on a machine without one,
+                nothing is played.
+            server: ``openai``, ``sandbox``, or a ws:// or wss:// URL; None: the environment
+                variable ``RTVOICE_SERVER``, or ``openai``.
+            unknown: Not a parameter; any other keyword is refused.
 
         Raises:
-            AgentError: something is of the wrong type or out of range, or there is no such
+            AgentError: A value is of the wrong type or out of range, or there is no such
                 parameter.
         """
-        given = dict(locals())  # first of all: there are only the parameters yet
+        given = dict(locals())  # must come first, while the parameters are the only local names
         del given["self"], given["unknown"]
         checks.refuse_unknown(unknown)
         found = {name: checks.checked(name, value) for name, value in given.items()}
@@ -196,19 +197,19 @@ class Description:
     def describe(self) -> dict[str, Any]:
         """Return the agent as fields of `messages.Settings`, in plain values.
 
-        This is how a process that loads the agent by its name tells the others. Objects cannot be
-        told, and the key is nobody else's business.
+        A process that has loaded the agent by name sends these to the command. Objects cannot be
+        sent, and the key is left out because only realtime may have it.
 
         Raises:
-            AgentError: a device is given as an object, or the key is in the code.
+            AgentError: A device is given as an object, or the agent has an ``api_key``.
         """
         for name in ("audio_input", "audio_output"):
             device = getattr(self, name)
             if not isinstance(device, str | None):
                 raise AgentError(
                     name,
-                    f"python -m supervisor cannot use an object ({type(device).__name__}), which "
-                    f"would run in a program of yours (async with agent); give {name} as a name, "
+                    f"python -m supervisor cannot use an object ({type(device).__name__}): objects "
+                    f"need a program of yours (async with agent); give {name} as a name, "
                     f'such as "default", "talk.wav" or "module:attribute"',
                 )
         if self._api_key is not None:
@@ -223,16 +224,16 @@ class Description:
         return plain
 
     def _everywhere(self) -> dict[str, Any]:
-        """Return what is the same wherever it runs, as fields of `messages.Settings`."""
+        """Return all settings but devices and server, which depend on where the agent runs."""
         elsewhere = ("audio_input", "audio_output", "server")
         names = {name: each for name, each in checks.PARAMETERS.items() if name not in elsewhere}
         return {setting: getattr(self, name) for name, setting in names.items()}
 
     def _settings(self, server: str) -> Settings:
-        """Return what the server is told.
+        """Return the settings of a session with this server.
 
         Raises:
-            AgentError: the server would not take it.
+            AgentError: The server would refuse this combination of settings.
         """
         settings = Settings(**self._everywhere(), server=server)
         if wrong := limits.problem(settings):
@@ -245,11 +246,11 @@ class Description:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(
             f"an Agent cannot be changed; make another one with {name}=..., or change the "
-            f"conversation that goes on by agent.update(...)"
+            f"current conversation by agent.update(...)"
         )
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"an Agent cannot be changed; {name} stays")
+        raise AttributeError(f"an Agent cannot be changed; {name} cannot be deleted")
 
     def __repr__(self) -> str:
         named = isinstance(self.tools, str)

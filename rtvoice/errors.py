@@ -1,4 +1,4 @@
-"""The errors that a program gets: all an `RtvoiceError`."""
+"""The errors that rtvoice raises in a program; each is an `RtvoiceError`."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""Everything that can be subscribed to on `Agent.event_bus`, all of it frozen.
+"""The events that can be subscribed to on `Agent.event_bus`; all are immutable.
 
 Four kinds of events:
 
-- of the agent: `AgentStartedEvent`, `AgentStoppedEvent`, `UserInactivityTimeoutEvent`,
+- events of the agent: `AgentStartedEvent`, `AgentStoppedEvent`, `UserInactivityTimeoutEvent`,
   `OutputAudioBufferClearEvent`; and one command, `StopAgentCommand`;
-- of the conversation and its components, which survive a change of the API: `Turn`, `ToolCall`,
-  `Interrupted`, `ComponentRestarted`, … (those of `messages` that are an `Event`);
-- `ServerEvent`: events of the Realtime API as the server sends them, with the fields it documents;
-  what it sends besides is left out;
-- `ClientEvent`: what is sent to the server. They can be published too, and then go through the
-  rules that keep a conversation whole; they are never sent as they are.
+- events of the conversation and its components, which do not depend on the API: `Turn`, `ToolCall`,
+  `Interrupted`, `ComponentRestarted`, … (the messages that are an `Event`);
+- `ServerEvent`: events that the server sends, with the fields that the Realtime API documents;
+  other fields are left out;
+- `ClientEvent`: events that rtvoice sends to the server. A program can publish some of them; they
+  are then commands to rtvoice, and are never sent to the server as they are.
 
-What nobody has subscribed to is not even carried to the program.
+Events of the Realtime API without a subscriber are not even sent to the program.
 
 Example:
     ```python
@@ -177,48 +177,48 @@ __all__ = [
 ]
 
 
-# -- of the agent ----------------------------------------------------------------------------------
+# -- events of the agent ---------------------------------------------------------------------------
 
 
 class AgentEvent(msgspec.Struct, frozen=True):
-    """The base of what an agent itself publishes."""
+    """The base class of the events of the agent itself."""
 
 
 class AgentStartedEvent(AgentEvent, frozen=True):
-    """The agent runs: every component is open."""
+    """The agent has started: every component is open."""
 
     pids: dict[str, int] = {}
-    """Process id of each component, of ``supervisor``, and of ``sandbox`` if we have started it."""
+    """Process ids of the components, of ``supervisor``, and of a ``sandbox`` that rtvoice started."""
 
 
 class AgentStoppedEvent(AgentEvent, frozen=True):
-    """The agent has begun to stop; told once."""
+    """The agent has begun to stop. Published once per conversation."""
 
     reason: str = ""
-    """As ``ConversationHistory.ended_because``."""
+    """The same as ``ConversationHistory.ended_because``."""
 
 
 class StopAgentCommand(AgentEvent, frozen=True):
-    """Published, it stops the agent."""
+    """A command: publish it to stop the agent."""
 
     reason: str = "the program asked"
-    """It becomes ``ConversationHistory.ended_because``."""
+    """The value of ``ConversationHistory.ended_because`` after the stop."""
 
 
 class UserInactivityTimeoutEvent(AgentEvent, frozen=True):
     """Nobody has spoken for the inactivity timeout; the agent stops.
 
-    Playback, tools and restarts of components do not count as silence of the user.
+    The timeout does not run during playback, tool calls and restarts of components.
     """
 
     timeout_seconds: float = 0.0
-    """How long nobody has spoken."""
+    """The inactivity timeout."""
 
 
 class OutputAudioBufferClearEvent(AgentEvent, frozen=True):
-    """Playback was flushed, since the assistant was interrupted. Never sent to the server.
+    """Playback was flushed, because the assistant was interrupted. It is not sent to the server.
 
-    Published, it interrupts, as `Agent.interrupt` does.
+    If a program publishes it, it interrupts the assistant, as `Agent.interrupt` does.
     """
 
     reason: str = ""
@@ -259,21 +259,21 @@ class Response(msgspec.Struct, frozen=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """What the server refuses, and why."""
+    """An error that the server reports: what it refuses, and why."""
 
     type: str | None = None
     code: str | int | None = None
     message: str | None = None
     param: str | None = None
     event_id: str | None = None
-    """Of the client event that is refused; None: not known."""
+    """Id of the client event that is refused; None: not known."""
 
 
-# -- what the server says --------------------------------------------------------------------------
+# -- events of the server --------------------------------------------------------------------------
 
 
 class ServerEvent(msgspec.Struct, frozen=True, tag_field="type"):
-    """The base of the events of the server; subscribed to, it stands for all of them."""
+    """The base class of the server's events. A subscription to it gets all of them."""
 
     @property
     def type(self) -> str:
@@ -282,7 +282,7 @@ class ServerEvent(msgspec.Struct, frozen=True, tag_field="type"):
 
 
 class ConversationCreatedEvent(ServerEvent, frozen=True, tag="conversation.created"):
-    """The conversation of a session."""
+    """The conversation of a session was created."""
 
     conversation: dict[str, Any] = {}
     event_id: str | None = None
@@ -297,7 +297,7 @@ class ConversationItemAddedEvent(ServerEvent, frozen=True, tag="conversation.ite
 
 
 class ConversationItemCreatedEvent(ServerEvent, frozen=True, tag="conversation.item.created"):
-    """`ConversationItemAddedEvent` by its old name, which some servers use."""
+    """`ConversationItemAddedEvent` under its old name, which some servers use."""
 
     item: Item = Item()
     previous_item_id: str | None = None
@@ -322,7 +322,7 @@ class ConversationItemDoneEvent(ServerEvent, frozen=True, tag="conversation.item
 class InputAudioTranscriptionCompleted(
     ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.completed"
 ):
-    """What the user's speech was heard as; needs a transcription model."""
+    """The transcript of the user's speech; needs a transcription model."""
 
     item_id: str = ""
     content_index: int = 0
@@ -336,7 +336,7 @@ class InputAudioTranscriptionCompleted(
 class InputAudioTranscriptionDelta(
     ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.delta"
 ):
-    """A piece of what the user's speech is heard as."""
+    """A piece of the transcript of the user's speech."""
 
     item_id: str = ""
     content_index: int | None = None
@@ -348,7 +348,7 @@ class InputAudioTranscriptionDelta(
 class InputAudioTranscriptionFailed(
     ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.failed"
 ):
-    """There is no text of the user's speech."""
+    """Transcription of the user's speech has failed."""
 
     item_id: str = ""
     content_index: int = 0
@@ -359,7 +359,7 @@ class InputAudioTranscriptionFailed(
 class InputAudioTranscriptionSegment(
     ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.segment"
 ):
-    """A piece of the user's speech, and who spoke."""
+    """A piece of the transcript of the user's speech, with its speaker."""
 
     item_id: str = ""
     content_index: int = 0
@@ -372,31 +372,31 @@ class InputAudioTranscriptionSegment(
 
 
 class ConversationItemRetrievedEvent(ServerEvent, frozen=True, tag="conversation.item.retrieved"):
-    """An item that was asked for."""
+    """An item that the client has requested."""
 
     item: Item = Item()
     event_id: str | None = None
 
 
 class ConversationItemTruncatedEvent(ServerEvent, frozen=True, tag="conversation.item.truncated"):
-    """An item of the assistant was cut to what was heard."""
+    """An item of the assistant was truncated to the part that was heard."""
 
     item_id: str = ""
     content_index: int = 0
     audio_end_ms: int = 0
-    """Milliseconds of the item's sound."""
+    """Length of the item's audio that remains, in milliseconds."""
     event_id: str | None = None
 
 
 class ErrorEvent(ServerEvent, frozen=True, tag="error"):
-    """The server refuses something; the session stays open, mostly."""
+    """The server reports an error. The session usually stays open."""
 
     error: ErrorBody = ErrorBody()
     event_id: str | None = None
 
 
 class InputAudioBufferClearedEvent(ServerEvent, frozen=True, tag="input_audio_buffer.cleared"):
-    """Captured audio was thrown away."""
+    """Captured audio that was not committed was discarded."""
 
     event_id: str | None = None
 
@@ -412,11 +412,11 @@ class InputAudioBufferCommittedEvent(ServerEvent, frozen=True, tag="input_audio_
 class InputAudioBufferSpeechStartedEvent(
     ServerEvent, frozen=True, tag="input_audio_buffer.speech_started"
 ):
-    """The user begins to speak."""
+    """The user has begun to speak."""
 
     item_id: str = ""
     audio_start_ms: int = 0
-    """Milliseconds of all audio sent in this session with the server."""
+    """Position in all audio that this session was sent, in milliseconds."""
     event_id: str | None = None
 
 
@@ -427,7 +427,7 @@ class InputAudioBufferSpeechStoppedEvent(
 
     item_id: str = ""
     audio_end_ms: int = 0
-    """Milliseconds of all audio sent in this session with the server."""
+    """Position in all audio that this session was sent, in milliseconds."""
     event_id: str | None = None
 
 
@@ -438,42 +438,42 @@ class InputAudioBufferTimeoutTriggeredEvent(
 
     item_id: str = ""
     audio_end_ms: int = 0
-    """Milliseconds of all audio sent in this session with the server."""
+    """Position in all audio that this session was sent, in milliseconds."""
     audio_start_ms: int = 0
-    """Milliseconds of all audio sent in this session with the server."""
+    """Position in all audio that this session was sent, in milliseconds."""
     event_id: str | None = None
 
 
 class McpListToolsCompletedEvent(ServerEvent, frozen=True, tag="mcp_list_tools.completed"):
-    """The list of an MCP server's tools is there."""
+    """The list of an MCP server's tools is complete."""
 
     item_id: str = ""
     event_id: str | None = None
 
 
 class McpListToolsFailedEvent(ServerEvent, frozen=True, tag="mcp_list_tools.failed"):
-    """The list of an MCP server's tools could not be had."""
+    """Listing the tools of an MCP server has failed."""
 
     item_id: str = ""
     event_id: str | None = None
 
 
 class McpListToolsInProgressEvent(ServerEvent, frozen=True, tag="mcp_list_tools.in_progress"):
-    """An MCP server is asked for its tools."""
+    """The service lists the tools of an MCP server."""
 
     item_id: str = ""
     event_id: str | None = None
 
 
 class RateLimitsUpdatedEvent(ServerEvent, frozen=True, tag="rate_limits.updated"):
-    """How much may be asked of the service."""
+    """The rate limits of the service."""
 
     rate_limits: list[dict[str, Any]] = []
     event_id: str | None = None
 
 
 class ResponseContentPartAddedEvent(ServerEvent, frozen=True, tag="response.content_part.added"):
-    """A part of an item begins."""
+    """A part of an item has begun."""
 
     response_id: str = ""
     item_id: str = ""
@@ -495,14 +495,14 @@ class ResponseContentPartDoneEvent(ServerEvent, frozen=True, tag="response.conte
 
 
 class ResponseCreatedEvent(ServerEvent, frozen=True, tag="response.created"):
-    """The assistant starts responding."""
+    """The assistant has begun an answer."""
 
     response: Response = Response()
     event_id: str | None = None
 
 
 class ResponseDoneEvent(ServerEvent, frozen=True, tag="response.done"):
-    """An answer has ended, whatever the outcome."""
+    """An answer has ended, with any outcome (``Response.status``)."""
 
     response: Response = Response()
     event_id: str | None = None
@@ -534,7 +534,7 @@ class FunctionCallItem(ServerEvent, frozen=True, tag="response.function_call_arg
 
     @property
     def parsed_arguments(self) -> dict[str, Any]:
-        """The arguments, parsed; empty if the model has written no JSON object."""
+        """The parsed arguments; empty if they are not a JSON object."""
         try:
             parsed = msgspec.json.decode(self.arguments)
         except msgspec.DecodeError:
@@ -559,7 +559,7 @@ class ResponseMcpCallFailedEvent(ServerEvent, frozen=True, tag="response.mcp_cal
 
 
 class ResponseMcpCallInProgressEvent(ServerEvent, frozen=True, tag="response.mcp_call.in_progress"):
-    """An MCP tool is called."""
+    """A call of an MCP tool is in progress."""
 
     item_id: str = ""
     output_index: int = 0
@@ -582,7 +582,7 @@ class ResponseMcpCallArgumentsDeltaEvent(
 class ResponseMcpCallArgumentsDoneEvent(
     ServerEvent, frozen=True, tag="response.mcp_call_arguments.done"
 ):
-    """The arguments of an MCP call."""
+    """The complete arguments of an MCP call."""
 
     response_id: str = ""
     item_id: str = ""
@@ -592,7 +592,7 @@ class ResponseMcpCallArgumentsDoneEvent(
 
 
 class ResponseOutputAudioDeltaEvent(ServerEvent, frozen=True, tag="response.output_audio.delta"):
-    """A piece of what the assistant says, as sound."""
+    """A piece of the assistant's audio."""
 
     response_id: str = ""
     item_id: str = ""
@@ -604,12 +604,12 @@ class ResponseOutputAudioDeltaEvent(ServerEvent, frozen=True, tag="response.outp
 
     @property
     def audio(self) -> bytes:
-        """The sound: 16-bit little-endian mono PCM, 24 kHz."""
+        """The audio: 16-bit little-endian mono PCM, 24 kHz."""
         return base64.b64decode(self.delta)
 
 
 class ResponseOutputAudioDoneEvent(ServerEvent, frozen=True, tag="response.output_audio.done"):
-    """The sound of an item is complete."""
+    """The audio of an item is complete."""
 
     response_id: str = ""
     item_id: str = ""
@@ -621,7 +621,7 @@ class ResponseOutputAudioDoneEvent(ServerEvent, frozen=True, tag="response.outpu
 class ResponseOutputAudioTranscriptDeltaEvent(
     ServerEvent, frozen=True, tag="response.output_audio_transcript.delta"
 ):
-    """A piece of what the assistant says, as text, ahead of its sound."""
+    """A piece of the transcript of the assistant's audio; it arrives before the audio is played."""
 
     response_id: str = ""
     item_id: str = ""
@@ -634,7 +634,7 @@ class ResponseOutputAudioTranscriptDeltaEvent(
 class ResponseOutputAudioTranscriptDoneEvent(
     ServerEvent, frozen=True, tag="response.output_audio_transcript.done"
 ):
-    """The whole text of what the assistant says."""
+    """The complete transcript of the assistant's audio."""
 
     response_id: str = ""
     item_id: str = ""
@@ -645,7 +645,7 @@ class ResponseOutputAudioTranscriptDoneEvent(
 
 
 class ResponseOutputItemAddedEvent(ServerEvent, frozen=True, tag="response.output_item.added"):
-    """An answer has a further item."""
+    """An item was added to an answer."""
 
     response_id: str = ""
     item: Item = Item()
@@ -663,7 +663,7 @@ class ResponseOutputItemDoneEvent(ServerEvent, frozen=True, tag="response.output
 
 
 class ResponseOutputTextDeltaEvent(ServerEvent, frozen=True, tag="response.output_text.delta"):
-    """A piece of an answer in text."""
+    """A piece of a text answer."""
 
     response_id: str = ""
     item_id: str = ""
@@ -674,7 +674,7 @@ class ResponseOutputTextDeltaEvent(ServerEvent, frozen=True, tag="response.outpu
 
 
 class ResponseOutputTextDoneEvent(ServerEvent, frozen=True, tag="response.output_text.done"):
-    """The whole text of an answer in text."""
+    """The complete text of a text answer."""
 
     response_id: str = ""
     item_id: str = ""
@@ -698,11 +698,11 @@ class SessionUpdatedEvent(ServerEvent, frozen=True, tag="session.updated"):
     event_id: str | None = None
 
 
-# -- what is said to the server --------------------------------------------------------------------
+# -- events of the client --------------------------------------------------------------------------
 
 
 class ClientEvent(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
-    """The base of the events to the server; subscribed to, it stands for all of them."""
+    """The base class of events sent to the server. A subscription to it gets all of them."""
 
     @property
     def type(self) -> str:
@@ -711,7 +711,7 @@ class ClientEvent(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=T
 
 
 class ConversationItemCreateEvent(ClientEvent, frozen=True, tag="conversation.item.create"):
-    """An item is appended to the conversation."""
+    """Append an item to the conversation."""
 
     item: Item = Item()
     previous_item_id: str | None = None
@@ -719,36 +719,36 @@ class ConversationItemCreateEvent(ClientEvent, frozen=True, tag="conversation.it
 
 
 class ConversationItemDeleteEvent(ClientEvent, frozen=True, tag="conversation.item.delete"):
-    """An item is deleted from the conversation."""
+    """Delete an item from the conversation."""
 
     item_id: str = ""
     event_id: str | None = None
 
 
 class ConversationItemRetrieveEvent(ClientEvent, frozen=True, tag="conversation.item.retrieve"):
-    """The server is asked for an item."""
+    """Request an item from the server."""
 
     item_id: str = ""
     event_id: str | None = None
 
 
 class ConversationItemTruncateEvent(ClientEvent, frozen=True, tag="conversation.item.truncate"):
-    """An item of the assistant is cut to what was heard of it.
+    """Truncate an item of the assistant to the part that was heard.
 
-    It cannot be published: an interruption truncates by itself, where the user stopped hearing.
+    It cannot be published: an interruption truncates the item at what was heard.
     """
 
     item_id: str = ""
     content_index: int = 0
     audio_end_ms: int = 0
-    """Milliseconds of the item's sound."""
+    """Length of the item's audio that remains, in milliseconds."""
     event_id: str | None = None
 
 
 class InputAudioBufferAppendEvent(ClientEvent, frozen=True, tag="input_audio_buffer.append"):
-    """Captured audio on its way to the server, 25 a second.
+    """Append captured audio; sent 25 times a second.
 
-    Published, it is captured audio, if the agent was made with ``audio_input="program"``.
+    A program can publish it as captured audio if the agent has ``audio_input="program"``.
     """
 
     audio: str = ""
@@ -757,7 +757,7 @@ class InputAudioBufferAppendEvent(ClientEvent, frozen=True, tag="input_audio_buf
 
     @property
     def pcm(self) -> bytes:
-        """The sound: 16-bit little-endian mono PCM, 24 kHz."""
+        """The audio: 16-bit little-endian mono PCM, 24 kHz."""
         return base64.b64decode(self.audio)
 
     @classmethod
@@ -767,21 +767,21 @@ class InputAudioBufferAppendEvent(ClientEvent, frozen=True, tag="input_audio_buf
 
 
 class InputAudioBufferClearEvent(ClientEvent, frozen=True, tag="input_audio_buffer.clear"):
-    """Captured audio that is not committed is thrown away."""
+    """Discard captured audio that is not committed."""
 
     event_id: str | None = None
 
 
 class InputAudioBufferCommitEvent(ClientEvent, frozen=True, tag="input_audio_buffer.commit"):
-    """Captured audio becomes an item of the user."""
+    """Commit captured audio: it becomes an item of the user."""
 
     event_id: str | None = None
 
 
 class ResponseCancelEvent(ClientEvent, frozen=True, tag="response.cancel"):
-    """The answer under way is ended.
+    """Cancel the answer in progress.
 
-    Published, it interrupts, as `Agent.interrupt` does.
+    If a program publishes it, it interrupts the assistant, as `Agent.interrupt` does.
     """
 
     response_id: str | None = None
@@ -789,10 +789,10 @@ class ResponseCancelEvent(ClientEvent, frozen=True, tag="response.cancel"):
 
 
 class ResponseCreateEvent(ClientEvent, frozen=True, tag="response.create"):
-    """An answer is asked for.
+    """Request an answer.
 
-    Published, an answer is asked for as soon as nobody speaks; of
-    ``response``, ``instructions`` can be given.
+    If a program publishes it, rtvoice requests an answer as soon as nobody speaks. ``response`` may
+    then contain only ``instructions``.
     """
 
     response: dict[str, Any] | None = None
@@ -800,9 +800,10 @@ class ResponseCreateEvent(ClientEvent, frozen=True, tag="response.create"):
 
 
 class SessionUpdateEvent(ClientEvent, frozen=True, tag="session.update"):
-    """The configuration of the session is changed.
+    """Change the configuration of the session.
 
-    Published, it does what `Agent.update` does; what cannot change in a session is refused.
+    If a program publishes it, it does what `Agent.update` does; a field that cannot change in a
+    session is refused.
     """
 
     session: dict[str, Any] = {}

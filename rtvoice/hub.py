@@ -1,7 +1,7 @@
-"""Finds our module `supervisor`, whose name another installed package may have.
+"""Finds our module `supervisor`, even if another installed package has the same name.
 
-The process manager Supervisor installs a package of that name too. Then ``python -m supervisor`` is
-theirs, and ours is what lies beside this package.
+The process manager Supervisor installs a package of that name too. Then ``python -m supervisor``
+runs theirs, and our module is loaded from the file beside this package.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["other_supervisor", "supervisor"]
 
 _FILE = Path(__file__).resolve().parents[1] / "supervisor.py"
 _OTHER_NAME = "rtvoice_supervisor"
-"""The name of our module in `sys.modules` where ``supervisor`` is another one."""
+"""The name of our module in `sys.modules` if ``supervisor`` is another module."""
 
 
 def supervisor() -> ModuleType:
@@ -39,9 +39,9 @@ def supervisor() -> ModuleType:
 
 
 def other_supervisor() -> Path | None:
-    """Return the file of the module that has the name of ours; None: it is ours."""
+    """Return the file of another module with the name ``supervisor``; None: it is our module."""
     spec = find_spec("supervisor")
-    if spec is None:  # nothing is found by the name
+    if spec is None:  # there is no module of that name: load ours by its file all the same
         return _FILE.with_name("nothing")
     origin = Path(spec.origin) if spec.origin else _FILE.with_name("nothing")
     return None if origin.resolve() == _FILE else origin

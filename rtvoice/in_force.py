@@ -1,4 +1,4 @@
-"""What is in force in a conversation: what its agent was made with and all that changed since."""
+"""The settings in force in a conversation: those of its agent, with all changes applied since."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ __all__ = ["InForce"]
 
 
 class InForce:
-    """The settings of one conversation and the names of the program's tools."""
+    """The settings in force in one conversation, and the names of the program's tools."""
 
     def __init__(self, settings: Settings, tools: Iterable[str], *, named: bool) -> None:
-        """Take what a conversation begins with.
+        """Check and store the settings that a conversation starts with.
 
         Args:
-            settings: of the agent.
-            tools: names of the tools that run in the program.
-            named: whether there are tools of which only the tools process knows the names.
+            settings: The settings of the agent.
+            tools: Names of the tools that run in the program.
+            named: Whether there are also tools that only the tools process knows; then
+                ``tool_choice`` cannot be checked here.
 
         Raises:
-            AgentError: two tools have one name, or there is no such tool as is to be called.
+            AgentError: Two tools have the same name, or ``tool_choice`` names no tool.
         """
         self.settings = settings
         self.has_spoken = False
-        """Whether the assistant has been heard."""
+        """Whether the assistant has produced audio; from then on the API refuses another voice."""
         self._tools = tuple(tools)
         self._named = named
         self._check_tools(settings, self._tools)
@@ -39,17 +40,17 @@ class InForce:
 
     @property
     def timeout_s(self) -> float:
-        """The inactivity timeout; 0: there is none."""
+        """The inactivity timeout in seconds; 0: there is none."""
         return self.settings.inactivity_timeout_s or 0.0
 
     def change(self, changes: Mapping[str, Any]) -> Iterator[Message]:
-        """Change what is in force; return the messages that have the components do so.
+        """Change settings; return the messages that make the components apply the changes.
 
         Args:
-            changes: parameters of `Agent.update`, each of them valid.
+            changes: Parameters of `Agent.update`; each value has been checked alone.
 
         Raises:
-            AgentError: they do not go with the rest.
+            AgentError: The new values contradict each other or the settings in force.
         """
         fields = {checks.PARAMETERS[name]: changes[name] for name in changes if name != "tools"}
         settings = msgspec.structs.replace(self.settings, **fields)
@@ -75,6 +76,7 @@ class InForce:
 
 
 def _messages(fields: Mapping[str, Any]) -> Iterator[Message]:
+    """Return the messages that change these settings, by the column ``changed_by`` of the table."""
     by = {name: SETTINGS[name].changed_by for name in fields}
     update = {name: value for name, value in fields.items() if by[name] is UpdateSettings}
     if update:

@@ -1,4 +1,4 @@
-"""The models of the service, and when those that are retired go: one table, with its sources."""
+"""The models of the service, and the shutdown dates of the retired ones, with their sources."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["RealtimeModel", "Retirement", "TranscriptionModel", "retirement_of"]
 
 
 class RealtimeModel(StrEnum):
-    """Models that hold a spoken conversation; wherever one is taken, any text is too.
+    """Models that hold a spoken conversation. Any other name is accepted wherever one of these is.
 
-    ``GPT_REALTIME`` and ``GPT_REALTIME_MINI`` name the current models, whatever they are called.
+    ``GPT_REALTIME`` and ``GPT_REALTIME_MINI`` always name the current models.
 
     Example:
         ```python
@@ -31,7 +31,7 @@ class RealtimeModel(StrEnum):
 
 
 class TranscriptionModel(StrEnum):
-    """Models that write down what the user says; wherever one is taken, any text is too.
+    """Models that transcribe the user. Any other name is accepted wherever one of these is.
 
     ``GPT_LIVE_TRANSCRIBE`` and ``GPT_REALTIME_WHISPER`` work with push-to-talk only. Those with
     ``4O`` or ``WHISPER_1`` in their name are retired (`retirement_of`).
@@ -53,7 +53,7 @@ class TranscriptionModel(StrEnum):
 
 
 class Retirement(NamedTuple):
-    """When a model goes, and what to use instead: ``model``, ``on`` (a date), ``successor``.
+    """When a model is shut down, and its replacement: ``model``, ``on`` (a date), ``successor``.
 
     Example:
         ```python
@@ -70,17 +70,17 @@ class Retirement(NamedTuple):
     successor: str
 
     def __str__(self) -> str:
-        verb = "is shut down" if date.today() < self.on else "was shut down"  # noqa: DTZ011 - a day
+        verb = "is shut down" if date.today() < self.on else "was shut down"  # noqa: DTZ011 - a date, the time zone is irrelevant
         return f"the model {self.model} {verb} on {self.on.isoformat()}; use {self.successor}"
 
 
 _BETA = date(2026, 5, 12)
-"""The end of the beta interface, with which the models of its time have gone.
+"""End of the beta interface and of the models that need it.
 https://platform.openai.com/docs/deprecations"""
 _REALTIME = date(2027, 1, 20)
-"""Docstring of ``model`` in ``RealtimeSessionCreateRequest`` of openai-python 3.57."""
+"""Source: docstring of ``model`` in ``RealtimeSessionCreateRequest`` of openai-python 3.57."""
 _TRANSCRIPTION = date(2027, 2, 26)
-"""Docstring of ``AudioTranscription.model`` in openai-python 3.57."""
+"""Source: docstring of ``AudioTranscription.model`` in openai-python 3.57."""
 
 _BIG, _MINI = RealtimeModel.GPT_REALTIME.value, RealtimeModel.GPT_REALTIME_MINI.value
 _GONE = {
@@ -105,7 +105,7 @@ _GONE = {
 
 
 def retirement_of(model: str) -> Retirement | None:
-    """Return when a model goes; None: nothing is known of that.
+    """Return when a model is shut down; None: no date is known.
 
     Example:
         ```python

@@ -1,4 +1,4 @@
-"""What becomes of client events that a program publishes: they go through our rules, never raw."""
+"""Translates client events that a program publishes into commands; none is sent as it is."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = ["changes_of", "checked", "instructions_of", "why_not"]
 
 _INSTEAD = {
     "ConversationItemTruncateEvent": (
-        "an interruption truncates by itself, where the user stopped hearing: use agent.interrupt()"
+        "an interruption truncates the item at what was heard: use agent.interrupt()"
     ),
     "ConversationItemCreateEvent": (
-        "use agent.send_text(...) for what the user says, agent.send_image(...) for what is shown"
+        "use agent.send_text(...) for words of the user, agent.send_image(...) for an image"
     ),
     "InputAudioBufferCommitEvent": (
         "the server's turn detection commits; with push-to-talk, use agent.stop_talking()"
@@ -42,16 +42,16 @@ def why_not(event: object) -> str:
     name = type(event).__name__
     why = _INSTEAD.get(name)
     if why is None:
-        told = isinstance(event, ClientEvent)
-        why = "it is ours to send" if told else "it is told, it cannot be published"
+        for_server = isinstance(event, ClientEvent)
+        why = "only rtvoice sends it" if for_server else "it can be subscribed to, not published"
     return f"{name}: {why}"
 
 
 def checked(message: Message) -> Message:
-    """Return a message of which every field is of its type: a component can take it.
+    """Return a message that a component can decode: every field is of its declared type.
 
     Raises:
-        EventError: one is not.
+        EventError: A field is of another type.
     """
     try:
         return decode(encode(message))
@@ -63,12 +63,12 @@ def instructions_of(response: Mapping[str, Any] | None) -> str | None:
     """Return the instructions in the ``response`` of a `ResponseCreateEvent`.
 
     Raises:
-        EventError: something else is in it.
+        EventError: It contains something else.
     """
     for name in _fields("ResponseCreateEvent", "response", response or {}):
         if name != "instructions":
             raise EventError(
-                f"ResponseCreateEvent: of an answer only instructions can be given, not {name}"
+                f"ResponseCreateEvent: only instructions can be given for an answer, not {name}"
             )
     instructions = (response or {}).get("instructions")
     if not isinstance(instructions, str | None):
@@ -86,7 +86,7 @@ def changes_of(session: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``session`` of a `SessionUpdateEvent` as arguments of `Agent.update`.
 
     Raises:
-        EventError: something in it cannot be changed so.
+        EventError: A field cannot be changed by this event.
     """
     changes: dict[str, Any] = {}
     for path, value in _leaves(session):
@@ -103,11 +103,12 @@ def changes_of(session: Mapping[str, Any]) -> dict[str, Any]:
                 shape = _SHAPES.get(path)
                 changes[_PARAMETERS[path]] = value if shape is None else shape(path, value)
             case _:
-                _refuse_session(path, "it is not ours to change")
+                _refuse_session(path, "a program cannot change it")
     return changes
 
 
 def _leaves(session: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return the path and the value of each field; only those of ``audio`` are nested, by side."""
     leaves: list[tuple[str, Any]] = []
     for key, value in _fields("SessionUpdateEvent", "session", session).items():
         if key != "audio" or not isinstance(value, Mapping):
@@ -120,7 +121,7 @@ def _leaves(session: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _value_of(path: str, value: object, key: str) -> Any:
-    """Return a value that the API takes as it is or, under a key, in an object."""
+    """Return a value that the API accepts both plain and as an object with this key."""
     return value.get(key) if isinstance(value, Mapping) else value
 
 
@@ -135,7 +136,7 @@ def _only_of(path: str, value: object) -> Any:
 
 
 def _transcription_of(path: str, value: object) -> dict[str, Any]:
-    """Return what is in it, the rest stays as at the server; None: nothing is transcribed."""
+    """Return the parameters that are given; the others stay. None switches transcription off."""
     names = {
         "model": "transcription_model",
         "language": "language",
@@ -189,4 +190,4 @@ _SHAPES: dict[str, Callable[[str, Any], Any]] = {
     "tool_choice": partial(_value_of, key="name"),
     "truncation": _truncation_of,
 }
-"""Fields that the API has in another form than ours."""
+"""Conversions of the fields that have another form in the API than in `Agent.update`."""

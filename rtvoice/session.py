@@ -1,4 +1,4 @@
-"""The embedding interface below `Agent`: a session for threads, with settings and messages."""
+"""`Session`: the interface below `Agent`, for programs with threads, in settings and messages."""
 
 from __future__ import annotations
 

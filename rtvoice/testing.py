@@ -1,4 +1,4 @@
-"""Testing a voice agent without a key: a Realtime server in the test's process.
+"""A Realtime server in the test's process, to test a voice agent without a key.
 
     from rtvoice.testing import sandbox  # in conftest.py: a pytest fixture
 
@@ -6,7 +6,7 @@
         with Session(server=sandbox.url, greeting="Hello!", input="silence", output="null"):
             sandbox.expect("response.create")
 
-Without pytest there is `SandboxServer`, a context manager. docs/sandbox.md tells more.
+Without pytest, use the context manager `SandboxServer`. docs/sandbox.md has the details.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ _SHOWN: Final = 20
 
 
 class SandboxServer:
-    """A Realtime server on a free port of this machine, from `with` to its end.
+    """A Realtime server on a free local port, which runs while its `with` block does.
 
-    Its attributes are what it is made with, the thread with its loop, and what has happened.
-
-    It runs on a thread of its own; all its methods may be called from any other. Sessions find it
-    as `Session(server=server.url)`, OpenAI's library as `OpenAI(base_url=server.http_url)`.
+    It runs on its own thread; its methods may be called from any other thread. Connect to it by
+    `Session(server=server.url)`, or with OpenAI's library by `OpenAI(base_url=server.http_url)`.
 
     Args:
-        pace: how much faster than real time it sends speech; 0 for as fast as it can.
-        max_session_s: after how long it ends a session.
-        timeout_s: how long `expect` and `wait_for` wait, unless told otherwise.
+        pace: Speed at which it sends speech, as a multiple of real time; 0: as fast as possible.
+        max_session_s: Time after which it ends a session, in seconds.
+        timeout_s: Time that `expect` and `wait_for` wait by default, in seconds.
 
     Attributes:
         url: `ws://127.0.0.1:PORT/v1/realtime`.
         http_url: `http://127.0.0.1:PORT/v1`.
-        events: all that clients and server have sent, as dicts, in order. Audio is base64.
+        events: All events of clients and server, as dicts, in the order sent. Audio is base64.
     """
+
+    # One class with many attributes: what it was made with, its thread and loop, and its record.
 
     def __init__(
         self, *, pace: float = 4.0, max_session_s: float = 3600.0, timeout_s: float = 10.0
@@ -93,37 +93,37 @@ class SandboxServer:
         self.close()
 
     def close(self) -> None:
-        """End all sessions and the server. Safe to call twice."""
+        """End all sessions and the server. Later calls do nothing."""
         if self._loop is None:
             return
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(_STOP_S)
 
-    # What came.
+    # The record.
 
     @property
     def received(self) -> list[Event]:
-        """What clients have sent so far, in order."""
+        """The events that clients have sent so far, in order."""
         return [event for event in self.events if event["type"] not in SERVER_EVENTS]
 
     @property
     def sent(self) -> list[Event]:
-        """What clients were sent so far, in order."""
+        """The events that the server has sent so far, in order."""
         return [event for event in self.events if event["type"] in SERVER_EVENTS]
 
     @property
     def audio(self) -> bytes:
-        """All the audio that clients have appended, in the format that they have set."""
+        """All audio that clients have appended, in the format that they have set."""
         return bytes(self._audio)
 
     @property
     def connections(self) -> int:
-        """How many connections there have been."""
+        """How many connections clients have made."""
         return self._connections
 
     def of(self, kind: str) -> list[Event]:
-        """Give the events of a type so far, in order."""
+        """Return the events of a type so far, in order."""
         return [event for event in self.events if event["type"] == kind]
 
     def expect(
@@ -133,18 +133,18 @@ class SandboxServer:
         *,
         timeout_s: float | None = None,
     ) -> Event:
-        """Wait for an event of a type, of a client or of the server.
+        """Wait for an event of a type, from a client or from the server, and return it.
 
-        Each event is given once: a second call waits for the second one.
+        Each event is returned once: a second call waits for the second event.
 
         Args:
-            kind: its type, such as `conversation.item.truncate` or `response.done`.
-            where: what has to be true of it, too.
-            timeout_s: how long to wait.
+            kind: The type, such as `conversation.item.truncate` or `response.done`.
+            where: A condition that the event must meet too.
+            timeout_s: Seconds to wait; None: the `timeout_s` of the server.
 
         Raises:
-            AssertionError: none came in time; tells what did.
-            ValueError: there is no such type.
+            AssertionError: No such event came in time; the message lists the events that came.
+            ValueError: There is no such type.
         """
         if kind not in CLIENT_EVENTS and kind not in SERVER_EVENTS:
             raise ValueError(f"there is no event {kind!r}")
@@ -168,10 +168,11 @@ class SandboxServer:
         *,
         timeout_s: float | None = None,
     ) -> None:
-        """Wait until a condition holds, which is looked at with each event.
+        """Wait until a condition is true. It is checked at each event.
 
         Raises:
-            AssertionError: it did not in time; says `otherwise`, and what came.
+            AssertionError: It was not true in time; the message is `otherwise` and the events that
+                came.
         """
         limit = self._timeout_s if timeout_s is None else timeout_s
         with self._news:
@@ -180,18 +181,18 @@ class SandboxServer:
                 shown = ", ".join(_counted(kinds)[-_SHOWN:]) or "nothing"
                 raise AssertionError(f"{otherwise} within {limit:g} s. What came: {shown}")
 
-    # What it is to do.
+    # Instructions to the server.
 
     def say(self, text: str) -> None:
-        """Have the next answer, whatever it is asked, be this."""
+        """Set the next answer, whatever the user says."""
         self._script.answers.append(SpokenAnswer(text))
 
     def call(self, tool: str, **arguments: Any) -> None:
-        """Have the next answer be a call of this tool."""
+        """Make the next answer a call of this tool."""
         self.call_all((tool, arguments))
 
     def call_all(self, *calls: tuple[str, Mapping[str, Any]]) -> None:
-        """Have the next answer be several calls at once: each a tool and its arguments."""
+        """Make the next answer several tool calls at once; each is a tool and its arguments."""
         self._script.answers.append(
             ToolCalls(
                 tuple(RequestedCall(tool, json.dumps(dict(arguments))) for tool, arguments in calls)
@@ -199,16 +200,17 @@ class SandboxServer:
         )
 
     def hear(self, text: str) -> None:
-        """Have the next spoken turn be understood as this, whatever was said."""
+        """Set the transcript of the next spoken turn, whatever its audio is."""
         self._script.hearings.append(text)
 
     def misbehave(self, *faults: str) -> None:
-        """Have a connection do something wrong, such as `drop after response.created`.
+        """Inject faults into a connection, such as `drop after response.created`.
 
-        It is the newest one that is open, or the next one. docs/sandbox.md lists what there is.
+        The connection is the newest open one or, if none is open, the next one. docs/sandbox.md
+        lists the faults.
 
         Raises:
-            FaultError: there is no such misbehaviour.
+            FaultError: There is no such fault.
         """
         for fault in [parse_fault(each) for each in faults]:
             self._do(self._running.command(fault))
@@ -232,7 +234,7 @@ class SandboxServer:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the start is told
+        except BaseException as error:  # noqa: BLE001 - `__enter__` raises it
             self._failure = error
         finally:
             self._started.set()
@@ -266,7 +268,7 @@ class SandboxServer:
 
 
 def speech(text: str) -> bytes:
-    """Speak a text as a user might: int16 little-endian mono, 24 kHz, silence before and after it.
+    """Return a spoken text: int16 little-endian mono, 24 kHz, with silence before and after it.
 
     Raises:
         FileNotFoundError: espeak-ng is not installed.
@@ -287,7 +289,7 @@ def speech(text: str) -> bytes:
 
 
 def _counted(kinds: list[str]) -> list[str]:
-    """Write several of a kind in a row as one."""
+    """Return the list with each run of equal names as one entry with its count."""
     counted: list[tuple[str, int]] = []
     for kind in kinds:
         if counted and counted[-1][0] == kind:
@@ -300,12 +302,12 @@ def _counted(kinds: list[str]) -> list[str]:
 try:
     import pytest
 except ModuleNotFoundError:
-    pass  # only the fixture needs it
+    pass  # only the fixture needs pytest
 else:
     __all__ += ["sandbox"]
 
     @pytest.fixture
     def sandbox() -> Iterator[SandboxServer]:
-        """Give a test a sandbox of its own."""
+        """Provide a test with its own sandbox."""
         with SandboxServer() as server:
             yield server

@@ -1,4 +1,4 @@
-"""Events of the Realtime API as a program gets them: found by name, decoded from JSON."""
+"""Decoding of events of the Realtime API, from JSON to the classes of `rtvoice.events`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WIRE = {str(kind.__struct_config__.tag): kind for kind in _KINDS}
 
 
 def wire_names(kind: type[object]) -> frozenset[str]:
-    """Return the names, in the Realtime API, of the events that a class stands for."""
+    """Return the names, in the Realtime API, of the events that a class or its subclasses are."""
     return frozenset(name for name, known in _WIRE.items() if issubclass(known, kind))
 
 
@@ -26,15 +26,15 @@ def decode_wire_event(name: str, json: bytes) -> ServerEvent | ClientEvent:
     """Return an event of the Realtime API from its JSON.
 
     Raises:
-        msgspec.ValidationError: a field is of another type than documented.
-        KeyError: there is no such event.
+        msgspec.ValidationError: A field is of another type than documented.
+        KeyError: There is no class for this event.
     """
     fields = _without_nulls(msgspec.json.decode(json))
     return msgspec.convert({**fields, "type": name}, _WIRE[name], strict=False)
 
 
 def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what the server does not know; the field's default says the same."""
+    """Leave out fields that are null: not every field's type has None, but each has a default."""
     return {
         key: _without_nulls(value) if isinstance(value, dict) else value
         for key, value in fields.items()

@@ -1,4 +1,4 @@
-"""Audio of the user's own."""
+"""Interfaces of audio devices that a program implements itself."""
 
 from rtvoice.audio.devices import AudioInputDevice, AudioOutputDevice
 

@@ -1,16 +1,15 @@
-"""Devices of your own: where the user's voice comes from and where the assistant's goes.
+"""Interfaces of your own audio devices: a source of the user's voice, a sink of the assistant's.
 
-Audio is PCM of 16 bits, little-endian, one channel, at 24 kHz unless the device has a
-``sample_rate`` (an attribute, in Hz, 8000-192000); rtvoice converts. Every method may be a
-coroutine, which
-runs on the event loop of your program, or a plain function, which runs on a thread of its own and
-may block.
+Audio is 16-bit little-endian mono PCM at 24 kHz, unless the device has a ``sample_rate`` (an
+attribute, in Hz, 8000-192000); rtvoice then converts. Every method may be a coroutine function,
+which runs on the event loop of your program, or a plain function, which runs on a thread of its own
+and may block.
 
-A method that raises ends nothing: the program is told (`DeviceFailed`), the conversation goes on,
-and the device is stopped and started again after 0.5, 1, 2, 5, 10 and then every 30 seconds.
+If a method raises, the conversation goes on: the event `DeviceFailed` is published, and the device
+is stopped and started again after 0.5, 1, 2, 5, 10 and then every 30 seconds.
 
-A device can also be given by its name, ``"module:Class"`` or ``"file.py:Class"``: then it runs in
-the process of the microphone or the speaker, which is started again when the device raises.
+A device can also be given by name, ``"module:Class"`` or ``"file.py:Class"``. Then it runs in the
+process of the microphone or the speaker, which is restarted when the device raises.
 """
 
 from __future__ import annotations
@@ -46,51 +45,49 @@ class AudioInputDevice(ABC):
     """
 
     _active: bool = False
-    """What `is_active` returns; set by rtvoice at the end of `start` and of `stop`, unless the
-    device sets it itself."""
+    """The value of `is_active`: rtvoice sets it to True after `start` and to False after `stop`,
+    unless the device sets it itself."""
 
     @abstractmethod
     async def start(self) -> None:
-        """Begin to capture. May be called again after `stop`."""
+        """Begin to capture. It may be called again after `stop`."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Release the device; called also when `start` has raised."""
+        """Release the device. It is also called after `start` has raised."""
 
     @abstractmethod
     def stream_chunks(self) -> AsyncIterator[bytes]:
-        """Yield what is captured, as it comes, in chunks of any size; the end is that of the input.
+        """Yield captured audio as it arrives, in chunks of any size. The end ends the input.
 
-        An async generator, a coroutine that returns an async iterator, or a generator or an
-        iterable, whose ``next`` may block. A chunk is bytes or anything like it, or an array of
-        16-bit integers. It may end in the middle of a sample, which goes on in the next chunk. A
-        source that is faster than real time is made to wait; nothing of it is lost. One that
-        delivers nothing for half a second is silent.
+        It is an async generator, a coroutine function that returns an async iterator, a generator,
+        or a function that returns an iterable; ``next`` of the latter two may block. A chunk is a
+        bytes-like object or an array of 16-bit integers. A sample may be split between two chunks.
+        A source that is faster than real time is slowed down; nothing is lost. If it yields nothing
+        for half a second, silence is sent instead.
         """
 
     @property
     def is_active(self) -> bool:
-        """Whether it captures. When it turns false and no chunk comes, the input has ended.
+        """Whether the device captures. If it is false and no chunk arrives, the input has ended.
 
-        It need not be written: it is true between `start` and `stop`, unless the class says
-        otherwise.
+        By default it is true between `start` and `stop`; a device may override it.
         """
         return self._active
 
 
 class AudioOutputDevice(ABC):
-    """Where the assistant is heard.
+    """A sink of the assistant's voice.
 
-    Optional, used when there:
+    Optional members:
 
-    - ``sample_rate``: in Hz, 8000-192000, of what `play_chunk` is given.
-    - ``played_ms``: a number or a method: how much of everything that was given to `play_chunk` has
-      been heard, in milliseconds; what `clear_buffer` has dropped may count or not. Without it the
-      clock is taken. An interrupted answer is cut off in the conversation where it was heard.
-    - ``is_playing``: true or false, or a method: while it is true, the assistant is not taken to
-      have finished.
-    - ``set_volume(level)``: called with 0.0-1.0 at the start and at each change; the device scales
-      then, and is given everything at full volume.
+    - ``sample_rate``: the rate of the chunks for `play_chunk`, in Hz, 8000-192000.
+    - ``played_ms``: a number or a method: how many milliseconds of all chunks have been heard.
+      Audio that `clear_buffer` has discarded may be included or not. It decides where an
+      interrupted answer is truncated in the conversation; without it, elapsed time does.
+    - ``is_playing``: a boolean or a method: while it is true, the assistant counts as speaking.
+    - ``set_volume(level)``: called with 0.0-1.0 at the start and at each change. The device then
+      scales the audio itself, and gets it at full volume.
 
     Example:
         ```python
@@ -116,23 +113,24 @@ class AudioOutputDevice(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Get ready to play. May be called again after `stop`."""
+        """Prepare to play. It may be called again after `stop`."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Release the device; called also when `start` has raised."""
+        """Release the device. It is also called after `start` has raised."""
 
     @abstractmethod
     async def play_chunk(self, chunk: bytes) -> None:
-        """Play after what was given before: 100 ms or less, at most 200 ms ahead of real time.
+        """Play a chunk after the previous ones; it has at most 100 ms.
 
-        It may return at once, or when it has played.
+        It comes at most 200 ms ahead of real time. The method may return at once, or after the
+        chunk has been played.
         """
 
     @abstractmethod
     async def clear_buffer(self) -> None:
-        """Forget what is not played yet, and be silent: the assistant was interrupted, or pauses.
+        """Discard audio that is not played yet, at once: the assistant was interrupted or pauses.
 
-        What it says after a pause (``interruption="confirmed"``) begins with what was forgotten.
-        When `play_chunk` takes longer than 100 ms, this is called while it still runs.
+        After a pause (``interruption="confirmed"``), `play_chunk` gets the discarded audio again.
+        If a call of `play_chunk` takes longer than 100 ms, this is called while it still runs.
         """

@@ -64,7 +64,7 @@ def test_a_session_update_changes_the_same_settings(
     [
         ({"model": "gpt-realtime-2"}, "model: it cannot change during a conversation"),
         ({"tools": []}, "tools: use agent.update(tools=...)"),
-        ({"tracing": "auto"}, "tracing: it is not ours to change"),
+        ({"tracing": "auto"}, "tracing: a program cannot change it"),
         ({"output_modalities": ["text", "audio"]}, 'output_modalities: give ["audio"] or ["text"]'),
         ({"audio": {"input": {"transcription": {"speed": 1}}}}, "it has no speed"),
         ({"audio": {"input": {"turn_detection": {"type": "ears"}}}}, "Invalid value 'ears'"),

@@ -909,7 +909,7 @@ async def test_published_client_events_go_through_our_rules(server: FakeServer) 
             (SessionUpdateEvent({"model": "gpt-realtime-2"}), "cannot change during"),
             (SessionUpdateEvent({"tools": []}), "use agent.update"),
             (ResponseCreateEvent({"conversation": "none"}), "only instructions can be given"),
-            (ResponseDoneEvent(), "it is told, it cannot be published"),
+            (ResponseDoneEvent(), "it can be subscribed to, not published"),
         ):
             with pytest.raises(EventError, match=words):
                 publish(event)
