@@ -188,7 +188,7 @@ class AgentStartedEvent(AgentEvent, frozen=True):
     """The agent has started: every component is open."""
 
     pids: dict[str, int] = {}
-    """Process ids of the components, of ``supervisor``, and of a ``sandbox`` that rtvoice started."""
+    """Process ids of the components, of ``supervisor``, and of a ``sandbox`` started for it."""
 
 
 class AgentStoppedEvent(AgentEvent, frozen=True):

@@ -1,4 +1,4 @@
-"""The assistant that ``python -m supervisor`` runs when it is given no other."""
+"""The default assistant of ``python -m supervisor``, which runs if no AGENT is given."""
 
 from __future__ import annotations
 

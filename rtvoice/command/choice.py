@@ -1,4 +1,4 @@
-"""What the command runs: decided from its options, the environment and the sound card."""
+"""Decides what the command runs, from its options, the environment and the sound card."""
 
 from __future__ import annotations
 
@@ -28,45 +28,46 @@ __all__ = [
 ]
 
 NEVER = object()
-"""The value of an option that stands for None, since None means that it was not given."""
+"""Stands for None as the value of an option; None itself means that the option was not given."""
 _CARD_S = 3.0
-"""A sound system that has not answered after so long does not keep us from starting."""
+"""Time to wait for the sound system; after that, the command starts as without a sound card."""
 
 
 class UsageError(Exception):
-    """The command was given something that cannot work; the text says what to do."""
+    """Raised for wrong usage of the command; the message says what to do."""
 
 
 class Card(NamedTuple):
-    """Which halves of a sound card there are."""
+    """Whether there is a device for input, and one for output."""
 
     input: bool
     output: bool
 
     @property
     def whole(self) -> bool:
-        """Whether one can talk and listen."""
+        """Whether the user can both talk and listen."""
         return self.input and self.output
 
 
 class Choice(NamedTuple):
-    """What is run, and what the user should know about it."""
+    """What the command runs, and hints about it for the user."""
 
     demo: bool
     given: dict[str, Any]
-    """Fields of `messages.Settings` that the user has asked for."""
+    """Fields of `messages.Settings` that the options and the environment set."""
     defaults: dict[str, Any]
-    """Fields that hold where neither the user nor the agent says otherwise."""
+    """Values of fields that neither the user nor the agent sets."""
     hints: tuple[str, ...]
+    """Lines to show at the start."""
 
     @property
     def server(self) -> str:
-        """The server, as far as it is known before the agent is loaded."""
+        """The server, unless the agent, which is not loaded yet, has another one."""
         return str(self.given.get("server") or self.defaults.get("server") or "openai")
 
 
 def find_card() -> Card:
-    """Look for a sound card."""
+    """Return which halves of a sound card there are, within 3 s."""
     return Card(*sound_card_present(_CARD_S))
 
 
@@ -75,15 +76,15 @@ def choose(
     environment: Mapping[str, str],
     look: Callable[[], Card] = find_card,
 ) -> Choice:
-    """Decide what is run.
+    """Decide what the command runs.
 
     Args:
-        options: what the user has said.
-        environment: the environment, with what a ``.env`` file adds.
-        look: looks for a sound card; called only if it matters.
+        options: The options of the command.
+        environment: The environment, including the variables of a ``.env`` file.
+        look: Looks for a sound card; called only if the result matters.
 
     Raises:
-        UsageError: what is asked for cannot work.
+        UsageError: The options contradict each other, or there is no key.
     """
     has_key = bool(environment.get("OPENAI_API_KEY", "").strip())
     server = _asked_server(options, environment)
@@ -104,7 +105,7 @@ def choose(
     hints: list[str] = []
     defaults = {
         "server": "openai" if has_key else "sandbox",
-        "input": "default" if card.input else "auto",  # one may be plugged in later
+        "input": "default" if card.input else "auto",  # a device may be plugged in later
         "output": "default" if card.output else "auto",
     }
     if not has_key and server is None:
@@ -138,7 +139,7 @@ def _demo(options: argparse.Namespace, *, has_key: bool, asked: bool) -> Choice:
         if getattr(options, name) is not None:
             raise UsageError(f"the demo has its own {name}: leave --demo out")
     if options.push_to_talk:
-        raise UsageError("the demo talks by itself: leave --push-to-talk out")
+        raise UsageError("the demo has a scripted user: leave --push-to-talk out")
     hints = [] if asked else ["There is no sound card here, so this is the demo."]
     if has_key:
         hints.append("Your key is not used: the demo talks with the sandbox on this machine.")
@@ -148,7 +149,7 @@ def _demo(options: argparse.Namespace, *, has_key: bool, asked: bool) -> Choice:
 
 
 def fields_given(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of `messages.Settings` that options name, but for the server."""
+    """Return the fields of `messages.Settings` that the options set, except the server."""
     given: dict[str, Any] = {}
     if options.agent is not None:
         given = {"agent": options.agent, "import_path": _import_path(options.agent)}
@@ -165,14 +166,14 @@ def fields_given(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _import_path(agent: str) -> tuple[str, ...]:
-    """Return where the names in an agent are looked up: beside its file, and in this folder."""
+    """Return the folders in which names in an agent are looked up: that of its file, and this."""
     where = Path(agent.rpartition(":")[0])
     folders = [str(where.resolve().parent)] if where.suffix == ".py" else []
     return tuple(dict.fromkeys([*folders, str(Path.cwd())]))
 
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-"""What a text in UTF-16 begins with, as some shells and editors of Windows write it."""
+"""Byte order marks of UTF-16, which some shells and editors of Windows write."""
 
 # -- the .env file ---------------------------------------------------------------------------
 
@@ -187,12 +188,13 @@ _ENV_LINE = re.compile(
 def read_env_file(path: Path, complain: Callable[[str], None] = lambda _: None) -> dict[str, str]:
     """Return the variables of a ``.env`` file; empty if there is none.
 
-    Lines are ``NAME=value``, with ``export`` before and quotes around allowed; ``#`` begins a
-    comment. ``complain`` is told what cannot be understood, without what stands there.
+    A line is ``NAME=value``; ``export`` may precede it, the value may be quoted, and ``#`` begins a
+    comment. ``complain`` is called for each line that is not valid, but not with its content, which
+    may be a key.
     """
     try:
         data = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):  # a folder is somebody's virtual environment
+    except (FileNotFoundError, IsADirectoryError):  # a folder .env is usually a virtual environment
         return {}
     except OSError as error:
         complain(f"{path} cannot be read ({error.strerror}); going on without it")
@@ -200,7 +202,7 @@ def read_env_file(path: Path, complain: Callable[[str], None] = lambda _: None) 
     try:
         text = data.decode("utf-16" if data[:2] in _UTF_16 else "utf-8-sig")
     except UnicodeDecodeError:
-        complain(f"{path} is not text in UTF-8; save it anew. Going on without it")
+        complain(f"{path} is not text in UTF-8; save it in UTF-8. Going on without it")
         return {}
     found: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -208,7 +210,7 @@ def read_env_file(path: Path, complain: Callable[[str], None] = lambda _: None) 
             continue
         match = _ENV_LINE.match(line)
         if match is None:
-            complain(f"{path}, line {number} is not NAME=value; the line is passed over")
+            complain(f"{path}, line {number} is not NAME=value; the line is ignored")
             continue
         if match["double"] is not None:
             value = re.sub(r"\\(.)", lambda escape: _unescaped(escape[1]), match["double"])

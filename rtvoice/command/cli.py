@@ -38,23 +38,23 @@ __all__ = ["main", "run"]
 EXIT_OK, EXIT_USAGE, EXIT_BUG, EXIT_KILLED = 0, 2, 70, 130
 
 _DESCRIPTION = """\
-Talk with a voice assistant. With nothing given:
+Talk with a voice assistant. Without options:
 
   a key and a sound card      a conversation with the OpenAI service
   a sound card, no key        a conversation with the sandbox, a server on this machine that
-                              understands a few phrases (they are listed) and costs nothing
+                              understands a few phrases (it lists them) and costs nothing
   no sound card               the demo: a scripted conversation with the sandbox, as WAV files and
-                              a transcript; the service is never used for it
+                              a transcript; it never uses the service
 """
 
 _EPILOG = """\
 examples:
-  python -m supervisor                                talk, or see the demo
+  python -m supervisor                                talk, or watch the demo
   python -m supervisor assistant.py:agent             talk with an agent of your own
   python -m supervisor --input question.wav --output reply.wav --server sandbox
   python -m supervisor --input silence --output null  type instead of talking
-  python -m supervisor --list-devices                 what --input and --output can be
-  python -m supervisor --doctor                       would it work here? what is to be done?
+  python -m supervisor --list-devices                 the devices for --input and --output
+  python -m supervisor --doctor                       check whether a session would work here
   python -m supervisor --record talk.wav --events events.jsonl
 
 an agent (assistant.py):
@@ -63,14 +63,14 @@ an agent (assistant.py):
 
 at the terminal, during a conversation:
   a line of text is said for you; Enter alone interrupts (with --push-to-talk, begins and ends your
-  turn); m mutes; q quits; Ctrl-C ends in order, a second one kills
+  turn); m mutes; q quits; Ctrl-C ends gracefully, a second one kills
 
 environment (also read from a .env file in this folder, which never overrides the real one):
   OPENAI_API_KEY      the key of the OpenAI service
-  RTVOICE_SERVER      openai, sandbox or a ws:// or wss:// URL; --server goes before it
-  RTVOICE_INPUT       a device; --input goes before it
-  RTVOICE_OUTPUT      a device; --output goes before it
-  RTVOICE_LOG_LEVEL   DEBUG, INFO, WARNING (the default) or ERROR; --log-level goes before it
+  RTVOICE_SERVER      openai, sandbox or a ws:// or wss:// URL; --server overrides it
+  RTVOICE_INPUT       a device; --input overrides it
+  RTVOICE_OUTPUT      a device; --output overrides it
+  RTVOICE_LOG_LEVEL   DEBUG, INFO, WARNING (the default) or ERROR; --log-level overrides it
   NO_COLOR            no colours
 
 exit codes:
@@ -79,7 +79,7 @@ exit codes:
 """
 
 
-# -- what the user says -----------------------------------------------------------------------
+# -- the options ------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,13 +101,17 @@ def _parser() -> argparse.ArgumentParser:
         if setting.option is not None:
             _add_setting(groups[setting.option.group].add_argument, name, setting.option)
     add = groups["devices"].add_argument
-    add("--list-devices", action="store_true", help="show what sound devices there are, and end")
+    add("--list-devices", action="store_true", help="list the sound devices, and exit")
     add("--json", action="store_true", help="with --list-devices or --doctor: as JSON")
     add = groups["files"].add_argument
-    add("--levels", action="store_true", help="tell how loud both sides are, also in --events")
-    add("--events", metavar="FILE", help="each event as a line of JSON; -: to standard output")
+    add("--levels", action="store_true", help="show how loud both sides are, also in --events")
+    add("--events", metavar="FILE", help="write events as lines of JSON; -: to standard output")
     add = groups["others"].add_argument
-    add("--doctor", action="store_true", help="say whether it would work here, and what to do")
+    add(
+        "--doctor",
+        action="store_true",
+        help="check whether a session would work here, and say what to do",
+    )
     add("--demo", action="store_true", help="run the demo, even if there is a sound card")
     level = partial(_value_of, "log_level")
     levels = ", ".join(LEVELS)
@@ -123,7 +127,7 @@ def _version() -> str:
 
 
 def _add_setting(add: Callable[..., object], name: str, option: Option) -> None:
-    """Add the option of a setting: its name there is that of its flag (`fields_given`)."""
+    """Add the option of a setting. Its attribute is named after its flag (see `fields_given`)."""
     if option.value is not UNSET:
         add(option.flag, action="store_true", help=option.help)
         return
@@ -132,7 +136,7 @@ def _add_setting(add: Callable[..., object], name: str, option: Option) -> None:
 
 
 def _value_of(name: str, text: str) -> Any:
-    """Return the value of a setting that a text stands for; `NEVER` for None."""
+    """Return the value of a setting, parsed from text; `NEVER` in place of None."""
     try:
         value = validation.parsed(name, text)
     except InvalidSettingError as error:
@@ -140,11 +144,11 @@ def _value_of(name: str, text: str) -> Any:
     return NEVER if value is None else value
 
 
-# -- what is run ------------------------------------------------------------------------------
+# -- checks before the start ------------------------------------------------------------------
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Find what is wrong with files before anything is started."""
+    """Check the files that the options name, before any process is started."""
     if options.agent is not None:
         where, colon, attribute = options.agent.rpartition(":")
         if not (colon and where and attribute):
@@ -167,7 +171,7 @@ def _check_files(options: argparse.Namespace) -> None:
 
 
 def _take_devices(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    """Take from the environment which devices the user has, where the command does not say."""
+    """Set devices that the options leave out from the environment, and remember their source."""
     options.from_environment = {}
     for name in ("input", "output"):
         variable = f"RTVOICE_{name.upper()}"
@@ -178,7 +182,7 @@ def _take_devices(options: argparse.Namespace, environment: Mapping[str, str]) -
 
 
 def _source(options: argparse.Namespace, name: str) -> str:
-    """Return where the value of an option comes from, as the user knows it."""
+    """Return the option or variable that has set a value, for messages to the user."""
     return str(options.from_environment.get(name, f"--{name}"))
 
 
@@ -200,7 +204,7 @@ def _check_output(source: str, path: Path) -> None:
 
 
 def _check_used_once(options: argparse.Namespace) -> None:
-    """Refuse to write one file for two purposes, or over what is read."""
+    """Raise if one file is written for two purposes, or read and written."""
     files = {
         _source(options, name): path
         for name in ("input", "output", "record", "journal", "events")
@@ -227,12 +231,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    if list(sys.argv[1:] if argv is None else argv) == ["--peer"]:  # started by a `Session`
+    if list(sys.argv[1:] if argv is None else argv) == [
+        "--peer"
+    ]:  # `Session` starts the supervisor this way
         serve: Callable[[], int] = supervisor().serve_program
         return serve()
     open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if hasattr(stream, "reconfigure"):  # not every terminal can show all characters
             stream.reconfigure(errors="replace")
     try:
         return _obey(_parser().parse_args(argv))
@@ -242,7 +248,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _obey(options: argparse.Namespace) -> int:
-    """Do what the options say."""
+    """Perform the action that the options select."""
     if options.list_devices:
         from rtvoice.command.listing import print_devices
 
@@ -261,7 +267,7 @@ def _obey(options: argparse.Namespace) -> int:
         return _converse(options, choice, level)
     except UsageError as error:
         _complain(str(error))
-        print("python -m supervisor --help tells more.", file=sys.stderr)
+        print("See python -m supervisor --help.", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_KILLED
@@ -302,7 +308,7 @@ def _converse(options: argparse.Namespace, choice: Choice, level: int) -> int:
     )
     for hint in choice.hints:
         console.say(hint)
-    # The records below the console's level still go into crash reports.
+    # INFO records are collected even if the console does not show them: crash reports quote them.
     given = {**choice.given, "log_level": logging.getLevelName(min(level, logging.INFO))}
     code = EXIT_BUG
     try:
@@ -312,7 +318,7 @@ def _converse(options: argparse.Namespace, choice: Choice, level: int) -> int:
         raise
     finally:
         if not console.close():
-            os._exit(code)  # its thread is stuck in a full pipe, and exiting would wait for that
+            os._exit(code)  # its thread is stuck in a full pipe; a normal exit would wait for it
         if events is not None:
             with contextlib.suppress(OSError):
                 events.close()
@@ -351,7 +357,7 @@ def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int
         console.say("[starting ...]")
 
     def by_key() -> bool:
-        """Tell whether the user says when a turn ends; known when the agent has been loaded."""
+        """Return whether push-to-talk is on; known once the supervisor has loaded the agent."""
         return hub.settings.turn_detection is None
 
     if in_foreground(sys.stdin):
@@ -389,7 +395,7 @@ def _supervisor(
 
 
 def _phrases() -> list[str]:
-    """Return what is said of the sandbox, once it runs."""
+    """Return the lines that list the phrases of the sandbox."""
     import textwrap
 
     from rtvoice.sandbox.phrases import printed_list
@@ -400,7 +406,7 @@ def _phrases() -> list[str]:
 
 
 def _run_hub(hub: Supervisor, console: Console) -> int:
-    """Run a session with Ctrl-C and SIGTERM ending it in order, and a second Ctrl-C at once."""
+    """Run a session. Ctrl-C and SIGTERM end it gracefully; a second Ctrl-C kills it."""
     from messages import StopSession
 
     pressed = 0
@@ -420,19 +426,20 @@ def _run_hub(hub: Supervisor, console: Console) -> int:
     def terminated(number: int, _frame: FrameType | None) -> None:
         hub.send(StopSession(signal.Signals(number).name))
 
-    def unread() -> None:
+    def stop_unread() -> None:
         hub.send(StopSession("nobody reads the events"))
 
-    console.events_closed = unread
+    console.events_closed = stop_unread
     signal.signal(signal.SIGINT, interrupted)
     for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup does
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, terminated)
     if hasattr(signal, "SIGTTIN"):
-        signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # put into the background: no keyboard
+        # In the background, reading the terminal must fail, not stop the process: `Keyboard` ends.
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     try:
         return hub.run()
-    except Exception:  # noqa: BLE001 - a bug of ours; the caller must not take it for an end
+    except Exception:  # noqa: BLE001 - a bug of ours; its exit code must not look like success
         traceback.print_exc()
         return EXIT_BUG

@@ -1,7 +1,7 @@
-"""The console of the command: a transcript, a keyboard, the events as JSON lines, the log.
+"""The console of the command: transcript, keyboard, events as JSON lines, log records.
 
-It is a peer of the supervisor, in its process. A thread of its own does all the writing, so that a
-slow terminal or a full pipe never keeps the hub from its work.
+It is a peer of the supervisor, in the same process. A separate thread does all the writing, so that
+a slow terminal or a full pipe never blocks the hub.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ __all__ = [
 ]
 
 _MAX_QUEUED = 10_000
-"""Events that wait for a slow terminal; then pieces of text are left out, then whatever comes."""
+"""Messages that may wait for a slow terminal; more are dropped."""
 _CRASH_LINE_S = 1.0
-"""A crash is shown together with the restart, unless that takes longer."""
+"""Time that a crash waits for its restart, to be shown with it in one line."""
 _SHORT = 120
 
 
@@ -76,12 +76,12 @@ _SHORT = 120
 
 
 class ConsoleTranscript:
-    """Shows a conversation, line by line, on a stream.
+    """Writes a conversation to a stream, line by line.
 
     Args:
-        stream: where to.
-        live: whether it is a terminal, on which the assistant's text appears as it comes.
-        colour: whether to use colours.
+        stream: Where to write.
+        live: Whether it is a terminal, on which the assistant's text appears as it arrives.
+        colour: Whether to use colours.
     """
 
     def __init__(self, stream: TextIO, *, live: bool, colour: bool) -> None:
@@ -89,32 +89,33 @@ class ConsoleTranscript:
         self._live = live
         self._colour = colour
         self._open = ""
-        """The item whose text the cursor is behind."""
+        """Id of the item whose text is being written, without a line break yet; empty: none."""
         self._column = 0
-        """How many cells of the terminal that text takes, as far as we know."""
+        """Number of terminal cells that this text takes, computed by `_column_after`."""
         self._streamed: set[str] = set()
         self._typed: set[str] = set()
         self._asked: list[str] = []
-        """Speech whose text is still to come: it stands before its answer."""
+        """Ids of user speech whose transcript has not arrived."""
         self._held: list[Message] = []
+        """Parts of an answer, which wait so that the transcript of the question comes first."""
         self._started = False
         self._meter = False
-        """Whether the line that the cursor is in is that of the levels."""
+        """Whether the cursor is in the line of the levels."""
         self._below = False
-        """Whether the line below the cursor is that of the levels."""
+        """Whether the levels are in the line below the cursor."""
         self._shown = ""
 
     def typed(self, item_id: str) -> None:
-        """Note that the user has typed this turn, and sees it already."""
+        """Record that the user has typed this turn: the terminal shows it already."""
         self._typed.add(item_id)
 
     def line(self, text: str, style: str = "") -> None:
-        """Write one line of its own."""
+        """Write one complete line."""
         self.break_line()
         self._write(f"{self._styled(_clean(text), style)}\n")
 
     def break_line(self) -> None:
-        """End the line that is being written, if there is one."""
+        """End the line that is being written, if any."""
         if self._meter:
             self._write("")
         if self._open:
@@ -122,7 +123,7 @@ class ConsoleTranscript:
             self._write("\n")
 
     def show(self, message: Message) -> None:
-        """Show a message, if it is one for the transcript."""
+        """Write a message, if the transcript shows messages of its type."""
         match message:
             case AssistantTranscript() | ToolCall() | ToolAnswer() if self._asked:
                 self._held.append(message)
@@ -145,9 +146,10 @@ class ConsoleTranscript:
                     self.line(f"[{text}]", style)
 
     def levels(self, text: str) -> None:
-        """Show this, of ever the same length, in the last line.
+        """Show the levels in the last line, below the text of the assistant.
 
-        That is the one below what the assistant says. What is being typed stays.
+        The text must always have the same length, so that it overwrites the previous one. What the
+        user is typing stays.
         """
         text = text[: self._width() - 2]
         if not self._live or ((self._meter or self._below) and text == self._shown):
@@ -163,8 +165,8 @@ class ConsoleTranscript:
 
     def _show_below(self, text: str) -> None:
         if self._column % self._width() == 0:
-            return  # a full line: to go there and back would have the next letter fall on the last
-        # A line further and back, so that there is one; then save, go down, restore the cursor.
+            return  # the line is full: after moving away, the next letter would overwrite its last
+        # Down and up once, which scrolls if need be; then save, go down, write, restore the cursor.
         self._write(f"\x1bD\x1b[A\x1b7\x1b[B\r{text}\x1b8")
         self._below = True
 
@@ -176,20 +178,20 @@ class ConsoleTranscript:
 
     def _turn(self, turn: Turn) -> None:
         if turn.role == "user":
-            if turn.item_id in self._asked:  # those before it were no turns
+            if turn.item_id in self._asked:  # earlier speech got no transcript: it was noise
                 del self._asked[: self._asked.index(turn.item_id) + 1]
             if turn.item_id not in self._typed:
-                self._said("you", _words_of(turn))
+                self._write_turn("you", _words_of(turn))
             if not self._asked:
                 self._flush_held()
             return
-        self._flush_held()  # a turn is told after those before it
+        self._flush_held()  # turns arrive in order, so no earlier transcript will come
         if turn.item_id not in self._streamed:
-            self._said("assistant", turn.text)
+            self._write_turn("assistant", turn.text)
         elif self._open == turn.item_id:
             self.break_line()
 
-    def _said(self, who: str, text: str) -> None:
+    def _write_turn(self, who: str, text: str) -> None:
         self.break_line()
         self._write(f"{self._styled(f'{who}:', who)} {_clean(text)}\n")
 
@@ -228,21 +230,21 @@ class ConsoleTranscript:
             text = f"\r\x1b[K{text}"
         if self._below:
             self._below = False
-            text = f"\x1b[J{text}"  # erases what is behind the cursor
+            text = f"\x1b[J{text}"  # erases from the cursor to the end of the screen
         try:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
-            self._stream = None  # nobody reads any more
+            self._stream = None  # the reader has closed it: write nothing more
 
 
 _HARMLESS = " \t\u200c\u200d"
-"""Not printable, and shown: the joiners of U+200C and U+200D make words of Persian, and emoji."""
+"""Characters that are kept though `str.isprintable` rejects them: Persian and emoji need joiners."""
 _STYLES = {"you": "1;36", "assistant": "1;32", "dim": "2", "tool": "33", "bad": "31"}
 
 
 def _clean(text: str) -> str:
-    """Replace characters that control a terminal: the text is a model's, or a tool's."""
+    """Replace control characters: text of a model or a tool must not control the terminal."""
     return "".join(
         character if character.isprintable() or character in _HARMLESS else " "
         for character in text
@@ -250,12 +252,13 @@ def _clean(text: str) -> str:
 
 
 def _column_after(column: int, text: str, width: int) -> int:
-    """Return how many cells are taken when a text follows on those that are."""
+    """Return how many cells are taken after a text; ``column`` were taken before it."""
     for character in text:
         if character == "\t":
             column = min((column // 8 + 1) * 8, (column // width + 1) * width - 1)
         elif unicodedata.east_asian_width(character) in "FW":
-            column += 3 if column % width == width - 1 else 2  # half of it does not fit
+            # A wide character that does not fit goes to the next line, and leaves a cell empty.
+            column += 3 if column % width == width - 1 else 2
         elif unicodedata.category(character) not in ("Cf", "Me", "Mn"):
             column += 1
     return column
@@ -298,7 +301,7 @@ def _bracket(message: Message) -> tuple[str, str]:
             return f"interrupted after {heard_ms / 1000:.1f} s{words}", "dim"
         case ComponentCrashed(component=component, cause=cause):
             return f"{component} crashed: {cause}", "bad"
-        case ComponentRestarted(crashed=False):  # DeviceChanged says it
+        case ComponentRestarted(crashed=False):  # `DeviceChanged` is shown instead
             return "", ""
         case DeviceLost(component=component, device=device, reason=reason):
             return f"{component} lost: {device}: {reason}", "bad"
@@ -343,7 +346,7 @@ def _reconnected(message: Reconnected) -> str:
         text += f", the conversation of {_count(message.items, 'item')} restored"
     elif message.missing:
         text += f", {_count(message.items, 'item')} of the conversation restored"
-        text += f"; {_count(message.missing, 'turn')} of the user could not be, for lack of a text"
+        text += f"; {_count(message.missing, 'turn')} of the user could not be: no transcript"
     return text
 
 
@@ -390,17 +393,18 @@ def event_line(event: Event | Level, t: float) -> bytes:
 
 
 class Console:
-    """Shows what happens. Told messages by the hub, on whose thread it does nothing but queue.
-
-    Its attributes are many: three streams that one thread writes, and what was shown on each.
+    """Shows a session. The hub calls `told` on its own thread, which only queues the message.
 
     Args:
-        transcript: the stream of the transcript.
-        errors: the stream of failures and log records.
-        events: where to write events as JSON lines.
-        log_level: records below it are not shown.
-        levels: whether to show how loud both sides are, and write it among the events.
+        transcript: The stream of the transcript.
+        errors: The stream of failures and log records.
+        events: Where to write events as JSON lines; None: nowhere.
+        log_level: Records below this level are not shown.
+        levels: Whether to show how loud both sides are, and to write that among the events.
     """
+
+    # One class with many attributes: a single thread writes three streams, and needs to know what
+    # was shown on each.
 
     def __init__(
         self,
@@ -418,13 +422,13 @@ class Console:
         if not live and events is None:
             self.wants -= {AssistantTranscript}
         self.dropped = 0
-        """Events that were not shown because nobody read fast enough."""
+        """Messages that were not shown because the terminal was too slow."""
         self.events_closed: Callable[[], None] = lambda: None
-        """Called on our thread when nobody reads the events any more."""
+        """Called on the console's thread when the reader of the events has closed the pipe."""
         self.hints: Callable[[], Sequence[str]] = lambda: ()
-        """Returns what is shown when the session has started."""
+        """Returns the lines to show when the session has started."""
         self.sandbox_hints: Callable[[], Sequence[str]] = lambda: ()
-        """Returns what is shown then, if the server is the sandbox."""
+        """Returns more such lines, for a session with the sandbox."""
         self._transcript = ConsoleTranscript(
             transcript, live=live, colour=live and _colours_wanted()
         )
@@ -441,10 +445,11 @@ class Console:
         self._thread = threading.Thread(target=self._run, name="console", daemon=True)
         self._thread.start()
 
-    # -- from other threads -------------------------------------------------------------------
+    # -- called on other threads --------------------------------------------------------------
 
     def told(self, message: Message) -> None:
-        """Take a message from the hub."""
+        """Queue a message of the hub."""
+        # The two messages that end a session are never dropped: they say why.
         waiting = self._queue.qsize()
         if waiting >= _MAX_QUEUED and not isinstance(message, SessionFailed | SessionEnded):
             self.dropped += 1
@@ -452,20 +457,20 @@ class Console:
         self._queue.put((time.monotonic() - self._began, message))
 
     def say(self, text: str) -> None:
-        """Show a line of our own, in its turn; safe in a signal handler."""
+        """Queue a line of our own; safe in a signal handler (`SimpleQueue.put` is reentrant)."""
         self._queue.put((0.0, text))
 
     def typed(self, item_id: str) -> None:
-        """Note that a turn was typed, before it is sent."""
+        """Record that the user has typed a turn; called before the turn is sent."""
         self._queue.put((0.0, lambda: self._transcript.typed(item_id)))
 
     def close(self, timeout_s: float = 2.0) -> bool:
-        """Write what there is, and end; return whether that was possible."""
+        """Write what is queued, and end the thread. Return whether it has ended in time."""
         self._queue.put((0.0, None))
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    # -- on our thread ------------------------------------------------------------------------
+    # -- on the console's thread --------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
@@ -487,12 +492,15 @@ class Console:
             self._show_old_crashes()
         self._transcript.break_line()
         if self.dropped:
-            self._transcript.line(f"[{_count(self.dropped, 'event')} not shown: nobody read]")
+            self._transcript.line(
+                f"[{_count(self.dropped, 'event')} not shown: the terminal was too slow]"
+            )
 
     def _event(self, message: Message, t: float) -> None:
         if isinstance(message, Turn):
+            # A history that crashes while it publishes a turn publishes it again.
             if message.item_id in self._turns:
-                return  # history tells a turn twice rather than never, if it dies in between
+                return
             self._turns.add(message.item_id)
         if self._events is not None and isinstance(message, Event | Level):
             try:
@@ -554,7 +562,7 @@ class Console:
         try:
             print(text, file=self._errors, flush=True)
         except (OSError, ValueError):
-            pass  # there is nobody left to tell
+            pass  # the stream is closed
 
 
 def _event_types() -> Iterator[type[Message]]:
@@ -571,7 +579,7 @@ def _colours_wanted() -> bool:
 
 
 def _log_renderer(*, colours: bool) -> Callable[[Log], str]:
-    """Return what makes text of a record. Imports structlog, which takes its time."""
+    """Return a function that renders a record. Called late, since importing structlog is slow."""
     from structlog.dev import ConsoleRenderer
 
     render = ConsoleRenderer(colors=colours)
@@ -597,27 +605,27 @@ def _log_renderer(*, colours: bool) -> Callable[[Log], str]:
 
 
 def keyboard_help(*, push_to_talk: bool) -> Sequence[str]:
-    """Return what is said of the keyboard."""
+    """Return the lines that explain the keyboard."""
     enter = "Enter begins your turn and ends it" if push_to_talk else "Enter interrupts"
     return (f"Type a line to say it; {enter}, m mutes, q quits.",)
 
 
 def no_keyboard(*, push_to_talk: bool) -> Sequence[str]:
-    """Return what is said where there is no terminal."""
+    """Return the lines to show where there is no terminal."""
     if not push_to_talk:
         return ()
     return ("Nothing that you say is heard: there is no terminal in which Enter begins a turn.",)
 
 
 class Keyboard:
-    """Reads lines from a terminal, on a thread of its own.
+    """Reads lines from a terminal on its own thread, and sends them as messages.
 
     Args:
-        stream: the terminal.
-        send: takes what the user wants, as a message.
-        console: shows what the keyboard did.
-        push_to_talk: tells whether the user says when a turn begins and ends. A terminal does not
-            tell when a key is released, so Enter does both.
+        stream: The terminal.
+        send: Called with each message.
+        console: Shows the effect of a key.
+        push_to_talk: Returns whether push-to-talk is on. Then Enter begins a turn and ends it: a
+            terminal does not report when a key is released.
     """
 
     def __init__(
@@ -636,11 +644,11 @@ class Keyboard:
         self._talking = False
 
     def start(self) -> None:
-        """Read until there is nothing more to read."""
+        """Start the thread that reads until the stream ends."""
         threading.Thread(target=self.read, name="keyboard", daemon=True).start()
 
     def read(self) -> None:
-        """Read the lines and do what they say; the end of the stream (Ctrl-D) quits."""
+        """Read lines and obey them; the end of the stream (Ctrl-D) ends the session."""
         rest = b""
         try:
             # Not through the stream's buffer: a thread inside it blocks the end of the process.
@@ -649,15 +657,15 @@ class Keyboard:
                 for line in lines:
                     self.obey(line.decode(errors="replace"))
         except (OSError, ValueError):
-            return  # in the background, or closed: a session goes on without
+            return  # in the background, or closed: the session goes on without a keyboard
         self._send(StopSession("the keyboard was closed"))
 
     def obey(self, line: str) -> None:
-        """Do what one line says."""
+        """Send the message that a line stands for: a command, or words of the user."""
         text = line.strip()
         match text:
             case "" if self._push_to_talk():
-                self._talk()
+                self._toggle_turn()
             case "":
                 self._send(Interrupt())
             case "m":
@@ -671,7 +679,7 @@ class Keyboard:
                 self._console.typed(item_id)
                 self._send(SendText(text, item_id))
 
-    def _talk(self) -> None:
+    def _toggle_turn(self) -> None:
         self._talking = not self._talking
         now = time.monotonic_ns()
         self._send(StartTalking(now) if self._talking else StopTalking(now))
@@ -680,9 +688,9 @@ class Keyboard:
 
 
 def in_foreground(stream: TextIO) -> bool:
-    """Return whether a stream is a terminal that is ours to read.
+    """Return whether a stream is a terminal that this process may read.
 
-    In the background, reading would stop the process.
+    In the background it may not: the terminal stops a process that does (SIGTTIN).
     """
     if not stream.isatty():
         return False

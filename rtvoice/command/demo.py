@@ -1,7 +1,7 @@
-"""The demo: a scripted user who talks with the sandbox, interrupts it, and breaks a component.
+"""The demo: a scripted user who talks with the sandbox, interrupts it, and kills a component.
 
-The user is a device of the program: its voice reaches the microphone component as the audio of a
-web page or a telephone would. Everything else is the real thing.
+The user is an audio device of the program: its voice reaches the microphone component as that of a
+web page or a telephone does. Everything else runs as in a normal session.
 """
 
 from __future__ import annotations
@@ -38,41 +38,46 @@ __all__ = ["Demo", "DemoVoice", "ScriptedMicrophone"]
 
 _BLOCK_S = 0.04
 _BETWEEN_S = 0.5
-"""After an answer the user waits so long before speaking."""
+"""Pause of the user after an answer."""
 _ANSWER_S = 20.0
+"""Time to wait for an answer."""
 _LONG_ANSWER_S = 45.0
+"""Time to wait for a long answer, which a crash interrupts."""
 _LONGEST_S = 150.0
-"""Whatever happens, the demo ends after this."""
+"""Time after which the demo ends, whatever has gone wrong."""
 _VICTIM = "speaker"
+"""The component that the demo kills."""
 
 M = TypeVar("M", bound=Message)
 
 
 class Sound(NamedTuple):
-    """int16 little-endian mono PCM."""
+    """A piece of audio."""
 
     pcm: bytes
+    """int16 little-endian mono."""
     sample_rate: int
+    """In Hz."""
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Its duration."""
         return len(self.pcm) / 2 / self.sample_rate
 
 
 class DemoVoice:
-    """Speaks with espeak-ng; without it, hums as long as the words would take."""
+    """Speaks with espeak-ng. Without it, it hums for about as long as the words would take."""
 
     def __init__(self) -> None:
         self._program = shutil.which("espeak-ng")
 
     @property
     def is_speech(self) -> bool:
-        """Whether a recogniser can understand it."""
+        """Whether it produces speech, which a recogniser can understand."""
         return self._program is not None
 
     def speak(self, text: str) -> Sound:
-        """Return the sound of a sentence."""
+        """Return a spoken sentence."""
         if self._program is not None:
             try:
                 return self._espeak(text)
@@ -90,7 +95,7 @@ class DemoVoice:
             timeout=10,
             check=True,
         ).stdout
-        # The sizes in the header are made up, since it goes to a pipe: the sound is all the rest.
+        # Ignore the sizes in the header: espeak-ng cannot know them when it writes to a pipe.
         at = data.index(b"data") + 8
         form = data.index(b"fmt ") + 8
         return Sound(
@@ -100,7 +105,7 @@ class DemoVoice:
 
 
 def _hum(seconds: float) -> Sound:
-    """Return something as loud as speech that nobody takes for words."""
+    """Return a sound as loud as speech: turn detection reacts to it, no recogniser hears words."""
     import math
     from array import array
 
@@ -115,11 +120,11 @@ def _hum(seconds: float) -> Sound:
 
 
 class ScriptedMicrophone:
-    """An input device of the program: sends blocks in real time, silence between sentences.
+    """An input device of the program: sends blocks in real time, with silence between sentences.
 
     Args:
-        send: takes each block.
-        sample_rate: of all sound.
+        send: Called with each block.
+        sample_rate: Rate of all its sound, in Hz.
     """
 
     def __init__(self, send: Callable[[Message], None], sample_rate: int) -> None:
@@ -130,16 +135,16 @@ class ScriptedMicrophone:
         self._over = threading.Event()
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start to send, on its own thread."""
         threading.Thread(target=self._run, name="demo microphone", daemon=True).start()
 
     def speak(self, sound: Sound) -> None:
-        """Have a sentence sent."""
+        """Append a sentence to the sound that waits to be sent."""
         with self._lock:
             self._waiting += sound.pcm
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._over.set()
 
     def _run(self) -> None:
@@ -155,11 +160,12 @@ class ScriptedMicrophone:
 
 
 class Demo:
-    """A peer of the supervisor that plays the user. What it is told, the console is told too.
+    """A peer of the supervisor that plays the user. It passes all messages on to the console.
 
     Args:
-        console: where the conversation is shown.
-        folder: where the recordings go; ``rtvoice-demo`` if that can be written.
+        console: Shows the conversation.
+        folder: Folder of the recordings; None: ``rtvoice-demo``, or a temporary one if that cannot
+            be written.
     """
 
     def __init__(self, console: Console, folder: Path | None = None) -> None:
@@ -170,15 +176,16 @@ class Demo:
         self._recogniser = importlib.util.find_spec("pocketsphinx") is not None
         self._send: Callable[[Message], None] = lambda _: None
         self._microphone: ScriptedMicrophone | None = None
-        self._told: list[Message] = []
+        self._messages: list[Message] = []
         self._at = 0
+        """Index in `_messages` of the first one that no wait has returned or passed over."""
         self._news = threading.Condition()
         self._over = False
         self._pids: dict[str, int] = {}
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the demo needs of the session, as fields of `messages.Settings`."""
+        """The settings that the demo needs, as fields of `messages.Settings`."""
         return {
             "server": "sandbox",
             "input": "program",
@@ -190,11 +197,11 @@ class Demo:
     # -- the peer -----------------------------------------------------------------------------
 
     def told(self, message: Message) -> None:
-        """Take a message from the hub."""
+        """Handle a message of the hub, on its thread."""
         if type(message) in self._console.wants:
             self._console.told(message)
         with self._news:
-            self._told.append(message)
+            self._messages.append(message)
             if isinstance(message, SessionStarted):
                 self._pids = dict(message.pids)
             elif isinstance(message, ComponentRestarted):
@@ -204,16 +211,16 @@ class Demo:
             self._news.notify_all()
 
     def start(self, send: Callable[[Message], None]) -> None:
-        """Begin to play the user, once the session has started."""
+        """Start the thread that plays the user; it waits for the start of the session."""
         self._send = send
         self._console.say(
-            "The demo: for a minute a scripted user, who is a program too, talks with the sandbox, "
-            "a server on this machine. On the way it interrupts and kills a component."
+            "The demo: for a minute, a scripted user talks with the sandbox, a server on this "
+            "machine. The user interrupts an answer, and kills a component during another one."
         )
         threading.Thread(target=self._play, name="demo", daemon=True).start()
 
     def finish(self) -> None:
-        """Say what was recorded, and how to talk for real."""
+        """Show which files were recorded, and how to hold a real conversation."""
         if self._microphone is not None:
             self._microphone.stop()
         say = self._console.say
@@ -225,12 +232,12 @@ class Demo:
             if path.exists():
                 say(f"Recorded: {path} ({_seconds_of(path)}), {what}.")
         say(
-            "To talk for real, on a machine with a microphone: pip install pyaudio and "
-            "python -m supervisor; with OPENAI_API_KEY set, it is the OpenAI service that answers."
+            "To talk yourself, on a machine with a microphone: pip install pyaudio and "
+            "python -m supervisor. With OPENAI_API_KEY set, the OpenAI service answers."
         )
         say(
             "Or with files: python -m supervisor --input question.wav --output reply.wav "
-            "(--help tells more)."
+            "(see --help)."
         )
 
     # -- the script ---------------------------------------------------------------------------
@@ -240,7 +247,7 @@ class Demo:
         end.daemon = True
         end.start()
         if self._wait(SessionStarted, 30.0) is None:
-            return  # it failed, and the console says why
+            return  # it has failed, and the console shows why
         self._prepare()
         self._hello()
         self._ask_the_time()
@@ -255,15 +262,16 @@ class Demo:
         first = self._voice.speak("hello")
         self._microphone = ScriptedMicrophone(self._send, first.sample_rate)
         self._microphone.start()
-        if not self._hears:
+        if not self._is_understood:
             missing = "espeak-ng" if self._recogniser else "pocketsphinx"
             self._console.say(
-                f"[demo: without {missing} the sandbox cannot understand speech; it says what it "
-                f"heard, and what it has to understand is typed]"
+                f"[demo: without {missing} the sandbox cannot understand speech; the user types "
+                f"most sentences instead]"
             )
 
     @property
-    def _hears(self) -> bool:
+    def _is_understood(self) -> bool:
+        """Whether the sandbox can understand the user's speech."""
         return self._recogniser and self._voice.is_speech
 
     def _hello(self) -> None:
@@ -291,7 +299,9 @@ class Demo:
         self._console.say(f"[demo: kill -9 {pid}, which is the {_VICTIM}, in the middle of this]")
         os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
         self._expect(
-            ComponentRestarted, "it was not restarted", lambda told: told.component == _VICTIM
+            ComponentRestarted,
+            "it was not restarted",
+            lambda back: back.component == _VICTIM,
         )
         self._answered(_LONG_ANSWER_S)
 
@@ -300,13 +310,13 @@ class Demo:
         if self._wait(SessionEnded, _ANSWER_S) is None:
             self._send(StopSession("the demo is over"))
 
-    # -- what the user does -------------------------------------------------------------------
+    # -- actions of the user ------------------------------------------------------------------
 
     def _say(self, text: str, *, aloud: bool = False) -> None:
-        """Say a sentence, or type what would not be understood."""
+        """Say a sentence; type it if the sandbox cannot understand speech, unless ``aloud``."""
         with self._news:
-            self._at = len(self._told)
-        if not (aloud or self._hears):
+            self._at = len(self._messages)
+        if not (aloud or self._is_understood):
             self._send(SendText(text, os.urandom(16).hex()))
             return
         sound = self._voice.speak(text)
@@ -315,16 +325,16 @@ class Demo:
             self._pause(sound.seconds)
 
     def _listen(self, seconds: float) -> None:
-        """Wait until so much of an answer has been heard."""
+        """Wait until an answer has been played for this long."""
         samples = int(seconds * 24_000)
         self._expect(
             PlayedPosition,
             "nothing was heard",
-            lambda told: told.played_samples >= samples,
+            lambda position: position.played_samples >= samples,
         )
 
     def _answered(self, timeout_s: float = _ANSWER_S) -> None:
-        """Wait until an answer has been heard to its end."""
+        """Wait until an answer has been played to its end, and pause."""
         self._expect(PlaybackEnded, "no answer was heard to its end", timeout_s=timeout_s)
         self._pause(_BETWEEN_S)
 
@@ -345,12 +355,12 @@ class Demo:
     def _wait(
         self, kind: type[M], timeout_s: float, where: Callable[[M], bool] = lambda _: True
     ) -> M | None:
-        """Return the next message of a type since the last wait; None: it did not come."""
+        """Return the next message of a type after the last one returned; None: it did not come."""
         found: list[M] = []
 
         def look() -> bool:
-            for place in range(self._at, len(self._told)):
-                message = self._told[place]
+            for place in range(self._at, len(self._messages)):
+                message = self._messages[place]
                 if isinstance(message, kind) and where(message):
                     self._at = place + 1
                     found.append(message)
@@ -363,7 +373,7 @@ class Demo:
 
 
 def _folder() -> Path:
-    """Return a folder for the recordings that can be written."""
+    """Return a writable folder for the recordings."""
     folder = Path("rtvoice-demo").absolute()
     try:
         folder.mkdir(exist_ok=True)
@@ -378,4 +388,4 @@ def _seconds_of(path: Path) -> str:
         with wave.open(str(path)) as file:
             return f"{file.getnframes() / file.getframerate():.1f} s"
     except (OSError, EOFError, wave.Error):
-        return "not whole"
+        return "incomplete"

@@ -1,4 +1,4 @@
-"""``--list-devices``: the sound devices of this machine, for people and for programs."""
+"""``--list-devices``: prints the sound devices of this machine, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _HOW = (
     "name."
 )
 _NONE = (
-    "There are no sound devices on this machine. Without any, use --input silence or a WAV file, "
-    "and --output null or a WAV file."
+    "There are no sound devices on this machine. Use --input silence or a WAV file, and --output "
+    "null or a WAV file."
 )
 _HEAD = ("", "name", "host API", "in", "out", "default", "rates in kHz")
 _NUMBERS = (0, 3, 4)
-"""Columns that are aligned to the right."""
+"""Indexes of the columns that are aligned to the right."""
 _EXIT_OK, _EXIT_USAGE = 0, 2
 
 
 def print_devices(out: TextIO | None = None, *, as_json: bool = False) -> int:
-    """Write what sound devices there are; return the exit code."""
+    """Print the sound devices; return the exit code."""
     out = sys.stdout if out is None else out
     write = writing_to(out)
     try:
@@ -79,11 +79,11 @@ def _row(device: SoundDevice) -> tuple[str, ...]:
 
 
 def _rates(device: SoundDevice) -> str:
-    given, taken = _in_khz(device.input_rates), _in_khz(device.output_rates)
+    recorded, played = _in_khz(device.input_rates), _in_khz(device.output_rates)
     both = device.input_channels and device.output_channels
-    if both and given != taken:
-        return f"in: {given or 'none'}; out: {taken or 'none'}"
-    return given or taken or "none: it is in use, or is not plugged in"
+    if both and recorded != played:
+        return f"in: {recorded or 'none'}; out: {played or 'none'}"
+    return recorded or played or "none: it is in use, or is not plugged in"
 
 
 def _in_khz(rates: Sequence[int]) -> str:

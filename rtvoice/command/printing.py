@@ -1,4 +1,4 @@
-"""Printing for people and pipes."""
+"""Writing to standard output, which may be a terminal, a closed pipe or a full disk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ __all__ = ["OutputError", "open_closed_streams", "writing_to"]
 
 
 class OutputError(Exception):
-    """What was asked for cannot be written; the text says why."""
+    """Raised if the output cannot be written; the message says why."""
 
 
 def writing_to(out: TextIO) -> Callable[[str], None]:
-    """Return what writes until nobody reads any more; the exit code may still be wanted.
+    """Return a function that writes to a stream.
 
-    It raises an `OutputError` where it cannot write for any other reason, such as a full disk.
+    Once the reader has closed the pipe it writes nothing and does not raise, because the caller may
+    still want the exit code. It raises an `OutputError` if it cannot write for any other reason,
+    such as a full disk.
     """
 
     def write(text: str) -> None:
@@ -34,14 +36,15 @@ def writing_to(out: TextIO) -> Callable[[str], None]:
 
 
 def _discard_rest(out: TextIO) -> None:
-    """Have what could not be written go nowhere: Python tries it again when it ends, and tells."""
+    """Redirect a stream to nowhere, else Python reports the buffered rest as an error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def open_closed_streams() -> None:
-    """Have the standard streams that the caller has closed (``>&-``) go nowhere.
+    """Redirect the standard streams that the caller has closed (``>&-``) to nowhere.
 
-    Otherwise Python has none, and the next file that is opened gets the number of one.
+    Otherwise ``sys.stdout`` and the like are None, and the next file that is opened gets the
+    descriptor of one.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

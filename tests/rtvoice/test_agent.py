@@ -195,7 +195,10 @@ def _clashing() -> Tools:
         ({"audio_output": _Line("fast")}, "the sample_rate of _Line is 'fast'; it must be a numb"),
         ({"audio_input": _Line(7999)}, "the sample_rate of _Line is 7999; it must be a number fro"),
         ({"instructions": "\ud800"}, "instructions: the text is not valid Unicode"),
-        ({"tools": "tools.py"}, "tools: 'tools.py' is not a valid name; write module:attribute or fi"),
+        (
+            {"tools": "tools.py"},
+            "tools: 'tools.py' is not a valid name; write module:attribute or",
+        ),
         ({"tools": _clashing()}, "'adjust_volume' is the name of a built-in tool too: give yours"),
         ({"components": {"speaker": "app:Mine"}}, "'speaker' is not a valid name of a component"),
         ({"components": {"": "app:Mine"}}, "'' is not a valid name of a component"),

@@ -90,7 +90,7 @@ def test_the_doctor_says_that_another_package_is_named_supervisor(
 
     said = run(words, theirs, tmp_path)[1]
 
-    assert "python -m supervisor is another package's" in said
+    assert "python -m supervisor runs another package" in said
     assert "python -m rtvoice" in said
 
 

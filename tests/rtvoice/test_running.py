@@ -286,7 +286,7 @@ async def test_one_agent_holds_one_conversation_after_the_other(server: FakeServ
     heard = Heard(agent, AgentStartedEvent)
     for text in ("first", "second"):
         async with agent:
-            with pytest.raises(RuntimeError, match="is in a conversation"):
+            with pytest.raises(RuntimeError, match="is already in a conversation"):
                 await agent.run()
             agent.send_text(text)
             async for _ in agent.events(Turn):

@@ -1,8 +1,8 @@
-"""``--doctor``: would a session work here, with these options? If not, what is to be done?
+"""``--doctor``: checks whether a session would work here, with these options; if not, what to do.
 
-Each check is a line: ok, warning or problem. None takes longer than its limit, none keeps the
-others from being made, and what may hang or crash (PortAudio, code of the user's) is tried in a
-process of its own.
+The result of each check is a line: ok, warning or problem. Each check has a time limit, and a check
+that fails does not prevent the others. Whatever may hang or crash (PortAudio, code of the user) is
+tried in a separate process.
 """
 
 from __future__ import annotations
@@ -35,10 +35,14 @@ _COLOURS: dict[Status, str] = {"ok": "32", "warning": "33", "problem": "31"}
 _DESCRIBE = (
     "import sys, msgspec; from actors.tools.loading import load_agent\n"
     "out, sys.stdout = sys.stdout, sys.stderr\n"
-    "try: told = load_agent(sys.argv[1]).describe()\n"
-    "except Exception as error: told = str(error)\n"
-    "out.write(msgspec.json.encode(told).decode())"
+    "try: answer = load_agent(sys.argv[1]).describe()\n"
+    "except Exception as error: answer = str(error)\n"
+    "out.write(msgspec.json.encode(answer).decode())"
 )
+"""Program that loads an agent: it writes the settings as an object, or an error as a text.
+
+Standard output is redirected first, because the module of the agent may print.
+"""
 
 
 def diagnose(
@@ -48,13 +52,13 @@ def diagnose(
     *,
     out: TextIO | None = None,
 ) -> int:
-    """Make the checks and write what they find; return the exit code.
+    """Run the checks and write their results; return the exit code.
 
     Args:
-        options: of the command.
-        environment: of the command.
-        check: raises a `UsageError` if the options cannot work.
-        out: where to; standard output if it is left out.
+        options: The options of the command.
+        environment: The environment of the command.
+        check: Raises a `UsageError` if the options are wrong.
+        out: Where to write; None: standard output.
     """
     out = sys.stdout if out is None else out
     write = writing_to(out)
@@ -68,8 +72,8 @@ def diagnose(
             write(_line(result, colour=_coloured(out, environment)))
     problems = [result.check for result in results if result.status == "problem"]
     if options.json:
-        told = {"works": not problems, "checks": results}
-        write(msgspec.json.format(msgspec.json.encode(told)).decode() + "\n")
+        report = {"works": not problems, "checks": results}
+        write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
     elif problems:
         write(f"\nA session would not work: see {', '.join(dict.fromkeys(problems))}.\n")
     else:
@@ -91,7 +95,7 @@ def _coloured(out: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 class _Examination:
-    """The checks, of which later ones use what earlier ones have found."""
+    """The checks in their order; later checks use the results of earlier ones."""
 
     def __init__(
         self,
@@ -108,7 +112,7 @@ class _Examination:
         self._settings = Settings(server="sandbox")
 
     def results(self) -> Iterator[Result]:
-        """Give the results as they come."""
+        """Yield the results as they come."""
         for limit_s, name, check in self._checks():
             yield from within(limit_s, name, check)
 
@@ -135,7 +139,7 @@ class _Examination:
         yield _QUICK_S, "files", lambda: files.written(self._paths())
 
     def _options_fit(self) -> Iterator[Result]:
-        """Find out what would be run."""
+        """Check the options, and decide what the command would run."""
         card = Card(
             any(one.default_input for one in self._devices),
             any(one.default_output for one in self._devices),
@@ -153,7 +157,7 @@ class _Examination:
             yield ok("options", hints or "they fit together")
 
     def _agent(self) -> Iterator[Result]:
-        """Load the agent in a process of its own, and ask it for its settings."""
+        """Load the agent in a separate process, and read its settings."""
         name = self._options.agent
         done = subprocess.run(
             [sys.executable, "-P", "-c", _DESCRIBE, name],
@@ -164,21 +168,21 @@ class _Examination:
             check=False,
         )
         try:
-            told = msgspec.json.decode(done.stdout)
+            answer = msgspec.json.decode(done.stdout)
         except msgspec.DecodeError:
-            told = f"agent {name}: loading it ends the process with {done.returncode}"
-        if isinstance(told, str):
-            yield problem("agent", told)
+            answer = f"agent {name}: loading it ends the process with {done.returncode}"
+        if isinstance(answer, str):
+            yield problem("agent", answer)
         else:
-            self._described = told
+            self._described = answer
             yield ok("agent", f"{name} can be loaded")
 
     def _settle(self) -> Iterator[Result]:
-        """Put together what a session would be started with, as far as it is looked at here."""
+        """Combine the settings with which a session would be started; report only a problem."""
         from rtvoice.command.assistant import ASSISTANT
 
         choice = self._choice
-        given, defaults = (choice.given, choice.defaults) if choice else (self._asked(), {})
+        given, defaults = (choice.given, choice.defaults) if choice else (self._contradictory(), {})
         if self._options.agent is None:
             fields = {**ASSISTANT.describe(), **defaults, **given}
         else:
@@ -188,8 +192,8 @@ class _Examination:
         except InvalidSettingError as error:
             yield problem("options", str(error))
 
-    def _asked(self) -> dict[str, Any]:
-        """Return what was asked for, though it does not fit together."""
+    def _contradictory(self) -> dict[str, Any]:
+        """Return the settings of options that contradict each other, so that checks can go on."""
         given = fields_given(self._options)
         return {"server": self._options.server, **given} if self._options.server else given
 

@@ -1,4 +1,4 @@
-"""Checks of the files that a session writes. Nothing is left behind, and nothing is overwritten."""
+"""Checks of the files that a session writes. They leave no file behind, and overwrite none."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rtvoice.command.doctor.result import Result, ok, problem, warning
 __all__ = ["output", "written"]
 
 _ROOM_BYTES = 200 * 1024 * 1024
-"""Half an hour of both sides, as a recording."""
+"""Free space below which there is a warning: more than a recording of half an hour takes."""
 
 
 def output(settings: Settings) -> Iterator[Result]:
-    """Say whether what the assistant says may be written into the file that is the output."""
+    """Check whether the output file may be written."""
     try:
         refuse_as_output(path_of(settings.output), settings)
     except UnwritableFileError as error:
@@ -31,10 +31,10 @@ def output(settings: Settings) -> Iterator[Result]:
 
 
 def written(paths: Mapping[str, str]) -> Iterator[Result]:
-    """Say of each file whether it can be written.
+    """Check whether each file can be written.
 
     Args:
-        paths: by what names them, such as ``--record``.
+        paths: Maps the option that names a file, such as ``--record``, to its path.
     """
     for source, name in paths.items():
         path = path_of(name)
@@ -45,7 +45,7 @@ def written(paths: Mapping[str, str]) -> Iterator[Result]:
             yield problem("files", f"{source}: cannot write to {name}: {why_not(path, error)}")
             continue
         if free < _ROOM_BYTES:
-            text = f"only {free // 1024**2} MiB are free there, and half an hour takes 165"
+            text = f"only {free // 1024**2} MiB are free there, and half an hour takes 165 MiB"
             yield warning("files", f"{source}: {name} can be written, but {text}")
         else:
             there = " (it is replaced)" if path.exists() and source != "--journal" else ""
@@ -53,10 +53,10 @@ def written(paths: Mapping[str, str]) -> Iterator[Result]:
 
 
 def _try(path: Path) -> None:
-    """Open a file that is there as it is opened to be written, or make one beside it.
+    """Open an existing file for writing, or create a temporary one in the folder of a new file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: The file cannot be written.
     """
     if path.exists():
         os.close(os.open(path, os.O_RDWR))

@@ -1,4 +1,4 @@
-"""Checks of what rtvoice runs on: Python, packages, files that hide them."""
+"""Checks of Python, of the packages, and of files that hide them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from rtvoice.sandbox.speak import INSTALL as INSTALL_VOICE
 __all__ = ["names", "packages", "python", "sandbox_extras"]
 
 _NEWEST = (3, 14)
-"""The newest Python that rtvoice is tested with."""
+"""The newest version of Python with which rtvoice is tested."""
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\s*>=\s*(?P<version>[\d.]+))?")
 _OURS = ("actors", "messages", "rtvoice")
 
 
 def python() -> Iterator[Result]:
-    """Say which Python it is."""
+    """Check the version of Python."""
     text = (
         f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} "
         f"({platform.machine()})"
@@ -39,12 +39,12 @@ def python() -> Iterator[Result]:
 
 
 def packages() -> Iterator[Result]:
-    """Compare the packages with those that rtvoice asks for."""
+    """Check the installed packages against the requirements of rtvoice."""
     found, wrong = [f"rtvoice {__version__}"], []
     try:
         required = importlib.metadata.requires("rtvoice") or []
     except importlib.metadata.PackageNotFoundError:
-        yield warning("packages", f"{found[0]} is not installed, it runs from a folder")
+        yield warning("packages", f"{found[0]} is not installed; it runs from a folder")
         return
     for line in required:
         match = _REQUIREMENT.match(line)
@@ -73,7 +73,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def names() -> Iterator[Result]:
-    """Look for files in this folder that a program in it would import instead of packages."""
+    """Look for files in this folder that a program would import in place of packages."""
     folder = Path.cwd()
     if folder == Path(__file__).resolve().parents[3]:
         yield ok("names", "this is the folder of rtvoice itself")
@@ -82,15 +82,15 @@ def names() -> Iterator[Result]:
     if other is not None:
         yield warning(
             "names",
-            f"python -m supervisor is another package's ({other.parent}): call this one rtvoice, "
-            f"or python -m rtvoice",
+            f"python -m supervisor runs another package ({other.parent}): run rtvoice or "
+            f"python -m rtvoice instead",
         )
     hiding = [path.name for name in _wanted() for path in _sources(folder, name)]
     if hiding:
         yield warning(
             "names",
             f"{', '.join(sorted(hiding))} in this folder would be imported by a program of yours "
-            f"in it instead of what rtvoice needs: give it another name",
+            f"in place of what rtvoice needs: give it another name",
         )
     else:
         yield ok("names", "no file in this folder has the name of a package that is needed")
@@ -108,13 +108,13 @@ def _sources(folder: Path, name: str) -> Iterator[Path]:
 
 
 def sandbox_extras() -> Iterator[Result]:
-    """Say whether the sandbox can hear and speak."""
+    """Check whether the sandbox can hear and speak."""
     missing = []
     if find_spec("pocketsphinx") is None:
         missing.append(f"it does not understand speech ({INSTALL_EARS})")
     if shutil.which("espeak-ng") is None:
         missing.append(f"it beeps instead of speaking ({INSTALL_VOICE})")
     if missing:
-        yield warning("sandbox", f"{', and '.join(missing)}; what is typed it understands")
+        yield warning("sandbox", f"{', and '.join(missing)}; it understands typed text")
     else:
         yield ok("sandbox", "it hears (pocketsphinx) and speaks (espeak-ng)")

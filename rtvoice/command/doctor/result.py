@@ -1,4 +1,4 @@
-"""What a check finds, and checks that end in time whatever they meet."""
+"""The results of checks, and running a check with a time limit."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ class Result(msgspec.Struct, frozen=True):
 
     check: str
     status: Status
-    """``problem``: a session would not work; ``warning``: it would, but not as one may expect."""
+    """``problem``: a session would not work. ``warning``: it would, with a limitation."""
     text: str
-    """What was found and, if something is to be done, what."""
+    """What was found, and how to fix it."""
 
 
 Check = Callable[[], Iterable[Result]]
 
 
 def ok(check: str, text: str) -> Result:
-    """Return that all is well."""
+    """Return a result without a problem."""
     return Result(check, "ok", text)
 
 
 def warning(check: str, text: str) -> Result:
-    """Return that something is not as one may expect."""
+    """Return a limitation of a session."""
     return Result(check, "warning", text)
 
 
 def problem(check: str, text: str) -> Result:
-    """Return what keeps a session from working."""
+    """Return a reason why a session would not work."""
     return Result(check, "problem", text)
 
 
 def within(limit_s: float, name: str, check: Check) -> Iterator[Result]:
-    """Give the results of a check as they come. One that hangs is left alone, on its thread."""
+    """Yield the results of a check as they come. A check that hangs is abandoned on its thread."""
     found: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
 
     def run() -> None:
         try:
             for result in check():
                 found.put(result)
-        except Exception as error:  # noqa: BLE001 - whatever a check meets, the others are made
+        except Exception as error:  # noqa: BLE001 - the other checks go on
             found.put(problem(name, f"this check has failed: {type(error).__name__}: {error}"))
         found.put(None)
 

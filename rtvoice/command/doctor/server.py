@@ -1,4 +1,4 @@
-"""Checks of the way to the server: key, model, a session that is begun and left again."""
+"""Checks of the server: the key, the models, and a session that is begun and left at once."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from rtvoice.models import retirement_of
 __all__ = ["SERVER_S", "key", "models", "server"]
 
 SERVER_S = 25.0
-"""Longer than any of its parts may take."""
+"""Limit of the whole check; longer than the limits of its parts together."""
 _OPEN_S, _FIRST_EVENT_S = 12.0, 5.0
 _LATER = (429, 500, 502, 503, 504)
-"""What a server says that has no time just now; a session tries again."""
+"""HTTP statuses of a server that is busy; a session tries again."""
 
 
 def key(settings: Settings, environment: Mapping[str, str]) -> Iterator[Result]:
-    """Look at the key, without showing it."""
+    """Check the form of the key, without showing it."""
     secret = environment.get(KEY_VARIABLE, "").strip()
     if settings.server == "sandbox":
         there = f"; {KEY_VARIABLE} is set, and is not used" if secret else ""
@@ -45,13 +45,13 @@ def key(settings: Settings, environment: Mapping[str, str]) -> Iterator[Result]:
     elif not secret:
         yield ok("key", f"{KEY_VARIABLE} is not set; this server may need none")
     elif address.url.startswith(OPENAI_URL) and not secret.startswith("sk-"):
-        yield warning("key", f"what is in {KEY_VARIABLE} does not begin with sk-, as keys do")
+        yield warning("key", f"the value of {KEY_VARIABLE} does not begin with sk-, as keys do")
     else:
         yield ok("key", f"{KEY_VARIABLE} is set ({len(secret)} characters)")
 
 
 def models(settings: Settings) -> Iterator[Result]:
-    """Say which models are used, and whether they are shut down."""
+    """Check whether the models of the settings are retired."""
     used = [name for name in (settings.model, settings.transcription_model) if name]
     gone = [retirement for name in used if (retirement := retirement_of(name)) is not None]
     if gone:
@@ -61,7 +61,7 @@ def models(settings: Settings) -> Iterator[Result]:
 
 
 def server(settings: Settings, environment: Mapping[str, str]) -> Iterator[Result]:
-    """Begin a session as a conversation does, and leave it; nothing is said and nothing is paid."""
+    """Begin a session as a conversation does, and leave it. It requests no answer and is free."""
     secret = environment.get(KEY_VARIABLE, "").strip()
     if settings.server != "sandbox":
         yield _tried(settings, address_of(settings, secret), secret)
@@ -77,7 +77,7 @@ def server(settings: Settings, environment: Mapping[str, str]) -> Iterator[Resul
 
 def _tried(settings: Settings, address: Address, secret: str) -> Result:
     if address.wrong_key:
-        return problem("server", "not tried without a key that can be right")
+        return problem("server", "not tried: there is no valid key")
     where = "the sandbox" if settings.server == "sandbox" else address.url.partition("?")[0]
     connection = _Attempt(address, secret)
     began = time.monotonic()
@@ -98,12 +98,12 @@ def _refused(settings: Settings, where: str, status: int, code: str, text: str) 
     if fatal is not None:
         return problem("server", why_fatal(fatal, settings.model, text))
     if status in _LATER:
-        return warning("server", f"{where} has no time just now: {text}; try again")
+        return warning("server", f"{where} is busy: {text}; try again")
     return problem("server", f"cannot reach {where}: {text}")
 
 
 def _begun(settings: Settings, answers: str, first: Arrived | None) -> Result:
-    """Judge by the first event whether there is a session."""
+    """Return a result by the first event of the server, which should begin a session."""
     event = wire.decode(first.data) if isinstance(first, ReceivedText) else None
     match event:
         case wire.SessionCreated():
@@ -115,11 +115,11 @@ def _begun(settings: Settings, answers: str, first: Arrived | None) -> Result:
     if isinstance(first, WebsocketClosed):
         why = f" ({first.reason})" if first.reason else ""
         return problem("server", f"{answers} and ends the connection with {first.code}{why}")
-    return problem("server", f"{answers}, and begins no session of the Realtime API")
+    return problem("server", f"{answers}, but does not begin a session of the Realtime API")
 
 
 class _Attempt:
-    """One connection, the way a conversation has it."""
+    """One connection to the server, made as in a conversation."""
 
     def __init__(self, address: Address, secret: str) -> None:
         self._connection = Connection(address.url, address.headers, secret)
@@ -128,7 +128,7 @@ class _Attempt:
         self._connection.start()
 
     def next(self, timeout_s: float) -> Arrived | None:
-        """Return what arrives next; None: nothing does."""
+        """Return what arrives next; None: nothing arrives in time."""
         arrived = self._connection.arrived
         end = time.monotonic() + timeout_s
         while not arrived and (left_s := end - time.monotonic()) > 0:
@@ -137,6 +137,6 @@ class _Attempt:
         return arrived.popleft() if arrived else None
 
     def close(self) -> None:
-        """Leave in order."""
+        """Close the connection gracefully."""
         with contextlib.suppress(OSError):
             self._connection.close()

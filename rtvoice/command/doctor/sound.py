@@ -1,4 +1,4 @@
-"""Checks of the sound: PortAudio, its devices, and what they hear and play."""
+"""Checks of PortAudio and its devices, which are opened, recorded from and played on."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ __all__ = ["SOUND_S", "devices", "sound"]
 
 _LIST_S, _STEP_S = 6.0, 8.0
 SOUND_S = 5 * _STEP_S
-"""Longer than its steps may take, which have their limits."""
+"""Limit of the whole check; each step has the limit `_STEP_S`."""
 _OFF = 0.05
-"""How much a card's rate may be off; a busy machine measures it 3 % wrong in two seconds."""
+"""Tolerance of a card's measured sample rate; on a busy machine two seconds give 3 % error."""
 _CLIPPED = 10
+"""Number of clipped samples above which a microphone is too loud."""
 _NAMES = {"input": "microphone", "output": "speaker"}
 _STEPS = {
     "input": ("microphone", "opening it"),
@@ -55,7 +56,7 @@ _RESTART = {
 _PERMISSION = {
     "darwin": (
         "allow this terminal to use it (System Settings, Privacy & Security, Microphone), and "
-        "start the terminal anew"
+        "restart the terminal"
     ),
     "win32": (
         "allow apps to use it (Settings, Privacy & security, Microphone), and look for a switch on "
@@ -64,11 +65,11 @@ _PERMISSION = {
 }
 
 
-# -- what there is --------------------------------------------------------------------------------
+# -- the devices ----------------------------------------------------------------------------------
 
 
 def devices(found: list[SoundDevice]) -> Iterator[Result]:
-    """List the devices; those that there are, are put into ``found``."""
+    """Check the list of devices, and append the devices to ``found`` for the checks that follow."""
     try:
         found += list_devices(_LIST_S)
     except SoundLibraryError as error:
@@ -79,7 +80,7 @@ def devices(found: list[SoundDevice]) -> Iterator[Result]:
     inputs = [one for one in found if one.input_channels]
     outputs = [one for one in found if one.output_channels]
     if not found:
-        yield warning("sound", "PortAudio works, and finds no devices on this machine")
+        yield warning("sound", "PortAudio works, but finds no devices on this machine")
         return
     apis = ", ".join(sorted({one.host_api for one in found}))
     default = [
@@ -101,15 +102,15 @@ def _restart() -> str:
     return _RESTART.get(sys.platform, "restart the machine")
 
 
-# -- trying it ------------------------------------------------------------------------------------
+# -- the sound check ------------------------------------------------------------------------------
 
 
 def sound(request: Request, duplex: str = "auto") -> Iterator[Result]:
     """Open the devices, listen, and play a chirp.
 
     Args:
-        request: which devices.
-        duplex: whether the assistant listens while it speaks; see `messages.Settings`.
+        request: The devices to open.
+        duplex: Whether the assistant listens while it speaks, as in `messages.Settings`.
     """
     names = []
     for finding in _findings(request):
@@ -184,7 +185,7 @@ def _echo(echo: Echo, *, half: bool) -> Result:
 
 
 def _findings(request: Request) -> Iterator[Finding | Result]:
-    """Run the sound check in a process of its own, and say what it hangs in or dies of."""
+    """Run the sound check in a separate process; report the step in which it hangs or dies."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "actors.devices.card.soundcheck", _encoded(request)],
         stdin=subprocess.DEVNULL,

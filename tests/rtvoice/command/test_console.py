@@ -123,7 +123,7 @@ def shown(*messages: Message, live: bool = False, colour: bool = False) -> str:
             Reconnected(False, 3, 800, missing=1),
             (
                 "[reconnected after 800 ms, 3 items of the conversation restored; "
-                "1 turn of the user could not be, for lack of a text]"
+                "1 turn of the user could not be: no transcript]"
             ),
         ),
         (ServerError("bad", "no such item"), "[the server refused something: no such item]"),

@@ -183,7 +183,7 @@ def test_the_recordings_are_named_with_their_lengths(demo: Demo, tmp_path: Path)
 
     text = demo.shown()
     assert f"{tmp_path / 'reply.wav'} (1.0 s)" in text
-    assert f"{tmp_path / 'recording.wav'} (not whole)" in text
+    assert f"{tmp_path / 'recording.wav'} (incomplete)" in text
 
 
 def test_the_session_is_the_sandboxes_and_the_devices_are_files(demo: Demo, tmp_path: Path) -> None:

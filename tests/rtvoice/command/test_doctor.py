@@ -121,7 +121,7 @@ def test_without_a_key_the_service_is_a_problem(tmp_path: Path) -> None:
 
     assert code == 2
     assert "OPENAI_API_KEY is not set" in found["key"][0][1]
-    assert found["server"][0] == ("problem", "not tried without a key that can be right")
+    assert found["server"][0] == ("problem", "not tried: there is no valid key")
 
 
 def test_without_pyaudio_it_says_what_to_install(tmp_path: Path, fake: FakeServer) -> None:
@@ -312,7 +312,7 @@ def test_a_server_that_begins_no_session_is_a_problem(
 
     monkeypatch.setattr(server, "_FIRST_EVENT_S", 0.2)
     for event, said in (
-        (None, "begins no session"),
+        (None, "does not begin a session"),
         ({"code": "insufficient_quota"}, "no credit left"),
         ({"code": "beta_api_shape_disabled"}, "GA Realtime protocol"),
         ({"message": "the moon is full"}, "refuses: the moon is full"),
