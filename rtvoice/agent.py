@@ -28,6 +28,8 @@ from rtvoice import checks
 from rtvoice.description import Changes, Description, documented
 from rtvoice.errors import AgentError
 
+# Methods import these, which need asyncio, only when they run: the command describes an agent
+# without running it, and the process of the hub stays free of asyncio.
 if TYPE_CHECKING:
     from rtvoice.bus import EventBus, EventStream
     from rtvoice.running import Run
@@ -133,7 +135,7 @@ class Agent(Description):
                 "this agent is already in a conversation; make another Agent for a second one"
             )
         run, places = self._new_run()
-        vars(self)["_run"] = run
+        vars(self)["_run"] = run  # `__setattr__` refuses every name
         await run.start(places)
         return self
 

@@ -188,6 +188,7 @@ class Description:
         del given["self"], given["unknown"]
         checks.refuse_unknown(unknown)
         found = {name: checks.checked(name, value) for name, value in given.items()}
+        # Not by assignment: `__setattr__` refuses every name.
         vars(self).update(_api_key=found.pop("api_key"), **found)
         for name in ("model", "transcription_model"):
             checks.warn_if_retired(found[name], stacklevel=3)

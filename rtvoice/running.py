@@ -411,7 +411,7 @@ def user_import_path() -> tuple[str, ...]:
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     folders = [str(Path(script).resolve().parent)] if script else []
     with contextlib.suppress(OSError):
-        folders.append(os.getcwd())  # noqa: PTH109 - a string, which sys.path needs
+        folders.append(os.getcwd())  # noqa: PTH109 - a string is needed
     return tuple(dict.fromkeys(folders))
 
 

@@ -239,7 +239,7 @@ class ConsoleTranscript:
 
 
 _HARMLESS = " \t\u200c\u200d"
-"""Characters that are kept though `str.isprintable` rejects them: Persian and emoji need joiners."""
+"""Kept though `str.isprintable` rejects them: Persian words and emoji need the two joiners."""
 _STYLES = {"you": "1;36", "assistant": "1;32", "dim": "2", "tool": "33", "bad": "31"}
 
 

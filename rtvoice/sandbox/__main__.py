@@ -1,4 +1,4 @@
-"""`python -m rtvoice.sandbox`: a Realtime API server on this machine, for trying things out."""
+"""`python -m rtvoice.sandbox`: parses the command line and listens, before the slow imports."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ _USAGE_ERROR: Final = 2
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 _EPILOG: Final = """\
-It speaks the protocol of OpenAI's Realtime API (GA), so that clients of that API can talk to it:
-those that use OpenAI's library with OPENAI_BASE_URL=http://127.0.0.1:PORT/v1, and any key.
+It speaks the protocol of OpenAI's Realtime API (GA), so that clients of that API can connect to it:
+programs with OpenAI's library use OPENAI_BASE_URL=http://127.0.0.1:PORT/v1, and any key.
 
-No key is needed; any is taken and none is kept. It understands a short list of spoken phrases,
-which it prints when it starts. Typed text may be anything: what is no phrase is repeated, and
+No key is needed; any key is accepted, and none is stored. It understands a short list of spoken
+phrases, which it prints when it starts. It repeats typed text that is not one of them, and
 
   call NAME {"argument": 1}
 
 calls a tool of the session (one call a line). A response.create with the instructions
-"Say: Hello there" speaks just that.
+"Say: Hello there" speaks exactly these words.
 
 Environment:
-  RTVOICE_SANDBOX_LISTEN=none      recognise nothing, as without the extra
-  RTVOICE_SANDBOX_VOICE=builtin    speak with tones, as without espeak-ng
+  RTVOICE_SANDBOX_LISTEN=none      recognise nothing, as if pocketsphinx were not installed
+  RTVOICE_SANDBOX_VOICE=builtin    speak with tones, as if espeak-ng were not installed
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the server until a signal, or the end of stdin, ends it.
+    """Run the server until a signal or the end of stdin.
 
     Returns:
-        The exit code, if it cannot listen: 2.
+        The exit code 2, if it cannot listen. Otherwise it does not return.
     """
     options = _parser().parse_args(arguments)
-    # Before anything is imported that could be interrupted half-way.
+    # First, so that a signal during the slow imports ends the process cleanly.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, _exit_cleanly)
     try:
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _USAGE_ERROR
     if options.until_eof and sys.platform == "linux":
         _die_with_parent()
-    # The line comes before the slow imports: who connects now is served when they are done.
+    # Print this before the slow imports: a client can connect now, and is served after them.
     print(f"listening on {_url(listening)}", flush=True)
     from rtvoice.sandbox.run import run
 
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         default="127.0.0.1",
         help="address to listen on (default: %(default)s, this machine)",
     )
-    parser.add_argument("--port", type=_port, default=0, help="port (default: any that is free)")
+    parser.add_argument("--port", type=_port, default=0, help="port (default: any free one)")
     parser.add_argument(
         "--pace",
         type=_pace,
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=3600.0,
         metavar="SECONDS",
-        help="end sessions after so long, as the service does (default: 3600)",
+        help="end sessions after this time, as the service does (default: 3600)",
     )
     parser.add_argument(
         "--misbehave",
@@ -91,13 +91,13 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FAULT",
-        help="have each connection do something wrong, such as 'drop after response.created'; "
-        "may be given several times (docs/sandbox.md lists what there is)",
+        help="inject a fault into each connection, such as 'drop after response.created'; "
+        "may be given several times (docs/sandbox.md lists the faults)",
     )
     parser.add_argument(
         "--until-eof",
         action="store_true",
-        help="end when stdin does: for programs that start it as their child "
+        help="end at the end of stdin: for programs that start it as their child "
         "(on Linux it also ends with the thread that started it)",
     )
     return parser
@@ -157,7 +157,7 @@ def _why_not(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
             f"Port {port} is in use by another program. "
-            "Choose another with --port, or leave it out for one that is free."
+            "Choose another with --port, or leave it out to get a free one."
         )
     if error.errno == errno.EACCES:
         return f"This user may not listen on port {port}. Choose one above 1023 with --port."
@@ -167,10 +167,10 @@ def _why_not(host: str, port: int, error: OSError) -> str:
 
 
 def _die_with_parent() -> None:
-    """Have Linux end us with our parent, also when we are stopped or stuck."""
+    """Make Linux kill this process when its parent ends, even if it is stopped or stuck."""
     import ctypes
 
-    # PR_SET_PDEATHSIG (prctl(2)). If the parent is gone already, stdin is at its end.
+    # PR_SET_PDEATHSIG (prctl(2)). If the parent has ended before this call, stdin has ended too.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 

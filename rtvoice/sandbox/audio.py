@@ -1,4 +1,4 @@
-"""The audio formats of a session, to and from the int16 at 24 kHz that the sandbox works with."""
+"""Conversion between the audio formats of a session and the sandbox's own, int16 at 24 kHz."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _G711_RATE: Final = 8_000
 
 
 class Decoder:
-    """A stream in a session's input format, turned into int16 little-endian mono at 24 kHz.
+    """Converts a stream in a session's input format to int16 little-endian mono at 24 kHz.
 
     Args:
-        audio_format: the `format` of `session.audio.input`.
+        audio_format: The `format` of `session.audio.input`.
     """
 
     def __init__(self, audio_format: dict[str, Any]) -> None:
@@ -37,7 +37,7 @@ class Decoder:
         """Convert a block.
 
         Raises:
-            RefusedError: PCM of an odd number of bytes.
+            RefusedError: PCM has an odd number of bytes.
         """
         if not self._law:
             if len(data) % 2:
@@ -54,15 +54,15 @@ class Decoder:
         return to_pcm(self._resampler.process(samples))
 
     def rest(self) -> bytes:
-        """Give what is still inside when the stream ends."""
+        """Return what the resampler still holds at the end of the stream."""
         return to_pcm(self._resampler.flush()) if self._law else b""
 
 
 class Encoder:
-    """A stream of int16 at 24 kHz, turned into a session's output format.
+    """Converts a stream of int16 at 24 kHz to a session's output format.
 
     Args:
-        audio_format: the `format` of `session.audio.output`.
+        audio_format: The `format` of `session.audio.output`.
     """
 
     def __init__(self, audio_format: dict[str, Any]) -> None:
@@ -81,12 +81,12 @@ class Encoder:
         return _compressed(samples, self._law)
 
     def rest(self) -> bytes:
-        """Give what is still inside when the stream ends."""
+        """Return what the resampler still holds at the end of the stream."""
         return _compressed(self._resampler.flush(), self._law) if self._law else b""
 
 
 def to_pcm(samples: NDArray[np.float32]) -> bytes:
-    """Turn float samples of int16's range into int16 little-endian."""
+    """Convert float samples in the range of int16 to int16 little-endian."""
     import numpy as np
 
     return np.clip(np.rint(samples), -32768, 32767).astype("<i2").tobytes()
@@ -97,7 +97,7 @@ def _law(audio_format: dict[str, Any]) -> str:
 
 
 def _compressed(samples: NDArray[np.float32], law: str) -> bytes:
-    """Find the nearest code of each sample."""
+    """Return the G.711 code that is nearest to each sample."""
     import numpy as np
 
     levels, codes = _ladder(law)
@@ -117,7 +117,7 @@ def _ladder(law: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
 
 @lru_cache(maxsize=2)
 def _expansion(law: str) -> NDArray[np.float32]:
-    """List the values of the 256 codes of ITU-T G.711 (https://www.itu.int/rec/T-REC-G.711)."""
+    """Return the values of the 256 codes of ITU-T G.711 (https://www.itu.int/rec/T-REC-G.711)."""
     import numpy as np
 
     codes = np.arange(256)

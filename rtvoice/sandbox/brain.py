@@ -1,4 +1,4 @@
-"""What the sandbox answers: a function of the conversation and the tools, the same every time."""
+"""Chooses an answer from the conversation and the tools; deterministic."""
 
 from __future__ import annotations
 
@@ -46,30 +46,30 @@ _SPOKEN: Final = {
 
 
 _SAY = re.compile(r"(?is)\s*say(?:\s*:|\s+exactly\b(?:\s+this\b[^:\n]*:|\s*:)?)\s*(.+)")
-"""Instructions that name the words: ``Say: …``, ``Say exactly …``, ``Say exactly this, …: …``."""
+"""Instructions with the words to say: ``Say: …``, ``Say exactly …``, ``Say exactly this, …: …``."""
 _SAY_NOW = re.compile(r'(?is)\s*say to the user now:\s*"(.+)"')
-"""What a tool says while it works: in quotation marks, with more instructions after it."""
+"""The instructions by which rtvoice lets a running tool speak; more text follows the quotes."""
 
 
 _Offered = Mapping[str, Mapping[str, Any]]
-"""The tools that may be called, by name."""
+"""Tools that may be called, by name."""
 
 
 class SpokenAnswer(NamedTuple):
-    """Answer with these words."""
+    """An answer in words."""
 
     text: str
 
 
 class RequestedCall(NamedTuple):
-    """A call of one tool. `arguments`: the text of a JSON object."""
+    """A call of one tool; `arguments` is a JSON object as text."""
 
     name: str
     arguments: str
 
 
 class ToolCalls(NamedTuple):
-    """Answer by calling tools."""
+    """An answer that calls tools."""
 
     calls: tuple[RequestedCall, ...]
 
@@ -80,13 +80,14 @@ def think(
     tool_choice: Any = "auto",
     instructions: str | None = None,
 ) -> SpokenAnswer | ToolCalls:
-    """Decide on an answer.
+    """Return an answer.
 
     Args:
-        items: the conversation, oldest first.
-        tools: function tools as the session has them.
-        tool_choice: as the session has it.
-        instructions: of this response alone; `Say: ...` and `Say exactly ...` are spoken.
+        items: The conversation, oldest item first.
+        tools: The function tools of the session.
+        tool_choice: The `tool_choice` of the session.
+        instructions: The instructions of this response alone; the words after `Say: ...` and
+            `Say exactly ...` are the answer.
     """
     history = list(items)
     words = _asked_to_say(instructions)
@@ -101,7 +102,7 @@ def think(
 
 
 def _forced_tool(tool_choice: Any, names: list[str]) -> list[str] | None:
-    """Name the tools of which one must be called, or None."""
+    """Return the names of the tools of which one must be called; None: none must."""
     if isinstance(tool_choice, dict):
         return [tool_choice["name"]] if tool_choice.get("name") in names else None
     return names if tool_choice == "required" and names else None
@@ -119,7 +120,7 @@ def _answer(
     open_items = _unanswered(history)
     last = open_items[-1] if open_items else None
     if last is None:
-        return _rest(history, tools, instructions) or _unasked(history, instructions)
+        return _continuation(history, tools, instructions) or _unprompted(history, instructions)
     if last.kind == "function_call_output":
         outputs = [item for item in open_items if item.kind == "function_call_output"]
         return SpokenAnswer(" ".join(_about_output(item, history) for item in outputs))
@@ -131,7 +132,7 @@ def _answer(
 
 
 def _unanswered(history: list[ServerItem]) -> list[ServerItem]:
-    """List what came after the assistant's last words, without calls that are answered."""
+    """Return the items after the assistant's last words, without tool calls that have an output."""
     found: list[ServerItem] = []
     answered = {item.call_id for item in history if item.kind == "function_call_output"}
     for item in reversed(history):
@@ -144,10 +145,10 @@ def _unanswered(history: list[ServerItem]) -> list[ServerItem]:
     return found
 
 
-def _rest(
+def _continuation(
     history: list[ServerItem], tools: _Offered, instructions: str | None
 ) -> SpokenAnswer | None:
-    """Go on with the last answer where it stopped, if asked to: after a lost connection."""
+    """Return the rest of the last answer, if the client resumes it after a lost connection."""
     if not re.search(r"(?i)\bgo on from where it stopped\b", instructions or ""):
         return None
     before = list(history)
@@ -161,7 +162,7 @@ def _rest(
     return SpokenAnswer(rest or "That is all.")
 
 
-def _unasked(history: list[ServerItem], instructions: str | None) -> SpokenAnswer:
+def _unprompted(history: list[ServerItem], instructions: str | None) -> SpokenAnswer:
     greeted = re.search(r"(?i)\b(greet|greeting|welcome|hello)\b", instructions or "")
     if greeted or not any(item.role == "user" for item in history):
         return SpokenAnswer(_SPOKEN[Intent.GREET])
@@ -195,7 +196,7 @@ def _about_user(
 
 
 def _typed_calls(text: str, tools: _Offered) -> SpokenAnswer | ToolCalls:
-    """Read `call NAME {json}`, one a line: the user's own tools, tried by hand."""
+    """Return the tool calls of lines `call NAME {json}`, by which users try their own tools."""
     calls = []
     for line in text.strip().splitlines():
         found = re.match(r"\s*call\s+([\w-]+)\s*(.*)", line)
@@ -248,7 +249,7 @@ def _wanted_level(phrase: Phrase, history: list[ServerItem], tools: _Offered) ->
         return phrase.percent / 100
     word = phrase.intent.value
     if f'"{word}"' in json.dumps(tools.get(_VOLUME_TOOL)):
-        return word  # the tool knows how loud it is, and we do not
+        return word  # the tool takes the word: it knows the volume, and the sandbox does not
     step = _LEVEL_STEP if phrase.intent is Intent.LOUDER else -_LEVEL_STEP
     return round(min(1.0, max(0.0, _last_level(history) + step)), 2)
 
@@ -292,8 +293,8 @@ def _about_known(name: str, call: ServerItem, value: str) -> str | None:
     if name == _TIME_TOOL:
         return _time_sentence(value)
     if name == _VOLUME_TOOL:
-        told = re.search(r"volume is ([01](?:\.\d+)?) now", value)
-        level = float(told.group(1)) if told else _level_of(call)
+        stated = re.search(r"volume is ([01](?:\.\d+)?) now", value)
+        level = float(stated.group(1)) if stated else _level_of(call)
         return None if level is None else f"The volume is {level * 100:.0f} percent now."
     if name == _SPEED_TOOL:
         return "I speak slower now." if "slower" in call.arguments else "I speak faster now."
@@ -320,7 +321,7 @@ def _value_of(output: str) -> Any:
 
 
 def _read(value: Any) -> str:
-    """Put JSON into words."""
+    """Return a JSON value in words."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {_read(each)}" for name, each in value.items()) or "empty"
     if isinstance(value, list):

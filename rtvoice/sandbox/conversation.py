@@ -1,4 +1,4 @@
-"""Conversation items: what clients may create, how the server shows them, and their order."""
+"""Conversation items: their checks, their form in server events, and their order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 SAMPLES_PER_MS: Final = 24
 _MAX_ID: Final = 32
-"""Longest `item.id` and `call_id` that the service takes (observed)."""
+"""Maximum length of `item.id` and `call_id` (observed at the service)."""
 _KEPT_AUDIO_BYTES: Final = 32 * 1024 * 1024
 """Audio that a conversation keeps for `conversation.item.retrieve`: 11 minutes."""
 
@@ -42,11 +42,11 @@ ToPcm = Callable[[bytes], bytes]
 
 
 class Recognition(NamedTuple):
-    """What was made of somebody's speech.
+    """The result of recognising speech.
 
     Attributes:
-        seconds: how long the speech was.
-        text: the phrase, "" if it is none that we know, None if nothing here can recognise.
+        seconds: Duration of the speech.
+        text: The phrase; "" if it is not a known phrase; None if there is no recogniser.
     """
 
     seconds: float
@@ -54,7 +54,7 @@ class Recognition(NamedTuple):
 
 
 class Part:
-    """A piece of content: text, or audio with what was said in it."""
+    """A part of an item's content: text, an image, or audio with its transcript."""
 
     def __init__(self, kind: str, **fields: Any) -> None:
         self.kind = kind
@@ -64,19 +64,19 @@ class Part:
         self.pcm = bytearray(fields.get("pcm", b""))
         """int16 little-endian mono, 24 kHz."""
         self.samples = len(self.pcm) // 2
-        """Length of the audio, also when its bytes are no longer kept."""
+        """Length of the audio in samples, even if its bytes are no longer kept."""
         self.heard: Recognition | None = None
         self._is_cut = False
 
     def extend(self, words: str, pcm: bytes) -> None:
-        """Add speech, unless the client has cut the part off."""
+        """Append speech, unless the client has truncated the part."""
         if not self._is_cut:
             self.transcript = (self.transcript or "") + words
             self.pcm += pcm
             self.samples += len(pcm) // 2
 
     def cut(self, samples: int) -> None:
-        """Shorten the audio; what was said in it is no longer known."""
+        """Truncate the audio, and delete the transcript, as the service does."""
         del self.pcm[2 * samples :]
         self.samples = samples
         self.transcript = None
@@ -111,7 +111,7 @@ class ServerItem:
 
     @property
     def words(self) -> str:
-        """What the message says, as far as anybody knows."""
+        """The text of the message: typed, transcribed or recognised; empty if none is known."""
         said = (
             part.text or part.transcript or (part.heard and part.heard.text) or ""
             for part in self.content
@@ -119,7 +119,7 @@ class ServerItem:
         return " ".join(each for each in said if each)
 
     def wire(self, *, with_audio: bool = False) -> dict[str, Any]:
-        """Show the item as the server does."""
+        """Return the item in the form of server events."""
         shown: dict[str, Any] = {"id": self.id, "type": self.kind}
         match self.kind:
             case "message":
@@ -136,7 +136,7 @@ class ServerItem:
 
 
 class ServerConversation:
-    """Items in their order."""
+    """The items of a conversation, in order."""
 
     def __init__(self, conversation_id: str) -> None:
         self.id = conversation_id
@@ -152,7 +152,7 @@ class ServerConversation:
         return next((item for item in self._items if item.id == item_id), None)
 
     def before(self, item: ServerItem) -> str | None:
-        """Id of the item before this one; None for the first."""
+        """Return the id of the item before this one; None for the first."""
         at = self._items.index(item)
         return self._items[at - 1].id if at else None
 
@@ -163,10 +163,10 @@ class ServerConversation:
         return any(each.kind == "function_call" and each.call_id == call_id for each in self)
 
     def add(self, item: ServerItem, after: str | None = None) -> None:
-        """Insert an item: at the end, after an id, or as the first (`root`).
+        """Insert an item at the end, after the item with the id `after`, or first (`root`).
 
         Raises:
-            RefusedError: the id exists, or `after` does not.
+            RefusedError: The id of the item already exists, or `after` does not exist.
         """
         if self.find(item.id) is not None:
             raise RefusedError(
@@ -204,15 +204,15 @@ class ServerConversation:
 
 
 def parse_item(raw: Any, new_id: NewId, to_pcm: ToPcm) -> ServerItem:
-    """Make an item of what a client gives.
+    """Check and return an item of a client.
 
     Args:
-        raw: the `item` of a `conversation.item.create`.
-        new_id: makes an id for items that come without.
-        to_pcm: turns audio of the session's input format into int16 at 24 kHz.
+        raw: The `item` of a `conversation.item.create`.
+        new_id: Returns an id for an item without one.
+        to_pcm: Converts audio in the session's input format to int16 at 24 kHz.
 
     Raises:
-        RefusedError: a field is missing, unknown or wrong.
+        RefusedError: A field is missing, unknown or wrong.
     """
     _ITEM(raw, "item")
     kind = raw["type"]
@@ -228,10 +228,10 @@ def parse_item(raw: Any, new_id: NewId, to_pcm: ToPcm) -> ServerItem:
 
 
 def decoded_audio(encoded: str, param: str) -> bytes:
-    """Bytes of a base64 text.
+    """Return the bytes of a base64 text.
 
     Raises:
-        RefusedError: it is not base64.
+        RefusedError: The text is not base64.
     """
     try:
         return binascii.a2b_base64(encoded, strict_mode=True) if encoded else b""
@@ -273,7 +273,7 @@ def _id(value: Any, path: str) -> None:
 
 
 def _assistant_part(raw: Any, path: str) -> None:
-    # The service takes the part by its text, whatever its type, and misses it in audio
+    # The service wants the field `text` whatever the type of the part, so it refuses audio
     # (https://github.com/openai/openai-agents-js/issues/963).
     if isinstance(raw, dict) and raw.get("type") == "output_audio" and "text" not in raw:
         raise missing(f"{path}.text")

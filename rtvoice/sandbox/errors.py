@@ -1,4 +1,4 @@
-"""What the server refuses, as the Realtime API words it."""
+"""Errors of the server, in the words of the Realtime API."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ __all__ = [
 
 
 class RefusedError(Exception):
-    """An event of the client that is answered with an `error` event; the session lives on.
+    """Raised for an event of the client that is refused: it is answered with an `error` event.
+
+    The session goes on.
 
     Attributes:
-        message: what the client reads.
-        code: the API's word for it, or None.
-        param: path of the field that is wrong (`session.audio.output.speed`), or None.
+        message: The text that the client gets.
+        code: The error code of the API, or None.
+        param: The path of the wrong field (`session.audio.output.speed`), or None.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ def too_long(param: str, limit: int, length: int) -> RefusedError:
 
 
 def quoted(names: tuple[str, ...]) -> str:
-    """Write names as the API does: `'a', 'b', and 'c'`."""
+    """Return a list of names in the form of the API: `'a', 'b', and 'c'`."""
     each = [f"'{name}'" for name in names]
     if len(each) < 3:
         return " and ".join(each)

@@ -1,7 +1,7 @@
-"""Misbehaviour that a test may command: the words for it.
+"""Faults that a test can inject into a connection, and the parsing of their names.
 
-Nothing of it ever happens by itself. It is asked for in the URL (`?misbehave=...`), with a
-`sandbox.misbehave` event, on the command line, or through `rtvoice.testing`; `Line` does it.
+None happens without a command, which comes in the URL (`?misbehave=...`), in a `sandbox.misbehave`
+event, from the command line, or from `rtvoice.testing`. `ClientLine` carries faults out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 Event = dict[str, Any]
 
 COMMAND: Final = "sandbox.misbehave"
-"""Type of the event that commands a fault; the service has none of that name."""
+"""Type of the event that commands a fault; it does not exist at the service."""
 
 CLIENT_EVENTS: Final = (
     "session.update",
@@ -51,7 +51,7 @@ LATE_EVENTS: Final = (
     "conversation.item.input_audio_transcription.failed",
     "rate_limits.updated",
 )
-"""What may come whenever it likes: after its item, and in its own order."""
+"""Events that may come at any time after their item; those of one item keep their order."""
 SERVER_EVENTS: Final = (
     "error",
     "session.created",
@@ -107,35 +107,35 @@ GARBAGE: Final[dict[str, Callable[[Event], str | bytes]]] = {
     "huge": _changed(type="response.huge", delta="A" * _HUGE),
     "frame": lambda _: b"\x83\x00",
 }
-"""Frames that no client expects, made from the last `response.output_audio.delta`."""
+"""Invalid or unknown frames, by kind; some are made from the last `response.output_audio.delta`."""
 
 HELP: Final = f"""\
-  drop                     end the connection without a word
+  drop                     end the connection without a close frame
   reset                    the same, with a TCP reset
-  close CODE [REASON]      end it with a close frame
-  stall [SECONDS]          read and write nothing any more, or for so long
-  silence [SECONDS]        take everything and answer nothing
-  trickle [BYTES]          send so many bytes a second from then on (1000)
-  garbage KIND             send a frame that is no event
+  close CODE [REASON]      end the connection with a close frame
+  stall [SECONDS]          stop reading and writing, for this time or permanently
+  silence [SECONDS]        read everything but send nothing, for this time or permanently
+  trickle [BYTES]          from then on, send this many bytes a second (1000)
+  garbage KIND             send a frame that is not a valid event
   send TEXT                send this text frame
   error CODE [MESSAGE]     send an error event
-  fail CODE                end the response under way as failed, with this code
+  fail CODE                end the current response as failed, with this code
   expire [SECONDS]         end the session as its time limit does
-Each at once, or with `after EVENT [N]` or `before EVENT [N]`: the N-th from now, of the server's
-events or the client's.
+Each happens at once, or with `after EVENT [N]` or `before EVENT [N]`: the N-th such event of the
+server or the client from now on.
 
   refuse STATUS [CODE]     answer the handshake with an HTTP status; or: refuse drop, refuse silence
   delay SECONDS [of EVENT [N]]  send late: everything, or each EVENT, or the N-th
-  delay EVENT of EVENT [N]      send the second one after the first
-  omit EVENT [N]           do not send it
-  reorder [SEED]           send in any other order that the protocol allows
-  newer                    have events and fields that nobody knows, and previous_item_id null
-  items                    speak each sentence into an item of its own
+  delay EVENT of EVENT [N]      send the second event only after the first
+  omit EVENT [N]           do not send this event
+  reorder [SEED]           send in another order that the protocol allows
+  newer                    send unknown events and fields, and previous_item_id null
+  items                    speak each sentence into a separate item
 
 KIND is one of: {", ".join(GARBAGE)}.
 """
 
-# For each action: what its value looks like, and the value that it has without one.
+# For each action: the pattern of its value, and the default value (None: it needs a value).
 _ACTIONS: Final[dict[str, tuple[str, str | None]]] = {
     "drop": ("", ""),
     "reset": ("", ""),
@@ -165,18 +165,18 @@ _FAULT: Final = re.compile(
 
 
 class FaultError(ValueError):
-    """A text that commands no misbehaviour. It says what is wrong with it."""
+    """Raised for a text that is not a valid fault; the message says how to write it."""
 
 
 class Fault(NamedTuple):
-    """One thing to do wrong.
+    """A fault to inject.
 
     Attributes:
-        action: one of the words in `HELP`.
-        value: what follows it; "" if nothing does.
-        when: "before" or "after" `event`; "of" it, if it happens to the event itself; or "".
-        event: type of an event, or "".
-        number: which one, from 1; 0 for the first (before, after) or for each (of).
+        action: One of the words in `HELP`.
+        value: The value of the action; "" if it has none.
+        when: "before" or "after" `event`; "of", if the event itself is changed; "": at once.
+        event: The type of an event, or "".
+        number: Number of the event, from 1; 0: the first one (before, after) or each (of).
     """
 
     action: str
@@ -187,20 +187,20 @@ class Fault(NamedTuple):
 
 
 def parse_fault(text: str) -> Fault:
-    """Read a fault, such as `drop after response.created 2`.
+    """Return a fault from its text, such as `drop after response.created 2`.
 
     Raises:
-        FaultError: it is none.
+        FaultError: The text is not a valid fault.
     """
     found = _FAULT.fullmatch(text.strip())
     if found is None or found["action"] not in _ACTIONS:
-        raise FaultError(f"There is no misbehaviour {text!r}. There is: {', '.join(_ACTIONS)}.")
+        raise FaultError(f"{text!r} is not a valid fault. Faults are: {', '.join(_ACTIONS)}.")
     action, value = found["action"], found["value"]
     pattern, usual = _ACTIONS[action]
     if value is None and usual is None:
-        raise FaultError(f"{action!r} has to say what. {_how(action)}")
+        raise FaultError(f"{action!r} needs a value. {_how(action)}")
     if value is not None and re.fullmatch(pattern, value) is None:
-        raise FaultError(f"{value!r} is not for {action!r}. {_how(action)}")
+        raise FaultError(f"{value!r} is not a valid value of {action!r}. {_how(action)}")
     value = value or usual or ""
     fault = Fault(
         action, value, found["when"] or "", found["event"] or "", int(found["number"] or 0)
@@ -219,33 +219,33 @@ def _check(fault: Fault) -> None:
     if (when == "of") != (action in ("delay", "omit")) and when:
         raise FaultError(f"{action!r} does not go with {when!r}. {_how(action)}")
     if when in ("before", "after") and action in _WITHOUT_MOMENT:
-        raise FaultError(f"{action!r} has no moment. {_how(action)}")
+        raise FaultError(f"{action!r} does not go with {when!r}. {_how(action)}")
     if when == "of" and event in CLIENT_EVENTS:
         raise FaultError(f"{event!r} is sent by the client.")
     if action == "delay" and "." in value and not value.replace(".", "").isdigit():
         if value not in SERVER_EVENTS:
             raise FaultError(f"The server sends no event {value!r}.")
         if event not in LATE_EVENTS:
-            raise FaultError(f"Only these may come after others: {', '.join(LATE_EVENTS)}.")
+            raise FaultError(f"Only these can wait for an event: {', '.join(LATE_EVENTS)}.")
 
 
 def _how(action: str) -> str:
     lines = [line.strip() for line in HELP.splitlines() if line.startswith(f"  {action} ")]
-    return f"It is: {re.split('  +', lines[0])[0]}."
+    return f"Write: {re.split('  +', lines[0])[0]}."
 
 
 class Faults:
-    """The faults of a connection that wait for their events."""
+    """The faults of a connection that wait for an event."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Fault, int]] = []
 
     def add(self, fault: Fault) -> None:
-        """Wait for the event of a fault, from now on."""
+        """Add a fault, which counts events from now on."""
         self._waiting.append((fault, fault.number or 1))
 
     def due(self, when: str, event: str) -> list[Fault]:
-        """Count an event, and give the faults that it brings."""
+        """Count an event, and return the faults that it triggers."""
         due, waiting = [], []
         for fault, left in self._waiting:
             mine = fault.when == when and fault.event in ("", event)
@@ -260,7 +260,7 @@ class Faults:
         return due
 
 
-# What the service answers to a handshake that it refuses.
+# Type, code and message of the error with which the service refuses a handshake, by status.
 _REFUSALS: Final = {
     401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
     403: ("invalid_request_error", "unsupported_country_region_territory", "Not available here."),
@@ -270,7 +270,7 @@ _REFUSALS: Final = {
 
 
 def refusal(fault: Fault) -> tuple[HTTPStatus, str]:
-    """Write the answer to a handshake: a status, and JSON."""
+    """Return the refusal of a handshake: a status, and a body in JSON."""
     status, _, wanted = fault.value.partition(" ")
     kind, code, message = _REFUSALS.get(
         int(status), ("server_error", "server_error", "The server had an error.")

@@ -1,4 +1,4 @@
-"""The input audio buffer, and what happens in it. Its clock is the audio that comes in."""
+"""The input audio buffer and its events; it has no clock but the audio that it gets."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ __all__ = ["InputAudio", "SpeechBegan", "SpeechEnded", "StayedIdle"]
 _MAX_APPEND_BYTES: Final = 15 * 1024 * 1024
 _MIN_COMMIT_MS: Final = 100
 _KEPT_BYTES: Final = 5_000 * BYTES_PER_MS
-"""Audio kept while nobody speaks: as much as the context of a turn needs."""
+"""Audio kept while nobody speaks, for the prefix padding of the next turn."""
 _MAX_BYTES: Final = 600_000 * BYTES_PER_MS
-"""A push-to-talk turn of ten minutes; of a longer one the beginning is lost."""
+"""Audio kept of a turn: ten minutes; the beginning of a longer turn is dropped."""
 
 
 class SpeechBegan(NamedTuple):
-    """Speech began. `at`: its first sample in the session, the prefix padding included."""
+    """Speech began; `at` is its first sample in the session, including the prefix padding."""
 
     at: int
 
 
 class SpeechEnded(NamedTuple):
-    """Speech ended. `at`: the sample after the silence that showed it."""
+    """Speech ended; `at` is the sample after the silence that ended it."""
 
     at: int
 
 
 class StayedIdle(NamedTuple):
-    """Nobody spoke for `idle_timeout_ms` after an answer. From sample `since` to sample `at`."""
+    """Nobody spoke for `idle_timeout_ms` after an answer, from sample `since` to sample `at`."""
 
     since: int
     at: int
@@ -44,12 +44,12 @@ Change = SpeechBegan | SpeechEnded | StayedIdle
 
 
 class InputAudio:
-    """Audio that the client has appended and the server has not committed.
+    """Audio that the client has appended and that is not committed.
 
     Positions count samples at 24 kHz since the session began.
 
     Args:
-        settings: `audio.input` of the session.
+        settings: The `audio.input` of the session.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -63,16 +63,16 @@ class InputAudio:
 
     @property
     def end(self) -> int:
-        """Samples that came in since the session began."""
+        """Number of samples appended since the session began."""
         return self._start + len(self._pcm) // 2
 
     @property
     def start(self) -> int:
-        """Position of the oldest sample that is still here."""
+        """Position of the oldest sample in the buffer."""
         return self._start
 
     def configure(self, settings: dict[str, Any]) -> None:
-        """Apply other settings; speech that has begun goes on."""
+        """Apply other settings, also to speech that has begun."""
         old, self._settings = self._settings, settings
         if settings["format"] != old["format"]:
             self._decoder = Decoder(settings["format"])
@@ -85,10 +85,10 @@ class InputAudio:
             self._detector.configure(settings["turn_detection"])
 
     def append(self, data: bytes) -> list[Change]:
-        """Take audio in the session's input format.
+        """Append audio in the session's input format; return the events of turn detection.
 
         Raises:
-            RefusedError: it is too much at once, or not a whole number of samples.
+            RefusedError: It is more than 15 MiB, or not a whole number of samples.
         """
         if len(data) > _MAX_APPEND_BYTES:
             raise RefusedError(
@@ -101,16 +101,16 @@ class InputAudio:
         self._pcm += pcm
         changes = self._detect(detector, pcm) if detector is not None else []
         room = _KEPT_BYTES if detector is not None and not detector.speaking else _MAX_BYTES
-        # Audio of speech that has just ended is still to be taken.
+        # Speech that has just ended is not committed yet: keep its audio.
         if not any(isinstance(change, SpeechEnded) for change in changes):
             self._drop(len(self._pcm) - room)
         return changes
 
     def take(self, first: int, end: int) -> bytes:
-        """Take the audio between two positions, and forget what lies before.
+        """Remove and return the audio between two positions; discard what lies before it.
 
         Raises:
-            RefusedError: it is less than 100 ms.
+            RefusedError: It is less than 100 ms.
         """
         first = max(first, self._start)
         length = 2 * max(0, end - first)
@@ -128,17 +128,17 @@ class InputAudio:
         return pcm
 
     def clear(self) -> None:
-        """Forget everything that was not committed."""
+        """Discard all audio that is not committed."""
         self._drop(len(self._pcm))
         self.reset_detector()
 
     def reset_detector(self) -> None:
-        """Forget speech that has begun."""
+        """Forget speech that has begun: its end is not reported."""
         if self._detector is not None:
             self._detector.reset()
 
     def await_idle(self, playback_samples: int) -> None:
-        """Watch for a user who stays silent after an answer of that length."""
+        """Start the idle timeout, which begins after an answer of this length has been played."""
         settings = self._settings["turn_detection"] or {}
         timeout_ms = settings.get("idle_timeout_ms")
         speaking = self._detector is not None and self._detector.speaking
@@ -149,7 +149,7 @@ class InputAudio:
     def _own_detector(self) -> SpeechDetector | None:
         settings = self._settings["turn_detection"]
         if settings is not None and self._detector is None:
-            # numpy takes 0.15 s to import: not before the first audio.
+            # Importing numpy takes 0.15 s, so wait for the first audio.
             from rtvoice.sandbox.vad import SpeechDetector
 
             self._detector = SpeechDetector(settings, self.end)

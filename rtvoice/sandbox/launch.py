@@ -1,4 +1,4 @@
-"""Starting the sandbox from a program: a child process that ends with its parent."""
+"""Starts the sandbox from a program, as a child process that ends with its parent."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SECRETS: Final = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY")
 
 
 class SandboxError(Exception):
-    """The sandbox did not start.
+    """Raised if the sandbox does not start.
 
     Attributes:
-        reason: what happened.
-        stderr: the last that it wrote there.
+        reason: What happened.
+        stderr: The last lines of its standard error.
     """
 
     def __init__(self, reason: str, stderr: str) -> None:
@@ -39,11 +39,11 @@ class SandboxError(Exception):
 
 
 class SandboxProcess:
-    """A sandbox that runs. It ends with `close`, and with the program that started it.
+    """A running sandbox. It ends with `close`, or with the program that started it.
 
     Attributes:
-        url: where it listens, `ws://127.0.0.1:PORT/v1/realtime`.
-        pid: its process.
+        url: Its address, `ws://127.0.0.1:PORT/v1/realtime`.
+        pid: Id of its process.
     """
 
     def __init__(self, process: subprocess.Popen[str], url: str) -> None:
@@ -66,7 +66,7 @@ class SandboxProcess:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """End it, within two seconds. Safe to call twice."""
+        """End the sandbox; kill it after two seconds. Later calls do nothing."""
         _close_stdin(self._process)
         try:
             self._process.wait(_END_S)
@@ -79,18 +79,18 @@ def start_sandbox(port: int = 0, timeout_s: float = 10.0, *options: str) -> Sand
     """Start a sandbox and wait until it listens.
 
     Args:
-        port: 0 for any that is free.
-        timeout_s: how long it may take to listen.
-        options: more of its command line, such as `--pace=8`.
+        port: The port; 0: any free one.
+        timeout_s: Seconds in which it must listen.
+        options: More options of its command line, such as `--pace=8`.
 
     Raises:
-        SandboxError: it ended, or did not listen in time.
+        SandboxError: It cannot be started, has ended, or does not listen in time.
     """
     command = [sys.executable, "-P", "-m", "rtvoice.sandbox", "--until-eof", f"--port={port}"]
     started: queue.SimpleQueue[subprocess.Popen[str] | OSError] = queue.SimpleQueue()
     first_line: queue.SimpleQueue[str] = queue.SimpleQueue()
-    # Linux tells a child that its parent ended when the *thread* that started it does. So a thread
-    # starts it that stays as long as it does, reading what it writes.
+    # Linux kills a child with PR_SET_PDEATHSIG when the *thread* that started it ends. So a thread
+    # starts it that lives as long as it does, and reads its output.
     threading.Thread(
         target=_start_and_read,
         args=([*command, *options], started, first_line),
@@ -122,13 +122,13 @@ def start_sandbox(port: int = 0, timeout_s: float = 10.0, *options: str) -> Sand
 
 
 def child_environment() -> dict[str, str]:
-    """Make the environment of our children: no keys, and a path to find this package."""
+    """Return an environment for our children: without keys, and with a path to this package."""
     environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     root = str(Path(__file__).resolve().parents[2])
     if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
         path = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = f"{root}{os.pathsep}{path}" if path else root
-    # numpy would start a thread for each core, and we multiply nothing.
+    # Otherwise numpy starts a thread for each core, which nothing here needs.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     return environment
 

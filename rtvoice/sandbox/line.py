@@ -1,4 +1,4 @@
-"""The line to one client: events go as they come, unless a test commanded a fault."""
+"""Sends events to one client, and injects the faults that a test has commanded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from rtvoice.sandbox.faults import GARBAGE, LATE_EVENTS, SERVER_EVENTS, Event, F
 __all__ = ["ClientLine"]
 
 _FRAGMENTS_HZ: Final = 10
-_NO_DELTA: Final = {
+"""Fragments per second of a message that is sent slowly (`trickle`)."""
+_MADE_UP_DELTA: Final = {
     "type": "response.output_audio.delta",
     "event_id": "event_garbage",
     "response_id": "resp_garbage",
@@ -32,26 +33,30 @@ _NO_DELTA: Final = {
     "content_index": 0,
     "delta": "AAAAAAAA",
 }
-_NEWS: Final = {"type": "response.thought.delta", "event_id": "event_newer", "delta": "Hm."}
+_NEW_EVENT: Final = {
+    "type": "response.thought.delta",
+    "event_id": "event_newer",
+    "delta": "Hm.",
+}
 _UNORDERED: Final = (
     {"conversation.item.done", "response.output_item.done"},
     {"response.output_audio.done", "response.output_audio_transcript.done"},
     {"response.output_audio.delta", "response.output_audio_transcript.delta"},
 )
-"""Pairs of which the protocol does not say which comes first."""
+"""Pairs of events whose order the protocol does not define."""
 
 
 class ClientLine:
-    """What leads to a client.
-
-    Most of its attributes are the faults that are in force.
+    """The sending side of a connection to a client.
 
     Args:
-        client: its socket.
-        act: does what needs the session, the faults `fail` and `expire`.
-        spawn: runs a task for as long as the connection lasts.
-        watch: is told each event as it is sent.
+        client: The websocket.
+        act: Carries out the faults that need the session, `fail` and `expire`.
+        spawn: Runs a task until the connection ends.
+        watch: Called with each event when it is sent.
     """
+
+    # Most of its attributes are the faults in force.
 
     def __init__(
         self,
@@ -61,7 +66,7 @@ class ClientLine:
         watch: Callable[[Event], None] | None = None,
     ) -> None:
         self.items_split = False
-        """Whether each spoken sentence is to be an item of its own."""
+        """Whether each spoken sentence becomes a separate item (fault `items`)."""
         self._client = client
         self._act = act
         self._spawn = spawn
@@ -76,25 +81,25 @@ class ClientLine:
         self._order: random.Random | None = None
         self._is_newer = False
         self._latency_s = 0.0
-        self._on_the_way: deque[tuple[float, Event]] = deque()
-        self._all_arrived = asyncio.Event()
-        self._all_arrived.set()
+        self._delayed: deque[tuple[float, Event]] = deque()
+        self._all_sent = asyncio.Event()
+        self._all_sent.set()
         self._late: dict[str, deque[tuple[Event, list[float | asyncio.Event]]]] = {}
         self._awaited: dict[str, asyncio.Event] = {}
-        self._last_delta: Event = _NO_DELTA
+        self._last_delta: Event = _MADE_UP_DELTA
 
     @property
     def is_faulty(self) -> bool:
-        """Whether anything was ever commanded."""
+        """Whether any fault was commanded."""
         return self._faults is not None
 
     @property
     def is_open(self) -> bool:
-        """Whether it still leads to anybody."""
+        """Whether the connection is open."""
         return self._client.state is State.OPEN and not self._client.transport.is_closing()
 
     async def command(self, fault: Fault) -> None:
-        """Do a fault, at once or when its event comes."""
+        """Inject a fault, at once or when its event comes."""
         if self._faults is None:
             self._faults = Faults()
         match fault.action:
@@ -105,7 +110,7 @@ class ClientLine:
             case "items":
                 self.items_split = True
             case "refuse":
-                pass  # a handshake that is over
+                pass  # the handshake is over
             case "delay" if not fault.when:
                 self._latency_s = float(fault.value)
             case _ if fault.when:
@@ -114,58 +119,59 @@ class ClientLine:
                 await self._strike(fault)
 
     async def before(self, kind: str) -> None:
-        """Take note of a client's event that is going to be handled."""
-        await self._come(kind, "before")
+        """Inject the faults that come before an event of the client is handled."""
+        await self._strike_due(kind, "before")
 
     async def after(self, kind: str) -> None:
-        """Take note of a client's event that was handled and is going to be answered."""
-        await self._come(kind, "after")
+        """Inject the faults that come after an event of the client, before its answer is sent."""
+        await self._strike_due(kind, "after")
 
-    async def _come(self, kind: str, when: str) -> None:
+    async def _strike_due(self, kind: str, when: str) -> None:
         if self._faults is not None:
             for fault in self._faults.due(when, kind):
                 await self._strike(fault)
 
     async def send(self, events: list[Event]) -> None:
-        """Send events, in their order."""
+        """Send events in this order, unless a fault changes it."""
         if self._order is not None:
             _shuffle(events, self._order)
         for event in events:
             if self._faults is None:
                 await self._write(event)
             elif self._latency_s:
-                self._send_by_and_by(event, self._faults)
+                self._send_delayed(event, self._faults)
             else:
                 await self._send_faultily(event, self._faults)
 
     async def close(self, code: int, reason: str) -> None:
-        """Close the connection, after all that was sent has arrived."""
-        await self._all_arrived.wait()
+        """Close the connection, after all delayed events were sent."""
+        await self._all_sent.wait()
         await self._client.close(code, reason)
 
-    def _send_by_and_by(self, event: Event, faults: Faults) -> None:
-        """Send an event after the latency, and behind those that were sent before it."""
+    def _send_delayed(self, event: Event, faults: Faults) -> None:
+        """Send an event after the latency, and after all earlier events."""
         due = asyncio.get_running_loop().time() + self._latency_s
-        self._on_the_way.append((due, event))
-        if self._all_arrived.is_set():
-            self._all_arrived.clear()
+        self._delayed.append((due, event))
+        if self._all_sent.is_set():
+            self._all_sent.clear()
             self._spawn(self._deliver(faults))
 
     async def _deliver(self, faults: Faults) -> None:
-        while self._on_the_way:
-            due, event = self._on_the_way.popleft()
+        while self._delayed:
+            due, event = self._delayed.popleft()
             await asyncio.sleep(due - asyncio.get_running_loop().time())
             await self._send_faultily(event, faults)
-        self._all_arrived.set()
+        self._all_sent.set()
 
     async def _send_faultily(self, event: Event, faults: Faults) -> None:
         kind = event["type"]
-        await self._come(kind, "before")
+        await self._strike_due(kind, "before")
         changes = faults.due("of", kind)
         if any(fault.action == "omit" for fault in changes):
             return
         waits = [self._wait_of(fault.value) for fault in changes]
         lane = _lane_of(event)
+        # An event of a lane that is already late must wait too, so that the lane keeps its order.
         if lane and (waits or lane in self._late):
             if lane not in self._late:
                 self._late[lane] = deque()
@@ -173,7 +179,7 @@ class ClientLine:
             self._late[lane].append((event, waits))
             return
         for each in waits:
-            await _passed(each)
+            await _wait_for(each)
         await self._write_and_strike(event)
 
     async def _send_late(self, lane: str) -> None:
@@ -181,7 +187,7 @@ class ClientLine:
         while waiting:
             event, waits = waiting[0]
             for each in waits:
-                await _passed(each)
+                await _wait_for(each)
             await self._write_and_strike(event)
             waiting.popleft()
         del self._late[lane]
@@ -197,11 +203,11 @@ class ClientLine:
         if kind == "response.output_audio.delta":
             self._last_delta = event
         if self._is_newer and kind == "response.created":
-            await self._write(_NEWS)
+            await self._write(_NEW_EVENT)
         awaited = self._awaited.pop(kind, None)
         if awaited is not None:
             awaited.set()
-        await self._come(kind, "after")
+        await self._strike_due(kind, "after")
 
     async def _write(self, event: Event) -> None:
         if await self._can_write():
@@ -215,7 +221,7 @@ class ClientLine:
 
     async def _write_text(self, data: bytes, *, text: bool = True) -> None:
         with contextlib.suppress(ConnectionClosed):
-            # One at a time: a message in fragments takes long.
+            # One message at a time: no other may come between the fragments of a slow one.
             async with self._writing:
                 if self._bytes_per_s and text:
                     await self._client.send(_fragments(data, self._bytes_per_s))
@@ -256,7 +262,7 @@ class ClientLine:
         self._client.transport.abort()
 
     def _reset(self) -> None:
-        # A socket that may linger for no time ends with RST (socket(7)).
+        # A socket with a linger time of 0 is closed with RST (socket(7)).
         linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
         self._raw().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._is_mute = True
@@ -277,18 +283,18 @@ class ClientLine:
     def _stall(self, seconds: float) -> None:
         self._is_paused = True
         self._may_write.clear()
-        self._client.ping_timeout = None  # the pongs are not read either
+        self._client.ping_timeout = None  # pongs are not read either, and must not be missed
         self._client.transport.pause_reading()
-        self._spawn(self._go_on(seconds))
+        self._spawn(self._resume_after(seconds))
 
     def _fall_silent(self, seconds: float) -> None:
         if math.isinf(seconds):
             self._is_mute = True
             return
         self._may_write.clear()
-        self._spawn(self._go_on(seconds))
+        self._spawn(self._resume_after(seconds))
 
-    async def _go_on(self, seconds: float) -> None:
+    async def _resume_after(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if math.isinf(seconds) else seconds):
                 await self._client.wait_closed()
@@ -298,7 +304,7 @@ class ClientLine:
         self._may_write.set()
 
 
-async def _passed(wait: float | asyncio.Event) -> None:
+async def _wait_for(wait: float | asyncio.Event) -> None:
     if isinstance(wait, asyncio.Event):
         await wait.wait()
     else:
@@ -306,14 +312,14 @@ async def _passed(wait: float | asyncio.Event) -> None:
 
 
 def _lane_of(event: Event) -> str:
-    """Name what an event that may come late keeps its order with; "" for all others."""
+    """Return the key of the events with which a late event keeps its order; "": never late."""
     if event["type"] not in LATE_EVENTS:
         return ""
     return str(event.get("item_id", "rate limits"))
 
 
 def _shuffle(events: list[Event], order: random.Random) -> None:
-    """Exchange neighbours of which either may come first."""
+    """Exchange neighbours whose order the protocol does not define, at random."""
     for _ in events:
         for at in range(len(events) - 1):
             pair = events[at : at + 2]

@@ -1,7 +1,7 @@
-"""Recognising the phrases: the recogniser, the process that it works in, and who waits for it.
+"""Recognition of the phrases: the recogniser, its process, and the pool of processes.
 
-pocketsphinx keeps the GIL while it decodes (5 to 40 ms a second of speech), and it is C that may
-crash; so it works in a process of its own, which the server starts and which ends with it.
+pocketsphinx holds the GIL while it decodes (5 to 40 ms for a second of speech), and it is C code
+that may crash. So it runs in a separate process, which the server starts and which ends with it.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ INSTALL: Final = "pip install pocketsphinx"
 _RATE: Final = 24_000
 _MODEL_RATE: Final = 16_000
 _MARGIN_S: Final = (0.05, 0.10)
-"""Kept before and after the speech; more of the room costs more than it tells."""
+"""Audio kept before and after the speech; more of it costs time and helps no recognition."""
 _GAIN: Final = 0.5
 _LONGEST_S: Final = 8.0
-"""No phrase is so long: what is longer is not understood, and not decoded either."""
+"""No phrase is longer. Longer speech is not decoded and counts as not understood."""
 
-# Tried in turn: noise added to the speech (dB below it) and silence before and after it (s). In
-# digital silence the model misses a fifth of the phrases, with noise at -30 dB one in twenty.
+# The attempts: dB by which added noise is below the speech, and seconds of padding on each side.
+# In digital silence the model misses a fifth of the phrases, with noise at -30 dB one in twenty.
 _TRIES: Final = ((30.0, 0.15), (26.0, 0.40))
 
-# A phrase counts if the grammar's path is not much worse than a path over any phones: by how much,
-# depends on the frames of speech (n): 18 * ln(n) - 114. Fitted on 8 synthetic voices: 92 % of the
-# phrases pass, 4 % of other sentences do.
+# A phrase is accepted if its score is not much worse than that of free phones. The limit per frame
+# depends on the number n of frames of speech: 18 * ln(n) - 114. It was fitted on 8 synthetic
+# voices: 92 % of the phrases pass, and 4 % of other sentences do.
 _BIAS: Final = -114.0
 _PER_LOG_FRAME: Final = 18.0
 _LOG_BASE: Final = math.log(1.0001)
@@ -46,19 +46,19 @@ _LOG_BASE: Final = math.log(1.0001)
 _LENGTH: Final = struct.Struct("<I")
 _MAX_WORKERS: Final = 2
 _HANGS_S: Final = 20.0
-"""A process that has not answered for this long is killed."""
+"""Time after which a process that has not answered is replaced."""
 _LOADS_S: Final = 120.0
-"""So is one that has not loaded its model: speech that comes before waits for it."""
+"""Time in which a process must load its model; speech waits for it until then."""
 
 
 class ListenerDiedError(Exception):
-    """The process that recognises died twice over the same audio."""
+    """Raised if two recogniser processes have failed on the same audio."""
 
 
 class Recogniser:
-    """pocketsphinx with the grammar of the phrases, and a loop of phones to compare with.
+    """pocketsphinx with the grammar of the phrases, and with free phones for comparison.
 
-    It keeps nothing from one utterance to the next, so the same audio gives the same text.
+    It keeps no state between utterances, so the same audio always gives the same text.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Recogniser:
         from rtvoice.sandbox.phrases import PHRASES, grammar
 
         self._known = {phrase.words for phrase in PHRASES}
-        # CMN over the whole utterance: the running one remembers the speaker before.
+        # Cepstral means over the whole utterance: running means would remember the last speaker.
         common: dict[str, Any] = {"lm": None, "loglevel": "FATAL", "cmn": "batch"}
         self._phrases = Decoder(Config(**common))
         self._phrases.add_jsgf_string("phrases", grammar())
@@ -77,10 +77,10 @@ class Recogniser:
         self._phones.activate_search("phones")
 
     def recognise(self, pcm: bytes) -> str:
-        """Find the phrase that was said.
+        """Return the phrase that was said.
 
         Args:
-            pcm: int16 little-endian mono, 24 kHz: one utterance, silence around it allowed.
+            pcm: int16 little-endian mono, 24 kHz: one utterance, with any silence around it.
 
         Returns:
             The phrase, or "" if it was none.
@@ -104,7 +104,7 @@ class Recogniser:
 
 
 def _decode(decoder: Any, audio: bytes) -> tuple[str, float, int]:
-    """Run a decoder: what it found, the log of its score, and the frames that are not silence."""
+    """Return the text that a decoder finds, the log of its score, and its frames of speech."""
     decoder.start_utt()
     decoder.process_raw(audio, full_utt=True)
     decoder.end_utt()
@@ -116,12 +116,12 @@ def _decode(decoder: Any, audio: bytes) -> tuple[str, float, int]:
         for segment in decoder.seg()
         if not segment.word.startswith(("<", "("))
     )
-    # "what(2) time": the number of the pronunciation.
+    # Remove the number of a pronunciation: "what(2) time".
     return re.sub(r"\(\d+\)", "", best.hypstr), math.log(best.best_score) / _LOG_BASE, frames
 
 
 def _speech(pcm: bytes) -> NDArray[np.float32]:
-    """Cut the speech out by its own level, at one loudness and the model's rate."""
+    """Return the speech without the silence around it, at a fixed peak and the model's rate."""
     import numpy as np
 
     from actors.devices.sound.resample import Resampler
@@ -148,10 +148,10 @@ def _dithered(speech: NDArray[np.float32], below_db: float, pad_s: float) -> byt
 
 
 class RecogniserPool:
-    """Those who recognise: none, or processes started when they are needed.
+    """A pool of recogniser processes, started when they are needed; empty without pocketsphinx.
 
     Args:
-        wanted: False to have none, whatever is installed.
+        wanted: False: recognise nothing, even if pocketsphinx is installed.
     """
 
     def __init__(self, *, wanted: bool = True) -> None:
@@ -166,20 +166,20 @@ class RecogniserPool:
             await self._ask_in_turn(b"")
 
     async def listen(self, pcm: bytes) -> str | None:
-        """Find the phrase that was said, as `Recogniser.recognise` does.
+        """Return the phrase that was said, as `Recogniser.recognise` does.
 
         Returns:
-            The phrase, "" if it was none, None if nothing here can recognise.
+            The phrase; "" if it was none; None if there is no recogniser.
 
         Raises:
-            ListenerDiedError: the process died, and so did the next.
+            ListenerDiedError: The process has failed, and so has the next one.
         """
         if not self.available:
             return None
         return await self._ask_in_turn(pcm)
 
     async def close(self) -> None:
-        """End the processes; who still waits for one of them is told nothing."""
+        """End the processes, and cancel the requests that still wait for them."""
         asking = list(self._asking)
         for each in asking:
             each.cancel()
@@ -188,9 +188,9 @@ class RecogniserPool:
         self._idle.clear()
 
     async def _ask_in_turn(self, pcm: bytes) -> str:
-        # A session that ends gives up its place here, and its audio is forgotten.
+        # A session that ends is cancelled here: its request leaves the queue.
         await self._turns.acquire()
-        # One that ends while its audio is decoded must not take the process with it.
+        # A session that ends during the decoding must not cancel it, which would end the process.
         asking = asyncio.create_task(self._ask(pcm))
         self._asking.add(asking)
         asking.add_done_callback(self._end_turn)
@@ -200,7 +200,7 @@ class RecogniserPool:
         self._asking.discard(asking)
         self._turns.release()
         if not asking.cancelled():
-            asking.exception()  # whoever asked may be gone
+            asking.exception()  # mark it as retrieved: the session may have ended
 
     async def _ask(self, pcm: bytes) -> str:
         for _ in range(2):
@@ -220,7 +220,7 @@ class RecogniserPool:
 
 
 class _Worker:
-    """One process that recognises. It ends when its stdin does, and so with us."""
+    """One recogniser process. It ends at the end of its stdin, and so with the server."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -229,7 +229,7 @@ class _Worker:
         """Start the process, if it does not run, and wait until it has loaded its model."""
         if self._process is None:
             await self._start()
-            await self.ask(b"")  # the answer comes when the model is there
+            await self.ask(b"")  # an empty utterance is answered once the model is loaded
 
     async def ask(self, pcm: bytes) -> str:
         process = self._process
@@ -245,13 +245,13 @@ class _Worker:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-            # Reads what is left, too: a pipe that nobody reads to its end stays open.
+            # This also reads what is left: a pipe that is not read to its end stays open.
             await self._process.communicate()
 
     async def _start(self) -> asyncio.subprocess.Process:
         from rtvoice.sandbox.launch import child_environment
 
-        # Ctrl-C in the terminal is for the server, which then ends us.
+        # Its own process group: Ctrl-C in the terminal must reach only the server, which ends it.
         group: dict[str, Any] = {} if sys.platform == "win32" else {"process_group": 0}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -267,7 +267,7 @@ class _Worker:
 
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer each utterance with its text, until there are no more."""
+    """Answer each utterance with its text, until the end of the requests."""
     recogniser = Recogniser()
     while head := requests.read(_LENGTH.size):
         (length,) = _LENGTH.unpack(head)
@@ -277,7 +277,7 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _main() -> None:
-    # What a library prints must not come between the answers.
+    # Text that a library prints must not get between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with contextlib.suppress(BrokenPipeError):

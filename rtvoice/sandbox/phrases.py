@@ -1,4 +1,4 @@
-"""What the sandbox understands: one table for the grammar, the printed list and the brain."""
+"""The table of phrases that the sandbox understands, for recogniser, printed list and brain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["PHRASES", "Intent", "Phrase", "find_phrase", "grammar", "plain_words
 
 
 class Intent(StrEnum):
-    """What the user wants."""
+    """The meaning of a phrase."""
 
     GREET = "greet"
     TIME = "time"
@@ -30,9 +30,9 @@ class Intent(StrEnum):
 
 
 class Phrase(NamedTuple):
-    """Words the recogniser knows, and what they mean.
+    """Words that the recogniser knows, and their meaning.
 
-    `percent` is given with `Intent.VOLUME` only: 10..100.
+    `percent` is the volume, 10 to 100; None for all intents but `Intent.VOLUME`.
     """
 
     words: str
@@ -76,32 +76,32 @@ PHRASES: Final[tuple[Phrase, ...]] = (
 )
 
 _OTHER_WORDS: Final = ("yes", "no")
-"""Often said, and else taken for `hello`; with more of these the phrases suffer."""
+"""Common words that would be heard as `hello`; more of these make the phrases less reliable."""
 
 _BY_WORDS: Final = {phrase.words: phrase for phrase in PHRASES}
 _PERCENT: Final = {str(percent): words for words, percent in _TENS.items()}
 
 
 def find_phrase(text: str) -> Phrase | None:
-    """Find the phrase that a text says, whatever its case and punctuation, or None."""
+    """Return the phrase of a text, regardless of case and punctuation; None: it is none."""
     return _BY_WORDS.get(plain_words(text))
 
 
 def plain_words(text: str) -> str:
-    """Write a text as the table does: lower case, no punctuation, `50%` spelt out."""
+    """Return a text in the form of the table: lower case, no punctuation, `50%` in words."""
     text = text.lower().replace("%", " percent ").replace("what's", "what is")
     words = re.findall(r"[a-z]+|\d+", text.replace("'", ""))
     return " ".join(_PERCENT.get(word, word) for word in words)
 
 
 def grammar() -> str:
-    """Write the table as a JSGF grammar (https://www.w3.org/TR/jsgf/), and words outside it."""
+    """Return a JSGF grammar (https://www.w3.org/TR/jsgf/) of the table and `_OTHER_WORDS`."""
     ways = " | ".join([*(phrase.words for phrase in PHRASES), *_OTHER_WORDS])
     return f"#JSGF V1.0;\ngrammar sandbox;\npublic <phrase> = {ways};\n"
 
 
 def printed_list() -> list[str]:
-    """Write the table for people: one line a phrase, the volumes in one."""
+    """Return the table for users: a line for each phrase, and one for all volumes."""
     shown = [phrase for phrase in PHRASES if phrase.percent in (None, 50)]
     return [
         phrase.words.replace(" i ", " I ")

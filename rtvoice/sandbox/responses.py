@@ -1,4 +1,4 @@
-"""A response: the events that it is made of, in the order of the service."""
+"""A response: its events, in the order in which the service sends them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Emit = Callable[..., None]
 NewId = Callable[[str], str]
 
 _PADDED_TO: Final = 16
-"""The service pads text deltas to multiples of this, so that their sizes say nothing."""
+"""The service pads text deltas to multiples of this length, to hide the lengths of the words."""
 _ARGUMENTS_PIECE: Final = 12
-"""Characters of a function call's arguments in a delta."""
+"""Number of characters of a function call's arguments in a delta."""
 
 
 class ResponseOutcome(NamedTuple):
@@ -45,17 +45,15 @@ class ResponseOutcome(NamedTuple):
 
 
 class ServerResponse:
-    """One answer, from `response.created` to `response.done`.
-
-    Half of its attributes are what it is made with.
+    """One response, from `response.created` to `response.done`.
 
     Args:
-        settings: the session's, with the parameters of `response.create` over them.
-        context: the items that it answers.
-        conversation: where its items go; None out of band.
-        emit: sends an event: its type, and its fields.
-        new_id: makes an id of a kind.
-        cached_tokens: input tokens of the response before.
+        settings: The settings of the session, overridden by the parameters of `response.create`.
+        context: The items that it answers.
+        conversation: The conversation to which its items are added; None: out of band.
+        emit: Sends an event, given its type and its fields.
+        new_id: Returns an id of a kind.
+        cached_tokens: Number of input tokens of the response before.
     """
 
     def __init__(
@@ -92,7 +90,7 @@ class ServerResponse:
         self._emit("response.created", response=self._wire())
 
     def begin_message(self) -> None:
-        """Open a message, which `speak` or `write` fill."""
+        """Open a message, to which `speak` or `write` then add."""
         item = ServerItem(self._new_id("item"), "message", role="assistant", status="in_progress")
         item.content = []
         self._add(item)
@@ -101,7 +99,7 @@ class ServerResponse:
         self._emit_in_part("response.content_part.added", part=self._part_wire(""))
 
     def end_message(self) -> None:
-        """Close the message: another one follows."""
+        """Close the message, because another one follows."""
         self._close_message("completed")
         self._said_before += self._said
         self._said = ""
@@ -111,7 +109,7 @@ class ServerResponse:
         """Add speech to the message.
 
         Args:
-            words: with the spaces between them.
+            words: The words, including the spaces between them.
             pcm: int16 little-endian mono, 24 kHz.
         """
         for word in words:
@@ -132,7 +130,7 @@ class ServerResponse:
                 self._stop_at_limit()
 
     def call(self, name: str, arguments: str) -> None:
-        """Add a function call, complete."""
+        """Add a complete function call."""
         item = ServerItem(
             self._new_id("item"),
             "function_call",
@@ -152,7 +150,7 @@ class ServerResponse:
         self._close_item("completed")
 
     def close(self, outcome: ResponseOutcome) -> None:
-        """End the response, with what has been said so far; a second time does nothing."""
+        """End the response with what was said so far. Later calls do nothing."""
         if not self.is_open:
             return
         self.is_open = False
@@ -213,7 +211,7 @@ class ServerResponse:
         item = self._message()
         item.status = status
         conversation = self._conversation
-        # The client may have deleted it while it was being spoken.
+        # The client may have deleted the item while it was spoken.
         if conversation is not None and conversation.find(item.id) is item:
             before = conversation.before(item)
             self._emit("conversation.item.done", previous_item_id=before, item=item.wire())
@@ -258,6 +256,6 @@ class ServerResponse:
 
 
 def padding(text: str) -> str:
-    """Make the `obfuscation` of a delta."""
+    """Return the `obfuscation` of a delta, which pads it."""
     short = -len(text) % _PADDED_TO
     return secrets.token_urlsafe(_PADDED_TO)[:short]

@@ -1,4 +1,4 @@
-"""Running the sandbox: what it prints, what it warms up, and what ends it."""
+"""Runs the sandbox process: what it prints, its warm-up and its end."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from rtvoice.sandbox.speak import Synthesizer, choose_voice
 __all__ = ["run"]
 
 _GRACE_S: Final = 1.0
-"""Time to end after stdin did; a loop that is stuck is not waited for any longer."""
+"""Time to end after the end of stdin; then a stuck event loop is killed."""
 
 
 def run(listening: socket.socket, options: argparse.Namespace) -> NoReturn:
-    """Serve on a socket until something ends it, and the process with it (exit code 0)."""
+    """Serve on a socket until a signal or the end of stdin, then end the process (exit code 0)."""
     asyncio.run(_serve(listening, options))
-    raise AssertionError("it ends inside")
+    raise AssertionError("_serve ends the process")
 
 
 async def _serve(listening: socket.socket, options: argparse.Namespace) -> NoReturn:
@@ -54,7 +54,7 @@ async def _serve(listening: socket.socket, options: argparse.Namespace) -> NoRet
         warming.cancel()
         await asyncio.gather(warming, return_exceptions=True)
     await listener.close()
-    # Half an import may still run on a thread, and nothing is left to be saved.
+    # A normal exit would wait for an import on a thread of the warm-up; there is nothing to save.
     sys.stdout.flush()
     os._exit(0)
 
@@ -72,7 +72,7 @@ def _end_at_eof(ended: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
 
     def wait_for_eof() -> None:
-        # Not sys.stdin: a thread that waits inside its lock crashes the interpreter's shutdown.
+        # Not sys.stdin: a thread that waits in its lock makes the interpreter crash at its end.
         while _read_some():
             pass
         try:
@@ -93,7 +93,7 @@ def _read_some() -> bytes:
 
 
 async def _warm(listener: RecogniserPool, voice: Synthesizer) -> None:
-    """Load what the first turn needs, so that it is as fast as the second."""
+    """Load what the first turn needs, so that it is as fast as later turns."""
     await asyncio.gather(_warm_listener(listener), _warm_voice(voice))
 
 
@@ -103,7 +103,7 @@ async def _warm_listener(listener: RecogniserPool) -> None:
         await listener.warm()
     except ListenerDiedError:
         listener.available = False
-        sys.stderr.write("the recogniser did not start: speech is measured only\n")
+        sys.stderr.write("the recogniser did not start: speech is only measured\n")
     else:
         if listener.available:
             _print(f"recogniser ready after {time.monotonic() - began:.2f} s")
@@ -126,7 +126,7 @@ def _print_welcome(listener: RecogniserPool, voice: Synthesizer, host: str) -> N
     lines.append(_listener_line(listener))
     lines.append(_voice_line(voice))
     if host not in ("127.0.0.1", "::1"):
-        lines.append(f"Careful: {host} can be reached by others, and nothing here asks for a key.")
+        lines.append(f"Careful: {host} can be reached by others, and the sandbox requires no key.")
     _print("\n".join(lines))
 
 
@@ -135,7 +135,7 @@ def _listener_line(listener: RecogniserPool) -> str:
         return "recogniser: pocketsphinx"
     if os.environ.get("RTVOICE_SANDBOX_LISTEN") == "none":
         return "recogniser: none (RTVOICE_SANDBOX_LISTEN=none)"
-    return f"recogniser: none, so speech is measured only. To have one: {listen.INSTALL}"
+    return f"recogniser: none, so speech is only measured. To install one: {listen.INSTALL}"
 
 
 def _voice_line(voice: Synthesizer) -> str:
@@ -143,7 +143,7 @@ def _voice_line(voice: Synthesizer) -> str:
         return "voice: espeak-ng"
     if os.environ.get("RTVOICE_SANDBOX_VOICE") == "builtin":
         return "voice: tones (RTVOICE_SANDBOX_VOICE=builtin)"
-    return f"voice: tones. To understand them: {speak.INSTALL}"
+    return f"voice: tones. To install a voice: {speak.INSTALL}"
 
 
 def _print(text: str) -> None:
@@ -151,5 +151,5 @@ def _print(text: str) -> None:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     except OSError:
-        # Nobody has to read what we print; the interpreter would complain when it ends.
+        # The reader has closed the pipe. Without this, the interpreter reports an error at its end.
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115

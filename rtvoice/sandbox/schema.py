@@ -1,6 +1,6 @@
-"""Rules for the JSON that a client sends, and what breaks them.
+"""Rules that check the JSON of a client.
 
-A rule is a function of a value and its path; it returns nothing, or raises `RefusedError`.
+A rule is a function of a value and its path. It returns nothing, or raises `RefusedError`.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def choice(*values: str) -> Rule:
 
 
 def nullable(rule: Rule) -> Rule:
-    """Accept null, and what the rule accepts."""
+    """Accept null, and every value that the rule accepts."""
 
     def check(value: Any, path: str) -> None:
         if value is not None:
@@ -117,7 +117,7 @@ def nullable(rule: Rule) -> Rule:
 
 
 def array(rule: Rule, at_most: int | None = None) -> Rule:
-    """Accept a list of values that each follow the rule."""
+    """Accept a list whose values the rule accepts."""
 
     def check(value: Any, path: str) -> None:
         if not isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a test has the sandbox answer and hear, instead of what it would by itself."""
+"""Answers and transcripts that a test sets, in place of the sandbox's own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["Script"]
 
 
 class Script:
-    """Answers and hearings that wait for their turn, oldest first; filled from any thread.
+    """Queues of answers and transcripts; filled from any thread.
 
     Attributes:
-        answers: for the responses to come, of all sessions.
-        hearings: what the spoken turns to come are heard as.
+        answers: Answers of the next responses, in all sessions.
+        hearings: Transcripts of the next spoken turns.
     """
 
     def __init__(self) -> None:

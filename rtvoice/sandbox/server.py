@@ -1,4 +1,4 @@
-"""The sandbox on its socket: a connection is a session, and does the work it asks for."""
+"""The websocket server of the sandbox: connections, their sessions, and the sessions' work."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from rtvoice.sandbox.speak import Synthesizer, sentences, utter
 __all__ = ["PATH", "Sandbox", "Watch", "listen_on"]
 
 Watch = Callable[[int, Event], None]
-"""Is told each event, of both sides, and the number of its connection."""
+"""Called with the number of a connection, and each event of both sides."""
 
 PATH: Final = "/v1/realtime"
 _PATHS: Final = (PATH, "/openai/v1/realtime")
-"""The second one is Azure's."""
+"""The second path is that of Azure."""
 
 _MAX_FRAME_BYTES: Final = 24 * 1024 * 1024
-"""An append of 15 MiB is 20 MiB in base64."""
+"""Limit of a frame; the largest append, 15 MiB, has 20 MiB in base64."""
 _CLOSE_S: Final = 1.0
-"""A client that does not answer our close is not waited for any longer."""
+"""Time to wait for a client's answer to our close frame."""
 _LEAD_S: Final = 0.5
-"""Speech that is sent at once; what follows keeps the pace."""
+"""Duration of speech that is sent at once; the rest is sent at the pace."""
 _SAMPLE_S: Final = 1 / 24_000
 _BETA_HEADER: Final = "OpenAI-Beta"
 _CLOSED_BETA: Final = 4000
@@ -50,16 +50,16 @@ _CLOSED_EXPIRED: Final = 1001
 
 
 class Sandbox:
-    """What all sessions of one server share.
+    """A server: what all its sessions share.
 
     Args:
-        listener: recognises speech.
-        voice: speaks.
-        pace: how much faster than real time speech is sent; 0 for as fast as it can.
-        max_session_s: how long a session may last.
-        clock: seconds that only grow.
-        faults: what each connection is to do wrong.
-        watch: sees what goes to and fro.
+        listener: Recognises speech.
+        voice: Speaks.
+        pace: Speed at which speech is sent, as a multiple of real time; 0: as fast as possible.
+        max_session_s: Time after which a session ends.
+        clock: A monotonic clock in seconds.
+        faults: Faults to inject into each connection.
+        watch: Called with each event of both sides.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Sandbox:
         self._count = 0
 
     async def handle(self, socket: ServerConnection) -> None:
-        """Serve one client until it goes."""
+        """Serve one client until its connection ends."""
         self._count += 1
         number = self._count
         watch = self._watch
@@ -100,9 +100,9 @@ class Sandbox:
             del self._connections[number]
 
     async def command(self, fault: Fault) -> None:
-        """Have the newest connection that is open do something wrong; if there is none, the next.
+        """Inject a fault into the newest open connection or, if none is open, into the next one.
 
-        A handshake is refused to the next one in any case.
+        The fault `refuse` always waits for the next connection.
         """
         lines = [each.line for _, each in sorted(self._connections.items()) if each.line.is_open]
         if lines and fault.action != "refuse":
@@ -111,18 +111,18 @@ class Sandbox:
             self._next_faults.append(fault)
 
     async def answer_handshake(self, socket: ServerConnection, request: Request) -> Response | None:
-        """Refuse a client that asks for what is not there, or that a test has us refuse."""
+        """Refuse a wrong path or an invalid fault, or refuse because of a fault; None: accept."""
         url = urlsplit(request.path)
         if url.path.rstrip("/") not in _PATHS:
             return socket.respond(
                 HTTPStatus.NOT_FOUND,
-                f"There is nothing at {url.path}. The sandbox is at {PATH}.\n",
+                f"{url.path} is not a valid path. The sandbox is at {PATH}.\n",
             )
         try:
             asked = [parse_fault(text) for text in parse_qs(url.query).get("misbehave", [])]
         except FaultError as error:
             return socket.respond(HTTPStatus.BAD_REQUEST, f"{error}\n")
-        # One refusal is for one handshake; the rest is for a connection that comes about.
+        # A refusal is used up by one handshake; other faults wait for an accepted connection.
         for fault in self._next_faults:
             if fault.action == "refuse":
                 self._next_faults.remove(fault)
@@ -137,10 +137,10 @@ class Sandbox:
 
 
 async def listen_on(sandbox: Sandbox, **where: Any) -> Server:
-    """Serve sessions.
+    """Start to serve the sessions of a sandbox.
 
     Args:
-        sandbox: what they share.
+        sandbox: What the sessions share.
         where: `sock`, or `host` and `port`.
     """
     return await serve(
@@ -172,12 +172,12 @@ async def _refuse(socket: ServerConnection, fault: Fault) -> Response | None:
 def _choose_subprotocol(
     _socket: ServerConnection, offered: Sequence[Subprotocol]
 ) -> Subprotocol | None:
-    # Browsers offer it; clients that can send headers offer none, and must not be refused.
+    # Browsers offer it. Clients that can send headers offer none, and must be accepted too.
     return Subprotocol("realtime") if "realtime" in offered else None
 
 
 def _quiet_logger() -> logging.Logger:
-    """Log what is our fault, not port scans and handshakes that failed."""
+    """Return a logger that drops port scans and failed handshakes: these are not our errors."""
     logger = logging.getLogger("rtvoice.sandbox.websockets")
     logger.setLevel(logging.ERROR)
     logger.addFilter(lambda record: "handshake" not in record.getMessage())
@@ -185,7 +185,7 @@ def _quiet_logger() -> logging.Logger:
 
 
 class _ClientConnection:
-    """One client: its session, and the tasks that do the session's work."""
+    """The connection of one client: its session, and the tasks that do the session's work."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class _ClientConnection:
             await self._refuse_beta()
             return
         self._session.open()
-        # An exception in a task is a mistake of ours: it ends the connection, with its traceback.
+        # An exception in a task is a bug of ours: it ends the connection and is logged.
         async with self._group:
             self._spawn(self._expire(self._sandbox.max_session_s))
             try:
@@ -228,15 +228,15 @@ class _ClientConnection:
     async def _receive(self, frame: str | bytes) -> None:
         if isinstance(frame, str) and f'"{COMMAND}"' in frame and await self._command(frame):
             return
-        kind = self._noted(frame) if self._watch is not None or self.line.is_faulty else ""
+        kind = self._observed(frame) if self._watch is not None or self.line.is_faulty else ""
         await self.line.before(kind)
         self._session.receive(frame)
         await self.line.after(kind)
         await self._flush()
         self._begin_work(self._session.take_work())
 
-    def _noted(self, frame: str | bytes) -> str:
-        """Type of an event, which the watcher is told; "" if it is none."""
+    def _observed(self, frame: str | bytes) -> str:
+        """Pass an event on to the watcher, and return its type; "" if the frame is no event."""
         try:
             event = msgspec.json.decode(frame)
         except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
@@ -248,7 +248,7 @@ class _ClientConnection:
         return str(event["type"])
 
     async def _command(self, frame: str) -> bool:
-        """Obey a frame that commands a fault; not so if it is another that has the word in it."""
+        """Inject the fault of a frame that commands one; return whether the frame does."""
         try:
             event = msgspec.json.decode(frame, type=_Command)
             if event.type != COMMAND:
@@ -262,7 +262,7 @@ class _ClientConnection:
         return True
 
     async def _misbehave(self, fault: Fault) -> None:
-        """Do a fault that the line cannot do."""
+        """Carry out a fault that needs the session."""
         if fault.action == "expire":
             await self._expire(float(fault.value))
         elif not self._session.fail(fault.value):
@@ -303,7 +303,7 @@ class _ClientConnection:
                 self._spawn(self._respond(each))
 
     async def _listen(self, work: Listen) -> None:
-        heard = await _heard(self._sandbox, work.pcm)
+        heard = await _recognised(self._sandbox, work.pcm)
         del self._heard[work.item_id]
         self._session.heard(work.item_id, heard)
         await self._flush()
@@ -329,7 +329,7 @@ class _ClientConnection:
         await self._flush()
 
     async def _utter(self, response_id: str, speech: SpeechRequest) -> bool:
-        """Speak; False if the rest is not wanted."""
+        """Speak a text; return False if the response has ended and needs no more."""
         sandbox = self._sandbox
         began, sent_s = sandbox.clock(), 0.0
         pieces = utter(speech.text, sandbox.voice, speech.voice, speech.speed)
@@ -346,7 +346,7 @@ class _ClientConnection:
         return True
 
     async def _flush(self) -> None:
-        """Send what the session has to say. One at a time, so that events keep their order."""
+        """Send the events of the session, under a lock, so that they keep their order."""
         async with self._sending:
             while events := self._session.take_events():
                 await self.line.send(events)
@@ -361,7 +361,7 @@ class _Command(msgspec.Struct):
 
 
 def _life_s(sandbox: Sandbox, faults: list[Fault]) -> float:
-    """Tell how long a session will last, as far as is known when it begins."""
+    """Return the duration of a session, for `expires_at`: a fault may end it before its limit."""
     early = [float(each.value) for each in faults if each.action == "expire" and not each.when]
     return min([sandbox.max_session_s, *early])
 
@@ -385,7 +385,7 @@ def _is_beta(socket: ServerConnection) -> bool:
     return _BETA_HEADER in socket.request.headers or "openai-beta.realtime-v1" in offered
 
 
-async def _heard(sandbox: Sandbox, pcm: bytes) -> Recognition:
+async def _recognised(sandbox: Sandbox, pcm: bytes) -> Recognition:
     import numpy as np
 
     from rtvoice.sandbox.vad import speech_span

@@ -1,6 +1,6 @@
-"""One session of the Realtime API: frames in, events and work out. No socket, no clock.
+"""One session of the Realtime API: frames in, events and work out; no socket, no clock.
 
-What takes time (recognising, speaking) leaves as work; whoever does it reports back.
+What takes time (recognition, speech) is returned as work, which the server does and reports back.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _TOKENS_PER_MINUTE: Final = 15_000_000
 
 
 class Listen(NamedTuple):
-    """Recognise this, and call `ServerSession.heard`.
+    """Work: recognise audio, then call `ServerSession.heard`.
 
     Attributes:
-        item_id: whose audio it is.
+        item_id: The item that has the audio.
         pcm: int16 little-endian mono, 24 kHz.
     """
 
@@ -59,7 +59,7 @@ class Listen(NamedTuple):
 
 
 class Respond(NamedTuple):
-    """When all that the response needs is heard, call `ServerSession.think`."""
+    """Work: wait until the items of `ServerSession.unheard` are recognised, then call `think`."""
 
     response_id: str
 
@@ -68,12 +68,12 @@ Work = Listen | Respond
 
 
 class SpeechRequest(NamedTuple):
-    """What to speak into a response, with `ServerSession.speak`, and then `ServerSession.finish`.
+    """Work: speak a text with `ServerSession.speak`, then call `ServerSession.finish`.
 
     Attributes:
-        text: the words.
-        voice: as in `session.audio.output.voice`.
-        speed: 0.25..1.5.
+        text: The words.
+        voice: As in `session.audio.output.voice`.
+        speed: From 0.25 to 1.5; 1 is normal.
     """
 
     text: str
@@ -84,20 +84,20 @@ class SpeechRequest(NamedTuple):
 class ServerSession:
     """The state of one session.
 
-    The server gives it every frame of the client, takes away the events and the work, and reports
-    what came of the work. Nothing in it fails the session: what a client does wrong is answered
-    with an `error` event.
-
-    It is one class with a method for each event of the client, since nearly each of them touches
-    the input, the conversation and the answers; what these do by themselves is in `InputAudio`,
-    `Conversation` and `ServerResponse`.
+    The server passes it every frame of the client, takes its events and work, and reports the
+    results of the work. No event of a client ends the session: a wrong one is answered with an
+    `error` event.
 
     Args:
-        model: of the URL.
-        transcribes: whether this is a transcription session, which never responds.
-        expires_at: unix time.
-        script: what to answer, if a test has said so.
+        model: The model in the URL.
+        transcribes: Whether this is a transcription session, which never responds.
+        expires_at: Unix time at which the session ends.
+        script: Answers and transcripts set by a test.
     """
+
+    # One class with a method for each event of the client, since nearly all of them need the input,
+    # the conversation and the responses. What each of these does alone is in `InputAudio`,
+    # `ServerConversation` and `ServerResponse`.
 
     def __init__(
         self,
@@ -141,25 +141,25 @@ class ServerSession:
             "response.cancel": self._cancel_response,
         }
 
-    # What the server takes away.
+    # Output to the server.
 
     def take_events(self) -> list[Event]:
-        """Take the events for the client, oldest first."""
+        """Return and clear the events for the client, oldest first."""
         events, self._events = self._events, []
         return events
 
     def take_work(self) -> list[Work]:
-        """Take what is to be done."""
+        """Return and clear the work to do."""
         work, self._work = self._work, []
         return work
 
-    # What the server tells.
+    # Input from the server.
 
     def open(self) -> None:
         self._emit("session.created", session=self._shown_settings())
 
     def expire(self, minutes: float) -> None:
-        """Tell the client that its time is over."""
+        """Emit the error that the session has reached its time limit."""
         self._report(
             RefusedError(
                 f"Your session hit the maximum duration of {minutes:g} minutes.",
@@ -168,11 +168,11 @@ class ServerSession:
         )
 
     def refuse(self, message: str, param: str, event_id: str | None) -> None:
-        """Answer an event that is not handled here with an error."""
+        """Emit an error for an event that the server handles itself."""
         self._report(RefusedError(message, code="invalid_value", param=param), event_id)
 
     def fail(self, code: str) -> bool:
-        """End the response under way as failed; False if there is none."""
+        """End the current response as failed; return False if there is none."""
         if self._active is None:
             return False
         self._close(self._active, ResponseOutcome.failed(code))
@@ -191,13 +191,13 @@ class ServerSession:
             self._report(error, event_id)
 
     def unheard(self, response_id: str) -> list[str]:
-        """List the items of which a response still waits for the recogniser."""
+        """Return the items of a response that are not recognised yet."""
         response = self._responses.get(response_id)
         context = response.context if response is not None else []
         return [item.id for item in context if item.id in self._unheard]
 
     def heard(self, item_id: str, heard: Recognition) -> None:
-        """Take what the recogniser made of an item."""
+        """Store the result of the recogniser for an item, and emit its transcription."""
         item = self._unheard.pop(item_id, None)
         if item is None:
             return
@@ -208,10 +208,10 @@ class ServerSession:
             self._transcribe(item_id, part, heard, settings)
 
     def think(self, response_id: str) -> SpeechRequest | None:
-        """Begin the answer of a response.
+        """Choose the answer of a response, and emit it unless it must be spoken.
 
         Returns:
-            What to speak into it; None if there is nothing left to do.
+            What to speak; None if the response has ended.
         """
         response = self._responses.get(response_id)
         if response is None:
@@ -236,15 +236,15 @@ class ServerSession:
         return SpeechRequest(answer.text, output["voice"], output["speed"])
 
     def speak(self, response_id: str, words: list[str], pcm: bytes) -> bool:
-        """Take the next stretch of speech for a response.
+        """Add a piece of speech to a response.
 
         Args:
-            response_id: which.
-            words: said in it, with the spaces between them.
+            response_id: The response.
+            words: The words of the piece, including the spaces between them.
             pcm: int16 little-endian mono, 24 kHz.
 
         Returns:
-            Whether more is wanted; not so after a cancellation or at the token limit.
+            Whether to go on; False after a cancellation or at the token limit.
         """
         response = self._responses.get(response_id)
         if response is None:
@@ -252,18 +252,18 @@ class ServerSession:
         self._voice_is_fixed = True
         response.speak(words, pcm)
         if not response.is_open:
-            self._forget(response)
+            self._retire(response)
         return response.is_open
 
     def begin_item(self, response_id: str) -> None:
-        """Go on with the answer in another item."""
+        """Continue the answer in a new item."""
         response = self._responses.get(response_id)
         if response is not None:
             response.end_message()
             response.begin_message()
 
     def finish(self, response_id: str) -> None:
-        """End a response of which everything was spoken."""
+        """End a response after all of it was spoken."""
         response = self._responses.get(response_id)
         if response is not None:
             self._close(response, ResponseOutcome("completed"))
@@ -417,7 +417,7 @@ class ServerSession:
             self._emit(f"{kind}.failed", **place, error=error)
             return
         part.transcript = heard.text
-        # whisper-1 has all of it at once.
+        # whisper-1 sends the whole transcript in one delta.
         whole = settings["model"] == "whisper-1"
         for piece in [heard.text] if whole else split_words(heard.text):
             self._emit(f"{kind}.delta", **place, delta=piece, obfuscation=padding(piece))
@@ -545,9 +545,10 @@ class ServerSession:
     def _context(self, raw_items: list[Any] | None) -> list[ServerItem]:
         if raw_items is None:
             return list(self._conversation)
-        return [self._referred(raw, f"response.input[{at}]") for at, raw in enumerate(raw_items)]
+        return [self._input_item(raw, f"response.input[{at}]") for at, raw in enumerate(raw_items)]
 
-    def _referred(self, raw: Any, path: str) -> ServerItem:
+    def _input_item(self, raw: Any, path: str) -> ServerItem:
+        """Return an item of `response.input`: a new one, or one that it references."""
         if isinstance(raw, dict) and raw.get("type") == "item_reference":
             record({"type": text(), "id": text()}, "id")(raw, path)
             item = self._conversation.find(raw["id"])
@@ -573,9 +574,10 @@ class ServerSession:
 
     def _close(self, response: ServerResponse, outcome: ResponseOutcome) -> None:
         response.close(outcome)
-        self._forget(response)
+        self._retire(response)
 
-    def _forget(self, response: ServerResponse) -> None:
+    def _retire(self, response: ServerResponse) -> None:
+        """Remove a closed response, start the idle timeout, and account for its tokens."""
         del self._responses[response.id]
         assert response.usage is not None
         self._cached_tokens = response.usage["input_tokens"]

@@ -1,4 +1,4 @@
-"""The configuration of a session: its defaults, what may be changed, and how changes are merged."""
+"""The configuration of a session: its defaults, its checks, and the merging of updates."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ _INSTRUCTIONS: Final = (
     "whoever says help hears them."
 )
 
-# What a session has that nobody has configured, as recorded from the service in 2026. The
-# documentation says 500 for silence_duration_ms; the service says 200.
+# Defaults of a session, as recorded from the service in 2026. For silence_duration_ms, the
+# documentation says 500, but the service uses 200.
 _SERVER_VAD: Final[Settings] = {
     "type": "server_vad",
     "threshold": 0.5,
@@ -71,13 +71,13 @@ _SEMANTIC_VAD: Final[Settings] = {
 _TRANSCRIPTION: Final[Settings] = {"model": None, "language": None, "prompt": None}
 _PCM: Final[Settings] = {"type": "audio/pcm", "rate": 24000}
 
-# https://platform.openai.com/docs/guides/realtime-models: these answer without reasoning and
-# refuse its settings. A name that we do not know may have it.
+# Models without reasoning, which refuse its settings
+# (https://platform.openai.com/docs/guides/realtime-models). An unknown model accepts them.
 _WITHOUT_REASONING: Final = re.compile(r"gpt-realtime(-1\.5|-mini)?(-\d{4}-\d\d-\d\d)?$|gpt-4o-.*")
 
 
 def conversation_settings(model: str) -> Settings:
-    """Configure a new conversation session."""
+    """Return the configuration of a new conversation session."""
     return {
         "type": "realtime",
         "model": model,
@@ -98,7 +98,7 @@ def conversation_settings(model: str) -> Settings:
 
 
 def transcription_settings() -> Settings:
-    """Configure a new transcription session."""
+    """Return the configuration of a new transcription session."""
     return {
         "type": "transcription",
         "audio": {"input": _input_settings(_SERVER_VAD)},
@@ -115,10 +115,10 @@ def _input_settings(turn_detection: Settings) -> Settings:
     }
 
 
-# https://platform.openai.com/docs/guides/realtime-transcription: what each model takes. One that we
-# do not know takes everything.
+# The settings that each transcription model accepts
+# (https://platform.openai.com/docs/guides/realtime-transcription). An unknown model accepts all.
 _STREAMING: Final = ("gpt-live-transcribe", "gpt-realtime-whisper")
-_TAKEN_BY: Final = {
+_ACCEPTED_BY: Final = {
     "keywords": ("gpt-transcribe", "gpt-live-transcribe"),
     "languages": ("gpt-transcribe", "gpt-live-transcribe"),
     "delay": ("gpt-realtime-whisper",),
@@ -131,16 +131,16 @@ _TRANSCRIBERS: Final = re.compile(
 def merged(
     now: Settings, update: Any, *, voice_is_fixed: bool = False, responding: bool = False
 ) -> Settings:
-    """Apply an update to a configuration; `now` stays as it is.
+    """Return a configuration with an update applied; `now` is not changed.
 
     Args:
-        now: the configuration in force.
-        update: the `session` of a `session.update`.
-        voice_is_fixed: whether the assistant has already been heard.
-        responding: whether a response is under way.
+        now: The configuration in force.
+        update: The `session` of a `session.update`.
+        voice_is_fixed: Whether the assistant has already produced audio.
+        responding: Whether a response is in progress.
 
     Raises:
-        RefusedError: a field is missing, unknown or wrong; then nothing of it applies.
+        RefusedError: A field is missing, unknown or wrong. The whole update is refused.
     """
     _check_session(now, update)
     new = copy.deepcopy(now)
@@ -161,10 +161,10 @@ def merged(
 
 
 def check_response(parameters: Any, model: str) -> None:
-    """Check the `response` of a `response.create`, but for its `input` items.
+    """Check the `response` of a `response.create`, except its `input` items.
 
     Raises:
-        RefusedError: a field is unknown or wrong, or not for this model.
+        RefusedError: A field is unknown or wrong, or the model does not support it.
     """
     _RESPONSE(parameters, "response")
     _check_reasoning(parameters, model, "response")
@@ -199,7 +199,7 @@ def _check_reasoning(settings: Settings, model: str, path: str) -> None:
 
 
 def _check_transcription(settings: Settings) -> None:
-    """Check what depends on the model, once everything is known."""
+    """Check the transcription settings against their model, after an update is merged."""
     wanted = settings["transcription"]
     model = (wanted or {}).get("model")
     if model is None or _TRANSCRIBERS.fullmatch(model) is None:
@@ -211,7 +211,7 @@ def _check_transcription(settings: Settings) -> None:
             code="invalid_value",
             param=f"{path}.model",
         )
-    refused = [name for name, models in _TAKEN_BY.items() if model not in models]
+    refused = [name for name, models in _ACCEPTED_BY.items() if model not in models]
     refused += ["prompt"] if model == "gpt-realtime-whisper" else []
     for name in refused:
         if wanted.get(name) is not None:

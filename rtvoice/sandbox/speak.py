@@ -1,4 +1,4 @@
-"""Speaking: text in, int16 at 24 kHz out, by espeak-ng or by a voice of our own."""
+"""Speech synthesis: text in, int16 at 24 kHz out, by espeak-ng or by built-in tones."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ __all__ = [
 INSTALL: Final = "apt-get install espeak-ng"
 
 _FIRST_PIECE: Final = RATE // 10
+"""Samples of the first piece: short, so that speech begins early."""
 _PIECE: Final = RATE // 5
+"""Samples of all other pieces."""
 
-# Variants that sound different from each other; the names are OpenAI's.
+# espeak variants that differ from each other, by the names of OpenAI's voices.
 _ESPEAK: Final = {
     "alloy": "en-us",
     "ash": "en-us+m3",
@@ -49,20 +51,21 @@ _OTHER_VOICE: Final = "en-us+m5"
 _WORDS_PER_MINUTE: Final = 165
 _SLOWEST_WPM: Final = 80
 _GAP_UNIT_S: Final = 0.038
-"""What one unit of espeak's `-g` lengthens a word by, at 80 words a minute (measured)."""
+"""Time by which one unit of espeak's `-g` lengthens a word, at 80 words a minute (measured)."""
 _PARALLEL: Final = 4
+"""Maximum number of espeak processes at a time."""
 _CHARACTERS_PER_S: Final = 18.0
-"""More than anybody speaks at speed 1 (13 to 15), so that the words stay ahead."""
+"""Assumed rate of speech at speed 1. Real rates are 13 to 15, so the words stay ahead."""
 _WAV_HEAD: Final = 44
-"""espeak-ng writes this head, with lengths that are wrong: it does not know them yet."""
+"""Length of the WAV header. espeak-ng cannot know the lengths in it yet, so they are wrong."""
 _READ_BYTES: Final = 8192
 
 
 class Piece(NamedTuple):
-    """A stretch of speech.
+    """A piece of speech.
 
     Attributes:
-        words: said in it, with the spaces between them; may be empty.
+        words: The words to send with it, including the spaces between them; may be empty.
         pcm: int16 little-endian mono, 24 kHz, at most 200 ms.
     """
 
@@ -71,34 +74,34 @@ class Piece(NamedTuple):
 
 
 class Synthesizer(Protocol):
-    """Whatever can speak a sentence."""
+    """The interface of a voice."""
 
     name: str
 
     def say(self, sentence: str, voice: Any, speed: float) -> AsyncGenerator[bytes]:
-        """Speak.
+        """Speak a sentence.
 
         Args:
-            sentence: what to say.
-            voice: as `session.audio.output.voice`: a name, or an object with an `id`.
-            speed: 0.25..1.5, where 1 is usual.
+            sentence: The sentence.
+            voice: As `session.audio.output.voice`: a name, or an object with an `id`.
+            speed: From 0.25 to 1.5; 1 is normal.
 
         Yields:
-            int16 little-endian mono, 24 kHz, blocks of any length.
+            int16 little-endian mono, 24 kHz, in blocks of any length.
         """
         ...
 
 
 def choose_voice(*, builtin: bool = False) -> Synthesizer:
-    """Take espeak-ng if this machine has it, else our own."""
+    """Return espeak-ng if it is installed, else the built-in tones."""
     program = None if builtin else shutil.which("espeak-ng")
     return EspeakVoice(program) if program else ToneVoice()
 
 
 async def utter(text: str, voice: Synthesizer, name: Any, speed: float) -> AsyncGenerator[Piece]:
-    """Speak a text, so that the first sound is there before the rest is computed.
+    """Speak a text, and yield the first pieces before the rest is computed.
 
-    The words run ahead of the sound, as they do at the service.
+    The words come ahead of the sound, as they do at the service.
     """
     size = _FIRST_PIECE
     for sentence in sentences(text):
@@ -115,17 +118,17 @@ async def utter(text: str, voice: Synthesizer, name: Any, speed: float) -> Async
 
 
 def sentences(text: str) -> list[str]:
-    """Split a text after `.`, `!` and `?`; put together again, the sentences are the text."""
+    """Split a text after `.`, `!` and `?`; the sentences joined are the text again."""
     return [each for each in re.split(r"(?<=[.!?])(?=\s)", text.strip()) if each]
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text before each word's space; put together again, the words are the text."""
+    """Split a text before the space of each word; the words joined are the text again."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
 class _Words:
-    """The words of a sentence, given out a little before they are heard."""
+    """The words of a sentence, each of which is due a little before it is heard."""
 
     def __init__(self, sentence: str, speed: float) -> None:
         self._waiting = deque(split_words(sentence))
@@ -134,6 +137,7 @@ class _Words:
         self._given = 0.0
 
     def due(self, samples: int) -> list[str]:
+        """Return the words to send with the next samples."""
         self._spoken += samples
         due = []
         while self._waiting and self._given < self._spoken:
@@ -142,11 +146,12 @@ class _Words:
         return due
 
     def rest(self) -> list[str]:
+        """Return the words that are left at the end of the sentence."""
         return list(self._waiting)
 
 
 class EspeakVoice:
-    """Speech by the program espeak-ng, started once a sentence (15 ms to the first sound)."""
+    """A voice by the program espeak-ng, started for each sentence (15 ms to the first sound)."""
 
     name = "espeak-ng"
 
@@ -158,6 +163,7 @@ class EspeakVoice:
     async def say(self, sentence: str, voice: Any, speed: float) -> AsyncGenerator[bytes]:
         variant = _ESPEAK.get(voice, _OTHER_VOICE) if isinstance(voice, str) else _OTHER_VOICE
         wanted = _WORDS_PER_MINUTE * speed
+        # espeak-ng does not speak slower than 80 words a minute: add gaps between the words.
         pace = max(_SLOWEST_WPM, round(wanted))
         gap = max(0, round((60 / wanted - 60 / pace) / _GAP_UNIT_S))
         spoken = False
@@ -167,7 +173,7 @@ class EspeakVoice:
                 async for block in blocks:
                     spoken = True
                     yield block
-        if not spoken and sentence.strip(" .,!?"):
+        if not spoken and sentence.strip(" .,!?"):  # espeak-ng has failed
             async with aclosing(self._fallback.say(sentence, voice, speed)) as blocks:
                 async for block in blocks:
                     yield block
@@ -194,7 +200,7 @@ class EspeakVoice:
                 async for block in blocks:
                     yield block
         finally:
-            # Whoever does not want the rest leaves us here, with espeak still writing.
+            # A caller that does not need the rest closes the generator while espeak still writes.
             with suppress(ProcessLookupError):
                 process.kill()
             await process.communicate()
@@ -235,10 +241,11 @@ _LOWEST_HZ, _HIGHEST_HZ = 105.0, 230.0
 
 
 class ToneVoice:
-    """A voice for machines without one: a tone for each syllable, which nobody can understand.
+    """A voice for machines without espeak-ng: a tone for each syllable, without words.
 
-    One tone a group of vowels, coloured as that vowel, with pauses at commas and full stops: it has
-    the rhythm and the length of the text, so interruption, volume and speed can be tried with it.
+    Each group of vowels becomes a tone with the formants of its first vowel, with pauses at commas
+    and full stops. So it has the rhythm and the length of the text, which is enough to try
+    interruption, volume and speed.
     """
 
     name = "built-in tones"
@@ -247,13 +254,14 @@ class ToneVoice:
         yield await asyncio.to_thread(self.tones, sentence, voice, speed)
 
     def tones(self, sentence: str, voice: Any, speed: float) -> bytes:
+        """Return a sentence as tones; it blocks."""
         import numpy as np
 
         words = sentence.split()
         pitch = _pitch_of(voice)
         sound = []
         for index, word in enumerate(words):
-            # The melody falls, as it does in a statement.
+            # The pitch falls, as in a statement.
             hz = pitch * (1.1 - 0.25 * index / max(1, len(words)))
             sound += [_tone(vowel, hz, speed) for vowel in _syllables(word)]
             pause_s = _PAUSE_S.get(word[-1], _WORD_PAUSE_S) / speed

@@ -1,4 +1,4 @@
-"""What a response and a transcription are said to cost."""
+"""Estimates of the token counts in the `usage` of responses and transcriptions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rtvoice.sandbox.conversation import ServerItem
 
 __all__ = ["audio_tokens", "response_usage", "text_tokens", "transcription_usage"]
 
-# Rules of thumb for the service: 10 tokens a second of the user's audio, 20 of the assistant's,
-# four characters a token of text.
+# Rules of thumb for the service: 10 tokens per second of the user's audio, 20 per second of the
+# assistant's, one token per four characters of text.
 _USER_HZ: Final = 10
 _ASSISTANT_HZ: Final = 20
 _RATE: Final = 24_000
@@ -31,14 +31,14 @@ def audio_tokens(samples: int, *, of_user: bool = False) -> int:
 def response_usage(
     instructions: str, context: Iterable[ServerItem], said: str, samples: int, cached: int
 ) -> dict[str, Any]:
-    """Work out the `usage` of a response.
+    """Return the `usage` of a response.
 
     Args:
-        instructions: in force for it.
-        context: what it was given.
-        said: its text, transcript or arguments.
-        samples: its audio at 24 kHz.
-        cached: input tokens of the response before, of which the service caches a prefix.
+        instructions: The instructions of the response.
+        context: Its input items.
+        said: Its text, transcript or arguments.
+        samples: Length of its audio, in samples at 24 kHz.
+        cached: Input tokens of the response before, of which the service caches a prefix.
     """
     text_in, audio_in, image_in = text_tokens(instructions), 0, 0
     for item in context:
@@ -73,7 +73,7 @@ def response_usage(
 
 
 def transcription_usage(model: str | None, samples: int, transcript: str) -> dict[str, Any]:
-    """Work out the `usage` of a transcription: whisper is billed by time, others by tokens."""
+    """Return the `usage` of a transcription: whisper is billed by time, other models by tokens."""
     if model is None or "whisper" in model:
         return {"type": "duration", "seconds": -(-samples // _RATE)}
     audio, text = audio_tokens(samples, of_user=True), text_tokens(transcript)

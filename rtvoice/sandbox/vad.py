@@ -1,4 +1,4 @@
-"""Where speech begins and ends, by energy: samples in, positions out. No clock, no thread."""
+"""Detection of speech by energy: samples in, positions out; no clock, no thread."""
 
 from __future__ import annotations
 
@@ -14,61 +14,62 @@ from rtvoice.sandbox.audio import RATE
 __all__ = ["SpeechDetector", "Started", "Stopped", "levels_db", "speech_span"]
 
 _WINDOW: Final = RATE // 100
-"""Samples of a window: 10 ms. Windows lie on a fixed grid, however the audio is cut."""
+"""Samples of a window: 10 ms. The windows do not depend on how the audio is divided into blocks."""
 _WINDOW_MS: Final = 10
 
 _QUIETEST_DB: Final = -58.0
-"""Below this (dB of full scale, at threshold 0.5) nothing is speech, however quiet the room."""
+"""Lowest level of speech in any room, in dB of full scale, at threshold 0.5."""
 _MARGIN_DB: Final = 12.0
-"""Speech is so much louder than the room, at threshold 0.5; each 0.1 adds or takes 1.6 dB."""
+"""How much louder than the room speech is, at threshold 0.5; each 0.1 changes it by 1.6 dB."""
 _DB_PER_THRESHOLD: Final = 16.0
 _HYSTERESIS_DB: Final = 4.0
-"""Speech that goes on may be so much quieter than speech that begins."""
+"""How much quieter speech may be after its beginning."""
 
 _FLOOR_BLOCK: Final = 4
-"""Windows of which the floor keeps the mean: 40 ms, as long as the closure before a `t`."""
+"""Windows in a block of the noise floor: 40 ms, as long as the closure before a `t`."""
 _FLOOR_BLOCKS: Final = 100
-"""The floor is the quietest of the last 4 s, so that a steady noise is part of the room by then."""
+"""Blocks of which the quietest is the noise floor: 4 s, then a steady noise is part of it."""
 _FIRST_FLOOR_DB: Final = -50.0
-"""The room is at most so loud in the first second, before there is anything to compare."""
+"""Upper limit of the noise floor in the first second, when nothing is known of the room."""
 _FIRST_BLOCKS: Final = 25
 _FLOOR_RANGE_DB: Final = (-75.0, -20.0)
 
 _ONSET_WINDOWS: Final = 5
 _ONSET_OF: Final = 7
-"""Speech begins when 5 of 7 windows are loud: a click does not."""
+"""Speech begins when 5 of 7 windows are loud; a click makes fewer loud."""
 
 _EAGERNESS_MS: Final = {"high": 400, "auto": 600, "medium": 600, "low": 1000}
-"""Silence that ends a turn under semantic_vad. Nothing here understands whether a sentence is
-complete, so eagerness is a time."""
+"""Silence that ends a turn under semantic_vad, by eagerness. The sandbox cannot know whether a
+sentence is complete."""
 
 
 _UNDER_PEAK_DB: Final = 35.0
-"""Speech is no quieter than this below its own loudest window."""
+"""Range of levels in speech, down from its loudest window."""
 _SILENCE_DB: Final = -75.0
+"""Level of the loudest window up to which a segment has no speech."""
 
 
 class Started(NamedTuple):
-    """Speech began. `at`: its first sample, the prefix padding included."""
+    """Speech began; `at` is its first sample, including the prefix padding."""
 
     at: int
 
 
 class Stopped(NamedTuple):
-    """Speech ended. `at`: the sample after the silence that showed it."""
+    """Speech ended; `at` is the sample after the silence that ended it."""
 
     at: int
 
 
 class SpeechDetector:
-    """Tells where speech is in a stream of int16 at 24 kHz.
+    """Finds speech in a stream of int16 at 24 kHz.
 
-    A window of 10 ms is loud if it stands out from the room, whose level is the quietest 40 ms of
-    the last 4 s. Positions count samples from the first one of the stream.
+    A window of 10 ms is loud if it is louder than the noise floor by a margin. The noise floor is
+    the level of the quietest 40 ms in the last 4 s. Positions count samples since the stream began.
 
     Args:
-        settings: `turn_detection` of the session.
-        position: where in the stream the next sample lies.
+        settings: The `turn_detection` of the session.
+        position: Position of the next sample.
     """
 
     def __init__(self, settings: dict[str, Any], position: int = 0) -> None:
@@ -85,7 +86,7 @@ class SpeechDetector:
         return self._speaking
 
     def configure(self, settings: dict[str, Any]) -> None:
-        """Apply other settings; speech that has begun goes on."""
+        """Apply other settings, also to speech that has begun."""
         threshold = settings.get("threshold", 0.5) - 0.5
         self._margin_db = _MARGIN_DB + _DB_PER_THRESHOLD * threshold
         self._quietest_db = _QUIETEST_DB + _DB_PER_THRESHOLD * threshold
@@ -96,19 +97,19 @@ class SpeechDetector:
         self._silence_windows = max(1, -(-silence_ms // _WINDOW_MS))
 
     def reset(self) -> None:
-        """Forget the speech that has begun, but not the room."""
+        """Forget speech that has begun, but keep the noise floor."""
         self._speaking = False
         self._silent = 0
         self._recent: deque[bool] = deque(maxlen=_ONSET_OF)
 
     def feed(self, pcm: bytes) -> list[Started | Stopped]:
-        """Take the next audio.
+        """Process the next audio.
 
         Args:
-            pcm: int16 little-endian mono, 24 kHz, any length.
+            pcm: int16 little-endian mono, 24 kHz, of any length.
 
         Returns:
-            What began and ended in it, in order.
+            The beginnings and ends of speech in it, in order.
         """
         samples = np.concatenate((self._rest, np.frombuffer(pcm, "<i2")))
         count = len(samples) // _WINDOW
@@ -120,7 +121,7 @@ class SpeechDetector:
 
     def _window(self, level_db: float) -> Started | Stopped | None:
         self._position += _WINDOW
-        self._learn(level_db)
+        self._update_floor(level_db)
         limit = max(self._floor_db() + self._margin_db, self._quietest_db)
         if self._speaking:
             return self._while_speaking(level_db > limit - _HYSTERESIS_DB)
@@ -136,7 +137,7 @@ class SpeechDetector:
         return Started(self._position - first * _WINDOW - self._prefix)
 
     def _while_speaking(self, loud: bool) -> Stopped | None:
-        # One loud window in silence is a click: two in a row are speech.
+        # One loud window in silence is a click; two in a row are speech.
         self._recent.append(loud)
         again = loud and len(self._recent) > 1 and self._recent[-2]
         self._silent = 0 if again else self._silent + 1
@@ -149,11 +150,11 @@ class SpeechDetector:
         floor = min(self._floors, default=_FIRST_FLOOR_DB)
         return min(floor, _FIRST_FLOOR_DB) if self._first else floor
 
-    def _learn(self, level_db: float) -> None:
+    def _update_floor(self, level_db: float) -> None:
         self._block.append(level_db)
         if len(self._block) < _FLOOR_BLOCK:
             return
-        # The mean of the powers, so that one quiet window does not pass for a quiet room.
+        # Average the powers, not the levels: one quiet window must not look like a quiet room.
         mean = 10 * math.log10(sum(10 ** (db / 10) for db in self._block) / _FLOOR_BLOCK)
         low, high = _FLOOR_RANGE_DB
         self._floors.append(min(high, max(low, mean)))
@@ -162,7 +163,7 @@ class SpeechDetector:
 
 
 def levels_db(samples: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Measure each whole window of 10 ms, in dB of full scale."""
+    """Return the level of each complete window of 10 ms, in dB of full scale."""
     count = len(samples) // _WINDOW
     windows = samples[: count * _WINDOW].reshape(count, _WINDOW).astype(np.float32)
     power = np.einsum("ij,ij->i", windows, windows) / (_WINDOW * 32768.0**2)
@@ -171,10 +172,10 @@ def levels_db(samples: NDArray[np.int16]) -> NDArray[np.float32]:
 
 
 def speech_span(samples: NDArray[np.int16]) -> tuple[int, int]:
-    """Find the speech within a segment, by its own loudest window.
+    """Return where speech begins and ends in a segment, relative to its loudest window.
 
     Returns:
-        Its first sample, and the sample after its last; `(0, 0)` in silence.
+        The first sample, and the sample after the last one; `(0, 0)` for silence.
     """
     levels = levels_db(samples)
     if not len(levels) or levels.max() <= _SILENCE_DB:

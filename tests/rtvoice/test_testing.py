@@ -112,7 +112,7 @@ def test_a_test_commands_a_connection_that_is_open(sandbox):
 
 
 def test_misbehaviour_that_there_is_not_is_told(sandbox):
-    with pytest.raises(FaultError, match="no misbehaviour 'explode'"):
+    with pytest.raises(FaultError, match="'explode' is not a valid fault"):
         sandbox.misbehave("explode")
 
 

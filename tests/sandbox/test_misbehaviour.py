@@ -401,7 +401,7 @@ def test_a_misbehaviour_that_there_is_not_is_refused_in_words(url):
 
     with refused.value as answer:
         assert answer.status == 400
-        assert "There is: drop, reset" in answer.read().decode()
+        assert "Faults are: drop, reset" in answer.read().decode()
 
 
 # The other ways to command it.

@@ -213,7 +213,7 @@ def test_the_demo_is_a_session_with_the_sandbox(
     assert settings["voice"] == "cedar"
     assert settings["output"] == str(tmp_path / "rtvoice-demo" / "reply.wav")
     shown = capsys.readouterr().out
-    assert shown.index("The demo:") < shown.index("you: hi") < shown.index("To talk for real")
+    assert shown.index("The demo:") < shown.index("you: hi") < shown.index("To talk yourself")
 
 
 @pytest.mark.parametrize("code", [0, 2, 3])

@@ -161,7 +161,7 @@ def test_a_session_that_ends_early_ends_the_script(
     demo.finish()
 
     assert hub.said == []
-    assert "To talk for real" in demo.shown()
+    assert "To talk yourself" in demo.shown()
 
 
 def test_what_it_is_told_is_shown(demo: Demo) -> None:
