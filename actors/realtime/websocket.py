@@ -211,7 +211,7 @@ def _variable_of(url: str) -> str:
         for name in os.environ
         if name.lower().endswith("_proxy") and os.environ[name] in (proxy, f"http://{proxy}")
     ]
-    return named[0] if named else "HTTPS_PROXY"
+    return named[0].upper() if named else "HTTPS_PROXY"
 
 
 def _proxy_of(url: str) -> str:
