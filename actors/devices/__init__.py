@@ -1,1 +1,1 @@
-"""What a microphone or a speaker can be: a sound card, a file, silence, or the program's own."""
+"""Audio devices: sound cards, files, silence, and devices written by the user."""

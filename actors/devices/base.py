@@ -1,4 +1,4 @@
-"""The two interfaces that every device has: `Capture` and `Playback`."""
+"""The interfaces of audio devices: `Capture` for input and `Playback` for output."""
 
 from __future__ import annotations
 
@@ -17,154 +17,163 @@ __all__ = ["INPUT_METHODS", "OUTPUT_METHODS", "Capture", "Captured", "Playback"]
 
 INPUT_METHODS = ("start", "stop", "stream_chunks")
 OUTPUT_METHODS = ("start", "stop", "play_chunk", "clear_buffer")
-"""What a device has that a user writes (`actors.devices.own.hosted`)."""
+"""Methods that a device written by a user must have; see `actors.devices.own.hosted`."""
 
 
 class Captured(NamedTuple):
     """One block that a capture device delivers."""
 
     pcm: bytes
-    """int16 little-endian mono, 24 kHz, always of the same length."""
+    """int16 little-endian mono, 24 kHz; all blocks of a device have the same length."""
     first_ns: int
-    """``time.monotonic_ns()`` at which its first sample was heard, as well as the device knows."""
+    """``time.monotonic_ns()`` at which the first sample was recorded; an estimate of the device."""
     captured_ns: int
-    """``time.monotonic_ns()`` at which the device had delivered its last sample."""
+    """``time.monotonic_ns()`` at which the device delivered the last sample."""
     position: int = 0
-    """Of a file: how many samples have been delivered, this block included."""
+    """Samples delivered so far from a file, this block included; 0 for other devices."""
     used: int = -1
-    """Of the last block of an input that ends: how many samples are of the input. Else -1."""
+    """In the last block of an input that ends: samples before its padding. Else -1."""
     lost: bool = False
-    """Whether something before this block is lost."""
+    """Whether the device dropped audio before this block."""
 
 
 class Capture(abc.ABC):
-    """An open input device. Made by `open_capture`; delivers nothing before `start`."""
+    """An open input device, made by `open_capture`; delivers nothing before `start`."""
 
     name: str = "input"
     card: ClassVar[bool] = False
-    """Whether it hears the room."""
+    """Whether it is a sound card, which hears the room."""
     check_s: ClassVar[float | None] = None
-    """How often `check` is to be called; None: it never fails."""
+    """Interval of calls of `check`, in seconds; None: the device cannot be lost."""
     jump_ns: ClassVar[int] = 250_000_000
-    """How far its blocks may fall behind the clock before they are taken for later sound."""
+    """Lag of its blocks behind the clock that counts as a gap in the audio."""
     jump_loses: ClassVar[bool] = False
-    """Whether something is lost when they do."""
+    """Whether audio is lost in such a gap; False: the device only waited."""
     stands_in_because: str = ""
-    """Why there is no device at all, since the session began; empty: there is one."""
+    """Why the session started without a real device, which ``auto`` permits; empty: it did not."""
     news: tuple[Message, ...] = ()
-    """What is to be told of it once it is open."""
+    """Messages to send once it is open."""
     lookout: Lookout | None = None
-    """Finds a better device, if there can be one: then it is to be opened anew."""
+    """Monitor that reports when a better device should be opened; None: none is wanted."""
     trouble: str = ""
-    """A sentence about what is wrong with it and does not end it; empty: nothing is."""
+    """A fault with which the device goes on, as a sentence without full stop; empty: none."""
 
     @abc.abstractmethod
     def start(
         self, deliver: Callable[[Captured], None], failed: Callable[[Exception], None]
     ) -> None:
-        """Begin to deliver, on a thread of the device's own or in `pump`.
+        """Begin to deliver blocks, on a thread of the device or in `pump`.
 
         Args:
-            deliver: is called with each block.
-            failed: is called if the device's thread ends with an error.
+            deliver: Called with each block.
+            failed: Called if the device's thread ends with an error.
         """
 
     @abc.abstractmethod
     def close(self) -> None:
         """Stop and release the device. Calling it twice is harmless."""
 
-    def check(self, now_ns: int) -> None:  # noqa: B027 - most are never lost
-        """Raise if the device is lost.
+    def check(self, now_ns: int) -> None:  # noqa: B027 - most devices are never lost
+        """Check that the device still works.
 
         Raises:
-            DeviceLostError: open a new one.
+            DeviceLostError: If the device is lost; open a new one.
         """
 
     def faltered(self) -> int:
-        """Return how often it was not served in time since this was last asked."""
+        """Return the number of overruns since the last call."""
         return 0
 
     def pump(self, now_ns: int) -> float | None:
-        """Do the work of a device without a thread; return in how many seconds to call again."""
+        """Do the work of a device without a thread.
+
+        Returns:
+            Seconds until the next call; None: no call is needed.
+        """
         return None
 
 
 class Playback(abc.ABC):
-    """An open output device. Made by `open_playback`; takes from a `Playout` once started."""
+    """An open output device, made by `open_playback`; pulls from a `Playout` once started."""
 
     name: str = "output"
     card: ClassVar[bool] = False
-    """Whether it is heard in the room."""
+    """Whether it is a sound card, which is heard in the room."""
     check_s: ClassVar[float | None] = None
-    """How often `check` is to be called; None: it never fails."""
+    """Interval of calls of `check`, in seconds; None: the device cannot be lost."""
     prefill_ms: ClassVar[int] = 0
-    """How much audio should wait before an item starts, so that it does not falter."""
+    """Audio that is buffered before an item starts, against underruns."""
     clears: ClassVar[bool] = False
-    """Whether a flush also takes back what the device was given and has not played."""
+    """Whether a flush also takes back audio that the device has taken but not played."""
     loses: ClassVar[bool] = False
-    """Whether what it has taken and not played is gone when this process dies."""
+    """Whether audio that it has taken but not played is lost when this process dies."""
     holds: ClassVar[bool] = False
-    """Whether it takes nothing for now: there is no device, and one is waited for."""
+    """Whether it takes no audio because it only stands in until a device is there."""
     scales: bool = False
-    """Whether the device applies the volume itself, so that what it is given is at full volume."""
+    """Whether the device applies the volume itself; it is then given audio at full volume."""
     trouble: str = ""
-    """A sentence about what goes wrong without ending it; empty: nothing does."""
+    """A fault with which the device goes on, as a phrase; empty: none."""
     stands_in_because: str = ""
-    """Why there is no device at all, since the session began; empty: there is one."""
+    """Why the session started without a real device, which ``auto`` permits; empty: it did not."""
     news: tuple[Message, ...] = ()
-    """What is to be told of it once it is open."""
+    """Messages to send once it is open."""
     lookout: Lookout | None = None
-    """Finds a better device, if there can be one: then it is to be opened anew."""
+    """Monitor that reports when a better device should be opened; None: none is wanted."""
     writes: Path | None = None
-    """The file it writes, if it does."""
+    """The file that it writes; None: it writes none."""
 
     @abc.abstractmethod
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
-        """Begin to take audio, on a thread of the device's own or in `pump`.
+        """Begin to take audio, on a thread of the device or in `pump`.
 
         Args:
-            playout: to take it from.
-            failed: is called if the device's thread ends with an error.
+            playout: The queue to take it from.
+            failed: Called if the device's thread ends with an error.
         """
 
     @abc.abstractmethod
     def close(self) -> None:
         """Stop and release the device. Calling it twice is harmless."""
 
-    def check(self, now_ns: int) -> None:  # noqa: B027 - most are never lost
-        """Raise if the device is lost.
+    def check(self, now_ns: int) -> None:  # noqa: B027 - most devices are never lost
+        """Check that the device still works.
 
         Raises:
-            DeviceLostError: open a new one.
+            DeviceLostError: If the device is lost; open a new one.
         """
 
     def faltered(self) -> int:
-        """Return how often it was not served in time while it played, since this was last asked."""
+        """Return the number of underruns during playback since the last call."""
         return 0
 
     def heard_until(self, now_ns: int) -> int:
-        """Return the moment up to which everything due has been played; usually now."""
+        """Return the time up to which all audio that was due has been played; usually now."""
         return now_ns
 
     def pump(self, now_ns: int) -> tuple[list[Message], float | None]:
         """Do the work of a device without a thread.
 
         Returns:
-            What to send, and in how many seconds to call again (None: when there is new audio).
+            The messages to send, and the seconds until the next call (None: call it when there is
+            new audio).
         """
         return [], None
 
     def flush(self, now_ns: int) -> list[Message]:
-        """Forget what was taken and not played, if `clears`; return what to send."""
+        """Discard audio that was taken but not played, if `clears`; return the messages to send."""
         return []
 
     def last_played(self, samples: int) -> tuple[int, bytes] | None:
-        """Return the last that it has played before this process, and where on the timeline.
+        """Return the last audio that was played before this process started.
 
-        None: it does not know.
+        Args:
+            samples: At most this many samples.
+
+        Returns:
+            Its first sample on the timeline and the audio; None if unknown.
         """
         return None
 
     def set_volume(self, volume: float) -> list[Message]:
-        """Change the volume, 0.0-1.0, if it `scales`; return what to send."""
+        """Change the volume, 0.0-1.0, if it `scales`; return the messages to send."""
         return []

@@ -1,4 +1,4 @@
-"""What can be wrong with a device, each in a sentence that says what to do."""
+"""Errors of devices; the text of each says what to do."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = [
 ]
 
 _NODES = Path("/dev/snd")
-"""Where Linux has the sound devices."""
+"""Folder of the sound devices on Linux."""
 _LIST = "python -m supervisor --list-devices shows them"
 
 
 class DeviceError(UserError):
-    """A microphone or a speaker that cannot be used; its sentence says what to do."""
+    """Raised for an input or output device that cannot be used; the text says what to do."""
 
     reason: str = ""
-    """What is wrong, in a phrase."""
+    """The fault as a short phrase, for use inside another sentence."""
 
 
 class NoSuchDeviceError(DeviceError):
-    """No sound device has this name or index. ``names`` are those that there are."""
+    """No sound device has this name or index; ``names`` lists the devices that are there."""
 
     def __init__(self, wanted: str, direction: str, names: tuple[str, ...] = ()) -> None:
         super().__init__(wanted, direction, names)
@@ -55,7 +55,7 @@ class NoSuchDeviceError(DeviceError):
 
 
 class DeviceOpenError(DeviceError):
-    """A sound device that is there and does not open: busy, refused, broken."""
+    """A sound device that is there but does not open: it is busy, forbidden or broken."""
 
     def __init__(self, device: str, direction: str, reason: str) -> None:
         super().__init__(device, direction, reason)
@@ -70,7 +70,7 @@ class DeviceOpenError(DeviceError):
 
 
 class DeviceBusyError(DeviceOpenError):
-    """A sound device that another program has for itself."""
+    """A sound device that another program uses exclusively."""
 
     def __init__(self, device: str, direction: str) -> None:
         super().__init__(device, direction, "it is in use by another program")
@@ -83,11 +83,11 @@ class DeviceBusyError(DeviceOpenError):
 
 
 class DeviceRateError(DeviceOpenError):
-    """A sound device that takes no sample rate that it was offered."""
+    """A sound device that supports none of the sample rates ``rates``, in Hz."""
 
     def __init__(self, device: str, direction: str, rates: tuple[int, ...]) -> None:
         tried = " nor ".join(f"{rate / 1000:g}" for rate in rates)
-        super().__init__(device, direction, f"it takes neither {tried} kHz")
+        super().__init__(device, direction, f"it supports neither {tried} kHz")
         self.rates = rates
 
     def __str__(self) -> str:
@@ -98,7 +98,7 @@ class DeviceRateError(DeviceOpenError):
 
 
 class DeviceLostError(DeviceError):
-    """A device that worked and delivers or takes nothing any more: unplugged, server gone."""
+    """A device that worked and then stopped: it was unplugged, or its sound server ended."""
 
     def __init__(self, device: str, reason: str) -> None:
         super().__init__(device, reason)
@@ -109,7 +109,7 @@ class DeviceLostError(DeviceError):
 
 
 class SoundLibraryError(DeviceError):
-    """PyAudio or PortAudio is not there, or does not work on this machine."""
+    """PyAudio or PortAudio is not installed, or does not work on this machine."""
 
     def __init__(self, direction: str, reason: str) -> None:
         super().__init__(direction, reason)
@@ -118,8 +118,8 @@ class SoundLibraryError(DeviceError):
     def __str__(self) -> str:
         return (
             f"no sound card can be used, because {self.reason}. To install what is needed: "
-            f"pip install pyaudio, on Linux after apt-get install portaudio19-dev, on "
-            f"macOS after brew install portaudio. {_without_sound_card(self.direction)}"
+            f"pip install pyaudio (before it, on Linux apt-get install portaudio19-dev, on "
+            f"macOS brew install portaudio). {_without_sound_card(self.direction)}"
         )
 
 
@@ -146,7 +146,7 @@ class NoSuchFileError(DeviceError):
 
 
 class FileFormatError(DeviceError):
-    """A file that is not the WAV file it should be."""
+    """An input file that is not a readable WAV file."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)
@@ -160,14 +160,14 @@ class FileFormatError(DeviceError):
 
 
 class OtherFormatError(FileFormatError):
-    """A file that is no plain WAV file, and might be read if ``soundfile`` were installed."""
+    """A file that is not a plain WAV file; the package ``soundfile`` may be able to read it."""
 
     def __str__(self) -> str:
         return f"{super().__str__()}; pip install soundfile adds FLAC, Ogg, MP3 and more"
 
 
 class UnreadableFileError(DeviceError):
-    """A file that is there and cannot be opened."""
+    """An input file that is there but cannot be opened."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)
@@ -178,7 +178,7 @@ class UnreadableFileError(DeviceError):
 
 
 class UnwritableFileError(DeviceError):
-    """A file to which nothing can be written."""
+    """An output file that cannot be written."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)
@@ -189,13 +189,13 @@ class UnwritableFileError(DeviceError):
 
 
 def _forbidden() -> str:
-    """Return a sentence if this user may not use the devices that there are; where one can see."""
+    """Return a sentence if this user lacks permission for sound devices, which Linux shows."""
     nodes = [node for node in _NODES.glob("pcm*") if not os.access(node, os.R_OK | os.W_OK)]
     if not nodes:
         return ""
     return (
         f"This user may not use the sound devices in {_NODES}: add it to the group audio "
-        f"(sudo usermod -aG audio $USER) and log in anew. "
+        f"(sudo usermod -aG audio $USER) and log in again. "
     )
 
 

@@ -1,6 +1,7 @@
-"""The fader: volume, and the ramps without which sound that begins or ends would click. No clock.
+"""The fader: volume, and short ramps where sound starts or stops, which would click otherwise.
 
-All of it works on 16-bit mono PCM, and without NumPy: at full volume there is nothing to do.
+It has no clock. It works on 16-bit mono PCM without NumPy: importing NumPy would cost every session
+memory and start-up time, although at full volume there is nothing to compute.
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ from messages import SAMPLE_RATE
 __all__ = ["FADE", "Fader", "tail"]
 
 FADE = 8 * SAMPLE_RATE // 1000
-"""Samples of every ramp, so that nothing clicks: of the fade-out of a flush or a pause, from one
-volume to another, down where audio ran out and up where it goes on. 8 ms."""
+"""Length of every ramp in samples, 8 ms: the fade-out of a flush or a pause, a change of volume,
+the fade-out at an underrun and the fade-in after it."""
 
 
 class Fader:
-    """Makes what is played as loud as it should be.
+    """Applies the volume and the ramps to audio on its way to the device.
 
     Args:
-        volume: 0.0-1.0.
+        volume: The volume to start with, 0.0-1.0.
     """
 
     def __init__(self, volume: float) -> None:
         self._gain = self._target = volume
         self._step = 0.0
         self._edge, self._edge_left = 0, 0
-        """The last sample that was played, if sound broke off there, and the rest of its ramp."""
+        """The last sample played (0 where an item ended), and the samples left of its ramp down."""
 
     def set_volume(self, volume: float, *, sounding: bool) -> None:
-        """Go to another volume, over a ramp where there is sound that would click."""
+        """Change the volume; over a ramp if audio is playing, as a step would click."""
         self._target = volume
         if sounding:
             self._step = (volume - self._gain) / FADE
@@ -39,15 +40,15 @@ class Fader:
             self._gain = volume
 
     def fade_in(self) -> None:
-        """Have the next sound begin with a ramp up."""
+        """Start the next audio with a ramp up."""
         self._gain, self._step = 0.0, self._target / FADE
 
     def silence(self) -> None:
-        """Note that there is no sound now: no ramp goes on."""
+        """End a ramp under way, because no audio is playing now."""
         self._gain = self._target
 
     def scaled(self, pcm: bytes) -> bytes:
-        """Return the next piece as it is to be played."""
+        """Return the next piece with volume and ramp applied."""
         if self._gain == self._target:
             return _scaled(pcm, self._gain)
         left = max(1, round((self._target - self._gain) / self._step))
@@ -57,16 +58,25 @@ class Fader:
         return ramp + _scaled(pcm[2 * count :], self._gain)
 
     def faded_out(self, pcm: bytes) -> bytes:
-        """Return the last piece before silence, at most a ramp long, as it is to be played."""
+        """Return the last piece before silence, at most `FADE` samples, with a ramp down."""
         return _ramped(pcm, self._gain, -self._gain / FADE)
 
     def note_edge(self, pcm: bytes, *, breaks_off: bool) -> None:
-        """Note what was played last; whether sound breaks off there if nothing follows."""
+        """Record the last audio played.
+
+        Args:
+            pcm: The audio, not empty.
+            breaks_off: Whether the sound would be cut off if nothing followed.
+        """
         self._edge = _unpacked(pcm[-2:])[0] if breaks_off else 0
         self._edge_left = FADE
 
     def run_out(self, samples: int) -> bytes:
-        """Return so much silence, at its beginning a ramp down from where the sound broke off."""
+        """Return silence of this length; after sound that was cut off, it starts with a ramp down.
+
+        The audio that would have been faded out is not there yet, so the ramp holds and lowers the
+        last sample.
+        """
         count = min(self._edge_left, samples) if self._edge else 0
         left = self._edge_left = self._edge_left - count
         ramp = [round(self._edge * (left + i) / FADE) for i in reversed(range(count))]
@@ -74,7 +84,7 @@ class Fader:
 
 
 def tail(pcm: bytes) -> bytes:
-    """Return what is still played, before volume, of sound that is cut off: a ramp down."""
+    """Return the start of discarded audio with a ramp down, before the volume is applied."""
     return _ramped(pcm[: 2 * FADE], 1.0, -1.0 / FADE)
 
 
@@ -83,7 +93,7 @@ def _scaled(pcm: bytes, gain: float) -> bytes:
         return pcm
     if gain == 0.0:
         return bytes(len(pcm))
-    whole = round(gain * 65_536)  # in whole numbers, in a quarter of the time
+    whole = round(gain * 65_536)  # integer arithmetic takes a quarter of the time of floats
     return _packed([(sample * whole + 32_768) >> 16 for sample in _unpacked(pcm)])
 
 

@@ -1,4 +1,4 @@
-"""Faltering: how often sound had a gap or a crackle, told at most once a second. No clock."""
+"""Counts of underruns and overruns, reported at most once a second. No clock."""
 
 from __future__ import annotations
 
@@ -13,34 +13,41 @@ _PERIOD_NS = 1_000_000_000
 
 
 class Faltering:
-    """Sums for each reason, until they are told.
+    """Counts underruns and overruns by reason until they are reported.
 
     Args:
-        component: whose sound it is.
+        component: The component whose sound faltered: ``microphone`` or ``speaker``.
     """
 
     def __init__(self, component: str) -> None:
         self._component = component
-        self._untold: dict[str, tuple[int, int]] = {}
-        self._told_ns = -_PERIOD_NS
+        self._unreported: dict[str, tuple[int, int]] = {}
+        """By reason: the count, and the nanoseconds of silence."""
+        self._reported_ns = -_PERIOD_NS
 
     def note(self, reason: str, count: int, silent_ns: int = 0) -> None:
-        """Add to the sums of a reason."""
+        """Add to the count and the silence of a reason."""
         if count or silent_ns:
-            before, silent_before = self._untold.get(reason, (0, 0))
-            self._untold[reason] = before + count, silent_before + silent_ns
+            before, silent_before = self._unreported.get(reason, (0, 0))
+            self._unreported[reason] = before + count, silent_before + silent_ns
 
     def tell(self, now_ns: int, *, at_once: bool = False) -> list[SoundFaltered]:
-        """Return what is to be told now; what is not due waits, unless it is the end."""
-        if not self._untold or (now_ns - self._told_ns < _PERIOD_NS and not at_once):
+        """Return the reports to send now.
+
+        Args:
+            now_ns: The time.
+            at_once: Report although the last report is less than a second old, because the
+                component ends.
+        """
+        if not self._unreported or (now_ns - self._reported_ns < _PERIOD_NS and not at_once):
             return []
-        self._told_ns = now_ns
-        untold, self._untold = self._untold, {}
+        self._reported_ns = now_ns
+        unreported, self._unreported = self._unreported, {}
         return [
             SoundFaltered(self._component, reason, count, silent_ns // 1_000_000)
-            for reason, (count, silent_ns) in untold.items()
+            for reason, (count, silent_ns) in unreported.items()
         ]
 
     def untold(self) -> bool:
-        """Whether there is something that was not due yet."""
-        return bool(self._untold)
+        """Return whether counts wait for the next report."""
+        return bool(self._unreported)

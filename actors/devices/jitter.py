@@ -1,4 +1,4 @@
-"""The jitter buffer's rule: how much of an answer has to be there before it is played. No clock."""
+"""The jitter buffer's rule: how much audio of an item must wait before it starts. No clock."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ _MOST = 6 * _BLOCK
 
 
 class Prefill:
-    """Waits for more after sound has faltered, and for less again while it does not.
+    """The prefill: doubled after each underrun, a block shorter after each item without one.
 
     Args:
-        samples: how many wait before an item starts, when all is well.
+        samples: The shortest prefill, used while there are no underruns.
     """
 
     def __init__(self, samples: int) -> None:
         self._least = self._now = samples
         self._waited = 0
+        """Samples that the device has asked for in vain before the item starts."""
         self._faltered = False
-        """Since an item last came to its end."""
+        """Whether there was an underrun since the end of the last item."""
         self._count, self._silent_ns = 0, 0
-        """How often an item faltered and how long it was silent because of that, until told."""
+        """Underruns, and the nanoseconds of silence they caused, since the last `told`."""
 
     def is_enough(self, queued: int, asked: int, *, grows: bool) -> bool:
-        """Return whether an item starts.
+        """Return whether an item may start.
 
         Args:
-            queued: the samples that are there.
-            asked: how many the device wants now. It does not ask in vain for longer than the
-                samples that are waited for would last.
-            grows: more of the item is to come, and nothing is behind it.
+            queued: Samples in the queue.
+            asked: Samples that the device asks for now. The item also starts once the device has
+                asked for a whole prefill in vain, so that a short or slow item is not held back.
+            grows: Whether more of this item may come; the prefill applies only then.
         """
         if grows and queued < self._now and self._waited < self._now:
             self._waited += asked
@@ -41,23 +42,23 @@ class Prefill:
         return True
 
     def falter(self) -> None:
-        """Note that audio came after what was before it had been played."""
+        """Record an underrun: audio arrived after the audio before it had been played."""
         self._count += 1
         self._faltered = True
         self._now = min(2 * self._now, _MOST)
 
     def note_silence(self, ns: int) -> None:
-        """Note how long that was."""
+        """Record how long an underrun was."""
         self._silent_ns += ns
 
     def note_end(self) -> None:
-        """Note that an item has come to its end: if it has not faltered, wait for a block less."""
+        """Record the end of an item; shorten the prefill if the item had no underrun."""
         if not self._faltered:
             self._now = max(self._now - _BLOCK, self._least)
         self._faltered = False
 
     def told(self) -> tuple[int, int]:
-        """Return how often it faltered, and the nanoseconds of silence, since this was asked."""
-        told = self._count, self._silent_ns
+        """Return the underruns, and the nanoseconds of silence, since the last call."""
+        counted = self._count, self._silent_ns
         self._count, self._silent_ns = 0, 0
-        return told
+        return counted

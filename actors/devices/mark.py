@@ -1,7 +1,7 @@
-"""Marks: a few numbers in a mapped file that outlive the process and cost no message.
+"""Marks: a few numbers in a memory-mapped file that survive the death of the process.
 
-A store into the page takes nanoseconds and survives SIGKILL. `Actor.save` would wake the supervisor
-for each.
+Writing one takes nanoseconds and survives SIGKILL. `Actor.save` would send a message to the
+supervisor each time, which is too much for numbers that change with every block of audio.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BYTES = 4096
 
 
 class Mark:
-    """Unsigned 64-bit numbers, all zero when the session begins."""
+    """An array of unsigned 64-bit numbers in a file of the session; all zero at its start."""
 
     def __init__(self, session: SessionInfo, name: str) -> None:
         self._map = _map(session, name)
@@ -31,18 +31,19 @@ class Mark:
         self._numbers[index] = value
 
     def close(self) -> None:
-        """Unmap the file, which stays."""
+        """Unmap the file; the file itself remains."""
         self._numbers.release()
         self._map.close()
 
 
 class ItemMark:
-    """How far the item being played was taken by the device, and the one before it; the volume.
+    """The speaker's mark: samples taken of the current item and of the one before; the volume.
 
-    Also how much of it was heard, as far as was known when it was last looked at.
+    It also holds how much of the current item was heard, as of the last report.
 
-    Two records; the number 0 says which one is being written. A new item goes into the other one,
-    and the number is turned last, so that whenever the process dies one of them is whole.
+    The file has two records of an item. Number 0 says which one is current. A new item is written
+    to the other record, and number 0 is switched last: whenever the process dies, the current
+    record is complete.
     """
 
     _ACTIVE, _VOLUME, _HEARD = 0, 1, 2
@@ -57,7 +58,7 @@ class ItemMark:
 
     @property
     def volume(self) -> float | None:
-        """The volume set last; None: it was not set."""
+        """The last volume set, 0.0-1.0; None: none was set."""
         value = int(self._numbers[self._VOLUME])
         return (value - 1) / 1_000_000 if value else None
 
@@ -66,30 +67,33 @@ class ItemMark:
         self._numbers[self._VOLUME] = round(volume * 1_000_000) + 1
 
     def taken(self) -> dict[str, int]:
-        """Return how many samples of which items were taken; the newest last."""
+        """Return the samples taken by item id, the current item last."""
         both = (self._read(1 - self._active), self._read(self._active))
         return {item: taken for item, taken in both if item}
 
     @property
     def unheard(self) -> int:
-        """How many samples were taken and not known to be heard."""
+        """Samples of the current item that were taken but are not known to be heard."""
         return max(0, self._read(self._active)[1] - int(self._numbers[self._HEARD]))
 
     def note_heard(self, item_id: str, heard: int | None = None) -> None:
-        """Note how much of an item was heard; None: all that was taken."""
+        """Record how many samples of an item were heard; None: all that were taken.
+
+        Ignored if it is not the current item.
+        """
         name, taken = self._read(self._active)
         if name == item_id:
             self._numbers[self._HEARD] = taken if heard is None else heard
 
     def set(self, item_id: str, taken: int) -> None:
-        """Note that so much of an item is taken."""
+        """Record how many samples of an item were taken."""
         if item_id != self._item:
             self._begin(item_id, taken)
         else:
             self._numbers[self._RECORDS[self._active] // 8] = taken
 
     def close(self) -> None:
-        """Unmap the file, which stays."""
+        """Unmap the file; the file itself remains."""
         self._numbers.release()
         self._map.close()
 
@@ -113,11 +117,13 @@ class ItemMark:
 
 def _map(session: SessionInfo, name: str) -> mmap.mmap:
     if not Path(session.directory).is_dir() or not session.directory:
-        return mmap.mmap(-1, _BYTES)  # nothing outlives us then
+        return mmap.mmap(-1, _BYTES)  # anonymous memory: nothing survives the process then
     flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if session.first else 0)
     descriptor = os.open(Path(session.directory) / name, flags, 0o600)
     try:
-        if os.fstat(descriptor).st_size < _BYTES:  # a hole, on a full disk, kills who writes
+        if os.fstat(descriptor).st_size < _BYTES:
+            # Write the page, instead of a hole: on a full disk, storing into a mapped hole would
+            # kill the process with SIGBUS.
             os.write(descriptor, bytes(_BYTES))
         return mmap.mmap(descriptor, _BYTES)
     finally:

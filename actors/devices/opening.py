@@ -1,4 +1,4 @@
-"""Which device a setting means, and how it is opened."""
+"""Opens the device that a setting names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FILES = (".wav", ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg
 
 
 def is_file(setting: str) -> bool:
-    """Tell whether a device setting means a file: by its looks, or because there is one."""
+    """Return whether a device setting names a file: it looks like a path, or the file exists."""
     if setting.strip().lower() in (*_NOTHING, "program") or is_name(setting):
         return False
     separators = [mark for mark in (os.sep, os.altsep) if mark]
@@ -30,7 +30,7 @@ def is_file(setting: str) -> bool:
 
 
 def is_name(setting: str) -> bool:
-    """Tell whether a device setting is ``module:attr`` or ``file.py:attr``."""
+    """Return whether a device setting has the form ``module:attr`` or ``file.py:attr``."""
     return _NAME.fullmatch(setting) is not None
 
 
@@ -47,13 +47,13 @@ def open_capture(
     """Open the input device that ``settings.input`` names.
 
     Args:
-        settings: of the session.
-        session: of the session.
-        position: where to go on in a file, in samples of 24 kHz.
-        stuck: is called, on another thread, when a sound card does not answer.
+        settings: The settings of the session.
+        session: The session.
+        position: Where to continue in a file, in samples of 24 kHz.
+        stuck: Called, on another thread, when a sound card does not answer.
 
     Raises:
-        DeviceError: it cannot be opened.
+        DeviceError: If the device cannot be opened.
     """
     wanted = settings.input.strip() or "default"
     block = block_samples(settings)
@@ -93,12 +93,12 @@ def open_playback(
     """Open the output device that ``settings.output`` names.
 
     Args:
-        settings: of the session.
-        session: of the session.
-        stuck: is called, on another thread, when a sound card does not answer.
+        settings: The settings of the session.
+        session: The session.
+        stuck: Called, on another thread, when a sound card does not answer.
 
     Raises:
-        DeviceError: it cannot be opened.
+        DeviceError: If the device cannot be opened.
     """
     wanted = settings.output.strip() or "default"
     if wanted.lower() in _NOTHING:
@@ -132,12 +132,12 @@ def open_playback(
 
 
 def refuse_as_output(path: Path, settings: Settings) -> None:
-    """See that what the assistant says may be written into a file.
+    """Check that a file may be the output.
 
     Raises:
-        UnwritableFileError: it may not.
+        UnwritableFileError: If its name does not end in ``.wav``, or if it is the input.
     """
     if path.suffix.lower() != ".wav":
-        raise UnwritableFileError(path, "it would be a WAV file; let its name end in .wav")
+        raise UnwritableFileError(path, "the output is a WAV file; give a name that ends in .wav")
     if is_file(settings.input) and same_file(path, path_of(settings.input)):
         raise UnwritableFileError(path, "it is the input; choose another output")

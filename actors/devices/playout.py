@@ -1,7 +1,12 @@
-"""The playout: audio waiting for the speaker, and what became of it. No thread, no clock.
+"""The playout: the queue of audio for the device, and the record of what was heard of it.
 
-The actor pushes, flushes and settles; the device pulls, on its own thread. Each call holds one lock
-for microseconds. Times are ``time.monotonic_ns()`` passed in; positions count within an item.
+The actor pushes, flushes and settles; the device pulls on its own thread. Each call holds one lock
+for microseconds. The playout has no thread and no clock: times are ``time.monotonic_ns()``, passed
+in. Positions are samples within an item.
+
+The life of a sample: `Playout.push` queues it in a `_Chunk`; when the device takes it, it moves to
+a `_Segment` with the time at which it will be heard; once that time has passed, `Playout.settle`
+returns it in a `Played`.
 """
 
 from __future__ import annotations
@@ -19,54 +24,56 @@ from messages import SAMPLE_RATE
 __all__ = ["Finished", "Flushed", "Marker", "Played", "Playout", "Settled"]
 
 _LOW = 100 * SAMPLE_RATE // 1000
-"""With less than this waiting, the actor is told, so that it makes room for more."""
+"""With fewer samples queued than this, the actor is woken, so that it acknowledges messages and the
+supervisor sends more."""
 _NEW_RUN_NS = 50_000_000
-"""The device's clock may differ so much from counting before sound counts as interrupted."""
+"""Difference between the device's clock and the sample count that starts a new run."""
 _KNOWN_ITEMS = 16
+"""Number of past items whose position is remembered, so that late audio of them is skipped."""
 
 
 class Marker(Protocol):
-    """What remembers over a death how far each item was taken; see `actors.devices.mark`."""
+    """Keeps the samples taken of each item over a crash; see `actors.devices.mark.ItemMark`."""
 
     def taken(self) -> dict[str, int]: ...
     def set(self, item_id: str, taken: int) -> None: ...
 
 
 class Played(NamedTuple):
-    """A stretch of sound that was heard."""
+    """A piece of audio that was heard."""
 
     item_id: str
     run_ns: int
-    """When the uninterrupted sound that it belongs to began."""
+    """Start time of its run, which is a stretch of audio without interruption."""
     offset: int
-    """Where in that sound it lies, in samples."""
+    """Position in the run, in samples."""
     pcm: bytes
-    """As it was heard, volume and fade included."""
+    """The audio as it was heard, with volume and fades applied."""
 
 
 class Finished(NamedTuple):
-    """An item of which the last sample was heard."""
+    """An item that was heard to its end."""
 
     item_id: str
     played: int
 
 
 class Settled(NamedTuple):
-    """What has become true since the last look."""
+    """The changes since the last call of `Playout.settle`."""
 
     audio: list[Played]
     finished: list[Finished]
     position: tuple[str, int] | None
-    """The item being played and how much of it was heard; None: no item is."""
+    """The current item and the samples heard of it; None: there is no current item."""
 
 
 class Flushed(NamedTuple):
-    """Where playback stopped. ``item_id`` is empty if nothing was playing or waiting."""
+    """Where a flush stopped playback; ``item_id`` is empty if nothing was playing or queued."""
 
     item_id: str
     played: int
     at_ns: int
-    """When the device's own buffer has run out, so that this is true."""
+    """When the device's own buffer runs out; until then, audio is still heard."""
 
 
 class _PlayoutItem:
@@ -75,36 +82,39 @@ class _PlayoutItem:
     def __init__(self, item_id: str, start: int) -> None:
         self.item_id = item_id
         self.received = start
-        """The sample that is expected next."""
+        """The next sample to be pushed."""
         self.taken = start
-        """The sample that the device takes next."""
+        """The next sample to be taken by the device."""
         self.played = start
-        """The sample that is heard next."""
+        """The next sample to be heard."""
         self.begun = False
-        """The device has taken something of it."""
+        """Whether the device has taken audio of this item."""
         self.starved = False
-        """The device wanted more of it in vain, and none has come since."""
+        """Whether there is an underrun: the device asked for more, and none has arrived since."""
         self.dry_ns = -1
-        """When it fell silent because of that; -1: it did not."""
+        """When that underrun began; -1: there is none."""
         self.last = False
-        """All of it is received."""
+        """Whether the end of the item was pushed."""
 
 
 class _Chunk(NamedTuple):
+    """Queued audio of one item; ``first`` is the position of its first sample."""
+
     item: _PlayoutItem
     first: int
     pcm: memoryview
 
 
 class _Segment(NamedTuple):
-    """What a device has taken at once of one item, until it was heard."""
+    """Audio of one item that the device has taken in one call and that is not yet heard."""
 
     item: _PlayoutItem
     first: int
     pcm: bytes
     raw: memoryview
-    """The same before volume and fades, to be played again if the device gives it back."""
+    """The same audio before volume and fades; played again if the device gives it back."""
     at_ns: int
+    """When its first sample is heard."""
     run_ns: int
     offset: int
 
@@ -118,12 +128,15 @@ class _Segment(NamedTuple):
 
 
 class Playout:
-    """A queue of audio of one item after the other.
+    """The queue of audio for the device, in the order of items, and the record of what was heard.
+
+    One large class, because all of its state is under one lock: each operation changes the queue,
+    the items and the segments together, and the device must never see one without the others.
 
     Args:
-        prefill: samples that should wait before an item starts. It starts with fewer if all of it
-            is there, or once the device has asked for as many in vain.
-        marker: remembers how far each item was taken. What it knows as taken is not played again.
+        prefill: Samples that must be queued before an item starts. It starts with fewer if all of
+            it is there, or once the device has asked for this many in vain.
+        marker: Keeps the samples taken of each item; these are not played again after a crash.
         volume: 0.0-1.0.
     """
 
@@ -131,36 +144,43 @@ class Playout:
         self._marker = marker
         self._lock = threading.Lock()
         self._items: collections.deque[_PlayoutItem] = collections.deque()
+        """The items that are not over, in the order of playback."""
         self._known = marker.taken() if marker else {}
+        """Samples taken of past items, by item id."""
         self._chunks: collections.deque[_Chunk] = collections.deque()
         self._queued = 0
+        """Samples in `_chunks`."""
         self._segments: collections.deque[_Segment] = collections.deque()
         self._fader = Fader(volume)
         self._prefill = Prefill(prefill)
         self._running = False
+        """Whether the device takes audio now; False: it is given silence."""
         self._paused = False
         self._run_ns = -1
+        """Start time of the current run; -1: there is none."""
         self._run_samples = 0
         self._wake: Callable[[], None] = _nothing
         self._low = False
-        self._told = False
+        """Whether the actor should be woken, because the queue ran low or a chunk was used up."""
+        self._woken = False
+        """Whether the actor was woken and has not called `progress` since."""
 
     # -- for the actor ------------------------------------------------------------------------
 
     def attach(self, wake: Callable[[], None]) -> None:
-        """Have ``wake`` called, on the device's thread, when there is room for more audio.
+        """Set the function that is called, on the device's thread, when the queue runs low.
 
-        Once; then again after the next `progress`.
+        It is called once, and again only after the next `progress`.
         """
         with self._lock:
             self._wake = wake
-            self._told = False
+            self._woken = False
 
     def push(self, item_id: str, first: int, pcm: bytes, last: bool = False) -> None:
-        """Queue audio of an item; what of it was queued or taken before is skipped."""
+        """Queue audio of an item; samples that were pushed or taken before are skipped."""
         with self._lock:
             item = self._item(item_id, first)
-            if item.received < first:  # something before it is missing
+            if item.received < first:  # audio before it was lost: go on without it
                 if item.taken == item.received:
                     item.taken = item.played = first
                 item.received = first
@@ -176,13 +196,13 @@ class Playout:
             self._queued += len(new) // 2
 
     def progress(self) -> dict[str, int]:
-        """Return the items that are not over, and which sample of each the device takes next."""
+        """Return the samples that the device has taken of each item that is not over."""
         with self._lock:
-            self._told = False
+            self._woken = False
             return {item.item_id: item.taken for item in self._items}
 
     def settle(self, heard_ns: int) -> Settled:
-        """Return what was heard until this moment and has not been returned before."""
+        """Return the audio heard up to this time, without that of earlier calls."""
         with self._lock:
             audio = self._settle_audio(heard_ns)
             finished = self._settle_items()
@@ -191,7 +211,7 @@ class Playout:
             return Settled(audio, finished, position)
 
     def left_ns(self, now_ns: int) -> int | None:
-        """Return how long what is here still plays, if it is not interrupted; None: it is heard."""
+        """Return how long the audio here still plays if not interrupted; None: all was heard."""
         with self._lock:
             if not self._segments and not self._chunks:
                 return None
@@ -199,12 +219,12 @@ class Playout:
             return max(0, taken_ns) + to_ns(self._queued)
 
     def flush(self, now_ns: int, *, taken_back: bool = False) -> Flushed:
-        """Throw away what waits, but for a fade-out of a few milliseconds.
+        """Discard the queue, except for a fade-out of a few milliseconds.
 
         Args:
-            now_ns: the time.
-            taken_back: the device also forgets what it has taken and what was not heard when
-                `settle` was called last.
+            now_ns: The time.
+            taken_back: Whether the device also discards what it has taken; then everything that was
+                not heard at the last `settle` counts as not played.
         """
         with self._lock:
             if taken_back:
@@ -229,13 +249,13 @@ class Playout:
             return Flushed(current.item_id, played, end_ns)
 
     def pause(self, *, taken_back: bool = False) -> None:
-        """Give the device nothing more, but for a fade-out, until `resume` or `flush`.
+        """Give the device nothing but a fade-out until `resume` or `flush`.
 
-        What is pushed meanwhile waits. Pausing twice is harmless.
+        Audio pushed during the pause is queued. Pausing twice is harmless.
 
         Args:
-            taken_back: the device also gives back what it has taken and what was not heard when
-                `settle` was called last; it is played when the pause is over.
+            taken_back: Whether the device also discards what it has taken; then everything that was
+                not heard at the last `settle` is played after the pause.
         """
         with self._lock:
             if taken_back:
@@ -244,11 +264,11 @@ class Playout:
             self._paused = True
 
     def give_back(self) -> list[tuple[str, int, bytes]]:
-        """Take from a lost device what was not heard when `settle` was called last.
+        """Return all audio that a lost device has not played, for the playout of another device.
 
         Returns:
-            That and what waits, to be pushed into the playout of another device: item, first sample
-            and audio.
+            Item, first sample and audio of each piece: first what the device had taken but what was
+            not heard at the last `settle`, then the queue.
         """
         with self._lock:
             self._put_back()
@@ -256,11 +276,11 @@ class Playout:
             return [
                 (chunk.item.item_id, chunk.first, bytes(chunk.pcm))
                 for chunk in self._chunks
-                if chunk.item in self._items  # else it is the fade-out of a flush
+                if chunk.item in self._items  # otherwise it is the fade-out of a flush
             ]
 
     def resume(self) -> None:
-        """Go on with the sample at which the pause began, faded in."""
+        """Continue with the sample at which the pause began, with a fade-in."""
         with self._lock:
             if self._paused:
                 self._paused = False
@@ -268,44 +288,44 @@ class Playout:
                     self._fader.fade_in()
 
     def faltered(self) -> tuple[int, int]:
-        """Return the underruns, and the nanoseconds of silence, since this was last asked."""
+        """Return the underruns, and the nanoseconds of silence, since the last call."""
         with self._lock:
             return self._prefill.told()
 
     @property
     def running(self) -> bool:
-        """Whether the device was given sound, and no silence since."""
+        """Whether the last block given to the device was audio, not silence."""
         return self._running
 
     @property
     def paused(self) -> bool:
-        """Whether nothing is given to the device although there may be something."""
+        """Whether playback is paused; the queue may hold audio."""
         return self._paused
 
     def front(self) -> tuple[str, int]:
-        """Return which item is being played, and the sample that is taken next; or an empty id."""
+        """Return the current item and the next sample to be taken; the id is empty without one."""
         with self._lock:
             current = self._current()
             return (current.item_id, current.taken) if current else ("", 0)
 
     def set_volume(self, volume: float) -> None:
-        """Change the volume, 0.0-1.0, over a few milliseconds."""
+        """Change the volume, 0.0-1.0, with a short ramp."""
         with self._lock:
             self._fader.set_volume(volume, sounding=self._running)
 
     # -- for the device -----------------------------------------------------------------------
 
     def pull(self, samples: int, at_ns: int) -> bytes:
-        """Take the next block, silence where there is nothing.
+        """Take the next block, padded with silence.
 
         Args:
-            samples: how many.
-            at_ns: when its first sample will be heard.
+            samples: The length of the block.
+            at_ns: When its first sample will be heard.
         """
         return self._take(samples, at_ns, pads=True)
 
     def take(self, samples: int, at_ns: int) -> bytes:
-        """Take the next block; it is shorter, or empty, where there is no more."""
+        """Take the next block; it is shorter, or empty, if the queue has less."""
         return self._take(samples, at_ns, pads=False)
 
     # -- taking, with the lock held -----------------------------------------------------------
@@ -319,11 +339,11 @@ class Playout:
             if pads:
                 self._note_edge(pcm)
                 pcm += self._fader.run_out(missing)
-            wake = self._low and not self._told
+            wake = self._low and not self._woken
             if wake:
-                self._told, self._low = True, False
+                self._woken, self._low = True, False
         if wake:
-            self._wake()
+            self._wake()  # not under the lock: it calls foreign code
         return pcm
 
     def _next(self, samples: int, at_ns: int, *, fades_in: bool) -> bytes:
@@ -343,7 +363,7 @@ class Playout:
         return pcm
 
     def _last_before_pause(self, samples: int, at_ns: int) -> bytes:
-        """Return the fade-out with which a pause begins; then nothing."""
+        """Return the fade-out that starts a pause; after it, nothing."""
         if not self._running or not self._chunks:
             self._halt()
             return b""
@@ -354,7 +374,7 @@ class Playout:
         return pcm
 
     def _next_parts(self, samples: int) -> tuple[list[_Chunk], bool]:
-        """Return the parts of the next block, and whether a pushed piece is now all taken."""
+        """Return the parts of the next block, and whether this takes the end of a pushed piece."""
         parts: list[_Chunk] = []
         missing = samples
         whole = False
@@ -377,17 +397,17 @@ class Playout:
         return self._prefill.is_enough(self._queued, samples, grows=grows)
 
     def _start(self, at_ns: int, *, fades_in: bool) -> None:
-        """Note that there is sound now."""
+        """Record that the device is given audio from now on."""
         self._running = True
         chunk = self._chunks[0]
         if chunk.item.dry_ns >= 0:
             self._prefill.note_silence(at_ns - chunk.item.dry_ns)
             chunk.item.dry_ns = -1
-        if fades_in and chunk.first > 0:
+        if fades_in and chunk.first > 0:  # the start of an item needs no ramp
             self._fader.fade_in()
 
     def _stop(self, at_ns: int) -> None:
-        """Note that there is silence from then on."""
+        """Record that the device is given silence from this time on."""
         if self._running and self._items and not self._chunks:
             newest = self._items[-1]
             newest.starved = not newest.last
@@ -419,7 +439,7 @@ class Playout:
                 self._marker.set(item.item_id, item.taken)
 
     def _note_edge(self, pcm: bytes) -> None:
-        """Note whether sound breaks off here if nothing follows: not where an item ends."""
+        """Record the last sample for a ramp down in case nothing follows; no ramp at item ends."""
         if pcm:
             item = self._segments[-1].item
             ends = item.last and item.taken == item.received
@@ -463,17 +483,19 @@ class Playout:
                 finished.append(Finished(item.item_id, item.played))
                 self._prefill.note_end()
             elif len(self._items) == 1 or not self._items[1].begun:
-                break  # more of it may come
+                break  # more audio of this item may come
             self._items.popleft()
             self._remember(item.item_id, item.taken)
         return finished
 
     def _take_back(self) -> None:
+        """Count what the device has taken but not played as not taken, and discard it."""
         for segment in self._segments:
             segment.item.taken = min(segment.item.taken, segment.first)
         self._segments.clear()
 
     def _put_back(self) -> None:
+        """Put what the device has taken but not played back at the front of the queue."""
         for segment in reversed(self._segments):
             self._chunks.appendleft(_Chunk(segment.item, segment.first, segment.raw))
             self._queued += segment.samples
@@ -482,7 +504,12 @@ class Playout:
         self._take_back()
 
     def _current(self) -> _PlayoutItem | None:
-        """Return the item that a flush interrupts: the last begun of those not heard to the end."""
+        """Return the current item, the one that a flush interrupts.
+
+        That is the newest item of which the device has taken audio and which is not heard to its
+        end; the device may still play the end of the item before. If there is none, it is the first
+        item that waits.
+        """
         unheard = [item for item in self._items if item.played < item.received]
         begun = [item for item in unheard if item.begun]
         for items in (begun[-1:], unheard[:1], list(self._items)[:1]):
@@ -491,6 +518,7 @@ class Playout:
         return None
 
     def _fade_out(self) -> _Chunk | None:
+        """Return the fade-out of a flush; None: no audio is playing that would click."""
         if not self._running or not self._chunks or not self._chunks[0].item.begun:
             return None
         first = self._chunks[0]
@@ -502,7 +530,7 @@ class Playout:
         return first._replace(pcm=memoryview(tail(pcm)))
 
     def _drop_from(self, current: _PlayoutItem) -> None:
-        """Drop the current item and what follows; what is before it will be heard."""
+        """Drop the current item and all after it; the items before it will still be heard."""
         kept = list(self._items)
         dropped = kept[kept.index(current) :]
         for item in dropped:
@@ -517,6 +545,7 @@ class Playout:
 
 
 def _append(audio: list[Played], piece: Played) -> None:
+    """Append a piece, or join it to the last one if it continues it."""
     if audio:
         before = audio[-1]
         joins = before.item_id == piece.item_id and before.run_ns == piece.run_ns
@@ -527,6 +556,7 @@ def _append(audio: list[Played], piece: Played) -> None:
 
 
 def _rest(segment: _Segment, heard: int) -> _Segment:
+    """Return a segment without the samples that were heard."""
     return segment._replace(
         first=segment.first + heard,
         pcm=segment.pcm[2 * heard :],

@@ -1,4 +1,4 @@
-"""Devices that are nothing but a clock, and what every device has that a clock paces."""
+"""Devices paced by a clock instead of hardware: silence as input, and outputs nobody hears."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ __all__ = ["NoPlayback", "NullPlayback", "PacedCapture", "PacedPlayback", "Silen
 
 _BLOCK = 20 * SAMPLE_RATE // 1000
 _LATE_NS = 1_000_000_000
-"""A clock that is so far behind (process stopped, machine asleep) starts anew."""
+"""Lag after which the clock restarts at now instead of catching up: the process was stopped, or the
+machine was asleep."""
 
 
 class PacedCapture(Capture):
-    """Delivers blocks in real time, without drift, on the actor's thread: one wake-up a block."""
+    """An input that delivers blocks in real time on the actor's thread, without drift."""
 
     def __init__(self, block: int) -> None:
         self._block = block
@@ -52,20 +53,20 @@ class PacedCapture(Capture):
 
 
 class SilenceCapture(PacedCapture):
-    """Silence, in real time."""
+    """The input ``silence``."""
 
     name = "silence"
 
 
 class PacedPlayback(Playback):
-    """Takes blocks in real time, on the actor's thread, which sleeps while nothing is queued."""
+    """An output that takes blocks in real time on the actor's thread; no wake-ups in silence."""
 
     def __init__(self) -> None:
         self._playout: Playout | None = None
         self._start_ns: int | None = None
-        """When the sound that is being played began; None: it is silent."""
+        """Start time of the audio being played; None: nothing is played."""
         self._taken = 0
-        """Samples since then."""
+        """Samples taken since then."""
 
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
         self._playout = playout
@@ -92,7 +93,7 @@ class PacedPlayback(Playback):
 
 
 class NullPlayback(PacedPlayback):
-    """Plays in real time to nobody."""
+    """The output ``null``: plays in real time and discards the audio."""
 
     name = "null"
 
@@ -101,7 +102,7 @@ class NullPlayback(PacedPlayback):
 
 
 class NoPlayback(Playback):
-    """Takes nothing: what there is to play waits for a device that has been lost."""
+    """Stands in for a lost device: takes nothing, so that the audio waits for the next device."""
 
     name = "null"
     holds = True

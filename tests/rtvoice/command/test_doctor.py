@@ -395,7 +395,7 @@ def test_files_are_tried_and_left_as_they_are(tmp_path: Path) -> None:
     ("name", "status", "said"),
     [
         ("reply.wav", "ok", "reply.wav is written"),
-        ("reply.mp3", "problem", "let its name end in .wav"),
+        ("reply.mp3", "problem", "give a name that ends in .wav"),
         ("talk.wav", "problem", "it is the input"),
     ],
 )
