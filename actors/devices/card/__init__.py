@@ -1,1 +1,1 @@
-"""A sound card: which devices there are, how one is opened, lost and found again."""
+"""Sound cards: listing, choosing and opening devices, and replacing lost ones."""

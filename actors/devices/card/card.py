@@ -1,10 +1,10 @@
-"""The sound card of a session: the device that was chosen, what takes its place, its return.
+"""The sound card of a session: opens the chosen device or a stand-in, and waits for its return.
 
-A process of a microphone or a speaker opens one device in its life: PortAudio lists the devices
-once, and an opening that hangs cannot be cancelled. From one process to the next goes a record, in
-a file: which device was chosen, by host API and name, and which one is used. While that is not the
-chosen one, a `Lookout` finds out when it is there again, without disturbing anything; then the
-actor starts anew.
+Each process of the microphone or the speaker opens only one device: PortAudio lists the devices
+once per process, and an opening that hangs cannot be cancelled. A record in a file connects the
+processes: it names the chosen device, by host API and name, and the device last used. While another
+device stands in, a `Lookout` watches for the chosen one, from outside this process, so that
+playback is not disturbed; when it is there, the actor starts again in a new process.
 """
 
 from __future__ import annotations
@@ -36,39 +36,39 @@ __all__ = ["CardKind", "note_loss", "open_card"]
 D = TypeVar("D", bound=Capture | Playback)
 
 _FIRST_S = 10.0
-"""At the start there is time: for Bluetooth, for a sound server that has to be started."""
+"""Deadline for opening a device: Bluetooth takes time, and so does the start of a sound server."""
 _FOLLOWING = ("ALSA", "JACK", "PulseAudio", "PipeWire")
-"""Host APIs whose default device stays the system's default when that changes."""
+"""Host APIs whose default device follows when the system's default changes."""
 _COMPONENTS = {"input": "microphone", "output": "speaker"}
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """What one process leaves to the next."""
+    """The record that each process leaves in the file for the next."""
 
     known: DeviceId | None = None
-    """The device that was chosen, if it was not the default."""
+    """The chosen device; None: the default is wanted, or no device was found yet."""
     using: str | None = None
-    """The name of the device that was used last; None: it was lost."""
+    """Name of the device used last; None: it was lost."""
     opening: bool = False
-    """Whether the process has ended while it opened one."""
+    """Whether an opening is under way; True at the next start means that it did not return."""
     had_one: bool = False
-    """Whether there has been any device."""
+    """Whether any process of the session has opened a real device."""
     unlocked: bool = False
-    """Whether JACK's database was removed since a device was opened."""
+    """Whether JACK's database was removed since a device was last opened."""
 
 
 class CardKind(NamedTuple, Generic[D]):
-    """A direction, and how its devices are opened."""
+    """A direction and the functions that open its devices."""
 
     direction: Direction
     device: Callable[[str, DeviceId | None], D]
-    """Opens the device that a setting means; see `actors.devices.card.listing.choose`."""
+    """Opens the device that a setting names; see `actors.devices.card.listing.choose`."""
     stand_in: Callable[[bool], D]
-    """Opens the device that is none; it is told whether there has been one."""
+    """Opens the stand-in; its argument: whether the session has had a real device."""
 
     @property
     def component(self) -> str:
-        """Whose device it is."""
+        """The component that uses the device: ``microphone`` or ``speaker``."""
         return _COMPONENTS[self.direction]
 
 
@@ -78,25 +78,25 @@ class CardKind(NamedTuple, Generic[D]):
 def open_card(
     wanted: str, session: SessionInfo, kind: CardKind[D], stuck: Callable[[Exception], None]
 ) -> D:
-    """Open the device that a setting means, or what takes its place.
+    """Open the device that a setting names, or a stand-in.
 
-    When the session begins, what is wanted has to be there, unless it is ``auto``: then a machine
-    without any device has a stand-in.
+    At the start of the session the device must be there, unless the setting is ``auto``; then a
+    machine without a device gets a stand-in. Later any device that opens will do.
 
     Args:
-        wanted: the setting.
-        session: of which it is the device.
-        kind: the direction.
-        stuck: is called, on another thread, when the opening does not return.
+        wanted: The setting.
+        session: The session.
+        kind: The direction and the functions that open its devices.
+        stuck: Called, on another thread, when the opening does not return.
 
     Raises:
-        DeviceError: the device of a session that begins cannot be opened.
+        DeviceError: If the device cannot be opened at the start of the session.
     """
     auto = wanted.lower() == "auto"
     wanted = "default" if auto else wanted
     opening = _Opening(kind, wanted, session)
 
-    def see_why() -> None:
+    def retry_or_wait() -> None:
         if opening.unlock():
             stuck(StartAnew("JACK's database was left locked by a program that was killed"))
         elif not session.first:
@@ -106,7 +106,7 @@ def open_card(
         reason = f"it does not answer within {_FIRST_S:g} s"
         stuck(DeviceOpenError(wanted, kind.direction, reason))
 
-    with _within(ANSWER_S, see_why), _within(_FIRST_S, give_up):
+    with _within(ANSWER_S, retry_or_wait), _within(_FIRST_S, give_up):
         if not session.first:
             device = opening.again()
         elif auto:
@@ -119,6 +119,7 @@ def open_card(
 
 @contextlib.contextmanager
 def _within(seconds: float, overdue: Callable[[], None]) -> Iterator[None]:
+    """Call ``overdue``, on another thread, if the body takes longer than this."""
     timer = threading.Timer(seconds, overdue)
     timer.daemon = True
     timer.start()
@@ -129,13 +130,13 @@ def _within(seconds: float, overdue: Callable[[], None]) -> Iterator[None]:
 
 
 def note_loss(session: SessionInfo, direction: Direction) -> None:
-    """Note that the device that was used is lost: the next one is news, even if it is the same."""
+    """Record that the device was lost, so that the next one is reported even if it is the same."""
     path = _path(session, direction)
     _write(path, msgspec.structs.replace(_read(path), using=None))
 
 
 class _Opening(Generic[D]):
-    """One opening, by what is known from the processes before."""
+    """One opening of a device, guided by the record of earlier processes."""
 
     def __init__(self, kind: CardKind[D], wanted: str, session: SessionInfo) -> None:
         self._kind = kind
@@ -145,12 +146,13 @@ class _Opening(Generic[D]):
         record = _read(self._path)
         self._record = _Record(unlocked=record.unlocked) if session.first else record
         self._why = ""
-        """Why it is not the wanted device; empty: it is."""
+        """Why another device is opened than the wanted one; empty: the wanted one is opened."""
 
     def unlock(self) -> bool:
-        """Free an opening that hangs in JACK's database, once; return whether it is worth to retry.
+        """Remove JACK's database if the opening hangs in it, at most once until a device opens.
 
-        The next process opens as this one did.
+        Returns:
+            Whether a new process should try again, with the same record.
         """
         if self._record.unlocked or not remove_locked_database():
             return False
@@ -158,11 +160,11 @@ class _Opening(Generic[D]):
         return True
 
     def of_the_wanted(self) -> D:
-        """Open the device that is wanted, and none else."""
+        """Open the wanted device and no other."""
         return self._kind.device(self._wanted, self._record.known)
 
     def of_any(self) -> D:
-        """Open the device that is wanted or, on a machine without one, a stand-in."""
+        """Open the wanted device or, on a machine without one, a stand-in."""
         try:
             return self.of_the_wanted()
         except (NoSuchDeviceError, SoundLibraryError) as error:
@@ -172,7 +174,11 @@ class _Opening(Generic[D]):
             return device
 
     def again(self) -> D:
-        """Open what there is. After an opening that did not return, nothing is tried blindly."""
+        """Open the wanted device, else the default, else a stand-in.
+
+        After an opening that did not return, open the stand-in at once: a further try could hang
+        too. Its lookout then tries the devices in another process.
+        """
         if self._record.opening:
             self._why = "it did not open in time"
             return self._stand_in()
@@ -190,7 +196,7 @@ class _Opening(Generic[D]):
         return self._kind.stand_in(self._record.had_one)
 
     def finish(self, device: D) -> None:
-        """Note which device it is, what is to be told of it, and how a better one is found."""
+        """Write the record, and set the device's `news` and `lookout`."""
         found: Found | None = getattr(device, "found", None)
         known = self._record.known
         if found is not None and not self._why and self._wanted != "default":
@@ -210,12 +216,15 @@ class _Opening(Generic[D]):
             yield Notice(text)
 
     def _lookout(self, found: Found | None, known: DeviceId | None) -> Lookout | None:
-        """Return what finds a better device; None: there is none, or it is found by itself."""
+        """Return the monitor for a better device.
+
+        None: no other device is wanted, or its sound system changes to it without our help.
+        """
         if find_spec("pyaudio") is None:
             return None
         using = found.device.id if found is not None else None
         if self._why:
-            at_once = self._record.opening  # it was slow, perhaps
+            at_once = self._record.opening  # the opening was perhaps only slow
             return Lookout(self._wanted, self._kind.direction, known, using, at_once=at_once)
         if using is None:
             return None
@@ -228,9 +237,10 @@ class _Opening(Generic[D]):
 
 
 def _may_be_moved(device: DeviceId) -> bool:
-    """Tell whether a sound server may play elsewhere for us, and let others try the device out.
+    """Return whether a sound server may move our stream to another device without telling us.
 
-    A device of ALSA that is no hardware is usually one of PulseAudio or PipeWire.
+    An ALSA device that is not hardware usually belongs to PulseAudio or PipeWire. It can also be
+    opened a second time, by which `Presence` sees whether it is still there.
     """
     return device.host_api == "ALSA" and "hw:" not in device.name
 
@@ -252,6 +262,6 @@ def _read(path: Path | None) -> _Record:
 def _write(path: Path | None, record: _Record) -> None:
     if path is not None:
         new = path.with_suffix(".new")
-        with contextlib.suppress(OSError):  # a full disk: the device is chosen as it was at first
+        with contextlib.suppress(OSError):  # a full disk: the next process chooses without it
             new.write_bytes(msgspec.json.encode(record))
             new.replace(path)

@@ -1,10 +1,10 @@
-"""JACK's database, which a program that is killed leaves locked for all that come after it.
+"""Removes JACK's metadata database if a killed program has left it locked.
 
-Where PortAudio was built with JACK it is a client of it, and libjack opens a Berkeley DB in shared
-memory, whether a JACK server runs or not. Its locks outlive the process that holds them: after a
-kill in the wrong moment every opening of PortAudio, by any program of this user, waits for ever.
-The remedy is to remove the folder (https://github.com/jackaudio/jack2/issues/647). It holds what
-clients like to be called, and is made anew by the next one; those that run keep what they have.
+If PortAudio was built with JACK, it is a JACK client. libjack then opens a Berkeley DB in shared
+memory, even if no JACK server runs. Its locks survive the process that holds them: after a kill at
+the wrong moment, every start of PortAudio by any program of this user waits for ever. The remedy is
+to remove the folder (https://github.com/jackaudio/jack2/issues/647). It only holds metadata such as
+display names, and the next client creates it again; running clients keep their open files.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ FOLDER = Path(f"/dev/shm/jack_db-{getattr(os, 'getuid', int)()}")
 def remove_locked_database(pid: int | str = "self") -> bool:
     """Remove the database if a process that hangs has it open.
 
-    A client that is well has it open as well: only who has waited too long may ask.
+    A healthy client has it open too, so call this only for a process that missed its deadline.
+
+    Args:
+        pid: The process that hangs.
 
     Returns:
-        Whether it is worth to try again in a new process.
+        Whether a new process should try again.
     """
     if not any(name.startswith(f"{FOLDER}/__db.") for name in _open_files(pid)):
         return False
@@ -35,7 +38,7 @@ def remove_locked_database(pid: int | str = "self") -> bool:
 
 def _open_files(pid: int | str) -> list[str]:
     names = []
-    with contextlib.suppress(OSError):  # not Linux, or it is gone
+    with contextlib.suppress(OSError):  # not Linux, or the process has ended
         for file in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 names.append(str(file.readlink()))

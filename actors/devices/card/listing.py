@@ -1,4 +1,4 @@
-"""Which sound devices there are, and which of them a setting means. Nothing is opened here."""
+"""Lists the sound devices and chooses the one that a setting names, without opening any here."""
 
 from __future__ import annotations
 
@@ -31,31 +31,32 @@ Direction = Literal["input", "output"]
 _PROBE = Path(__file__).with_name("probe.py")
 _PROBE_S = 10.0
 _CARD_NUMBER = re.compile(r"\s*\((?:plug)?hw:\d+(?:,\d+)*\)")
-"""Where ALSA has put a device; another place once it was unplugged."""
+"""The card number in an ALSA name, which changes when the device is plugged in again."""
 
 
 class SoundDevice(msgspec.Struct, frozen=True):
-    """A device as PortAudio lists it."""
+    """A sound device as PortAudio lists it."""
 
     index: int
-    """Its number just now: it changes when another device comes or goes."""
+    """Its current number, which changes when other devices come or go."""
     name: str
     host_api: str
-    """The sound system through which it is reached: ALSA, Core Audio, Windows WASAPI, …"""
+    """The sound system that provides it: ALSA, Core Audio, Windows WASAPI, …"""
     input_channels: int
-    """0: it is no input."""
+    """0: not an input."""
     output_channels: int
-    """0: it is no output."""
+    """0: not an output."""
     rate: int
-    """Its default, in Hz."""
+    """Its default sample rate in Hz."""
     default_input: bool = False
     default_output: bool = False
     input_rates: tuple[int, ...] = ()
-    """In Hz, those of the usual ones that it takes; only if asked for."""
+    """The usual sample rates that it supports as an input, in Hz; empty: not asked for."""
     output_rates: tuple[int, ...] = ()
+    """The same as an output."""
 
     def channels(self, direction: Direction) -> int:
-        """Return how many channels it has in a direction."""
+        """Return the number of its channels in a direction."""
         return self.input_channels if direction == "input" else self.output_channels
 
     def is_default(self, direction: Direction) -> bool:
@@ -64,12 +65,12 @@ class SoundDevice(msgspec.Struct, frozen=True):
 
     @property
     def id(self) -> DeviceId:
-        """What it is known by as long as it exists."""
+        """Its identity, which does not change with its index."""
         return DeviceId(self.host_api, self.name)
 
 
 class DeviceId(NamedTuple):
-    """What a device is remembered by: its index may be another one's tomorrow."""
+    """The identity of a device; not its index, which another device may have tomorrow."""
 
     host_api: str
     name: str
@@ -79,14 +80,14 @@ class DeviceId(NamedTuple):
 
 
 def list_devices(timeout_s: float = _PROBE_S, *, rates: bool = False) -> list[SoundDevice]:
-    """Ask PortAudio for its devices.
+    """Ask PortAudio for its devices, in another process.
 
     Args:
-        timeout_s: After so long there is no answer.
+        timeout_s: How long to wait for an answer.
         rates: Whether to ask each device for its sample rates too.
 
     Raises:
-        SoundLibraryError: PyAudio is not installed, or PortAudio does not work.
+        SoundLibraryError: If PyAudio is not installed, or PortAudio does not work.
     """
     found = _ask({"rates": rates}, timeout_s)
     if isinstance(found, str):
@@ -97,10 +98,13 @@ def list_devices(timeout_s: float = _PROBE_S, *, rates: bool = False) -> list[So
 def why_not_open(
     device: SoundDevice, direction: Direction, timeout_s: float = _PROBE_S
 ) -> str | None:
-    """Open a device and close it again; return why it does not open, or None.
+    """Open a device and close it again, in another process.
+
+    Returns:
+        Why it does not open; None: it opens.
 
     Raises:
-        SoundSystemStuckError: there is no answer in time.
+        SoundSystemStuckError: If there is no answer in time.
     """
     channels = min(device.channels(direction), 2)
     try:
@@ -113,7 +117,7 @@ def why_not_open(
 
 
 def sound_card_present(timeout_s: float = _PROBE_S) -> tuple[bool, bool]:
-    """Tell whether there is a default input, and a default output. Never raises."""
+    """Return whether there is a default input, and a default output. Never raises."""
     from importlib.util import find_spec
 
     if find_spec("pyaudio") is None:
@@ -126,12 +130,13 @@ def sound_card_present(timeout_s: float = _PROBE_S) -> tuple[bool, bool]:
 
 
 def _ask(request: dict[str, Any], timeout_s: float) -> Any:
-    """Return what the probe answers.
+    """Run the probe and return its answer.
 
     Raises:
-        SoundLibraryError: it does not.
+        SoundLibraryError: If it does not answer.
     """
     try:
+        # A second run helps if the first one hung in a locked database that is removed now.
         done = _run_probe(request, timeout_s) or _run_probe(request, timeout_s)
     except subprocess.TimeoutExpired:
         done = None
@@ -150,14 +155,17 @@ def _ask(request: dict[str, Any], timeout_s: float) -> Any:
 def _run_probe(
     request: dict[str, Any], timeout_s: float
 ) -> subprocess.CompletedProcess[bytes] | None:
-    """Run the probe; None: it hung in what a killed program left locked, try again.
+    """Run the probe once.
+
+    Returns:
+        Its result; None: it hung in JACK's locked database, which is removed now: try again.
 
     Raises:
-        subprocess.TimeoutExpired: it hung.
-        OSError: it cannot be started.
+        subprocess.TimeoutExpired: If it hung elsewhere.
+        OSError: If it cannot be started.
     """
-    told = json.dumps({**request, "path": sys.path})
-    command = [sys.executable, "-S", "-P", str(_PROBE), told]
+    argument = json.dumps({**request, "path": sys.path})
+    command = [sys.executable, "-S", "-P", str(_PROBE), argument]
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet) as process:
         try:
@@ -178,13 +186,13 @@ def _run_probe(
 
 
 class Found(NamedTuple):
-    """The device that a setting means, and those that it means as well."""
+    """The device chosen for a setting, and the other devices that fit as well."""
 
     device: SoundDevice
     others: tuple[SoundDevice, ...] = ()
 
     def __str__(self) -> str:
-        """Say which was taken, if there was a choice."""
+        """Return which device was chosen of several, as part of a sentence."""
         others = ", ".join(f"{one.index} {one.name!r} ({one.host_api})" for one in self.others)
         device = self.device
         return f"took {device.index} {device.name!r} ({device.host_api}), not {others}"
@@ -196,19 +204,20 @@ def choose(
     direction: Direction,
     known: DeviceId | None = None,
 ) -> Found:
-    """Return the device that a setting means: ``default``, an index, its name or part of it.
+    """Return the device that a setting names: ``default``, an index, a name or a part of it.
 
-    A whole name goes before the beginning of one, that before any part. Of several that fit
-    equally well the default is taken, then those of the default's host API, then the first.
+    A whole name is better than the beginning of a name, and this is better than another part. Of
+    several devices that fit equally well, the order is: the default device, devices of the
+    default's host API, the first listed.
 
     Args:
-        devices: those that there are.
-        wanted: the setting.
-        direction: whether an input or an output is wanted.
-        known: which device it meant before, if it was found before.
+        devices: All devices.
+        wanted: The setting.
+        direction: Whether an input or an output is wanted.
+        known: The device that the setting named before; None: none was found yet.
 
     Raises:
-        NoSuchDeviceError: there is none.
+        NoSuchDeviceError: If no device fits.
     """
     fitting = [one for one in devices if one.channels(direction) > 0]
     home = next((one.host_api for one in fitting if one.is_default(direction)), "")
@@ -225,14 +234,14 @@ _Test = Callable[[SoundDevice], bool]
 
 
 def _tests(wanted: str, direction: Direction, known: DeviceId | None) -> list[_Test]:
-    """Return the tests by which a device is looked for, the narrowest first."""
+    """Return the tests for a fitting device, the strictest first."""
     name = wanted.strip().casefold()
     if name == "default":
         return [lambda one: one.is_default(direction)]
     tests: list[_Test] = []
     if known is not None:
         tests += [lambda one: one.id == known, lambda one: _moved(one.id) == _moved(known)]
-        if name.isdecimal():  # the index is another device's by now, perhaps
+        if name.isdecimal():  # another device may have this index by now
             return tests
     if name.isdecimal():
         tests.append(lambda one: one.index == int(name))
@@ -245,5 +254,5 @@ def _tests(wanted: str, direction: Direction, known: DeviceId | None) -> list[_T
 
 
 def _moved(device: DeviceId) -> DeviceId:
-    """Return by what a device is known wherever it is plugged in."""
+    """Return the identity of a device without the place where it is plugged in."""
     return device._replace(name=_CARD_NUMBER.sub("", device.name))

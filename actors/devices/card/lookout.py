@@ -1,4 +1,4 @@
-"""Finds out that a better sound device is there, or that the one in use is gone."""
+"""The hot-plug monitor: reports when a better sound device is there, or the one in use is gone."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from actors.devices.errors import NoSuchDeviceError, SoundLibraryError, SoundSys
 __all__ = ["ANSWER_S", "Lookout", "Presence"]
 
 ANSWER_S = 3.0
-"""A sound system that has not answered after so long is away."""
+"""Time after which a sound system that does not answer counts as missing."""
 _SOON_S = (0.5, 1.0)
 _OFTEN_S, _SELDOM_S, _OFTEN = 2.0, 5.0, 30
-"""How often is looked for a device that is away: for a minute, and from then on."""
+"""Seconds between looks for a missing device: during the first minute (30 looks), and after it."""
 
 
 class Lookout:
-    """Finds out when there is a device that goes before the one in use, and opens.
+    """Watches for a device that is better than the one in use, and that opens.
 
-    It asks a fresh process each time, which costs 30 ms of CPU.
+    Each look runs a new process, which costs 30 ms of CPU: a running PortAudio never sees new
+    devices.
 
     Args:
-        wanted: the setting.
-        direction: of the device.
-        known: which device the setting has meant.
-        using: which device is in use; None: a stand-in, before which any device goes.
-        at_once: whether to look without waiting.
-        seldom: whether nothing is missing, and there is time.
+        wanted: The setting.
+        direction: The direction of the device.
+        known: The device that the setting named before.
+        using: The device in use; None: a stand-in, so that any device is better.
+        at_once: Whether the first look is made without waiting.
+        seldom: Whether the wanted device is in use, so that rare looks are enough.
     """
 
     def __init__(
@@ -56,22 +57,22 @@ class Lookout:
         self._closed = threading.Event()
 
     def start(self, found: Callable[[str], None]) -> None:
-        """Look out, on a thread of its own; ``found`` is called once, with the reason to change."""
+        """Start to watch on a new thread; it calls ``found`` once, with the reason to change."""
         self._closed = closed = threading.Event()
         run = functools.partial(self._run, found, closed)
         threading.Thread(target=run, name="lookout", daemon=True).start()
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop watching."""
         self._closed.set()
 
     def reason(self) -> str:
-        """Look once; return why another device is to be opened, or nothing."""
+        """Look once; return why another device should be opened, or an empty text."""
         device = self.look()
         return f"the device {device.name!r} is there" if device is not None else ""
 
     def look(self) -> SoundDevice | None:
-        """Return the device that is there and opens."""
+        """Return the best device that is there and opens; None: there is none."""
         try:
             devices = list_devices(ANSWER_S)
         except SoundLibraryError:
@@ -111,17 +112,22 @@ class Lookout:
 
 
 class Presence(Lookout):
-    """Finds out that the device in use is gone, although a sound server plays on elsewhere.
+    """Watches whether the device in use is gone, although a sound server plays on elsewhere.
 
-    A device that cannot be opened a second time while we use it tells nothing. Nor does a machine
-    that is too busy to answer: while ours plays, it may be there.
+    The device counts as gone if it cannot be opened a second time. This proves nothing about a
+    device that never opens a second time while we use it, so this is tested first. A sound system
+    that does not answer proves nothing either: the machine may only be busy.
     """
 
     _shared: bool | None = None
+    """Whether the device opens a second time while we use it; None: not yet known."""
     _missed = 0
 
     def reason(self) -> str:
-        """Return why another device is to be opened, or nothing; it has to be missed twice."""
+        """Return why another device should be opened, or an empty text.
+
+        One failed look is not enough; the device must be missing twice in a row.
+        """
         if self._shared is False:
             return ""
         try:

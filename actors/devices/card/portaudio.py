@@ -1,12 +1,14 @@
 """Sound cards, through PyAudio and PortAudio.
 
-What is odd here was measured or is a known fault of theirs: callbacks, because stopping a blocking
-stream while it is read crashes; never fewer frames than asked for, because that ends the stream;
-only differences of PortAudio's clock, because on Linux it is not the monotonic one; a new PyAudio
-for each opening, because PortAudio lists the devices once.
+The unusual choices here follow from measurements or from known faults of the two libraries:
 
-What ALSA, JACK and PortAudio write to standard error, by the page, the supervisor keeps as debug
-records, as of every component.
+- Streams use callbacks: stopping a blocking stream while another thread reads it crashes.
+- A callback always returns the frames that were asked for: fewer would end the stream.
+- Only differences of PortAudio's times are used: on Linux its clock is not the monotonic clock.
+- Each opening makes a new PyAudio: PortAudio lists the devices only once.
+
+ALSA, JACK and PortAudio write pages of text to standard error; the supervisor keeps it as debug
+records, as it does for every component.
 """
 
 from __future__ import annotations
@@ -47,25 +49,28 @@ __all__ = [
 
 _CAPTURE_MS = 20
 _PLAY_MS = 12
-"""A card has three of these before what it is given now is heard (two in PortAudio's buffer, one in
-PulseAudio), and asks once in that time: silence is heard 36-48 ms after a flush, and the 8 of its
-fade. With 20 that were 60-80. With 10 a stall of 20 ms would be heard."""
+"""Length of an output buffer. Three buffers are filled ahead (two in PortAudio, one in PulseAudio),
+and the callback comes once per buffer, so after a flush the speaker falls silent within 36-48 ms,
+plus the 8 ms of the fade-out. With 20 ms it would be 60-80 ms; with 10 ms a stall of 20 ms would be
+heard."""
 _SWITCH_S = 0.0005
-"""How soon another thread must let the callback have the GIL."""
+"""Interval after which another Python thread gives up the GIL when the callback waits for it."""
 _LOST_NS = 350_000_000
-"""A device from which nothing came for so long is lost; it is noticed within 0.5 s."""
+"""Time without a callback after which a device is lost; the loss is noticed within 0.5 s."""
 _BUSY_NS = 1_500_000_000
-"""But the sound server of an overloaded machine may be late by as much."""
+"""The same on an overloaded machine, whose sound server may be this late."""
 _CHECK_S = 0.1
-"""How often that is looked at."""
+"""Interval of the checks for a lost device."""
 _LOOKS = 3
-"""So often it is looked at in vain, and in time; else the machine is too busy to tell."""
+"""Successive punctual checks without a new callback before a device can be lost. If the checks
+themselves are late, the machine is too busy to decide."""
 _FIRST_NS = 3_000_000_000
-"""But opening may take its time: Bluetooth, a sound server that has to be started."""
+"""The same right after opening: Bluetooth takes time, and so does the start of a sound server."""
 _ALIVE_NS = 40_000_000
-"""So long after a callback a device is known to play; what it has for later may be lost with it."""
+"""Time after the last callback for which the device is assumed to play; audio that it holds for
+later may be lost with it."""
 _UNSETTLED = 3
-"""Callbacks after the opening whose times are not to be believed."""
+"""The times of this many callbacks after the opening are not reliable."""
 _INT16, _CONTINUE, _OVERFLOW, _UNDERFLOW = 8, 0, 2, 4  # portaudio.h
 _BUSY, _BAD_RATE, _BAD_CHANNELS = -9985, -9997, -9998
 
@@ -76,7 +81,7 @@ _CallbackResult = tuple[bytes | None, int]
 
 
 def _ways(native: int, channels: int) -> list[tuple[int, int]]:
-    """Return the rates and channels in which a card is asked to open, the best first."""
+    """Return the pairs of rate and channels to try when a card is opened, the best first."""
     ways = [(SAMPLE_RATE, 1)]
     for rate in (native, 48_000, 44_100):
         ways += [(rate, count) for count in sorted({1, min(channels, 2), channels})]
@@ -84,7 +89,7 @@ def _ways(native: int, channels: int) -> list[tuple[int, int]]:
 
 
 class _Library:
-    """PortAudio, from its initialization to its end."""
+    """An initialized PortAudio library."""
 
     def __init__(self, direction: Direction) -> None:
         try:
@@ -102,10 +107,10 @@ class _Library:
             raise SoundLibraryError(direction, f"PortAudio does not start ({error})") from None
 
     def choose(self, wanted: str, known: DeviceId | None) -> Found:
-        """Return the device that a setting means, and has meant before.
+        """Return the device that a setting names.
 
         Raises:
-            NoSuchDeviceError: there is none.
+            NoSuchDeviceError: If no device fits.
         """
         devices = msgspec.convert(list(about_all(self._audio)), list[SoundDevice])
         return choose(devices, wanted, self.direction, known)
@@ -113,13 +118,13 @@ class _Library:
     def open(
         self, device: SoundDevice, callback: Callable[..., _CallbackResult]
     ) -> tuple[Stream, int, int]:
-        """Open a stream of 24 kHz mono, or as near to it as the device can.
+        """Open a stream of 24 kHz mono, or of the best format that the device supports.
 
         Returns:
             The stream, not started, its sample rate and its channels.
 
         Raises:
-            DeviceOpenError: the device opens in no way.
+            DeviceOpenError: If the device opens in no format.
         """
         ways = _ways(device.rate, device.channels(self.direction))
         block_ms = _CAPTURE_MS if self.direction == "input" else _PLAY_MS
@@ -159,7 +164,7 @@ class _Library:
 
 
 def _is_busy() -> bool:
-    """Tell whether the machine has much more to do than it can, where one can see."""
+    """Return whether the machine is overloaded; False where there is no load average (Windows)."""
     return hasattr(os, "getloadavg") and os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
 
 
@@ -168,7 +173,7 @@ def _words(error: Exception) -> str:
 
 
 def _hurry() -> None:
-    """Have this thread, PortAudio's, run before others on a busy Linux machine, if we may."""
+    """Give the current thread, PortAudio's, real-time priority on Linux, if permitted."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
@@ -176,7 +181,7 @@ def _hurry() -> None:
 
 
 class _Stream:
-    """An open stream and its watchdog."""
+    """An open stream, and the watchdog that detects its loss."""
 
     def __init__(
         self,
@@ -203,7 +208,7 @@ class _Stream:
         self._seen = -1
         self._looked_ns = 0
         self._looks = 0
-        """How often in a row, and in time, it was looked at and there was nothing new."""
+        """Successive punctual checks that found no new callback."""
 
     @property
     def latency_s(self) -> float:
@@ -215,6 +220,7 @@ class _Stream:
 
     def note_callback(self, now_ns: int) -> None:
         self.last_ns = now_ns
+        # Only PortAudio's own thread gets the priority, not the actor's, which opened the stream.
         if not self.callbacks and threading.get_ident() != self._opener:
             _hurry()
         self.callbacks += 1
@@ -222,7 +228,7 @@ class _Stream:
     def check(self, now_ns: int) -> None:
         if self._closed:
             return
-        if self.error is not None:  # a fault of ours
+        if self.error is not None:  # raised by our callback
             raise self.error
         if not self._stream.is_active():
             raise DeviceLostError(self.name, "it has stopped (unplugged, or its server is gone)")
@@ -231,7 +237,10 @@ class _Stream:
             raise DeviceLostError(self.name, f"nothing came from it for {silent_ns // 10**6} ms")
 
     def _is_still(self, now_ns: int) -> bool:
-        """Tell whether nothing came since it was looked at last, though it may be we who slept."""
+        """Return whether no callback came since the last check, and count punctual checks.
+
+        A late check does not count: then this process may be the one that slept.
+        """
         still = self._seen == self.callbacks
         in_time = now_ns - self._looked_ns <= 2 * _CHECK_S * 1e9
         self._looks = self._looks + 1 if still and in_time else 0
@@ -239,7 +248,10 @@ class _Stream:
         return still
 
     def _limit_ns(self) -> int:
-        """Return how long nothing may come. A machine that has no time for us has none for it."""
+        """Return the permitted time without a callback; longer on a busy machine.
+
+        If this process gets no time for its checks, the sound server gets none for its callbacks.
+        """
         if self.callbacks <= _UNSETTLED or self._looks < _LOOKS:
             return _FIRST_NS
         return _BUSY_NS if _is_busy() else _LOST_NS
@@ -255,7 +267,7 @@ class _Stream:
 
 
 class _OnCard:
-    """What a microphone and a speaker have in common."""
+    """The common part of input and output on a sound card."""
 
     check_s: ClassVar[float | None] = _CHECK_S
     card: ClassVar[bool] = True
@@ -263,12 +275,12 @@ class _OnCard:
 
     @property
     def rate(self) -> int:
-        """In Hz, of the card; what it delivers or is given is converted."""
+        """Sample rate of the card in Hz; audio is converted from or to 24 kHz."""
         return self._stream.rate
 
     @property
     def channels(self) -> int:
-        """Of the card."""
+        """Number of channels in which the card was opened."""
         return self._stream.channels
 
     def check(self, now_ns: int) -> None:
@@ -279,15 +291,15 @@ class _OnCard:
 
 
 class PortAudioCapture(_OnCard, Capture):
-    """A microphone.
+    """A sound card as input.
 
     Args:
-        wanted: ``default``, an index or part of a name.
-        block: samples of a block.
-        known: which device that was before.
+        wanted: ``default``, an index or a part of a name.
+        block: Length of a block in samples.
+        known: The device that ``wanted`` named before.
 
     Raises:
-        DeviceError: it is not there or does not open.
+        DeviceError: If the device is not there or does not open.
     """
 
     jump_ns = 100_000_000
@@ -299,8 +311,8 @@ class PortAudioCapture(_OnCard, Capture):
         self._deliver: Callable[[Captured], None] = _ignore
         self._converter: FromCard | None = None
         self.overflows = 0
-        """How often the card had to throw something away."""
-        self._told_overflows = 0
+        """Number of overruns: the card had to discard audio."""
+        self._reported_overflows = 0
         self._lost = False
         self._stream = _Stream(wanted, known, "input", self._callback)
         self.name, self.found = self._stream.name, self._stream.found
@@ -316,7 +328,8 @@ class PortAudioCapture(_OnCard, Capture):
         self._stream.start()
 
     def faltered(self) -> int:
-        new, self._told_overflows = self.overflows - self._told_overflows, self.overflows
+        new = self.overflows - self._reported_overflows
+        self._reported_overflows = self.overflows
         return new
 
     def _callback(
@@ -354,14 +367,14 @@ class PortAudioCapture(_OnCard, Capture):
 
 
 class PortAudioPlayback(_OnCard, Playback):
-    """A speaker. Its stream always runs; without audio it plays silence.
+    """A sound card as output. Its stream always runs; without audio it plays silence.
 
     Args:
-        wanted: ``default``, an index or part of a name.
-        known: which device that was before.
+        wanted: ``default``, an index or a part of a name.
+        known: The device that ``wanted`` named before.
 
     Raises:
-        DeviceError: it is not there or does not open.
+        DeviceError: If the device is not there or does not open.
     """
 
     loses = True
@@ -372,8 +385,8 @@ class PortAudioPlayback(_OnCard, Playback):
         self._converter: ToCard | None = None
         self._last_dac_ns = 0
         self.underflows = 0
-        """How often the card had nothing to play because we were late, while something played."""
-        self._told_underflows = 0
+        """Number of underruns while audio was playing: the callback was too late."""
+        self._reported_underflows = 0
         self._stream = _Stream(wanted, known, "output", self._callback)
         self.name, self.found = self._stream.name, self._stream.found
         self._latency_s = self._stream.latency_s
@@ -390,7 +403,8 @@ class PortAudioPlayback(_OnCard, Playback):
         return min(now_ns, self._stream.last_ns + _ALIVE_NS)
 
     def faltered(self) -> int:
-        new, self._told_underflows = self.underflows - self._told_underflows, self.underflows
+        new = self.underflows - self._reported_underflows
+        self._reported_underflows = self.underflows
         return new
 
     def _callback(

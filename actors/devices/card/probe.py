@@ -1,8 +1,8 @@
-"""The probe: asks PortAudio what there is, in a process that may crash, hang or be noisy.
+"""The probe: lists or opens PortAudio's devices in a process that may crash, hang or write noise.
 
-Run as a file, ``python -S probe.py REQUEST``, it imports nothing of ours: it costs 30 ms. What it
-finds it writes as JSON; a text instead of that is the reason why there is nothing. A fresh process
-each time, because PortAudio lists the devices once.
+Each request runs in a new process, because PortAudio lists the devices once. It is run as a file,
+``python -S probe.py REQUEST``, and imports nothing of this project, so that it costs only 30 ms. It
+writes its answer as JSON; instead of a list, a text gives the reason for its failure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DIRECTIONS = ("input", "output")
 
 
 def about_all(audio: Any) -> Iterator[dict[str, Any]]:
-    """Yield what PortAudio tells of each device, as fields of `actors.devices.card.listing`."""
+    """Yield each device as the fields of `actors.devices.card.listing.SoundDevice`."""
     first = {direction: default_of(audio, direction) for direction in _DIRECTIONS}
     for index in range(audio.get_device_count()):
         try:
@@ -41,7 +41,7 @@ def about_all(audio: Any) -> Iterator[dict[str, Any]]:
 
 
 def default_of(audio: Any, direction: str) -> int:
-    """Return the index of the default device; -1: there is none."""
+    """Return the index of the default device in a direction; -1: there is none."""
     try:
         return int(getattr(audio, f"get_default_{direction}_device_info")()["index"])
     except OSError:
@@ -49,15 +49,14 @@ def default_of(audio: Any, direction: str) -> int:
 
 
 def answer(request: dict[str, Any]) -> Any:
-    """Do what is asked for.
+    """Answer a request.
 
     Args:
-        request: ``rates``: list the devices with the rates that they take. ``open``: the index, the
-            direction, the rate and the channels of a device to be opened and closed again. Else:
-            list the devices.
+        request: With ``open`` (index, direction, rate, channels): open this device and close it.
+            Otherwise list the devices; with ``rates``, also the sample rates that they support.
 
     Returns:
-        The devices, None if the device has opened, or a text: why not.
+        The devices; None if the device has opened; or a text, the reason for the failure.
     """
     try:
         import pyaudio

@@ -1,8 +1,8 @@
-"""The sound check: opens the devices of a session, listens, and plays a chirp to hear it again.
+"""The sound check: opens the devices of a session, listens, and plays a chirp to measure its echo.
 
-``python -m actors.devices.card.soundcheck REQUEST`` is a process of its own, as PortAudio may hang,
-crash or chatter. What it finds out it writes at once, a line of JSON each (`Finding`), so that it
-is known what it hangs in.
+``python -m actors.devices.card.soundcheck REQUEST`` runs as a process, as PortAudio may hang, crash
+or write noise. It writes each result at once, as a line of JSON (`Finding`), so that the caller
+knows in which step it hangs.
 """
 
 from __future__ import annotations
@@ -46,16 +46,17 @@ Direction = Literal["input", "output"]
 
 _BLOCK_MS = 20
 _FIRST_S, _QUIET_S, _ECHO_S = 5.0, 0.6, 0.9
-"""How long to wait for what does not come; to listen before the chirp; for its echo, behind it."""
+"""Seconds to wait for missing audio; to listen before the chirp; to wait for its echo."""
 _CHIRP_S, _CHIRP_HZ, _LOUDNESS = 0.4, (400.0, 3500.0), 0.15
 _CLEAR = 8.0
-"""How much an echo has to stand out of what else is heard. Noise does so by 4 or 5."""
+"""Ratio of the echo to the rest of the correlation from which it counts as heard; noise reaches 4
+or 5."""
 _FULL = 32_767
 _MOST_S = 60.0
 
 
 class Request(msgspec.Struct):
-    """What is to be tried."""
+    """The devices to check, as settings; ``import_path`` is added to ``sys.path``."""
 
     input: str
     output: str
@@ -66,7 +67,7 @@ class Request(msgspec.Struct):
 
 
 class Trying(msgspec.Struct, tag=True):
-    """What comes next: opening a device, listening, or the chirp."""
+    """The step that comes next: opening a device, listening, or playing the chirp."""
 
     what: Literal["input", "output", "listening", "chirp"]
 
@@ -77,83 +78,83 @@ class DeviceOpened(msgspec.Struct, tag=True):
     direction: Direction
     name: str
     rate: int = 0
-    """In Hz, of a sound card; 0: it is none."""
+    """Sample rate of a sound card in Hz; 0: not a sound card."""
     channels: int = 0
     trouble: str = ""
-    """What is wrong with it and does not keep it from being used."""
+    """A fault with which the device can still be used; empty: none."""
 
 
 class DeviceRefused(msgspec.Struct, tag=True):
-    """A device that does not open, or is lost at once."""
+    """A device that does not open, or is lost during the check."""
 
     direction: Direction
     why: str
-    """A sentence that says what to do."""
+    """The reason, and what to do, as a sentence."""
 
 
 class MicrophoneHeard(msgspec.Struct, tag=True):
-    """What the microphone has delivered."""
+    """Measurements of the captured audio."""
 
     speed: float
-    """Of the sound, by our clock: far from 1.0, the card's sample rate is not what it says."""
+    """Duration of the audio divided by our clock; far from 1.0, the card's sample rate is wrong."""
     rms_dbfs: float
-    """Of what there is without the chirp."""
+    """Level of the audio before the chirp."""
     peak_dbfs: float
-    """Of all of it."""
+    """Peak of all audio."""
     zeros: bool
-    """Whether not one sample was other than zero."""
+    """Whether all samples are zero."""
     clipped: int
-    """How many samples were as loud as can be."""
+    """Number of samples at full scale."""
 
 
 class Echo(msgspec.Struct, tag=True):
-    """What the microphone hears of the loudspeaker."""
+    """Measurements of the chirp as the microphone heard it."""
 
     heard: bool
     gain_db: float = 0.0
-    """How loud, compared with what was played."""
+    """Level of the echo against the played chirp."""
     round_trip_ms: int = 0
-    """From handing the chirp over until its first samples were here."""
+    """Time from pushing the chirp until its first samples were delivered by the microphone."""
     shift_ms: int = 0
-    """How much later it was heard than it was played, by the clocks of the devices."""
+    """Time from playing the chirp until hearing it, by the times that the devices report."""
 
 
 Finding = Trying | DeviceOpened | DeviceRefused | MicrophoneHeard | Echo
-_Tell = Callable[[Finding], None]
+_Report = Callable[[Finding], None]
 _Device = TypeVar("_Device", Capture, Playback)
 
 
 # -- trying ---------------------------------------------------------------------------------------
 
 
-def check(request: Request, tell: _Tell) -> None:
-    """Try the devices, and tell what is found out. No file is written to."""
+def check(request: Request, report: _Report) -> None:
+    """Check the devices and report each finding; an output file is not written."""
     settings = Settings(input=request.input, output=request.output, block_ms=_BLOCK_MS)
     session = SessionInfo(epoch_ns=time.monotonic_ns(), directory="")
     playback: Playback | None = None
     capture: Capture | None = None
     try:
         if not is_file(request.output):
-            tell(Trying("output"))
-            playback = _open("output", lambda: open_playback(settings, session), tell)
-        tell(Trying("input"))
-        capture = _open("input", lambda: open_capture(settings, session), tell)
+            report(Trying("output"))
+            playback = _open("output", lambda: open_playback(settings, session), report)
+        report(Trying("input"))
+        capture = _open("input", lambda: open_capture(settings, session), report)
         if capture is not None and capture.card:
-            _listen(capture, playback if playback and playback.card else None, tell)
+            _listen(capture, playback if playback and playback.card else None, report)
     finally:
         for device in (playback, capture):
             if device is not None:
                 device.close()
 
 
-def _open(direction: Direction, opening: Callable[[], _Device], tell: _Tell) -> _Device | None:
+def _open(direction: Direction, opening: Callable[[], _Device], report: _Report) -> _Device | None:
     try:
         device = opening()
     except DeviceError as error:
-        tell(DeviceRefused(direction, str(error)))
+        report(DeviceRefused(direction, str(error)))
         return None
     rate, channels = getattr(device, "rate", 0), getattr(device, "channels", 0)
-    tell(
+    report(
         DeviceOpened(
             direction, device.name, rate, channels, device.stands_in_because or device.trouble
         )
@@ -161,32 +162,35 @@ def _open(direction: Direction, opening: Callable[[], _Device], tell: _Tell) -> 
     return device
 
 
-def _listen(capture: Capture, playback: Playback | None, tell: _Tell) -> None:
+def _listen(capture: Capture, playback: Playback | None, report: _Report) -> None:
     """Listen for a while and, if there is a loudspeaker, play the chirp meanwhile."""
     ear, chirped = _Ear(capture), None
     try:
-        tell(Trying("listening"))
+        report(Trying("listening"))
         capture.start(ear.put, ear.fail)
         ear.wait(_BLOCK_MS / 1000)
         ear.wait(_QUIET_S)
         quiet = len(ear.blocks)
         if playback is not None:
-            tell(Trying("chirp"))
+            report(Trying("chirp"))
             chirped = _play(playback, ear)
     except DeviceLostError as error:
         is_output = playback is not None and error.device == playback.name
-        tell(DeviceRefused("output" if is_output else "input", str(error)))
+        report(DeviceRefused("output" if is_output else "input", str(error)))
         return
-    tell(heard_in(ear.blocks, quiet))
+    report(heard_in(ear.blocks, quiet))
     if chirped is not None:
-        tell(echo_in(ear.blocks, *chirped))
+        report(echo_in(ear.blocks, *chirped))
 
 
 def _play(playback: Playback, ear: _Ear) -> tuple[int, int]:
-    """Play the chirp; return when it was handed over and when its first sample was played.
+    """Play the chirp.
+
+    Returns:
+        When it was pushed, and when its first sample was played, in nanoseconds.
 
     Raises:
-        DeviceLostError: it is not played.
+        DeviceLostError: If the device does not play it.
     """
     playout = Playout()
     playback.start(playout, ear.fail)
@@ -202,7 +206,7 @@ def _play(playback: Playback, ear: _Ear) -> tuple[int, int]:
 
 
 class _Ear:
-    """Keeps what a microphone delivers."""
+    """Collects the blocks of a microphone."""
 
     def __init__(self, capture: Capture) -> None:
         self.blocks: list[Captured] = []
@@ -211,22 +215,22 @@ class _Ear:
         self._news = threading.Condition()
 
     def put(self, block: Captured) -> None:
-        """Take a block, on the device's thread."""
+        """Append a block; called on the device's thread."""
         with self._news:
             self.blocks.append(block)
             self._news.notify_all()
 
     def fail(self, error: Exception) -> None:
-        """Take the error with which a device's thread has ended."""
+        """Record the error with which a device's thread has ended."""
         with self._news:
             self._failure = error
             self._news.notify_all()
 
     def wait(self, seconds: float) -> None:
-        """Wait until so much more sound has come.
+        """Wait until this much more audio has come.
 
         Raises:
-            DeviceLostError: it does not come.
+            DeviceLostError: If it does not come.
         """
         enough = len(self.blocks) + round(seconds * 1000 / _BLOCK_MS)
         end = time.monotonic() + seconds + _FIRST_S
@@ -243,7 +247,10 @@ class _Ear:
 
 
 def chirp() -> Samples:
-    """Return a soft tone that rises, which is found in anything; 24 kHz, in the range of int16."""
+    """Return a soft rising tone; 24 kHz, in the range of int16.
+
+    It correlates with hardly anything but itself, so that it is found in noise and speech.
+    """
     import numpy as np
 
     low, high = _CHIRP_HZ
@@ -254,7 +261,12 @@ def chirp() -> Samples:
 
 
 def heard_in(blocks: list[Captured], quiet: int) -> MicrophoneHeard:
-    """Return what sound is like, of which so many blocks, the first, are without the chirp."""
+    """Measure the captured audio.
+
+    Args:
+        blocks: All blocks.
+        quiet: Number of blocks before the chirp.
+    """
     import numpy as np
 
     samples = _samples(blocks)
@@ -272,12 +284,12 @@ def heard_in(blocks: list[Captured], quiet: int) -> MicrophoneHeard:
 
 
 def echo_in(blocks: list[Captured], pushed_ns: int, played_ns: int) -> Echo:
-    """Look for the chirp.
+    """Look for the chirp in the captured audio, by correlation.
 
     Args:
-        blocks: what was captured, without gaps.
-        pushed_ns: when the chirp was handed over.
-        played_ns: when its first sample was played, by the loudspeaker's clock.
+        blocks: The captured audio, without gaps.
+        pushed_ns: When the chirp was pushed.
+        played_ns: When its first sample was played, by the loudspeaker's times.
     """
     import numpy as np
 
@@ -321,15 +333,15 @@ def _dbfs(amplitude: float) -> float:
 def _main() -> None:
     request = msgspec.json.decode(sys.argv[1], type=Request)
     sys.path.extend(request.import_path)
-    faulthandler.dump_traceback_later(_MOST_S, exit=True)  # whatever becomes of who has started us
+    faulthandler.dump_traceback_later(_MOST_S, exit=True)  # ends us even if the caller is gone
     out = sys.stdout.buffer
-    sys.stdout = sys.stderr  # what a device of the user's prints is none of ours
+    sys.stdout = sys.stderr  # output printed by a user's device must not mix with the findings
 
-    def tell(finding: Finding) -> None:
+    def report(finding: Finding) -> None:
         out.write(msgspec.json.encode(finding) + b"\n")
         out.flush()
 
-    check(request, tell)
+    check(request, report)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Devices that a user writes, in the program or in the process that uses them."""
+"""Devices written by the user, hosted in the program or in the component's process."""

@@ -1,10 +1,10 @@
-"""Devices as users write them, with ``start``, ``stop`` and so on, run on an event loop.
+"""Runs devices written by the user on an event loop.
 
-An input device has ``start()``, ``stop()`` and ``stream_chunks()``; an output device ``start()``,
-``stop()``, ``play_chunk(pcm)`` and ``clear_buffer()``. Coroutines run on the loop, plain functions
-on a thread of the device's own, so that neither keeps anybody waiting. What is optional:
-``sample_rate`` and ``is_active`` of an input; ``sample_rate``, ``played_ms``, ``is_playing`` and
-``set_volume`` of an output.
+An input device has ``start()``, ``stop()`` and ``stream_chunks()``; an output device has
+``start()``, ``stop()``, ``play_chunk(pcm)`` and ``clear_buffer()``. Optional are ``sample_rate``
+and ``is_active`` of an input, and ``sample_rate``, ``played_ms``, ``is_playing`` and ``set_volume``
+of an output. Coroutines run on the loop; plain functions run on threads of the device, so that a
+slow one does not block the loop.
 """
 
 from __future__ import annotations
@@ -43,27 +43,27 @@ __all__ = [
 ]
 
 _RETRIES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""How long to wait before a device is started again; the last one goes on."""
+"""Backoff before a device is started again; the last value repeats."""
 _PIECE_S = 0.1
-"""The length of what is passed on at once, to the microphone and to ``play_chunk``."""
+"""Length of the pieces that are sent to the microphone and passed to ``play_chunk``."""
 _AHEAD_S = 0.5
-"""A source may run so far ahead of real time before it is made to wait."""
+"""Lead over real time from which a source has to wait."""
 _CREDIT_S = 2.0
-"""What a source was late may come at once, up to this."""
+"""A source that was late may catch up at once by at most this much."""
 _LOOK_S = 0.25
-"""How often ``is_active`` of a source that delivers nothing is looked at."""
+"""Interval at which ``is_active`` is read."""
 _REPORT_S = 0.1
-"""How often the position of an output device is told."""
+"""Interval of position reports of an output device."""
 _SILENCE_S = 0.1
 """How long ``clear_buffer`` waits for a ``play_chunk`` under way."""
 _STUCK_S = 10.0
-"""A device that takes or ends nothing for so long is not waited for."""
+"""Time after which an output device counts as stuck and is not waited for."""
 _MOST_WAITING = 30 * SAMPLE_RATE * 2
-"""Bytes that wait for an output device that takes nothing."""
+"""Bytes buffered for an output device that takes nothing; beyond this, the oldest are dropped."""
 
 
 class InputDevice(Protocol):
-    """What can be a microphone: 16-bit mono PCM at ``sample_rate`` (24 kHz if it has none)."""
+    """An input device: 16-bit mono PCM at ``sample_rate`` (24 kHz if it has none)."""
 
     def start(self) -> Awaitable[None] | None:
         """Begin to capture."""
@@ -72,11 +72,11 @@ class InputDevice(Protocol):
         """Release the device."""
 
     def stream_chunks(self) -> AsyncIterator[bytes] | Iterable[bytes] | Awaitable[Any]:
-        """Return what is captured, in chunks of any size; its end is the end of the input."""
+        """Return or yield the captured audio in chunks of any size; their end ends the input."""
 
 
 class OutputDevice(Protocol):
-    """What can be a loudspeaker: 16-bit mono PCM at ``sample_rate`` (24 kHz if it has none)."""
+    """An output device: 16-bit mono PCM at ``sample_rate`` (24 kHz if it has none)."""
 
     def start(self) -> Awaitable[None] | None:
         """Get ready to play."""
@@ -85,14 +85,14 @@ class OutputDevice(Protocol):
         """Release the device."""
 
     def play_chunk(self, chunk: bytes, /) -> Awaitable[None] | None:
-        """Play after what was given before; may return at once."""
+        """Play a chunk after the earlier ones; may return before it is played."""
 
     def clear_buffer(self) -> Awaitable[None] | None:
-        """Forget what is not played yet, and be silent."""
+        """Discard audio that is not played yet, and fall silent."""
 
 
 class DeviceCallError(Exception):
-    """A method of a device has raised, or given what cannot be used."""
+    """Raised when a method of a device raises, or returns an unusable value."""
 
     def __init__(self, operation: str, error: str) -> None:
         super().__init__(operation, error)
@@ -104,10 +104,15 @@ class DeviceCallError(Exception):
 
 
 def refuse_what_is_no_device(name: str, device: object, methods: Iterable[str]) -> None:
-    """Check that an object has what a device needs.
+    """Check that an object is a device.
+
+    Args:
+        name: The parameter that the object was given for, used in the text.
+        device: The object.
+        methods: The methods that it must have.
 
     Raises:
-        TypeError: it does not; the text says what to do.
+        TypeError: If it is not a device; the text says what to do.
     """
     if isinstance(device, type):
         raise TypeError(
@@ -125,7 +130,7 @@ def rate_of(device: object) -> int:
     """Return the sample rate of a device in Hz.
 
     Raises:
-        DeviceCallError: it is no number.
+        DeviceCallError: If it is not a number, or cannot be read.
     """
     try:
         rate = getattr(device, "sample_rate", None)
@@ -135,26 +140,26 @@ def rate_of(device: object) -> int:
         raise DeviceCallError("sample_rate", _words(error)) from error
 
 
-# -- calling it -------------------------------------------------------------------------------
+# -- calling a device -------------------------------------------------------------------------
 
 
 class _Caller:
-    """Calls the methods of a device: coroutines here, plain functions on threads of its own."""
+    """Calls the methods of a device: coroutines on the loop, plain functions on its threads."""
 
     def __init__(self, device: object) -> None:
         self._device = device
         self._threads: dict[str, _Thread] = {}
 
     async def call(self, operation: str, *arguments: object, thread: str = "control") -> Any:
-        """Call a method and return what it returns.
+        """Call a method and return its result.
 
         Args:
-            operation: the method's name.
-            arguments: for it.
-            thread: which thread a plain function runs on; one at a time on each.
+            operation: The name of the method.
+            arguments: Its arguments.
+            thread: The thread for a plain function; each thread runs one call at a time.
 
         Raises:
-            DeviceCallError: it raised.
+            DeviceCallError: If the method raises.
         """
         with _called(operation):
             method = getattr(self._device, operation)
@@ -165,18 +170,18 @@ class _Caller:
             return await result if inspect.isawaitable(result) else result
 
     async def on_thread(self, name: str, call: Callable[[], Any]) -> Any:
-        """Call a plain function on the device's thread of this name."""
+        """Call a plain function on the thread of this name."""
         thread = self._threads.setdefault(name, _Thread(f"{type(self._device).__name__} {name}"))
         return await thread.run(call)
 
     def read(self, name: str) -> Any:
-        """Return an attribute or what its method returns; None: there is none."""
+        """Return an attribute, or the result if it is a method; None: there is none."""
         with _called(name):
             value = getattr(self._device, name, None)
             return value() if callable(value) else value
 
     def close(self) -> None:
-        """End the threads that are idle; one that a device keeps ends with the process."""
+        """End the idle threads; a thread that a device blocks ends with the process."""
         for thread in self._threads.values():
             thread.end()
         self._threads.clear()
@@ -184,14 +189,14 @@ class _Caller:
 
 @contextlib.contextmanager
 def _called(operation: str) -> Iterator[None]:
-    """Turn whatever a method raises, SystemExit too, into a `DeviceCallError`."""
+    """Turn everything that a method raises, SystemExit included, into a `DeviceCallError`."""
     try:
         yield
     except (DeviceCallError, GeneratorExit):
         raise
     except asyncio.CancelledError:
         task = asyncio.current_task()
-        if task is not None and task.cancelling():  # it is ours that is cancelled
+        if task is not None and task.cancelling():  # our own task is cancelled, not the device's
             raise
         raise DeviceCallError(operation, "it was cancelled") from None
     except BaseException as error:
@@ -199,7 +204,7 @@ def _called(operation: str) -> Iterator[None]:
 
 
 class _Thread:
-    """One thread that is started with the first call. It does not keep the process alive."""
+    """A thread that starts with its first call and does not keep the process alive."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -215,7 +220,7 @@ class _Thread:
                 return
             if error is None:
                 future.set_result(result)
-            elif isinstance(error, StopIteration):  # no future can carry it
+            elif isinstance(error, StopIteration):  # a future does not accept it
                 future.set_exception(RuntimeError("it raised StopIteration"))
             else:
                 future.set_exception(error)
@@ -224,7 +229,7 @@ class _Thread:
             result, failure = None, None
             try:
                 result = call()
-            except BaseException as error:  # noqa: BLE001 - passed on
+            except BaseException as error:  # noqa: BLE001 - passed to the caller
                 failure = error
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(settle, result, failure)
@@ -246,14 +251,14 @@ class _Thread:
 def _words(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - its own code
+    except Exception:  # noqa: BLE001 - the __str__ of a user's exception may fail
         text = ""
     text = " ".join(text.encode("utf-8", "replace").decode().split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class _Hosted:
-    """What an input and an output device have in common: they are started until they work."""
+    """The common part of input and output: starts the device, and restarts it when it fails."""
 
     component: str
 
@@ -262,12 +267,12 @@ class _Hosted:
         self._send = send
         self._calls = _Caller(device)
         self._failures = 0
-        """How often it has failed since it last worked."""
+        """Number of failures since the device last worked; selects the backoff."""
         self.on_start: Callable[[], object] | None = None
-        """Called on the loop's thread whenever the device has started."""
+        """Called on the loop's thread each time the device has started."""
 
     async def run_again_and_again(self) -> None:
-        """Run, and start the device again when it fails; until it ends or this is cancelled."""
+        """Run the device, with restarts after failures, until it ends or this is cancelled."""
         try:
             while True:
                 try:
@@ -275,7 +280,7 @@ class _Hosted:
                 except DeviceCallError as error:
                     retry_s = _RETRIES_S[min(self._failures, len(_RETRIES_S) - 1)]
                     self._failures += 1
-                    self._tell(error, retry_s)
+                    self._report_failure(error, retry_s)
                     self._paused(error)
                     await asyncio.sleep(retry_s)
                 else:
@@ -287,7 +292,7 @@ class _Hosted:
         """Start the device, use it, and stop it on every way out.
 
         Raises:
-            DeviceCallError: it failed.
+            DeviceCallError: If the device fails.
         """
         try:
             await self._calls.call("start")
@@ -299,7 +304,7 @@ class _Hosted:
             try:
                 await self._calls.call("stop")
             except DeviceCallError as error:
-                self._tell(error, None)
+                self._report_failure(error, None)
 
     def _started(self) -> None:
         pass
@@ -310,7 +315,7 @@ class _Hosted:
     def _paused(self, error: DeviceCallError) -> None:
         pass
 
-    def _tell(self, error: DeviceCallError, retry_s: float | None) -> None:
+    def _report_failure(self, error: DeviceCallError, retry_s: float | None) -> None:
         self._send(DeviceFailed(self.component, error.operation, error.error, retry_s))
 
 
@@ -318,11 +323,11 @@ class _Hosted:
 
 
 class HostedInput(_Hosted):
-    """Carries the chunks of an input device to the microphone, at most half a second ahead.
+    """Sends the chunks of an input device to the microphone, at most half a second ahead.
 
     Args:
-        device: the device.
-        send: takes `ProgramCapture` and `ProgramCaptureEnded` on the loop's thread.
+        device: The device.
+        send: Called with `ProgramCapture` and `ProgramCaptureEnded` on the loop's thread.
     """
 
     component = "microphone"
@@ -330,15 +335,17 @@ class HostedInput(_Hosted):
     def __init__(self, device: InputDevice, send: Callable[[Message], None]) -> None:
         super().__init__(device, send)
         self._odd = b""
+        """Half a sample at the end of the last chunk, or nothing."""
         self._rate = SAMPLE_RATE
         self._sent_s = 0.0
         self._began = 0.0
+        """When the audio sent would have begun in real time; moved on for a source that is late."""
         self._chunks = 0
         self._marks = False
-        """Whether the device leaves its ``_active`` to us."""
+        """Whether we set the device's ``_active``, as its base class documents."""
 
     async def run_again_and_again(self) -> None:
-        """Capture until the device ends or this is cancelled, and tell that it has ended."""
+        """Capture until the device ends or this is cancelled, then report the end."""
         await super().run_again_and_again()
         self._send(ProgramCaptureEnded())
 
@@ -346,20 +353,20 @@ class HostedInput(_Hosted):
         """Capture until the device ends.
 
         Raises:
-            DeviceCallError: it failed.
+            DeviceCallError: If the device fails.
         """
         try:
             await super().run()
         finally:
             if self._marks:
-                self._device._active = False  # noqa: SLF001 - the base class says so
+                self._device._active = False  # noqa: SLF001 - the base class documents it
 
     def _started(self) -> None:
         own = getattr(self._device, "__dict__", {})
         if getattr(self._device, "_active", None) is False and "_active" not in own:
-            self._marks = True  # as its base class says
+            self._marks = True  # the attribute is the base class's: the device does not set it
         if self._marks:
-            self._device._active = True  # noqa: SLF001 - the base class says so
+            self._device._active = True  # noqa: SLF001 - the base class documents it
 
     async def _use(self) -> None:
         self._rate = rate_of(self._device)
@@ -419,7 +426,10 @@ class HostedInput(_Hosted):
             await self._pass_on(chunk)
 
     async def _watch(self, was_active: bool) -> None:
-        """Return when the device says that it is not active any more, and delivers nothing."""
+        """Return once the device has become inactive and delivers nothing more.
+
+        A device without ``is_active`` is never inactive: wait until cancelled.
+        """
         chunks, idle = -1, 0
         while True:
             await asyncio.sleep(_LOOK_S)
@@ -457,10 +467,10 @@ _BYTES = bytes | bytearray | memoryview
 
 
 def _pcm(chunk: object) -> bytes:
-    """Return the bytes of a chunk: bytes-like, or samples of 16 bits (an array of numpy, say).
+    """Return the bytes of a chunk, which is bytes-like or an array of 16-bit integers.
 
     Raises:
-        DeviceCallError: it is something else.
+        DeviceCallError: If it is something else.
     """
     if isinstance(chunk, bytes):
         return chunk
@@ -488,7 +498,7 @@ def _kind(value: object) -> str:
 
 
 async def _ended(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks and wait for their end; what they raise was seen before."""
+    """Cancel tasks and wait for their end; their exceptions were raised before."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -498,11 +508,11 @@ async def _ended(*tasks: asyncio.Future[Any]) -> None:
 
 
 class HostedOutput(_Hosted):
-    """Carries audio from the speaker to an output device, and tells how far it has played.
+    """Passes audio from the speaker to an output device, and reports how far it has played.
 
     Args:
-        device: the device.
-        send: takes `ProgramPlayed` on the loop's thread.
+        device: The device.
+        send: Called with `ProgramPlayed` on the loop's thread.
     """
 
     component = "speaker"
@@ -511,20 +521,24 @@ class HostedOutput(_Hosted):
         super().__init__(device, send)
         self._rate = rate_of(device)
         self._waiting: collections.deque[tuple[int, bytes]] = collections.deque()
-        """First sample and audio of what the device has not been given."""
+        """First sample and audio of each piece that the device was not given yet."""
         self._waiting_bytes = 0
         self._dropped = False
+        """Whether lost audio was reported since the device last took some."""
         self._flushed = False
+        """Whether ``clear_buffer`` must be called."""
         self._volume: float | None = None
         self._volume_is_new = False
         self._news = asyncio.Event()
         self._position = _Position(self._rate)
         self._reports = any(hasattr(device, name) for name in ("played_ms", "is_playing"))
+        """Whether the device knows its position; otherwise the clock gives it."""
         self._behind = False
+        """Whether the device takes audio more slowly than real time, so that the clock is wrong."""
         self._to_report = asyncio.Event()
 
     def told(self, message: Message) -> None:
-        """Take audio, a flush or a volume, on the loop's thread."""
+        """Handle audio, a flush or a volume; call it on the loop's thread."""
         match message:
             case ProgramPlayout(pcm, first):
                 self._add(pcm, first)
@@ -546,7 +560,8 @@ class HostedOutput(_Hosted):
             self._waiting_bytes -= len(self._waiting.popleft()[1])
             if not self._dropped:
                 self._dropped = True
-                self._tell(DeviceCallError("play_chunk", "it takes nothing; audio is lost"), None)
+                text = "it takes nothing; audio is lost"
+                self._report_failure(DeviceCallError("play_chunk", text), None)
 
     def _started(self) -> None:
         self._position.clear(self._played_ms())
@@ -574,7 +589,7 @@ class HostedOutput(_Hosted):
                 pass
 
     async def _do_next(self) -> bool:
-        if self._flushed:  # before what came after it; silence does not wait
+        if self._flushed:  # first: a flush must be heard at once, and comes before new audio
             await self._clear()
         elif self._volume_is_new:
             self._volume_is_new = False
@@ -594,11 +609,11 @@ class HostedOutput(_Hosted):
         self._position.clear(self._played_ms())
 
     async def _give(self, first: int, pcm: bytes) -> None:
-        """Hand a chunk over; a flush that comes meanwhile waits for it a moment, and no longer."""
+        """Pass a chunk to the device; a flush during the call waits for it only briefly."""
         self._position.given(first, len(pcm) // 2, time.monotonic())
         self._to_report.set()
         giving = asyncio.ensure_future(self._calls.call("play_chunk", pcm, thread="play"))
-        began, told, cleared = time.monotonic(), False, False
+        began, reported, cleared = time.monotonic(), False, False
         try:
             while not giving.done():
                 news = asyncio.ensure_future(self._news.wait())
@@ -610,23 +625,23 @@ class HostedOutput(_Hosted):
                     await asyncio.wait({giving}, timeout=_SILENCE_S)
                     await self._clear()
                     cleared = True
-                if not told and time.monotonic() - began > _STUCK_S:
-                    told = True
+                if not reported and time.monotonic() - began > _STUCK_S:
+                    reported = True
                     text = f"it has not returned for {_STUCK_S:g} s"
-                    self._tell(DeviceCallError("play_chunk", text), None)
+                    self._report_failure(DeviceCallError("play_chunk", text), None)
             giving.result()
         finally:
             await _ended(giving)
-            self._news.set()  # what came meanwhile
+            self._news.set()  # messages may have come during the call
         self._failures = 0
         self._dropped = False
-        if cleared:  # what it was playing may have come after
+        if cleared:  # clear again: the call may have queued its chunk after `clear_buffer`
             self._flushed = True
 
-    # -- telling ------------------------------------------------------------------------------
+    # -- reporting ----------------------------------------------------------------------------
 
     async def _report(self) -> None:
-        """Tell how far the device is while it plays, if it knows better than the clock."""
+        """Report the position while the device plays, if it is not simply that of the clock."""
         while True:
             await self._to_report.wait()
             await asyncio.sleep(_REPORT_S)
@@ -658,30 +673,32 @@ _FIRST = asyncio.FIRST_COMPLETED
 
 
 class _Position:
-    """How far a device has played, in the samples that the speaker counts.
+    """The position of a device, converted to the speaker's count of samples.
 
-    The device counts everything it was given since it was made; the speaker does not count what a
-    flush took back, and counts anew after a death.
+    The two counts differ: the device counts all audio that it was given since it was made; the
+    speaker does not count audio that a flush took back, and starts at zero after a crash.
     """
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self.end = -1
-        """The sample after the last that was given; -1: nothing was given since the last flush."""
+        """Sample after the last one given to the device; -1: none since the last flush."""
         self.due = 0.0
-        """When that is played by the clock, in seconds."""
+        """When the last sample given is played by the clock, in seconds."""
         self._given = 0
-        """Samples that the device was given, as it counts."""
+        """Samples given to the device, in its count."""
         self._offset = 0
+        """The speaker's count minus the device's, since `_first`."""
         self._first = 0
+        """First sample given without a gap before `end`; the position is never before it."""
 
     def clear(self, played_ms: float | None) -> None:
-        """Take note that the device has forgotten what it had not played."""
+        """Record that the device has discarded the audio that it had not played."""
         self._given = int((played_ms or 0.0) * self._rate / 1000)
         self.end, self.due = -1, 0.0
 
     def given(self, first: int, samples: int, now: float) -> None:
-        """Take note that the device is given samples, at this time."""
+        """Record that the device is given samples at this time."""
         if first != self.end:
             self._first = first
             self._offset = first - self._given
@@ -690,7 +707,7 @@ class _Position:
         self.due = max(now, self.due) + samples / self._rate
 
     def played(self, now: float, played_ms: float | None) -> int:
-        """Return how far it is, by its own word if it has one, else by the clock."""
+        """Return the position as the device reports it, or by the clock if it reports none."""
         if played_ms is None:
             left = int(max(0.0, self.due - now) * self._rate)
             return max(self._first, self.end - left)

@@ -1,8 +1,8 @@
-"""Devices as users write them, in the process of the microphone or the speaker itself.
+"""Devices written by the user, in the process of the microphone or the speaker.
 
-What the program's messages are for a device in the program (`actors.devices.own.program`), calls
-on an event loop of its own are here. A device that raises is not started again here: the component
-crashes, and its next incarnation makes a new one.
+The device runs on an event loop on its own thread. For a device in the program, messages carry the
+audio (`actors.devices.own.program`); here, the same messages are passed by calls. A device that
+raises is not restarted here: the component crashes, and its next incarnation makes a new device.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STOP_S = 2.0
 
 
 class LocalDeviceError(DeviceError):
-    """A device of the user's own that has raised; ``operation`` is the method."""
+    """Raised when a method of a user's device fails; ``operation`` is the method."""
 
     def __init__(self, name: str, operation: str, error: str) -> None:
         super().__init__(name, operation, error)
@@ -47,7 +47,7 @@ class LocalDeviceError(DeviceError):
 
 
 class _DeviceLoop:
-    """An event loop on a thread, and the one device that runs there."""
+    """An event loop on a thread, which runs one device."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -60,33 +60,37 @@ class _DeviceLoop:
     def start(
         self, run: Callable[[], Coroutine[Any, Any, None]], failed: Callable[[Exception], None]
     ) -> None:
-        """Run the device, and return when it is started.
+        """Run the device; return when it has started.
+
+        Args:
+            run: The coroutine that runs the device.
+            failed: Called if the device fails after its start.
 
         Raises:
-            LocalDeviceError: its ``start`` has raised.
+            LocalDeviceError: If its ``start`` raises.
         """
         self._failed = failed
         self.call(lambda: self._begin(run))
         self._started.result()
 
     def started(self) -> None:
-        """Take note that the device's ``start`` has returned."""
+        """Record that the device's ``start`` has returned."""
         if not self._started.done():
             self._started.set_result(None)
 
     def call(self, call: Callable[[], None]) -> None:
-        """Have ``call`` run on the loop."""
-        with contextlib.suppress(RuntimeError):  # closed
+        """Run ``call`` on the loop's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(call)
 
     def close(self) -> None:
-        """Stop the device and end the thread; a device that hangs is left to the process's end."""
+        """Stop the device and end the thread; a thread that hangs ends with the process."""
         self.call(self._end)
         if threading.current_thread() is not self._thread:
             self._thread.join(_STOP_S)
 
     def later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
-        """Have ``call`` run on the loop after so many seconds; on the loop's thread."""
+        """Run ``call`` on the loop after these seconds; call this on the loop's thread."""
         return self._loop.call_later(seconds, call)
 
     def _begin(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -123,12 +127,12 @@ class _DeviceLoop:
 
 
 class LocalCapture(Capture):
-    """An input device of the user's own, in the microphone's process.
+    """An input device written by the user, in the microphone's process.
 
     Args:
-        name: by which it was loaded.
-        device: the device.
-        block: samples of a block.
+        name: The name by which it was loaded.
+        device: The device.
+        block: Length of a block in samples.
     """
 
     jump_ns = ProgramInput.jump_ns
@@ -154,7 +158,7 @@ class LocalCapture(Capture):
     async def _capture(self) -> None:
         await self._hosted.run()
         self._take(ProgramCaptureEnded())
-        await asyncio.Event().wait()  # silence
+        await asyncio.Event().wait()  # keep the loop running: `_pump` now delivers silence
 
     def _take(self, message: Message) -> None:
         try:
@@ -177,14 +181,14 @@ class LocalCapture(Capture):
 
 
 class LocalPlayback(Playback):
-    """An output device of the user's own, in the speaker's process.
+    """An output device written by the user, in the speaker's process.
 
     Args:
-        name: by which it was loaded.
-        device: the device.
+        name: The name by which it was loaded.
+        device: The device.
 
     Raises:
-        DeviceError: its sample rate cannot be used.
+        DeviceError: If its sample rate cannot be used.
     """
 
     clears = True
@@ -209,32 +213,32 @@ class LocalPlayback(Playback):
         self._loop.close()
 
     def pump(self, now_ns: int) -> tuple[list[Message], float | None]:
-        self._listen()
+        self._take_reports()
         messages, wait_s = self._clock.pump(now_ns)
-        return self._tell(messages), wait_s
+        return self._pass_on(messages), wait_s
 
     def heard_until(self, now_ns: int) -> int:
-        self._listen()
+        self._take_reports()
         return self._clock.heard_until(now_ns)
 
     def flush(self, now_ns: int) -> list[Message]:
-        self._listen()
-        return self._tell(self._clock.flush(now_ns))
+        self._take_reports()
+        return self._pass_on(self._clock.flush(now_ns))
 
     def set_volume(self, volume: float) -> list[Message]:
-        return self._tell(self._clock.set_volume(volume))
+        return self._pass_on(self._clock.set_volume(volume))
 
-    def _tell(self, messages: list[Message]) -> list[Message]:
-        """Give messages to the device instead of the program."""
+    def _pass_on(self, messages: list[Message]) -> list[Message]:
+        """Pass messages to the device, on its loop; none are left to send to the program."""
         for message in messages:
-            self._loop.call(lambda told=message: self._hosted.told(told))  # type: ignore[misc]
+            self._loop.call(lambda passed=message: self._hosted.told(passed))  # type: ignore[misc]
         return []
 
     def _take(self, message: Message) -> None:
         if isinstance(message, ProgramPlayed):
             self._played.append(message)
 
-    def _listen(self) -> None:
-        """Take the device's word, on the actor's thread."""
+    def _take_reports(self) -> None:
+        """Apply the device's position reports, on the actor's thread."""
         while self._played:
             self._clock.played(self._played.popleft())

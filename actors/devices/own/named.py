@@ -1,4 +1,4 @@
-"""Devices of the user's own, given by name: loaded in the process that uses them."""
+"""Loads devices written by the user, given as ``module:attr`` or ``file.py:attr``."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ __all__ = ["NamedDeviceError", "load_capture", "load_playback"]
 
 
 class NamedDeviceError(DeviceError):
-    """A name that leads to no device."""
+    """Raised for a name that does not lead to a device."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
         self.name, self.reason = name, reason
 
     def __str__(self) -> str:
-        return f"{self.name!r} is no device: {self.reason}"
+        return f"{self.name!r} is not a device: {self.reason}"
 
 
 def load_capture(name: str, block: int) -> Capture:
-    """Return the input device of that name.
+    """Return the input device of this name.
 
-    It may be an `rtvoice.audio.devices.AudioInputDevice` or an `actors.devices.base.Capture`, or a
-    class or function that makes one.
+    The name may lead to an `rtvoice.audio.devices.AudioInputDevice`, to an
+    `actors.devices.base.Capture`, or to a class or function that makes one.
 
     Args:
         name: ``module:attr`` or ``file.py:attr``.
-        block: samples of a block.
+        block: Length of a block in samples.
 
     Raises:
-        NamedDeviceError: there is none.
+        NamedDeviceError: If the name does not lead to an input device.
     """
     device = _load(name, "input device", Capture, INPUT_METHODS)
     if isinstance(device, Capture):
@@ -45,13 +45,13 @@ def load_capture(name: str, block: int) -> Capture:
 
 
 def load_playback(name: str) -> Playback:
-    """Return the output device of that name.
+    """Return the output device of this name.
 
-    It may be an `rtvoice.audio.devices.AudioOutputDevice` or an `actors.devices.base.Playback`, or
-    a class or function that makes one.
+    The name may lead to an `rtvoice.audio.devices.AudioOutputDevice`, to an
+    `actors.devices.base.Playback`, or to a class or function that makes one.
 
     Raises:
-        NamedDeviceError: there is none.
+        NamedDeviceError: If the name does not lead to an output device.
     """
     device = _load(name, "output device", Playback, OUTPUT_METHODS)
     if isinstance(device, Playback):

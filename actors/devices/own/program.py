@@ -1,6 +1,6 @@
-"""The far ends of devices that live in the program: its messages are the sound card.
+"""Input and output through messages: the component's side of devices in the program.
 
-Both run in `pump`, usually on the actor's thread; they have no thread and look at no clock.
+Both run in `pump`, usually on the actor's thread; they have no thread and no clock.
 """
 
 from __future__ import annotations
@@ -29,24 +29,27 @@ if TYPE_CHECKING:
 __all__ = ["ProgramInput", "ProgramOutput", "ProgramRateError"]
 
 _BURST_NS = 200_000_000
-"""Captured audio may run so far ahead of real time before it is held back."""
+"""Captured audio is delivered at most this far ahead of real time."""
 _QUIET_NS = 500_000_000
-"""When nothing has come for so long, there is silence: without it the server would wait for more
+"""Time without audio after which silence is delivered: without it, the server would wait for more
 of a turn that has ended."""
 _MOST_LATE_NS = 5_000_000_000
+"""Lag of the blocks after which they restart at now instead of catching up."""
 _CATCH_UP = 200 * SAMPLE_RATE // 1000
-"""With more than this waiting that is due later, it is delivered at twice the speed, so that no
-delay remains."""
+"""With more samples waiting than this, not counting those already due, they are delivered at twice
+the speed, so that no delay remains."""
 _MAX_WAITING = 30 * SAMPLE_RATE * 2
+"""Bytes of captured audio that may wait; beyond this, the oldest are dropped."""
 _AHEAD = 200 * SAMPLE_RATE // 1000
-"""Played audio is handed over at most so far ahead of real time."""
+"""Audio for playback is sent to the program at most this far ahead of real time."""
 _HAND_OVER = 100 * SAMPLE_RATE // 1000
+"""Interval at which more of it is sent, in samples."""
 _STALE_NS = 500_000_000
-"""Without a new `ProgramPlayed` for so long, the clock says what is played."""
+"""Time without a new `ProgramPlayed` after which the clock determines the position."""
 
 
 class ProgramRateError(DeviceError):
-    """The program's audio has a sample rate that cannot be converted."""
+    """Raised for audio of the program with a sample rate that cannot be converted."""
 
     def __init__(self, hz: int) -> None:
         super().__init__(hz)
@@ -57,14 +60,15 @@ class ProgramRateError(DeviceError):
 
 
 class ProgramInput(Capture):
-    """Pieces of any length and rate from the program, made into blocks in real time.
+    """Turns audio from the program, in pieces of any length and rate, into blocks in real time.
 
-    What comes late, because the program or this process was held up, is caught up with at twice the
-    speed. When nothing comes, there is silence.
+    Audio that is late, because the program or this process was held up, is delivered at twice the
+    speed until it has caught up. While nothing comes, silence is delivered.
 
     Args:
-        block: samples of a block.
-        goes_on: whether audio came before, to a process that has died.
+        block: Length of a block in samples.
+        goes_on: Whether an earlier process of the session may have received audio; then silence is
+            delivered without waiting for the first piece.
     """
 
     name = "program"
@@ -78,16 +82,17 @@ class ProgramInput(Capture):
         self._resampler: Resampler | None = None
         self._deliver: Callable[[Captured], None] = _ignore
         self._due_ns = 0
-        """When the next block would end, were it captured by a card; 0: nothing came yet."""
+        """When a sound card would deliver the next block; 0: no audio has come yet."""
         self._first_ns = 0
-        """When the program has captured what came first."""
+        """When the program captured the first piece."""
         self._goes_on = goes_on
         self._position = 0
         self._lost = False
         self._ended = False
         self._quiet = False
-        """Whether nothing is to be waited for: what is left goes out, and then silence."""
+        """Whether to deliver what is left, padded, and then silence, instead of waiting."""
         self._silent = False
+        """Whether the end of the input was delivered."""
 
     def start(
         self, deliver: Callable[[Captured], None], failed: Callable[[Exception], None]
@@ -95,13 +100,13 @@ class ProgramInput(Capture):
         self._deliver = deliver
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no resource is open."""
 
     def feed(self, message: ProgramCapture) -> None:
-        """Take what the program has captured; it is delivered by `pump`.
+        """Queue captured audio of the program; `pump` delivers it.
 
         Raises:
-            ProgramRateError: it cannot be converted.
+            ProgramRateError: If its sample rate cannot be converted.
         """
         if self._ended:
             return
@@ -121,14 +126,14 @@ class ProgramInput(Capture):
             self._lost = True
 
     def end(self) -> None:
-        """Deliver what is left, and then silence: the program's device has ended."""
+        """End the input: deliver what is left, then silence; later audio is ignored."""
         if self._ended:
             return
         self.pause()
         self._ended = True
 
     def pause(self) -> None:
-        """Deliver what is left, and then silence until there is more: the device has failed."""
+        """Deliver what is left, then silence until more audio comes: the device has failed."""
         if self._resampler is not None:
             from actors.devices.sound.convert import to_pcm
 
@@ -156,7 +161,7 @@ class ProgramInput(Capture):
             self._deliver(self._next(end_ns - block_ns, end_ns))
 
     def _wait_ns(self, now_ns: int) -> int:
-        """Return how long the next block has to wait."""
+        """Return how long to wait before the next block is delivered; 0 or less: deliver it."""
         if self._has_block():
             return self._due_ns - _BURST_NS - now_ns
         if not self._quiet and self._due_ns + _QUIET_NS <= now_ns:
@@ -181,18 +186,18 @@ class ProgramInput(Capture):
 
 
 class ProgramOutput(Playback):
-    """Hands audio to the program ahead of real time, and takes its word for what was played.
+    """Sends audio to the program ahead of real time, and follows its reports of what was played.
 
-    Samples are counted at the program's rate from the start of the device; what a flush takes back
-    is not counted. The program's word is believed up to what it was given, and as long as its
-    number grows; a program that says nothing for half a second has played what the clock says.
+    Samples are counted at the program's rate from the start of the device, without audio that a
+    flush took back. A report counts at most up to the audio sent. If the reported position has not
+    grown for half a second, or the program reports nothing, the clock determines the position.
 
     Args:
-        rate: of the audio that the program wants.
-        scales: whether the program's device applies the volume itself.
+        rate: The sample rate that the program wants, in Hz.
+        scales: Whether the program's device applies the volume itself.
 
     Raises:
-        ProgramRateError: it cannot be converted.
+        ProgramRateError: If this rate cannot be converted.
     """
 
     name = "program"
@@ -204,23 +209,23 @@ class ProgramOutput(Playback):
         self._resampler = _resampler(SAMPLE_RATE, rate)
         self._playout: Playout | None = None
         self._given = 0
-        """Samples of 24 kHz taken from the playout, without those taken back."""
+        """Samples of 24 kHz taken from the playout, without those that a flush took back."""
         self._sent = 0
-        """The same in samples of the program's rate, as they were handed over."""
+        """The same as sent to the program, in samples of its rate."""
         self._runs: collections.deque[tuple[int, int]] = collections.deque([(0, 0)], maxlen=8)
-        """Stretches without interruption: their first sample, and when it was due."""
-        self._told = 0
-        """Samples of 24 kHz that the program says are played."""
-        self._told_ns = 0
-        """When that number last grew, or may have begun to; 0: the program says nothing."""
+        """The last runs without interruption: first sample, and the time at which it was due."""
+        self._reported = 0
+        """Samples of 24 kHz that the program reports as played."""
+        self._reported_ns = 0
+        """When that number last grew, or could start to grow; 0: the program reports nothing."""
         self._behind_ns = 0
-        """When the program last said that its device does not take what it is given."""
+        """When the program last reported that its device is behind; 0: it is not."""
 
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
         self._playout = playout
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no resource is open."""
 
     def pump(self, now_ns: int) -> tuple[list[Message], float | None]:
         if self._playout is None:
@@ -237,7 +242,7 @@ class ProgramOutput(Playback):
                 return messages, None
             if dry:
                 self._runs.append((self._given, now_ns))
-                self._told_ns = now_ns if self._told_ns else 0
+                self._reported_ns = now_ns if self._reported_ns else 0
             messages.append(self._handed_over(pcm))
 
     def heard_until(self, now_ns: int) -> int:
@@ -245,7 +250,7 @@ class ProgramOutput(Playback):
 
     def flush(self, now_ns: int) -> list[Message]:
         self._given = self._heard(now_ns)
-        self._told = min(self._told, self._given)
+        self._reported = min(self._reported, self._given)
         self._sent = self._given * self._rate // SAMPLE_RATE
         self._resampler = _resampler(SAMPLE_RATE, self._rate)
         self._behind_ns = 0
@@ -257,12 +262,12 @@ class ProgramOutput(Playback):
         return [ProgramVolume(volume)] if self.scales else []
 
     def played(self, message: ProgramPlayed) -> None:
-        """Take the program's word for what it has played."""
-        told = message.played_samples * SAMPLE_RATE // self._rate
+        """Apply a position report of the program."""
+        reported = message.played_samples * SAMPLE_RATE // self._rate
         if message.played_samples >= self._sent:
-            told = self._given
-        if told > self._told or message.playing or not self._told_ns:
-            self._told, self._told_ns = min(told, self._given), message.at_ns
+            reported = self._given  # all of it; the division above rounds down
+        if reported > self._reported or message.playing or not self._reported_ns:
+            self._reported, self._reported_ns = min(reported, self._given), message.at_ns
         waiting = message.waiting_samples * SAMPLE_RATE // self._rate
         self._behind_ns = message.at_ns if waiting > _AHEAD else 0
 
@@ -274,18 +279,18 @@ class ProgramOutput(Playback):
         return message
 
     def _heard(self, now_ns: int) -> int:
-        """Return how many samples of 24 kHz are played."""
-        if self._told_ns and now_ns - self._told_ns < _STALE_NS:
-            return self._told
-        return max(self._told, self._clock(now_ns))
+        """Return the samples of 24 kHz that were played."""
+        if self._reported_ns and now_ns - self._reported_ns < _STALE_NS:
+            return self._reported
+        return max(self._reported, self._clock(now_ns))
 
     def _clock(self, now_ns: int) -> int:
-        """Return how many would be played by a device without delay."""
+        """Return the samples that a device without delay would have played."""
         first, first_ns = self._runs[-1]
         return min(self._given, first + to_samples(now_ns - first_ns))
 
     def _due_ns(self, sample: int) -> int:
-        """Return when a sample was due, by the run it belongs to."""
+        """Return the time at which a sample was due, from the run that it belongs to."""
         fitting = (run for run in reversed(self._runs) if run[0] <= sample)
         first, first_ns = next(fitting, self._runs[0])
         return first_ns + to_ns(sample - first)

@@ -1,6 +1,6 @@
-"""Sound files that are no plain WAV files (FLAC, Ogg, MP3, AIFF, …), where libsndfile is installed.
+"""Reads sound files other than plain WAV files (FLAC, Ogg, MP3, AIFF, …) with libsndfile.
 
-Imported at need: it brings numpy and cffi with it.
+Import it only when needed: it also imports numpy and cffi.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ if TYPE_CHECKING:
 __all__ = ["CodedFrames"]
 
 _LOUDEST = 1000.0
-"""Times full scale: no sum of channels overflows. What is played is clipped at full scale."""
+"""Limit of float samples, times full scale, so that no sum of channels overflows. Playback clips at
+full scale anyway."""
 
 
 class CodedFrames:
-    """The frames of a file that libsndfile reads; see `actors.devices.sound.source`.
+    """The frames of a file that libsndfile reads; see `actors.devices.sound.source.Frames`.
 
     Args:
-        path: of the file.
-        unknown: is raised where the package ``soundfile`` is not installed.
+        path: The file.
+        unknown: Raised if the package ``soundfile`` is not installed.
 
     Raises:
-        FileFormatError: libsndfile does not read it either.
+        FileFormatError: If libsndfile cannot read the file either.
     """
 
     def __init__(self, path: Path, unknown: OtherFormatError) -> None:
         try:
             import soundfile
-        except (ImportError, OSError):  # OSError: the package is there, and no libsndfile
+        except (ImportError, OSError):  # OSError: the package is installed without libsndfile
             raise unknown from None
         self._library = soundfile
         self._path = path
         self._next = self._at = 0
-        """The frame to be read next, and the one before which the decoder is."""
+        """The next frame to read, and the position of the decoder; `read` brings them together."""
         try:
             self._file = self._opened()
         except soundfile.SoundFileError:
@@ -57,11 +58,11 @@ class CodedFrames:
             raise
 
     def seek(self, frame: int) -> None:
-        """Go to a frame, by what is read next."""
+        """Set the frame at which the next `read` begins."""
         self._next = frame
 
     def read(self, frames: int) -> NDArray[np.float32]:
-        """Return the next frames as mono in the range of int16; what is damaged is silence."""
+        """Return the next frames as mono in the range of int16; a damaged part is silence."""
         import numpy as np
 
         first, self._next = self._next, self._next + frames
@@ -69,16 +70,16 @@ class CodedFrames:
             self._go_to(first)
             found = self._file.read(frames, dtype="float32", always_2d=True)
             self._at += len(found)
-        except self._library.SoundFileError:  # and this decoder is of no use any more
+        except self._library.SoundFileError:  # after an error, a decoder cannot be used any more
             self._begin_again()
             return np.zeros(frames, np.float32)
-        # Floats in a file may be anything: nothing is that loud, and what is no number is silence.
+        # A file may hold any float: limit what is too loud, and play NaN as silence.
         sane = np.nan_to_num(np.clip(found, -_LOUDEST, _LOUDEST))
         mono: NDArray[np.float32] = sane.mean(axis=1, dtype=np.float32) * np.float32(32768.0)
         return mono
 
     def _opened(self) -> Any:
-        """Open the file. Its position is left alone: after each ``read``, soundfile would seek."""
+        """Open the file with ``seekable`` off; otherwise soundfile would seek after each read."""
         steady = type("Steady", (self._library.SoundFile,), {"seekable": lambda _: False})
         return steady(self._path)
 
@@ -87,7 +88,10 @@ class CodedFrames:
         self._file, self._at = self._opened(), 0
 
     def _go_to(self, frame: int) -> None:
-        """Have the decoder before a frame. Of MP3 only what comes from the start is exact."""
+        """Move the decoder to a frame.
+
+        An MP3 file is decoded from its start up to there, as seeking in it is not exact.
+        """
         if frame == self._at:
             return
         if self._file.format != "MP3":
@@ -107,9 +111,9 @@ class CodedFrames:
         self._file.close()
 
     def _readable(self, promised: int) -> int:
-        """Return how many frames there are of those that the header promises.
+        """Return how many of the frames that the header promises can be read.
 
-        A file that was cut off is found out by its last frame, and its end by halving.
+        If the last frame cannot be read, the file was cut off; a binary search finds its end.
         """
         if promised > 0 and self._has(promised - 1):
             return promised
@@ -123,7 +127,7 @@ class CodedFrames:
         return there
 
     def _has(self, frame: int) -> bool:
-        """Return whether a frame can be read. A decoder that has failed is of no use any more."""
+        """Return whether a frame can be read, with a new decoder, as a failed one is unusable."""
         try:
             with self._library.SoundFile(self._path) as file:
                 file.seek(frame)

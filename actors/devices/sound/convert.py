@@ -1,6 +1,6 @@
-"""Between a session, int16 mono at 24 kHz, and a card of another rate or more channels.
+"""Converts audio between the session's format, int16 mono at 24 kHz, and that of a sound card.
 
-Imports numpy, so it is imported only at need.
+It imports numpy, so import it only when needed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["FromCard", "ToCard", "downmixed", "to_floats", "to_pcm"]
 
 _STEP = 5 * SAMPLE_RATE // 1000
-"""What is pulled at once to be converted: what is pulled too early cannot be flushed any more."""
+"""Samples pulled at once; few, because audio that is pulled early cannot be flushed any more."""
 _S = 1_000_000_000
 
 
 class _CardConverter:
-    """A resampler that knows how much sound is still in it; none where the rates are the same."""
+    """A resampler that counts the audio inside it; it does nothing if the rates are equal."""
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
         self._from_hz, self._to_hz = from_hz, to_hz
@@ -47,14 +47,14 @@ class _CardConverter:
 
 
 class FromCard:
-    """Makes 24 kHz mono of what a card delivers.
+    """Converts the audio that a card delivers to 24 kHz mono.
 
     Args:
-        rate: of the card, 8000..192000 Hz.
-        channels: of the card; their mean is taken.
+        rate: Sample rate of the card, 8000..192000 Hz.
+        channels: Channels of the card; their mean is taken.
 
     Raises:
-        UnsupportedRateError: the rate is out of range.
+        UnsupportedRateError: If the rate is out of range.
     """
 
     def __init__(self, rate: int, channels: int) -> None:
@@ -62,25 +62,25 @@ class FromCard:
         self._converter = _CardConverter(rate, SAMPLE_RATE)
 
     def convert(self, data: bytes) -> bytes:
-        """Return what can be computed so far; the rest comes with the next block."""
+        """Convert a block; the samples still in the resampler come with the next block."""
         samples = downmixed(to_floats(data), self._channels)
         return to_pcm(self._converter.convert(samples))
 
     @property
     def inside_ns(self) -> int:
-        """How long the sound is that has been delivered and not been returned."""
+        """Duration of the audio that was delivered but not returned yet."""
         return self._converter.inside_ns
 
 
 class ToCard:
-    """Makes of 24 kHz mono what a card plays.
+    """Converts 24 kHz mono to the audio that a card plays.
 
     Args:
-        rate: of the card, 8000..192000 Hz.
-        channels: of the card; each gets the same.
+        rate: Sample rate of the card, 8000..192000 Hz.
+        channels: Channels of the card; each gets the same audio.
 
     Raises:
-        UnsupportedRateError: the rate is out of range.
+        UnsupportedRateError: If the rate is out of range.
     """
 
     def __init__(self, rate: int, channels: int) -> None:
@@ -92,9 +92,9 @@ class ToCard:
         """Return the next block for the card.
 
         Args:
-            playout: to pull from.
-            frames: how many of the card's.
-            at_ns: when the first of them will be heard.
+            playout: The queue to pull from.
+            frames: Length of the block in frames of the card.
+            at_ns: When its first frame will be heard.
         """
         while len(self._ready) < frames:
             due_ns = at_ns + len(self._ready) * _S // self._rate + self._converter.inside_ns
@@ -105,7 +105,7 @@ class ToCard:
 
     @property
     def inside_ns(self) -> int:
-        """How long the sound is that has been pulled and not been given to the card."""
+        """Duration of the audio that was pulled but not given to the card yet."""
         return len(self._ready) * _S // self._rate + self._converter.inside_ns
 
 

@@ -1,4 +1,4 @@
-"""Files as devices: one that speaks into the session, and one that the assistant speaks to."""
+"""Files as devices: a sound file as input, and a WAV file as output."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["FileCapture", "FilePlayback"]
 
 
 _HEARD = 20
-"""What is missing of a file is worth a word from a twentieth of a second on."""
+"""A missing part of a file is reported if it is longer than 1/20 of a second."""
 
 
 class FileCapture(PacedCapture):
-    """A sound file in real time, and silence after its end.
+    """A sound file, delivered in real time, and silence after its end.
 
     Args:
-        path: of the file.
-        block: samples of a block.
-        position: where in it to begin, in samples of 24 kHz.
+        path: The file.
+        block: Length of a block in samples.
+        position: Where to start in the file, in samples of 24 kHz.
 
     Raises:
-        NoSuchFileError: it does not exist.
-        UnreadableFileError: it cannot be opened.
-        FileFormatError: it is no sound file that can be read here.
+        NoSuchFileError: If the file does not exist.
+        UnreadableFileError: If it cannot be opened.
+        FileFormatError: If it is not a sound file that can be read here.
     """
 
     def __init__(self, path: Path, block: int, position: int = 0) -> None:
@@ -64,13 +64,13 @@ class FileCapture(PacedCapture):
 
 
 class FilePlayback(PacedPlayback):
-    """A WAV file whose beginning is the beginning of the session.
+    """A WAV file as output; it starts with the session.
 
-    What is played lies in it at its time, and silence where nothing was played. An incarnation that
-    is not the session's first goes on with the file.
+    Audio is written at the time at which it is played; the rest is silence. After a restart, the
+    next incarnation continues the file.
 
     Raises:
-        UnwritableFileError: it cannot be written.
+        UnwritableFileError: If the file cannot be written.
     """
 
     def __init__(self, path: Path, session: SessionInfo) -> None:
@@ -83,7 +83,7 @@ class FilePlayback(PacedPlayback):
 
     def close(self) -> None:
         super().close()
-        with contextlib.suppress(OSError):  # what was played is in the file
+        with contextlib.suppress(OSError):  # only silence is missing then
             self._target.extend(to_samples(time.monotonic_ns() - self._epoch_ns))
         self._target.close()
 
@@ -97,6 +97,6 @@ class FilePlayback(PacedPlayback):
         try:
             self._target.write(self._next_sample, pcm)
             self.trouble = ""
-        except OSError as error:  # a full disk, say; the next block is tried again
+        except OSError as error:  # a full disk, for example; the next block is tried again
             self.trouble = f"cannot write to {self.name!r}: {why_not(Path(self.name), error)}"
         self._next_sample += len(pcm) // 2

@@ -30,17 +30,18 @@ Floats = NDArray[np.float32]
 MIN_HZ: Final = 8_000
 MAX_HZ: Final = 192_000
 
-# 48 taps at the lower of the two rates and a Kaiser window of 9 keep aliases of a tone 1 kHz past
-# the band below -95 dB and lose 0.1 dB at 10 kHz of 12; the delay is 24 samples (1 ms at 24 kHz).
+# With 48 taps at the lower rate and a Kaiser window with beta 9, the aliases of a tone 1 kHz past
+# the band stay below -95 dB, and a tone at 10 kHz (of 12) loses 0.1 dB. The delay is 24 samples,
+# 1 ms at 24 kHz.
 _TAPS: Final = 48
 _KAISER_BETA: Final = 9.0
 _ROLL_OFF: Final = 0.95
-# Ratios that would need more phases than this (44101 Hz, say) interpolate between neighbours.
+# Ratios that would need more phases than this (44101 Hz, for example) interpolate between phases.
 _MAX_PHASES: Final = 1024
 
 
 class UnsupportedRateError(ValueError):
-    """A sample rate outside 8000..192000 Hz. `hz` is the rate that was asked for."""
+    """Raised for a sample rate `hz` outside 8000..192000 Hz."""
 
     def __init__(self, hz: int) -> None:
         super().__init__(hz)
@@ -51,28 +52,29 @@ class UnsupportedRateError(ValueError):
 
 
 class Resampling(Protocol):
-    """A stream of mono samples at one rate, turned into the same sound at another."""
+    """The interface of a resampler: converts a stream of mono samples to another rate."""
 
     def process(self, samples: Floats) -> Floats:
-        """Take a block, float32 mono, and give what can be computed so far."""
+        """Convert a block, float32 mono; return the samples that can be computed so far."""
 
     def flush(self) -> Floats:
-        """Give the rest, as if silence followed, and be ready for a new stream."""
+        """Return the remaining samples, as if silence followed, and reset for a new stream."""
 
 
 def best_resampler(from_hz: int, to_hz: int) -> Resampling:
-    """Return libsoxr's resampler where the package ``soxr`` is installed, else ours.
+    """Return a resampler of libsoxr if the package ``soxr`` is installed, else ours.
 
-    On a sound card it runs all the time, and libsoxr takes a quarter of the time: 1-2.5 ms instead
-    of 5-8 for a second of sound. Both keep a tone within 0.1 dB up to 10 kHz; libsoxr's aliases are
-    below -108 dB instead of -95, and it lags by 5 ms (down) or 10 ms (up) instead of by 1.
+    With a sound card the resampler runs all the time, and libsoxr takes a quarter of the CPU time:
+    1-2.5 ms instead of 5-8 ms for a second of audio. Both keep a tone within 0.1 dB up to 10 kHz.
+    The aliases of libsoxr are below -108 dB instead of -95 dB; its delay is 5 ms (down) or 10 ms
+    (up) instead of 1 ms.
 
     Args:
-        from_hz: rate of what goes in, 8000..192000.
-        to_hz: rate of what comes out, 8000..192000.
+        from_hz: Input rate, 8000..192000 Hz.
+        to_hz: Output rate, 8000..192000 Hz.
 
     Raises:
-        UnsupportedRateError: a rate is out of range.
+        UnsupportedRateError: If a rate is out of range.
     """
     try:
         return SoxrResampler(from_hz, to_hz)
@@ -81,13 +83,14 @@ def best_resampler(from_hz: int, to_hz: int) -> Resampling:
 
 
 class SoxrResampler:
-    """The same as `Resampler`, by libsoxr.
+    """A resampler of libsoxr.
 
-    Its mode for ratios that vary, because in the other one sound comes in bursts of up to 38 ms.
+    It uses the variable-rate mode, because in the other mode the output comes in bursts of up to
+    38 ms.
 
     Raises:
-        UnsupportedRateError: a rate is out of range.
-        ImportError: the package ``soxr`` is not installed.
+        UnsupportedRateError: If a rate is out of range.
+        ImportError: If the package ``soxr`` is not installed.
     """
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
@@ -113,17 +116,17 @@ class SoxrResampler:
 
 
 class Resampler:
-    """A stream of mono samples at one rate, turned into the same sound at another.
+    """A resampler in numpy: a streaming polyphase windowed sinc.
 
-    Whatever the blocks, the output is the same, and its total length after `flush` is
+    The output does not depend on the lengths of the input blocks. Its total length after `flush` is
     `n * to_hz / from_hz`, rounded to the nearest sample (halves up).
 
     Args:
-        from_hz: rate of what goes in, 8000..192000.
-        to_hz: rate of what comes out, 8000..192000.
+        from_hz: Input rate, 8000..192000 Hz.
+        to_hz: Output rate, 8000..192000 Hz.
 
     Raises:
-        UnsupportedRateError: a rate is out of range.
+        UnsupportedRateError: If a rate is out of range.
     """
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
@@ -141,13 +144,14 @@ class Resampler:
         self._reset()
 
     def process(self, samples: Floats) -> Floats:
-        """Take a block and give what can be computed so far.
+        """Convert a block.
 
         Args:
-            samples: float32 mono, `(n,)`; any length, also none.
+            samples: float32 mono, `(n,)`; any length, 0 included.
 
         Returns:
-            float32 mono, `(m,)`. It lags behind by half the filter (1 ms at 24 kHz).
+            The samples that can be computed so far, float32 mono, `(m,)`. They are late by half the
+            filter (1 ms at 24 kHz).
         """
         if self._passes_through:
             return samples
@@ -158,7 +162,7 @@ class Resampler:
         return self._produce_until(0 if ready <= 0 else -(-ready * self._up // self._down))
 
     def flush(self) -> Floats:
-        """Give the rest, as if silence followed, and be ready for a new stream."""
+        """Return the remaining samples, as if silence followed, and reset for a new stream."""
         if self._passes_through:
             return np.zeros(0, np.float32)
         total = (2 * self._received * self._up + self._down) // (2 * self._down)
@@ -205,18 +209,18 @@ class Resampler:
 
 
 def resample(pcm: bytes, from_hz: int, to_hz: int) -> bytes:
-    """Convert one whole sound.
+    """Convert complete audio to another sample rate.
 
     Args:
         pcm: int16 little-endian mono, `(n,)`.
-        from_hz: its rate, 8000..192000.
-        to_hz: the rate wanted, 8000..192000.
+        from_hz: Its rate, 8000..192000 Hz.
+        to_hz: The wanted rate, 8000..192000 Hz.
 
     Returns:
         int16 little-endian mono, `n * to_hz / from_hz` samples, rounded.
 
     Raises:
-        UnsupportedRateError: a rate is out of range.
+        UnsupportedRateError: If a rate is out of range.
     """
     stream = Resampler(from_hz, to_hz)
     samples = np.frombuffer(pcm, "<i2").astype(np.float32)
@@ -232,7 +236,11 @@ def _check_rates(*rates: int) -> None:
 
 @lru_cache(maxsize=16)
 def _filter_table(up: int, down: int) -> Floats:
-    """Coefficients, one row a phase: `(up, taps)`, or `(_MAX_PHASES + 1, taps)` to interpolate."""
+    """Return the coefficients of the filter, one row for each phase.
+
+    Returns:
+        `(up, taps)`, or `(_MAX_PHASES + 1, taps)` if phases are to be interpolated.
+    """
     stretch = max(1.0, down / up)
     half = int(np.ceil(_TAPS / 2 * stretch))
     phases = up if up <= _MAX_PHASES else _MAX_PHASES + 1
@@ -243,7 +251,7 @@ def _filter_table(up: int, down: int) -> Floats:
     inside = np.clip(1 - (distance / half) ** 2, 0, None)
     window = np.i0(_KAISER_BETA * np.sqrt(inside)) / np.i0(_KAISER_BETA)
     table = np.sinc(cutoff * distance) * window
-    # Each phase passes a constant unchanged, so that no phase hums.
+    # Normalize each phase to pass a constant unchanged: different gains would be heard as a hum.
     table /= table.sum(axis=1, keepdims=True)
     result: Floats = table.astype(np.float32)
     result.setflags(write=False)

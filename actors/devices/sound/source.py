@@ -1,4 +1,4 @@
-"""Sound files to read: the samples of one as a session uses them, from any position on."""
+"""Reads a sound file as the session's audio, int16 mono at 24 kHz, from any position."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ __all__ = ["FileSource", "Frames"]
 
 
 _PIECES_PER_S = 4
-"""A second of 64 channels at 192 kHz would take a quarter of a gigabyte to convert."""
+"""Number of pieces in which a second is converted. A whole second of 64 channels at 192 kHz would
+take a quarter of a gigabyte of memory."""
 
 
 class Frames(Protocol):
-    """The frames of an open file, whatever its format."""
+    """The interface of an open sound file of any format."""
 
     rate: int
-    """In Hz."""
+    """Sample rate in Hz."""
     frames: int
-    """How many there are."""
+    """Number of frames that can be read."""
     missing: int
-    """How many more its header promises."""
+    """Number of further frames that the header promises."""
 
     def seek(self, frame: int) -> None: ...
 
@@ -42,27 +43,27 @@ class Frames(Protocol):
 
 
 class FileSource:
-    """A sound file in any format that can be read here, as int16 mono at 24 kHz.
+    """A sound file in any readable format, converted to int16 mono at 24 kHz.
 
-    Only a file that is not so already needs numpy, which is imported as it is opened: a handler may
-    not take as long as that can.
+    Only a file in another format needs numpy. It is imported here, when the file is opened, because
+    an import can take longer than a handler may.
 
     Raises:
-        NoSuchFileError: it does not exist.
-        UnreadableFileError: it cannot be opened.
-        FileFormatError: it is no sound file that can be read here.
+        NoSuchFileError: If the file does not exist.
+        UnreadableFileError: If it cannot be opened.
+        FileFormatError: If it is not a sound file that can be read here.
     """
 
     def __init__(self, path: Path, position: int = 0) -> None:
         frames = self.frames = _open(path)
         self.samples = (2 * frames.frames * SAMPLE_RATE + frames.rate) // (2 * frames.rate)
-        """How many samples of 24 kHz it has."""
+        """Its length in samples of 24 kHz."""
         self.position = min(position, self.samples)
         self._native = frames if isinstance(frames, WavFrames) and frames.native else None
         self._converter: _FileConverter | None = None
         if self._native:
             self._native.seek(self.position)
-        else:  # now, as importing numpy may take longer than a handler may
+        else:  # now: a handler may not take as long as the import of numpy can
             self._converter = _FileConverter(self.frames, self.position)
 
     def read(self, samples: int) -> bytes:
@@ -100,7 +101,7 @@ def _opened(path: Path) -> BinaryIO:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise UnreadableFileError(path, "it is a folder; give the name of a WAV file")
-        if not stat.S_ISREG(mode):  # opening a pipe could wait for ever
+        if not stat.S_ISREG(mode):  # opening a pipe could block for ever
             raise UnreadableFileError(path, "it is a pipe or a device; write it to a file first")
         return path.open("rb")
     except FileNotFoundError:
@@ -112,10 +113,10 @@ def _opened(path: Path) -> BinaryIO:
 
 
 class _FileConverter:
-    """Any rate to int16 at 24 kHz, a piece of the file at a time."""
+    """Converts a file piece by piece to int16 at 24 kHz."""
 
     _WARM_UP = 64
-    """Samples before the position that the resampler hears first: no click at the start."""
+    """Samples before the position, converted and discarded against a click at the start."""
 
     def __init__(self, frames: Frames, position: int) -> None:
         from actors.devices.sound.convert import to_pcm

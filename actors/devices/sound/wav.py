@@ -1,8 +1,8 @@
-"""WAV files: what is in one (`WavFrames`), and one that is whole at every moment (`WavTarget`).
+"""WAV files: a reader (`WavFrames`), and a writer whose file is valid at any time (`WavTarget`).
 
-The format: http://soundfile.sapp.org/doc/WaveFormat and, for the extensible header,
-https://learn.microsoft.com/windows/win32/api/mmreg/ns-mmreg-waveformatextensible. Of files
-longer than 4 GiB: https://tech.ebu.ch/docs/tech/tech3306.pdf (RF64; BW64 is the same).
+The format is described at http://soundfile.sapp.org/doc/WaveFormat, the extensible header at
+https://learn.microsoft.com/windows/win32/api/mmreg/ns-mmreg-waveformatextensible, and the format of
+files over 4 GiB at https://tech.ebu.ch/docs/tech/tech3306.pdf (RF64; BW64 is the same).
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ _BITS = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}
 _RATES = range(8_000, 192_001)
 _MAX_CHANNELS = 64
 _LOUDEST = 8.0
-"""Floats beyond 1.0 are clipped when they are mixed; beyond this they are no sound."""
+"""Limit of float samples. Values over 1.0 can be valid until channels are mixed and clipped; beyond
+this limit they are garbage."""
 _HEADS = (b"RIFF", b"RF64", b"BW64")
 _LONG_BYTES = 0xFFFF_FFFF
-"""The length of data of which another chunk, ds64, says how long they are."""
+"""Data length that stands for the length in the chunk ``ds64``."""
 _MOST_HEAD_BYTES = 4096
 _UNKNOWN_BYTES = 0x7FFF_0000
-"""From here on the length of the data is one that a program wrote which did not know it."""
+"""A data length from here on is a placeholder of a program that did not know the length."""
 _HEAD = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _MAX_DATA_BYTES = 0xFFFF_FFFF - _HEAD.size
 
 
 class WavFormat(NamedTuple):
-    """What the samples of a file are, and where in it they lie."""
+    """The format of a WAV file's samples, and their position in the file."""
 
     kind: int
     channels: int
@@ -57,17 +58,17 @@ class WavFormat(NamedTuple):
 
     @property
     def native(self) -> bool:
-        """Whether the samples are what a session uses, so that there is nothing to convert."""
+        """Whether the samples have the session's format, so that no conversion is needed."""
         return self[:4] == (_PCM, 1, SAMPLE_RATE, 16)
 
 
 def read_format(file: BinaryIO, path: Path) -> WavFormat:
     """Read the chunks of a WAV file up to its samples.
 
-    A length of the data that the file does not have (torn off, or written to a pipe) is corrected.
+    A wrong data length is corrected: the file may be cut off, or written to a pipe.
 
     Raises:
-        FileFormatError: it is no WAV file, or none that can be read here.
+        FileFormatError: If it is not a WAV file that can be read here.
     """
     riff = file.read(12)
     if not riff:
@@ -105,7 +106,7 @@ def _format(body: bytes, path: Path) -> tuple[int, int, int, int]:
     if kind == _EXTENSIBLE and len(body) >= 26:
         kind = int.from_bytes(body[24:26], "little")
     if kind == _PCM:
-        bits = (bits + 7) // 8 * 8  # 12 or 20 bits are the upper ones of so many bytes
+        bits = (bits + 7) // 8 * 8  # 12 or 20 bits are the upper bits of whole bytes
     if bits not in _BITS.get(kind, ()):
         raise OtherFormatError(path, f"is a WAV file of format {kind} with {bits} bits")
     refuse_beyond_limits(path, channels, rate)
@@ -113,20 +114,20 @@ def _format(body: bytes, path: Path) -> tuple[int, int, int, int]:
 
 
 def refuse_beyond_limits(path: Path, channels: int, rate: int) -> None:
-    """See that a file of so many channels, at so many Hz, can be read here.
+    """Check that a file with these channels, at this rate in Hz, can be read here.
 
     Raises:
-        FileFormatError: it cannot.
+        FileFormatError: If it cannot be read.
     """
     if not 0 < channels <= _MAX_CHANNELS:
-        raise FileFormatError(path, f"has {channels} channels, and 1 to {_MAX_CHANNELS} are read")
+        raise FileFormatError(path, f"has {channels} channels, not 1 to {_MAX_CHANNELS}")
     if rate not in _RATES:
         limits = f"{_RATES.start} to {_RATES.stop - 1} Hz"
-        raise FileFormatError(path, f"has a sample rate of {rate} Hz, and {limits} are read")
+        raise FileFormatError(path, f"has a sample rate of {rate} Hz, not {limits}")
 
 
 class WavFrames:
-    """The frames of a WAV file; see `actors.devices.sound.source`."""
+    """The frames of a WAV file; see `actors.devices.sound.source.Frames`."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self.format = read_format(file, path)
@@ -135,11 +136,11 @@ class WavFrames:
         self._file = file
 
     def seek(self, frame: int) -> None:
-        """Go to a frame."""
+        """Set the frame at which the next read begins."""
         self._file.seek(self.format.data_start + frame * self.format.frame_bytes)
 
     def read_raw(self, frames: int) -> bytes:
-        """Return the next frames as they are, which only a native file is read by."""
+        """Return the bytes of the next frames unconverted; useful if the format is `native`."""
         return self._file.read(frames * self.format.frame_bytes)
 
     def read(self, frames: int) -> NDArray[np.float32]:
@@ -152,7 +153,7 @@ class WavFrames:
 
 
 def _mono(raw: bytes, form: WavFormat) -> NDArray[np.float32]:
-    """Return float32 mono in the range of int16."""
+    """Convert raw frames to float32 mono in the range of int16."""
     import numpy as np
 
     from actors.devices.sound.convert import downmixed
@@ -176,15 +177,16 @@ def _mono(raw: bytes, form: WavFormat) -> NDArray[np.float32]:
 
 
 class WavTarget:
-    """A 16-bit file at 24 kHz, written at any position; its header is true after each write.
+    """A 16-bit WAV file at 24 kHz, written at any position; its header is valid after each write.
 
     Args:
-        path: of the file.
+        path: The file.
         channels: 1 or 2.
-        fresh: begin anew. Otherwise a file of ours is gone on with, its header repaired.
+        fresh: Whether to start an empty file. Otherwise our earlier file is continued, with its
+            header repaired.
 
     Raises:
-        UnwritableFileError: it cannot be opened for writing.
+        UnwritableFileError: If it cannot be opened for writing.
     """
 
     def __init__(self, path: Path, channels: int, *, fresh: bool) -> None:
@@ -196,7 +198,7 @@ class WavTarget:
             raise UnwritableFileError(path, why_not(path, error)) from None
         try:
             size = os.fstat(self._file).st_size
-            if fresh and size:  # not before it is known to be ours alone
+            if fresh and size:  # only now: until it is locked, another process may be writing it
                 os.ftruncate(self._file, 0)
                 size = 0
             self.frames = max(0, size - _HEAD.size) // self._frame_bytes
@@ -207,14 +209,14 @@ class WavTarget:
 
     @property
     def max_frames(self) -> int:
-        """How many frames a WAV file can have: its header counts bytes with 32 bits."""
+        """Most frames that a WAV file can have: its header counts bytes with 32 bits."""
         return _MAX_DATA_BYTES // self._frame_bytes
 
     def write(self, frame: int, data: bytes) -> None:
-        """Write frames at a position; silence is between the end so far and there.
+        """Write frames at a position; a gap after the present end is silence.
 
         Raises:
-            OSError: the disk is full, or gone.
+            OSError: If the disk is full or gone, or the file would exceed 4 GiB.
         """
         end = frame + len(data) // self._frame_bytes
         if end > self.max_frames:
@@ -231,10 +233,10 @@ class WavTarget:
         return _read_at(self._file, frames * self._frame_bytes, offset)
 
     def extend(self, frames: int) -> None:
-        """Make the file this long, with silence at its end.
+        """Extend the file to this length with silence.
 
         Raises:
-            OSError: the disk is gone.
+            OSError: If the disk is gone.
         """
         frames = min(frames, self.max_frames)
         if frames > self.frames:
