@@ -1,1 +1,1 @@
-"""Tools: the functions that the model may call, and the actor that runs them."""
+"""Tools: functions that the model may call, and the actor that runs them."""

@@ -1,4 +1,4 @@
-"""The tools component: says what the model may call, runs what it calls, answers each call."""
+"""The tools component: announces the tools, runs the model's calls and answers each of them."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from messages import (
 __all__ = ["ToolExecutor"]
 
 _MAX_RUNNING = 64
-"""Calls at the same time; a model that wants more is told so."""
+"""Most calls at the same time; a further call is answered with an error."""
 _MAX_ANSWERED = 64
-"""Ids of answered calls that are remembered, to know a call that comes twice."""
+"""Number of answered calls whose ids are kept, to recognize a call that is delivered twice."""
 _MAX_RUNS = 2
-"""How often an idempotent tool is begun that takes its process down."""
+"""How often a call of an idempotent tool is started if its process dies each time."""
 _INTERRUPTED = "outcome unknown: the tool was interrupted"
 
 
 class _InFlight(msgspec.Struct):
-    """A call that has begun and is not answered."""
+    """A call that was started and is not answered yet."""
 
     name: str
     arguments: str
@@ -48,24 +48,25 @@ class _InFlight(msgspec.Struct):
 
 
 class _ToolsState(msgspec.Struct):
-    """What survives a death."""
+    """The state that survives a crash."""
 
     calls: dict[str, _InFlight] = msgspec.field(default_factory=dict)
     answered: list[str] = msgspec.field(default_factory=list)
     speed: float | None = None
     program_tools: tuple[ToolSpec, ...] | None = None
-    """As they were set last; None: those of the settings."""
+    """The program's tools as last set; None: those of the settings."""
     builtin_tools: tuple[str, ...] | None = None
     volume: float | None = None
 
 
 class ToolExecutor(Actor):
-    """Runs tools. Told calls by realtime; tells their answers to whoever accepts `ToolAnswer`.
+    """Runs tools: receives `ToolCall` from realtime and sends `ToolAnswer`.
 
-    A call runs on a thread of its own or on an event loop, never here, and goes on if this actor
-    raises. If the process dies, an idempotent tool is run again; for any other the model is told
-    that the outcome is unknown. There may be two answers to one call only if the process dies
-    between an answer and its being noted; receivers tell them by the ``call_id``.
+    A call runs on its own thread or on an event loop, not on the actor's thread, and continues if
+    this actor raises. If the process dies, an idempotent tool is run again; for other tools, the
+    answer says that the outcome is unknown. If the process dies between sending an answer and
+    saving that it was sent, the call is answered twice; receivers recognize this by the
+    ``call_id``.
     """
 
     accepts: ClassVar = {
@@ -78,10 +79,10 @@ class ToolExecutor(Actor):
 
     @classmethod
     def describe(cls, agent: str | None) -> Mapping[str, Any]:
-        """Load the user's agent and return the settings it describes.
+        """Load the user's agent and return the settings that it describes.
 
         Raises:
-            AgentLoadError: it cannot be loaded.
+            AgentLoadError: If it cannot be loaded.
         """
         return load_agent(agent).describe() if agent is not None else {}
 
@@ -94,7 +95,7 @@ class ToolExecutor(Actor):
         if self._state.program_tools is None:
             self._program = _by_name(self.settings.program_tools)
             self._refuse_equal_names()
-        else:  # set while it ran: nobody waits for an error any more
+        else:  # set during the session: name clashes can only be logged now
             self._take_program_tools()
         if "executor" not in self.keep:
             self.keep["executor"] = Executor()
@@ -118,7 +119,7 @@ class ToolExecutor(Actor):
             case SetTools():
                 self._set_tools(message)
 
-    # -- what there is ------------------------------------------------------------------------
+    # -- the set of tools ---------------------------------------------------------------------
 
     def _enabled_builtin_tools(self) -> dict[str, Tool]:
         built_in = builtin_tools(lambda: self._speed, lambda: self._volume)
@@ -131,7 +132,7 @@ class ToolExecutor(Actor):
         return {name: tools[name] for name in tools if name in wanted}
 
     def _named_tools(self) -> Tools:
-        """Return the tools that this process has loaded by name."""
+        """Load the tools that the settings name, of the agent and others, and return them."""
         tools = Tools()
         if self.settings.agent is not None:
             found: Tools | str | None = load_agent(self.settings.agent).tools
@@ -161,18 +162,18 @@ class ToolExecutor(Actor):
         )
 
     def _set_tools(self, message: SetTools) -> None:
-        """Change what the model may call; calls under way go on."""
+        """Change the tools that the model may call; calls under way continue."""
         if message.builtin_tools is not None:
             self._state.builtin_tools = message.builtin_tools
             self._builtin = self._enabled_builtin_tools()
         if message.program_tools is not None:
             self._state.program_tools = message.program_tools
-        self._save()  # before anybody is told
+        self._save()  # before `ToolsAvailable`: what was announced must survive a crash
         self._take_program_tools()
         self._announce()
 
     def _take_program_tools(self) -> None:
-        """Take those of the program whose names are free; the others are told."""
+        """Use the program's tools whose names are not taken; log an error for the others."""
         specs = self._state.program_tools
         specs = self.settings.program_tools if specs is None else specs
         taken = {tool.name for tool in self._own} | set(self._builtin)
@@ -182,7 +183,7 @@ class ToolExecutor(Actor):
         self._program = _by_name(tuple(spec for spec in specs if spec.name not in taken))
 
     def _specs(self) -> tuple[ToolSpec, ...]:
-        """Return what the model may call."""
+        """Return the descriptions of all tools."""
         specs = [tool.spec for tools in (self._builtin.values(), self._own) for tool in tools]
         return (*specs, *self._program.values())
 
@@ -200,7 +201,7 @@ class ToolExecutor(Actor):
         self._begin(call_id)
 
     def _begin(self, call_id: str) -> None:
-        """Run a call that is in the list of those in flight."""
+        """Start a call that is listed as in flight."""
         call = self._state.calls[call_id]
         if builtin := self._builtin.get(call.name):
             self._run_builtin(call_id, builtin, call.arguments)
@@ -216,13 +217,13 @@ class ToolExecutor(Actor):
             self._answer(call_id, f"no tool is named {call.name}; there are: {known}", failed=True)
 
     def _ask_program(self, call_id: str) -> None:
-        """Have the program run it; a call that comes there twice is run once."""
+        """Send a call to the program, which runs a call only once even if it is sent twice."""
         call = self._state.calls[call_id]
         self.send(ProgramToolCall(call_id, call.name, call.arguments))
         self._watch(call_id, self.settings.tool_timeout_s)
 
     def _run_builtin(self, call_id: str, tool: Tool, arguments: str) -> None:
-        """Run it here: it does not block, and what it does is a message of this incarnation."""
+        """Run a built-in tool on the actor's thread: it does not block, and may have an effect."""
         try:
             _, named = tool.bind(arguments)
         except ToolArgumentsError as error:
@@ -275,13 +276,13 @@ class ToolExecutor(Actor):
     # -- after a crash ------------------------------------------------------------------------
 
     def _resume(self) -> None:
-        """Go on with the calls that an incarnation before had begun."""
+        """Continue the calls that an earlier incarnation had started."""
         for call_id, call in list(self._state.calls.items()):
             age_s = self._executor.age_s(call_id)
-            if age_s is not None:  # the actor raised, the call did not notice
+            if age_s is not None:  # only the actor raised; the call still runs
                 self._watch(call_id, self.settings.tool_timeout_s - age_s)
             elif call.name in self._program:
-                self._ask_program(call_id)  # again: it may not have been told, or its answer lost
+                self._ask_program(call_id)  # again: the call or its answer may have been lost
             elif self._may_run_again(call):
                 call.runs += 1
                 self._begin(call_id)

@@ -1,4 +1,4 @@
-"""The tools that every assistant has: the time, the volume, the speed, the end."""
+"""The built-in tools: get the time, set volume and speed, end the conversation."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _Level = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """What a built-in tool does: a message to send, and what the model is told."""
+    """The result of a built-in tool: a message to send, and the answer for the model."""
 
     message: Message
     output: str
 
 
 def builtin_tools(speed: Callable[[], float], volume: Callable[[], float]) -> Tools:
-    """Return all built-in tools. They do not block, and return text or an `Effect`.
+    """Return all built-in tools; they do not block, and return text or an `Effect`.
 
     Args:
-        speed: returns the speech speed now in force.
-        volume: returns the volume now in force.
+        speed: Returns the current speech speed.
+        volume: Returns the current volume.
     """
     tools = Tools()
 

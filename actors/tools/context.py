@@ -1,4 +1,4 @@
-"""What a tool may know and do besides its arguments."""
+"""The context of a tool call: cancellation, spoken notes and messages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ __all__ = ["ToolContext"]
 
 
 class ToolContext:
-    """One call, for the tool that is called. Made for each call; not seen by the model.
+    """The context of one call, passed to the tool; the model does not see it.
 
-    A tool gets it in a parameter with this annotation, wherever that stands. It is the same for
-    tools that run in the program and for those that run in the tools process, and may be used from
-    any thread. ``call_id`` is the service's id of the call, ``tool`` the name by which the model
-    called.
+    A tool gets it in the parameter with this annotation, at any position. It works the same for
+    tools in the program and in the tools process, and may be used on any thread. ``call_id`` is the
+    service's id of the call, ``tool`` the name that the model called.
 
     Example:
         ```python
@@ -40,27 +39,30 @@ class ToolContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for the result any more: it took too long, or the session ends.
+        """Whether the call was cancelled: it took too long, or the session ends.
 
-        A coroutine is cancelled then; a plain function has to look here.
+        A coroutine is then cancelled; a plain function must check this property.
         """
         return self._cancelled.is_set()
 
     def wait_cancelled(self, timeout_s: float | None = None) -> bool:
-        """Sleep for so many seconds, or until the call is cancelled; tell whether it is.
+        """Sleep until the timeout, or until the call is cancelled; return whether it is cancelled.
 
-        For plain functions. In a coroutine, which is cancelled anyway, use `asyncio.sleep`.
+        This is for plain functions. In a coroutine, which is cancelled anyway, use `asyncio.sleep`.
+
+        Args:
+            timeout_s: How long to sleep in seconds; None: until the call is cancelled.
         """
         return self._cancelled.wait(timeout_s)
 
     def say(self, text: str) -> None:
-        """Have the assistant say this while the tool works, as soon as it is not speaking.
+        """Let the assistant say a text while the tool works, as soon as it does not speak.
 
-        A call that is cancelled has nothing to say any more, and nothing is said when the user
-        speaks first: that is answered instead.
+        Nothing is said if the call is cancelled, or if the user speaks first: then the assistant
+        answers the user instead.
 
         Raises:
-            TypeError: ``text`` is no text.
+            TypeError: If ``text`` is not a ``str``.
         """
         if not isinstance(text, str):
             raise TypeError(f"give say() a text, not a value of type {type(text).__name__}")
@@ -68,13 +70,17 @@ class ToolContext:
             self._send(Say(text.encode("utf-8", "replace").decode()))
 
     def send(self, message: Message) -> None:
-        """Give a message to every component that accepts its type, such as ``SetMuted(True)``."""
+        """Send a message, such as ``SetMuted(True)``, to the components that accept its type.
+
+        Raises:
+            TypeError: If it is not a message.
+        """
         if not isinstance(message, Message):
             raise TypeError(f"give send() a message, not a value of type {type(message).__name__}")
         self._send(message)
 
     def cancel(self) -> None:
-        """Say that nobody waits any more; done by whoever runs the tool."""
+        """Mark the call as cancelled; called by the executor."""
         self._cancelled.set()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What can be wrong with a tool, its arguments or its result."""
+"""Errors of tools: of their definition, their arguments and their results."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ __all__ = ["ToolArgumentsError", "ToolDefinitionError", "ToolError"]
 
 
 class ToolError(RtvoiceError):
-    """The base of the errors about tools."""
+    """The base class of errors of tools."""
 
 
 class ToolDefinitionError(ToolError, UserError):
-    """A function that cannot be a tool, or a name that is taken.
+    """Raised if a function cannot be a tool, or if the name is taken.
 
-    ``name`` is the tool's, ``problem`` what is wrong.
+    ``name`` is the name of the tool, ``problem`` says what is wrong.
     """
 
     def __init__(self, name: str, problem: str) -> None:
@@ -27,4 +27,4 @@ class ToolDefinitionError(ToolError, UserError):
 
 
 class ToolArgumentsError(ToolError):
-    """Arguments of a call that do not fit; the text is for the model."""
+    """Raised if the arguments of a call are not valid; the text is for the model."""

@@ -1,4 +1,4 @@
-"""Runs tools, in the tools process and in the program: no thread of ours waits for one."""
+"""Runs tools in the tools process and in the program, without blocking its owner."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ T = TypeVar("T")
 
 
 class ToolOutcome(msgspec.Struct, frozen=True):
-    """How a call ended."""
+    """The result of a call."""
 
     call_id: str
     output: str
     failed: bool = False
     trace: str = ""
-    """Where it raised what, for the log."""
+    """Traceback for the log, if it raised."""
 
 
 class _RunningCall(msgspec.Struct, eq=False):
@@ -49,18 +49,19 @@ class _RunningCall(msgspec.Struct, eq=False):
 
 
 class Executor:
-    """Runs each plain function on a thread of its own and the coroutines on one event loop.
+    """Runs each plain function on a new thread, and all coroutines on one event loop.
 
-    It outlives an actor that raises (`Actor.keep`). Whoever owns it is told by `notify`, and takes
-    then what tools have sent, with `sent`, and how calls have ended, with `finished`.
+    It survives an actor that raises (`Actor.keep`). It calls `notify` when there are results; its
+    owner then takes the messages that tools have sent from `sent`, and the results of calls from
+    `finished`.
 
     Args:
-        loop: where coroutines run; None: on a thread of our own.
+        loop: The loop for coroutines; None: a loop on a thread of our own.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.notify: Callable[[], None] = lambda: None
-        """Called on some thread when there is something new."""
+        """Called, on any thread, when `sent` or `finished` has something new."""
         self._runs: dict[str, _RunningCall] = {}
         self._outcomes: queue.SimpleQueue[ToolOutcome] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -68,16 +69,16 @@ class Executor:
         self._loop_is_ours = loop is None
         self._loop_thread: threading.Thread | None = None
         self._waiting: list[Callable[[], None]] = []
-        """What to begin when the loop runs."""
+        """Calls to start once the loop runs."""
         self._lock = threading.Lock()
 
     def start(self, call_id: str, tool: Tool, arguments: str) -> None:
-        """Begin a call; returns at once. It ends in an outcome whatever happens.
+        """Start a call and return at once; every call ends with an outcome.
 
         Args:
-            call_id: of the call.
-            tool: what to call.
-            arguments: JSON text as the model wrote it.
+            call_id: The id of the call.
+            tool: The tool to call.
+            arguments: The arguments as JSON text, as the model wrote them.
         """
         context = ToolContext(call_id, tool.name, self._send)
         run = self._runs[call_id] = _RunningCall(tool, arguments, context)
@@ -88,7 +89,7 @@ class Executor:
             threading.Thread(
                 target=self._run_sync, args=(run,), name=f"tool {tool.name}", daemon=True
             ).start()
-        except RuntimeError as error:  # there are too many threads
+        except RuntimeError as error:  # no more threads can be started
             self._finish(_failure(run, error))
 
     def age_s(self, call_id: str) -> float | None:
@@ -97,7 +98,7 @@ class Executor:
         return None if run is None else time.monotonic() - run.began
 
     def give_up(self, call_id: str) -> None:
-        """Forget a call: tell its context, cancel it if it is async; nobody listens any more."""
+        """Cancel a call, through its context and, if it is async, its task; ignore its result."""
         run = self._runs.pop(call_id, None)
         if run is None:
             return
@@ -108,28 +109,28 @@ class Executor:
                 loop.call_soon_threadsafe(run.task.cancel)
 
     def sent(self) -> Iterator[Message]:
-        """Take what tools want to be sent."""
+        """Take the messages that tools have sent."""
         return _taken(self._messages)
 
     def finished(self) -> Iterator[ToolOutcome]:
-        """Take the outcomes of calls that were not given up."""
+        """Take the outcomes of the calls that were not cancelled."""
         for outcome in _taken(self._outcomes):
             if self._runs.pop(outcome.call_id, None) is not None:
                 yield outcome
 
     def close(self) -> None:
-        """Give up every call. Threads of plain functions end with the process."""
+        """Cancel all calls; the threads of plain functions end with the process."""
         for call_id in list(self._runs):
             self.give_up(call_id)
         if self._loop_is_ours and self._loop is not None and not self._loop.is_closed():
-            with contextlib.suppress(RuntimeError):  # closed meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _send(self, message: Message) -> None:
         self._messages.put(message)
         self.notify()
 
-    # -- sync ---------------------------------------------------------------------------------
+    # -- plain functions ----------------------------------------------------------------------
 
     def _run_sync(self, run: _RunningCall) -> None:
         try:
@@ -142,14 +143,14 @@ class Executor:
             outcome = _failure(run, error)
         self._finish(outcome)
 
-    # -- async --------------------------------------------------------------------------------
+    # -- coroutines ---------------------------------------------------------------------------
 
     def _begin(self, run: _RunningCall, coroutine: Callable[[], Any]) -> None:
         """Run a coroutine on the event loop, whose thread is started with the first one."""
 
         def begin() -> None:
             assert self._loop is not None
-            if self._runs.get(run.context.call_id) is run:  # not given up meanwhile
+            if self._runs.get(run.context.call_id) is run:  # not cancelled meanwhile
                 run.task = self._loop.create_task(coroutine())
 
         with self._lock:
@@ -185,7 +186,7 @@ class Executor:
 
     async def _run_async(self, run: _RunningCall, awaitable: Any = None) -> None:
         try:
-            if awaitable is None:  # called here, so that it finds its event loop running
+            if awaitable is None:  # call it here, so that its code finds the running loop
                 awaitable = _called(run)
             outcome = ToolOutcome(run.context.call_id, output_of(await awaitable))
         except BaseException as error:  # noqa: BLE001 - whatever a tool does, the model gets an answer
@@ -206,8 +207,8 @@ def _failure(run: _RunningCall, error: BaseException) -> ToolOutcome:
     if isinstance(error, ToolArgumentsError):
         return ToolOutcome(run.context.call_id, str(error), failed=True)
     text = problem_of(error)
-    # Without the exception's text, which may quote what was said: this is for the log, and the text
-    # is in the answer.
+    # The trace is for the log, so leave out the exception's text, which may quote the conversation.
+    # The text is in the answer.
     trace = "".join((*traceback.format_tb(error.__traceback__), type(error).__qualname__))
     return ToolOutcome(
         run.context.call_id, f"{run.tool.name} failed: {text}", failed=True, trace=trace
@@ -223,7 +224,7 @@ def _taken(source: queue.SimpleQueue[T]) -> Iterator[T]:
 
 
 def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Let what was cancelled run to its end, for a moment."""
+    """Cancel all tasks, and give them a moment to clean up."""
     import asyncio
 
     tasks = asyncio.all_tasks(loop)

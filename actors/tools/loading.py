@@ -14,23 +14,23 @@ __all__ = ["AgentLoadError", "DescribedAgent", "ToolsLoadError", "load_agent", "
 
 
 class DescribedAgent(Protocol):
-    """What the tools process needs of an `rtvoice.Agent`, which it must not import."""
+    """The part of `rtvoice.Agent` that the tools process uses; it must not import that package."""
 
     tools: Any
 
     def describe(self) -> dict[str, Any]:
-        """Return fields of `messages.Settings` in plain values."""
+        """Return fields of `messages.Settings` as plain values."""
 
 
 class AgentLoadError(LoadError):
-    """The agent cannot be loaded."""
+    """Raised if the agent cannot be loaded."""
 
     def __str__(self) -> str:
         return f"agent {super().__str__()}"
 
 
 class ToolsLoadError(LoadError):
-    """The tools cannot be loaded."""
+    """Raised if the tools cannot be loaded."""
 
     def __str__(self) -> str:
         return f"tools {super().__str__()}"
@@ -38,11 +38,11 @@ class ToolsLoadError(LoadError):
 
 @lru_cache(maxsize=8)
 def load_agent(name: str) -> DescribedAgent:
-    """Import the module or file and return the agent in it.
+    """Import a module or file and return the agent in it.
 
     Raises:
-        AgentLoadError: there is no such file, module or attribute, importing it raised, or what
-            was found is no agent.
+        AgentLoadError: If there is no such file, module or attribute, if the import raises, or if
+            the attribute is not an agent.
     """
     try:
         found = load(name, "agent", _is_agent)
@@ -56,7 +56,7 @@ def load_agent(name: str) -> DescribedAgent:
 
 
 def _made(name: str, make: Callable[[], Any]) -> Any:
-    """Call a function that makes an agent."""
+    """Call a function of the user that makes an agent."""
     try:
         return make()
     except Exception as error:
@@ -65,10 +65,10 @@ def _made(name: str, make: Callable[[], Any]) -> Any:
 
 @lru_cache(maxsize=8)
 def load_tools(name: str) -> Tools:
-    """Import the module or file and return the `Tools` in it.
+    """Import a module or file and return the `Tools` in it.
 
     Raises:
-        ToolsLoadError: as in `load_agent`.
+        ToolsLoadError: In the same cases as `load_agent`.
     """
     try:
         found = load(name, "Tools object", _are_tools)

@@ -1,4 +1,4 @@
-"""What a tool returns or raises, as the text that the model gets."""
+"""Converts the results and exceptions of tools to text for the model."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from actors.tools.errors import ToolError
 __all__ = ["MAX_OUTPUT", "output_of", "problem_of"]
 
 MAX_OUTPUT = 32_000
-"""Characters of an answer, about 8,000 tokens: a quarter of the smallest context of a current
+"""Most characters of an answer, about 8,000 tokens: a quarter of the smallest context of a current
 model (32k tokens; see "Models" in the service's documentation)."""
 _MAX_PROBLEM = 2_000
 
 
 def output_of(result: object) -> str:
-    """Return a tool's result as the text the model gets.
+    """Return a tool's result as text for the model.
 
-    Text stays as it is, None is "done", bytes are taken for UTF-8 text, everything else is JSON:
-    numbers, lists, dicts, sets, enums, dates, structs, dataclasses, pydantic models, numpy arrays.
-    What is longer than `MAX_OUTPUT` is cut off, and the model is told so.
+    Text is not changed, None becomes "done", bytes are decoded as UTF-8, and other values become
+    JSON: numbers, lists, dicts, sets, enums, dates, structs, dataclasses, pydantic models, numpy
+    arrays. A text longer than `MAX_OUTPUT` is cut off, and says so at its end.
 
     Raises:
-        ToolError: it cannot be written as JSON.
+        ToolError: If the result cannot be written as JSON.
     """
     if result is None:
         return "done"
@@ -34,7 +34,7 @@ def output_of(result: object) -> str:
         return _bounded(_decoded(bytes(result)))
     try:
         return _bounded(msgspec.json.encode(result, enc_hook=_encode_other).decode())
-    except Exception as error:  # noqa: BLE001 - whatever its own code raises
+    except Exception as error:  # noqa: BLE001 - the result's own methods may raise anything
         raise ToolError(
             f"its result, of type {type(result).__name__}, cannot be written as JSON "
             f"({problem_of(error)})"
@@ -42,10 +42,10 @@ def output_of(result: object) -> str:
 
 
 def problem_of(error: BaseException) -> str:
-    """Return what an exception says, as text that can be sent; its type if it says nothing."""
+    """Return the text of an exception, or its type if it has none, as valid UTF-8."""
     try:
         text = str(error).strip()
-    except Exception:  # noqa: BLE001 - its own code
+    except Exception:  # noqa: BLE001 - the __str__ of a user's exception may fail
         text = ""
     return _clean(text or type(error).__name__)[:_MAX_PROBLEM]
 
@@ -55,7 +55,7 @@ def _decoded(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise ToolError(
-            f"its result is {len(data)} bytes that are no UTF-8 text; return text or numbers"
+            f"its result is {len(data)} bytes that are not UTF-8 text; return text or numbers"
         ) from None
 
 
@@ -68,7 +68,7 @@ def _bounded(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Replace what UTF-8 cannot carry (halves of surrogate pairs, as in odd file names)."""
+    """Replace what UTF-8 cannot encode: single surrogates, as in undecodable file names."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -28,51 +28,51 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What the API accepts as the name of a function."""
+"""Function names that the API accepts."""
 _SECTIONS = re.compile(r"^(Args|Arguments|Parameters|Returns|Raises|Yields|Example|Examples):?$")
-"""Headings in a docstring at which what concerns the model ends."""
+"""Headings in a docstring at which the description for the model ends."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """One function that the model may call."""
+    """A function that the model may call."""
 
     name: str
     description: str
     function: Callable[..., Any]
     parameters: Mapping[str, inspect.Parameter]
     arguments: type[msgspec.Struct]
-    """A struct with one field a parameter, which checks and converts what the model wrote."""
+    """A struct with one field per parameter, which checks and converts the model's arguments."""
     schema: dict[str, Any]
-    """JSON Schema of an object."""
+    """JSON Schema of the arguments, an object."""
     response_instruction: str = ""
-    """What the model is told when it speaks about the answer."""
+    """Instruction for the answer in which the model speaks about the result."""
     idempotent: bool = False
-    """Whether it may be run again if the process died while it ran."""
+    """Whether it may be run again if the process died during a call."""
     is_async: bool = False
     contexts: frozenset[str] = frozenset()
-    """The parameters that are given the `ToolContext`."""
+    """Names of the parameters that get the `ToolContext`."""
 
     def __repr__(self) -> str:
         return f"Tool({self.name!r}, {self.description!r})"
 
     @property
     def spec(self) -> ToolSpec:
-        """The tool as the model sees it."""
+        """The description of the tool for the model."""
         return ToolSpec(self.name, self.description, self.schema, self.response_instruction)
 
     def bind(
         self, arguments: str, context: ToolContext | None = None
     ) -> tuple[list[Any], dict[str, Any]]:
-        """Return what to call the function with.
+        """Return the positional and the named arguments for the function.
 
         Args:
-            arguments: JSON text of an object, as the model wrote it; empty for none.
-            context: what a parameter with the annotation `ToolContext` is given.
+            arguments: The arguments as the model wrote them: JSON text of an object, or empty.
+            context: The value for parameters with the annotation `ToolContext`.
 
         Raises:
-            ToolArgumentsError: with a sentence that tells the model what was wrong.
+            ToolArgumentsError: If the arguments are not valid; the text is for the model.
         """
         values = self._checked(arguments.strip())
         positional: list[Any] = []
@@ -106,7 +106,7 @@ class Tool(msgspec.Struct, frozen=True):
         try:
             return msgspec.json.decode(text, type=self.arguments, dec_hook=convert_own)
         except msgspec.ValidationError as error:
-            try:  # 3.0 or "3" for 3, as models write it
+            try:  # models also write 3.0 or "3" for 3
                 return msgspec.json.decode(
                     text, type=self.arguments, strict=False, dec_hook=convert_own
                 )
@@ -156,15 +156,16 @@ class Tools:
         """Make the decorated function a tool; the function itself stays as it is.
 
         Args:
-            description: what it does, for the model; without it, the docstring.
-            response_instruction: how the model shall speak about the answer.
-            name: what the model calls it; without it, the function's name.
-            idempotent: that running it twice is harmless. If the process dies during a call, such
-                a tool is run again; for any other the model is told that the outcome is unknown.
+            description: What the tool does, for the model; None: the docstring.
+            response_instruction: How the model should speak about the result.
+            name: The name for the model; None: the function's name.
+            idempotent: Whether running it twice is harmless. If the process dies during a call,
+                an idempotent tool is run again; for other tools, the model is told that the outcome
+                is unknown.
 
         Raises:
-            ToolDefinitionError: the name is taken or none that the service takes, or there is a
-                parameter that the model cannot fill.
+            ToolDefinitionError: If the name is taken or not valid, or if the model cannot fill a
+                parameter.
         """
         if callable(description):
             self.add(description, frame=_caller())
@@ -193,25 +194,29 @@ class Tools:
         idempotent: bool = False,
         frame: FrameType | None = None,
     ) -> Tool:
-        """Make a function a tool, without a decorator; see `action`.
+        """Make a function a tool, without a decorator.
 
         Args:
-            function: sync or async; a bound method, a partial or a callable object does too.
-            description: see `action`.
-            response_instruction: see `action`.
-            name: see `action`.
-            idempotent: see `action`.
-            frame: where names in its annotations are looked up besides its module.
+            function: A plain or async function, a bound method, a partial or a callable object.
+            description: See `action`.
+            response_instruction: See `action`.
+            name: See `action`.
+            idempotent: See `action`.
+            frame: The frame in which names in its annotations are looked up, besides its module;
+                None: the caller's.
+
+        Raises:
+            ToolDefinitionError: See `action`.
         """
         name = name or name_of(function)
         if not callable(function):
-            raise ToolDefinitionError(name, f"{function!r} is no function")
+            raise ToolDefinitionError(name, f"{function!r} is not a function")
         if not _NAME.fullmatch(name):
             raise ToolDefinitionError(
                 name, "a name has 1-64 letters, digits, _ and -: give one with name="
             )
         if name in self._tools:
-            raise ToolDefinitionError(name, "there is a tool of this name already")
+            raise ToolDefinitionError(name, "there is already a tool with this name")
         description = description or _from_docstring(function)
         if not description:
             raise ToolDefinitionError(
@@ -237,28 +242,28 @@ class Tools:
         """Add the tools of another set.
 
         Raises:
-            ToolDefinitionError: both have a tool of one name; then none is added.
+            ToolDefinitionError: If both sets have a tool with the same name; then none is added.
         """
         if taken := sorted(set(self._tools) & set(other._tools)):
             raise ToolDefinitionError(taken[0], "both sets have a tool of this name")
         self._tools |= other._tools
 
     def remove(self, name: str) -> None:
-        """Take a tool away.
+        """Remove a tool.
 
         Raises:
-            ToolError: there is no tool of this name.
+            ToolError: If there is no tool with this name.
         """
         if name not in self._tools:
             raise ToolError(f"there is no tool named {name!r}; there are: {', '.join(self._tools)}")
         del self._tools[name]
 
     def get(self, name: str) -> Tool | None:
-        """Return the tool of this name, if there is one."""
+        """Return the tool with this name, or None."""
         return self._tools.get(name)
 
     def specs(self) -> tuple[ToolSpec, ...]:
-        """Return the tools as the model sees them."""
+        """Return the descriptions of all tools for the model."""
         return tuple(tool.spec for tool in self)
 
     def __iter__(self) -> Iterator[Tool]:
@@ -284,7 +289,8 @@ def _caller() -> FrameType | None:
 
 def _from_docstring(function: Callable[..., Any]) -> str:
     if not inspect.isroutine(function) and "__doc__" not in vars(function):
-        function = type(function).__call__  # an object: its class may be documented for people
+        # A callable object: use the docstring of `__call__`. That of its class describes the class.
+        function = type(function).__call__
     lines = (inspect.getdoc(function) or "").splitlines()
     for number, line in enumerate(lines):
         if _SECTIONS.match(line.strip()):

@@ -1,8 +1,8 @@
 """The JSON Schema of a tool's parameters, and the struct that checks and converts arguments.
 
-Kept to what every validator understands: no ``$ref`` but for types that contain themselves, no
-``title``, no ``discriminator``, ``items`` for each array, ``additionalProperties: false`` for each
-object with known fields.
+The schema uses only what every validator understands: no ``$ref`` except for types that contain
+themselves, no ``title``, no ``discriminator``, ``items`` for each array, ``additionalProperties:
+false`` for each object with known fields.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from actors.tools.output import problem_of
 __all__ = ["ABSENT", "arguments_struct", "convert_own", "kind_of", "schema_of"]
 
 ABSENT: Any = object()
-"""Stands for an argument that the model did not give and that has a default."""
+"""The value of an argument that the model left out because it has a default."""
 
 _CONSTRAINTS = ("ge", "gt", "le", "lt", "multiple_of", "min_length", "max_length", "pattern")
 _REF = "#/$defs/"
@@ -38,7 +38,7 @@ def arguments_struct(
     """Return a struct with one field for each parameter that the model fills.
 
     Raises:
-        ToolDefinitionError: msgspec does not know one of the types.
+        ToolDefinitionError: If msgspec does not support one of the types.
     """
     fields: list[Any] = []
     try:
@@ -59,10 +59,10 @@ def arguments_struct(
 def schema_of(
     name: str, arguments: type[msgspec.Struct], parameters: Mapping[str, inspect.Parameter]
 ) -> Schema:
-    """Return the JSON Schema of an object, as the service takes it.
+    """Return the JSON Schema of the arguments in the form that the service accepts.
 
     Raises:
-        ToolDefinitionError: a type has no JSON Schema.
+        ToolDefinitionError: If a type has no JSON Schema.
     """
     try:
         msgspec.json.Decoder(arguments, dec_hook=convert_own)
@@ -70,16 +70,16 @@ def schema_of(
     except NameError as error:
         raise ToolDefinitionError(
             name,
-            f"an annotation inside of a type cannot be looked up: {error}; define that type at the "
-            f"top of the module",
+            f"an annotation inside a type cannot be looked up: {error}; define that type at the "
+            f"top level of the module",
         ) from None
     except (TypeError, ValueError) as error:
         problem = re.sub(r"<class '(.*?)'>", r"\1", problem_of(error).splitlines()[-1])
         raise ToolDefinitionError(
             name,
-            f"a parameter has a type that JSON cannot carry: {problem}. Use str, int, float, bool, "
-            f"Literal, enums, lists, dicts, dataclasses, TypedDict, msgspec structs or pydantic "
-            f"models",
+            f"a parameter has a type that JSON cannot represent: {problem}. Use str, int, float, "
+            f"bool, Literal, enums, lists, dicts, dataclasses, TypedDict, msgspec structs or "
+            f"pydantic models",
         ) from None
     own = _inlined(definitions, root)
     for key, part in own["properties"].items():
@@ -92,14 +92,14 @@ def schema_of(
 
 
 def convert_own(kind: type, value: Any) -> Any:
-    """Make a pydantic model of what the model wrote; msgspec's ``dec_hook``.
+    """Convert a JSON value to a pydantic model; msgspec's ``dec_hook``.
 
     Raises:
-        ValueError: it does not fit.
+        ValueError: If the value does not fit the model.
     """
     validate = getattr(kind, "model_validate_json", None)
     if validate is None:
-        raise NotImplementedError(f"{kind.__name__} is no type that JSON can carry")
+        raise NotImplementedError(f"{kind.__name__} has no JSON form")
     try:
         return validate(msgspec.json.encode(value))
     except ValueError as error:
@@ -111,7 +111,7 @@ def convert_own(kind: type, value: Any) -> Any:
 
 
 def kind_of(schema: Mapping[str, Any]) -> str:
-    """Return in a few words what a part of a schema asks for."""
+    """Describe the type that a part of a schema asks for, in a few words."""
     if "enum" in schema:
         return " or ".join(map(str, schema["enum"]))
     if "anyOf" in schema:
@@ -124,7 +124,7 @@ def kind_of(schema: Mapping[str, Any]) -> str:
     return str(kind)
 
 
-# -- from annotations to what msgspec knows ---------------------------------------------------
+# -- from annotations to types of msgspec -----------------------------------------------------
 
 
 def _absent() -> Any:
@@ -132,7 +132,10 @@ def _absent() -> Any:
 
 
 def _described(kind: Any) -> Any:
-    """Turn ``Annotated[str, "a city's name"]``, at any depth, into what msgspec knows."""
+    """Replace the texts in annotations such as ``Annotated[str, "a city's name"]``, at any depth.
+
+    msgspec only knows `msgspec.Meta` there.
+    """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is None or origin is Literal:
         return kind
@@ -155,7 +158,7 @@ def _described(kind: Any) -> Any:
 
 
 def _metas(note: Any) -> list[msgspec.Meta]:
-    """Return what a note in ``Annotated`` says: a text, `msgspec.Meta`, or `pydantic.Field`."""
+    """Convert a note in ``Annotated`` (a text, `msgspec.Meta` or `pydantic.Field`) to metas."""
     if isinstance(note, str):
         return [msgspec.Meta(description=note)]
     if isinstance(note, msgspec.Meta):
@@ -172,10 +175,13 @@ def _metas(note: Any) -> list[msgspec.Meta]:
 
 
 def _absolute(kind: type) -> Schema:
-    """Return the schema of a type that msgspec does not know; its ``schema_hook``."""
+    """Return the schema of a pydantic model; msgspec's ``schema_hook`` for types it does not know.
+
+    References get the full name of the type, so that models of the same name do not collide.
+    """
     schema = getattr(kind, "model_json_schema", None)
     if schema is None or "pydantic" not in sys.modules:
-        raise NotImplementedError(f"{kind.__name__} is no type that JSON can carry")
+        raise NotImplementedError(f"{kind.__name__} has no JSON form")
     prefix = f"{kind.__module__}.{kind.__qualname__}."
     found: Schema = schema(ref_template=f"{_REF}{prefix}{{model}}")
     inner = found.pop("$defs", {})
@@ -194,7 +200,7 @@ def _pydantic_words(problem: Mapping[str, Any]) -> str:
 
 
 def _definitions(arguments: type[msgspec.Struct]) -> tuple[dict[str, Schema], str]:
-    """Return the schemas of the arguments and of each type in them, and the name of the first."""
+    """Return the schemas of the arguments and of each type in them, and the arguments' name."""
     kinds = _field_types(arguments)
     roots, found = msgspec.json.schema_components((arguments, *kinds), schema_hook=_absolute)
     definitions: dict[str, Schema] = dict(found)
@@ -234,7 +240,7 @@ def _field_types(arguments: type[msgspec.Struct]) -> list[type]:
 
 
 def _add_descriptions(kind: type, schema: Schema) -> None:
-    """Add what a class says of its fields in ``Annotated[str, "what it is"]``."""
+    """Add the descriptions that a class gives its fields: ``Annotated[str, "what it is"]``."""
     hints = get_type_hints(kind, include_extras=True)
     for key, part in schema.get("properties", {}).items():
         for meta in _metas_of(hints.get(key)):
@@ -250,7 +256,7 @@ def _metas_of(kind: Any) -> Iterable[msgspec.Meta]:
 
 
 def _hoist(schema: Any, definitions: dict[str, Schema]) -> None:
-    """Move definitions inside of a schema to the others."""
+    """Move the definitions inside a schema to the common ones."""
     if isinstance(schema, dict):
         inner = schema.pop("$defs", None)
         for key, definition in (inner or {}).items():
@@ -263,7 +269,10 @@ def _hoist(schema: Any, definitions: dict[str, Schema]) -> None:
 
 
 def _inlined(definitions: Mapping[str, Schema], root: str) -> Schema:
-    """Return the schema of the root with all others put in their places."""
+    """Return the root's schema with each reference replaced by its definition.
+
+    Only types that contain themselves remain references.
+    """
     kept: dict[str, Schema] = {}
     recursive = {name for name in definitions if name in _reachable(definitions, name)}
 
@@ -303,7 +312,7 @@ def _reachable(definitions: Mapping[str, Schema], name: str) -> set[str]:
 
 
 def _mapped(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
-    """Return a schema with each schema directly inside of it changed."""
+    """Apply a function to each schema directly inside a schema."""
     changed: Schema = {}
     for key, value in schema.items():
         if key in ("properties", "patternProperties"):
@@ -345,9 +354,9 @@ def _add_default(schema: Schema, default: object) -> None:
     try:
         value = msgspec.to_builtins(default, enc_hook=_plain)
         msgspec.json.encode(value)
-    except Exception:  # noqa: BLE001 - a default of any type; the model need not know it
+    except Exception:  # noqa: BLE001 - a default of any type; the model can do without it
         return
-    if "$ref" in schema:  # beside a reference nothing else counts in older dialects
+    if "$ref" in schema:  # older dialects ignore keys beside a reference
         schema["anyOf"] = [{"$ref": schema.pop("$ref")}]
     schema["default"] = value
 

@@ -1,4 +1,4 @@
-"""A function's parameters and their types, as far as the model fills them."""
+"""Inspects a tool's function: its parameters, and the types of those that the model fills."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from actors.tools.errors import ToolDefinitionError
 __all__ = ["Signature", "is_async", "name_of", "signature_of"]
 
 _INFERRED = (bool, int, float, str)
-"""Types that a default value stands for where there is no annotation."""
+"""Types that are taken from a default value if a parameter has no annotation."""
 
 
 class Signature(NamedTuple):
-    """What a function is called with."""
+    """The parameters of a tool's function."""
 
     parameters: dict[str, inspect.Parameter]
-    """All of them, in order."""
+    """All parameters, in order."""
     kinds: dict[str, Any]
-    """The annotations of those that the model fills."""
+    """The types of the parameters that the model fills."""
     contexts: frozenset[str]
-    """Those that are given the `ToolContext`."""
+    """The names of the parameters that get the `ToolContext`."""
 
 
 def signature_of(name: str, function: Callable[..., Any], frame: FrameType | None) -> Signature:
     """Return the parameters of a function and their types.
 
     Args:
-        name: of the tool, for errors.
-        function: a function, a bound method, a partial, or an object that can be called.
-        frame: where names in annotations are looked up besides the function's module.
+        name: The name of the tool, for errors.
+        function: A function, a bound method, a partial or a callable object.
+        frame: The frame in which names in annotations are looked up, besides the function's module.
 
     Raises:
-        ToolDefinitionError: the model could not fill one of them.
+        ToolDefinitionError: If the model could not fill a parameter.
     """
     _refuse_what_returns_later(name, function)
     parameters = _parameters(name, function)
@@ -56,14 +56,14 @@ def signature_of(name: str, function: Callable[..., Any], frame: FrameType | Non
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Return the name that a function has by itself; empty if it has none."""
+    """Return the name of a function; empty if it has none."""
     if isinstance(function, functools.partial):
         return name_of(function.func)
     return str(getattr(function, "__name__", ""))
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Tell whether calling it returns a coroutine."""
+    """Return whether calling the function returns a coroutine."""
     if isinstance(function, functools.partial):
         return is_async(function.func)
     call = getattr(type(function), "__call__", None)  # noqa: B004 - the method itself
@@ -72,7 +72,7 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 def _refuse_what_returns_later(name: str, function: Callable[..., Any]) -> None:
     if isinstance(function, type):
-        raise ToolDefinitionError(name, "a class is no tool; give a function that makes one")
+        raise ToolDefinitionError(name, "a class is not a tool; give a function that makes one")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ToolDefinitionError(
             name, "it yields; the model gets one answer, so return a list or a text"
@@ -82,7 +82,7 @@ def _refuse_what_returns_later(name: str, function: Callable[..., Any]) -> None:
 def _parameters(name: str, function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     found = dict(_signature(name, function).parameters)
     if isinstance(function, functools.partial):
-        for given in function.keywords:  # they are not for the model to see
+        for given in function.keywords:  # given already: the model must not see them
             found.pop(given, None)
     for parameter in found.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -100,14 +100,14 @@ def _parameters(name: str, function: Callable[..., Any]) -> dict[str, inspect.Pa
 
 def _signature(name: str, function: Callable[..., Any]) -> inspect.Signature:
     try:
-        if sys.version_info >= (3, 14):  # annotations are not looked up yet
+        if sys.version_info >= (3, 14):  # annotations are lazy; evaluating them here could fail
             from annotationlib import Format
 
             return inspect.signature(function, annotation_format=Format.FORWARDREF)
         return inspect.signature(function)
     except (TypeError, ValueError) as error:
         raise ToolDefinitionError(
-            name, f"its parameters are not known ({error}); wrap it in a function of your own"
+            name, f"its parameters cannot be read ({error}); wrap it in a function of your own"
         ) from None
 
 
@@ -117,7 +117,7 @@ def _hints(
     frame: FrameType | None,
     parameters: Mapping[str, inspect.Parameter],
 ) -> dict[str, Any]:
-    """Return the annotations of the parameters, looked up; that of the result does not matter."""
+    """Return the evaluated annotations of the parameters, without that of the result."""
 
     def holder() -> None: ...
 
@@ -131,12 +131,12 @@ def _hints(
     except NameError as error:
         raise ToolDefinitionError(
             name,
-            f"the annotation of a parameter cannot be looked up: {error}; define it before the "
-            f"tool, and import it outside of TYPE_CHECKING",
+            f"the annotation of a parameter cannot be looked up: {error}; define the type before "
+            f"the tool, and import it outside of TYPE_CHECKING",
         ) from None
     except (TypeError, SyntaxError) as error:
         raise ToolDefinitionError(
-            name, f"the annotation of a parameter is no type: {error}"
+            name, f"the annotation of a parameter is not a type: {error}"
         ) from None
 
 
@@ -166,7 +166,7 @@ def _closure(function: Callable[..., Any]) -> dict[str, Any]:
     for name, cell in zip(code.co_freevars if code else (), cells or (), strict=False):
         try:
             found[name] = cell.cell_contents
-        except ValueError:  # not filled yet
+        except ValueError:  # the variable has no value yet
             continue
     return found
 
@@ -187,6 +187,6 @@ def _kind(name: str, parameter: inspect.Parameter, kind: Any) -> Any:
         return default
     raise ToolDefinitionError(
         name,
-        f"the model has to know what {parameter.name} is: annotate it, such as "
+        f"the parameter {parameter.name} needs a type for the model: annotate it, such as "
         f"{parameter.name}: str",
     )

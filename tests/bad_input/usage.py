@@ -115,7 +115,7 @@ def agent_out_of_range(world: World) -> Outcome:
     return _agent(world, "from rtvoice import Agent\nagent = Agent(speech_speed=9)")
 
 
-@row("A tool with a parameter that JSON cannot carry")
+@row("A tool with a parameter that JSON cannot represent")
 def impossible_tool(world: World) -> Outcome:
     text = (
         "from rtvoice import Agent, Tools\n"

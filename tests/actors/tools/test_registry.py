@@ -85,7 +85,7 @@ def test_two_tools_of_one_name_are_refused() -> None:
     tools = Tools()
     tools.action("one", name="same")(lambda: 1)
 
-    with pytest.raises(ToolDefinitionError, match="'same': there is a tool of this name already"):
+    with pytest.raises(ToolDefinitionError, match="'same': there is already a tool with this name"):
         tools.action("two", name="same")(lambda: 2)
 
 
@@ -292,7 +292,7 @@ def test_a_method_without_its_object_is_refused_and_with_it_is_fine() -> None:
 def test_a_type_that_json_cannot_carry_is_refused_by_name() -> None:
     def send(channel: Tools) -> None: ...
 
-    with pytest.raises(ToolDefinitionError, match=r"JSON cannot carry.*Tools.*Use str, int"):
+    with pytest.raises(ToolDefinitionError, match=r"JSON cannot represent.*Tools.*Use str, int"):
         tool_of(send)
 
 
@@ -443,9 +443,9 @@ def test_what_yields_and_what_is_a_class_are_refused() -> None:
     for function in (numbers, letters):
         with pytest.raises(ToolDefinitionError, match="it yields"):
             tool_of(function)
-    with pytest.raises(ToolDefinitionError, match="a class is no tool"):
+    with pytest.raises(ToolDefinitionError, match="a class is not a tool"):
         tool_of(Point)
-    with pytest.raises(ToolDefinitionError, match="is no function"):
+    with pytest.raises(ToolDefinitionError, match="is not a function"):
         tool_of("text", name="text")
 
 
@@ -538,7 +538,7 @@ def test_text_that_utf_8_cannot_carry_is_mended() -> None:
 
 def test_bytes_are_text_or_refused() -> None:
     assert output_of("é".encode()) == "é"
-    with pytest.raises(ToolError, match="2 bytes that are no UTF-8"):
+    with pytest.raises(ToolError, match="2 bytes that are not UTF-8"):
         output_of(b"\xff\xfe")
 
 
