@@ -1,1 +1,1 @@
-"""The program's side of a session that it embeds: nothing here runs in a child."""
+"""Embedding a session in a program; this code runs in the program, not in a component."""

@@ -1,7 +1,7 @@
-"""The program's side of what it hands over as objects: devices and tools.
+"""Hosts the devices and tools that a program passes as objects.
 
-The far ends are `actors.devices.own.program` and the tools component. Coroutines run on the
-program's event loop, or on one of our own where the program has none; plain functions on threads.
+The components' side is `actors.devices.own.program` and the tools component. Coroutines run on the
+program's event loop, or on one of our own if the program has none; plain functions run on threads.
 """
 
 from __future__ import annotations
@@ -41,41 +41,41 @@ __all__ = ["Hosting", "InputDevice", "OutputDevice", "ToolSet"]
 _logger = logging.getLogger("rtvoice.program")
 
 _REMEMBERED = 256
-"""Calls whose answers are kept, in case the tools process dies before it has passed them on."""
+"""Number of answers kept, in case the tools process dies before it has forwarded them."""
 
 
 class ToolSet(Protocol):
-    """Functions that the model may call (`actors.tools.registry.Tools`)."""
+    """The interface of `actors.tools.registry.Tools`: functions that the model may call."""
 
     def specs(self) -> tuple[ToolSpec, ...]:
-        """Return what the model is told of them."""
+        """Return the descriptions of the tools for the model."""
 
     def get(self, name: str) -> Any:
-        """Return one by name (`actors.tools.registry.Tool`)."""
+        """Return a tool by name (`actors.tools.registry.Tool`), or None."""
 
     def __iter__(self) -> Iterator[Any]:
-        """Iterate over them."""
+        """Iterate over the tools."""
 
 
 class _HostedTools:
-    """Calls the program's tools: each call once, and one answer to it."""
+    """Runs the program's tools; a call that is delivered twice runs once."""
 
     def __init__(self, tools: ToolSet, send: Callable[[Message], None]) -> None:
         self.tools = tools
         self._send = send
         self._begun: collections.OrderedDict[str, ProgramToolAnswer | None]
         self._begun = collections.OrderedDict()
-        """Calls by id, with their answers once they have them."""
+        """The last calls by id, with their answers; None: not answered yet."""
 
     def prepare(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Take the loop on which coroutines run; None: one of our own."""
+        """Set the loop on which coroutines run; None: a loop of our own."""
         from actors.tools.executor import Executor
 
         self._executor = Executor(loop)
-        self._executor.notify = self._tell
+        self._executor.notify = self._send_results
 
     def call(self, call: ProgramToolCall) -> None:
-        """Begin a call, from any thread; one that comes twice is run once."""
+        """Start a call, on any thread; if it was answered before, send the answer again."""
         if call.call_id in self._begun:
             if (answer := self._begun[call.call_id]) is not None:
                 self._send(answer)
@@ -91,14 +91,15 @@ class _HostedTools:
             self._executor.start(call.call_id, tool, call.arguments)
 
     def cancel(self, call_id: str) -> None:
-        """Give up a call for which the model has an answer."""
+        """Cancel a call; the model has been given another answer, such as a timeout."""
         self._executor.give_up(call_id)
 
     def close(self) -> None:
-        """Give up all calls."""
+        """Cancel all calls."""
         self._executor.close()
 
-    def _tell(self) -> None:
+    def _send_results(self) -> None:
+        """Send the messages and the answers of tools; called on a tool's thread."""
         for message in self._executor.sent():
             self._send(message)
         for outcome in self._executor.finished():
@@ -113,16 +114,16 @@ class _HostedTools:
 
 
 class Hosting:
-    """What a program has handed over as objects, run for as long as a session.
+    """Runs the devices and tools of a program during a session.
 
     Args:
-        send: says something to the components; called on any thread.
-        input_device: the microphone.
-        output_device: the loudspeaker.
-        tools: functions that the model may call.
+        send: Sends a message to the components; called on any thread.
+        input_device: The device used as the microphone.
+        output_device: The device used as the loudspeaker.
+        tools: Functions that the model may call.
 
     Raises:
-        TypeError: what is given is no device; the text says what to do.
+        TypeError: If an object is not a device; the text says what to do.
     """
 
     def __init__(
@@ -139,11 +140,11 @@ class Hosting:
         self._devices = (input_device, output_device)
         if input_device is not None:
             refuse_what_is_no_device("the input device", input_device, INPUT_METHODS)
-            self._input = HostedInput(input_device, self._tell)
+            self._input = HostedInput(input_device, self._send_and_log)
         if output_device is not None:
             refuse_what_is_no_device("the output device", output_device, OUTPUT_METHODS)
             try:
-                self._output = HostedOutput(output_device, self._tell)
+                self._output = HostedOutput(output_device, self._send_and_log)
             except DeviceCallError as error:
                 raise TypeError(f"the output device: {error}") from error
         self._tools = _HostedTools(tools, send) if tools is not None else None
@@ -155,7 +156,7 @@ class Hosting:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The fields of `messages.Settings` that say what lives in the program."""
+        """The fields of `messages.Settings` that announce the program's devices and tools."""
         found: dict[str, Any] = {}
         if self._input is not None:
             found["input"] = "program"
@@ -170,7 +171,7 @@ class Hosting:
 
     @property
     def wants(self) -> tuple[type[Message], ...]:
-        """The messages to be told."""
+        """The types of the messages to receive."""
         kinds: list[type[Message]] = []
         if self._output is not None:
             kinds += [ProgramPlayout, ProgramFlush, ProgramVolume]
@@ -179,14 +180,18 @@ class Hosting:
         return tuple(kinds)
 
     def set_tools(self, tools: ToolSet) -> bool:
-        """Call these from now on. Return False if the program had none to begin with."""
+        """Replace the program's tools; return False if the session was started without any."""
         if self._tools is None:
             return False
         self._tools.tools = tools
         return True
 
     def prepare(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Take the program's running loop or, without one, run our own; messages may come."""
+        """Set the event loop, and accept messages from now on.
+
+        Args:
+            loop: The program's running loop; None: run our own on a thread.
+        """
         if self._tools is not None:
             self._tools.prepare(loop)
         if loop is None:
@@ -195,9 +200,9 @@ class Hosting:
             self._thread.daemon = True
             self._thread.start()
         self._loop = loop
-        _logger.info("in the program run: %s", ", ".join(self._what()) or "nothing")
+        _logger.info("run in the program: %s", ", ".join(self._names()) or "nothing")
 
-    def _what(self) -> Iterator[str]:
+    def _names(self) -> Iterator[str]:
         for name, device in zip(("microphone", "speaker"), self._devices, strict=True):
             if device is not None:
                 yield f"{name} {type(device).__name__}"
@@ -211,15 +216,15 @@ class Hosting:
             self._loop.call_soon_threadsafe(self._start)
 
     def told(self, message: Message) -> None:
-        """Pass a message on to the tools or to the loop; from any thread."""
+        """Pass a message to the tools or the output device; called on any thread."""
         if isinstance(message, ProgramToolCall | ProgramToolCancel):
-            self._told_tools(message)
+            self._pass_to_tools(message)
             return
         with contextlib.suppress(RuntimeError):  # the program's loop is closed
-            self._loop.call_soon_threadsafe(self._told, message)
+            self._loop.call_soon_threadsafe(self._pass_to_output, message)
 
     def stop(self, timeout_s: float) -> None:
-        """End the devices and wait for that; not on the loop's own thread."""
+        """Stop devices and tools, and wait for the devices; not on the loop's own thread."""
         if self._tools is not None:
             self._tools.close()
         with contextlib.suppress(RuntimeError):
@@ -247,11 +252,11 @@ class Hosting:
         if not task.cancelled() and (error := task.exception()) is not None:
             _logger.error("a device failed", exc_info=error)
 
-    def _told(self, message: Message) -> None:
+    def _pass_to_output(self, message: Message) -> None:
         if self._output is not None:
             self._output.told(message)
 
-    def _told_tools(self, message: ProgramToolCall | ProgramToolCancel) -> None:
+    def _pass_to_tools(self, message: ProgramToolCall | ProgramToolCancel) -> None:
         if self._tools is None:
             return
         if isinstance(message, ProgramToolCall):
@@ -259,7 +264,7 @@ class Hosting:
         else:
             self._tools.cancel(message.call_id)
 
-    def _tell(self, message: Message) -> None:
+    def _send_and_log(self, message: Message) -> None:
         if isinstance(message, DeviceFailed):
             _logger.warning(
                 "the %s device failed in %s: %s",

@@ -1,4 +1,4 @@
-"""A session in a program: it starts the supervisor's process and talks with it."""
+"""A session in a program: starts the supervisor process and exchanges messages with it."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ __all__ = ["Session"]
 
 
 class Session:
-    """A conversation embedded in a program, under a supervisor in a process of its own.
+    """A conversation embedded in a program; its supervisor runs in another process.
 
     It installs no signal handlers, prints nothing (log records reach ``logging`` under
-    ``rtvoice.COMPONENT``) and never blocks an event loop: one thread reads, one writes.
+    ``rtvoice.COMPONENT``) and never blocks an event loop: one thread reads, another writes.
 
         with Session(server="sandbox", input="question.wav", output="null") as session:
             for event in session.events(Turn):
@@ -83,15 +83,16 @@ class Session:
         """Describe a session; nothing is started yet.
 
         Args:
-            api_key: For the service; None: ``OPENAI_API_KEY`` of the environment.
-            input_device: An object of the program as the microphone, instead of ``input``.
-            output_device: An object of the program as the loudspeaker, instead of ``output``.
-            tools: Functions of the program that the model may call; a name, ``module:attr`` or
-                ``file.py:attr``, has the tools process load them.
+            api_key: The key for the service; None: ``OPENAI_API_KEY`` of the environment.
+            input_device: An object of the program to use as the microphone, instead of ``input``.
+            output_device: An object of the program to use as the loudspeaker, instead of
+                ``output``.
+            tools: Functions of the program that the model may call. With a name, ``module:attr`` or
+                ``file.py:attr``, the tools process loads them.
             settings: Fields of `messages.Settings`.
 
         Raises:
-            ConfigurationError: a setting is unknown or out of range.
+            ConfigurationError: If a setting is unknown or out of range.
         """
         if isinstance(tools, str):
             settings["named_tools"], tools = tools, None
@@ -121,9 +122,9 @@ class Session:
         self._failure: RtvoiceError | None = None
         self._killed = False
         self.started: SessionStarted | None = None
-        """Process ids and devices, once the session runs."""
+        """Process ids and devices; None until the session runs."""
         self.summary: SessionEnded | None = None
-        """What was done and lost, once the session has ended."""
+        """Summary of the session, with its losses; None until it has ended."""
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -131,11 +132,11 @@ class Session:
         """Start the processes and return when every component is open.
 
         Args:
-            timeout_s: At most so long; None: 30 s, or twice ``start_s`` if that is more.
+            timeout_s: How long to wait at most; None: 30 s, or twice ``start_s`` if that is more.
 
         Raises:
-            SessionFailedError: a component cannot start; the reason says which and why.
-            SupervisorDiedError: the supervisor ended without a word.
+            SessionFailedError: If a component cannot start; the reason says which and why.
+            SupervisorDiedError: If the supervisor ended without giving a reason.
         """
         if self._process is not None:
             raise RuntimeError("a session is started once; make a new one")
@@ -145,12 +146,12 @@ class Session:
         if self._api_key is not None:
             environment["RTVOICE_API_KEY"] = self._api_key
         self._process, ours = spawn(["rtvoice", "--peer"], environment)
-        if self._killed:  # while it was spawned
+        if self._killed:  # `kill` was called while the process was spawned
             self.kill()
         self._channel = Channel(ours)
-        if self._hosting is not None:  # before the first message, which may be for it
+        if self._hosting is not None:  # before any message can arrive for it
             self._hosting.prepare(self._loop)
-        with contextlib.suppress(OSError):  # it has ended; the reader says so
+        with contextlib.suppress(OSError):  # the supervisor has ended; the reader reports it
             self._channel.write(StartSession(self._settings, self._wanted()))
         for target in (self._read, self._write):
             threading.Thread(target=target, name=f"rtvoice-{target.__name__}", daemon=True).start()
@@ -164,11 +165,15 @@ class Session:
         return self
 
     def stop(self, reason: str = "the program asked", timeout_s: float = 10.0) -> SessionEnded:
-        """End the session in order; again: return the same summary.
+        """End the session in order; a second call returns the same summary.
+
+        Args:
+            reason: The reason, for the log and the summary.
+            timeout_s: How long to wait before the supervisor is killed.
 
         Raises:
-            SessionFailedError: it has failed before; ``reason`` says why.
-            SupervisorDiedError: the supervisor ended without a summary.
+            SessionFailedError: If the session has failed before; ``reason`` says why.
+            SupervisorDiedError: If the supervisor ended without a summary.
         """
         if self._process is None:
             raise RuntimeError("the session was never started")
@@ -182,11 +187,14 @@ class Session:
         return self.summary
 
     def wait(self, timeout_s: float | None = None) -> SessionEnded:
-        """Wait until the session ends by itself.
+        """Wait until the session ends by itself, and return its summary.
+
+        Args:
+            timeout_s: How long to wait at most, in seconds; None: without limit.
 
         Raises:
-            SessionFailedError: it failed.
-            TimeoutError: it still runs.
+            SessionFailedError: If the session failed.
+            TimeoutError: If it still runs.
         """
         if not self._over.wait(timeout_s):
             raise TimeoutError(f"the session still runs after {timeout_s} s")
@@ -195,37 +203,39 @@ class Session:
         return self.stop()
 
     def kill(self) -> None:
-        """End the supervisor at once, or as soon as it is spawned; its children end with it."""
+        """Kill the supervisor, also one that is being spawned; its children end with it."""
         self._killed = True
         if self._process is not None:
             self._process.kill()
 
-    # -- talk ---------------------------------------------------------------------------------
+    # -- messages -----------------------------------------------------------------------------
 
     def send(self, message: Message) -> None:
-        """Say something to the components that accept it (`SendText`, `SetMuted`, …).
+        """Send a message to the components that accept its type (`SendText`, `SetMuted`, …).
 
         Raises:
-            TypeError: a field is of a type that cannot be sent.
+            TypeError: If a field has a type that cannot be sent.
         """
         self._outgoing.put(encode(message))
 
     def inject(self, component: str, fault: str) -> None:
-        """Break a component, to see that the session goes on; needs ``probes=True``.
+        """Inject a fault into a component, to test that the session survives it.
+
+        The session must have been made with ``probes=True``.
 
         Args:
             component: Its name, such as ``speaker``.
             fault: One of `messages.FAULTS`, or the name of a signal, such as ``SIGKILL``.
 
         Raises:
-            ConfigurationError: the session does not take faults.
-            ValueError: there is no such fault, or no such component.
+            ConfigurationError: If the session was made without ``probes=True``.
+            ValueError: If there is no such fault or component.
         """
         if not self._settings.get("probes"):
-            raise ConfigurationError("faults are injected into a Session(probes=True, ...) only")
+            raise ConfigurationError("faults can only be injected into Session(probes=True, ...)")
         if fault not in FAULTS and fault not in signal.Signals.__members__:
             raise ValueError(
-                f"no fault is named {fault!r}; there are {', '.join(FAULTS)}, and the signals"
+                f"no fault is named {fault!r}; there are {', '.join(FAULTS)}, and signal names"
             )
         names = [spec.name for spec in SPECS] + list(self._settings.get("components", ()))
         if component not in names:
@@ -233,13 +243,13 @@ class Session:
         self.send(Inject(component, fault))
 
     def events(self, *kinds: type[Message]) -> EventStream:
-        """Return a stream of events of these types; none given: all domain events."""
+        """Return a stream of events of these types; without arguments, of all domain events."""
         stream = EventStream(kinds or (Event,), self._QUEUED, self._forget)
         self.listen(stream)
         return stream
 
     def listen(self, listener: Listener) -> None:
-        """Tell a listener what it wants, from now on, and None at the end of the session."""
+        """Add a listener; it gets the messages of its types, and None at the session's end."""
         with self._lock:
             self._streams.append(listener)
             ended = self._over.is_set()
@@ -249,39 +259,42 @@ class Session:
             self.subscribe()
 
     def subscribe(self) -> None:
-        """Have the supervisor tell what the listeners want now."""
+        """Subscribe to the message types that the listeners want now."""
         if self._process is not None:
             self.send(Subscribe(self._wanted()))
 
     def set_tools(
         self, tools: ToolSet | None = None, *, builtin_tools: Sequence[str] | None = None
     ) -> None:
-        """Change what the model may call, from its next answer on.
+        """Change the tools that the model may call, from its next answer on.
 
         Args:
-            tools: Functions of the program, in place of those it had; None: as before.
-            builtin_tools: Names of the built-in tools; None: as before.
+            tools: Functions of the program, which replace its earlier ones; None: no change.
+            builtin_tools: Names of the built-in tools to use; None: no change.
+
+        Raises:
+            ConfigurationError: If the session was started without tools of the program.
         """
         specs = None
         if tools is not None:
             if self._hosting is None or self._hosting.set_tools(tools) is False:
                 raise ConfigurationError(
                     "tools: the session was started without tools of the program; "
-                    "start it with a set of them, which may be empty"
+                    "start it with tools=Tools(), even if that is empty"
                 )
             specs = tools.specs()
         self.send(SetTools(specs, None if builtin_tools is None else tuple(builtin_tools)))
 
     async def status_async(self, timeout_s: float = 5.0) -> dict[str, dict[str, Any]]:
-        """Do what `status` does, without blocking the event loop."""
+        """Return the same as `status`, without blocking the event loop."""
         return await _off_loop(lambda: self.status(timeout_s))
 
     def status(self, timeout_s: float = 5.0) -> dict[str, dict[str, Any]]:
-        """Return pid, state, restarts, mailbox, memory of each component.
+        """Return pid, state, restarts, mailbox and memory of each component.
 
         Raises:
-            TimeoutError: the supervisor does not answer.
-            SupervisorDiedError: the session is over.
+            TimeoutError: If the supervisor does not answer in time.
+            SupervisorDiedError: If the session is over.
         """
         call_id = next(self._call_ids)
         answer = self._answers[call_id] = queue.SimpleQueue()
@@ -301,7 +314,7 @@ class Session:
     def __enter__(self) -> Session:
         try:
             return self.start()
-        except KeyboardInterrupt:  # as in `__aenter__`
+        except KeyboardInterrupt:  # `__exit__` is not called then
             self.kill()
             raise
 
@@ -313,7 +326,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         try:
             return await _off_loop(self.start)
-        except asyncio.CancelledError:  # nobody will leave what was never entered
+        except asyncio.CancelledError:  # `__aexit__` is not called then
             self.kill()
             raise
 
@@ -333,7 +346,7 @@ class Session:
         return tuple(tag for tag, kind in message_types().items() if issubclass(kind, wanted))
 
     def _forget(self, stream: Listener) -> None:
-        with self._lock, contextlib.suppress(ValueError):  # closed before
+        with self._lock, contextlib.suppress(ValueError):  # it was closed before
             self._streams.remove(stream)
 
     def _write(self) -> None:
@@ -341,7 +354,7 @@ class Session:
             try:
                 self._channel.write_frame(frame)
             except OSError:
-                return  # the reader sees the end too, and says so
+                return  # the reader sees the end too, and reports it
 
     def _read(self) -> None:
         try:
@@ -352,8 +365,8 @@ class Session:
         except FrameError as error:
             self._failure = self._failure or SupervisorDiedError(str(error))
             self.kill()
-        except Exception as error:  # noqa: BLE001 - of the program's: a filter of its logging, say
-            why = f"the program could not take what it was told: {type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - from the program's code, such as a log filter
+            why = f"the program failed to handle a message: {type(error).__name__}: {error}"
             self._failure = self._failure or SessionFailedError(why)
             self._failure.__cause__ = error
             self.kill()
@@ -410,7 +423,7 @@ _Result = TypeVar("_Result")
 
 
 async def _off_loop(call: Callable[[], _Result]) -> _Result:
-    """Run a call that waits, on a thread of its own: the program's executor may be busy."""
+    """Run a blocking call on a new thread; the loop's default executor may be busy."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_Result] = loop.create_future()
 

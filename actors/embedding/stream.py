@@ -1,4 +1,4 @@
-"""What a program is told of a session, message by message."""
+"""Delivers the messages of a session to a program."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ __all__ = ["EventStream", "Listener"]
 
 
 class Listener(Protocol):
-    """Who is told of a session, message by message; an `EventStream` is one."""
+    """The interface of a receiver of messages, such as `EventStream`."""
 
     @property
     def kinds(self) -> tuple[type[Message], ...]:
-        """What it is told. It may change; `Session.subscribe` makes that known."""
+        """The types of the messages to receive; after a change, call `Session.subscribe`."""
 
     def put(self, message: Message | None) -> None:
-        """Take a message, on the session's reading thread: return at once. None: it is over."""
+        """Receive a message, or None at the session's end.
+
+        It is called on the session's reading thread and must return at once.
+        """
 
 
 class EventStream:
     """Messages of a session for one reader; iterate with ``for`` in a thread or ``async for``.
 
-    It ends with the session. When the reader is slower than the session, the oldest are dropped
-    and counted in ``dropped``.
+    It ends with the session. If the reader is slower than the session, the oldest messages are
+    dropped, and counted in ``dropped``.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class EventStream:
         self._waker: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def put(self, message: Message | None) -> None:
-        """Add a message; None: there will be no more."""
+        """Add a message; None ends the stream."""
         with self._news:
             if message is None:
                 self._ended = True
@@ -61,10 +64,13 @@ class EventStream:
                 waker[0].call_soon_threadsafe(waker[1].set)
 
     def get(self, timeout_s: float | None = None) -> Message | None:
-        """Return the next message; None: the session has ended.
+        """Wait for the next message and return it; None: the session has ended.
+
+        Args:
+            timeout_s: How long to wait at most; None: without limit.
 
         Raises:
-            TimeoutError: nothing came in time.
+            TimeoutError: If no message came in time.
         """
         with self._news:
             if not self._news.wait_for(lambda: self._messages or self._ended, timeout_s):

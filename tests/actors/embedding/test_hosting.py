@@ -235,7 +235,7 @@ def test_coroutines_run_on_the_programs_loop_and_end_with_it(
 
     assert same
     assert answer.output == "done"
-    assert "in the program run: tool later" in caplog.text
+    assert "run in the program: tool later" in caplog.text
 
 
 def test_a_loop_that_is_closed_is_answered_for() -> None:
