@@ -1,4 +1,4 @@
-"""Files that one session at a time may write, and what to do about those that cannot be written."""
+"""Output files: locks against a second session, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 __all__ = ["lock", "open_alone", "path_of", "same_file", "why_not"]
 
 _WAIT_S = 1.0
-"""A session that was killed may hold its files for so long."""
+"""How long to wait for a lock: a session that was killed may hold it a moment longer."""
 _STEP_S = 0.02
 
 _held: dict[tuple[int, int], int] = {}
-"""Our files, by device and inode, with the descriptor that keeps each locked."""
+"""Files locked by this process: device and inode, and the descriptor that holds the lock."""
 
 _REASONS = {
     "ENOSPC": "the disk is full; make room, or choose another place",
@@ -46,7 +46,7 @@ def why_not(path: Path, error: OSError) -> str:
 
 
 def path_of(text: str) -> Path:
-    """Return the path that a user has written: ``~`` and ``~user`` are folders, if there are."""
+    """Return the path that a user wrote, with ``~`` and ``~user`` replaced if the user exists."""
     path = Path(text)
     try:
         return path.expanduser()
@@ -55,7 +55,7 @@ def path_of(text: str) -> Path:
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Tell whether two paths lead to one file, also by links of any kind, if it is there or not."""
+    """Return whether two paths lead to the same file, also through links; it need not exist."""
     try:
         return one.samefile(other)
     except OSError:
@@ -63,11 +63,11 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def open_alone(path: Path, flags: int, mode: int) -> int:
-    """Open a file that from now on only this process may write, by whatever name.
+    """Open a file and lock it against all other sessions, whatever path they use.
 
     Raises:
-        BlockingIOError: another session is writing it.
-        OSError: it cannot be opened.
+        BlockingIOError: If another session is writing it.
+        OSError: If it cannot be opened.
     """
     file = os.open(path, flags | getattr(os, "O_BINARY", 0), mode)
     try:
@@ -79,13 +79,13 @@ def open_alone(path: Path, flags: int, mode: int) -> int:
 
 
 def lock(file: int) -> None:
-    """Keep others from writing an open file, until this process ends, in whatever way.
+    """Lock an open file against other sessions until this process ends.
 
-    Not only until it is closed: an actor that raises may not have closed it when the next one of
-    its process opens it again.
+    The lock is not released when the file is closed: after an actor has raised, its next
+    incarnation in this process may open the file before the old descriptor is closed.
 
     Raises:
-        BlockingIOError: another session is writing it.
+        BlockingIOError: If another session is writing it.
     """
     status = os.fstat(file)
     if (which := (status.st_dev, status.st_ino)) in _held:
@@ -98,13 +98,13 @@ def lock(file: int) -> None:
     _held[which] = os.dup(file)
 
 
-if sys.platform == "win32":  # never run
+if sys.platform == "win32":  # never tested
 
     def _locked(file: int) -> bool:
         import msvcrt
 
         at = os.lseek(file, 0, os.SEEK_CUR)
-        os.lseek(file, 0x7FFF_FFFF, os.SEEK_SET)  # a byte that nobody reads or writes
+        os.lseek(file, 0x7FFF_FFFF, os.SEEK_SET)  # a byte far behind the data
         try:
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         except OSError:
@@ -121,6 +121,6 @@ else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:  # a file system without locks: nobody can be kept from it
+        except OSError:  # a file system without locks: go on without one
             pass
         return True

@@ -1,4 +1,4 @@
-"""How loud sound is: one level for each tenth of a second of it. No numpy: see `messages.Level`."""
+"""The level meter: mean and peak of each tenth of a second of audio, without numpy."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from messages import SAMPLE_RATE, SILENCE_DBFS
 __all__ = ["LEVEL_SAMPLES", "Meter"]
 
 LEVEL_SAMPLES = SAMPLE_RATE // 10
-"""What one level is of."""
+"""Samples per level: a tenth of a second."""
 _LOUDEST = 32767
 
 
 class Meter:
-    """Measures 16-bit mono sound as it comes, in pieces of any length.
+    """Measures the level of 16-bit mono audio that comes in pieces of any length.
 
-    A block of 40 ms takes 60 us, so that ten levels a second cost a seven-hundredth of a core.
+    A block of 40 ms takes 60 us: ten levels a second cost 1/700 of a core, so that numpy is not
+    needed.
     """
 
     def __init__(self) -> None:
         self._samples = self._squares = self._peak = 0
 
     def add(self, pcm: bytes) -> Iterator[tuple[float, float]]:
-        """Take sound; give mean and peak in dBFS of each tenth of a second that is complete."""
+        """Measure audio; yield mean and peak in dBFS of each complete tenth of a second."""
         first, end = 0, len(pcm) // 2
         while first < end:
             samples = min(end - first, LEVEL_SAMPLES - self._samples)
@@ -36,7 +37,7 @@ class Meter:
                 yield from self.rest()
 
     def rest(self) -> Iterator[tuple[float, float]]:
-        """Give the level of what has come since the last one, as if silence followed, if any."""
+        """Yield the level of an incomplete tenth of a second, if any, as if silence followed."""
         if self._samples:
             yield _dbfs(math.sqrt(self._squares / LEVEL_SAMPLES)), _dbfs(self._peak)
             self._samples = self._squares = self._peak = 0

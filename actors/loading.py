@@ -1,4 +1,4 @@
-"""Loads what users give by name, in the process that uses it: ``module:attr``, ``file.py:attr``."""
+"""Loads objects of the user by name, ``module:attr`` or ``file.py:attr``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROOT = str(Path(__file__).resolve().parents[1])
 
 
 class LoadError(UserError):
-    """Nothing can be loaded by this name; the problem is one line that says why and what to do."""
+    """Raised if a name cannot be loaded; ``problem`` says why and what to do, in one line."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(name, problem)
@@ -32,15 +32,16 @@ class LoadError(UserError):
 
 
 def load(name: str, noun: str, fits: Callable[[object], bool]) -> Any:
-    """Import the module or file and return what is named in it.
+    """Import a module or file and return an attribute of it.
 
     Args:
         name: ``module:attribute`` or ``path/file.py:attribute``.
-        noun: what is looked for, such as ``agent``, to say which there are if there is not this.
-        fits: whether something in the module is one.
+        noun: The kind of object, such as ``agent``; used in the error, which lists those in the
+            module.
+        fits: Returns whether an object is of this kind.
 
     Raises:
-        LoadError: there is no such file, module or attribute, or importing it raised.
+        LoadError: If there is no such file, module or attribute, or if the import raises.
     """
     where, colon, attribute = name.rpartition(":")
     if not colon or not where or not attribute:
@@ -57,7 +58,7 @@ def load(name: str, noun: str, fits: Callable[[object], bool]) -> Any:
 
 
 def raised(error: BaseException) -> str:
-    """Return what code of the user's has raised, in one line with its place."""
+    """Describe an exception of the user's code in one line, with its file and line number."""
     if isinstance(error, SystemExit):
         what = f"it called sys.exit({error.code!r})"
     elif isinstance(error, UserError):
@@ -68,7 +69,7 @@ def raised(error: BaseException) -> str:
 
 
 def _extend_path(folder: str) -> None:
-    """Add a folder behind everything else, so that our modules and installed ones come first."""
+    """Append a folder to ``sys.path``, so that our modules and installed ones have priority."""
     if folder not in sys.path:
         sys.path.append(folder)
 
@@ -86,12 +87,12 @@ def _load_file(name: str, path: Path) -> ModuleType:
     spec = importlib.util.find_spec(path.stem) if known is None and _is_name(path.stem) else None
     if spec is not None and spec.origin == str(path):
         return _load_module(name, path.stem)
-    # The name of the file is somebody else's, or no name: the module gets one of its own.
+    # Another module has the name of the file, or it is not a valid name: use a name of ours.
     spec = importlib.util.spec_from_file_location(f"_rtvoice_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where annotations that are text are looked up
+    sys.modules[spec.name] = module  # string annotations are looked up there
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
@@ -147,19 +148,21 @@ def _hidden_by_ours(name: str, error: BaseException) -> Path | None:
 
 
 def _place(error: BaseException) -> str:
+    """Return the file and line of the last frame in the user's code."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}, line {error.lineno})"
-    not_theirs = (_ROOT + os.sep, os.path.dirname(os.__file__), "<")  # noqa: PTH120
+    not_users = (_ROOT + os.sep, os.path.dirname(os.__file__), "<")  # noqa: PTH120
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(not_theirs)]
-    return f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+    users = [frame for frame in frames if not frame.filename.startswith(not_users)]
+    return f" ({users[-1].filename}, line {users[-1].lineno})" if users else ""
 
 
 def _near(module: ModuleType, attribute: str, noun: str, fits: Callable[[object], bool]) -> str:
+    """Return which fitting objects or similar names the module has, as part of a sentence."""
     import difflib
 
     names = [name for name in vars(module) if not name.startswith("_")]
     if fitting := [name for name in names if fits(getattr(module, name))]:
         return f"the {noun}s in it are: {', '.join(fitting)}"
     near = difflib.get_close_matches(attribute, names, n=3, cutoff=0.5)
-    return f"near it are: {', '.join(near)}" if near else f"there is no {noun} in it"
+    return f"similar names are: {', '.join(near)}" if near else f"there is no {noun} in it"
