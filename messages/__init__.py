@@ -1,4 +1,4 @@
-"""Every message that crosses between components, how it is framed, and what waits in a mailbox.
+"""All messages between components, their frames, and the mailboxes in which they wait.
 
 Tags: 1-19 lifecycle, 20-39 and 80-99 audio, 40-79 conversation, 100-119 and 140-159 events of the
 session, 120-139 between program and supervisor, 200-254 messages of users' own components.

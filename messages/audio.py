@@ -1,7 +1,8 @@
-"""Sound on its way (tags 20-39 and 80-99). All of it 16-bit little-endian mono PCM at 24 kHz.
+"""Messages that carry or control audio (tags 20-39 and 80-99).
 
-Two clocks: ``first_sample`` of captured and of played audio counts samples on the timeline of the
-session (0 is `SessionInfo.epoch_ns`); positions of the assistant's audio count within its item.
+All audio is 16-bit little-endian mono PCM at 24 kHz. There are two counts of samples:
+``first_sample`` of captured and of played audio is a position on the timeline of the session (0 is
+`SessionInfo.epoch_ns`); positions of the assistant's audio are counted from the start of its item.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ __all__ = [
 
 
 class CapturedAudio(Message, frozen=True, array_like=True, tag=20):
-    """Microphone to realtime and recorder: one block as it was captured (silence when muted)."""
+    """Microphone to realtime and recorder: one captured block (silence while muted)."""
 
     pcm: bytes
     first_sample: int
-    """On the session timeline; a jump means that nothing was captured in between."""
+    """Position on the session timeline; a jump means that nothing was captured in between."""
     captured_ns: int
     """``time.monotonic_ns()`` when the device had delivered the last sample of the block."""
     gap: bool = False
-    """Whether something before this block is lost (device reopened, process died)."""
+    """Whether audio before this block is lost (the device was reopened, or the process died)."""
 
 
 class AssistantAudio(Message, frozen=True, array_like=True, tag=21):
@@ -59,37 +60,37 @@ class AssistantAudio(Message, frozen=True, array_like=True, tag=21):
     item_id: str
     response_id: str
     first_sample: int
-    """Of ``pcm``, counted from the start of the item's audio."""
+    """Position of ``pcm`` in the item's audio."""
     last: bool = False
-    """No audio of this item follows (``pcm`` may be empty)."""
+    """Whether this is the last audio of the item (``pcm`` may be empty)."""
     sent_ns: int = 0
-    """``time.monotonic_ns()`` when the server's event had been read."""
+    """``time.monotonic_ns()`` when the server's event was read."""
     content_index: int = 0
 
 
 class PlayedAudio(Message, frozen=True, array_like=True, tag=22):
-    """Speaker to recorder: what the device has played, at the volume it was played."""
+    """Speaker to recorder: audio that the device has played, with the volume applied."""
 
     pcm: bytes
     item_id: str
     first_sample: int
-    """On the session timeline, by the device's clock."""
+    """Position on the session timeline, by the device's clock."""
 
 
 class PlayedPosition(Message, frozen=True, array_like=True, tag=23):
-    """Speaker to realtime, ten a second at most and at the end of each item: what is played."""
+    """Speaker to realtime: the playback position; at most ten a second, and at each item's end."""
 
     item_id: str
     played_samples: int
-    """Of the item, from its start."""
+    """Samples of the item that were played."""
     at_ns: int
-    """``time.monotonic_ns()`` at which that was true."""
+    """``time.monotonic_ns()`` of this position."""
     finished: bool = False
-    """The item was played to its end."""
+    """Whether the item was played to its end."""
 
 
 class FlushPlayback(Message, frozen=True, array_like=True, tag=24):
-    """Realtime to speaker: be silent now and throw away everything sent before this message."""
+    """Realtime to speaker: be silent now, and discard all audio sent before this message."""
 
     flushes = (AssistantAudio,)
     attempts = 3
@@ -98,9 +99,9 @@ class FlushPlayback(Message, frozen=True, array_like=True, tag=24):
 
 
 class PlaybackFlushed(Message, frozen=True, array_like=True, tag=25):
-    """Speaker to realtime, the answer to `FlushPlayback`: where playback stopped.
+    """Speaker to realtime: where playback stopped; the answer to `FlushPlayback`.
 
-    ``item_id`` is empty when nothing was playing.
+    ``item_id`` is empty if nothing was playing.
     """
 
     item_id: str
@@ -111,39 +112,39 @@ class PlaybackFlushed(Message, frozen=True, array_like=True, tag=25):
 
 
 class PausePlayback(Message, frozen=True, array_like=True, tag=81):
-    """Realtime to speaker: be silent, and keep what is here and what comes until it is decided.
+    """Realtime to speaker: be silent, and keep all audio until `ResumePlayback` or `FlushPlayback`.
 
-    `ResumePlayback` or `FlushPlayback` end the pause.
+    It is sent while it is not decided whether the user interrupts.
     """
 
     attempts = 3
 
 
 class ResumePlayback(Message, frozen=True, array_like=True, tag=82):
-    """Realtime to speaker: go on with the sample at which the pause began."""
+    """Realtime to speaker: continue with the sample at which the pause began."""
 
     attempts = 3
 
 
 class DeviceInUse(Message, frozen=True, array_like=True, tag=80):
-    """Microphone or speaker to realtime: which device it has opened."""
+    """Microphone or speaker to realtime: the device that it has opened."""
 
     attempts = 3
     direction: Literal["input", "output"]
     name: str
     card: bool
-    """Whether it is a sound device of this machine, that is heard and hears in the room."""
+    """Whether it is a sound card, so that a microphone hears the loudspeaker in the room."""
 
 
 class ReplayCapture(Message, frozen=True, array_like=True, tag=26):
-    """Realtime to microphone: send again what was captured from this sample on (30 s at most)."""
+    """Realtime to microphone: send again the audio captured since this sample (at most 30 s)."""
 
     from_sample: int
     request_id: int
 
 
 class ReplayedAudio(Message, frozen=True, array_like=True, tag=27):
-    """Microphone to realtime: a block of `CapturedAudio` again."""
+    """Microphone to realtime: a block of captured audio, sent again."""
 
     pcm: bytes
     first_sample: int
@@ -151,21 +152,21 @@ class ReplayedAudio(Message, frozen=True, array_like=True, tag=27):
 
 
 class ReplayEnded(Message, frozen=True, array_like=True, tag=28):
-    """Microphone to realtime: the replay is complete; live blocks go on at ``next_sample``."""
+    """Microphone to realtime: the replay is complete; live blocks continue at ``next_sample``."""
 
     next_sample: int
     request_id: int
 
 
 class CaptureEnded(Message, frozen=True, array_like=True, tag=29):
-    """Microphone to realtime: the input has come to its end; silence follows."""
+    """Microphone to realtime: the input has ended; silence follows."""
 
     attempts = 3
     last_sample: int
 
 
 class SetMuted(Message, frozen=True, array_like=True, tag=30):
-    """To the microphone: deliver silence (True) or what is heard (False)."""
+    """To the microphone: deliver silence (True) or the captured audio (False)."""
 
     attempts = 3
     muted: bool
@@ -179,7 +180,7 @@ class SetVolume(Message, frozen=True, array_like=True, tag=31):
 
 
 class ProgramCapture(Message, frozen=True, array_like=True, tag=32):
-    """Program to microphone: audio of an input device that lives in the program, of any length."""
+    """Program to microphone: audio of the program's input device, of any length."""
 
     pcm: bytes
     sample_rate: int = 24_000
@@ -192,18 +193,18 @@ class ProgramCaptureEnded(Message, frozen=True, array_like=True, tag=33):
     attempts = 3
     error: str | None = None
     pauses: bool = False
-    """Whether it is started again: silence until then."""
+    """Whether the device will be started again; until then, there is silence."""
 
 
 class ProgramPlayout(Message, frozen=True, array_like=True, tag=34):
-    """Speaker to program: audio for an output device that lives in the program.
+    """Speaker to program: audio for the program's output device.
 
-    At most 200 ms ahead of real time.
+    It is sent at most 200 ms ahead of real time.
     """
 
     pcm: bytes
     first_sample: int
-    """Counted from the start of the device, without gaps: what `ProgramPlayed` refers to."""
+    """Position since the start of the device, without gaps; `ProgramPlayed` uses the same count."""
 
 
 class ProgramFlush(Message, frozen=True, array_like=True, tag=35):
@@ -213,18 +214,18 @@ class ProgramFlush(Message, frozen=True, array_like=True, tag=35):
 
 
 class ProgramPlayed(Message, frozen=True, array_like=True, tag=36):
-    """Program to speaker: how much of what was handed over the program's device has played."""
+    """Program to speaker: how much of the audio the program's device has played."""
 
     played_samples: int
     at_ns: int
     playing: bool = False
-    """Whether it still plays, so that the number holds although it does not grow."""
+    """Whether the device still plays; the position then counts even if it does not grow."""
     waiting_samples: int = 0
-    """How many samples the device has not taken yet."""
+    """Samples that the device has not taken yet."""
 
 
 class ProgramVolume(Message, frozen=True, array_like=True, tag=39):
-    """Speaker to program: how loud its device, which scales by itself, shall play, 0.0-1.0."""
+    """Speaker to program: the volume, 0.0-1.0, for a device that applies it itself."""
 
     volume: float
 
@@ -232,15 +233,15 @@ class ProgramVolume(Message, frozen=True, array_like=True, tag=39):
 # -- levels ---------------------------------------------------------------------------------------
 
 SILENCE_DBFS = -96.0
-"""The level of silence; nothing is told to be lower."""
+"""The level of silence, and the lowest level that is reported."""
 
 
 class Level(Message, frozen=True, array_like=True):
-    """How loud a tenth of a second was, in dBFS: decibels below the loudest that there can be.
+    """The level of a tenth of a second, in dBFS: decibels relative to full scale.
 
-    Told to those only who name it (or its subclasses): while there are none, nothing is computed.
-    A sine wave as loud as can be has a mean of -3.0 and a peak of 0.0; speech close to a
-    microphone a mean of -35 to -15; silence has -96.0 of both.
+    It is sent only to subscribers of this class or its subclasses; without subscribers, it is not
+    computed. A full-scale sine wave has a mean of -3.0 and a peak of 0.0; speech close to a
+    microphone has a mean of -35 to -15; silence has -96.0 for both.
 
     Example:
         ```python
@@ -253,13 +254,13 @@ class Level(Message, frozen=True, array_like=True):
 
     event: ClassVar[str] = ""
     rms_dbfs: float
-    """The mean (root of the mean square), -96.0 to 0.0."""
+    """The mean (root mean square), -96.0 to 0.0."""
     peak_dbfs: float
-    """The loudest sample, -96.0 to 0.0; at 0.0 again and again it is clipped: turn it down."""
+    """The loudest sample, -96.0 to 0.0; if it is often 0.0, the audio clips: turn it down."""
 
 
 class InputLevel(Level, frozen=True, array_like=True, tag=37):
-    """Microphone: ten times a second, how loud the user is; silence while it is muted.
+    """Microphone: the level of the captured audio, ten times a second; silence while muted.
 
     Example:
         ```python
@@ -274,9 +275,9 @@ class InputLevel(Level, frozen=True, array_like=True, tag=37):
 
 
 class OutputLevel(Level, frozen=True, array_like=True, tag=38):
-    """Speaker: ten times a second while it plays, how loud it plays; then once silence.
+    """Speaker: the level of the played audio, ten times a second; at the end once silence.
 
-    At the volume that is set, unless a device of the program's applies it (`set_volume`).
+    The volume is included, unless a device of the program applies it (`set_volume`).
 
     Example:
         ```python

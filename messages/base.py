@@ -1,4 +1,4 @@
-"""What a message is: frozen, tagged with an integer, one registry of all of them."""
+"""The base classes of messages, and the registry of all message types by tag."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ _TYPES: dict[int, type[Message]] = {}
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
-    """The base of everything that crosses between components.
+    """The base class of all messages between components.
 
-    A subclass gives an integer ``tag`` of its own (1-254) in its class line. Fields are immutable;
-    new fields go last and have a default, so that two versions can talk.
+    A subclass sets a unique integer ``tag`` (1-254) in its class line. Fields are immutable; new
+    fields go last and have a default, so that two versions can exchange messages.
     """
 
     attempts: ClassVar[int] = 1
-    """How often it may be begun; more than 1 only where handling it twice is harmless."""
+    """How often handling may be started; more than 1 only if handling it twice is harmless."""
     flushes: ClassVar[tuple[type[Message], ...]] = ()
-    """Types that the hub throws out of a receiver's mailbox when this message arrives there."""
+    """Types that the hub removes from a receiver's mailbox when this message arrives there."""
 
     @classmethod
     def tag(cls) -> int:
-        """Return the integer that names this type on the wire."""
+        """Return the integer that identifies this type in a frame.
+
+        Raises:
+            TypeError: If the class has no integer tag.
+        """
         tag = cls.__struct_config__.tag
         if not isinstance(tag, int):
             raise TypeError(f"{cls.__name__} has no integer tag: add tag=N to its class line")
@@ -38,19 +42,19 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Event(Message, frozen=True, array_like=True):
-    """A domain event: something that happened in the conversation or to its components.
+    """The base class of domain events: facts about the conversation or its components.
 
-    Programs subscribe to these by type, and ``--events`` writes them by ``event`` name.
+    Programs subscribe to them by type; ``--events`` writes them under the name ``event``.
     """
 
     event: ClassVar[str] = ""
 
 
 def message_types() -> dict[int, type[Message]]:
-    """Return every message type that has a tag, by tag.
+    """Return all message types that have a tag, by tag.
 
     Raises:
-        TypeError: two types share a tag.
+        TypeError: If two types share a tag.
     """
     found: dict[int, type[Message]] = {}
     waiting: list[type[Message]] = [Message]
@@ -70,7 +74,7 @@ def type_of_tag(tag: int) -> type[Message]:
     """Return the type with this tag.
 
     Raises:
-        KeyError: no such type is known in this process.
+        KeyError: If this process knows no such type.
     """
     kind = _TYPES.get(tag)
     if kind is None:

@@ -1,4 +1,4 @@
-"""The conversation (tags 40-79): speech, items, tool calls, and what a program asks for."""
+"""Messages of the conversation (tags 40-79): speech, items, tool calls, requests of a program."""
 
 from __future__ import annotations
 
@@ -55,39 +55,40 @@ __all__ = [
 ]
 
 MAX_IMAGE_BYTES = 4 * 1024 * 1024
-"""The service scales larger images down, and on the connection all else waits behind one."""
+"""Largest image. The service scales larger ones down, and while an image is sent, everything else
+on the connection waits behind it."""
 
 Role = Literal["user", "assistant"]
 
 
 class UserSpeechStarted(Event, frozen=True, array_like=True, tag=40):
-    """The server's voice activity detection heard speech begin, or the user began to talk."""
+    """The user began to speak: detected by the server, or by push-to-talk."""
 
     event = "user_speech_started"
     item_id: str
-    """Of the user's item that this speech will become; empty with push-to-talk, where it is known
-    only at the end."""
+    """The user's item that this speech will become; empty with push-to-talk, where the id is only
+    known at the end."""
     first_sample: int
-    """Where it begins on the session timeline."""
+    """Start of the speech on the session timeline."""
 
 
 class UserSpeechStopped(Event, frozen=True, array_like=True, tag=41):
-    """The server's voice activity detection heard speech end, or the user has ended the turn."""
+    """The user stopped speaking: detected by the server, or by push-to-talk."""
 
     event = "user_speech_stopped"
     item_id: str
-    """Empty: it was too short to be a turn."""
+    """The user's item; empty: the speech was too short to be a turn."""
     last_sample: int
 
 
 class SentImage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An image that the user has shown, as it is remembered."""
+    """An image that the user has shown, as it is kept in the conversation."""
 
     path: str
-    """The file it is kept in, until the end of the session or, beside a journal, for good."""
+    """The file that holds it: until the end of the session or, next to a journal, permanently."""
     media_type: Literal["image/png", "image/jpeg"]
     detail: Literal["auto", "low", "high"] = "auto"
-    """How closely the model looks."""
+    """Resolution at which the model sees it."""
     size_bytes: int = 0
 
 
@@ -97,9 +98,9 @@ class UserItem(Message, frozen=True, array_like=True, tag=42):
     attempts = 3
     item_id: str
     previous_item_id: str | None
-    """The item before it in the conversation; None: the first."""
+    """The item before it in the conversation; None: it is the first."""
     text: str
-    """Known at once for typed text; empty for speech until its `UserTranscript`."""
+    """Typed text; for speech, empty until its `UserTranscript`."""
     spoken: bool
     transcript_expected: bool
     first_sample: int = 0
@@ -108,16 +109,17 @@ class UserItem(Message, frozen=True, array_like=True, tag=42):
 
 
 class UserTranscript(Message, frozen=True, array_like=True, tag=43):
-    """Realtime to history: what speech was heard as. ``error`` says why there is no text."""
+    """Realtime to history: the transcript of the user's speech."""
 
     attempts = 3
     item_id: str
     text: str
     error: str | None = None
+    """Why there is no text; None: there is."""
 
 
 class AssistantTranscript(Event, frozen=True, array_like=True, tag=44):
-    """A piece of the assistant's text, as it is generated (ahead of its sound)."""
+    """A piece of the assistant's text, sent as it is generated, before its audio is heard."""
 
     event = "assistant_transcript"
     item_id: str
@@ -125,7 +127,7 @@ class AssistantTranscript(Event, frozen=True, array_like=True, tag=44):
 
 
 class AssistantItem(Message, frozen=True, array_like=True, tag=45):
-    """Realtime to history: an item of the assistant, once begun and again when it is complete."""
+    """Realtime to history: an item of the assistant, sent at its start and when it is complete."""
 
     attempts = 3
     item_id: str
@@ -134,23 +136,23 @@ class AssistantItem(Message, frozen=True, array_like=True, tag=45):
     text: str
     status: Literal["in_progress", "completed", "incomplete"]
     audio_samples: int = 0
-    """Length of its audio received so far."""
+    """Length of the audio received so far."""
 
 
 class Interrupted(Event, frozen=True, array_like=True, tag=46):
-    """The assistant was interrupted: playback is silent and the server has been told."""
+    """The assistant was interrupted: playback is silent, and the server has truncated the item."""
 
     attempts = 3
     event = "interrupted"
     item_id: str
     heard_ms: int
-    """How much of the item's audio was played."""
+    """Length of the item's audio that was played."""
     text_heard: str = ""
-    """The item's text up to there, estimated in proportion to its audio."""
+    """The item's text up to there, estimated from the share of its audio."""
 
 
 class ItemRemoved(Message, frozen=True, array_like=True, tag=47):
-    """Realtime to history: this item is not part of the conversation after all."""
+    """Realtime to history: this item is no longer part of the conversation."""
 
     attempts = 3
     item_id: str
@@ -158,7 +160,7 @@ class ItemRemoved(Message, frozen=True, array_like=True, tag=47):
 
 
 class ItemPlaced(Message, frozen=True, array_like=True, tag=77):
-    """Realtime to history: where the server has put an item, if that could not be known before."""
+    """Realtime to history: the place that the server gave an item, if it was not known before."""
 
     attempts = 3
     item_id: str
@@ -166,22 +168,22 @@ class ItemPlaced(Message, frozen=True, array_like=True, tag=77):
 
 
 class Turn(Event, frozen=True, array_like=True, tag=48):
-    """A turn of the conversation, told once, in the order of the conversation."""
+    """A turn of the conversation, published once, in the order of the conversation."""
 
     event = "turn"
     role: Role
     text: str
     item_id: str
     transcribed: bool = True
-    """False for speech of which no text is known."""
+    """False for speech without a transcript."""
     image: SentImage | None = None
-    """What the user has shown with it."""
+    """The image that the user has shown with it."""
 
 
 class ToolCall(Event, frozen=True, array_like=True, tag=49):
     """Realtime to tools, history and the program: the model calls a tool."""
 
-    attempts = 3  # a call that comes twice is known by its id
+    attempts = 3  # a call that comes twice is recognized by its id
     event = "tool_call"
     call_id: str
     name: str
@@ -199,17 +201,17 @@ class ToolAnswer(Event, frozen=True, array_like=True, tag=50):
     call_id: str
     name: str
     output: str
-    """What the model is told: JSON text or a sentence."""
+    """The answer for the model: JSON text or a sentence."""
     failed: bool = False
     respond: bool = True
-    """Whether the model is asked to speak about it."""
+    """Whether the model should speak about it."""
     item_id: str = ""
 
 
 class OutputReplaced(Message, frozen=True, array_like=True, tag=65):
-    """Realtime to history and the program: what the model was told in place of a `ToolAnswer`.
+    """Realtime to history and the program: the output sent in place of a refused `ToolAnswer`.
 
-    The server has refused that.
+    The server had refused the original output.
     """
 
     attempts = 3
@@ -218,12 +220,12 @@ class OutputReplaced(Message, frozen=True, array_like=True, tag=65):
 
 
 class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One tool as the model sees it (``tools`` of the session)."""
+    """The description of a tool for the model (``tools`` of the API's session)."""
 
     name: str
     description: str
     parameters: dict[str, object]
-    """JSON Schema of an object."""
+    """JSON Schema of the arguments, an object."""
     response_instruction: str = ""
 
 
@@ -235,7 +237,7 @@ class ToolsAvailable(Message, frozen=True, array_like=True, tag=51):
 
 
 class ProgramToolCall(Message, frozen=True, array_like=True, tag=52):
-    """Tools to program: run a tool that lives in the program; arguments are validated there."""
+    """Tools to program: run a tool of the program, which also validates the arguments."""
 
     call_id: str
     name: str
@@ -243,7 +245,7 @@ class ProgramToolCall(Message, frozen=True, array_like=True, tag=52):
 
 
 class ProgramToolAnswer(Message, frozen=True, array_like=True, tag=53):
-    """Program to tools: what the program's tool returned, as JSON text."""
+    """Program to tools: the result of the program's tool, as JSON text."""
 
     attempts = 3
     call_id: str
@@ -259,14 +261,14 @@ class SetSpeed(Message, frozen=True, array_like=True, tag=54):
 
 
 class SpeedChanged(Message, frozen=True, array_like=True, tag=55):
-    """Realtime to tools: the speed now in force."""
+    """Realtime to tools: the current speech speed."""
 
     attempts = 3
     speed: float
 
 
 class SendText(Message, frozen=True, array_like=True, tag=56):
-    """Program to realtime: a turn of the user as text; it interrupts what is being said."""
+    """Program to realtime: a turn of the user as text; it interrupts the assistant."""
 
     attempts = 3
     text: str
@@ -275,72 +277,76 @@ class SendText(Message, frozen=True, array_like=True, tag=56):
 
 
 class SendImage(Message, frozen=True, array_like=True, tag=76):
-    """Program to realtime: a turn of the user with an image; it interrupts if it is answered."""
+    """Program to realtime: a turn of the user with an image.
+
+    It interrupts the assistant if ``respond`` is true.
+    """
 
     attempts = 3
     data: bytes
-    """Of a PNG or JPEG file, at most `MAX_IMAGE_BYTES`."""
+    """The contents of a PNG or JPEG file, at most `MAX_IMAGE_BYTES`."""
     media_type: Literal["image/png", "image/jpeg"]
     text: str
-    """What is said about it; empty: nothing."""
+    """The user's words about it; may be empty."""
     item_id: str
     """Chosen by the sender, at most 32 characters; makes handling it twice harmless."""
     detail: Literal["auto", "low", "high"] = "auto"
     respond: bool = True
+    """Whether the assistant answers; otherwise the turn is kept until an answer is requested."""
 
 
 class StartTalking(Message, frozen=True, array_like=True, tag=69):
-    """Program to realtime: with push-to-talk, the user's turn begins; nobody else speaks."""
+    """Program to realtime: with push-to-talk, start the user's turn and interrupt the assistant."""
 
     attempts = 3
     at_ns: int = 0
-    """``time.monotonic_ns()`` when the key was pressed; 0: now. What was captured in the
+    """``time.monotonic_ns()`` when the key was pressed; 0: now. Audio captured in the
     `Settings.preroll_ms` before it belongs to the turn."""
 
 
 class StopTalking(Message, frozen=True, array_like=True, tag=75):
-    """Program to realtime: with push-to-talk, the user's turn is over.
+    """Program to realtime: with push-to-talk, end the user's turn.
 
-    One of less than 100 ms is none.
+    A turn of less than 100 ms is discarded.
     """
 
     attempts = 3
     at_ns: int = 0
     """``time.monotonic_ns()`` when the key was released; 0: now."""
     respond: bool = True
-    """Whether it is answered; otherwise it is kept, until an answer is asked for."""
+    """Whether the assistant answers; otherwise the turn is kept until an answer is requested."""
 
 
 class Interrupt(Message, frozen=True, array_like=True, tag=57):
-    """Program to realtime: stop speaking."""
+    """Program to realtime: interrupt the assistant."""
 
     attempts = 3
 
 
 class EndConversation(Message, frozen=True, array_like=True, tag=58):
-    """To realtime: end the session when the farewell has been played, within 10 s."""
+    """To realtime: end the session once the farewell has been played, or after 10 s."""
 
     attempts = 3
     reason: str
 
 
 class ConversationOver(Message, frozen=True, array_like=True, tag=59):
-    """Realtime to the supervisor: everything asked for has been said and played; stop."""
+    """Realtime to the supervisor: the conversation has ended, farewell included; stop."""
 
     reason: str
 
 
 class ConversationItem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One item as history remembers it: what a new connection has to be told."""
+    """An item as history keeps it, to replay it to a new connection."""
 
     item_id: str
     kind: Literal["message", "function_call", "function_call_output"]
     role: Role = "user"
     text: str = ""
-    """Of the assistant: only what was heard."""
+    """Its text; for the assistant, only the part that was heard."""
     transcribed: bool = True
     complete: bool = True
-    """False: an answer that the connection did not live to finish."""
+    """False: an answer that was cut off when the connection was lost."""
     interrupted: bool = False
     call_id: str = ""
     name: str = ""
@@ -352,14 +358,14 @@ class ConversationItem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class HistoryRequest(Message, frozen=True, array_like=True, tag=60):
-    """Realtime to history: what has been said so far?"""
+    """Realtime to history: request for the conversation so far (`HistorySnapshot`)."""
 
     attempts = 3
     request_id: int
 
 
 class HistorySnapshot(Message, frozen=True, array_like=True, tag=61):
-    """History to realtime: the conversation in its order."""
+    """History to realtime: the items of the conversation in order."""
 
     attempts = 3
     request_id: int
@@ -367,14 +373,14 @@ class HistorySnapshot(Message, frozen=True, array_like=True, tag=61):
 
 
 class ResponseStarted(Event, frozen=True, array_like=True, tag=62):
-    """The server has begun an answer."""
+    """The server has started an answer."""
 
     event = "response_started"
     response_id: str
 
 
 class ResponseEnded(Event, frozen=True, array_like=True, tag=63):
-    """The server has ended an answer, whatever the outcome; its sound may still be playing."""
+    """The server has ended an answer, complete or not; its audio may still be playing."""
 
     event = "response_ended"
     response_id: str
@@ -394,20 +400,20 @@ class PlaybackEnded(Event, frozen=True, array_like=True, tag=64):
 
 
 class PlaybackPaused(Event, frozen=True, array_like=True, tag=67):
-    """The assistant is silent until it is known whether it is being interrupted.
+    """Playback is paused until it is decided whether the user interrupts.
 
-    `PlaybackResumed` follows if it is not, `Interrupted` if it is.
+    `Interrupted` follows if the user does, `PlaybackResumed` if it was a false interruption.
     """
 
     event = "playback_paused"
     item_id: str
-    """Of what was being played; empty: nothing was."""
+    """The item that was playing; empty: none."""
     heard_ms: int
-    """How much of its audio was played, but for the last few milliseconds."""
+    """Length of its audio that was played, except for the last few milliseconds."""
 
 
 class PlaybackResumed(Event, frozen=True, array_like=True, tag=68):
-    """The assistant goes on from where it was paused: nobody has interrupted it."""
+    """Playback continues from where it was paused, after a false interruption."""
 
     event = "playback_resumed"
     item_id: str
@@ -415,23 +421,23 @@ class PlaybackResumed(Event, frozen=True, array_like=True, tag=68):
 
 
 class ProgramToolCancel(Message, frozen=True, array_like=True, tag=78):
-    """Tools to program: this call was answered for, as it took too long; stop it."""
+    """Tools to program: cancel this call; it took too long and was answered with an error."""
 
     call_id: str
 
 
 class Say(Message, frozen=True, array_like=True, tag=79):
-    """To realtime: have the assistant say this as soon as it is not speaking."""
+    """To realtime: let the assistant say this text as soon as it does not speak."""
 
     text: str
 
 
 class CreateResponse(Message, frozen=True, array_like=True, tag=70):
-    """Program to realtime: have the assistant speak, as soon as nobody else does."""
+    """Program to realtime: let the assistant answer as soon as nobody speaks."""
 
     attempts = 3
     instructions: str | None = None
-    """For this answer only, in place of those of the session."""
+    """Instructions for this answer only, which replace those of the session."""
 
 
 class UpdateSettings(Message, frozen=True, array_like=True, tag=71):
@@ -443,7 +449,7 @@ class UpdateSettings(Message, frozen=True, array_like=True, tag=71):
 
 
 class SetTools(Message, frozen=True, array_like=True, tag=72):
-    """Program to tools: what the model may call from now on. None: as before."""
+    """Program to tools: the tools that the model may call from now on; None: no change."""
 
     attempts = 3
     program_tools: tuple[ToolSpec, ...] | None = None
@@ -451,17 +457,17 @@ class SetTools(Message, frozen=True, array_like=True, tag=72):
 
 
 class WantWireEvents(Message, frozen=True, array_like=True, tag=73):
-    """Program to realtime: pass on the wire events of these names, and of no others."""
+    """Program to realtime: subscribe to the wire events of these names, and to no others."""
 
     attempts = 3
     names: tuple[str, ...]
-    """As in ``type`` of the Realtime API's events, of the server's and of the client's."""
+    """Values of ``type`` of the Realtime API's events, both of the server and of the client."""
 
 
 class WireEvent(Message, frozen=True, array_like=True, tag=74):
-    """Realtime to program: an event of the Realtime API that somebody has subscribed to."""
+    """Realtime to program: an event of the Realtime API, for its subscribers."""
 
     name: str
     direction: Literal["server", "client"]
-    """Who has sent it."""
+    """The sender."""
     json: bytes

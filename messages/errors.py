@@ -1,4 +1,4 @@
-"""The errors that a program gets: one base, each with its facts as attributes."""
+"""The errors that a program gets: one base class, with the facts as attributes."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ __all__ = [
 
 
 class UserError(Exception):
-    """What the person who runs this can mend: its text is a sentence that says what and how.
+    """The base class of errors that the user can correct; the text says what is wrong and how.
 
-    It is told as it stands. Any other error of a component is told with the name of its class,
-    which says something to developers.
+    The text of such an error is shown unchanged. Other errors of a component are shown with the
+    name of their class, for developers.
     """
 
 
 class RtvoiceError(Exception):
-    """The base of the errors that a program gets from rtvoice."""
+    """The base class of the errors that a program gets from rtvoice."""
 
 
 class ConfigurationError(RtvoiceError, UserError):
-    """A setting that cannot work; the text says which and what to do."""
+    """Raised for a setting that cannot work; the text says which and what to do."""
 
 
 class InvalidSettingError(ConfigurationError):
-    """A setting of which the value is not valid.
+    """Raised for a setting whose value is not valid.
 
-    ``name`` is the setting's, ``problem`` says what is wrong and what to give instead.
+    ``name`` is the name of the setting; ``problem`` says what is wrong and what is allowed.
     """
 
     def __init__(self, name: str, problem: str) -> None:
@@ -47,9 +47,10 @@ class InvalidSettingError(ConfigurationError):
 
 
 class ComponentCrashedError(RtvoiceError):
-    """How a component went down; the ``__cause__`` of the error of a session that it has ended.
+    """The crash of a component, as the ``__cause__`` of the error of the session that it ended.
 
-    ``component`` is its name, ``cause`` one line, ``traceback`` that of its process if it raised.
+    ``component`` is its name, ``cause`` the cause in one line, ``traceback`` the traceback in its
+    process if it raised.
     """
 
     def __init__(self, component: str, cause: str, traceback: str = "") -> None:
@@ -59,18 +60,18 @@ class ComponentCrashedError(RtvoiceError):
         self.traceback = traceback
 
     def __str__(self) -> str:
-        told = f"{self.component} {self.cause}"
-        return f"{told}\n\n{self.traceback.rstrip()}" if self.traceback else told
+        text = f"{self.component} {self.cause}"
+        return f"{text}\n\n{self.traceback.rstrip()}" if self.traceback else text
 
 
 class EventError(RtvoiceError, ValueError):
-    """An event that cannot be published; the text says what to do instead."""
+    """Raised for an event that cannot be published; the text says what to do instead."""
 
 
 class SessionFailedError(RtvoiceError):
-    """The session could not go on, or could not start.
+    """Raised if the session could not start or could not continue.
 
-    ``reason`` says why and what to do; ``component`` names the one it is about, if it is about one.
+    ``reason`` says why and what to do; ``component`` is the component that caused it, or empty.
     """
 
     def __init__(self, reason: str, component: str = "") -> None:
@@ -80,8 +81,8 @@ class SessionFailedError(RtvoiceError):
 
 
 class SupervisorDiedError(RtvoiceError):
-    """The supervisor's process ended without being asked to."""
+    """Raised if the supervisor's process ended without being asked to."""
 
 
 class NotRunningError(RtvoiceError):
-    """Something was asked of a conversation that has not begun, or is over."""
+    """Raised if a call needs a running conversation, which has not begun or is over."""

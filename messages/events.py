@@ -1,4 +1,4 @@
-"""What happens to the session and its components (tags 100-119, 140-159): events for programs."""
+"""Events of the session and its components, for programs (tags 100-119 and 140-159)."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = [
 
 
 class SessionStarted(Event, frozen=True, array_like=True, tag=100):
-    """Every component is open."""
+    """The session has started: every component is open."""
 
     event = "session_started"
     pids: dict[str, int]
-    """Process id of each component, and of ``supervisor`` (and ``sandbox`` if we started one)."""
+    """Process id of each component, of ``supervisor``, and of ``sandbox`` if we started one."""
     server: str
     input: str
     output: str
@@ -50,54 +50,54 @@ class ComponentCrashed(Event, frozen=True, array_like=True, tag=101):
     component: str
     pid: int
     cause: str
-    """In one line: ``raised ValueError: …``, ``killed by SIGKILL``, ``hung for 3.0 s``, …"""
+    """The cause in one line: ``raised ValueError: …``, ``killed by SIGKILL``, …"""
     traceback: str = ""
-    """Of its Python code; of a hang or a segmentation fault the stacks of all threads."""
+    """Traceback of an exception; the stacks of all threads of a hang or a segmentation fault."""
     log_tail: tuple[str, ...] = ()
     """Its last 50 log records."""
 
 
 class ComponentRestarted(Event, frozen=True, array_like=True, tag=102):
-    """A component that crashed is open again, or has a new process for another reason."""
+    """A component is open again, after a crash or in a new process that it asked for."""
 
     event = "component_restarted"
     component: str
     pid: int
     cause: str
     ms: float
-    """From noticing the crash until it was open again."""
+    """Time from the detection of the crash until it was open again."""
     incarnation: int
-    """1 for the first."""
+    """Number of its incarnation; the first is 1."""
     process: bool
-    """Whether a new process was needed."""
+    """Whether it has a new process."""
     crashed: bool = True
-    """False: it has asked for a new process, because its sound device was lost or is back."""
+    """False: it asked for a new process, because its sound device was lost or is back."""
 
 
 class ComponentParked(Event, frozen=True, array_like=True, tag=103):
-    """A component crashes again and again without progress; it is tried again later."""
+    """A component is backing off: it crashed repeatedly without progress, and is retried later."""
 
     event = "component_parked"
     component: str
     cause: str
     retry_s: float
-    """After so long."""
+    """Seconds until it is started again."""
 
 
 class DeadLetter(Event, frozen=True, array_like=True, tag=104):
-    """A message that will not be handled any more."""
+    """A message will never be handled."""
 
     event = "dead_letter"
     component: str
     message: str
-    """The name of its type."""
+    """The name of the message's type."""
     reason: str
     begun: int
     """How often a handler was called with it."""
     about: str = ""
-    """What it was about, by ids: ``call_id=call_7``. Never what was said."""
+    """The ids in it, such as ``call_id=call_7``; never the text of the conversation."""
     audio_ms: int = 0
-    """How much sound it carried."""
+    """Length of the audio that it carried."""
 
 
 class Reconnected(Event, frozen=True, array_like=True, tag=105):
@@ -105,19 +105,19 @@ class Reconnected(Event, frozen=True, array_like=True, tag=105):
 
     event = "reconnected"
     state_restored: bool
-    """Whether the server was told the whole conversation so far."""
+    """Whether the whole conversation so far was replayed to the server."""
     items: int
-    """How many items of the conversation it was told."""
+    """Number of items of the conversation that were replayed."""
     gap_ms: int
     """How long there was no connection."""
     cause: str = ""
     missing: int = 0
-    """How many turns of the user it could not be told: without transcription what was said is known
-    as sound only, which is remembered for half a minute."""
+    """Number of turns of the user that could not be replayed. Without transcription, a turn is only
+    known as audio, which is kept for half a minute."""
 
 
 class ServerError(Event, frozen=True, array_like=True, tag=106):
-    """The server refused something (`error` event); the session goes on."""
+    """The server refused a request (its `error` event); the session continues."""
 
     event = "server_error"
     code: str
@@ -126,14 +126,14 @@ class ServerError(Event, frozen=True, array_like=True, tag=106):
 
 
 class Notice(Event, frozen=True, array_like=True, tag=107):
-    """Something the person at the screen should know, in a sentence."""
+    """A sentence for the person at the screen."""
 
     event = "notice"
     text: str
 
 
 class SessionFailed(Event, frozen=True, array_like=True, tag=108):
-    """The session cannot go on; the reason is in plain words with what to do."""
+    """The session cannot continue; the reason says in plain words why, and what to do."""
 
     event = "session_failed"
     reason: str
@@ -141,7 +141,7 @@ class SessionFailed(Event, frozen=True, array_like=True, tag=108):
 
 
 class SessionEnded(Event, frozen=True, array_like=True, tag=109):
-    """The last event: what was done, what was lost, why it ended."""
+    """The last event of a session: a summary of its work and losses, and the reason of its end."""
 
     event = "summary"
     reason: str
@@ -149,75 +149,75 @@ class SessionEnded(Event, frozen=True, array_like=True, tag=109):
     tool_calls: int
     restarts: dict[str, int]
     lost: tuple[str, ...]
-    """What was lost, in a phrase each."""
+    """A phrase for each loss."""
     files: tuple[str, ...]
-    """Paths of what was written."""
+    """Paths of the files that were written."""
     seconds: float
     failed: bool = False
     faltered: tuple[str, ...] = ()
-    """What faltered (`SoundFaltered`), in a phrase each, with how often."""
+    """A phrase with a count for each kind of underrun or overrun (`SoundFaltered`)."""
 
 
 class MessagesDropped(Event, frozen=True, array_like=True, tag=111):
     """A mailbox was full, and the oldest messages of a type were dropped to make room.
 
-    Told once a second at most, with the sum since the last time.
+    Published at most once a second, with the counts since the last time.
     """
 
     event = "messages_dropped"
     component: str
-    """Whose mailbox; ``program``: your program did not read what it was told."""
+    """The owner of the mailbox; ``program``: your program did not read its messages."""
     message: str
-    """The name of their type."""
+    """The name of the messages' type."""
     count: int
     audio_ms: int = 0
-    """How much sound they carried."""
+    """Length of the audio that they carried."""
 
 
 class AudioLost(Event, frozen=True, array_like=True, tag=112):
-    """Sound that a component can not account for."""
+    """Audio was lost in a component."""
 
     event = "audio_lost"
     component: str
     """``microphone``: it was not captured; ``speaker``: it was perhaps not heard; ``recorder``: it
-    is not in the recording; ``realtime``: it was said while there was no connection, or before it
-    was lost, for longer than is remembered, and no server has heard it."""
+    is missing in the recording; ``realtime``: it was said while there was no connection, for longer
+    than audio is kept, so that no server has heard it."""
     audio_ms: int
     reason: str
 
 
 class SoundFaltered(Event, frozen=True, array_like=True, tag=113):
-    """Sound with a gap or a crackle in it.
+    """The sound had a gap or a crackle: an underrun or an overrun.
 
-    Told once a second at most for each reason, with the sum since the last time.
+    Published at most once a second for each reason, with the counts since the last time.
     """
 
     event = "sound_faltered"
     component: str
     """``speaker`` or ``microphone``."""
     reason: str
-    """In a phrase: what the assistant says came too late, or the sound card was not served in time
+    """A phrase: the assistant's audio came too late, or the sound card was not served in time
     because the machine was too busy."""
     count: int
-    """How often."""
+    """Number of underruns or overruns."""
     silent_ms: int = 0
-    """How long it was silent in between; 0: nobody knows."""
+    """Duration of the silence in between; 0: unknown."""
 
     @property
     def text(self) -> str:
-        """All of it in a phrase."""
+        """All of this in one phrase."""
         times = "once" if self.count == 1 else f"{self.count} times"
         silence = f", {self.silent_ms} ms of silence" if self.silent_ms else ""
         return f"{times} at the {self.component} ({self.reason}{silence})"
 
     def plus(self, other: SoundFaltered) -> SoundFaltered:
-        """Return the sum of both, which have the same reason."""
+        """Return the sum of this event and another one with the same reason."""
         count, silent_ms = self.count + other.count, self.silent_ms + other.silent_ms
         return SoundFaltered(self.component, self.reason, count, silent_ms)
 
 
 class DeviceFailed(Event, frozen=True, array_like=True, tag=119):
-    """A device of the user's own raised; the session goes on without it."""
+    """A method of a user's device raised; the session continues without the device."""
 
     event = "device_failed"
     component: str
@@ -225,13 +225,13 @@ class DeviceFailed(Event, frozen=True, array_like=True, tag=119):
     operation: str
     """The method that raised, such as ``play_chunk``."""
     error: str
-    """In one line, such as ``ConnectionError: the line is dead``."""
+    """The error in one line, such as ``ConnectionError: the line is dead``."""
     retry_s: float | None = None
-    """When it is started again; None: it is not."""
+    """Seconds until the device is started again; None: it is not started again."""
 
 
 class DeviceLost(Event, frozen=True, array_like=True, tag=140):
-    """A sound device delivers or takes nothing any more; `DeviceChanged` tells what is used now."""
+    """A sound device has stopped working; `DeviceChanged` follows with the device used instead."""
 
     event = "device_lost"
     component: str
@@ -243,8 +243,8 @@ class DeviceLost(Event, frozen=True, array_like=True, tag=140):
 class DeviceChanged(Event, frozen=True, array_like=True, tag=141):
     """From now on another sound device is used, or the same one again after it was lost.
 
-    While the chosen device is away, the default one takes its place; without any there is
-    ``silence`` or ``null``. The chosen device is used again as soon as it is back.
+    While the chosen device is missing, the default device stands in for it, or ``silence`` or
+    ``null`` if there is none. The chosen device is used again as soon as it is back.
     """
 
     event = "device_changed"
@@ -253,39 +253,39 @@ class DeviceChanged(Event, frozen=True, array_like=True, tag=141):
     wanted: str
     """The device that was chosen."""
     using: str
-    """The device that is used."""
+    """The device that is used now."""
     reason: str = ""
-    """Why it is not the chosen one; empty: it is."""
+    """Why the chosen device is not used; empty: it is used."""
 
 
 class FileOpened(Message, frozen=True, array_like=True, tag=118):
-    """Component to supervisor: it writes this file of the user's."""
+    """Component to supervisor: it writes this output file."""
 
     path: str
 
 
 class FatalError(Message, frozen=True, array_like=True, tag=110):
-    """Component to supervisor: fail the session, going on is pointless (a wrong key, say)."""
+    """Component to supervisor: end the session as failed; going on is useless (a wrong key)."""
 
     reason: str
 
 
 class Connected(Event, frozen=True, array_like=True, tag=115):
-    """The server has begun the session, for the first time (later: `Reconnected`)."""
+    """The first connection to the server is ready (later ones: `Reconnected`)."""
 
     event = "connected"
     server: str
 
 
 class Disconnected(Event, frozen=True, array_like=True, tag=116):
-    """The session with the server is gone; a new one is begun by itself (`Reconnected`)."""
+    """The connection to the server is lost; a new one is made automatically (`Reconnected`)."""
 
     event = "disconnected"
     cause: str
 
 
 class SessionEnding(Event, frozen=True, array_like=True, tag=117):
-    """The components begin to close; `SessionEnded` follows when they have."""
+    """The components are closing; `SessionEnded` follows once they have closed."""
 
     event = "session_ending"
     reason: str

@@ -1,4 +1,4 @@
-"""Between the supervisor and the process of a component (tags 1-19). No actor sees these."""
+"""Messages between the supervisor and a component's process (tags 1-19); actors never see them."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ __all__ = [
 ]
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-"""Log levels as `logging` numbers them. Others, which a library may have, stay where they are."""
+"""Log levels with the numbers of `logging`; a library's own level counts as the next lower one."""
 
 
 def level_of(name: str) -> int:
-    """Return the number of a level; of one that nobody knows here, that of INFO."""
+    """Return the number of a level; an unknown level counts as INFO."""
     return LEVELS.get(name, LEVELS["INFO"])
 
 
 def level_name(number: int) -> str:
-    """Return the highest level that is not above ``number``."""
+    """Return the name of the highest level that is not above ``number``."""
     fitting = [name for name, level in LEVELS.items() if level <= number]
     return fitting[-1] if fitting else "DEBUG"
 
 
 class Init(Message, frozen=True, array_like=True, tag=1):
-    """Hub to child, once a process: what to import and where to keep accounts."""
+    """Hub to child, once per process: what to import, and where the accounting page is."""
 
     name: str
     target: str
@@ -48,25 +48,26 @@ class Init(Message, frozen=True, array_like=True, tag=1):
     page_path: str
     """The accounting page, a mapped file shared by the hub and all children of a session."""
     slot: int
-    """Which slot of the page is this child's."""
+    """Index of this child's slot in the page."""
     agent: str | None = None
     """``module:attr`` or ``file.py:attr`` of the user's agent, for the component that loads it."""
     log_level: str = "INFO"
     probes: bool = False
-    """Whether fault injection is answered."""
+    """Whether the child accepts fault injection."""
     memory_mib: int = 0
-    """What the process may use; 0: as much as there is."""
+    """Memory limit of the process; 0: no limit."""
     import_path: tuple[str, ...] = ()
-    """`Settings.import_path`, known before the rest of the settings."""
+    """`Settings.import_path`, which is needed before the other settings are known."""
 
 
 class Hello(Message, frozen=True, array_like=True, tag=2):
-    """Child to hub: the target is imported; this is what it accepts."""
+    """Child to hub: the target is imported; the message types that it accepts."""
 
     pid: int
     accepts: tuple[tuple[int, Rule], ...]
+    """Tag and overflow rule of each type."""
     described: msgspec.Raw = msgspec.Raw(b"\xc0")
-    """Settings found while importing, as a msgpack map (of the agent, by the one that loads it)."""
+    """Settings of the user's agent as a msgpack map, from the component that loads it; else nil."""
 
 
 class Open(Message, frozen=True, array_like=True, tag=3):
@@ -78,56 +79,56 @@ class Open(Message, frozen=True, array_like=True, tag=3):
     session: msgspec.Raw
     """`SessionInfo`."""
     state: bytes | None = None
-    """What the incarnation before last passed to `Actor.save`; None at first."""
+    """State that an earlier incarnation saved last with `Actor.save`; None: there is none."""
     resumed: bool = False
-    """Whether an incarnation in the same process came before, so that `Actor.keep` is filled."""
+    """Whether an earlier incarnation ran in the same process, so that `Actor.keep` is filled."""
     wanted: tuple[int, ...] = ()
     """See `Wanted`."""
 
 
 class Ready(Message, frozen=True, array_like=True, tag=4):
-    """Child to hub: ``opened()`` has returned; mail may come."""
+    """Child to hub: ``opened()`` has returned; the actor is ready for mail."""
 
 
 class Crashed(Message, frozen=True, array_like=True, tag=5):
-    """Child to hub: the actor raised. The process lives on and awaits `Open`, or ends."""
+    """Child to hub: the actor raised; its process continues and waits for `Open`, or ends."""
 
     error: str
     traceback: str
     during: str
     """``import``, ``open``, ``handle`` or ``close``."""
     spent: bool = False
-    """Whether the process is not to be used again: it is out of memory."""
+    """Whether the process must not be used again, because it is out of memory."""
     plain: bool = False
     """Whether ``error`` is a sentence for the user (`UserError`)."""
     renews: bool = False
-    """Whether this is no crash: the actor wants a new process (`actors.base.StartAnew`)."""
+    """Whether the actor asked for a new process (`actors.base.StartAnew`), which is not a crash."""
 
 
 class Stop(Message, frozen=True, array_like=True, tag=6):
-    """Hub to child: close and end; what was sent before is handled first."""
+    """Hub to child: close and end, after the mail sent before has been handled."""
 
     reason: str
 
 
 class Ping(Message, frozen=True, array_like=True, tag=7):
-    """Hub to child, through the mailbox: it counts as handled, which is the answer."""
+    """Hub to child, through the mailbox: a liveness probe; it is answered by being handled."""
 
     attempts = 1_000_000
 
 
 class Room(Message, frozen=True, array_like=True, tag=8):
-    """Child to hub: as many messages are handled as the hub asked to be woken at."""
+    """Child to hub: the child has handled the number of messages at which the hub wants waking."""
 
 
 class Save(Message, frozen=True, array_like=True, tag=9):
-    """Child to hub: state that the next incarnation shall be given."""
+    """Child to hub: the state to pass to the next incarnation."""
 
     state: bytes
 
 
 class Log(Message, frozen=True, array_like=True, tag=10):
-    """Child to hub: one log record, rendered by the supervisor or by the embedding program."""
+    """Child to hub: a log record, which the supervisor or the embedding program renders."""
 
     level: str
     text: str
@@ -136,7 +137,7 @@ class Log(Message, frozen=True, array_like=True, tag=10):
 
 
 class Wanted(Message, frozen=True, array_like=True, tag=11):
-    """Hub to child: which messages that are sent on demand only somebody wants from now on."""
+    """Hub to child: the tags of on-demand messages that have subscribers from now on."""
 
     attempts = 1_000_000
     tags: tuple[int, ...]

@@ -1,8 +1,8 @@
-"""What the Realtime API does not take together: a setting that depends on another.
+"""Checks of settings that depend on each other: combinations that the Realtime API refuses.
 
 Sources: the types of openai-python 3.57 (``openai.types.realtime``) and
-https://platform.openai.com/docs/guides/realtime-conversations. A model that is not known here is
-taken to know everything; so is every voice of a server of one's own.
+https://platform.openai.com/docs/guides/realtime-conversations. Models that are not known here are
+assumed to support everything, and a server of the user's own to support every voice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VOICES = (
     "cedar",
 )
 CUSTOM_VOICE = "voice_"
-"""With this begins the id of a custom voice."""
+"""Prefix of the ids of custom voices."""
 
 _OPENAI_SHAPED = ("openai", "sandbox")
 _WITHOUT_REASONING = re.compile(r"gpt-realtime(-1\.5|-mini)?(-\d{4}-\d\d-\d\d)?|gpt-4o-.*")
@@ -39,8 +39,8 @@ _TRANSCRIBERS = re.compile(
     r"whisper-1|gpt-(live-)?transcribe|gpt-4o(-mini)?-transcribe.*|gpt-realtime-whisper"
 )
 _STREAMING = ("gpt-live-transcribe", "gpt-realtime-whisper")
-"""They transcribe what the client commits, so they need turn detection to be off."""
-_TAKEN_BY = {
+"""Models that transcribe only what the client commits, so that turn detection must be off."""
+_SUPPORTED_BY = {
     "transcription_keywords": ("gpt-transcribe", "gpt-live-transcribe"),
     "language": ("gpt-transcribe", "gpt-live-transcribe"),
     "transcription_delay": ("gpt-realtime-whisper",),
@@ -57,12 +57,12 @@ _TAKEN_BY = {
 
 
 def reasons(model: str) -> bool:
-    """Tell whether a model reasons, as far as is known."""
+    """Return whether a model reasons; an unknown model counts as one that does."""
     return _WITHOUT_REASONING.fullmatch(model) is None
 
 
 def problem(settings: Settings) -> tuple[str, str] | None:
-    """Return a setting that the API would refuse, and a sentence that says why; None: none."""
+    """Return the name of a setting that the API would refuse, and why; None: there is none."""
     return next(_problems(settings), None)
 
 
@@ -83,7 +83,7 @@ def _of_the_voice(settings: Settings) -> Iterator[tuple[str, str]]:
 def _of_reasoning(settings: Settings) -> Iterator[tuple[str, str]]:
     for name in ("reasoning_effort", "parallel_tool_calls"):
         if getattr(settings, name) is not None and not reasons(settings.model):
-            wrong = f"only models that reason take it, and {settings.model} does not"
+            wrong = f"only models that reason support it, and {settings.model} does not"
             yield name, f"{wrong}; leave it out, or choose another, such as gpt-realtime-2.1"
 
 
@@ -94,9 +94,10 @@ def _of_transcription(settings: Settings) -> Iterator[tuple[str, str]]:
     if model in _STREAMING and isinstance(settings.turn_detection, ServerVad | SemanticVad):
         wrong = f"{model} transcribes only with push-to-talk (turn_detection=None)"
         yield "transcription_model", f"{wrong}; choose another, such as gpt-transcribe"
-    for name, takers in _TAKEN_BY.items():
+    for name, models in _SUPPORTED_BY.items():
         value = getattr(settings, name)
-        if not value or model in takers or (name == "language" and isinstance(value, str)):
+        if not value or model in models or (name == "language" and isinstance(value, str)):
             continue
         what = "several languages" if name == "language" else "it"
-        yield name, f"{model} does not take {what}; {', '.join(takers[:2])} would"
+        others = " or ".join(models[:2])
+        yield name, f"{model} does not support {what}; leave it out, or choose {others}"

@@ -1,4 +1,4 @@
-"""Overflow rules: what a mailbox does when messages come faster than they are handled."""
+"""Overflow rules: what a mailbox does if messages come faster than they are handled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 SAMPLE_RATE = 24_000
-"""Samples a second of all audio inside a session (``audio/pcm`` of the Realtime API)."""
+"""Sample rate in Hz of all audio inside a session (``audio/pcm`` of the Realtime API)."""
 PCM_BYTES_PER_S = SAMPLE_RATE * 2
 PCM_BYTES_PER_MS = PCM_BYTES_PER_S // 1000
 
@@ -23,29 +23,31 @@ _CONTROL_MESSAGES = 1000
 
 
 class Rule(msgspec.Struct, frozen=True, array_like=True):
-    """How many messages of one type wait for one receiver, and what happens to the next one."""
+    """How many messages of a type may wait for a receiver, and what happens when it is full."""
 
     messages: int = 0
-    """At most this many wait; 0: no bound by number."""
+    """Most messages that may wait; 0: no limit by number."""
     size_bytes: int = 0
-    """At most this many bytes of frames wait; 0: no bound by size."""
+    """Most bytes of frames that may wait; 0: no limit by size."""
     drops: bool = False
     """When full: drop the oldest and count it (True), or restart the receiver as stuck (False)."""
     held: bool = False
-    """The receiver says `Actor.done` for each in order; these do not count against other mail."""
+    """Whether the receiver acknowledges each message later, in order, with `Actor.done`. Such
+    messages do not count against other mail."""
 
     @property
     def replaces(self) -> bool:
-        """Whether a message replaces the one before it: a position, say."""
+        """Whether a message replaces the one before it, such as a position."""
         return self.drops and self.messages == 1
 
 
 CONTROL = Rule(messages=_CONTROL_MESSAGES)
-"""Never dropped. A full mailbox of control messages means a stuck actor, which is restarted."""
+"""The rule of control messages: never dropped; a full mailbox means a stuck actor, which is
+restarted."""
 
 
 def Newest(messages: int) -> Rule:  # noqa: N802 - reads as the name of a rule
-    """Keep the newest ``messages``; drop the oldest. 1: each replaces the one before it."""
+    """Keep this many of the newest messages and drop the oldest; 1: each replaces the last one."""
     return Rule(messages=messages, drops=True)
 
 

@@ -1,4 +1,4 @@
-"""Between a program and the supervisor (tags 120-139)."""
+"""Messages between a program and the supervisor (tags 120-139)."""
 
 from __future__ import annotations
 
@@ -21,50 +21,51 @@ __all__ = [
 ]
 
 INACTIVITY_TIMEOUT = "inactivity timeout"
-"""The reason of a session that has ended because nobody had spoken."""
+"""The reason of a session that ended because nobody spoke."""
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the supervisor knows only once the session runs."""
+    """Facts about a session that are only known once it runs."""
 
     epoch_ns: int
     """``time.monotonic_ns()`` of sample 0 of the session timeline."""
     directory: str
-    """A directory of the session's own, deleted at its end."""
+    """The directory of the session's temporary files, deleted at its end."""
     server_url: str = ""
-    """Where realtime connects to."""
+    """The URL to which realtime connects."""
     first: bool = True
     """Whether this component is opened for the first time in this session."""
 
 
 class StartSession(Message, frozen=True, array_like=True, tag=120):
-    """Program to supervisor, its first message."""
+    """Program to supervisor: start the session; the first message."""
 
     settings: dict[str, Any]
-    """Fields of `Settings` as plain values; what is absent is the agent's or the default."""
+    """Fields of `Settings` as plain values; the agent or the default sets the others."""
     subscribe: tuple[int, ...] = ()
+    """As in `Subscribe`."""
 
 
 class Subscribe(Message, frozen=True, array_like=True, tag=121):
-    """Program to supervisor: the tags of the messages it wants from now on."""
+    """Program to supervisor: the tags of the messages to receive from now on."""
 
     tags: tuple[int, ...]
 
 
 class StatusRequest(Message, frozen=True, array_like=True, tag=122):
-    """Program to supervisor: how are the components?"""
+    """Program to supervisor: request for the state of the components (`Status`)."""
 
     call_id: int
 
 
 class Status(Message, frozen=True, array_like=True, tag=123):
-    """Supervisor to program, the answer to `StatusRequest`."""
+    """Supervisor to program: the answer to `StatusRequest`."""
 
     call_id: int
     components: dict[str, dict[str, Any]]
-    """Per component: ``pid``, ``state``, ``restarts``, ``mailbox``, ``dropped``, ``handled``,
-    ``memory_bytes`` (resident; None where the system does not tell), ``faltered`` (how often its
-    sound did)."""
+    """For each component: ``pid``, ``state``, ``restarts``, ``mailbox``, ``dropped``, ``handled``,
+    ``memory_bytes`` (resident; None if the system does not report it), ``faltered`` (number of
+    underruns or overruns)."""
 
 
 class StopSession(Message, frozen=True, array_like=True, tag=124):
@@ -74,7 +75,7 @@ class StopSession(Message, frozen=True, array_like=True, tag=124):
 
 
 class Inject(Message, frozen=True, array_like=True, tag=125):
-    """Program to one component, accepted only with `Settings.probes`: fail in this way."""
+    """Program to one component: fail in this way; accepted only with `Settings.probes`."""
 
     component: str
     fault: str
@@ -88,11 +89,11 @@ FAULTS = {
     "segfault": "it reads from address 0",
     "hang": "its handler does not return",
     "gil": "its handler keeps the interpreter's lock, so that no thread of it runs",
-    "memory": "it uses all the memory that it may",
+    "memory": "it uses all the memory that it is allowed",
     "raise-on-open": "its handler raises, and then its opening",
     "raise-on-close": "its handler raises, and then its closing",
     "torn-frame": "it is killed in the middle of a long message",
     "disk-full": "no file of its process can grow any more",
     "disk-free": "files can grow again",
 }
-"""What `Inject` can name."""
+"""The faults that `Inject` can name, and their effects."""

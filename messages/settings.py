@@ -1,19 +1,20 @@
-"""The settings of a session: one table, from which everything that takes settings follows.
+"""The settings of a session: one table, from which checks, options and documentation are derived.
 
-To add a setting, touch at most four places:
+To add a setting, change at most four places:
 
-1. its field of `Settings` below: name, type and range, default, and what a `Setting` can say. The
-   checks and their sentences, the option of the command, the field of the Realtime API's session
-   and docs/reference.md (``python scripts/reference.py``) follow from it;
-2. if an agent has it, the parameter and the attribute of ``rtvoice.description.Description``;
-3. if it may change during a conversation, ``rtvoice.description.Changes``;
-4. what makes use of it: a component or, where the API wants another form of it, the functions in
+1. Its field of `Settings` below: name, type and range, default, and a `Setting`. From these follow
+   its checks and their texts, the option of the command, the field of the Realtime API's session,
+   and docs/reference.md (run ``python scripts/reference.py``).
+2. If an agent has it: the parameter and the attribute of ``rtvoice.description.Description``.
+3. If it can change during a conversation: ``rtvoice.description.Changes``.
+4. The code that uses it: a component; or, if the API needs it in another form, the functions in
    ``actors.realtime.core.session`` and ``rtvoice.publishing``.
 
-``tests/rtvoice/test_table.py`` fails where these disagree. What can be wrong only with several
-settings together is in `messages.limits`.
+``tests/rtvoice/test_table.py`` fails where these disagree. Checks that involve several settings are
+in `messages.limits`.
 
-Annotations are evaluated here, so that a child need not compile them when it decodes its settings.
+Annotations are evaluated here, so that a child does not have to compile them when it decodes its
+settings.
 """
 
 # No `from __future__ import annotations`: see above.
@@ -51,51 +52,53 @@ COMPONENTS = (
     *("history", "hub", "microphone", "program", "realtime", "recorder", "sandbox", "speaker"),
     *("supervisor", "tools"),
 )
-"""Names that a component of the user's own cannot have."""
+"""Reserved names, which a component of the user cannot have."""
 SPEEDS = (0.25, 1.5)
-"""The slowest and the fastest speech that the API takes."""
+"""The slowest and the fastest speech that the API accepts."""
 
 
-# -- what is known of a setting --------------------------------------------------------------------
+# -- the description of a setting ------------------------------------------------------------------
 
 
 class Option(msgspec.Struct, frozen=True):
-    """How a setting is given on the command line."""
+    """The option of a setting on the command line."""
 
     flag: str
     group: Literal["devices", "conversation", "end", "files", "others"]
     help: str
     metavar: str = ""
-    """What stands for the value in the help; empty: the range, the choices or the flag's name."""
+    """Placeholder for the value in the help; empty: the range, the choices or the flag's name."""
     value: Any = UNSET
-    """What the flag alone stands for; unset: the flag is followed by a value."""
+    """The value that the flag alone sets; unset: a value must follow the flag."""
     none: tuple[str, ...] = ()
-    """Words that stand for None."""
+    """Words that mean None."""
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """What is known of a setting besides its name, type and default."""
+    """The properties of a setting besides its name, type and default."""
 
     text: str
-    """What it is. Its unit is in its name, its range in its type."""
+    """Its description, without the unit, which is in its name, and the range, which is in its
+    type."""
     parameter: str | None = ""
-    """The parameter of ``rtvoice.Agent``; empty: of the same name; None: there is none."""
+    """The parameter of ``rtvoice.Agent``; empty: it has the same name; None: there is none."""
     changed_by: type[Message] | None = None
     """The message that changes it during a conversation; None: it cannot change."""
     fixed: str = ""
-    """Why it cannot change during a conversation, or not any more."""
+    """Why it cannot change during a conversation, or only at its start."""
     can_unset: bool = True
-    """Whether it can change to None; the API has no null for some of its fields."""
+    """Whether it can change to None; some fields of the API do not accept null."""
     session_field: str = ""
-    """Where it goes in the session of the Realtime API: a path of dotted names."""
+    """Its field in the session of the Realtime API, as a dotted path; empty: there is none."""
     option: Option | None = None
+    """Its option on the command line; None: there is none."""
     allowed: str = ""
-    """What it may be, where the type does not say it: ends the sentence "give …"."""
+    """The allowed values, as the end of the sentence "give …"; empty: they follow from the type."""
     none: tuple[str, ...] = ()
-    """Words that stand for None."""
+    """Words that mean None."""
     form: Callable[[Any], Any] | None = None
-    """Return a value of the right type as it is kept; raises ValueError, with a sentence or
-    without, if it is not allowed."""
+    """Checks a value of the right type, and returns it in the form in which it is stored. Raises
+    ValueError if it is not allowed; without a text, `allowed` gives the error."""
 
 
 def _filled(text: str | None) -> str | None:
@@ -145,7 +148,7 @@ def _builtin_tools(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in BUILTIN_TOOLS:
             there = ", ".join(BUILTIN_TOOLS)
-            raise ValueError(f"{name!r} is not a built-in tool; give names out of {there}")
+            raise ValueError(f"{name!r} is not a built-in tool; give names from {there}")
     return tuple(name for name in BUILTIN_TOOLS if name in names)
 
 
@@ -171,44 +174,43 @@ class ServerVad(msgspec.Struct, frozen=True, tag="server_vad", forbid_unknown_fi
     """Turn detection by loudness (``turn_detection`` of the API)."""
 
     threshold: _Share = 0.5
-    """How loud speech has to be."""
+    """Loudness from which audio counts as speech."""
     prefix_padding_ms: Annotated[int, Meta(ge=0, le=10_000)] = 300
-    """How much sound before the first loud moment belongs to the turn."""
+    """Length of the audio before the speech that belongs to the turn."""
     silence_duration_ms: Annotated[int, Meta(ge=0, le=60_000)] = 500
-    """After how much silence the turn has ended."""
+    """Length of the silence that ends the turn."""
     idle_timeout_ms: Annotated[int, Meta(ge=5000, le=30_000)] | None = None
-    """When nobody has spoken for so long after an answer, the assistant speaks again, and again
-    until the inactivity timeout, for which that does not count. None: it waits."""
+    """If nobody speaks for this long after an answer, the assistant speaks again, repeatedly until
+    the inactivity timeout, which its speech does not reset. None: it waits for the user."""
     create_response: bool = True
-    """Whether a turn is answered by itself; False: it is kept, and answered when that is asked for
+    """Whether a turn is answered automatically; False: it is kept until an answer is requested
     (`CreateResponse`)."""
     interrupt_response: bool = True
-    """Whether speech interrupts an answer, at the server and here."""
+    """Whether the user's speech interrupts an answer, at the server and in the speaker."""
 
 
 class SemanticVad(msgspec.Struct, frozen=True, tag="semantic_vad", forbid_unknown_fields=True):
     """Turn detection by meaning (``turn_detection`` of the API)."""
 
     eagerness: Literal["auto", "low", "medium", "high"] = "auto"
-    """How soon a turn is taken to have ended; ``low`` waits longest (8 s at most), ``high`` 2 s;
-    ``auto`` is ``medium``, 4 s."""
+    """How soon a turn counts as ended: ``low`` waits at most 8 s, ``medium`` 4 s, ``high`` 2 s;
+    ``auto`` is ``medium``."""
     create_response: bool = True
-    """As of `ServerVad`."""
+    """The same as in `ServerVad`."""
     interrupt_response: bool = True
-    """As of `ServerVad`."""
+    """The same as in `ServerVad`."""
 
 
 class RetentionRatio(
     msgspec.Struct, frozen=True, tag="retention_ratio", forbid_unknown_fields=True
 ):
-    """How a conversation that has grown too long is shortened (``truncation`` of the API)."""
+    """How a conversation that is too long is shortened (``truncation`` of the API)."""
 
     ratio: _Share
-    """How much of what may be kept is kept. Dropping more at once, such as with 0.8, is seldom
-    needed, so that what is cached stays valid for longer."""
+    """Share of the limit that is kept when the conversation is shortened. With a lower share, such
+    as 0.8, it is shortened less often, so that the service's cache stays valid for longer."""
     token_limit: Annotated[int, Meta(ge=0)] | None = None
-    """How many tokens may be kept, not counting instructions and tools; None: as many as the model
-    takes."""
+    """Most tokens that are kept, without instructions and tools; None: the limit of the model."""
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -221,9 +223,9 @@ _TRANSCRIPTION = "audio.input.transcription"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything a session is told at its start. Every component gets all of it.
+    """The settings of a session; every component gets all of them.
 
-    It is one class, however long, since each field is a row of the table.
+    It is one long class, because each field is a row of the table.
     """
 
     # -- the server, the model, the conversation
@@ -243,19 +245,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     instructions: Annotated[
         str,
         Setting(
-            "What the model shall be and do.",
+            "The instructions for the model: its role and its behaviour.",
             changed_by=UpdateSettings,
             session_field="instructions",
             option=Option(
-                "--instructions", "conversation", "what the assistant shall be and do", "TEXT"
+                "--instructions", "conversation", "the assistant's role and behaviour", "TEXT"
             ),
         ),
     ] = ""
     model: Annotated[
         str,
         Setting(
-            "A Realtime model of the service (`RealtimeModel`, or any name). One that is retired "
-            "warns (`FutureWarning`) with the date and its successor.",
+            "A Realtime model of the service (`RealtimeModel`, or any name). For a model that will "
+            "be retired, a `FutureWarning` names the date and its successor.",
             fixed="the service opens a session for one model",
             option=Option("--model", "conversation", "a Realtime model"),
             allowed=_NOT_EMPTY,
@@ -265,9 +267,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     voice: Annotated[
         str,
         Setting(
-            "One of the service's voices (`AssistantVoice`), or the id of a custom one "
-            "(``voice_…``); with a ``server`` of your own, any. It can change until the assistant "
-            "has been heard.",
+            "A voice of the service (`AssistantVoice`), or the id of a custom voice "
+            "(``voice_…``); with a ``server`` of your own, any name. It can change until the "
+            "assistant has spoken.",
             changed_by=UpdateSettings,
             fixed="the service does not change the voice of a session that has spoken",
             session_field="audio.output.voice",
@@ -286,23 +288,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             parameter="speech_speed",
             changed_by=SetSpeed,
             session_field="audio.output.speed",
-            option=Option("--speed", "conversation", "of speech"),
+            option=Option("--speed", "conversation", "speed of speech"),
         ),
     ] = 1.0
     greeting: Annotated[
         str | None,
         Setting(
-            "A sentence with which the assistant begins; None: the user begins.",
-            fixed="it was said at the beginning",
+            "The first sentence of the assistant; None: the user speaks first.",
+            fixed="it was said at the start",
             option=Option(
-                "--greeting", "conversation", "the assistant begins with this sentence", "TEXT"
+                "--greeting", "conversation", "the first sentence of the assistant", "TEXT"
             ),
         ),
     ] = None
     output_modality: Annotated[
         Literal["audio", "text"],
         Setting(
-            "``audio``, or ``text``: the assistant writes and nothing is heard.",
+            "``audio``, or ``text``: the assistant writes instead of speaking.",
             changed_by=UpdateSettings,
             session_field="output_modalities",
             option=Option(
@@ -316,8 +318,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_output_tokens: Annotated[
         Annotated[int, Meta(ge=1, le=4096)] | None,
         Setting(
-            "Length of one answer, tool calls included; None or ``inf``: as many as the model "
-            "gives.",
+            "Most tokens of an answer, tool calls included; None or ``inf``: the limit of the "
+            "model.",
             changed_by=UpdateSettings,
             session_field="max_output_tokens",
             none=("inf",),
@@ -326,19 +328,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     reasoning_effort: Annotated[
         _Effort | None,
         Setting(
-            "How much the model thinks before it answers: ``minimal``, ``low``, ``medium``, "
+            "How much the model reasons before it answers: ``minimal``, ``low``, ``medium``, "
             "``high`` or ``xhigh``; only for models that reason. None: ``low``.",
             changed_by=UpdateSettings,
             can_unset=False,
             session_field="reasoning",
-            option=Option("--reasoning-effort", "conversation", "of models that reason"),
+            option=Option("--reasoning-effort", "conversation", "only for models that reason"),
         ),
     ] = None
     truncation: Annotated[
         Literal["auto", "disabled"] | RetentionRatio,
         Setting(
-            "What becomes of a conversation that grows too long for the model: ``auto`` and "
-            "`RetentionRatio` drop the oldest of it, with ``disabled`` answers fail.",
+            "What happens when the conversation is too long for the model: ``auto`` and "
+            "`RetentionRatio` drop its oldest items; with ``disabled``, answers fail.",
             changed_by=UpdateSettings,
             session_field="truncation",
             allowed="auto, disabled or an rtvoice.RetentionRatio(...)",
@@ -347,14 +349,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     inactivity_timeout_s: Annotated[
         _Seconds | None,
         Setting(
-            "The conversation ends when nobody has spoken for so many seconds; None: never. "
-            "Playback, tools and restarts are not silence; what the assistant says because of "
-            "`ServerVad.idle_timeout_ms` is.",
+            "Seconds without activity after which the conversation ends; None: never. Playback, "
+            "tools and restarts count as activity; speech because of `ServerVad.idle_timeout_ms` "
+            "does not.",
             changed_by=UpdateSettings,
             option=Option(
                 "--inactivity-timeout",
                 "end",
-                "end when nobody has spoken for N seconds (60); 0: never",
+                "end after N seconds (60) without activity; 0: never",
                 "N",
                 none=("0", "never", "none", "None"),
             ),
@@ -367,14 +369,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     turn_detection: Annotated[
         ServerVad | SemanticVad | None,
         Setting(
-            "How the service tells that the user has finished: `ServerVad`, `SemanticVad`; None: "
-            "it does not, `start_talking` and `stop_talking` do (push-to-talk).",
+            "How the service detects the user's turns: `ServerVad` or `SemanticVad`. None: the "
+            "program marks them with `start_talking` and `stop_talking` (push-to-talk).",
             changed_by=UpdateSettings,
             session_field="audio.input.turn_detection",
             option=Option(
                 "--push-to-talk",
                 "conversation",
-                "Enter begins your turn, Enter again ends it",
+                "Enter starts your turn, and ends it",
                 value=None,
             ),
             allowed="rtvoice.ServerVad(...), rtvoice.SemanticVad(...), or None for push-to-talk",
@@ -383,14 +385,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     interruption: Annotated[
         Literal["immediate", "confirmed"],
         Setting(
-            "What the user's speech does while the assistant speaks. ``immediate``: it interrupts. "
-            "``confirmed``: the assistant pauses, and goes on from where it was unless there are "
-            "400 ms of speech, or a transcript; a cough destroys no answer.",
+            "How the user's speech interrupts the assistant. ``immediate``: at once. "
+            "``confirmed``: the assistant pauses, and is interrupted after 400 ms of speech, or by "
+            "a transcript; otherwise, such as after a cough, it continues from where it was.",
             changed_by=UpdateSettings,
             option=Option(
                 "--interruption",
                 "conversation",
-                "what you say interrupts at once, or when it is certain that it is no cough",
+                "your speech interrupts at once, or once it is certain that it is not a cough",
             ),
         ),
     ] = "immediate"
@@ -398,33 +400,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(ge=0, le=5000),
         Setting(
-            "How much sound from before `start_talking` belongs to the turn.",
+            "Length of the audio before `start_talking` that belongs to the turn.",
             fixed="the session was started with it",
         ),
     ] = 300
     noise_reduction: Annotated[
         Literal["near_field", "far_field"] | None,
         Setting(
-            "At the service, before turn detection: ``near_field`` for a microphone close to the "
-            "mouth, ``far_field`` for one of a room or a laptop, None: none.",
+            "Noise reduction at the service, before turn detection: ``near_field`` for a "
+            "microphone close to the mouth, ``far_field`` for that of a room or a laptop, None: "
+            "no noise reduction.",
             changed_by=UpdateSettings,
             session_field="audio.input.noise_reduction",
             option=Option(
                 "--noise-reduction",
                 "conversation",
-                "at the server: for a headset, or for a microphone further away",
+                "noise reduction at the server: for a headset, or for a distant microphone",
             ),
         ),
     ] = None
     transcription_model: Annotated[
         str | None,
         Setting(
-            "What transcribes the user (`TranscriptionModel`, or any name); None: the user's turns "
-            "have no text.",
+            "The model that transcribes the user (`TranscriptionModel`, or any name); None: the "
+            "user's turns have no text.",
             changed_by=UpdateSettings,
             session_field=_TRANSCRIPTION,
             option=Option(
-                "--transcription-model", "conversation", "what writes down what you say", "MODEL"
+                "--transcription-model", "conversation", "the model that transcribes you", "MODEL"
             ),
             allowed=f"{_NOT_EMPTY}, or None",
             form=_filled,
@@ -433,12 +436,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     language: Annotated[
         str | tuple[str, ...] | None,
         Setting(
-            "What the user speaks, in two letters (ISO 639-1), a hint for transcription; several "
-            "with ``gpt-transcribe`` and ``gpt-live-transcribe``.",
+            "The user's language in two letters (ISO 639-1), as a hint for transcription; "
+            "``gpt-transcribe`` and ``gpt-live-transcribe`` accept several.",
             changed_by=UpdateSettings,
             session_field=_TRANSCRIPTION,
             option=Option(
-                "--language", "conversation", "what you speak, such as en (helps transcription)"
+                "--language", "conversation", "your language, such as en (helps transcription)"
             ),
             allowed="a language code such as en or de, a list of them, or None",
             form=_languages,
@@ -447,7 +450,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     transcription_prompt: Annotated[
         str | None,
         Setting(
-            "What transcription has to expect: a text, or for ``whisper-1`` words that occur.",
+            "A hint for transcription: a description of the speech or, for ``whisper-1``, words "
+            "that occur in it.",
             changed_by=UpdateSettings,
             session_field=_TRANSCRIPTION,
             allowed=f"{_NOT_EMPTY}, or None",
@@ -457,7 +461,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     transcription_keywords: Annotated[
         tuple[str, ...],
         Setting(
-            "Words and names that occur, for ``gpt-transcribe`` and ``gpt-live-transcribe``.",
+            "Words and names that occur in the user's speech, for ``gpt-transcribe`` and "
+            "``gpt-live-transcribe``.",
             changed_by=UpdateSettings,
             session_field=_TRANSCRIPTION,
             allowed="a list of texts that are not empty",
@@ -467,8 +472,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     transcription_delay: Annotated[
         _Effort | None,
         Setting(
-            "How long ``gpt-realtime-whisper`` waits before it writes down what it hears: "
-            "``minimal``, ``low``, ``medium``, ``high`` or ``xhigh``.",
+            "How long ``gpt-realtime-whisper`` waits before it transcribes speech: ``minimal``, "
+            "``low``, ``medium``, ``high`` or ``xhigh``.",
             changed_by=UpdateSettings,
             session_field=_TRANSCRIPTION,
         ),
@@ -479,8 +484,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tool_choice: Annotated[
         str,
         Setting(
-            "``auto``, ``none``, ``required`` or the name of a tool: whether the first answer to a "
-            "turn has to call a tool. What follows the tool's answer need not.",
+            "Whether the first answer to a turn must call a tool: ``auto``, ``none``, "
+            "``required`` or the name of a tool. Answers after a tool's result need not.",
             changed_by=UpdateSettings,
             session_field="tool_choice",
             allowed="auto, none, required or the name of a tool",
@@ -491,7 +496,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         bool | None,
         Setting(
             "Whether the model may call several tools at once; only for models that reason. None: "
-            "it may.",
+            "the model may.",
             changed_by=UpdateSettings,
             can_unset=False,
             session_field="parallel_tool_calls",
@@ -500,11 +505,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     builtin_tools: Annotated[
         tuple[str, ...],
         Setting(
-            "Names of the built-in tools that the model may call, out of ``get_current_time``, "
+            "Names of the built-in tools that the model may call, from ``get_current_time``, "
             "``adjust_volume``, ``change_assistant_response_speed`` and ``stop_assistant_run``; "
             "default: all.",
             changed_by=SetTools,
-            allowed=f"names out of {', '.join(BUILTIN_TOOLS)}",
+            allowed=f"names from {', '.join(BUILTIN_TOOLS)}",
             form=_builtin_tools,
         ),
     ] = BUILTIN_TOOLS
@@ -512,7 +517,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float,
         Meta(ge=0.1, le=86_400.0),
         Setting(
-            "After so many seconds the model is told that a tool did not finish.",
+            "Seconds after which a tool call fails with an answer to the model.",
             fixed="the tools were started with it",
         ),
     ] = 60.0
@@ -533,9 +538,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     input: Annotated[
         str,
         Setting(
-            "``silence``, ``program``, ``default``, ``auto`` (``default``, or ``silence`` while "
-            "there is no microphone), a WAV path, a device's index or part of its name, "
-            "``module:Class`` or ``file.py:Class`` of a device of your own.",
+            "The input: ``default``, ``auto`` (``default``, or ``silence`` while there is no "
+            "microphone), a device's index or a part of its name, a WAV path, ``silence``, "
+            "``program``, or ``module:Class`` or ``file.py:Class`` of a device of your own.",
             parameter="audio_input",
             fixed="the device is open",
             option=Option(
@@ -549,9 +554,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     output: Annotated[
         str,
         Setting(
-            "``null``, ``program``, ``default``, ``auto`` (``default``, or ``null`` while there is "
-            "no loudspeaker), a WAV path, a device's index or part of its name, ``module:Class`` "
-            "or ``file.py:Class`` of a device of your own.",
+            "The output: ``default``, ``auto`` (``default``, or ``null`` while there is no "
+            "loudspeaker), a device's index or a part of its name, a WAV path, ``null``, "
+            "``program``, or ``module:Class`` or ``file.py:Class`` of a device of your own.",
             parameter="audio_output",
             fixed="the device is open",
             option=Option(
@@ -562,16 +567,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     duplex: Annotated[
         Literal["auto", "half", "full"],
         Setting(
-            "Whether the service hears the user while the assistant is heard: ``full``, or not, "
-            "``half``, so that it does not hear itself; then `interrupt` interrupts, and Enter in "
-            "the console. ``auto``: ``half`` where both devices are sound cards and neither is "
-            "called a headset or headphones.",
+            "Whether the service hears the user while the assistant speaks: ``full``, yes; "
+            "``half``, no, so that the assistant does not hear itself; then only `interrupt`, or "
+            "Enter in the console, interrupts it. ``auto``: ``half`` if both devices are sound "
+            "cards and neither has headset or headphones in its name.",
             changed_by=UpdateSettings,
             option=Option(
                 "--full-duplex",
                 "devices",
-                "listen also while the assistant speaks: with headphones, or echo cancelling "
-                "devices",
+                "listen while the assistant speaks; for headphones, or devices with echo "
+                "cancellation",
                 value="full",
             ),
         ),
@@ -580,16 +585,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float,
         Meta(ge=0.0, le=1.0),
         Setting(
-            "Volume of playback; 1.0 is as it comes.",
+            "Volume of playback; 1.0 is unchanged.",
             changed_by=SetVolume,
-            option=Option("--volume", "devices", "of playback"),
+            option=Option("--volume", "devices", "volume of playback"),
         ),
     ] = 1.0
     output_hold_s: Annotated[
         Annotated[float, Meta(ge=0.0, le=86_400.0)] | None,
         Setting(
-            "What the assistant says while there is no output device, because it was lost, waits "
-            "for one so many seconds, and then counts as not heard. None: it waits for ever.",
+            "Seconds for which audio waits for a new output device after the loss of one; then it "
+            "counts as not heard. None: it waits for ever.",
             fixed="the output device was opened with it",
         ),
     ] = 30.0
@@ -599,7 +604,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Setting(
             "Length of a captured block.",
             parameter=None,
-            option=Option("--block-ms", "devices", "captured block, 40 ms"),
+            option=Option("--block-ms", "devices", "length of a captured block in ms (40)"),
         ),
     ] = 40
     muted: Annotated[
@@ -608,13 +613,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     program_output_rate: Annotated[
         int,
         Setting(
-            "Sample rate of the program's output device in Hz; set by the session, as the next is.",
+            "Sample rate of the program's output device in Hz; set by the session.",
             parameter=None,
         ),
     ] = 24_000
     program_output_scales: Annotated[
         bool,
-        Setting("Whether the program's output device applies the volume itself.", parameter=None),
+        Setting(
+            "Whether the program's output device applies the volume itself; set by the session.",
+            parameter=None,
+        ),
     ] = False
 
     # -- files
@@ -622,12 +630,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     recording_path: Annotated[
         str | None,
         Setting(
-            "A WAV file for both sides of the conversation, the user left. An agent makes its "
-            "folder if need be.",
+            "A WAV file for the recording: the user on the left channel, the assistant on the "
+            "right. An agent makes its folder if needed.",
             parameter="recording_output_path",
             fixed="the recording has begun",
             option=Option(
-                "--record", "files", "both sides: you on the left, the assistant right", "FILE.wav"
+                "--record", "files", "record you (left) and the assistant (right)", "FILE.wav"
             ),
             allowed="a path, or None",
             form=_filled,
@@ -636,9 +644,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     journal_path: Annotated[
         str | None,
         Setting(
-            "A file in which the conversation is kept; None: a temporary one.",
+            "A file in which the conversation is kept; None: a temporary file.",
             fixed="the journal has begun",
-            option=Option("--journal", "files", "keep the conversation, also over crashes", "FILE"),
+            option=Option("--journal", "files", "keep the conversation in a file", "FILE"),
             allowed="a path, or None",
             form=_filled,
         ),
@@ -649,14 +657,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     agent: Annotated[
         str | None,
         Setting(
-            "``module:attr`` or ``file.py:attr`` that the tools process loads.", parameter=None
+            "``module:attr`` or ``file.py:attr`` of the agent, which the tools process loads.",
+            parameter=None,
         ),
     ] = None
     components: Annotated[
         dict[str, str],
         Setting(
-            "Your own actors, name to ``module:Class``, each in a process of its own and started "
-            "again when it crashes.",
+            "Your own actors: a mapping from name to ``module:Class``. Each runs in its own "
+            "process, which is restarted after a crash.",
             fixed="components are started with the session",
             allowed='a mapping such as {"mood": "app:MoodActor"}',
             form=_components,
@@ -665,8 +674,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     import_path: Annotated[
         tuple[str, ...],
         Setting(
-            "Folders in which names of the user's are looked up, after everything that is "
-            "installed.",
+            "Folders in which the user's modules are looked up, after the installed packages.",
             parameter=None,
         ),
     ] = ()
@@ -683,29 +691,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hang_s: Annotated[
         _Hour,
         Setting(
-            "A component that handles nothing for so long is ended and started again.",
+            "Seconds without progress after which a component counts as hung and is restarted.",
             parameter=None,
         ),
     ] = 3.0
     start_s: Annotated[
         _Hour,
         Setting(
-            "Each component has to be open within so many seconds; more where many agents start "
-            "at once.",
+            "Seconds within which each component must be open; give more if many agents start at "
+            "once.",
             parameter="start_timeout_s",
-            fixed="it has started",
+            fixed="the session has started",
             option=Option(
-                "--start-timeout", "others", "each component has N seconds to start", "N"
+                "--start-timeout", "others", "seconds within which each component must start", "N"
             ),
         ),
     ] = 15.0
     stop_s: Annotated[
-        _Hour, Setting("The whole session ends within so many seconds.", parameter=None)
+        _Hour, Setting("Seconds within which the session must end.", parameter=None)
     ] = 5.0
     max_seconds: Annotated[
         _Seconds | None,
         Setting(
-            "The session ends after so many seconds; None: never.",
+            "Seconds after which the session ends; None: never.",
             parameter=None,
             option=Option("--max-seconds", "end", "end after N seconds", "N"),
             allowed="a number of seconds above 0",
@@ -714,32 +722,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     memory_limit_mib: Annotated[
         Annotated[int, Meta(ge=64)] | None,
         Setting(
-            "What the process of your tools, and of each component of your own, may use; None: no "
-            "limit. Enforced on Linux.",
+            "Memory limit of the tools process, and of that of each component of your own; None: "
+            "no limit. It is enforced on Linux only.",
             parameter=None,
-            allowed="a whole number of MiB, 64 at least, or None for no limit",
+            allowed="a whole number of MiB, at least 64, or None for no limit",
         ),
     ] = 2048
     probes: Annotated[
         bool,
         Setting(
-            "Answer fault injection (for tests).",
+            "Whether components accept fault injection (for tests).",
             parameter=None,
             option=Option(
-                "--probes", "others", "let scripts/inject.py break it, for tests", value=True
+                "--probes", "others", "accept faults from scripts/inject.py, for tests", value=True
             ),
         ),
     ] = False
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
-        Setting("The least severe log records that are passed on.", parameter=None),
+        Setting("The lowest level of the log records that are kept.", parameter=None),
     ] = "INFO"
 
 
 SETTINGS: dict[str, Setting] = {
     name: kind.__metadata__[-1] for name, kind in Settings.__annotations__.items()
 }
-"""What is known of each field of `Settings`."""
+"""The properties of each field of `Settings`, by name."""
 CHANGEABLE = tuple(
     name for name, setting in SETTINGS.items() if setting.changed_by is UpdateSettings
 )

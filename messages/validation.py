@@ -1,7 +1,7 @@
-"""The one check of settings: what is wrong with a value, in the same words whoever has given it.
+"""Validates settings, with the same error texts for every caller.
 
-An agent, a session, the command and a change during a conversation all come here. `messages` does
-not import it, since what reaches a component is checked.
+An agent, a session, the command and a change during a conversation all use it. `messages` does not
+import it: settings that reach a component are already valid.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _IN_WORDS = {
     type(None): "None",
 }
 _SHOWN = 80
-"""So much is shown of a text that is not valid."""
+"""Most characters of an invalid text that an error quotes."""
 
 
 def checked(name: str, value: object) -> Any:
-    """Return a value as the setting of this name is kept.
+    """Validate the value of a setting, and return it in the form in which it is stored.
 
     An enum counts as its value, an `os.PathLike` as its path.
 
     Raises:
-        InvalidSettingError: it is not valid; the error says what is.
+        InvalidSettingError: If it is not valid; the text says what is.
     """
     setting, kind = SETTINGS[name], _TYPES[name]
     if isinstance(value, str) and value in setting.none:
@@ -65,24 +65,24 @@ def checked(name: str, value: object) -> Any:
 
 
 def of_type(name: str, value: object, kind: Any, words: str = "") -> Any:
-    """Return a value as one of this type.
+    """Convert a value to a type, with its range.
 
     Args:
-        name: what the error calls it.
-        value: the value.
-        kind: the type, with its range.
-        words: what is allowed; empty: what the type says.
+        name: The name for the error.
+        value: The value.
+        kind: The type, with its range.
+        words: What is allowed, for the error; empty: it follows from the type.
 
     Raises:
-        InvalidSettingError: it is not valid; the error says what is.
+        InvalidSettingError: If it is not valid; the text says what is.
     """
     try:
         value = _plain(value)
         found = msgspec.convert(value, kind)
-        msgspec.msgpack.encode(found)  # a text with half a surrogate pair could not be sent
+        msgspec.msgpack.encode(found)  # fails for single surrogates, which could not be sent
     except UnicodeEncodeError as error:
         problem = f"the text is not valid Unicode: {error.reason}"
-    except (msgspec.ValidationError, OverflowError, TypeError):  # TypeError: no plain value
+    except (msgspec.ValidationError, OverflowError, TypeError):  # TypeError: not a plain value
         problem = _wrong(value, kind, words)
     else:
         return found
@@ -90,10 +90,10 @@ def of_type(name: str, value: object, kind: Any, words: str = "") -> Any:
 
 
 def parsed(name: str, text: str) -> Any:
-    """Return the value that a text on the command line stands for.
+    """Convert a text from the command line to the value of a setting.
 
     Raises:
-        InvalidSettingError: it is not valid; the error says what is.
+        InvalidSettingError: If it is not valid; the text says what is.
     """
     option = SETTINGS[name].option
     if option is not None and text in option.none:
@@ -108,51 +108,51 @@ def parsed(name: str, text: str) -> Any:
 
 
 def checked_settings(given: Mapping[str, Any]) -> Settings:
-    """Return the settings that these values are.
+    """Validate values and return them as settings.
 
     Raises:
-        InvalidSettingError: one is unknown or not valid, or two do not go together.
+        InvalidSettingError: If one is unknown or not valid, or if two exclude each other.
     """
     for name in given:
         if name not in SETTINGS:
             raise InvalidSettingError(name, f"there is no such setting{_meant(name, SETTINGS)}")
     settings = Settings(**{name: checked(name, value) for name, value in given.items()})
-    return _together(settings)
+    return _compatible(settings)
 
 
 def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Return settings as changed by an `UpdateSettings`.
+    """Apply the changes of an `UpdateSettings` to settings.
 
     Raises:
-        InvalidSettingError: one cannot change or is not valid, or two do not go together.
+        InvalidSettingError: If one cannot change or is not valid, or if two exclude each other.
     """
     for name in changes:
         if name not in CHANGEABLE:
             raise InvalidSettingError(name, fixed(name))
     valid = {name: checked(name, value) for name, value in changes.items()}
-    return _together(msgspec.structs.replace(settings, **valid))
+    return _compatible(msgspec.structs.replace(settings, **valid))
 
 
 def fixed(name: str) -> str:
-    """Return a sentence that says why a setting cannot change during a conversation."""
+    """Return the error text for a setting that cannot change during a conversation."""
     why = SETTINGS[name].fixed if name in SETTINGS else ""
     return f"it cannot change during a conversation{f' ({why})' if why else ''}"
 
 
 def allowed(name: str) -> str:
-    """Return what a setting may be, in the words that follow "give" in a sentence."""
+    """Return the allowed values of a setting, as the end of the sentence "give …"."""
     return SETTINGS[name].allowed or _allowed(_TYPES[name])
 
 
 def metavar(name: str) -> str:
-    """Return what stands for the value of a setting in a help; empty: nothing special."""
+    """Return the placeholder for a setting's value in a help: its choices or range, or empty."""
     choices = [leaf for leaf, _ in _leaves(_TYPES[name]) if isinstance(leaf, str)]
     ends = _range(_TYPES[name])
     return f"{{{','.join(choices)}}}" if choices else "-".join(f"{end:g}" for end in ends)
 
 
 def range_in_words(kind: Any) -> str:
-    """Return a sentence that says between what a number lies; empty: it may be any."""
+    """Return the range of a number as a sentence; empty: there is none."""
     ends = _range(kind)
     return f"From {ends[0]:g} to {ends[1]:g}." if ends else ""
 
@@ -163,11 +163,11 @@ def _range(kind: Any) -> tuple[float, ...]:
 
 
 def description(name: str) -> str:
-    """Return what a setting is, with its range."""
+    """Return the description of a setting, with its range."""
     return " ".join(filter(None, (SETTINGS[name].text, range_in_words(_TYPES[name]))))
 
 
-def _together(settings: Settings) -> Settings:
+def _compatible(settings: Settings) -> Settings:
     if wrong := limits.problem(settings):
         raise InvalidSettingError(*wrong)
     return settings
@@ -175,7 +175,7 @@ def _together(settings: Settings) -> Settings:
 
 def _plain(value: object) -> Any:
     if isinstance(value, int | float) and abs(value) > sys.float_info.max:
-        return sys.float_info.max if value > 0 else -sys.float_info.max  # ever so many seconds
+        return sys.float_info.max if value > 0 else -sys.float_info.max  # math.inf, as "for ever"
     return msgspec.to_builtins(value, builtin_types=(bytes, bytearray), enc_hook=os.fspath)
 
 
@@ -183,7 +183,7 @@ def _plain(value: object) -> Any:
 
 
 def _leaves(kind: Any, meta: msgspec.Meta | None = None) -> Iterator[tuple[Any, Any]]:
-    """Yield each type, or value, that a type consists of, with its range."""
+    """Yield each alternative of a type (a type or a literal value) with its range."""
     if get_origin(kind) is Annotated:
         inner, *notes = get_args(kind)
         meta = next((note for note in notes if isinstance(note, msgspec.Meta)), meta)
@@ -198,7 +198,7 @@ def _leaves(kind: Any, meta: msgspec.Meta | None = None) -> Iterator[tuple[Any, 
 
 
 def _wrong(value: object, kind: Any, words: str = "") -> str:
-    """Return a sentence that says what is wrong with a value, and what is right."""
+    """Return what is wrong with a value, and what is allowed, as a sentence."""
     for leaf, meta in _leaves(kind):
         if _is_meant(value, leaf):
             return _wrong_part(value, leaf)
@@ -215,7 +215,7 @@ def _is_meant(value: object, struct: Any) -> bool:
 
 
 def _wrong_part(value: Any, struct: type[msgspec.Struct]) -> str:
-    """Return what is wrong with a setting that has parts, as plain values."""
+    """Return what is wrong with a part of a setting, given as a mapping."""
     parts = {field.name: field for field in msgspec.structs.fields(struct)}
     for name in value.keys() - {"type"}:
         if name not in parts:
@@ -247,7 +247,7 @@ def _leaf_in_words(leaf: Any, meta: msgspec.Meta | None) -> str:
     if meta.gt is not None:
         return f"{words} above {meta.gt:g}"
     if meta.le is None:
-        return f"{words} of {meta.ge:g} at least"
+        return f"{words} of at least {meta.ge:g}"
     return f"{words} from {meta.ge:g} to {meta.le:g}"
 
 

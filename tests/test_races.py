@@ -352,7 +352,7 @@ def test_what_a_component_writes_that_is_no_message_ends_it_and_nobody_else() ->
         hub.supervisor.send(SendText("well again", "j"))
         hub.expect(ComponentRestarted)
         hub.settled("writesnonsense")
-        assert crash.cause.startswith("wrote what is no message: a frame of 4294967299 bytes")
+        assert crash.cause.startswith("wrote what is not a message: 4294967299 bytes")
         assert "after nonsense" not in [turn.text for turn in hub.of(Turn)]
         assert hub.pid("echo") == pid
 

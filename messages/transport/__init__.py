@@ -1,1 +1,1 @@
-"""How messages travel: frames, channels, mailboxes and the accounting page."""
+"""The transport of messages: frames, channels, mailboxes and the accounting page."""

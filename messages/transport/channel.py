@@ -1,6 +1,6 @@
-"""A channel: frames over one connected socket, for the side that may block.
+"""A channel: blocking exchange of frames over a connected socket.
 
-The hub's own ends never block and are part of its loop; see `messages.transport.loop`.
+The hub uses non-blocking ends in its loop instead; see `messages.transport.loop`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
-    """In a process forked from ours (a pool of workers), let go: a copy would hide our end."""
+    """Close the channels in a process forked from ours, such as a worker of a pool.
+
+    While it kept a copy of the socket open, the hub would not notice our end.
+    """
     for channel in list(_channels):
         channel.connection.close()
 
@@ -34,13 +37,13 @@ if hasattr(os, "register_at_fork"):
 
 
 class Channel:
-    """Whole frames in and out. Any thread may write; one thread at a time reads."""
+    """Reads and writes whole frames; any thread may write, but only one thread may read."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         _channels.add(self)
         self.frames: collections.deque[bytes] = collections.deque()
-        """Frames that have been read and not been taken."""
+        """Frames that were read from the socket but not returned by `read` yet."""
         self._splitter = Splitter()
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._lock = threading.Lock()
@@ -53,7 +56,7 @@ class Channel:
         """Send a message.
 
         Raises:
-            OSError: the other side is gone.
+            OSError: If the other side is gone.
         """
         self.write_frame(encode(message, epoch))
 
@@ -61,17 +64,17 @@ class Channel:
         """Send the frame of a message.
 
         Raises:
-            OSError: the other side is gone.
+            OSError: If the other side is gone.
         """
         with self._lock:
             self.connection.sendall(frame)
 
     def fill(self) -> None:
-        """Read once and put whole frames into `frames`; blocks if there is nothing to read.
+        """Read once and append whole frames to `frames`; blocks if there is nothing to read.
 
         Raises:
-            EOFError: the other side is gone.
-            FrameError: what came is no frame.
+            EOFError: If the other side is gone.
+            FrameError: If the bytes are not a frame.
         """
         try:
             size = self.connection.recv_into(self._buffer)
@@ -86,7 +89,8 @@ class Channel:
         """Return the next frame; blocks until there is one.
 
         Raises:
-            EOFError: the other side is gone.
+            EOFError: If the other side is gone.
+            FrameError: If the bytes are not a frame.
         """
         while not self.frames:
             self.fill()
@@ -100,13 +104,13 @@ class Channel:
 
 
 def adopt_stdio() -> Channel:
-    """Make the channel of a process out of its standard input, and leave nothing of it behind.
+    """Return the channel that a process inherited as its standard input, on another descriptor.
 
-    The channel moves to a private descriptor that no subprocess inherits; standard input becomes
-    empty and standard output goes where standard error goes, so that a stray ``print`` or a tool's
-    own subprocess can neither read nor write nor keep open the channel.
+    No subprocess inherits the new descriptor. Standard input becomes empty, and standard output
+    goes to standard error. So neither a stray ``print`` nor a subprocess of a tool can read from
+    the channel, write to it or keep it open.
     """
-    if sys.platform == "win32":  # a socket is handed over by value there, see supervisor
+    if sys.platform == "win32":  # `spawn` writes a copy of the socket there
         size = int.from_bytes(sys.stdin.buffer.read(4), "little")
         connection = socket.fromshare(sys.stdin.buffer.read(size))
     else:

@@ -1,7 +1,8 @@
-"""How a message looks on a channel: ``u32 length | u8 tag | u8 epoch | msgpack body``.
+"""The frame of a message on a channel: ``u32 length | u8 tag | u8 epoch | msgpack body``.
 
-The length counts everything after itself. The hub routes by the tag and fences by the epoch (the
-incarnation of the component, modulo 256); it does not read the body.
+The length counts everything after itself. The hub does not read the body: it routes by the tag, and
+by the epoch (the incarnation of the component, modulo 256) it discards frames of an earlier
+incarnation.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = [
 
 HEAD_BYTES = 6
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-"""A length beyond this is not a frame but a writer gone mad."""
+"""Longest frame; a greater length can only come from a broken writer."""
 
 _HEAD = struct.Struct("<IBB")
 _length = struct.Struct("<I").unpack_from
@@ -36,7 +37,7 @@ _EPOCHS = [bytes((epoch,)) for epoch in range(256)]
 
 
 class FrameError(Exception):
-    """Bytes on a channel that are no frame, or a frame that is no known message."""
+    """Raised for bytes that are not a frame, or for a frame that is not a known message."""
 
 
 def encode(message: Message, epoch: int = 0) -> bytes:
@@ -49,7 +50,7 @@ def decode(frame: bytes) -> Message:
     """Return the message of a whole frame.
 
     Raises:
-        FrameError: the tag is unknown here or the body does not fit its type.
+        FrameError: If the tag is unknown in this process, or the body does not fit its type.
     """
     try:
         type_of_tag(frame[4])
@@ -73,21 +74,21 @@ def epoch_of(frame: bytes) -> int:
 
 
 def with_epoch(frame: bytes, epoch: int) -> bytes:
-    """Return the same frame for another epoch."""
+    """Return the frame with its epoch replaced."""
     return frame if frame[5] == epoch else frame[:5] + _EPOCHS[epoch] + frame[HEAD_BYTES:]
 
 
 def split(data: bytes) -> Iterator[bytes]:
-    """Yield the whole frames at the front of ``data``; what follows them is the caller's to keep.
+    """Yield the whole frames at the front of ``data``; the caller keeps the rest.
 
     Raises:
-        FrameError: a length that no frame has; nothing after it can be trusted.
+        FrameError: If a length is not valid; then nothing after it can be trusted.
     """
     start, end = 0, len(data)
     while end - start >= HEAD_BYTES:
         size = _length(data, start)[0] + 4
         if size < HEAD_BYTES or size > MAX_FRAME_BYTES:
-            raise FrameError(f"a frame of {size} bytes cannot be")
+            raise FrameError(f"{size} bytes is not a valid length of a frame")
         if end - start < size:
             return
         yield data if size == end else data[start : start + size]
@@ -95,26 +96,26 @@ def split(data: bytes) -> Iterator[bytes]:
 
 
 class Splitter:
-    """Cuts what comes from a channel, in pieces of any size, into frames."""
+    """Splits the bytes of a channel, in pieces of any size, into frames."""
 
     __slots__ = ("_missing", "_rest")
 
     def __init__(self) -> None:
         self._rest = bytearray()
-        """The beginning of a frame."""
+        """The beginning of an incomplete frame."""
         self._missing = 0
-        """How many bytes of it have to come before it is worth another look."""
+        """Bytes that must still come before it can be complete."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the frames that ``data`` makes whole.
+        """Yield the frames that are complete with ``data``.
 
         Raises:
-            FrameError: a length that no frame has; nothing after it can be trusted.
+            FrameError: If a length is not valid; then nothing after it can be trusted.
         """
         if self._rest:
             self._rest += data
             self._missing -= len(data)
-            if self._missing > 0:  # or a long frame would be copied with each piece of it
+            if self._missing > 0:  # otherwise each piece would copy the whole of a long frame
                 return
             data = bytes(self._rest)
             self._rest.clear()

@@ -1,7 +1,7 @@
-"""The hub's loop and its ends of channels: nothing here ever blocks.
+"""The hub's event loop and its non-blocking ends of channels.
 
 One thread waits for everything: frames of the components, text that processes print, timers, and
-calls from other threads.
+calls from other threads. Apart from this wait, nothing here blocks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _READ_BYTES = 65536
 
 
 class Loop:
-    """Selector, timers and calls from other threads: everything the hub waits for."""
+    """The event loop of the hub: a selector, timers, and calls from other threads."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -32,7 +32,7 @@ class Loop:
         self._order = itertools.count()
         self._calls: collections.deque[Callable[[], None]] = collections.deque()
         self.buffer = memoryview(bytearray(_READ_BYTES))
-        """For whoever reads on this loop; faster than a new one for each read."""
+        """A buffer shared by all readers on this loop; faster than a new one for each read."""
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._woken.setblocking(False)
@@ -47,7 +47,7 @@ class Loop:
             self._selector.register(thing, events, ready)
 
     def unwatch(self, thing: Any) -> None:
-        """Forget ``thing``."""
+        """Stop watching ``thing``."""
         self._selector.unregister(thing)
 
     def time(self) -> float:
@@ -59,22 +59,23 @@ class Loop:
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), call))
 
     def call(self, call: Callable[[], None]) -> None:
-        """Run ``call`` soon, on the loop's thread; from any thread or signal handler."""
+        """Run ``call`` soon on the loop's thread; may be used in any thread or signal handler."""
         self._calls.append(call)
         with contextlib.suppress(BlockingIOError, OSError):
             self._waker.send(b"x")
 
     def turn(self) -> None:
-        """Wait for the next thing to happen and do it."""
+        """Wait for the next events, and handle them and the timers that are due."""
         timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
-        for key, events in self._selector.select(timeout):  # some may end others: see _ready
+        # A handler may close the source of a later event here: therefore `Line._ready` checks it.
+        for key, events in self._selector.select(timeout):
             key.data(events)
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             heapq.heappop(self._timers)[2]()
 
     def close(self) -> None:
-        """Release the descriptors, of what is still watched too."""
+        """Close the loop, and everything that is still watched."""
         for key in list(self._selector.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]
         self._selector.close()
@@ -88,9 +89,13 @@ class Loop:
 
 
 class Line:
-    """A non-blocking socket in the hub's loop: frames in, frames out.
+    """The hub's end of a channel: reads and writes frames in its loop, without blocking.
 
-    ``on_end`` is called once, with what was wrong with the other side's frames if anything was.
+    Args:
+        loop: The loop.
+        connection: The connected socket.
+        on_frame: Called with each frame.
+        on_end: Called once when the other side has ended, with the error in its frames, or empty.
     """
 
     def __init__(
@@ -112,11 +117,14 @@ class Line:
 
     @property
     def unsent(self) -> int:
-        """Bytes that the other side has not taken."""
+        """Number of bytes that the socket has not accepted yet."""
         return len(self._unsent)
 
     def write(self, frames: list[bytes]) -> None:
-        """Send, or keep what cannot be sent now. A dead reader is noticed by its end, not here."""
+        """Send frames; bytes that the socket does not accept now are sent later.
+
+        If the other side is gone, nothing is raised here: reading reports its end.
+        """
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         if self._unsent:
             self._unsent += data
@@ -132,12 +140,12 @@ class Line:
             self._loop.watch(self._socket, self._ready, write=True)
 
     def flush_all(self) -> None:
-        """Send everything, on a socket that may block by now."""
+        """Send everything; the socket must have been made blocking."""
         self._socket.sendall(self._unsent)
         self._unsent.clear()
 
     def close(self) -> None:
-        """Close at once; nothing is called any more."""
+        """Close at once; neither callback is called after this."""
         if not self._closed:
             self._closed = True
             self._loop.unwatch(self._socket)
@@ -178,18 +186,18 @@ class Line:
         try:
             for frame in self._frames.feed(data):
                 self._on_frame(frame)
-        except FrameError as error:  # nothing that follows can be trusted
+        except FrameError as error:  # nothing after it can be trusted
             self.close()
-            self._on_end(f"wrote what is no message: {error}")
+            self._on_end(f"wrote what is not a message: {error}")
 
 
 def watch_text(
     loop: Loop, source: socket.socket, said: Callable[[str], None]
 ) -> Callable[[int], None]:
-    """Call ``said`` with each line that comes from ``source``, until it ends.
+    """Call ``said`` with each line of text from ``source``, until it ends.
 
     Returns:
-        What reads from it at once, if there is anything.
+        A function that reads the text that is there at once; its argument is ignored.
     """
     rest = b""
     source.setblocking(False)
@@ -205,7 +213,7 @@ def watch_text(
         except OSError:
             data = b""
         *lines, rest = (rest + data).split(b"\n")
-        if len(rest) > _READ_BYTES:  # not a line but a flood
+        if len(rest) > _READ_BYTES:  # a line without end must not fill the memory
             lines.append(rest)
             rest = b""
         if not data:

@@ -1,7 +1,8 @@
-"""The mailbox of one component, kept by the hub: what waits, what is in flight, what is handled.
+"""The mailbox of one component, kept by the hub.
 
-mailbox -> flight (sent, not handled) -> handled. What was in flight when the component died comes
-back to the front, but for the one message that was in hand, if it may not be begun again.
+A message waits in the queue, is then in flight (sent, but not handled), and is at last handled.
+When the component dies, the messages in flight return to the front of the queue. The message that
+was in hand does so only if it may be started again (`Message.attempts`).
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ _PING = Ping.tag()
 _ID_FIELDS = ("item_id", "call_id", "name", "component", "fault")
 _HELD_MESSAGES = 8
 _HELD_BYTES = 300 * PCM_BYTES_PER_MS
-"""Held audio in flight: a flush never waits behind more than this."""
+"""Most held audio in flight, so that a flush never waits behind more than this."""
 
 
 class MailboxFullError(Exception):
-    """Control messages have piled up: the component is stuck."""
+    """Raised if too many control messages wait: the component is stuck."""
 
     def __init__(self, tag: int, waiting: int) -> None:
         self.tag = tag
@@ -36,7 +37,7 @@ class MailboxFullError(Exception):
 
 
 class Suspect(msgspec.Struct, frozen=True):
-    """A message that was in hand when its receiver died, and may not be begun again."""
+    """A message that was in hand when its receiver died, and must not be started again."""
 
     frame: bytes
     attempts: int
@@ -53,39 +54,39 @@ class Suspect(msgspec.Struct, frozen=True):
 
     @property
     def about(self) -> str:
-        """What it was about, by the ids in it; never what was said."""
+        """The ids in the message, for the log; never the text of the conversation."""
         message = _decoded(self.frame)
         ids = ((name, getattr(message, name, None)) for name in _ID_FIELDS)
         return " ".join(f"{name}={value}" for name, value in ids if value)
 
     @property
     def audio_ms(self) -> int:
-        """How much sound it carried."""
+        """Length of the audio that it carried."""
         return _audio_bytes(self.frame) // PCM_BYTES_PER_MS
 
 
 class Dropped(msgspec.Struct):
-    """What a full mailbox has dropped of one type."""
+    """Count and size of the messages of one type that a full mailbox has dropped."""
 
     count: int = 0
     audio_bytes: int = 0
 
     @property
     def audio_ms(self) -> int:
-        """How much sound that was."""
+        """Length of the audio that was dropped."""
         return self.audio_bytes // PCM_BYTES_PER_MS
 
 
 class _Waiting(msgspec.Struct):
     frame: bytes
     order: int
-    """Its place among all messages to this receiver, over both lanes."""
+    """Its sequence number among all messages to this receiver, in both lanes."""
     begun: int = 0
     """How often a handler was called with it."""
 
 
 class _Lane:
-    """Messages that are accounted in one order."""
+    """The messages of one lane, with flow control: only a limited number is in flight."""
 
     def __init__(self, max_messages: int, max_bytes: int | None) -> None:
         self.queue: collections.deque[_Waiting] = collections.deque()
@@ -111,7 +112,7 @@ class _Lane:
 
 
 class _MessageKind:
-    """What the mailbox knows of one type of message. Looked up for every frame, hence the slots."""
+    """The rule and the counters of one message type; looked up for every frame, hence the slots."""
 
     __slots__ = ("count", "dropped", "flushes", "lane", "rule", "size")
 
@@ -120,7 +121,7 @@ class _MessageKind:
         self.lane = lane
         self.flushes = flushes
         self.count = self.size = 0
-        """Messages and bytes that wait."""
+        """Messages and bytes in the queue."""
         self.dropped = Dropped()
 
     def is_full(self, more: int) -> bool:
@@ -131,7 +132,7 @@ class _MessageKind:
 
 
 class Mailbox:
-    """What one component has been sent and has not handled."""
+    """The messages to one component that it has not handled yet."""
 
     def __init__(self, rules: Mapping[int, Rule], window: int = 8) -> None:
         self._rules = rules
@@ -141,51 +142,51 @@ class Mailbox:
         self._flushed: list[collections.deque[_Waiting]] = []
 
     def __len__(self) -> int:
-        """Return how many messages wait or are in flight."""
+        """Return how many messages are queued or in flight."""
         return sum(len(lane.queue) + len(lane.flight) for lane in self._lanes)
 
     @property
     def dropped(self) -> dict[int, Dropped]:
-        """What was dropped because the mailbox was full, by tag."""
+        """Messages dropped because the mailbox was full, by tag."""
         return {tag: kind.dropped for tag, kind in self._kinds.items() if kind.dropped.count}
 
     @property
     def lost(self) -> dict[int, Dropped]:
-        """What of it is a loss, by tag: not where only the newest message matters."""
+        """The part of `dropped` that is a loss: without types of which only the newest matters."""
         return {tag: it for tag, it in self.dropped.items() if not self._kinds[tag].rule.replaces}
 
     @property
     def waiting(self) -> int:
-        """How many messages have not been sent."""
+        """Number of messages that are queued."""
         return sum(len(lane.queue) for lane in self._lanes)
 
     @property
     def waiting_mail(self) -> int:
-        """How many ordinary messages have not been sent."""
+        """Number of ordinary messages that are queued."""
         return len(self._lanes[MAIL].queue)
 
     @property
     def in_flight(self) -> int:
-        """How many ordinary messages have been sent and are not handled."""
+        """Number of ordinary messages that are sent but not handled."""
         return len(self._lanes[MAIL].flight)
 
     @property
     def pings(self) -> int:
-        """How many pings wait or are in flight."""
+        """Number of pings that are queued or in flight."""
         lane = self._lanes[MAIL]
         return sum(tag_of(waiting.frame) == _PING for waiting in (*lane.flight, *lane.queue))
 
     def unhandled(self) -> dict[int, int]:
-        """How many ordinary messages wait or are in flight, by tag."""
+        """Return how many ordinary messages are queued or in flight, by tag, without pings."""
         lane = self._lanes[MAIL]
         tags = (tag_of(waiting.frame) for waiting in (*lane.flight, *lane.queue))
         return dict(collections.Counter(tag for tag in tags if tag != _PING))
 
     def put(self, frame: bytes) -> None:
-        """Add a message at the end.
+        """Append a message to its queue; if it is full, drop the oldest of its type.
 
         Raises:
-            MailboxFullError: too many messages wait that may not be dropped.
+            MailboxFullError: If it is full, and messages of this type must not be dropped.
         """
         tag = tag_of(frame)
         kind = self._kinds.get(tag) or self._learn(tag)
@@ -203,9 +204,9 @@ class Mailbox:
         kind.size += size
 
     def take(self, slot: Slot) -> list[bytes]:
-        """Return the frames to send now, and put them in flight.
+        """Return the frames to send now, which are then in flight.
 
-        If more wait than may be in flight, the child is asked to say when there is room.
+        If more are queued than may be in flight, the child is asked to send `Room`.
         """
         frames: list[bytes] = []
         for number, lane in enumerate(self._lanes):
@@ -220,16 +221,21 @@ class Mailbox:
         return frames
 
     def settle(self, slot: Slot) -> None:
-        """Forget what has been handled, and what was flushed.
+        """Remove the messages that were handled, and free those that were flushed.
 
-        Freeing ten minutes of audio takes milliseconds, which a flush must not wait for.
+        Flushed messages are freed here and not in `put`, as freeing ten minutes of audio takes
+        milliseconds, for which a flush must not wait.
         """
         self._flushed.clear()
         for number, lane in enumerate(self._lanes):
             lane.settle(slot.handled(number))
 
     def reclaim(self, slot: Slot) -> Suspect | None:
-        """After a death: put what was not handled in front again. Return what may not be again."""
+        """After a crash, return the messages in flight to the front of the queue.
+
+        Returns:
+            The message that was in hand, if it must not be started again.
+        """
         self.settle(slot)
         in_hand = slot.in_hand()
         suspect: Suspect | None = None
@@ -251,7 +257,7 @@ class Mailbox:
         return suspect
 
     def _flush_again(self) -> None:
-        """Drop what came back from flight and was sent before a flush that came back too."""
+        """Apply flushes that came back from flight to older messages that came back too."""
         for waiting in list(self._lanes[MAIL].queue):
             for tag in self._kinds[tag_of(waiting.frame)].flushes:
                 self._flush(tag, before=waiting.order)
@@ -302,7 +308,7 @@ class Mailbox:
         queue, kept = kind.lane.queue, collections.deque[_Waiting]()
         nothing_else = before is None and kind.count == len(queue)
         kind.count = kind.size = 0
-        for waiting in () if nothing_else else queue:  # looking at ten minutes takes a while
+        for waiting in () if nothing_else else queue:  # a scan of ten minutes of audio is slow
             if waiting.frame[4] != tag:
                 kept.append(waiting)
             elif before is not None and waiting.order > before:
@@ -314,7 +320,7 @@ class Mailbox:
 
 
 def _type(tag: int) -> type[Message]:
-    """Return the type; a user's own, which only the children know, counts as a plain message."""
+    """Return the type with a tag; a user's own type, unknown to the hub, counts as `Message`."""
     try:
         return type_of_tag(tag)
     except KeyError:
@@ -322,7 +328,7 @@ def _type(tag: int) -> type[Message]:
 
 
 def _decoded(frame: bytes) -> Message | None:
-    """Return the message, or None: of a user's own type, or broken."""
+    """Return the message; None: it is of a user's own type, or broken."""
     try:
         return decode(frame)
     except FrameError:

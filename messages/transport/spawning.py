@@ -1,4 +1,4 @@
-"""Starting a process with a channel: the one place where that is done."""
+"""Starts processes that are connected by a channel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def environment_with_us(base: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment with our packages before everybody else's of the same name."""
+    """Return the environment with our packages first in ``PYTHONPATH``.
+
+    Otherwise another package of the same name could be imported instead.
+    """
     path = base.get("PYTHONPATH")
     return {**base, "PYTHONPATH": f"{_ROOT}{os.pathsep}{path}" if path else _ROOT}
 
@@ -44,7 +47,7 @@ def interpreter() -> str:
 
 
 def resident_bytes(pid: int) -> int | None:
-    """Return how much memory a process has; None: it has ended, or the system does not tell."""
+    """Return the resident memory of a process; None: it has ended, or it is not Linux."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
@@ -75,27 +78,29 @@ def spawn(
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start ``python -m ARGUMENTS`` with a channel as its standard input.
 
-    It gets a process group of its own: Ctrl-C is not for it, and the kernel ends it when it is
-    stopped while its parent dies. The other side takes the channel with `channel.adopt_stdio`.
+    The process gets its own process group. So Ctrl-C does not reach it, and if its parent dies
+    while it is stopped (SIGSTOP), the kernel ends it. It takes the channel with
+    `channel.adopt_stdio`.
 
     Args:
-        arguments: The module and what follows it.
+        arguments: The module and its arguments.
         environment: The whole environment of the process.
-        output: Where what it prints goes; None: nowhere, and errors to our standard error.
+        output: Receives its standard output and error; None: standard output is discarded, and
+            errors go to our standard error.
 
     Returns:
         The process and our end of the channel.
 
     Raises:
-        ConfigurationError: There is no Python to start.
-        OSError: the system gives us no process or no descriptor.
+        ConfigurationError: If there is no Python to start.
+        OSError: If the system has no process or descriptor left.
     """
     command = [interpreter(), "-P", "-m", *arguments]
     ours, theirs = socket.socketpair()
     stdout = subprocess.DEVNULL if output is None else output.fileno()
     stderr = None if output is None else output.fileno()
     with theirs, _closed_on_error(ours):
-        if sys.platform == "win32":  # never run: sockets cannot be handles of a process there
+        if sys.platform == "win32":  # never tested; a process there cannot inherit a socket
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,

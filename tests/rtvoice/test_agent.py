@@ -159,11 +159,11 @@ def _clashing() -> Tools:
         ({"reasoning_effort": "huge"}, "'huge' is not valid; give minimal, low, medium, high, xh"),
         (
             {"reasoning_effort": "low", "model": "gpt-realtime-1.5"},
-            "reasoning_effort: only models that reason take it, and gpt-realtime-1.5 does not",
+            "reasoning_effort: only models that reason support it, and gpt-realtime-1.5 does not",
         ),
         (
             {"parallel_tool_calls": True, "model": "gpt-realtime-1.5"},
-            "parallel_tool_calls: only models that reason take it",
+            "parallel_tool_calls: only models that reason support it",
         ),
         ({"truncation": "never"}, "'never' is not valid; give auto, disabled or an rtvoice.R"),
         ({"truncation": RetentionRatio(2)}, "truncation: ratio: 2 is out of range; give a nu"),
@@ -177,14 +177,14 @@ def _clashing() -> Tools:
         ),
         (
             {"transcription_model": "gpt-transcribe", "transcription_delay": "low"},
-            "transcription_delay: gpt-transcribe does not take it; gpt-realtime-whisper would",
+            "transcription_delay: gpt-transcribe does not support it; leave it out, or choose",
         ),
         ({"language": ["en", "german"]}, "language: 'german' is not a valid language code"),
         ({"output_modalities": ["text"]}, "did you mean output_modality?"),
         ({"builtin_tools": ("get_weather",)}, "'get_weather' is not a built-in tool; give names"),
         (
             {"builtin_tools": "get_current_time"},
-            "'get_current_time' is not valid; give names out of",
+            "'get_current_time' is not valid; give names from",
         ),
         ({"server": "http://x"}, "server: 'http://x' is not valid; give openai, sandbox"),
         ({"components": {"mood": "app"}}, "components: 'mood': 'app' is not a valid component"),

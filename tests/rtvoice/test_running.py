@@ -756,7 +756,7 @@ async def test_what_the_server_would_refuse_is_refused_here(server: FakeServer) 
         for change, words in (
             ({"voice": "verse"}, "voice: it cannot change during a conversation"),
             ({"reasoning_effort": "low"}, "and gpt-realtime-1.5 does not"),
-            ({"transcription_delay": "low"}, "gpt-transcribe does not take it"),
+            ({"transcription_delay": "low"}, "gpt-transcribe does not support it"),
             ({"tool_choice": "clock"}, "there is no tool 'clock'; give auto, none, required or on"),
             ({"tool_choice": "required", "builtin_tools": ()}, "no tool that could be required"),
         ):

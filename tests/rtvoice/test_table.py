@@ -250,7 +250,7 @@ def test_the_command_says_the_same_of_a_wrong_value(
     [
         ("muted", 1, "1 is not valid; give True or False"),
         ("program_tools", 3, "3 is not valid; give a list"),
-        ("memory_limit_mib", 3, "3 is out of range; give a whole number of MiB, 64 at least, or"),
+        ("memory_limit_mib", 3, "3 is out of range; give a whole number of MiB, at least 64, or"),
         ("instructions", b"x", "a value of type bytes is not valid; give a text"),
         ("truncation", {"type": "retention_ratio"}, "ratio: it is missing; give a number from 0"),
         ("memory_limit_mib", 10**30, "1000000000000000000000000000000 is out of range"),
