@@ -132,9 +132,9 @@ def _import_raised(name: str, error: BaseException) -> LoadError:
 
 
 def _hidden_by_ours(name: str, error: BaseException) -> Path | None:
-    """Return the user's module that one of ours has hidden, if the error is about that.
+    """Return the user's module that one of ours hides, if this is the reason of the error.
 
-    In a component our modules come first on the path, so that nothing can stand in for them.
+    In a component our modules come first on ``sys.path``, so that nothing can replace them.
     """
     if isinstance(error, AttributeError | ImportError):
         where = Path(name.rpartition(":")[0])

@@ -15,7 +15,7 @@ from messages.errors import ConfigurationError
 __all__ = ["environment_with_us", "interpreter", "resident_bytes", "spawn", "waited_s"]
 
 _PYTHON = "RTVOICE_PYTHON"
-"""The environment variable that names the Python of the processes, where that is not our own."""
+"""Environment variable that names another Python for the processes than our own."""
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -29,20 +29,20 @@ def environment_with_us(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def interpreter() -> str:
-    """Return the Python that processes are started with: this one, or the one that is named.
+    """Return the Python to start processes with: the one in `_PYTHON`, else our own.
 
     Raises:
-        ConfigurationError: This program is not run by a Python that could be started again.
+        ConfigurationError: If our own cannot be started again, such as an embedded Python.
     """
     named = os.environ.get(_PYTHON, "").strip()
     if named:
         return named
     own = sys.executable
-    if own and "python" in os.path.basename(own).lower():  # noqa: PTH119 - it may be no path
+    if own and "python" in os.path.basename(own).lower():  # noqa: PTH119 - it may not be a path
         return own
     raise ConfigurationError(
-        f"this program is run by {own or 'an embedded Python'}, which cannot start the processes "
-        f"of a session: set {_PYTHON} to the Python for which rtvoice is installed"
+        f"this program runs in {own or 'an embedded Python'}, which cannot start the processes "
+        f"of a session: set {_PYTHON} to the Python in which rtvoice is installed"
     )
 
 
@@ -56,7 +56,7 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def waited_s(pid: int) -> float:
-    """Return how long a process was ready to run and got no processor; 0.0 if that is unknown."""
+    """Return how many seconds a process was ready to run but got no CPU; 0.0 if unknown."""
     waited_ns = 0
     with contextlib.suppress(OSError, ValueError, IndexError):
         for task in Path(f"/proc/{pid}/task").iterdir():
