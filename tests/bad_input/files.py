@@ -70,12 +70,12 @@ def _hears(name: str) -> tuple[bytes, Outcome]:
 # -- WAV files as input -----------------------------------------------------------------------
 
 
-@row("An input device that there is not")
+@row("An input device that does not exist")
 def no_device(world: World) -> Outcome:
     return _fails("microphone", input="the gramophone")
 
 
-@row("An output device that there is not")
+@row("An output device that does not exist")
 def no_output(world: World) -> Outcome:
     return _fails("speaker", output="97")
 
@@ -95,13 +95,13 @@ def _with_card(world: World, **options: object) -> None:
 _REFUSING = "lambda rate, channels: True"
 
 
-@row("A machine without sound devices, where one is asked for")
+@row("A machine without sound devices, and a setting that needs one")
 def no_card(world: World) -> Outcome:
     _with_card(world, devices=())
     return _fails("microphone", input="default")
 
 
-@row("A machine without sound devices, where none is asked for")
+@row("A machine without sound devices, and a setting that needs none")
 def auto_without_card(world: World) -> Outcome:
     _with_card(world, devices=())
     with Sitting("microphone", input="auto") as sitting:
@@ -129,7 +129,7 @@ def busy_microphone(world: World) -> Outcome:
     return _fails("microphone", input="default")
 
 
-@row("A loudspeaker that takes no sample rate of ours")
+@row("A loudspeaker that supports none of our sample rates")
 def refused_rate(world: World) -> Outcome:
     _with_card(world, refuse=_REFUSING)
     return _fails("speaker", output="headset")
@@ -143,7 +143,7 @@ def frozen_server(world: World) -> Outcome:
     return Outcome(sitting.text(), sitting.code)
 
 
-@row("A name that several devices have")
+@row("A name that fits several devices")
 def ambiguous_device(world: World) -> Outcome:
     _with_card(world, devices=(("Built-in", 1, 0), ("USB a", 1, 0), ("USB b", 1, 0)))
     with Sitting("microphone", input="usb") as sitting:
@@ -165,7 +165,7 @@ def unplugged_microphone(world: World) -> Outcome:
     return Outcome(sitting.text(), None)
 
 
-@row("An input file that there is not")
+@row("An input file that does not exist")
 def no_file(world: World) -> Outcome:
     return _fails("microphone", input="nobody.wav")
 
@@ -300,7 +300,7 @@ def _make_pipe(name: str) -> None:
     os.mkfifo(name)
 
 
-@row("A device of your own that is none (`file.py:name`)")
+@row("A name that is not a device (`file.py:name`)")
 def named(world: World) -> Outcome:
     return _fails("microphone", input=f"{world.file('mine.py', 'telephone = 7')}:telephone")
 
@@ -313,12 +313,12 @@ def named_raises(world: World) -> Outcome:
 # -- files that are written -------------------------------------------------------------------
 
 
-@row("A recording in a folder that there is not")
+@row("A recording in a folder that does not exist")
 def no_folder(world: World) -> Outcome:
     return _fails("recorder", recording_path="no/talk.wav")
 
 
-@row("A recording where this user may not write")
+@row("A recording in a folder that this user may not write")
 def not_allowed(world: World) -> Outcome:
     place = Path("/sys")
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
@@ -341,7 +341,7 @@ def pipe_as_recording(world: World) -> Outcome:
     return _fails("recorder", recording_path="talk.wav")
 
 
-@row("A disk that is full from the beginning")
+@row("A disk that is full from the start")
 def full_at_first(world: World) -> Outcome:
     if not Path("/dev/full").exists():
         pytest.skip("NO /dev/full ON THIS SYSTEM")
@@ -378,7 +378,7 @@ def full_with_an_image(world: World) -> Outcome:
     return Outcome(sitting.text(), None)
 
 
-@row("A disk that becomes full while what the assistant says is written")
+@row("A disk that becomes full while the output is written to a file")
 def full_output(world: World) -> Outcome:
     settings = {"probes": True, "output": "reply.wav"}
     sound = array("h", [500] * 24_000).tobytes()
@@ -418,7 +418,7 @@ def two_recordings(world: World) -> Outcome:
     return outcome
 
 
-@row("A journal where none can be")
+@row("A journal at an impossible path")
 def no_journal(world: World) -> Outcome:
     world.file("file", "not a folder")
     return _fails("history", journal_path="file/talk.journal")

@@ -36,7 +36,7 @@ def unknown(world: World) -> Outcome:
     return _goes_on(world.talk().raw('{"type": "unheard.of", "value": [1, {"a": null}]}'))
 
 
-@row("A known event with a field missing")
+@row("A known event without a required field")
 def missing(world: World) -> Outcome:
     return _goes_on(world.talk().raw('{"type": "response.done"}'))
 
@@ -46,7 +46,7 @@ def wrong_type(world: World) -> Outcome:
     return _goes_on(world.talk().raw('{"type": "conversation.item.added", "item": 7}'))
 
 
-@row("A known event with a number out of all bounds")
+@row("A known event with an impossible number")
 def out_of_bounds(world: World) -> Outcome:
     kind = "input_audio_buffer.speech_started"
     return _goes_on(
@@ -110,7 +110,7 @@ def _error(world: World, **body: object) -> Outcome:
     return _goes_on(talk.seen_of(lambda: talk.server.connections[0].tell("error", error=body)))
 
 
-@row("An error of the server that we do not know")
+@row("An unknown error of the server")
 def unknown_error(world: World) -> Outcome:
     return _error(world, code="never_heard_of", message="The moon is in the wrong phase.")
 
@@ -149,7 +149,7 @@ def _call(world: World, name: str, arguments: str) -> Outcome:
     return _goes_on(text)
 
 
-@row("A call of a tool that there is not")
+@row("A call of a tool that does not exist")
 def unknown_tool(world: World) -> Outcome:
     return _call(world, "open_the_door", "{}")
 

@@ -86,7 +86,7 @@ def wrong_key(world: World) -> Outcome:
         return _ends(f"ws://{there}/v1/realtime")
 
 
-@row("A key with a character that no key has")
+@row("A key with an impossible character")
 def impossible_key(world: World) -> Outcome:
     world.patch.setenv("OPENAI_API_KEY", f"“{KEY}”")
     return _ends("ws://127.0.0.1:1/v1/realtime")
@@ -105,7 +105,7 @@ def rate_limited(world: World) -> Outcome:
         return _tries_again(f"ws://{there}/v1/realtime")
 
 
-@row("A model that there is not (404)")
+@row("A model that does not exist (404)")
 def no_model(world: World) -> Outcome:
     refuse = refusing("404 Not Found", "model_not_found", "The model does not exist.")
     with listening(refuse) as there:
@@ -120,7 +120,7 @@ def _fatal_event(code: str) -> Outcome:
     return Outcome(talk.text(), talk.code)
 
 
-@row("A model that there is not, as an event")
+@row("A model that does not exist, as an event")
 def no_model_event(world: World) -> Outcome:
     return _fatal_event("model_not_found")
 
@@ -130,18 +130,18 @@ def no_quota_event(world: World) -> Outcome:
     return _fatal_event("insufficient_quota")
 
 
-@row("A server that speaks no Realtime API (404)")
+@row("A server without the Realtime API (404)")
 def no_realtime_api(world: World) -> Outcome:
     with listening(refusing("404 Not Found")) as there:
         return _ends(f"ws://{there}/")
 
 
-@row("No network, or nothing listens there")
+@row("No network, or no server at the address")
 def nothing_listens(world: World) -> Outcome:
     return _tries_again("ws://127.0.0.1:1/v1/realtime")
 
 
-@row("A server's name that cannot be looked up")
+@row("A server name that cannot be resolved")
 def unknown_name(world: World) -> Outcome:
     return _tries_again("wss://realtime.invalid/v1/realtime")
 
@@ -202,7 +202,7 @@ def no_proxy(world: World) -> Outcome:
     return _tries_again("wss://realtime.invalid/v1/realtime")
 
 
-@row("What is typed while there is no server, and there never is one")
+@row("Text that is typed although no server was ever reached")
 def typed_in_vain(world: World) -> Outcome:
     with Sitting("realtime", "history", server="ws://127.0.0.1:1") as sitting:
         sitting.sees("trying again")

@@ -63,7 +63,7 @@ def _agent(world: World, text: str, name: str = "agent") -> Outcome:
     return Outcome(sitting.text(), sitting.code)
 
 
-@row("An agent's file that there is not")
+@row("An agent's file that does not exist")
 def no_agent_file(world: World) -> Outcome:
     return _says("nowhere.py:agent", *_QUIET)
 
@@ -83,7 +83,7 @@ def agent_syntax(world: World) -> Outcome:
     return _agent(world, "agent = = 5")
 
 
-@row("An agent's file that imports what there is not")
+@row("An agent's file that imports a missing module")
 def agent_imports(world: World) -> Outcome:
     return _agent(world, "import quantum_voice")
 
@@ -93,7 +93,7 @@ def agent_exits(world: World) -> Outcome:
     return _agent(world, "import sys\nsys.exit(1)")
 
 
-@row("An agent's module that there is not")
+@row("An agent's module that does not exist")
 def no_module(world: World) -> Outcome:
     with Sitting("tools", agent="nowhere:agent") as sitting:
         sitting.ends_by_itself()
@@ -105,7 +105,7 @@ def no_attribute(world: World) -> Outcome:
     return _agent(world, "from rtvoice import Agent\nada = Agent()", name="bob")
 
 
-@row("A name that is no agent")
+@row("A name that is not an agent")
 def no_agent(world: World) -> Outcome:
     return _agent(world, "agent = 'Ada'")
 
@@ -140,7 +140,7 @@ def no_reasoning(world: World) -> Outcome:
     return _says("--model", "gpt-realtime-1.5", "--reasoning-effort", "high", *_QUIET)
 
 
-@row("A voice that there is not")
+@row("A voice that does not exist")
 def no_voice(world: World) -> Outcome:
     return _says("--voice", "fable", *_QUIET)
 
@@ -202,12 +202,12 @@ def demo(world: World) -> Outcome:
     return _says("--demo", "--record", "talk.wav")
 
 
-@row("`--input talk.wav`, which there is not")
+@row("`--input talk.wav`, which does not exist")
 def input_missing(world: World) -> Outcome:
     return _says(*_QUIET, "--input", "talk.wav")
 
 
-@row("`RTVOICE_INPUT=talk.wav`, which there is not")
+@row("`RTVOICE_INPUT=talk.wav`, which does not exist")
 def no_input_of_the_environment(world: World) -> Outcome:
     world.patch.setenv("RTVOICE_INPUT", "talk.wav")
     return _says("--output", "null", "--server", "sandbox")
@@ -263,7 +263,7 @@ def _without_answer(*, rates: bool) -> None:
     raise SoundSystemStuckError("input", "PortAudio did not answer in 10 s")
 
 
-@row("`--output no/reply.wav`, in a folder that there is not")
+@row("`--output no/reply.wav`, in a folder that does not exist")
 def output_folder(world: World) -> Outcome:
     return _says(*_QUIET, "--output", "no/reply.wav")
 
