@@ -7,9 +7,9 @@
     python scripts/benchmark.py card --soak 600     with a soak of ten minutes (else 30 s)
     python scripts/benchmark.py faults --runs 100   every fault of every component, a table (long)
 
-The benchmark is the Realtime server. Its own devices run in the microphone and speaker processes:
-each captured block carries the time of its capture, each delta the time of its sending. Figures are
-medians; compare them within one run, the machine is part of them.
+The benchmark itself is the Realtime server. Its devices run in the microphone and speaker
+processes: each captured block contains the time of its capture, each delta the time at which it was
+sent. The figures depend on the machine, so compare medians within one run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ from websockets.sync.server import ServerConnection, serve
 
 
 class _Connection(ServerConnection):
-    """Notes when a message came on the thread that reads the socket: no wake-up of ours counts."""
+    """Takes the time of a message on the thread that reads the socket.
+
+    So the time in which another thread wakes up is not measured.
+    """
 
     heard: Callable[[bytes, int], None]
 
@@ -57,14 +60,14 @@ class _Connection(ServerConnection):
 
 
 class Server:
-    """The other end of the conversation."""
+    """The server of the benchmark: it records what arrives, and speaks on command."""
 
     def __init__(self) -> None:
         self.latencies: list[int] = []
         self.echoed: list[int] = []
         self.last_stamp = 0
         self.arrived: dict[str, int] = {}
-        """When an event of a type (or the answer to a call) came last."""
+        """When the last event of each type (or the answer to each call) arrived."""
         self.appends = 0
         self.truncated_ms: list[int] = []
         self._news = threading.Condition()
@@ -81,14 +84,14 @@ class Server:
         self.url = f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}/v1/realtime"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def tell(self, kind: str, **fields: Any) -> None:
+    def send(self, kind: str, **fields: Any) -> None:
         """Send an event."""
         assert self._socket is not None
         number = next(self._numbers)
         self._socket.send(json.dumps({"type": kind, "event_id": f"event_{number}", **fields}))
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-        """Wait until something is so."""
+        """Wait until a condition is true."""
         with self._news:
             if not self._news.wait_for(condition, timeout_s):
                 raise TimeoutError("the session did not do what was expected")
@@ -98,7 +101,7 @@ class Server:
         return self.appends > 0
 
     def drop(self) -> int:
-        """Break the connection without a word. Return when."""
+        """Break the connection without a close frame; return the time."""
         assert self._socket is not None
         socket, self.appends = self._socket, 0
         now = time.monotonic_ns()
@@ -108,7 +111,15 @@ class Server:
     def answer(
         self, name: str, chunks: int, ms: int = 200, pace_s: float = 0.0, sound: bytes = b""
     ) -> None:
-        """Speak: so many deltas of so many milliseconds, with stamps or with this sound."""
+        """Send an answer.
+
+        Args:
+            name: Part of its ids.
+            chunks: Number of audio deltas.
+            ms: Length of each delta.
+            pace_s: Time between two deltas.
+            sound: Audio of each delta; empty: stamps.
+        """
         ids = {
             "response_id": f"resp_{name}",
             "item_id": f"item_{name}",
@@ -117,17 +128,17 @@ class Server:
         }
         item = {"id": f"item_{name}", "type": "message", "role": "assistant", "content": []}
         response = {"id": f"resp_{name}", "object": "realtime.response", "output": []}
-        self.tell("response.created", response={**response, "status": "in_progress"})
-        self.tell(
+        self.send("response.created", response={**response, "status": "in_progress"})
+        self.send(
             "response.output_item.added", response_id=f"resp_{name}", output_index=0, item=item
         )
         for _ in range(chunks):
             if pace_s:
                 time.sleep(pace_s)
             delta = base64.b64encode(sound or stamped(48 * ms)).decode()
-            self.tell("response.output_audio.delta", delta=delta, **ids)
-        self.tell("response.output_audio.done", **ids)
-        self.tell("response.done", response={**response, "status": "completed"})
+            self.send("response.output_audio.delta", delta=delta, **ids)
+        self.send("response.output_audio.done", **ids)
+        self.send("response.done", response={**response, "status": "completed"})
 
     def call(self, call_id: str) -> None:
         """Call a tool."""
@@ -140,18 +151,18 @@ class Server:
             "arguments": "{}",
         }
         response = {"id": f"resp_{call_id}", "object": "realtime.response", "output": []}
-        self.tell("response.created", response={**response, "status": "in_progress"})
-        self.tell(
+        self.send("response.created", response={**response, "status": "in_progress"})
+        self.send(
             "response.output_item.done", response_id=response["id"], output_index=0, item=item
         )
-        self.tell("response.done", response={**response, "status": "completed"})
+        self.send("response.done", response={**response, "status": "completed"})
 
     def hear(self, item: str) -> None:
-        """Tell that something was said."""
+        """Send the events of a spoken turn of the user."""
         message = {"id": item, "type": "message", "role": "user", "content": []}
-        self.tell("input_audio_buffer.committed", item_id=item, previous_item_id=None)
-        self.tell("conversation.item.added", item=message)
-        self.tell(
+        self.send("input_audio_buffer.committed", item_id=item, previous_item_id=None)
+        self.send("conversation.item.added", item=message)
+        self.send(
             "conversation.item.input_audio_transcription.completed",
             item_id=item,
             content_index=0,
@@ -163,7 +174,7 @@ class Server:
         assert isinstance(socket, _Connection)
         self._socket = socket
         socket.heard = self._heard
-        self.tell("session.created", session={"type": "realtime", "id": "sess_1"})
+        self.send("session.created", session={"type": "realtime", "id": "sess_1"})
         socket.recv_events_thread.join()
 
     def _heard(self, text: bytes, now: int) -> None:
@@ -184,14 +195,14 @@ class Server:
             self.arrived[kind] = now
             self._news.notify_all()
         if kind == "session.update":
-            self.tell("session.updated", session=event["session"])
+            self.send("session.updated", session=event["session"])
 
 
 # -- the command --------------------------------------------------------------------------------
 
 
 class Command:
-    """The real command, in its processes, and its events."""
+    """The real command, running in its processes, and the events that it prints."""
 
     def __init__(self, folder: Path, server: str, *options: str) -> None:
         self.put_log = folder / "put"
@@ -209,7 +220,7 @@ class Command:
             *options,
         ]
         environment = {**os.environ, PUT_LOG: str(self.put_log)}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each child compiles all it imports
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each child compiles its imports
         self.started_ns = time.monotonic_ns()
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
@@ -217,7 +228,7 @@ class Command:
         threading.Thread(target=self._read, daemon=True).start()
 
     def expect(self, name: str, since_ns: int = 0, **fields: object) -> tuple[int, dict[str, Any]]:
-        """Wait for an event, and return when it came and what it says."""
+        """Wait for an event with these fields; return its time and the event."""
 
         def found() -> list[tuple[int, dict[str, Any]]]:
             return [
@@ -235,7 +246,7 @@ class Command:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The processes of the session, as they are now."""
+        """The current process ids of the components, by name."""
         pids = dict(self.expect("session_started")[1]["pids"])
         for _, event in self.events:
             if event["event"] == "component_restarted":
@@ -243,13 +254,13 @@ class Command:
         return pids
 
     def puts(self) -> list[tuple[int, int]]:
-        """Return (sent, given to the device) of what the loudspeaker was given."""
+        """Return the times (sent, given to the device) of the blocks given to the loudspeaker."""
         data = self.put_log.read_bytes()
         notes = struct.iter_unpack("<QQ", data[: len(data) // 16 * 16])
         return [(made, given) for made, given in notes if made]
 
     def cleared(self) -> list[int]:
-        """Return when the loudspeaker's queue was cleared."""
+        """Return the times at which the loudspeaker's queue was cleared."""
         data = self.put_log.read_bytes()
         notes = struct.iter_unpack("<QQ", data[: len(data) // 16 * 16])
         return [at for made, at in notes if not made]
@@ -269,7 +280,7 @@ class Command:
 
 @contextlib.contextmanager
 def running(*options: str) -> Iterator[tuple[Server, Command]]:
-    """Run the command against a server of ours, until it has sent some audio."""
+    """Run the command against our server; enter the body once it has sent some audio."""
     server = Server()
     with tempfile.TemporaryDirectory() as folder:
         command = Command(Path(folder), server.url, *options)
@@ -282,7 +293,7 @@ def running(*options: str) -> Iterator[tuple[Server, Command]]:
 
 
 def report(name: str, values_ms: list[float], limit_ms: float) -> None:
-    """Print one figure."""
+    """Print one figure, and whether its median keeps the limit."""
     ordered = sorted(values_ms)
     p50, p99 = statistics.median(ordered), ordered[int(len(ordered) * 0.99)]
     verdict = "ok" if p50 <= limit_ms else "MISSED"
@@ -297,7 +308,7 @@ def report(name: str, values_ms: list[float], limit_ms: float) -> None:
 
 
 def measure_start(runs: int = 5) -> None:
-    """From the start of the command to the first audio at the server."""
+    """Measure the time from the start of the command to the first audio at the server."""
     known = []
     for _ in range(runs):
         server = Server()
@@ -311,7 +322,8 @@ def measure_start(runs: int = 5) -> None:
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
             command = Command(Path(folder), "sandbox", "--greeting", "Hello.")
-            at, _ = command.expect("response_started")  # asked for together with the first audio
+            # The answer is requested together with the first audio.
+            at, _ = command.expect("response_started")
             own.append((at - command.started_ns) / 1e6)
             command.stop()
     report("start to first answer, sandbox started too", own, 1500)
@@ -339,7 +351,7 @@ asyncio.run(main())
 
 
 def measure_agent(runs: int = 5) -> None:
-    """A program: its import, and from entering an agent to its being started and ready."""
+    """Measure a program: its import, and the time from entering an agent until it is ready."""
     for what, limit_ms in (("server already there", 1200), ("sandbox started too", 1500)):
         found: list[list[float]] = []
         for _ in range(runs):
@@ -356,7 +368,7 @@ def measure_agent(runs: int = 5) -> None:
 
 
 def measure_latency(seconds: float = 10.0) -> None:
-    """Both ways through the hub, while both are busy."""
+    """Measure the latency of both directions through the hub, while both are in use."""
     with running() as (server, command):
         server.latencies.clear()
         end = time.monotonic() + seconds
@@ -370,12 +382,12 @@ def measure_latency(seconds: float = 10.0) -> None:
         ("captured block", up, bare_up),
         ("audio delta", down, bare_down),
     ):
-        report(f"{name}, through all of it", [ns / 1e6 for ns in through], 0.8)
+        report(f"{name}, through all processes", [ns / 1e6 for ns in through], 0.8)
         report(f"{name}, a bare websocket alone", [ns / 1e6 for ns in bare], 0.8)
 
 
 def _bare_latency() -> tuple[list[int], list[int]]:
-    """Measure what a websocket costs without us: the floor of the two figures."""
+    """Measure the latency of a websocket alone, which is the lower limit of the two figures."""
     server = Server()
     here = Path(__file__).resolve()
     with subprocess.Popen([sys.executable, here, "--bare", server.url]) as client:
@@ -383,14 +395,14 @@ def _bare_latency() -> tuple[list[int], list[int]]:
         up = server.latencies[:]
         for number in range(100):
             time.sleep(0.07)
-            server.tell("delta", delta=base64.b64encode(stamped(960)).decode(), number=number)
+            server.send("delta", delta=base64.b64encode(stamped(960)).decode(), number=number)
         server.wait_for(lambda: len(server.echoed) >= 100)
         client.terminate()
     return up, server.echoed
 
 
 def _be_bare_client(url: str) -> None:
-    """Send stamps, then send back how old the stamps were that came."""
+    """Send stamps; then answer each stamp that arrives with its age."""
     with connect(url, compression=None) as socket:
         for _ in range(100):
             time.sleep(0.04)
@@ -404,7 +416,7 @@ def _be_bare_client(url: str) -> None:
 
 
 def measure_barge_in(runs: int = 20) -> None:
-    """From speech_started until the queue is cleared, and the server told where that was."""
+    """Measure the time from speech_started until the queue is cleared, and until the truncation."""
     for queued_s, label in ((2, "2 s"), (600, "10 min")):
         cleared, times = [], []
         with running() as (server, command):
@@ -417,7 +429,7 @@ def measure_barge_in(runs: int = 20) -> None:
                 time.sleep(0.3 if queued_s < 60 else 2.0)
                 server.arrived.pop("conversation.item.truncate", None)
                 sent = time.monotonic_ns()
-                server.tell(
+                server.send(
                     "input_audio_buffer.speech_started", audio_start_ms=0, item_id=f"u{number}"
                 )
                 server.wait_for(lambda: "conversation.item.truncate" in server.arrived)
@@ -428,13 +440,13 @@ def measure_barge_in(runs: int = 20) -> None:
 
 
 def measure_recovery(runs: int = 5) -> None:
-    """From the fault until the component has done its work again."""
+    """Measure the time from a SIGKILL until the component works again."""
     limits = {"history": 200, "tools": 200, "microphone": 300, "speaker": 300, "recorder": 300}
     with running() as (server, command):
         for component, limit in {**limits, "realtime": 400}.items():
             times = []
             for number in range(runs):
-                time.sleep(0.3)  # works for a while between two faults
+                time.sleep(0.3)  # the component must work for a while between two faults
                 pid, fault = command.pids[component], time.monotonic_ns()
                 os.kill(pid, signal.SIGKILL)
                 times.append(
@@ -444,11 +456,11 @@ def measure_recovery(runs: int = 5) -> None:
 
 
 def measure_reconnect(runs: int = 5) -> None:
-    """From the loss of the connection until the first sound has arrived over a new one."""
+    """Measure the time from the loss of the connection until audio arrives over a new one."""
     times = []
     with running() as (server, _command):
         for _ in range(runs):
-            time.sleep(10.5)  # a session that is lost sooner is waited for a little
+            time.sleep(10.5)  # after a shorter session, the reconnection is delayed
             lost = server.drop()
             server.wait_for(server.hears)
             times.append((time.monotonic_ns() - lost) / 1e6)
@@ -456,7 +468,7 @@ def measure_reconnect(runs: int = 5) -> None:
 
 
 def measure_core() -> None:
-    """The core of the realtime component alone, in this process."""
+    """Measure the core of the realtime component alone, in this process."""
     rates = [benchmark_core.events_per_s(0.5) for _ in range(5)]
     print(f"core: {statistics.median(rates):.0f} server events a second (at least 20000)")
     delta = statistics.median(benchmark_core.delta_us() for _ in range(5))
@@ -466,7 +478,7 @@ def measure_core() -> None:
 
 
 def _works_again(server: Server, command: Command, component: str, number: int, fault: int) -> int:
-    """Return when the component had done something that was asked for after the fault."""
+    """Return the time at which the component had done its work on a request after the fault."""
     match component:
         case "tools":
             server.call(f"call_{number}")
@@ -488,7 +500,7 @@ def _works_again(server: Server, command: Command, component: str, number: int, 
 
 
 def measure_faults(runs: int = 10, only: Sequence[str] = ()) -> None:
-    """From each fault of each component until it has done its work again, as a table."""
+    """Measure the time from each fault of each component until it works again; print a table."""
     print("| component | fault | p50 | p99 | worst | runs |")
     print("|---|---|---|---|---|---|")
     with running("--probes") as (server, command):
@@ -500,7 +512,7 @@ def measure_faults(runs: int = 10, only: Sequence[str] = ()) -> None:
                 count = runs if fault not in _HANGS else max(1, runs // 10)
                 times = []
                 for _ in range(count):
-                    time.sleep(0.3)  # works for a while between two faults
+                    time.sleep(0.3)  # the component must work for a while between two faults
                     times.append(_break(server, command, probe, component, fault, next(number)))
                 ordered = sorted(times)
                 p50, p99 = statistics.median(ordered), ordered[int(len(ordered) * 0.99)]
@@ -518,16 +530,16 @@ _HANGS = ("hang", "gil", "SIGSTOP")
 def _break(
     server: Server, command: Command, probe: Probe, component: str, fault: str, number: int
 ) -> float:
-    """Return after how many milliseconds the component works again."""
+    """Inject a fault; return the milliseconds until the component works again."""
     broken = time.monotonic_ns()
     probe.inject(component, fault)
-    if fault in _HANGS:  # what it does before it hangs is not to be taken for a recovery
+    if fault in _HANGS:  # work that it does before it hangs must not count as the recovery
         command.expect("component_crashed", broken, component=component)
     return (_works_again(server, command, component, 10_000 + number, broken) - broken) / 1e6
 
 
 def measure_load(seconds: float = 30.0) -> None:
-    """CPU and memory of a conversation in which the assistant speaks six seconds in ten."""
+    """Measure CPU and memory of a conversation in which the assistant speaks 6 s in 10 s."""
     with running() as (server, command):
         pids = command.pids
         before = {name: _cpu_s(pid) for name, pid in pids.items()}
@@ -575,7 +587,7 @@ _ON_CARD = (
 
 
 def measure_card(soak_s: float = 30.0) -> None:
-    """All that a sound card has a part in, on the virtual one."""
+    """Measure everything that involves a sound card, with the virtual one."""
     with _virtual_card():
         _measure_card_latency()
         _measure_card_barge_in()
@@ -585,7 +597,7 @@ def measure_card(soak_s: float = 30.0) -> None:
 
 @contextlib.contextmanager
 def _virtual_card() -> Iterator[None]:
-    """Use the virtual card that there is, or a new one."""
+    """Use the virtual card that is up, or start one."""
     script = str(_HERE.with_name("virtual-sound-card"))
     if os.environ.get("VIRTUAL_SOUND_CARD"):
         yield
@@ -602,12 +614,12 @@ def _virtual_card() -> Iterator[None]:
 
 
 def _measure_card_latency(seconds: float = 15.0) -> None:
-    """From the air to the socket and back."""
+    """Measure the latency between the card and the socket, in both directions."""
     for block_ms, limit_ms in ((40, 45), (20, 25)):
         os.environ[BLOCK_MS] = str(block_ms)
         heard: list[float] = []
         with running(*_ON_CARD, "--block-ms", str(block_ms)) as (server, command):
-            time.sleep(1.0)  # the first times of a card are not to be believed
+            time.sleep(1.0)  # the first times of a card are not reliable
             server.latencies.clear()
             end, number = time.monotonic() + seconds, 0
             while time.monotonic() < end:
@@ -623,7 +635,10 @@ def _measure_card_latency(seconds: float = 15.0) -> None:
 
 
 def _measure_card_barge_in(runs: int = 15) -> None:
-    """From speech_started until the card is silent, and what was told of it, by its monitor."""
+    """Measure the time from speech_started until the card is silent, and the truncation's error.
+
+    The card's monitor, a microphone that hears what the card plays, is the reference.
+    """
     import array
     import random
 
@@ -642,7 +657,7 @@ def _measure_card_barge_in(runs: int = 15) -> None:
             server.answer(f"barge_{number}", chunks=15, sound=noise)
             time.sleep(0.6 + 0.017 * number)
             sent = time.monotonic_ns()
-            server.tell("input_audio_buffer.speech_started", audio_start_ms=0, item_id=f"u{number}")
+            server.send("input_audio_buffer.speech_started", audio_start_ms=0, item_id=f"u{number}")
             server.wait_for(partial(_more_than, server.truncated_ms, number))
             time.sleep(0.25)
             heard = array.array("h", b"".join(block.pcm for block in blocks))
@@ -660,9 +675,9 @@ def _more_than(things: Sequence[object], count: int) -> bool:
 
 
 def _measure_card_load(seconds: float = 30.0) -> None:
-    """CPU of the two processes, while the assistant speaks six seconds in ten."""
+    """Measure CPU of microphone and speaker, while the assistant speaks 6 s in 10 s."""
     with running("--full-duplex", "--input", "mic", "--output", "speaker") as (server, command):
-        _converse(server, 5.0)  # a microphone that hears nothing is opened anew, once
+        _converse(server, 5.0)  # a microphone that hears only zeros is reopened once
         pids = {name: _pid_now(command, name) for name in ("microphone", "speaker")}
         before = {name: _cpu_s(pid) for name, pid in pids.items()}
         begun = time.monotonic()
@@ -676,18 +691,18 @@ def _measure_card_load(seconds: float = 30.0) -> None:
             verdict = "ok" if percent <= 3 else "MISSED"
             print(f"{name:44} {percent:8.2f} % of a core  (limit 3) {verdict}", flush=True)
     for name, direction in (("microphone", "input"), ("speaker", "output")):
-        told = subprocess.run(
+        percent_text = subprocess.run(
             [sys.executable, __file__, "--bare-stream", direction],
             check=True,
             stdout=subprocess.PIPE,
             text=True,
         ).stdout
         what = f"{name}, a bare stream that does nothing"
-        print(f"{what:44} {float(told):8.2f} % of a core", flush=True)
+        print(f"{what:44} {float(percent_text):8.2f} % of a core", flush=True)
 
 
 def _be_bare_stream(direction: Any, seconds: float = 15.0) -> None:
-    """Print what a stream of ours costs whose callback does nothing, in percent of a core."""
+    """Print the CPU time of a stream whose callback does nothing, in percent of a core."""
     import pyaudio
 
     from actors.devices.card.listing import choose, list_devices
@@ -714,7 +729,7 @@ def _be_bare_stream(direction: Any, seconds: float = 15.0) -> None:
 
 
 def _pid_now(command: Command, component: str) -> int:
-    """Return the process of a component, which may be another than at the start."""
+    """Return the current process id of a component; 0: there is none."""
     supervisor = str(command.pids["supervisor"])
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -733,19 +748,21 @@ def _converse(server: Server, seconds: float) -> None:
 
 
 def _measure_card_soak(seconds: float) -> None:
-    """How often sound falters with a core fully loaded, while the assistant speaks all the time."""
+    """Count underruns and overruns while one core is fully loaded and the assistant speaks."""
     with running("--full-duplex", "--input", "mic", "--output", "speaker") as (server, command):
         burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
         try:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                server.answer(f"soak_{time.monotonic_ns()}", chunks=50, pace_s=0.18)  # 10 s in 9
+                server.answer(
+                    f"soak_{time.monotonic_ns()}", chunks=50, pace_s=0.18
+                )  # 10 s of audio in 9 s
         finally:
             burner.kill()
             burner.wait()
-    told = [event for _, event in command.events if event["event"] == "sound_faltered"]
+    faltered = [event for _, event in command.events if event["event"] == "sound_faltered"]
     for component in ("microphone", "speaker"):
-        count = sum(event["count"] for event in told if event["component"] == component)
+        count = sum(event["count"] for event in faltered if event["component"] == component)
         verdict = "ok" if count == 0 else "MISSED"
         what = f"{component}, one core loaded, {seconds:g} s"
         print(f"{what:44} {count:8} times faltered  (limit 0) {verdict}", flush=True)
@@ -766,14 +783,14 @@ MEASURES: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    """Measure what the command line names."""
+    """Run the measurements that the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="*", help=f"any of {', '.join(MEASURES)}; default all")
-    parser.add_argument("--runs", type=int, default=10, help="of each fault (10)")
+    parser.add_argument("--runs", type=int, default=10, help="runs of each fault (10)")
     parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="only these faults")
-    parser.add_argument("--soak", type=float, default=30.0, help="seconds, of card (30)")
+    parser.add_argument("--soak", type=float, default=30.0, help="seconds of the card's soak (30)")
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     parser.add_argument("--bare-stream", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -786,7 +803,7 @@ def main() -> None:
         return
     chosen = given.what
     if unknown := set(chosen) - set(MEASURES):
-        parser.error(f"nothing is named {unknown.pop()!r}; there are {', '.join(MEASURES)}")
+        parser.error(f"{unknown.pop()!r} is not a measurement; give any of {', '.join(MEASURES)}")
     for name in chosen or [name for name in MEASURES if name != "faults"]:
         if name == "faults":
             measure_faults(given.runs, given.only)

@@ -1,4 +1,4 @@
-"""Measures the core of the realtime component alone, in one process."""
+"""Measures the core of the realtime component alone, in a single process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DELTA = base64.b64encode(bytes(48 * DELTA_MS)).decode()
 
 
 class Bare:
-    """A core that is live, and what came out of it."""
+    """A core with a live session, without its actor; it counts the actions that come out."""
 
     def __init__(self) -> None:
         self.now = 1_000_000_000_000
@@ -56,11 +56,11 @@ class Bare:
         self.core.message(ReplayEnded(0, replay.request_id), self.now)
 
     def event(self, frame: bytes) -> None:
-        """Take a frame in, as the actor does; actions are left to be taken."""
+        """Pass a frame to the core, as the actor does; the caller takes the actions."""
         self.core.server_event(wire.decode(frame), self.now)
 
     def live(self, number: int) -> None:
-        """Live through a turn: what is captured, said and played, with real times in between."""
+        """Run a whole turn: captured audio, the answer and its playback, at realistic times."""
         for _ in range(2):
             self.core.message(CapturedAudio(bytes(1920), self.captured, 0), self.now)
             self.captured += 960
@@ -78,7 +78,7 @@ class Bare:
 
 
 def turn(number: int) -> Iterator[bytes]:
-    """What the server says in a turn: speech, its text, and an answer of two seconds."""
+    """Yield the server's events of a turn: speech, its transcript, and an answer of two seconds."""
     user, item, response = f"item_u{number}", f"item_a{number}", f"resp_{number}"
     ids = {"response_id": response, "item_id": item, "output_index": 0, "content_index": 0}
     said = {"id": item, "type": "message", "role": "assistant", "content": []}
@@ -112,7 +112,7 @@ def turn(number: int) -> Iterator[bytes]:
 
 
 def events_per_s(seconds: float = 1.0) -> float:
-    """Return how many frames a second the core decodes, decides on and has actions taken from."""
+    """Return how many frames a second the core handles: decoding, decisions and actions."""
     bare = Bare()
     frames = [list(turn(number)) for number in range(200)]
     count, spent = 0, 0
@@ -134,7 +134,7 @@ def events_per_s(seconds: float = 1.0) -> float:
 
 
 def delta_us(count: int = 2000) -> float:
-    """Return the median time from a frame that has been read to its message in the channel."""
+    """Return the median time from a read frame to its message on the channel, in microseconds."""
     bare = Bare()
     ours, theirs = socket.socketpair()
     threading.Thread(target=_drain, args=(theirs,), daemon=True).start()
@@ -156,7 +156,7 @@ def delta_us(count: int = 2000) -> float:
 
 
 def memory_kib(turns: int, progress: Callable[[int], None] = lambda _: None) -> list[float]:
-    """Return what the core holds after each tenth of so many turns."""
+    """Return the memory that the core holds, in KiB, after each tenth of these turns."""
     bare = Bare()
     sizes = []
     tracemalloc.start()

@@ -1,7 +1,7 @@
-"""Devices for the benchmark: a microphone that hears the time, a loudspeaker that takes notes.
+"""Devices for the benchmark: microphones that stamp audio with the time, loudspeakers that log it.
 
-One pair is nothing but a clock, the other is the sound card's. Loaded in the microphone and speaker
-processes, so it imports no more than they do.
+One pair is paced by a clock, the other uses the sound card. The processes of the microphone and the
+speaker load this module, so it imports nothing that they do not import anyway.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _BLOCK_MS = 40
 PUT_LOG = "RTVOICE_BENCHMARK_LOG"
 BLOCK_MS = "RTVOICE_BENCHMARK_BLOCK_MS"
 _PLAYED_BYTES = 960
-"""The device's block: 20 ms."""
+"""Bytes of a block of the device: 20 ms."""
 
 
 def stamped(length: int, made_ns: int = 0) -> bytes:
-    """Return PCM that says when it was made (0: now), in each 20 ms of it."""
+    """Return PCM with the time at which it was made (0: now) in each 20 ms."""
     made_ns = made_ns or time.monotonic_ns()
     block = _STAMP.pack(_MAGIC, made_ns).ljust(_PLAYED_BYTES, b"\0")
     return (block * (length // _PLAYED_BYTES + 1))[:length]
 
 
 def stamp_of(pcm: bytes) -> int:
-    """Return when PCM was made, by the first stamp in it; 0: there is none."""
+    """Return the time in the first stamp of PCM; 0: there is none."""
     place = pcm.find(_MAGIC)
     if not 0 <= place <= len(pcm) - _STAMP.size:
         return 0
@@ -54,7 +54,7 @@ def stamp_of(pcm: bytes) -> int:
 
 
 class StampedCapture(PacedCapture):
-    """A microphone that hears the time."""
+    """A microphone that delivers stamps."""
 
     name = "stamps"
 
@@ -65,13 +65,13 @@ class StampedCapture(PacedCapture):
         return Captured(b"", due - to_ns(self._block), due)
 
     def start(self, deliver: Any, failed: Any) -> None:
-        """Stamp when the block is delivered."""
+        """Start, with each block stamped with the time of its delivery."""
         length = 2 * self._block
         super().start(lambda block: deliver(block._replace(pcm=stamped(length))), failed)
 
 
 class StampedPlayback(PacedPlayback):
-    """A loudspeaker that notes when it was given what."""
+    """A loudspeaker that logs each stamp and when it got it."""
 
     name = "stamps"
 
@@ -84,19 +84,19 @@ class StampedPlayback(PacedPlayback):
             self._log.write(struct.pack("<QQ", made, time.monotonic_ns()))
 
     def flush(self, now_ns: int) -> list[Message]:
-        """Note when the queue has been cleared."""
+        """Log when the queue was cleared."""
         self._log.write(struct.pack("<QQ", 0, time.monotonic_ns()))
         return super().flush(now_ns)
 
 
 class CardCapture(PortAudioCapture):
-    """The card's microphone; each block says when its first sample was in the air, by its clock."""
+    """The card's microphone; each block is stamped with the time of its first sample in the air."""
 
     def __init__(self) -> None:
         super().__init__("mic", 24 * int(os.environ[BLOCK_MS]))
 
     def start(self, deliver: Any, failed: Any) -> None:
-        """Stamp each block."""
+        """Start, with each block stamped."""
 
         def stamp(block: Captured) -> None:
             deliver(block._replace(pcm=stamped(len(block.pcm), block.first_ns)))
@@ -105,14 +105,14 @@ class CardCapture(PortAudioCapture):
 
 
 class CardPlayback(PortAudioPlayback):
-    """The card's loudspeaker; notes when what will be in the air, by its clock."""
+    """The card's loudspeaker; logs each stamp and when it will be in the air."""
 
     def __init__(self) -> None:
         super().__init__("speaker")
         self._log = open(os.environ[PUT_LOG], "ab", buffering=0)  # noqa: SIM115, PTH123 - for life
 
     def start(self, playout: Playout, failed: Any) -> None:
-        """Look at all that is pulled."""
+        """Start, with the stamps logged that the card pulls."""
         pull = playout.pull
 
         def noted(samples: int, at_ns: int) -> bytes:

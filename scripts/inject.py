@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Break a component of a running session, and see it come back.
+"""Inject a fault into a component of a running session, and see it recover.
 
-Start the session so that it can be broken, in another terminal:
+In another terminal, start a session that accepts faults:
 
   python -m supervisor --probes
 
@@ -11,7 +11,7 @@ then:
   python scripts/inject.py microphone SIGKILL  a signal, from outside
   python scripts/inject.py --list              sessions, components and faults
 
-exit codes: 0 it is open again (or it went on), 1 it did not come back in time, 2 wrong usage
+exit codes: 0 it is open again (or it went on), 1 it did not recover in time, 2 wrong usage
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from messages.transport.channel import Channel
 
 EXIT_OK, EXIT_DOWN, EXIT_USAGE = 0, 1, 2
 _NOTICED_S = 1.0
-"""How long a fault may take to be noticed that does not end the component (a full disk)."""
+"""Time after which a component that still works has survived a fault such as a full disk."""
 
 
 class Probe:
-    """The socket at which a session takes faults."""
+    """A connection to the socket at which a session accepts faults."""
 
     def __init__(self, path: Path) -> None:
         self.pid = int(path.parent.name.split("-")[1])
@@ -49,19 +49,19 @@ class Probe:
         self._call_ids = itertools.count(1)
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Return how each component is."""
+        """Return the state of each component; see `messages.Status`."""
         self._channel.write(StatusRequest(next(self._call_ids)))
         answer = decode(self._channel.read())
         assert isinstance(answer, Status)
         return answer.components
 
     def inject(self, component: str, fault: str) -> None:
-        """Break it."""
+        """Inject a fault into a component."""
         self._channel.write(Inject(component, fault))
 
 
 def sessions() -> list[Probe]:
-    """Return the running sessions that can be broken, the newest first."""
+    """Return the running sessions that accept faults, the newest first."""
     paths = sorted(
         Path(tempfile.gettempdir()).glob("rtvoice-*-*/probe"),
         key=lambda path: path.stat().st_mtime,
@@ -69,27 +69,29 @@ def sessions() -> list[Probe]:
     )
     found = []
     for path in paths:
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
+        with contextlib.suppress(OSError):  # the session has ended, or belongs to another user
             found.append(Probe(path))
     return found
 
 
 def main() -> int:
-    """Do what the command line says."""
+    """Run the command line; return the exit code."""
     options = _parse()
     probes = [probe for probe in sessions() if options.session in (None, probe.pid)]
     if options.list:
         _list(probes)
         return EXIT_OK
     if not probes:
-        return _usage("no session can be broken here: start one with python -m supervisor --probes")
+        return _usage("no session accepts faults: start one with python -m supervisor --probes")
     if options.component is None or options.fault is None:
         return _usage("name a component and a fault; --list shows them")
     components = probes[0].status()
     if options.component not in components:
-        return _usage(f"no component {options.component!r}: there are {', '.join(components)}")
+        names = ", ".join(components)
+        return _usage(f"{options.component!r} is not a component; give one of {names}")
     if options.fault not in FAULTS and options.fault not in signal.Signals.__members__:
-        return _usage(f"no fault {options.fault!r}: there are {', '.join(FAULTS)}, and the signals")
+        faults = ", ".join(FAULTS)
+        return _usage(f"{options.fault!r} is not a fault; give one of {faults}, or a signal name")
     return _break(probes[0], options.component, options.fault, options.timeout)
 
 
@@ -122,7 +124,7 @@ def _list(probes: list[Probe]) -> None:
         for name, entry in probe.status().items():
             print(f"  {name:12} {entry['state']:8} process {entry['pid']}")
     if not probes:
-        print("no session can be broken here: start one with python -m supervisor --probes")
+        print("no session accepts faults: start one with python -m supervisor --probes")
     print("faults")
     for name, text in FAULTS.items():
         print(f"  {name:15} {text}")
@@ -142,8 +144,8 @@ def _parse() -> argparse.Namespace:
     add("component", nargs="?", help="its name, such as speaker")
     add("fault", nargs="?", help="see --list")
     add("--list", action="store_true", help="show sessions, components and faults")
-    add("--session", type=int, metavar="PID", help="of the supervisor; else the newest session")
-    add("--timeout", type=float, default=10.0, metavar="S", help="how long to wait for it (10)")
+    add("--session", type=int, metavar="PID", help="process id of a supervisor; else the newest")
+    add("--timeout", type=float, default=10.0, metavar="S", help="seconds to wait (10)")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Draw a conversation: what was said, on one timeline, from a recording and its events.
+"""Draw a conversation as a picture, on one timeline, from its recording and its events.
 
 python -m supervisor --demo --events demo.jsonl
 python scripts/picture.py demo.jsonl rtvoice-demo/recording.wav docs/conversation.svg
@@ -22,7 +22,7 @@ USER, ASSISTANT, ACCENT, GREY = "#2f6fb2", "#2d8a57", "#c0392b", "#777"
 
 
 def peaks(samples: array[int]) -> list[float]:
-    """Return the loudest of each column, 0-1."""
+    """Return the peak of each column of the picture, 0-1."""
     step = max(1, len(samples) // COLUMNS)
     return [
         max(map(abs, samples[start : start + step])) / 32768
@@ -31,14 +31,14 @@ def peaks(samples: array[int]) -> list[float]:
 
 
 def waveform(values: list[float], middle: float, colour: str) -> str:
-    """Return one lane."""
+    """Return the waveform of one side as an SVG polygon."""
     upper = [f"{LEFT + x},{middle - value * LANE / 2:.1f}" for x, value in enumerate(values)]
     lower = [f"{LEFT + x},{middle + value * LANE / 2:.1f}" for x, value in enumerate(values)]
     return f'<polygon fill="{colour}" points="{" ".join(upper + lower[::-1])}"/>'
 
 
 def marks(events: list[dict[str, Any]]) -> Iterator[tuple[float, str, str]]:
-    """Yield (second, colour, text) of what is worth a line."""
+    """Yield second, colour and text of each event that gets a line in the picture."""
     for event in events:
         match event["event"]:
             case "turn" if event["role"] == "user":
@@ -88,13 +88,13 @@ def draw(events: list[dict[str, Any]], recording: Path) -> str:
 
 
 def main() -> None:
-    """Draw what the command line names."""
+    """Draw the picture of the files that the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("events", type=Path, help="what --events wrote")
-    parser.add_argument("recording", type=Path, help="what --record wrote")
-    parser.add_argument("picture", type=Path, help="the SVG to write")
+    parser.add_argument("events", type=Path, help="the file of --events")
+    parser.add_argument("recording", type=Path, help="the file of --record")
+    parser.add_argument("picture", type=Path, help="the SVG file to write")
     given = parser.parse_args()
     try:
         events = [json.loads(line) for line in given.events.read_text("utf-8").splitlines()]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write docs/reference.md from the signatures and docstrings of what is public.
+"""Write docs/reference.md from the signatures and docstrings of the public names.
 
 python scripts/reference.py          writes it
-python scripts/reference.py --check  says whether it is up to date
+python scripts/reference.py --check  fails if it is out of date
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ PATH = ROOT / "docs" / "reference.md"
 _HEAD = """\
 # Reference
 
-Every public name. Written by `python scripts/reference.py` from the docstrings; examples are in the
+All public names, written by `python scripts/reference.py` from the docstrings; examples are in the
 [guide](guide.md).
 
 A quantity has its unit in its name or beside it: `_s` seconds, `_ms` milliseconds, `_ns`
-nanoseconds of `time.monotonic_ns()`. Sound is 16-bit little-endian mono PCM at 24 kHz, where
-nothing else is said.
+nanoseconds of `time.monotonic_ns()`. Audio is 16-bit little-endian mono PCM at 24 kHz, unless
+stated otherwise.
 """
 
 _SECTIONS: tuple[tuple[str, str, str, str], ...] = (
@@ -87,7 +87,7 @@ _ONLY: dict[str, tuple[str, ...]] = {
     "ToolContext": ("cancelled", "wait_cancelled", "say", "send"),
     "Sent": (),
 }
-"""Classes that rtvoice makes, not its users: what these may use of them."""
+"""Public members of classes that only rtvoice instantiates."""
 _PARTS = re.compile(r"^(Args|Raises|Returns|Attributes|Example|Yields|Optional):\s*$")
 _SHOWN_AS = {"Args": "Takes", "Raises": "Raises", "Returns": "Returns", "Attributes": "Has"}
 _WIDTH = 96
@@ -99,7 +99,7 @@ def reference() -> str:
 
 
 def names_of(module: str, names: str) -> list[str]:
-    """Return which names of a module a section describes."""
+    """Return the names of a module that a section describes."""
     return names.split() or list(importlib.import_module(module).__all__)
 
 
@@ -164,7 +164,7 @@ def _struct(kind: type[msgspec.Struct]) -> str:
 
 
 def _annotation(kind: Any) -> str:
-    """Return a type as it is written, without what is noted of it."""
+    """Return a type as source text, without the metadata of `Annotated`."""
     if get_origin(kind) is Annotated:
         return _annotation(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType):
@@ -187,7 +187,7 @@ def _default_of(field: msgspec.structs.FieldInfo) -> str:
 
 
 def _field_docs(kind: type[Any]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Give the annotation and the text below of each field, those of bases first."""
+    """Yield name, annotation and docstring of each field, those of base classes first."""
     for one in reversed(kind.__mro__):
         if one.__module__.partition(".")[0] not in ("rtvoice", "messages", "actors"):
             continue
@@ -211,7 +211,7 @@ def _text_after(body: list[ast.stmt], number: int) -> str:
 
 
 def _members(kind: type[Any]) -> str:
-    """Describe the public methods and properties of a class of ours."""
+    """Describe the public methods and properties of a class."""
     parts = []
     for name, thing in _namespace(kind).items():
         if name.startswith("_") or name not in _ONLY.get(kind.__name__, (name,)):
@@ -226,7 +226,10 @@ def _members(kind: type[Any]) -> str:
 
 
 def _namespace(kind: type[Any]) -> dict[str, Any]:
-    """Return what a class defines, with what an unnamed base of ours defines for it."""
+    """Return the attributes of a class, with those of its base in `rtvoice.description`.
+
+    That base is not public, so its attributes are described with the class.
+    """
     known = {**kind.__dict__}
     for base in kind.__mro__[1:]:
         if base.__module__ == "rtvoice.description":
@@ -255,7 +258,7 @@ def _signature(name: str, function: Any) -> str:
 def _parameters(signature: inspect.Signature) -> Iterator[str]:
     starred = False
     for parameter in signature.parameters.values():
-        if parameter.annotation == "Never":  # takes what there is not, to say so
+        if parameter.annotation == "Never":  # accepted only to raise a helpful error
             continue
         if str(parameter.annotation) == "Unpack[Changes]":
             yield "*"
@@ -297,7 +300,7 @@ def _value(value: object) -> str:
 
 
 def _doc(thing: Any) -> str:
-    """Return a docstring as Markdown: its sections as lists, without its examples."""
+    """Return a docstring as Markdown: its sections become lists, its examples are left out."""
     lines = (inspect.getdoc(thing) or "").splitlines()
     parts: list[str] = []
     while lines:

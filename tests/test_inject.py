@@ -66,8 +66,8 @@ def test_it_lists_what_can_be_broken_and_how(session: Session) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nobody", "raise"], "no component 'nobody': there are recorder, history"),
-        (["speaker", "sneeze"], "no fault 'sneeze': there are raise, system-exit"),
+        (["nobody", "raise"], "'nobody' is not a component; give one of recorder, history"),
+        (["speaker", "sneeze"], "'sneeze' is not a fault; give one of raise, system-exit"),
         (["speaker"], "name a component and a fault; --list shows them"),
         (["--session", "1", "speaker", "raise"], "start one with python -m supervisor --probes"),
     ],
