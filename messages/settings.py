@@ -364,7 +364,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = 60.0
 
-    # -- what the user says
+    # -- the user's speech
 
     turn_detection: Annotated[
         ServerVad | SemanticVad | None,
@@ -652,7 +652,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = None
 
-    # -- what the session consists of
+    # -- the parts of the session
 
     agent: Annotated[
         str | None,

@@ -304,7 +304,7 @@ def report(name: str, values_ms: list[float], limit_ms: float) -> None:
     )
 
 
-# -- what is measured ---------------------------------------------------------------------------
+# -- measurements -------------------------------------------------------------------------------
 
 
 def measure_start(runs: int = 5) -> None:

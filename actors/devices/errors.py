@@ -63,9 +63,9 @@ class DeviceOpenError(DeviceError):
 
     def __str__(self) -> str:
         return (
-            f"the {self.direction} device {self.device!r} does not open: {self.reason}; is another "
-            f"program using it, and may this one? {_forbidden()}Otherwise choose another "
-            f"{self.direction} device ({_LIST})"
+            f"the {self.direction} device {self.device!r} does not open: {self.reason}. Perhaps "
+            f"another program is using it, or this program may not. {_forbidden()}Otherwise choose "
+            f"another {self.direction} device ({_LIST})"
         )
 
 
@@ -142,7 +142,7 @@ class NoSuchFileError(DeviceError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"there is no input file {str(self.path)!r}; is its name right?"
+        return f"there is no input file {str(self.path)!r}; check its name"
 
 
 class FileFormatError(DeviceError):

@@ -76,7 +76,7 @@ class DeviceId(NamedTuple):
     name: str
 
 
-# -- in a process of its own ----------------------------------------------------------------------
+# -- in another process ---------------------------------------------------------------------------
 
 
 def list_devices(timeout_s: float = _PROBE_S, *, rates: bool = False) -> list[SoundDevice]:

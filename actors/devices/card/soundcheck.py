@@ -63,7 +63,7 @@ class Request(msgspec.Struct):
     import_path: tuple[str, ...] = ()
 
 
-# -- what is found out ----------------------------------------------------------------------------
+# -- findings -------------------------------------------------------------------------------------
 
 
 class Trying(msgspec.Struct, tag=True):
@@ -124,7 +124,7 @@ _Report = Callable[[Finding], None]
 _Device = TypeVar("_Device", Capture, Playback)
 
 
-# -- trying ---------------------------------------------------------------------------------------
+# -- the check ------------------------------------------------------------------------------------
 
 
 def check(request: Request, report: _Report) -> None:
@@ -243,7 +243,7 @@ class _Ear:
                     raise DeviceLostError(self._capture.name, why)
 
 
-# -- what was heard -------------------------------------------------------------------------------
+# -- measurements ---------------------------------------------------------------------------------
 
 
 def chirp() -> Samples:

@@ -100,9 +100,7 @@ def test_what_keeps_a_session_from_working_is_named_and_the_rest_is_checked_too(
     ((status, said),) = found["server"]
     assert (status, said.partition(":")[0]) == ("problem", "the server refuses the API key")
     assert found["options"][0][0] == "problem"
-    assert ("problem", "there is no input file 'nobody.wav'; is its name right?") in found[
-        "microphone"
-    ]
+    assert ("problem", "there is no input file 'nobody.wav'; check its name") in found["microphone"]
     assert found["models"][0][0] == "warning"
     assert "gpt-realtime-2.1" in found["models"][0][1]
     assert KEY not in text

@@ -132,7 +132,7 @@ def test_a_machine_without_sound_cards_is_told_what_else_to_use(
         (-9997, "Invalid sample rate", DeviceRateError, "neither 24 nor 48 nor 44.1 kHz"),
         (-9998, "Invalid channels", DeviceRateError, "another rate in the sound settings"),
         (-9985, "Device unavailable", DeviceBusyError, "in use by another program: end that"),
-        (-9999, "Unanticipated host error", DeviceOpenError, "host error; is another program"),
+        (-9999, "Unanticipated host error", DeviceOpenError, "host error. Perhaps another program"),
     ],
 )
 def test_a_device_that_does_not_open_says_why(
