@@ -17,13 +17,17 @@ _LONG_S = 900
 
 @pytest.fixture
 def on_threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Start the sessions of a test on threads, unless it is marked ``processes``."""
+    """Start the sessions of a test on threads, but for those components that ``processes`` names.
+
+    The mark without a name leaves all of them their processes.
+    """
     from tests.threads import sessions_on_threads
 
-    if request.node.get_closest_marker("processes") is not None:
+    mark = request.node.get_closest_marker("processes")
+    if mark is not None and not mark.args:
         yield
         return
-    with sessions_on_threads():
+    with sessions_on_threads(*(mark.args if mark is not None else ())):
         yield
 
 

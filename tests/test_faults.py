@@ -38,6 +38,9 @@ DIED = ["exit", "segfault", "memory", "torn-frame", "SIGKILL"]
 HUNG = ["hang", "gil", "SIGSTOP"]
 FAULTS = [*RAISED, *DIED, *HUNG]
 
+# What is broken has a process, what goes on meanwhile needs none.
+pytestmark = pytest.mark.usefixtures("on_threads")
+
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
@@ -45,6 +48,7 @@ def server() -> Iterator[FakeServer]:
         yield server
 
 
+@pytest.mark.processes("microphone")
 def test_a_broken_microphone_is_heard_again(server: FakeServer) -> None:
     with Conversation(server) as talk:
         for number, fault in enumerate(FAULTS):
@@ -58,6 +62,7 @@ def test_a_broken_microphone_is_heard_again(server: FakeServer) -> None:
         assert len(server.connections) == 1
 
 
+@pytest.mark.processes("speaker")
 def test_a_broken_speaker_plays_what_comes_after_once(server: FakeServer) -> None:
     with Conversation(server) as talk:
         for number, fault in enumerate(FAULTS):
@@ -70,6 +75,7 @@ def test_a_broken_speaker_plays_what_comes_after_once(server: FakeServer) -> Non
             assert talk.played().count(mark[:480]) == 1
 
 
+@pytest.mark.processes("speaker")
 def test_speech_goes_on_when_the_speaker_breaks_in_the_middle_of_it(server: FakeServer) -> None:
     with Conversation(server) as talk:
         for story, fault in enumerate(["raise", "SIGKILL", "SIGSTOP"]):
@@ -86,6 +92,7 @@ def test_speech_goes_on_when_the_speaker_breaks_in_the_middle_of_it(server: Fake
             assert all(played.count(part[:480]) <= 2 for part in speech)
 
 
+@pytest.mark.processes("realtime")
 def test_a_broken_connection_component_is_in_the_conversation_again(server: FakeServer) -> None:
     with Conversation(server) as talk:
         talk.connection.hear("user_1", "My name is Ada.")
@@ -114,6 +121,7 @@ def test_a_broken_connection_component_is_in_the_conversation_again(server: Fake
         assert len(talk.of(Turn)) == 2, "nothing is told twice"
 
 
+@pytest.mark.processes("realtime")
 def test_a_connection_component_that_fails_as_it_starts_or_ends_is_there_again(
     server: FakeServer,
 ) -> None:
@@ -127,6 +135,7 @@ def test_a_connection_component_that_fails_as_it_starts_or_ends_is_there_again(
             server.wait_for(lambda m=mark: any(m in made.audio for made in server.connections))
 
 
+@pytest.mark.processes("tools")
 def test_broken_tools_answer_each_call_once(server: FakeServer) -> None:
     with Conversation(server) as talk:
         for number, fault in enumerate(["none", *FAULTS]):
@@ -148,6 +157,7 @@ def test_broken_tools_answer_each_call_once(server: FakeServer) -> None:
         assert answered == [f"call_{number}" for number in range(len(FAULTS) + 1)]
 
 
+@pytest.mark.processes("history")
 def test_a_broken_history_has_every_turn_once_and_in_order(server: FakeServer) -> None:
     with Conversation(server) as talk:
         expected = []
@@ -170,6 +180,7 @@ def test_a_broken_history_has_every_turn_once_and_in_order(server: FakeServer) -
         assert ids == [f"{who}_{n}" for n in range(len(faults)) for who in ("user", "answer")]
 
 
+@pytest.mark.processes("recorder")
 def test_a_broken_recorder_has_known_audio_at_its_time(server: FakeServer, tmp_path: Path) -> None:
     path = tmp_path / "recording.wav"
     marks = []
@@ -192,6 +203,7 @@ def test_a_broken_recorder_has_known_audio_at_its_time(server: FakeServer, tmp_p
         assert left.index(mark) // 2 == expected
 
 
+@pytest.mark.processes("recorder")
 def test_a_crash_is_told_with_its_cause_and_the_place_where_it_happened(
     server: FakeServer,
 ) -> None:
@@ -212,6 +224,7 @@ def test_a_crash_is_told_with_its_cause_and_the_place_where_it_happened(
             assert place in crash.traceback
 
 
+@pytest.mark.processes("tools")
 def test_what_is_lost_is_told_and_counted_at_the_end(server: FakeServer) -> None:
     with Conversation(server) as talk:
         talk.break_it("tools", "exit")
@@ -226,6 +239,7 @@ def test_what_is_lost_is_told_and_counted_at_the_end(server: FakeServer) -> None
 # -- the world around it ----------------------------------------------------------------------
 
 
+@pytest.mark.processes("recorder")
 def test_a_full_disk_costs_the_recording_a_hole_that_is_told(
     server: FakeServer, tmp_path: Path
 ) -> None:
@@ -254,6 +268,7 @@ def test_a_full_disk_costs_the_recording_a_hole_that_is_told(
     assert summary.lost[0].startswith(f"{lost.audio_ms} ms of sound at the recorder")
 
 
+@pytest.mark.processes("history")
 def test_a_full_disk_costs_no_turn(server: FakeServer) -> None:
     with Conversation(server) as talk:
         talk.session.inject("history", "disk-full")
@@ -265,7 +280,6 @@ def test_a_full_disk_costs_no_turn(server: FakeServer) -> None:
         talk.expect(Notice, lambda notice: "journal cannot be written" in notice.text)
 
 
-@pytest.mark.usefixtures("on_threads")
 @pytest.mark.parametrize("refused", [0, 2])
 @pytest.mark.parametrize("how", ["drop", "reset", "leave"])
 def test_a_lost_connection_is_made_again_with_the_conversation(
@@ -289,6 +303,7 @@ def test_a_lost_connection_is_made_again_with_the_conversation(
         assert not talk.of(ComponentCrashed)
 
 
+@pytest.mark.processes
 @needs_speech
 def test_a_server_that_dies_or_stops_is_talked_with_again() -> None:
     with Typed() as talk:
@@ -311,6 +326,7 @@ def test_a_server_that_dies_or_stops_is_talked_with_again() -> None:
 # -- the other direction ----------------------------------------------------------------------
 
 
+@pytest.mark.processes("speaker")
 def test_what_the_user_says_has_no_gap_when_the_speaker_breaks(server: FakeServer) -> None:
     with Conversation(server) as talk:
         heard = talk.connection.audio
@@ -327,6 +343,7 @@ def test_what_the_user_says_has_no_gap_when_the_speaker_breaks(server: FakeServe
             assert said in heard
 
 
+@pytest.mark.processes("microphone")
 def test_what_the_assistant_says_has_no_gap_when_the_microphone_breaks(server: FakeServer) -> None:
     with Conversation(server) as talk:
         for number, fault in enumerate(["raise", "SIGKILL"]):

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
@@ -98,7 +98,8 @@ class _Threads:
 
     RUN: ClassVar = {"rtvoice": _supervise, "actors": _be_component}
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Collection[str]) -> None:
+        self._processes = processes
         self._started: list[_Thread] = []
 
     def spawn(
@@ -109,7 +110,7 @@ class _Threads:
     ) -> tuple[Any, socket.socket]:
         """Do what `spawning.spawn` does."""
         run = self.RUN.get(arguments[0])
-        if run is None:  # the sandbox
+        if run is None or arguments[-1] in self._processes:  # None: the sandbox
             return spawn(arguments, environment, output)
         ours, theirs = socket.socketpair()
         thread = _Thread(run, Channel(theirs), " ".join(arguments))
@@ -124,9 +125,13 @@ class _Threads:
 
 
 @contextlib.contextmanager
-def sessions_on_threads() -> Iterator[None]:
-    """Start sessions on threads; at the end, end those that are left."""
-    threads = _Threads()
+def sessions_on_threads(*processes: str) -> Iterator[None]:
+    """Start sessions on threads; at the end, end those that are left.
+
+    Args:
+        processes: names of components that have a process all the same.
+    """
+    threads = _Threads(processes)
     # What a host does to its whole process: limit its memory, end it, take all its log records.
     watchdog = SimpleNamespace(dump_traceback_later=lambda *_, **__: None)
     with (
