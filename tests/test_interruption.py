@@ -207,6 +207,8 @@ def _no_speech(talk: Conversation) -> None:
     connection.tell(kind, transcript="", usage={"type": "duration", "seconds": 1}, **place)
 
 
+@pytest.mark.usefixtures("on_threads")
+@pytest.mark.processes("speaker", "realtime")
 @pytest.mark.parametrize("component", ["speaker", "realtime"])
 def test_a_kill_in_a_pause_loses_nothing_and_the_pause_ends(
     server: FakeServer, tmp_path: Path, component: str

@@ -13,6 +13,8 @@ from tests.conversation import Conversation, noise, wav_channels
 from tests.fake_server import FakeServer
 
 
+@pytest.mark.usefixtures("on_threads")
+@pytest.mark.processes("microphone")
 @pytest.mark.parametrize("where", ["file", "program"])
 def test_nobody_hears_a_muted_microphone_over_a_lost_connection_and_its_death(
     where: str, tmp_path: Path
@@ -46,6 +48,7 @@ def test_nobody_hears_a_muted_microphone_over_a_lost_connection_and_its_death(
     assert {level.peak_dbfs for level in levels} == {-96.0}
 
 
+@pytest.mark.usefixtures("on_threads")
 def test_who_is_unmuted_is_heard_again_and_nothing_of_before(tmp_path: Path) -> None:
     said = noise(6_000, 4)
     settings = {"input": str(written(tmp_path / "speech.wav", said)), "muted": True}

@@ -187,6 +187,8 @@ def test_a_wrong_setting_is_refused_before_anything_starts() -> None:
         Session(volume=2.0)
 
 
+@pytest.mark.usefixtures("on_threads")
+@pytest.mark.processes("history")
 def test_a_killed_component_comes_back_under_a_program(server: FakeServer) -> None:
     with Session(server=server.url, **QUIET) as session:
         events = session.events(ComponentRestarted)

@@ -27,7 +27,12 @@ from tests.conversation import Conversation
 from tests.fake_server import FakeServer
 from tests.rig import until
 
-pytestmark = real_card
+# PortAudio is given one device in a process.
+pytestmark = [
+    real_card,
+    pytest.mark.usefixtures("on_threads"),
+    pytest.mark.processes("microphone", "speaker"),
+]
 pytest.importorskip("pyaudio")
 
 USER, ASSISTANT = chirp(), chirp(low=3500.0, high=600.0)

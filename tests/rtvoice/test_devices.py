@@ -189,7 +189,7 @@ def test_the_devices_of_the_documents_talk(server: FakeServer) -> None:
     assert ear.calls[-1] == "stop"
 
 
-@pytest.mark.processes
+@pytest.mark.processes("microphone", "speaker")
 @pytest.mark.parametrize("component", ["microphone", "speaker"])
 def test_a_killed_component_works_again_with_devices_of_the_program(
     server: FakeServer, component: str
@@ -253,7 +253,7 @@ def test_a_rate_that_cannot_be_is_refused_at_the_start(server: FakeServer) -> No
         conversation(server, None, Odd()).start()
 
 
-@pytest.mark.processes
+@pytest.mark.processes("speaker")
 def test_a_device_that_scales_is_told_the_volume_and_given_everything(server: FakeServer) -> None:
     class Scaling(Ear):
         def __init__(self) -> None:
@@ -596,7 +596,7 @@ def wait_until(condition: object) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.processes
+@pytest.mark.processes("microphone", "speaker")
 def test_devices_given_by_name_run_in_the_children(server: FakeServer, named: str) -> None:
     folder = Path(named).parent
     settings = {"input": f"{named}:Microphone", "output": f"{named}:make_speaker"}
@@ -616,7 +616,7 @@ def test_devices_given_by_name_run_in_the_children(server: FakeServer, named: st
     assert int((folder / "speaker.pid").read_text()) == pids["speaker"]
 
 
-@pytest.mark.processes
+@pytest.mark.processes("microphone")
 @pytest.mark.parametrize("fault", ["raise", "kill"])
 def test_a_device_given_by_name_comes_back(server: FakeServer, named: str, fault: str) -> None:
     folder = Path(named).parent

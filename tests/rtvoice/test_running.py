@@ -407,7 +407,6 @@ def test_a_cancellation_ends_it_in_order_and_leaves_nothing(server: FakeServer, 
     wait_until_gone(pids, TIMEOUT_S)
 
 
-@pytest.mark.processes
 @in_a_loop
 async def test_a_failure_is_raised_at_the_end_with_its_cause(tmp_path: Path) -> None:
     (tmp_path / "no.wav").write_text("no sound")
@@ -418,7 +417,7 @@ async def test_a_failure_is_raised_at_the_end_with_its_cause(tmp_path: Path) -> 
     assert failure.value.component == "microphone"
 
 
-@pytest.mark.processes
+@pytest.mark.processes("realtime")
 @in_a_loop
 async def test_a_component_that_cannot_be_kept_up_fails_the_conversation(
     server: FakeServer,
@@ -650,7 +649,7 @@ async def test_the_status_tells_of_each_component(server: FakeServer) -> None:
         assert entry["memory_bytes"] is None or entry["memory_bytes"] > 1_000_000
 
 
-@pytest.mark.processes
+@pytest.mark.processes("tools", "realtime")
 @in_a_loop
 async def test_settings_change_while_it_talks_and_survive_every_death(server: FakeServer) -> None:
     first, second = Tools(), Tools()
@@ -695,7 +694,7 @@ async def test_settings_change_while_it_talks_and_survive_every_death(server: Fa
     assert agent.instructions == "Be brief."
 
 
-@pytest.mark.processes
+@pytest.mark.processes("microphone")
 @in_a_loop
 async def test_a_muted_microphone_stays_mute_when_it_is_killed(server: FakeServer) -> None:
     class Loud:
@@ -824,7 +823,7 @@ async def test_wire_events_are_subscribed_to_and_left_while_it_talks(server: Fak
     assert [type(event) for event in heard.events[count:]] == [PlaybackEnded]
 
 
-@pytest.mark.processes
+@pytest.mark.processes("realtime")
 @in_a_loop
 async def test_a_subscription_to_wire_events_survives_the_death_of_realtime(
     server: FakeServer,
@@ -841,7 +840,7 @@ async def test_a_subscription_to_wire_events_survives_the_death_of_realtime(
         await agent.stop()
 
 
-@pytest.mark.processes
+@pytest.mark.processes("microphone", "speaker")
 @in_a_loop
 async def test_levels_are_told_to_who_names_them_also_after_a_death(server: FakeServer) -> None:
     agent = agent_of(server)
@@ -964,7 +963,7 @@ async def test_tools_that_came_later_are_refused_where_they_clash(server: FakeSe
         await agent.stop()
 
 
-@pytest.mark.processes
+@pytest.mark.processes("tools")
 @in_a_loop
 async def test_tools_by_name_run_in_their_process_and_others_are_added(
     server: FakeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture

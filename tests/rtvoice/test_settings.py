@@ -84,6 +84,8 @@ def turns_of(sandbox: SandboxServer) -> list[bytes]:
     return turns[:-1]
 
 
+@pytest.mark.usefixtures("on_threads")
+@pytest.mark.processes("realtime")
 @in_a_loop
 async def test_a_turn_by_key_begins_before_the_key_whatever_dies(
     sandbox: SandboxServer, tmp_path: Path
@@ -160,6 +162,8 @@ def images_beside(journal: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.usefixtures("on_threads")
+@pytest.mark.processes("history", "realtime")
 @in_a_loop
 async def test_an_image_is_seen_again_after_the_connection_was_lost(
     sandbox: SandboxServer, tmp_path: Path

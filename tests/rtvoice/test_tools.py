@@ -67,7 +67,6 @@ def documented_tools() -> Tools:
     return tools
 
 
-@pytest.mark.processes
 def test_the_tools_of_the_documents_are_called_and_spoken_about(server: FakeServer) -> None:
     with conversation(server, documented_tools()):
         connection = server.connection()
@@ -107,7 +106,7 @@ def test_the_tools_of_the_documents_are_called_and_spoken_about(server: FakeServ
     assert "Confirm the booking details to the user" in create["response"]["instructions"]
 
 
-@pytest.mark.processes
+@pytest.mark.processes("tools")
 @pytest.mark.parametrize("answers", ["while it is down", "afterwards"])
 def test_a_call_in_the_program_has_one_answer_when_the_tools_are_killed(
     server: FakeServer, answers: str
@@ -167,7 +166,7 @@ def test_a_tool_that_speaks_while_it_works_is_heard_before_its_answer(server: Fa
     asyncio.run(talk())
 
 
-@pytest.mark.processes
+@pytest.mark.processes("tools")
 def test_tools_given_by_name_run_in_the_tools_process(server: FakeServer, tmp_path: Path) -> None:
     path = tmp_path / "my_tools.py"
     path.write_text(
