@@ -15,7 +15,6 @@ import select
 import signal
 import sys
 import time
-from pathlib import Path
 
 __all__ = ["end", "started_by"]
 
@@ -29,16 +28,27 @@ def started_by(name: str, value: str | None = None) -> dict[int, str]:
         name: of the variable.
         value: that it must have; None: any.
     """
-    wanted = f"{name}={value or ''}".encode()
+    start = b"\0" + f"{name}={value or ''}".encode()
+    wanted = start + b"\0" if value else start
     found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
+    for pid in _processes():
         with contextlib.suppress(OSError):  # it has just ended
-            variables = (entry / "environ").read_bytes().split(b"\0")
-            if any(v == wanted if value else v.startswith(wanted) for v in variables):
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
-                found[int(entry.name)] = command.decode(errors="replace").strip()
+            if wanted in b"\0" + _read(pid, "environ"):
+                command = _read(pid, "cmdline").replace(b"\0", b" ")
+                found[int(pid)] = command.decode(errors="replace").strip()
     found.pop(os.getpid(), None)
     return found
+
+
+def _processes() -> list[str]:
+    with contextlib.suppress(FileNotFoundError), os.scandir("/proc") as entries:
+        return [entry.name for entry in entries if entry.name.isdigit()]
+    return []
+
+
+def _read(pid: str, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 - of each process, after each test
+        return file.read()
 
 
 def end(name: str, value: str | None = None) -> None:
