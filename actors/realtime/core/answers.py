@@ -1,4 +1,4 @@
-"""What the model answers, as it comes: sound, text, items, and how it ends."""
+"""The model's responses as they arrive: audio, text, items, and how each response ends."""
 
 from __future__ import annotations
 
@@ -28,24 +28,26 @@ __all__ = ["Answers", "retry_delay"]
 
 _NS = 1_000_000_000
 RATE_NS, TRANSIENT_NS = 3 * _NS, _NS // 2
+"""Delay before a failed response is requested again: after a rate limit, after other errors."""
 _PIECE_BYTES = 5 * PCM_BYTES_PER_S
-"""More than the service sends at once. A flush would wait behind longer ones."""
+"""Maximum audio per message: more than the service sends at once. A flush waits until the speaker
+has taken the message in front of it, so messages must not be longer."""
 TEXT_STEP = 24
-"""History is told of an item's text whenever it has grown by so many characters."""
+"""The text of an item is published to history each time it has grown by this many characters."""
 _CUT_SHORT = {
     "max_output_tokens": "the answer ends here: it has reached max_output_tokens",
     "content_filter": "the answer ends here: the service's content filter has stopped it",
 }
-"""What the user is told of an answer that the server leaves incomplete, by its reason."""
+"""Notices about responses that the server leaves incomplete, by the reason that it gives."""
 
 
 def retry_delay(meaning: Meaning) -> int | None:
-    """Return after how many ns what failed may be tried again; None: it need not be tried."""
+    """Return the delay in ns before a retry; None if a retry cannot help."""
     return {Meaning.RATE: RATE_NS, Meaning.TRANSIENT: TRANSIENT_NS}.get(meaning)
 
 
 class Answers:
-    """Passes answers on, and knows which turn has one."""
+    """Passes responses on to speaker and history, and marks the turns that they answer."""
 
     def __init__(
         self,
@@ -60,29 +62,29 @@ class Answers:
         self._duplex = duplex
 
     def created(self, event: wire.ResponseCreated, now: int) -> None:
-        """Take note that an answer begins."""
+        """Record that a response has begun."""
         context, response_id = self._context, event.response.id
         mark = (event.response.metadata or {}).get(MARK)
         active = context.responses.created(response_id, mark, now)
         active.seen = tuple(turn.item_id for turn in context.saved.turns)
         context.publish(ResponseStarted(response_id))
-        if active.cancelled:  # it was interrupted before it began
+        if active.cancelled:  # interrupted while it had no id yet, which `Cancel` needs
             self._interruption.cancel(response_id)
         context.activity.goes_on(now)
 
     def item_added(self, event: wire.OutputItemAdded, now: int) -> None:
-        """Take note of a further item of an answer."""
+        """Record a new item of a response."""
         if event.item.type == "function_call":
             self._calls.begun(event.response_id, event.item)
         elif event.item.type == "message":
             self._item(event.item.id, event.response_id)
 
     def audio(self, event: wire.AudioDelta, now: int) -> bool:
-        """Pass sound on to the speaker: all of it, at once, in pieces that can wait in the hub.
+        """Publish audio to the speaker as soon as it arrives, in pieces of limited length.
 
         Returns:
-            Whether something begins with it. If not, the saved state changes only in how much of
-            the item was received.
+            Whether the saved state has to be compared and saved now. If not, only the received
+            length of the item has changed, and that can be saved later.
         """
         context = self._context
         item = self._item(event.item_id, event.response_id)
@@ -95,7 +97,9 @@ class Answers:
         pcm, first = item.take(event.delta, event.content_index)
         if not pcm:
             return begins
-        read_ns = max(now, context.flushed_ns)  # read before a flush, but not what it was about
+        # The event may have been read before the last flush, although it belongs to a later
+        # response: dated before the flush, it would be discarded with what was flushed.
+        read_ns = max(now, context.flushed_ns)
         for start in range(0, len(pcm), _PIECE_BYTES):
             piece, at = pcm[start : start + _PIECE_BYTES], first + start // 2
             context.publish(
@@ -112,19 +116,21 @@ class Answers:
         return begins
 
     def audio_done(self, event: wire.AudioDone, now: int) -> None:
-        """Tell the speaker that an item is complete."""
+        """Tell the speaker that no more audio of an item follows."""
         item = self._context.playback.items.get(event.item_id)
         if item is not None:
             self._complete(item)
 
     def text(self, event: wire.TranscriptDelta | wire.TextDelta, now: int) -> None:
-        """Tell what is being said."""
+        """Publish the next piece of an item's transcript or text."""
         context = self._context
         item = self._item(event.item_id, event.response_id)
         item.text += event.delta
         if isinstance(event, wire.TextDelta) and not item.written:
             item.written = True
             self.answered(event.response_id, begun=True)
+        # Of a muted response nobody hears more, so its transcript ends too. Text without audio
+        # has been read as it came: it goes on until the server ends the response.
         if event.response_id in context.playback.muted and not item.written:
             return
         self._begin(item)
@@ -133,7 +139,7 @@ class Answers:
         context.publish(AssistantTranscript(item.item_id, event.delta))
 
     def text_done(self, event: wire.TranscriptDone | wire.TextDone, now: int) -> None:
-        """Take the whole text, whatever its pieces were."""
+        """Take the final text of a content part; it replaces the pieces if they differ from it."""
         item = self._item(event.item_id, event.response_id)
         item.written = item.written or isinstance(event, wire.TextDone)
         text = event.text if isinstance(event, wire.TextDone) else event.transcript
@@ -141,7 +147,7 @@ class Answers:
             item.text = text
 
     def item_done(self, event: wire.OutputItemDone, now: int) -> None:
-        """Give history the whole of an item that is final, or the tools a call."""
+        """Publish a final item: a message to history, a function call to the tools."""
         item = event.item
         if item.type == "function_call":
             if self._calls.written(event.response_id, item, now):
@@ -155,10 +161,10 @@ class Answers:
             )
 
     def done(self, event: wire.ResponseDone, now: int) -> bool:
-        """Record that an answer has ended, one way or another.
+        """Record that a response has ended, with whatever status.
 
         Returns:
-            Whether it has failed for good.
+            Whether it has failed and is not requested again.
         """
         context, response = self._context, event.response
         status = response.status or "completed"
@@ -171,7 +177,9 @@ class Answers:
             if item.response_id == response.id and item.session:
                 self._complete(item)
                 self._end(item, "completed" if status == "completed" else "incomplete")
-                if not item.begun:  # nothing came of it, and history knows nothing of it
+                if not item.begun:
+                    # The item stayed empty and was never published. History must not link the
+                    # next item to one that it does not have.
                     context.leave_out(item.item_id)
         self._calls.response_done(response.id)
         self._interruption.cut(context.playback.cut_late(response.id))
@@ -183,7 +191,7 @@ class Answers:
         return False
 
     def position(self, message: PlayedPosition, now: int) -> None:
-        """Take note of what the speaker has played."""
+        """Record what the speaker has played."""
         context = self._context
         known = context.playback.items.get(message.item_id)
         if known is None or message.played_samples > known.played:
@@ -194,7 +202,7 @@ class Answers:
             context.activity.goes_on(now)
 
     def lost(self) -> None:
-        """End what the lost connection has cut off; what came of it is played to its end."""
+        """End the items that the lost connection has cut off; received audio is still played."""
         context = self._context
         active = context.responses.active
         context.responses.lost()
@@ -208,18 +216,20 @@ class Answers:
             context.publish(ResponseEnded(active.response_id, "failed", "the connection was lost"))
 
     def answered(self, response_id: str, *, begun: bool = False, call: bool = False) -> None:
-        """Take note that what the user said has an answer, or at least the beginning of one."""
+        """Record that a response answers the user: it has audio or text, or calls a tool."""
         self._have_answer(self._context.responses.says(response_id, begun=begun, call=call))
 
     def _have_answer(self, active: Active | None) -> None:
-        """Take note that the turns have one, but for those that were said while it was given."""
+        """Mark the turns as answered that the response has seen; later turns stay open."""
         self._context.turns.answered(None if active is None else active.seen)
 
     def _retry(self, active: Active | None, error: wire.ErrorBody | None, now: int) -> bool:
-        """Ask once more if that may help; what was heard in part is not said again.
+        """Request a failed response again if that can help.
+
+        Not if the user has heard the beginning or a tool was called: both would happen twice.
 
         Returns:
-            Whether it is asked for once more.
+            Whether it is requested again.
         """
         delay = retry_delay(errors.meaning(error))
         if delay is not None and active and not active.begun and not active.call:
@@ -245,7 +255,9 @@ class Answers:
         self, item: Spoken, status: Literal["in_progress", "completed", "incomplete"]
     ) -> None:
         chain = self._context.chain
-        if not item.begun or (item.session and item.item_id in chain):  # it may have moved
+        # The server may have moved the item since. An item of a lost session keeps its place: the
+        # new session knows nothing of it.
+        if not item.begun or (item.session and item.item_id in chain):
             item.begun = True
             item.previous_item_id = chain.previous(item.item_id)
         item.reported = len(item.text)
@@ -261,7 +273,7 @@ class Answers:
         )
 
     def _complete(self, item: Spoken) -> None:
-        """Tell the speaker that no more of an item will come."""
+        """Tell the speaker, once, that no more audio of an item follows."""
         if item.complete:
             return
         item.complete = True
@@ -272,7 +284,10 @@ class Answers:
 
 
 def _by_speech(active: Active | None, response: wire.Response) -> bool:
-    """Tell whether the user has interrupted an answer: what was said before is still open."""
+    """Return whether a response was cancelled because the user spoke.
+
+    The turns before it then stay open: the next response has to answer them too.
+    """
     if response.status != "cancelled":
         return False
     details = response.status_details

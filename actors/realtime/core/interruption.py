@@ -1,4 +1,4 @@
-"""Interruptions: the speaker first, then the server, history and the program."""
+"""Interruptions: flushing the speaker first, then informing server, history and program."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from messages import (
 __all__ = ["PAUSE_NS", "Interruption"]
 
 PAUSE_NS = 8_000_000_000
-"""No pause is longer than this, whatever becomes of the decision it is for."""
+"""Maximum length of a pause: playback then resumes even if nothing was decided."""
 ORPHAN_NS = 3_000_000_000
-"""After a lost session or process, a pause waits so long for the new server to find the speech."""
+"""Maximum length of a pause after the session or process is lost. The new session is sent the
+speech again, and needs this time to detect it."""
 
 
 class Interruption:
-    """Ends what is being said, and sees that nobody believes it was heard.
+    """Stops playback, and corrects the item at the server and in history to what was heard.
 
     https://platform.openai.com/docs/guides/realtime-conversations#interruption-and-truncation
     """
@@ -37,7 +38,10 @@ class Interruption:
         self._began_ns = now
 
     def by_speech(self, now: int) -> None:
-        """Stop because the user speaks. In most sessions the server ends its answer by itself."""
+        """Interrupt because the user speaks.
+
+        The server cancels its response itself, unless interruptions have to be confirmed.
+        """
         self._flush("the user speaks", now)
         responses = self._context.responses
         if responses.asked is not None:
@@ -48,63 +52,63 @@ class Interruption:
                 self.cancel(response_id)
 
     def by_program(self, _: Interrupt | None, now: int) -> None:
-        """Stop at the wish of the program."""
+        """Interrupt because the program asks for it."""
         self._flush("the program interrupts", now)
         context = self._context
         if context.responses.active is not None or context.responses.asked is not None:
-            context.turns.withdraw()  # a new session is not asked for it either
+            context.turns.withdraw()  # so that a new session does not request it again
         response_id = context.responses.cancel()
         if response_id is not None:
             self.cancel(response_id)
 
     def cancel(self, response_id: str) -> None:
-        """Have the server end an answer."""
+        """Cancel a response at the server, and drop audio that still arrives for it."""
         context = self._context
         context.playback.mute([response_id])
         context.send(wire.Cancel(response_id, context.event_id("cancel")))
 
     def flushed(self, message: PlaybackFlushed, now: int) -> None:
-        """Take note of where the speaker stopped."""
+        """Cut off items where the speaker has stopped."""
         playback = self._context.playback
-        if 0 < message.flush_ns < self._began_ns:  # of a process that died before the answer
+        if 0 < message.flush_ns < self._began_ns:  # answers a flush of the process before this one
             earlier = [item for item in playback.queue() if not item.session]
             self.cut(playback.cut(earlier, message.item_id, message.played_samples))
             return
         self.cut(playback.flushed(message.item_id, message.played_samples, message.flush_ns))
 
     def tick(self, now: int) -> None:
-        """Do without the speaker's answer, or without a decision, if it takes too long."""
+        """Give up on an answer of the speaker, or on the decision about a pause, if overdue."""
         playback, paused_by = self._context.playback, self._context.saved.paused_by
         if playback.flush_by is not None and now >= playback.flush_by:
-            self._context.log("debug", "the speaker has not said where it stopped")
+            self._context.log("debug", "the speaker has not reported where it stopped")
             self.cut(playback.give_up_flushes())
         if paused_by is not None and now >= paused_by:
-            self._context.log("debug", "a pause was not decided in time")
+            self._context.log("debug", "a pause has ended undecided; playback resumes")
             self.resume(now)
 
     def by_the_end(self) -> None:
-        """Stop because the session ends; what the speaker has told last is what was heard."""
+        """Interrupt because the session ends; the positions reported last are what was heard."""
         playback = self._context.playback
         cuts = playback.give_up_flushes()
         for cut in [*cuts, *playback.cut(playback.unflushed(), "", 0)]:
-            self._tell_history(cut)
+            self._publish(cut)
 
     def cut(self, cuts: Iterable[Cut]) -> None:
-        """Tell everybody what was not heard."""
+        """Publish what was heard of each item, and correct the item at the server."""
         context = self._context
         for cut in cuts:
-            self._tell_history(cut)
+            self._publish(cut)
             item = cut.item
             if not context.told:
-                pass  # the new session is told what was heard
+                pass  # the new session will be sent the text that was heard
             elif item.session != context.session:
-                self._tell_text(item)
+                self._replace_text(item)
             else:
                 for truncation in cut.truncations:
                     event_id = context.event_id(f"truncate {item.item_id}")
                     context.send(wire.Truncate(item.item_id, *truncation, event_id))
 
-    def _tell_history(self, cut: Cut) -> None:
+    def _publish(self, cut: Cut) -> None:
         item = cut.item
         if cut.again:
             return
@@ -113,8 +117,11 @@ class Interruption:
             heard_ms = item.heard() // SAMPLES_PER_MS
             self._context.publish(Interrupted(item.item_id, heard_ms, item.text_heard))
 
-    def _tell_text(self, item: Spoken) -> None:
-        """Tell what was heard of an item that this session knows as text, not as sound."""
+    def _replace_text(self, item: Spoken) -> None:
+        """Replace an item of an earlier session, which this session has as text, not as audio.
+
+        Only audio can be truncated, so the item is deleted and created again, shortened.
+        """
         context, wire_id = self._context, restore.wire_id(item.item_id)
         if wire_id not in context.chain:
             return
@@ -128,7 +135,7 @@ class Interruption:
     # -- pausing ------------------------------------------------------------------------------
 
     def is_something_said(self) -> bool:
-        """Tell whether there is something to interrupt: asked for, on its way or being played."""
+        """Return whether a response is requested, generated or played that can be interrupted."""
         responses, playback = self._context.responses, self._context.playback
         active, asked = responses.active, responses.asked
         if active is not None and active.response_id not in playback.muted:
@@ -136,14 +143,14 @@ class Interruption:
         return (asked is not None and not asked.cancel) or bool(playback.unflushed())
 
     def pause(self, now: int) -> None:
-        """Be silent until it is decided whether this is an interruption."""
+        """Pause playback until it is decided whether this is an interruption."""
         context = self._context
         if context.saved.paused_by is None:
             context.publish(PausePlayback())
         self._pause_until(now + PAUSE_NS)
 
     def resume(self, now: int) -> None:
-        """Go on: it was no interruption."""
+        """Resume playback: it was a false interruption."""
         context = self._context
         if context.saved.paused_by is not None:
             context.saved.paused_by = None
@@ -151,19 +158,20 @@ class Interruption:
             context.publish(ResumePlayback())
 
     def orphaned(self, now: int) -> None:
-        """Take note that who was to decide is gone: the session, or the process before this one."""
+        """Shorten a pause, because the session or process that was to decide about it is lost."""
         if self._context.saved.paused_by is not None:
             self._pause_until(min(self._context.saved.paused_by, now + ORPHAN_NS))
 
     def reborn(self, now: int) -> None:
-        """Begin in a new process: the speaker may be paused, whether that was saved or not."""
+        """Begin in a new process, in place of one that has died."""
+        # It may have died between pausing the speaker and saving that.
         if self._context.saved.paused_by is None:
             self._context.publish(ResumePlayback())
         self.orphaned(now)
 
     def _pause_until(self, paused_by: int) -> None:
         self._context.saved.paused_by = paused_by
-        self._context.playback.news(paused_by)
+        self._context.playback.news(paused_by)  # or the silence of the pause counts as the end
 
     def _flush(self, reason: str, now: int) -> None:
         context = self._context
@@ -174,7 +182,7 @@ class Interruption:
         if active is None and not items:
             self.resume(now)
             return
-        context.publish(FlushPlayback(reason, now))  # before everything else
+        context.publish(FlushPlayback(reason, now))  # first: the user hears each ms of delay
         context.flushed_ns = now
         context.saved.paused_by = None
         if active is not None:
@@ -183,7 +191,7 @@ class Interruption:
                 item
                 for item in playback.items.values()
                 if item.response_id == active.response_id and not item.received and item.begun
-                if not item.written  # it goes on until the server ends it
+                if not item.written  # text goes on until the server ends the response
             ]
         playback.flush(items, now)
         context.responses.drop_answer()
