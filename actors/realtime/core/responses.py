@@ -1,8 +1,8 @@
-"""The single writer of ``response.create``: one answer at a time, each asked for once.
+"""The only sender of ``response.create``: one response at a time, each requested once.
 
-Idle, asked (create sent), active; the server's voice activity detection goes from idle to active
-without us. What is wanted while that is not possible is owed, and owed once however often it is
-wanted.
+The states are idle, asked (``response.create`` sent) and active. The server's voice activity
+detection leads from idle to active without a request of ours. A response that is wanted while
+another one is asked or active is owed; several owed responses are joined into one.
 """
 
 from __future__ import annotations
@@ -17,97 +17,114 @@ __all__ = ["MARK", "Active", "Asked", "Responses"]
 
 _NS = 1_000_000_000
 ANSWER_NS = 10 * _NS
-"""How long an answer may take to begin."""
+"""How long a response may take to begin after it was requested or speech was committed."""
 ACTIVE_ELSEWHERE_NS = 2 * _NS
-"""When to ask again if the server says an answer is active that we have not seen."""
+"""Delay before the next request if the server reports an active response that we do not know."""
 SILENCE_NS = 30 * _NS
-"""An active answer of which nothing was heard for so long is given up, if another is wanted."""
+"""If no event of the active response arrives for this long while another response is owed, the
+active one counts as ended."""
 LOST_NS = 120 * _NS
-"""After so long it is in any case: the server has not told its end."""
+"""The same if no other response is owed: its ``response.done`` was lost."""
 TRIES = 2
+"""How often the same response is requested at most."""
 MARK = "rtvoice"
-"""The key in the metadata of an answer under which it carries the id of our event."""
+"""Metadata key of a response: its value is the id of the event that requested it."""
 
 _EARLIER = 20
+"""How many of the newest requests are remembered, to match a refusal that arrives late."""
 _JOINED = ("none", "", "auto")
-"""Of two answers that become one, the earlier of these is the `Ask.tools`: what is to be said is
-said, and a turn calls a tool even if outputs of others are waiting."""
+"""Precedence of `Ask.tools` when two responses are joined. "none" first: a sentence to be spoken
+must be spoken. "" before "auto": a turn has to call a tool even if outputs of others wait."""
 
 
 class Active(msgspec.Struct):
-    """The answer that the server is generating."""
+    """The response that the server is generating."""
 
     response_id: str
     ask: Ask | None
-    """As it was asked for; None: the server made it by itself."""
+    """The request that it fulfils; None: the server began it unasked."""
     news_ns: int
+    """When its last event arrived."""
     begun: bool = False
+    """Whether it has audio or text."""
     call: bool = False
+    """Whether it has called a tool."""
     cancelled: bool = False
+    """Whether ``response.cancel`` was sent for it, or is about to be."""
     interrupted: bool = False
-    """It is cancelled because the user speaks."""
+    """Whether it is cancelled because the user speaks."""
     seen: tuple[str, ...] = ()
-    """Item ids of the turns that it answers; what is said later it has not seen."""
+    """Item ids of the turns that the model has seen: those it answers. Later ones stay open."""
 
 
 class Asked(msgspec.Struct):
-    """A ``response.create`` that has no answer yet."""
+    """A ``response.create`` that was sent and whose response has not begun."""
 
     event_id: str
     ask: Ask
     sent_ns: int
     cancel: bool = False
-    """To be cancelled as soon as it begins: the user or the program has interrupted it."""
+    """Whether to cancel it as soon as it begins: the user or the program has interrupted it."""
     unwanted: bool = False
-    """The program has interrupted it, so that it is not asked for again."""
+    """Whether the program has interrupted it: it is not requested again."""
     overtaken: bool = False
-    """The server's own answer began meanwhile; what becomes of this one is to come."""
+    """Whether a response of the server's own began first. The server may still refuse this
+    request, or begin its response later."""
     missed: bool = False
-    """That answer has not seen what this one is about, or does not say it."""
+    """Whether the server's own response cannot replace it: that one has not seen the items that
+    this request is about, or this one insists."""
 
     def is_open(self) -> bool:
-        """Tell whether it has to be asked for again if it comes to nothing."""
+        """Return whether it has to be requested again if no response comes of it."""
         if self.unwanted:
             return False
         return self.missed if self.overtaken else not self.cancel
 
 
 class Responses:
-    """Decides when an answer is asked for. Times are ns."""
+    """Decides when ``response.create`` is sent. Times are ns."""
 
     def __init__(self, saved: Saved) -> None:
         self._saved = saved
         self.active: Active | None = None
         self.asked: Asked | None = None
         self._earlier: dict[str, Asked] = {}
-        """What was asked for last, by event id."""
+        """The newest requests, by event id."""
         self.owed = saved.owed
+        """The response to request as soon as that is possible; None: none."""
         self.not_before = 0
+        """When the owed response may be requested at the earliest."""
         self.expected_until: int | None = None
-        """The server is about to answer speech by itself; past this time we ask."""
+        """Deadline for the server to answer committed speech unasked; after it, we request a
+        response. None: no such response is expected."""
         self._marks = False
-        """Whether the server is known to give back the mark of an answer (its metadata)."""
+        """Whether this server is known to return the metadata of a response, and so its `MARK`."""
         self.in_vain = False
-        """Set when an answer was asked for as often as makes sense, and did not begin."""
+        """Set when a response did not begin although it was requested `TRIES` times."""
         self.unseen: dict[str, None] = {}
-        """Items that the owed answer is about and that the server has not confirmed."""
+        """Ids of items that the owed response is about and that the server has not confirmed."""
 
     def want(self, ask: Ask, about: Iterable[str] = ()) -> None:
-        """Want an answer, about items that were just sent."""
+        """Record that a response is owed.
+
+        Args:
+            ask: the response.
+            about: ids of items, just sent, that the model must have seen for it.
+        """
         self.owed = ask if self.owed is None else _joined(self.owed, ask)
         for item_id in about:
             self.unseen[item_id] = None
 
     def expect(self, now: int) -> None:
-        """Take note that the server answers speech that was just committed."""
+        """Record that the server is about to answer speech that was just committed."""
         self.expected_until = now + ANSWER_NS
 
     def seen(self, item_id: str) -> None:
-        """Take note that the server has put an item into the conversation."""
+        """Record that the server has added an item to the conversation."""
         self.unseen.pop(item_id, None)
 
     def next_ask(self, now: int) -> Ask | None:
-        """Return what may be asked for now: call `sent` once it is."""
+        """Return the response that may be requested now. The caller sends it and calls `sent`."""
         if self.active is not None or self.asked is not None or self.expected_until is not None:
             return None
         if self.owed is None or now < self.not_before:
@@ -115,25 +132,31 @@ class Responses:
         return self.owed
 
     def sent(self, event_id: str, now: int) -> None:
-        """Take note that what is owed has been asked for."""
+        """Record that the owed response has been requested.
+
+        Raises:
+            RuntimeError: no response is owed, or another one is asked or active.
+        """
         if self.owed is None or self.asked is not None or self.active is not None:
-            raise RuntimeError("a second answer was asked for")
+            raise RuntimeError("a second response was requested")
         self.asked = self._earlier[event_id] = Asked(event_id, self.owed, now)
         while len(self._earlier) > _EARLIER:
             del self._earlier[next(iter(self._earlier))]
         self.owed = None
 
     def created(self, response_id: str, mark: str | None, now: int) -> Active:
-        """Take note that an answer has begun, whoever asked for it.
+        """Record that a response has begun, whether we or the server caused it.
 
         Args:
-            response_id: of the answer.
-            mark: the event id that we gave it as metadata, if the server gives that back.
+            response_id: the id of the response.
+            mark: the event id from its metadata; None: it has none, or the server drops metadata.
             now: the time.
         """
         asked, expected, self.expected_until = self.asked, self.expected_until, None
         self._marks = self._marks or mark is not None
-        ours = expected is None  # the server answers speech, and begins that first
+        # Without marks it has to be guessed: a server that is about to answer speech begins that
+        # response before the one that we requested.
+        ours = expected is None
         if self._marks:
             ours = asked is not None and asked.event_id == mark
         if asked is not None and not ours:
@@ -147,7 +170,7 @@ class Responses:
             self.active.cancelled = True
         owed = self.owed
         if asked is None and owed is not None and not owed.insists and not self.unseen:
-            # The model has seen everything that we wanted to ask about.
+            # The model has seen all items that the owed response is about: this one replaces it.
             self.active.ask, self.owed = owed, None
         self._saved.answer = None
         if not self.active.cancelled:
@@ -156,10 +179,10 @@ class Responses:
         return self.active
 
     def says(self, response_id: str, *, begun: bool = False, call: bool = False) -> Active | None:
-        """Record that an answer has sound or text, or calls a tool.
+        """Record that a response has audio or text, or calls a tool.
 
         Returns:
-            The active answer, if it is this one.
+            The active response, if it is this one.
         """
         answer, active = self._saved.answer, self.active
         if answer is not None and answer.response_id == response_id:
@@ -170,17 +193,17 @@ class Responses:
         return active
 
     def announces(self, response_id: str, *, announces: bool) -> None:
-        """Record whether the last whole item of an answer only says what is to come."""
+        """Record whether the last complete item of a response only announces what follows."""
         answer = self._saved.answer
         if answer is not None and answer.response_id == response_id:
             answer.announces = announces
 
     def drop_answer(self) -> None:
-        """Do not resume the current answer in another session."""
+        """Forget the current response, so that no other session resumes it."""
         self._saved.answer = None
 
     def done(self, response_id: str) -> Active | None:
-        """Take note that an answer has ended. Return it, if it was the active one."""
+        """Record that a response has ended. Return it if it was the active one."""
         active, answer = self.active, self._saved.answer
         if answer is not None and answer.response_id == response_id:
             self._saved.answer = None
@@ -189,11 +212,12 @@ class Responses:
         self.active = None
         self.not_before = 0
         if self.asked is not None and self.asked.overtaken and not self._marks:
-            self._drop_asked()  # nobody will tell what became of it
+            # Without marks there is no sure sign of what becomes of the request: do not wait.
+            self._drop_asked()
         return active
 
     def refused(self, event_id: str | None, now: int) -> None:
-        """Take note that ``response.create`` was refused because an answer is active."""
+        """Record that ``response.create`` was refused because a response is active."""
         asked, active = self.asked, self.active
         if asked is None and event_id is None and self.expected_until is not None and active:
             # Speech did not interrupt (`interrupt_response`), so the server cannot answer it yet.
@@ -203,14 +227,14 @@ class Responses:
             if self._drop_asked() and active is None:
                 self.not_before = now + ACTIVE_ELSEWHERE_NS
         else:
-            # It was another that began when we thought it was this one. What this one was about
-            # may not have been seen.
+            # The response that began was taken for the one of this request, but was another. It
+            # may not have seen the items that this request is about.
             earlier = self._earlier.pop(event_id or "", None)
             if earlier is not None and not earlier.unwanted:
                 self.want(earlier.ask)
 
     def _drop_asked(self) -> bool:
-        """Forget what was asked for. Return whether it is owed again."""
+        """Forget the open request. Return whether its response is owed again."""
         asked, self.asked = self.asked, None
         if asked is None or not asked.is_open():
             return False
@@ -218,7 +242,7 @@ class Responses:
         return True
 
     def failed_to_ask(self, event_id: str | None) -> Ask | None:
-        """Take note that ``response.create`` was refused for another reason."""
+        """Forget a ``response.create`` that was refused for another reason. Return its `Ask`."""
         asked = self.asked
         if asked is None or asked.event_id != event_id:
             return None
@@ -226,7 +250,7 @@ class Responses:
         return asked.ask
 
     def again(self, ask: Ask | None, not_before: int) -> bool:
-        """Ask once more what failed, not before then. Return False if that was done already."""
+        """Retry a failed response at ``not_before``. Return False after `TRIES` requests."""
         ask = ask or Ask()
         if ask.retries + 1 >= TRIES:
             return False
@@ -235,7 +259,10 @@ class Responses:
         return True
 
     def cancel(self) -> str | None:
-        """Return the id of the answer that has to be cancelled now, if there is one."""
+        """Interrupt for the program. Return the id of the response to cancel now, if any.
+
+        A request whose response has no id yet is cancelled when the response begins.
+        """
         if self.asked is not None:
             self.asked.cancel = self.asked.unwanted = True
         if self.active is None or self.active.cancelled:
@@ -244,62 +271,62 @@ class Responses:
         return self.active.response_id
 
     def withdraw(self) -> None:
-        """Have what was asked for and has not begun cancelled when it does; it is owed again."""
+        """Replace the open request: its response is cancelled when it begins, and owed again."""
         if self.asked is not None and self.asked.is_open() and not self.asked.overtaken:
             self.asked.cancel = True
             self.want(self.asked.ask)
 
     def interrupt(self) -> str | None:
-        """Return the id of the answer that has to be cancelled as the user speaks, if any."""
+        """Interrupt because the user speaks. Return the id of the response to cancel, if any."""
         if self.active is None or self.active.cancelled:
             return None
         self.active.cancelled = self.active.interrupted = True
         return self.active.response_id
 
     def lost(self) -> None:
-        """Forget what belonged to the connection; what had not begun is owed."""
+        """Forget the state of a lost connection; a response that had not begun is owed."""
         self._drop_asked()
         self.asked = self.active = self.expected_until = None
         self.not_before = 0
         self.unseen.clear()
 
     def tick(self, now: int) -> list[str]:
-        """Do what is due. Return what happened, for the log."""
+        """Act on deadlines that have passed. Return log texts for what was done."""
         happened = []
         asked = self.asked
         if asked is not None and now >= asked.sent_ns + ANSWER_NS:
             self.asked = None
             if not asked.is_open():
-                happened.append("a cancelled answer never began")
+                happened.append("a cancelled response never began")
             elif self.again(asked.ask, now):
-                happened.append("the server has not begun an answer, asking again")
+                happened.append("the server has not begun a response; requesting it again")
             else:
                 self.in_vain = True
-                happened.append("the server does not answer")
+                happened.append("the server does not begin a response")
         if self.expected_until is not None and now >= self.expected_until:
             self.expected_until = None
             if self.active is None and self.asked is None:
                 self.want(Ask())
-                happened.append("the server has not answered speech, asking")
+                happened.append("the server has not answered speech; requesting a response")
         given_up_at = self._given_up_at()
         if given_up_at is not None and now >= given_up_at:
             self.active = None
-            happened.append("nothing was heard of the answer under way, given up")
+            happened.append("the active response sends no events; given up")
         return happened
 
     def _given_up_at(self) -> int | None:
-        """Return when the active answer counts as over unless there is a sign of life."""
+        """Return when the active response counts as ended if no event of it arrives."""
         if self.active is None:
             return None
         return self.active.news_ns + (LOST_NS if self.owed is None else SILENCE_NS)
 
     def still_owed(self) -> Ask | None:
-        """Return the answer that the next process would have to ask for."""
+        """Return the response that the next process would have to request."""
         asked = self.asked
         return self.owed or (asked.ask if asked is not None and asked.is_open() else None)
 
     def busy(self) -> bool:
-        """Tell whether an answer is being generated, asked for or owed."""
+        """Return whether a response is active, asked, owed or expected."""
         return not (
             self.active is None
             and self.asked is None
@@ -308,7 +335,7 @@ class Responses:
         )
 
     def deadline(self) -> int | None:
-        """Return when `tick` or `next_ask` should be called next."""
+        """Return when `tick` or `next_ask` has something to do; None: only after an event."""
         times = []
         if self.asked is not None:
             times.append(self.asked.sent_ns + ANSWER_NS)
@@ -323,12 +350,13 @@ class Responses:
 
 
 def _joined(earlier: Ask, later: Ask) -> Ask:
-    """Return the one answer that is asked for in place of two."""
+    """Return one response that fulfils two."""
     instructions = later.instructions
-    told: tuple[Ask, ...] = ()
-    if earlier.instructions != later.instructions:  # it has to fulfil both
-        instructions, told = None, (earlier, later)
-    own = [ask.instructions for ask in told if ask.instructions is not None]
+    differing: tuple[Ask, ...] = ()
+    if earlier.instructions != later.instructions:
+        # One replaces the session's instructions, so it would suppress the other: add both.
+        instructions, differing = None, (earlier, later)
+    own = [ask.instructions for ask in differing if ask.instructions is not None]
     return msgspec.structs.replace(
         later,
         instructions=instructions,
