@@ -1,4 +1,4 @@
-"""The order of the items: which one stands before which, as the server and as history know them."""
+"""The item order: which item precedes which, at the server and in history."""
 
 from __future__ import annotations
 
@@ -8,62 +8,79 @@ from collections.abc import Mapping
 __all__ = ["Chain"]
 
 _REMEMBERED = 1000
+"""At most this many items, and aliases, are remembered: the newest."""
 
 
 class Chain:
-    """The items of one session with the server. History may know some of them by other ids."""
+    """The order of the items of one server session, and their ids in history.
+
+    An id in history differs where the API did not accept it. History lacks some items, such as
+    those of a type that it does not keep.
+    """
 
     def __init__(self) -> None:
         self._before: collections.OrderedDict[str, str | None] = collections.OrderedDict()
+        """The item that precedes each item at the server; None: it is the first."""
         self._tail: str | None = None
+        """The last item."""
         self._last: str | None = None
-        """The item that the server has told last."""
-        self._untold: set[str] = set()
-        """Items that are sent and that the server has not told."""
+        """The item that the server has confirmed last."""
+        self._unconfirmed: set[str] = set()
+        """Items that were sent and that the server has not confirmed."""
         self._root: str | None = None
+        """The last item of history that was there before the session; new items follow it."""
         self._aliases: collections.OrderedDict[str, str | None] = collections.OrderedDict()
+        """The id in history for an id at the server. For an item that history lacks: the item
+        that precedes it, by its id at the server."""
         self._left_out: set[str] = set()
-        """Items that have no other id in history: it has none of them."""
+        """Items that history lacks."""
 
     def __contains__(self, item_id: object) -> bool:
-        """Tell whether the server has the item."""
+        """Return whether the server has the item, or was sent it."""
         return item_id in self._before
 
     def restart(self, aliases: Mapping[str, str]) -> None:
-        """Begin a session with the server, some of whose items have other ids."""
+        """Begin a server session.
+
+        Args:
+            aliases: ids in history, by the ids at the server that differ from them.
+        """
         self._before.clear()
         self._aliases.clear()
         self._left_out.clear()
         self._aliases.update(aliases)
         self._tail = self._last = self._root = None
-        self._untold.clear()
+        self._unconfirmed.clear()
 
     def join(self, last_of_history: str | None) -> None:
-        """Take note that everything new comes after this item, even if it was not replayed."""
+        """Record that all new items follow the last item of history.
+
+        That item itself may not have been replayed to this session.
+        """
         self._root = last_of_history
         if self._tail is not None and last_of_history is not None:
             if self._known(self._tail) != last_of_history:
                 self._aliases[self._tail] = last_of_history
 
     def append(self, item_id: str) -> None:
-        """Take note of an item that is sent: it is the last one, until the server has told it."""
-        self._untold.add(item_id)
+        """Record an item that is sent. It counts as the last one until the server confirms it."""
+        self._unconfirmed.add(item_id)
         self._add(item_id, self._tail)
 
     def note(self, item_id: str, previous: str | None = None) -> list[str]:
-        """Take note of an item that the server tells, or has for certain.
+        """Record an item that the server reports, or is certain to have.
 
-        Some servers do not say what stands before it. They tell the items in their order, so that
-        it is the one that they have told before.
+        Some servers do not name the item before it. They report items in order, so the item
+        reported before is taken.
 
         Returns:
-            The items that were known and stand elsewhere than was thought.
+            The known items whose place has changed.
         """
         if not item_id:
             return []
-        is_news = item_id not in self._before or item_id in self._untold
+        is_news = item_id not in self._before or item_id in self._unconfirmed
         if is_news:
-            self._untold.discard(item_id)
+            self._unconfirmed.discard(item_id)
             previous = previous or self._last
             self._last = item_id
         if item_id in self._before:
@@ -93,9 +110,9 @@ class Chain:
         return [behind, item_id]
 
     def _behind(self, item_id: str, last: str) -> str | None:
-        """Return what stands right behind an item, on the way from it to ``last``."""
+        """Return the item that follows an item on the path to ``last``; None: there is none."""
         at: str | None = last
-        for _ in range(len(self._before)):
+        for _ in range(len(self._before)):  # bounded: a server may report a cycle
             before = self._before.get(at) if at is not None else None
             if before is None:
                 return None
@@ -105,38 +122,38 @@ class Chain:
         return None
 
     def known_as(self, item_id: str) -> str:
-        """Return the id by which history knows an item."""
+        """Return the id of an item in history."""
         return self._aliases.get(item_id) or item_id
 
     def before(self, item_id: str) -> str | None:
-        """Return what stands before an item at the server; None: it is the first."""
+        """Return the item that precedes an item at the server; None: it is the first."""
         return self._before.get(item_id)
 
     def alias(self, item_id: str, known: str) -> None:
-        """Take note that history knows an item by another id."""
+        """Record the id of an item in history."""
         if item_id != known:
             self._set_alias(item_id, known)
 
     def hide(self, item_id: str) -> None:
-        """Take note that history knows nothing of an item that is about to be appended."""
+        """Record that history lacks an item that is about to be appended."""
         self._left_out.add(item_id)
         self._set_alias(item_id, self._tail)
 
     def drop(self, item_id: str) -> list[str]:
-        """Take note that an item is deleted, or none of history's.
+        """Record that an item is deleted, or that history lacks it.
 
         Returns:
-            What follows it, which stands behind the one before it now.
+            The items that follow it: in history, they now follow the item before it.
         """
-        self._untold.discard(item_id)
+        self._unconfirmed.discard(item_id)
         self._left_out.add(item_id)
         self._set_alias(item_id, self._before.get(item_id))
         return self._followers(item_id)
 
     def _followers(self, item_id: str) -> list[str]:
-        """Return what history knows right behind an item, also if a server tells a circle."""
+        """Return the items of history that directly follow an item."""
         found: list[str] = []
-        left_out, seen = [item_id], {item_id}
+        left_out, seen = [item_id], {item_id}  # `seen`: a server may report a cycle
         while left_out:
             before = left_out.pop()
             behind = [item for item, at in self._before.items() if at == before]
@@ -147,7 +164,7 @@ class Chain:
         return found
 
     def previous(self, item_id: str) -> str | None:
-        """Return what history knows before an item; None: it is the first."""
+        """Return the item that precedes an item in history; None: it is the first."""
         if item_id in self._before:
             return self._known(self._before[item_id])
         return self._known(self._tail)
