@@ -1,4 +1,4 @@
-"""The next session with the server, made ready while the present one goes on."""
+"""The standby session, prepared before the server ends the current one."""
 
 from __future__ import annotations
 
@@ -21,44 +21,47 @@ __all__ = ["Prepared", "StandbyStage", "Successor"]
 
 _NS = 1_000_000_000
 WAIT_NS = 10 * _NS
-"""How long each step of the handshake, and an answer of the history, may take."""
+"""Maximum duration of each step: each part of the handshake, and each request to history."""
 BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Delay before each further attempt; the last value repeats."""
 
 
 class StandbyStage(IntEnum):
-    """How far the next session is."""
+    """The steps in the preparation of the standby session."""
 
     NONE = 0
     CONNECTING = 1
     CONNECTED = 2
-    """``session.created`` is awaited."""
+    """Waiting for ``session.created``."""
     SEEDING = 3
-    """The history is awaited."""
+    """Waiting for the history."""
     CONFIGURING = 4
-    """It was told everything; ``session.updated`` is awaited."""
+    """Configuration and items are sent; waiting for ``session.updated``."""
     READY = 5
-    """A silent moment is awaited."""
+    """Waiting for a moment of silence."""
     CLOSING_UP = 6
-    """The history is awaited once more, for what was said meanwhile."""
+    """Waiting for the history again: for the items since `SEEDING`."""
 
 
 class Prepared(msgspec.Struct):
-    """A session that has begun, and what it was told."""
+    """A session that has begun, and what it was sent."""
 
     number: int
     created_ns: int
     expires_ns: int
     configuration: dict[str, Any] = {}
-    """As it was wanted: what the server refused of it is not left out."""
+    """As requested, including what the server refused of it: that need not be sent again."""
     items: list[dict[str, Any]] = []
+    """The items that it was sent."""
     history: tuple[ConversationItem, ...] | None = None
-    """What these items say; None: the history was not among what it was told."""
+    """The history that `items` were made of; None: it was sent none."""
 
 
 class Successor:
-    """Connects, configures and seeds a second session; `Link` swaps it in.
+    """Connects, configures and seeds the standby session; `Link` swaps it in.
 
-    Its troubles are nobody's: the present session goes on, and it is tried again.
+    Its failures are logged, not published: the current session continues, and a new attempt
+    follows.
     """
 
     def __init__(self, context: Context, configuration: Configuration, recovery: Recovery) -> None:
@@ -67,56 +70,65 @@ class Successor:
         self._recovery = recovery
         self._number = 0
         self._due_ns: int | None = None
-        """When the step under way has taken too long or, at `StandbyStage.NONE`, when to begin."""
+        """Deadline of the current step or, at `StandbyStage.NONE`, the time to begin; None: none.
+
+        While connecting there is none: the shell limits the time of a connection attempt.
+        """
         self._request_id = 0
         self._failures = self._refusals = 0
-        self._told: dict[str, Any] = {}
-        """The configuration, without what the server refuses."""
+        self._sent: dict[str, Any] = {}
+        """The configuration as sent last, without the parameters that the server has refused."""
         self._prepared = Prepared(0, 0, 0)
         self.stage = StandbyStage.NONE
 
     @property
     def is_ready(self) -> bool:
-        """Tell whether it can take over."""
+        """Whether it can take over."""
         return self.stage >= StandbyStage.READY
 
     def begin_at(self, due_ns: int) -> None:
-        """Set when to begin; what there was is given up."""
+        """Schedule the next standby session; drop the present one."""
         self.drop("the session is a new one")
         self._failures = 0
         self._due_ns = due_ns
 
     def drop(self, reason: str) -> None:
-        """Give it up, and do not try again."""
+        """Drop the standby session, and start none until `begin_at`."""
         if self.stage is not StandbyStage.NONE:
             self._context.do(Disconnect(reason, spare=True))
         self._enter(StandbyStage.NONE, None)
 
     def take(self) -> Prepared:
-        """Hand the session over; its connection is the main one from here on."""
+        """Return the session. The caller makes its connection the main one."""
         self._enter(StandbyStage.NONE, None)
         return self._prepared
 
     # -- what happens -------------------------------------------------------------------------
 
     def connected(self, now: int) -> None:
-        """Take note that its websocket is open."""
+        """Record that its websocket is open."""
         if self.stage is StandbyStage.CONNECTING:
             self._enter(StandbyStage.CONNECTED, now + WAIT_NS)
-        else:  # it was given up before there was a connection that could be closed
-            self._context.do(Disconnect("it is not wanted any more", spare=True))
+        else:  # it was dropped while connecting, when there was no connection to close
+            self._context.do(Disconnect("the standby session was dropped", spare=True))
 
     def lost(self, reason: str, now: int) -> None:
-        """Take note that there is no websocket, or none any more; it is tried again."""
+        """Record that its websocket could not be opened, or has closed; schedule a retry."""
         if self.stage is StandbyStage.NONE:
             return
-        self._context.log("info", "the next session is not to be had yet", reason=reason)
+        self._context.log("info", "the standby session has failed; retrying", reason=reason)
         seconds = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
         self._failures += 1
         self._enter(StandbyStage.NONE, now + int(seconds * _NS))
 
     def event(self, event: object, expires_ns: int, now: int) -> None:
-        """Act on an event of its server. ``expires_ns``: when it ends, of `wire.SessionCreated`."""
+        """Act on a server event of the standby session.
+
+        Args:
+            event: what `wire.decode` returns.
+            expires_ns: when the server ends the session; valid for `wire.SessionCreated` only.
+            now: the time.
+        """
         match event:
             case wire.SessionCreated() if self.stage is StandbyStage.CONNECTED:
                 self._number = self._context.next_session()
@@ -124,12 +136,12 @@ class Successor:
                 self._request_history(StandbyStage.SEEDING, now)
             case wire.SessionUpdated() if self.stage is StandbyStage.CONFIGURING:
                 self._enter(StandbyStage.READY, None)
-                self._context.log("info", "the next session with the server is ready")
+                self._context.log("info", "the standby session is ready")
             case wire.ErrorEvent(error=error):
                 self._refused(error, now)
 
     def snapshot(self, message: HistorySnapshot, now: int) -> tuple[ConversationItem, ...] | None:
-        """Take the history; return it if the session can be swapped in now."""
+        """Use a history that was requested. Return it if the session can be swapped in now."""
         if message.request_id != self._request_id:
             return None
         if self.stage is StandbyStage.SEEDING:
@@ -140,13 +152,18 @@ class Successor:
         return None
 
     def tick(self, now: int, is_quiet: Callable[[int], bool]) -> None:
-        """Begin, give up what takes too long, or ask for what was said meanwhile."""
+        """Start the standby session, end a step that is overdue, or prepare to swap.
+
+        Args:
+            now: the time.
+            is_quiet: returns whether nobody speaks and nothing is under way, as a swap requires.
+        """
         if self._due_ns is not None and now >= self._due_ns:
             match self.stage:
                 case StandbyStage.NONE:
                     self._enter(StandbyStage.CONNECTING, None)
                     self._context.do(ConnectAfter(0.0, "before the session ends", spare=True))
-                case StandbyStage.CLOSING_UP:
+                case StandbyStage.CLOSING_UP:  # history does not answer; the session is fine
                     self._enter(StandbyStage.READY, None)
                 case _:
                     self._context.do(Disconnect("it took too long", spare=True))
@@ -179,20 +196,23 @@ class Successor:
         prepared.items, prepared.history = plan.items, history
 
     def _configure(self, configuration: dict[str, Any], now: int) -> None:
-        self._told = configuration
+        self._sent = configuration
         self._enter(StandbyStage.CONFIGURING, now + WAIT_NS)
         self._send(wire.SessionUpdate(configuration, self._context.event_id("prepare")))
 
     def _refused(self, error: wire.ErrorBody, now: int) -> None:
-        """Do without what the server does not want; what is worse shows when it takes over."""
+        """Configure without the refused parameter; start again after a fatal error.
+
+        Other errors are only logged: what is still wrong shows once the session takes over.
+        """
         code = errors.code_of(error)
-        self._context.log("info", "the next session refuses something", code=code)
+        self._context.log("info", "the standby session reports an error", code=code)
         if errors.meaning(error) in (Meaning.FATAL, Meaning.EXPIRED):
             self._context.do(Disconnect(code, spare=True))
             self.lost(code, now)
         elif self.stage is StandbyStage.CONFIGURING and (error.param or "").startswith("session"):
             self._refusals += 1
-            left = session.without(self._told, error.param)
+            left = session.without(self._sent, error.param)
             if left is not None and self._refusals <= MAX_REFUSALS:
                 self._configure(left, now)
 

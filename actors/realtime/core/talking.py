@@ -1,4 +1,4 @@
-"""Push-to-talk: which of what is captured is a turn, where it begins and where it ends."""
+"""Push-to-talk: where a turn begins and ends in the captured audio, and when it is committed."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ __all__ = ["Talking"]
 
 _NS = 1_000_000_000
 SHORTEST = 100 * SAMPLES_PER_MS
-"""The API takes no turn that is shorter; a key that is pressed for less was touched by accident."""
+"""Minimum length of a turn in samples: the API refuses shorter ones. A key that is held for less
+was touched by accident."""
 TAIL_NS = _NS
-"""How long the sound from before the key was released may take to arrive."""
+"""After the key is released, maximum time between two blocks of audio captured before that."""
 
 
 class Talking:
-    """The turns of a user who says when they begin and end (``turn_detection`` is None).
+    """The turns of a user who presses a key to speak (``turn_detection`` is None).
 
-    A turn is a stretch of the session timeline, from a moment before the key was pressed (the
-    pre-roll) to its release. Only its sound is appended, then it is committed. Until the server
-    has confirmed that, it is in `Saved.talks`: another connection, or another process, is sent all
-    of it again, in order. What was captured before a turn began comes from the microphone, which is
-    asked to say it again (`ReplayCapture`).
+    A turn is an interval of the session timeline: from a moment before the key is pressed (the
+    pre-roll) to its release. Only the audio of turns is appended; at its end, a turn is committed.
+    It stays in `Saved.talks` until the server confirms it, so that a new connection or process can
+    send all of it again, in order. The pre-roll has been captured before the key was pressed: the
+    microphone is asked to replay it (`ReplayCapture`).
 
     https://platform.openai.com/docs/guides/realtime-conversations#push-to-talk
     """
@@ -44,31 +45,32 @@ class Talking:
         self._interrupt = interrupt
         self._epoch_ns = epoch_ns
         self._session = -1
-        """Number of the session with the server that is sent sound; -1: none is yet."""
+        """Number of the server session to which audio is appended; -1: none yet."""
         self._committed = 0
-        """Turns, the first of `Saved.talks`, of which the server was told that they are whole."""
+        """How many of `Saved.talks`, from the first one, are committed and not confirmed."""
         self._appended = 0
-        """Samples of the turn after these that the server was sent."""
+        """Samples of the first turn after these that were appended."""
         self._tail_by = 0
+        """When a turn that has ended is committed even if its last audio has not arrived."""
 
     @property
     def is_on(self) -> bool:
-        """Tell whether the user says when turns begin and end."""
+        """Whether push-to-talk is in use."""
         return self._context.settings.turn_detection is None
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether there is a turn that the server has not confirmed."""
+        """Whether there is a turn that the server has not confirmed."""
         return bool(self._context.saved.talks)
 
     def is_talking(self) -> bool:
-        """Tell whether there is sound of a turn that the server has not been sent."""
+        """Return whether there is a turn that is not committed."""
         return self._current() is not None
 
     # -- the key ------------------------------------------------------------------------------
 
     def start(self, message: StartTalking, now: int) -> None:
-        """Begin a turn, and stop what is being said; the same again does nothing."""
+        """Begin a turn, and interrupt the assistant. Do nothing if the key is down already."""
         context, talks = self._context, self._context.saved.talks
         if not self.is_on:
             context.publish(Notice("there is no push-to-talk: turn detection is switched on"))
@@ -77,7 +79,8 @@ class Talking:
             return
         self._interrupt(now)
         if self._is_live() and not self.is_talking():
-            context.send(wire.Clear(context.event_id("clear")))  # there may be sound of before
+            # Audio may be left in the buffer from before push-to-talk was switched on.
+            context.send(wire.Clear(context.event_id("clear")))
         pressed = self._sample_at(message.at_ns or now)
         first = max(self._end(), pressed - context.settings.preroll_ms * SAMPLES_PER_MS)
         talks.append(Talk(first, pressed))
@@ -89,15 +92,15 @@ class Talking:
             context.publish(ReplayCapture(self._from_sample(first), request_id))
 
     def stop(self, message: StopTalking, now: int) -> None:
-        """End the turn: it is committed when all its sound has come."""
+        """End the turn. It is committed when all its audio has arrived."""
         self._finish(self._sample_at(message.at_ns or now), now, respond=message.respond)
 
     def input_ended(self, last_sample: int, now: int) -> None:
-        """End the turn, as nothing more will come."""
+        """End the turn because the input has ended."""
         self._finish(last_sample, now, respond=True)
 
     def _end(self) -> int:
-        """Return where the last turn ended: its sound is no pre-roll of another."""
+        """Return the end of the last turn, before which no pre-roll may begin."""
         saved = self._context.saved
         ends = [talk.last_sample or 0 for talk in saved.talks]
         ends += [turn.last_sample for turn in saved.turns]
@@ -109,7 +112,7 @@ class Talking:
             return
         talk = talks[-1]
         sent = context.capture.timeline.next_sample if self._current() is talk else 0
-        # What was sent already is part of it.
+        # Live audio is appended without delay, so it may already reach past the release.
         talk.last_sample = max(at, talk.first_sample, sent if self._appended else 0)
         talk.respond = respond
         self._tail_by = now + TAIL_NS
@@ -120,7 +123,13 @@ class Talking:
     # -- sound --------------------------------------------------------------------------------
 
     def take(self, pcm: bytes, first_sample: int, now: int) -> None:
-        """Append what of the sound belongs to turns; nothing that comes later lies before it."""
+        """Append the part of the audio that belongs to turns, and commit turns that it completes.
+
+        Args:
+            pcm: audio; empty if only the position is known.
+            first_sample: where it begins. Audio that arrives later begins later.
+            now: the time.
+        """
         end = first_sample + len(pcm) // 2
         while self._is_live() and (talk := self._current()) is not None:
             last = end if talk.last_sample is None else min(end, talk.last_sample)
@@ -143,7 +152,8 @@ class Talking:
         if min(appended, talk.last_sample - talk.pressed_sample) < SHORTEST:
             saved.talks.remove(talk)
             context.send(wire.Clear(context.event_id("clear")))
-            context.capture.timeline.rewind(talk.first_sample)  # it may be the next one's pre-roll
+            # The audio may be pre-roll of the next turn, so it has to be appended again then.
+            context.capture.timeline.rewind(talk.first_sample)
             context.publish(UserSpeechStopped("", talk.last_sample))
         else:
             self._committed += 1
@@ -152,10 +162,10 @@ class Talking:
                 context.responses.want(Ask())
         context.activity.touch(now)
 
-    # -- what the server says -----------------------------------------------------------------
+    # -- confirmations of the server ----------------------------------------------------------
 
     def confirmed(self, item_id: str) -> Talk | None:
-        """Take note that the server has made an item of a turn. None: it is none of ours."""
+        """Return the turn of which the server has made an item; None: none was committed."""
         if not self._committed:
             return None
         talk = self._drop_first()
@@ -163,7 +173,7 @@ class Talking:
         return talk
 
     def refused(self) -> None:
-        """Take note that the server has not made an item of it."""
+        """Drop the turn whose commit the server has refused."""
         if self._committed:
             self._drop_first()
 
@@ -171,18 +181,23 @@ class Talking:
         self._committed -= 1
         return self._context.saved.talks.pop(0)
 
-    # -- how it stands ------------------------------------------------------------------------
+    # -- state and sessions -------------------------------------------------------------------
 
     def first_sample(self) -> int | None:
-        """Return where the first turn begins that the server has not confirmed."""
+        """Return the start of the first turn that the server has not confirmed; None: none."""
         talks = self._context.saved.talks
         return talks[0].first_sample if talks else None
 
     def restored(self, again: list[UnansweredTurn], now: int) -> int | None:
-        """Begin a new session with the server: it hears these again, and what is not confirmed.
+        """Begin a new server session, to which unanswered and unconfirmed turns are sent again.
 
-        With turn detection there are none of either. Return the sample from which it hears; None:
-        nothing has to be heard.
+        Args:
+            again: confirmed turns without an answer, which the new session has to hear.
+            now: the time.
+
+        Returns:
+            The sample at which the audio to be sent again begins; None: there is no such turn, as
+            always with turn detection.
         """
         context, saved = self._context, self._context.saved
         if not self.is_on:
@@ -202,12 +217,12 @@ class Talking:
         return self.first_sample()
 
     def switched_off(self) -> None:
-        """Leave the sound that the server has to its turn detection."""
+        """Leave audio that the server has, and that is not committed, to its turn detection."""
         del self._context.saved.talks[self._committed :]
         self._appended = 0
 
     def tick(self, now: int) -> None:
-        """Commit a turn whose last sound does not come."""
+        """Commit a turn that has ended and whose last audio does not arrive in time."""
         talk = self._current()
         if talk is None or talk.last_sample is None or not self._is_live() or now < self._tail_by:
             return
@@ -215,26 +230,29 @@ class Talking:
         self._commit(talk, now)
 
     def deadline(self) -> int:
-        """Return when something of this changes by itself."""
+        """Return when `tick` may have something to do."""
         return self._tail_by
 
     def _is_live(self) -> bool:
         return self._context.told and self._session == self._context.session
 
     def _current(self) -> Talk | None:
-        """Return the turn whose sound is, or will be, appended."""
+        """Return the first turn that is not committed: the one that audio is appended for."""
         talks = self._context.saved.talks
         return talks[self._committed] if len(talks) > self._committed else None
 
     def _from_sample(self, first: int) -> int:
-        """Return from where on sound is needed, if the last turn begins there."""
+        """Return the first sample to replay when a turn begins at sample ``first``.
+
+        An earlier turn that is not committed yet may need audio from before that.
+        """
         current = self._current()
         if current is None or current.first_sample >= first:
             return first
         return max(current.first_sample, self._context.capture.timeline.next_sample)
 
     def _sample_at(self, at_ns: int) -> int:
-        """Return what was being captured at a time."""
+        """Return the sample that was captured at a time."""
         capture = self._context.capture
         since_ns = at_ns - (capture.newest_ns or self._epoch_ns)
         return max(0, capture.newest_sample + since_ns * SAMPLES_PER_MS // 1_000_000)
