@@ -1,4 +1,4 @@
-"""When the conversation is over."""
+"""The end of the conversation: on request, at the end of the input, or after inactivity."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ __all__ = ["END_OF_INPUT", "FAREWELL_NS", "INPUT_END_NS", "PROMPT_NS", "Closing"
 _NS = 1_000_000_000
 END_OF_INPUT = "end of input"
 FAREWELL_NS = 10 * _NS
-"""After `EndConversation`, at most so much is waited for the farewell."""
+"""Maximum time between `EndConversation` and the end: for the farewell."""
 PROMPT_NS = 4 * _NS
-"""So long the user has to answer what is said into the silence; the next of it comes after 5 s."""
+"""Time for the user to answer what the assistant says into the silence. It is shorter than the
+5 s after which the server prompts again at the earliest, or the timeout would never be reached."""
 INPUT_END_NS = 30 * _NS
-"""After `CaptureEnded`, at most so much silence is sent."""
+"""Maximum length of the silence that is sent after `CaptureEnded`."""
 _MARGIN_NS = _NS
+"""Silence sent in addition to what the server's turn detection needs."""
 _EAGERNESS_S = {"low": 8, "medium": 4, "auto": 4, "high": 2}
-"""How long semantic turn detection waits at most, as documented."""
+"""Maximum silence in seconds before semantic turn detection ends a turn, as documented."""
 
 
 class Closing:
-    """Ends the conversation once that was requested and nothing is under way any more."""
+    """Decides when the conversation is over, and publishes that."""
 
     def __init__(self, context: Context, user: User, calls: Calls, link: Link) -> None:
         self._context = context
@@ -44,23 +46,24 @@ class Closing:
         self._link = link
 
     def end(self, message: EndConversation, now: int) -> None:
-        """Record that the conversation is to end after the current answer."""
+        """Record a request to end the conversation after the current response."""
         if self._context.saved.ending is None:
             self._context.saved.ending = Ending(message.reason, now + FAREWELL_NS)
 
     def capture_ended(self, message: CaptureEnded, now: int) -> None:
-        """Record that the input has ended."""
+        """Record that the input has ended; a push-to-talk turn ends with it."""
         if self._context.saved.input_end is None:
             self._context.saved.input_end = InputEnd(message.last_sample, now)
             self._user.talking.input_ended(message.last_sample, now)
 
     def tick(self, now: int) -> None:
-        """Publish the end of the conversation when it has come."""
+        """Publish the end of the conversation if it is over."""
         context = self._context
         reason = _over(context.saved, context.settings, self._facts(now), now)
         if reason is None:
             return
         context.finished = True
+        # A file as input ends even without a server. That is a failure, not a conversation.
         if reason == END_OF_INPUT and not context.saved.connected:
             why = self._link.outage.trouble
             context.publish(FatalError(f"cannot reach {context.server}: {why}"))
@@ -68,12 +71,13 @@ class Closing:
             context.publish(ConversationOver(reason))
 
     def deadlines(self, now: int) -> list[int]:
-        """Return the times at which `tick` may find the conversation over."""
+        """Return the times in ns at which `tick` may find the conversation over."""
         return _deadlines(self._context.saved, self._context.settings, self._facts(now))
 
     def is_quiet(self, now: int) -> bool:
         """Return whether nothing is under way, so that the standby session can be swapped in."""
         facts = self._facts(now)
+        # A transcript that is still to come would be lost with the session, and a swap can wait.
         if self._user.is_unheard(now, LATE_TRANSCRIPT_NS):
             return False
         return facts.live_since is not None and not facts.busy and facts.drained_at is None
@@ -99,20 +103,21 @@ class Closing:
 
 
 class _Facts(msgspec.Struct):
-    """How things stand."""
+    """The facts from which the end of the conversation is decided."""
 
     live_since: int | None
-    """Since when there is a working session with the server; None: there is none."""
+    """When the current session became live, in ns; None: there is none, or it still hears a
+    replay."""
     busy: bool
-    """An answer, speech, a tool call or a text of speech is under way."""
+    """Whether a response, speech, a tool call or a transcript is under way."""
     drained_at: int | None
-    """When what is played counts as played; None: nothing is."""
+    """When the audio in the speaker's queue counts as played, in ns; None: the queue is empty."""
     next_sample: int
-    """The first sample of the session that the server has not been sent, if it was to be."""
+    """End of the audio that was appended; with push-to-talk, of the audio that was captured."""
 
 
 def _silence_ns(settings: Settings) -> int:
-    """Return how much silence lets the server's turn detection find the end of speech."""
+    """Return the silence in ns after which the server's turn detection ends a turn."""
     vad = settings.turn_detection
     if vad is None:
         return 0
@@ -122,15 +127,15 @@ def _silence_ns(settings: Settings) -> int:
 
 
 def _over(saved: Saved, settings: Settings, facts: _Facts, now: int) -> str | None:
-    """Return why the conversation is over; None: it is not.
+    """Return the reason why the conversation is over; None: it is not over.
 
-    - `EndConversation`: what was being said has been played, or 10 s have passed.
-    - `CaptureEnded`: the server was sent silence for as long as it needs to find the end of
-      speech, and a second more; nothing is under way and everything has been played. At most 30 s
-      of silence are sent; then only an answer that is still being played is waited for.
-    - Nobody has spoken for `Settings.inactivity_timeout_s`, and nothing is under way. What the
-      assistant says because the user is silent (`ServerVad.idle_timeout_ms`) does not count, but
-      the user has 4 s to answer it.
+    - After `EndConversation`: the current response has been played, or 10 s have passed.
+    - After `CaptureEnded`: the server was sent the silence that it needs to detect the end of
+      speech, and one more second; nothing is under way and everything has been played. After 30 s
+      of silence, only audio that is still playing is waited for.
+    - After `Settings.inactivity_timeout_s` without activity, if nothing is under way. What the
+      assistant says because the user is silent (`ServerVad.idle_timeout_ms`) does not count as
+      activity, but gives the user 4 s to answer.
     """
     silent = facts.drained_at is None
     if saved.ending is not None and (
@@ -149,7 +154,7 @@ def _over(saved: Saved, settings: Settings, facts: _Facts, now: int) -> str | No
 
 
 def _deadlines(saved: Saved, settings: Settings, facts: _Facts) -> list[int]:
-    """Return the times at which `_over` may say something else."""
+    """Return the times in ns at which the result of `_over` may change."""
     times = []
     if saved.ending is not None:
         times.append(saved.ending.deadline_ns)
@@ -165,12 +170,14 @@ def _deadlines(saved: Saved, settings: Settings, facts: _Facts) -> list[int]:
 
 
 def _input_heard_at(saved: Saved, settings: Settings, facts: _Facts) -> int | None:
+    """Return when the server can have detected the end of the input; None: it has not ended."""
     if saved.input_end is None or facts.live_since is None:
         return None
     return max(saved.input_end.at_ns, facts.live_since) + _silence_ns(settings) + _MARGIN_NS
 
 
 def _input_was_heard(saved: Saved, settings: Settings, facts: _Facts, now: int) -> bool:
+    """Return whether the server was sent all input and enough silence after it."""
     heard_at = _input_heard_at(saved, settings, facts)
     if saved.input_end is None or heard_at is None or now < heard_at:
         return False
@@ -179,6 +186,7 @@ def _input_was_heard(saved: Saved, settings: Settings, facts: _Facts, now: int) 
 
 
 def _quiet_until(saved: Saved, settings: Settings, facts: _Facts) -> int | None:
+    """Return when the inactivity timeout ends, in ns; None: it does not run."""
     if settings.inactivity_timeout_s is None or facts.live_since is None:
         return None
     quiet = saved.quiet_since_ns + int(settings.inactivity_timeout_s * _NS)

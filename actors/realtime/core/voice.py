@@ -1,6 +1,7 @@
-"""How long somebody has been speaking, by loudness: enough to tell a word from a cough.
+"""Detection of voice by loudness, for how long somebody speaks: a word, or only a cough.
 
-Measured only while there is something to decide, and cheaply: every third sample, in plain Python.
+It runs only while an interruption is in doubt, and looks at every third sample, because it is plain
+Python on the actor's thread.
 """
 
 from __future__ import annotations
@@ -17,30 +18,30 @@ _WINDOW_MS = 20
 _WINDOW = _WINDOW_MS * SAMPLE_RATE // 1000
 _STRIDE = 3
 ROOM = 2 * SAMPLE_RATE
-"""Samples of the recent past by which it is known how loud the room is."""
+"""Samples of earlier audio from which the noise floor of the room is measured."""
 _FLOOR_WINDOWS = 5
-"""The room is as loud as the quietest so many windows (100 ms) in a row."""
+"""The noise floor is the mean power of the quietest run of this many windows (100 ms)."""
 _ABOVE_FLOOR = 6.0
-"""Voice has so much more power than the room: 8 dB."""
+"""Minimum ratio of voice power to the noise floor: 8 dB."""
 _LEAST = (32768 * 10 ** (-50 / 20)) ** 2
-"""Below this power (-50 dB of full scale) nothing is voice, however quiet the room."""
+"""Minimum power of voice: -50 dB of full scale, also in a quieter room."""
 
 
 class Measure:
-    """Counts how long somebody was loud.
+    """Counts the milliseconds in which somebody was louder than the room.
 
     Args:
-        before: what was captured before, as the measure of the room.
+        before: audio captured before, int16 mono, for the noise floor; empty: none.
     """
 
     def __init__(self, before: bytes = b"") -> None:
         self.voiced_ms = 0
-        """How long it was louder than the room."""
+        """Milliseconds louder than the room so far."""
         self._limit = max(_LEAST, _ABOVE_FLOOR * _floor(_powers(before)))
         self._rest = b""
 
     def hear(self, pcm: bytes) -> bool:
-        """Take the next audio. Return whether somebody was loud in it."""
+        """Measure the next audio. Return whether a part of it was louder than the room."""
         pcm = self._rest + pcm
         whole = len(pcm) // (2 * _WINDOW) * 2 * _WINDOW
         self._rest = pcm[whole:]
@@ -50,7 +51,7 @@ class Measure:
 
 
 def _powers(pcm: bytes) -> list[float]:
-    """Return the mean of the squares in each whole window."""
+    """Return the power of each whole window: the mean of the squares of its samples."""
     samples = array("h", pcm[: len(pcm) & ~1])
     if sys.byteorder == "big":
         samples.byteswap()
@@ -62,6 +63,7 @@ def _powers(pcm: bytes) -> list[float]:
 
 
 def _floor(powers: list[float]) -> float:
+    """Return the noise floor: the lowest mean power of a run of windows."""
     runs = [
         sum(powers[start : start + _FLOOR_WINDOWS]) / _FLOOR_WINDOWS
         for start in range(len(powers) - _FLOOR_WINDOWS + 1)
