@@ -1,4 +1,4 @@
-"""What a session with the server is told about itself (``session.update``), in GA shapes."""
+"""The contents of ``session.update``, in the shapes of the GA API."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ _PCM = {"type": "audio/pcm", "rate": SAMPLE_RATE}
 _CHOICES = ("auto", "none", "required")
 
 Path = tuple[str, ...]
+"""The keys that lead to a field of the session."""
 _INPUT, _OUTPUT = ("audio", "input"), ("audio", "output")
-_UNSAID: dict[Path, Any] = {
-    ("instructions",): "",  # it would clear the server's own default
+_SERVER_DEFAULTS: dict[Path, Any] = {
+    ("instructions",): "",  # sent, it would clear the server's own default instructions
     ("max_output_tokens",): "inf",
     ("truncation",): "auto",
     (*_INPUT, "noise_reduction"): None,
     (*_INPUT, "transcription"): None,
 }
-"""What a new session is anyway, so that it is not told to."""
+"""Server defaults, left out of the first ``session.update``."""
 
 
 def configuration(settings: Settings, speed: float, tools: Iterable[ToolSpec]) -> dict[str, Any]:
-    """Return the whole configuration, for a session that has not begun to speak."""
+    """Return the whole configuration, for a new session: its voice can still be set."""
     tools = tuple(tools)
     fields = {
         path: value
         for path, value in _fields(settings, tools).items()
-        if path not in _UNSAID or value != _UNSAID[path]
+        if path not in _SERVER_DEFAULTS or value != _SERVER_DEFAULTS[path]
     }
     whole = {
         (*_INPUT, "format"): _PCM,
@@ -52,16 +53,16 @@ def configuration(settings: Settings, speed: float, tools: Iterable[ToolSpec]) -
 
 
 def confirms(settings: Settings) -> bool:
-    """Tell whether an interruption by speech has to be confirmed.
+    """Return whether an interruption by speech has to be confirmed (``interruption``).
 
-    The server then only tells of speech, and neither ends an answer nor begins one by itself.
+    The server then only reports speech. Cancelling and requesting responses is up to us.
     """
     vad = settings.turn_detection
     return settings.interruption == "confirmed" and vad is not None and vad.interrupt_response
 
 
 def tools_update(settings: Settings, tools: Iterable[ToolSpec]) -> dict[str, Any]:
-    """Return the change of a session's tools."""
+    """Return the update that changes a session's tools."""
     tools = tuple(tools)
     choice = _tool_choice(settings, tools)
     return _tree({("tools",): [_tool(tool) for tool in tools], ("tool_choice",): choice})
@@ -70,7 +71,7 @@ def tools_update(settings: Settings, tools: Iterable[ToolSpec]) -> dict[str, Any
 def settings_update(
     old: Settings, new: Settings, tools: Iterable[ToolSpec]
 ) -> dict[str, Any] | None:
-    """Return the change of what can be changed while a session runs; None: there is none."""
+    """Return the update that leads from old to new settings; None: nothing differs."""
     tools = tuple(tools)
     before, after = _fields(old, tools), _fields(new, tools)
     changes = {
@@ -82,19 +83,23 @@ def settings_update(
 
 
 def is_forced(settings: Settings) -> bool:
-    """Tell whether every answer of the session has to call a tool unless it is told otherwise."""
+    """Return whether each response must call a tool, unless it has a ``tool_choice`` of its own."""
     return settings.tool_choice not in ("auto", "none")
 
 
 def speed_update(speed: float) -> dict[str, Any]:
-    """Return the change of a session's speech speed, legal between two answers."""
+    """Return the update that changes the speed of speech. The API allows it between responses."""
     return _tree({(*_OUTPUT, "speed"): speed})
 
 
 def without(session: dict[str, Any], param: str | None) -> dict[str, Any] | None:
-    """Return a configuration without what the server refused (``session.audio.output.voice``).
+    """Return a configuration without a refused parameter; None: that is impossible.
 
-    None: it cannot be left out, or nothing else is in it.
+    It is impossible if the parameter is required or unknown, or nothing else would be left.
+
+    Args:
+        session: the configuration.
+        param: the parameter as errors name it, such as ``session.audio.output.voice``.
     """
     path = (param or "").removeprefix("session.").split(".")
     if path in ([""], ["type"]):
@@ -104,6 +109,10 @@ def without(session: dict[str, Any], param: str | None) -> dict[str, Any] | None
 
 
 def _without(tree: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
+    """Return a tree without the field at a path; None: the field is not in it.
+
+    A key may have an index into a list (``tools[0]``). An object that becomes empty goes too.
+    """
     (key, _, index), rest = path[0].partition("["), path[1:]
     if key not in tree:
         return None
@@ -132,6 +141,7 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
 
 
 def _tree(fields: dict[Path, Any]) -> dict[str, Any]:
+    """Return the nested objects of the API for fields that are given by their paths."""
     session: dict[str, Any] = {"type": "realtime"}
     for path, value in fields.items():
         branch = session
@@ -142,13 +152,16 @@ def _tree(fields: dict[Path, Any]) -> dict[str, Any]:
 
 
 def _merging(old: Any, new: Any) -> Any:
-    """Return a value as the server, which merges objects, has to be told: what goes is null."""
+    """Return the value that turns ``old`` into ``new`` at the server.
+
+    The server merges objects of the same type, so a key that disappears has to be sent as null.
+    """
     merges = isinstance(old, dict) and isinstance(new, dict) and old.get("type") == new.get("type")
     return {**dict.fromkeys(old), **new} if merges else new
 
 
 def _fields(settings: Settings, tools: tuple[ToolSpec, ...]) -> dict[Path, Any]:
-    """Return the settings that can change, as the fields of the API's session."""
+    """Return the changeable settings as fields of the API's session, by their paths."""
     fields: dict[Path, Any] = {}
     for name, field in _FIELDS.items():
         value = getattr(settings, name)
@@ -166,7 +179,7 @@ def _voice(settings: Settings) -> Any:
 
 
 def _tool_choice(settings: Settings, tools: tuple[ToolSpec, ...]) -> Any:
-    """Return the choice; one that cannot be met with these tools would be refused."""
+    """Return the ``tool_choice``. One that these tools cannot meet is "auto", or it is refused."""
     choice = settings.tool_choice
     if choice in _CHOICES:
         return choice if tools or choice != "required" else "auto"
@@ -178,10 +191,10 @@ def _truncation(settings: Settings) -> Any:
     truncation = settings.truncation
     if isinstance(truncation, str):
         return truncation
-    told: dict[str, Any] = {"type": "retention_ratio", "retention_ratio": truncation.ratio}
+    shape: dict[str, Any] = {"type": "retention_ratio", "retention_ratio": truncation.ratio}
     if truncation.token_limit is not None:
-        told["token_limits"] = {"post_instructions": truncation.token_limit}
-    return told
+        shape["token_limits"] = {"post_instructions": truncation.token_limit}
+    return shape
 
 
 def _noise_reduction(settings: Settings) -> dict[str, Any] | None:
@@ -194,7 +207,7 @@ def _transcription(settings: Settings) -> dict[str, Any] | None:
         return None
     language = settings.language
     several = language if isinstance(language, tuple) else ()
-    told = {
+    shape = {
         "model": settings.transcription_model,
         "language": None if several else language,
         "languages": list(several),
@@ -202,30 +215,31 @@ def _transcription(settings: Settings) -> dict[str, Any] | None:
         "keywords": list(settings.transcription_keywords),
         "delay": settings.transcription_delay,
     }
-    return {name: value for name, value in told.items() if value}
+    # Not every transcription model accepts every field, so empty ones are left out.
+    return {name: value for name, value in shape.items() if value}
 
 
 def _turn_detection(settings: Settings) -> dict[str, Any] | None:
     vad = settings.turn_detection
     if vad is None:
         return None
-    told: dict[str, Any]
+    shape: dict[str, Any]
     if isinstance(vad, SemanticVad):
-        told = {"type": "semantic_vad", "eagerness": vad.eagerness}
+        shape = {"type": "semantic_vad", "eagerness": vad.eagerness}
     else:
-        told = {
+        shape = {
             "type": "server_vad",
             "threshold": vad.threshold,
             "prefix_padding_ms": vad.prefix_padding_ms,
             "silence_duration_ms": vad.silence_duration_ms,
         }
         if vad.idle_timeout_ms is not None:
-            told["idle_timeout_ms"] = vad.idle_timeout_ms
-    by_itself = not confirms(settings)
+            shape["idle_timeout_ms"] = vad.idle_timeout_ms
+    server_acts = not confirms(settings)
     return {
-        **told,
-        "create_response": vad.create_response and by_itself,
-        "interrupt_response": vad.interrupt_response and by_itself,
+        **shape,
+        "create_response": vad.create_response and server_acts,
+        "interrupt_response": vad.interrupt_response and server_acts,
     }
 
 
@@ -242,4 +256,5 @@ _SHAPES: dict[str, Callable[[Settings], Any]] = {
     "reasoning": lambda settings: {"effort": settings.reasoning_effort},
     "truncation": _truncation,
 }
-"""Fields that the API has in another form than ours, or that several settings make up."""
+"""Functions for fields whose value in the API differs from the setting, or that combine several
+settings."""

@@ -1,4 +1,4 @@
-"""What the realtime component remembers across the death of its process."""
+"""The saved state of the realtime component, which outlives its process."""
 
 from __future__ import annotations
 
@@ -24,64 +24,70 @@ __all__ = [
 
 
 class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An answer that is to be asked for (``response.create``)."""
+    """A response to request with ``response.create``."""
 
     instructions: str | None = None
-    """In place of those of the session."""
+    """Instructions that replace those of the session; None: the session's apply."""
     extra: tuple[str, ...] = ()
-    """In addition to those of the session."""
+    """Instructions that are added to the others."""
     retries: int = 0
-    """How often it has been asked for in vain."""
+    """How often it has been requested without success."""
     goes_on: int = 0
-    """With an answer that so many lost connections have cut off it goes on."""
+    """How often the response has been resumed after a lost connection."""
     tools: Literal["", "auto", "none"] = ""
-    """Its ``tool_choice`` in a session whose turns have to call a tool; empty: it has to, too."""
+    """Its ``tool_choice`` in a session that forces tool calls; empty: the session's applies."""
     insists: bool = False
-    """Whether an answer that the server gives by itself does not do for it."""
+    """Whether it must be requested even if the server begins a response unasked."""
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
-    """The answer under way."""
+    """The current response, to be resumed if the connection or process is lost."""
 
     response_id: str
     ask: Ask
     begun: bool = False
-    """Some of its sound has come or, of an answer without, of its text."""
+    """Whether the user has been sent some of its audio or, if it has none, of its text."""
     call: bool = False
-    """It has called a tool."""
+    """Whether it has called a tool."""
     announces: bool = False
-    """Its last whole item only says what is to come."""
+    """Whether its last complete item only announces what follows."""
     unasked: bool = False
-    """The server has begun it by itself."""
+    """Whether the server began it without a request of ours."""
 
 
 class UnansweredTurn(msgspec.Struct, omit_defaults=True):
-    """Something the user has said or typed and that has not been answered."""
+    """A turn of the user, spoken or typed, that has not been answered."""
 
     item_id: str
     spoken: bool
     first_sample: int = 0
+    """Start of the speech on the session timeline."""
     last_sample: int = 0
+    """End of the speech on the session timeline."""
     transcribed: bool = False
+    """Whether its transcript has come, so that its audio need not be sent again."""
     wanted: bool = True
-    """Whether it is to be answered; not if the settings leave that to the program."""
+    """Whether a new session requests an answer to it. False if the settings leave that to the
+    program, or the program has interrupted the answer."""
 
 
 class Talk(msgspec.Struct, omit_defaults=True):
-    """A turn by push-to-talk of which the server has not said that it is an item."""
+    """A push-to-talk turn that the server has not confirmed. Samples of the session timeline."""
 
     first_sample: int
+    """Where it begins: with the pre-roll."""
     pressed_sample: int
-    """Where the key was pressed, after the pre-roll."""
+    """Where the key was pressed."""
     last_sample: int | None = None
-    """None: the key is pressed."""
+    """Where the key was released; None: it is still pressed."""
     respond: bool = True
+    """Whether a response is requested when it is committed."""
     tries: int = 0
-    """How often it was sent again."""
+    """How often it was sent to a further session."""
 
 
 class OpenCall(msgspec.Struct, omit_defaults=True):
-    """A tool call of an answer whose calls are not all answered."""
+    """A tool call of a response that still lacks the output of one of its calls."""
 
     call_id: str
     item_id: str
@@ -89,8 +95,11 @@ class OpenCall(msgspec.Struct, omit_defaults=True):
     arguments: str
     response_id: str
     output: str | None = None
+    """None: the tool has not answered."""
     output_id: str = ""
+    """Id of the output's item; empty: it is derived from ``call_id``."""
     respond: bool = True
+    """Whether a response to the output is requested."""
 
 
 class TypedTurn(msgspec.Struct, omit_defaults=True):
@@ -99,49 +108,51 @@ class TypedTurn(msgspec.Struct, omit_defaults=True):
     item_id: str
     text: str
     placed: bool = True
-    """Whether it was known what stands before it."""
+    """Whether the item before it was known when it was published to history."""
     image: SentImage | None = None
 
 
 class Audible(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An item whose sound is not known to have been played to its end."""
+    """An item that may still have audio to play."""
 
     item_id: str
     response_id: str
     samples: int
-    """Received when this was saved; all of them if it is ``complete``."""
+    """Samples received when this was saved. More may have followed unless it is ``complete``."""
     complete: bool = False
+    """Whether all its audio had been received."""
     text: str = ""
-    """As far as it had come."""
+    """The text received when this was saved."""
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """The conversation ends when what is being said has been played."""
+    """A request to end the conversation once the current response has been played."""
 
     reason: str
     deadline_ns: int
+    """When the conversation ends even if more is still to be played."""
 
 
 class InputEnd(msgspec.Struct, frozen=True):
-    """Where and when the input came to its end."""
+    """The end of the input: its last sample, and the time at which it was reported."""
 
     last_sample: int
     at_ns: int
 
 
 class Interval(msgspec.Struct, omit_defaults=True):
-    """A stretch of the session, in samples."""
+    """An interval of the session timeline, in samples."""
 
     first: int
     end: int | None = None
-    """None: it goes on."""
+    """The first sample after it; None: it has not ended."""
 
 
 class Saved(msgspec.Struct, omit_defaults=True):
-    """The state of the component. Times are ``time.monotonic_ns()``.
+    """The saved state of the component. Times are ``time.monotonic_ns()``.
 
-    Each field has one owner: the module that changes it, or what is in it. The other modules ask
-    the owner to. A test compares this list with the code:
+    Each field has one owner: the only module that changes the field or its contents. Other modules
+    call the owner. A test compares this list with the code:
 
     - activity: prompted_ns, quiet_since_ns
     - answers: spoken
@@ -161,40 +172,47 @@ class Saved(msgspec.Struct, omit_defaults=True):
 
     speed: float = 1.0
     spoken: bool = False
-    """Whether the assistant has been heard, so that its voice stays."""
+    """Whether the assistant has begun to speak; from then on its voice cannot be changed."""
     greeted: bool = False
+    """Whether the greeting was requested."""
     connected: bool = False
-    """Whether there was a session with the server before."""
+    """Whether a session has been live. If not, some errors are fatal that later can pass."""
     safe_sample: int = 0
-    """Everything said before it is answered, or in the history as text."""
+    """Speech before this sample need not be heard again: it is answered, or history has its
+    text."""
     repeats: int = 0
-    """How often speech was sent again without an answer coming."""
+    """How often unanswered speech was sent to a further session; an answer sets it to 0."""
     turns: list[UnansweredTurn] = []
     talks: list[Talk] = []
     answer: Answer | None = None
     owed: Ask | None = None
+    """The response that the next process has to request."""
     calls: list[OpenCall] = []
     texts: list[TypedTurn] = []
     seen_texts: list[str] = []
-    """Item ids of the last typed turns, to know one that is delivered twice."""
+    """Item ids of the newest typed turns, to recognise a turn that is delivered twice."""
     untranscribed: list[str] = []
-    """Item ids of speech whose text has not come."""
+    """Item ids of speech whose transcript has not come."""
     playing: list[Audible] = []
+    """The items in the speaker's queue."""
     tools: tuple[ToolSpec, ...] | None = None
+    """The tools that the model can call; None: `ToolsAvailable` has not come."""
     ending: Ending | None = None
     input_end: InputEnd | None = None
     quiet_since_ns: int = 0
-    """When the user did something last, or the assistant for the user."""
+    """Time of the last activity that counts for the inactivity timeout."""
     prompted_ns: int | None = None
-    """When the assistant did something last, if it does it because the user is silent."""
+    """Time of the last activity of the assistant that the user's silence has prompted; None: the
+    user has been active since."""
     changes: dict[str, Any] = {}
-    """What the program has changed of the settings."""
+    """The settings that the program has changed, with their values."""
     paused_by: int | None = None
-    """The speaker is paused, until then at the latest; None: it is not."""
+    """When a pause of the speaker ends at the latest; None: it is not paused."""
     audible: list[Interval] = []
-    """When the assistant was audible, the echo included, in the last minute."""
+    """When the assistant, with its echo, was audible in the last minute."""
     echoes: dict[str, bool] = {}
-    """Whether the devices in use, ``input`` and ``output``, may hear and make an echo."""
+    """For ``input`` and ``output``, whether the device in use can take part in an echo."""
     told_duplex: bool = False
+    """Whether the notice about half-duplex was published."""
     wire_events: tuple[str, ...] | None = None
-    """Names of the wire events to be passed on; None: as the settings say."""
+    """Names of the wire events that the program has subscribed to; None: as in the settings."""
