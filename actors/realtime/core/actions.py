@@ -1,4 +1,4 @@
-"""What the core wants done; the shell does it in this order."""
+"""The actions that the core returns; the shell performs them in order."""
 
 from __future__ import annotations
 
@@ -26,45 +26,46 @@ class SendEvent(msgspec.Struct):
 
     event: ClientEvent
     spare: bool = False
-    """Of the connection that stands by, as below."""
+    """Whether it concerns the connection of the standby session; so too in the actions below."""
 
 
 class Publish(msgspec.Struct):
-    """Give a message to whoever accepts it."""
+    """Send a message to every component that accepts its type."""
 
     message: Message
 
 
 class ConnectAfter(msgspec.Struct):
-    """Connect to the server, so much later."""
+    """Connect to the server after a delay."""
 
     seconds: float
     reason: str
+    """Why a connection is needed, for the log."""
     spare: bool = False
 
 
 class Disconnect(msgspec.Struct):
-    """Close the connection; nothing that still comes from it is wanted."""
+    """Close the connection, and discard what still arrives from it."""
 
     reason: str
     spare: bool = False
 
 
 class Swap(msgspec.Struct):
-    """Close the connection; the one that stood by is the connection from here on."""
+    """Close the connection, and make that of the standby session the current one."""
 
     reason: str
 
 
 class SaveState(msgspec.Struct):
-    """Save the state for the next process."""
+    """Save the state for the next process of this component."""
 
     state: msgspec.Raw
     """`Core.saved`, encoded with MessagePack."""
 
 
 class WriteLog(msgspec.Struct):
-    """Write a log record. Never what was said."""
+    """Write a log record. It must never contain what was said."""
 
     level: Literal["debug", "info", "warning", "error"]
     text: str

@@ -1,4 +1,4 @@
-"""What the parts of the core share: the state, the outbox, and what they all look at."""
+"""The context that the parts of the core share: their state, and the actions to return."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ __all__ = ["Context", "LinkPhase", "Recent"]
 
 _REMEMBERED = 1000
 _OUTPUTS = 20
+"""How many outputs of tool calls are remembered until history has them."""
 
 
 class Recent(collections.OrderedDict[str, Any]):
-    """A dictionary of the newest entries."""
+    """A dictionary that keeps only its newest entries."""
 
     limit = _REMEMBERED
+    """Maximum number of entries."""
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
@@ -36,29 +38,29 @@ class Recent(collections.OrderedDict[str, Any]):
 
 
 class LinkPhase(IntEnum):
-    """How far the session is."""
+    """The steps in which a session with the server becomes live."""
 
     OFFLINE = 0
     CONNECTED = 1
-    """``session.created`` is awaited."""
+    """Waiting for ``session.created``."""
     CREATED = 2
-    """History and tools are awaited."""
+    """Waiting for history and tools."""
     CONFIGURING = 3
-    """The server has been told everything; ``session.updated`` is awaited."""
+    """Configuration and items are sent; waiting for ``session.updated``."""
     LIVE = 4
 
 
 class Context:
-    """What the parts of the core share, and the actions that they collect.
+    """The state that the parts of the core share, and the actions that they collect.
 
-    It has more attributes than other classes because each thing that several parts use is one.
+    It has more attributes than other classes, because everything that several parts use is here.
     """
 
     def __init__(self, setup: Setup, saved: Saved, server: str, now: int) -> None:
         self.setup = setup
         self.saved = saved
         self.server = server
-        """As people are told of it."""
+        """The server's address without its query, for messages to the user."""
         self.responses = Responses(saved)
         self.playback = PlaybackAccount(saved.playing, now)
         self.capture = CaptureFeed()
@@ -66,19 +68,21 @@ class Context:
         self.turns = Turns(saved)
         self.activity = Activity(saved)
         self.session = 0
-        """Number of the session with the server."""
+        """Number of the current server session, from 1 in this process; 0: none yet."""
         self._sessions = 0
-        self._request_id = now // 1_000_000  # no request of an earlier process has it
+        # The milliseconds of the clock are above every id that an earlier process used, so that a
+        # late answer to one of its requests matches none of ours.
+        self._request_id = now // 1_000_000
         self.phase = LinkPhase.OFFLINE
-        """How far the session with the server is."""
+        """The step that the current server session has reached."""
         self.finished = False
-        """The conversation is over, or cannot go on."""
+        """Whether the conversation is over, or cannot continue."""
         self.flushed_ns = 0
-        """When the speaker was told last to throw away everything it had been sent before."""
+        """Time of the last `FlushPlayback`; the speaker discards audio dated before it."""
         self.done = Recent()
-        """Ids of speech whose text has been told, and of calls that have been run."""
+        """Ids of speech whose transcript was published, and of calls that were run."""
         self.outputs = Recent()
-        """Of the calls answered last: (item id, output). History may not have them yet."""
+        """(item id, output) of the newest answered calls, by call id. History may lack them yet."""
         self.outputs.limit = _OUTPUTS
         self._actions: list[Action] = []
         self._numbers = 0
@@ -91,7 +95,7 @@ class Context:
 
     @property
     def told(self) -> bool:
-        """Tell whether the server knows the conversation, so that it can be gone on with."""
+        """Whether the session was sent the conversation so far, so that items can be added."""
         return self.phase >= LinkPhase.CONFIGURING
 
     def take(self) -> list[Action]:
@@ -105,48 +109,53 @@ class Context:
         return self._sessions
 
     def request_id(self) -> int:
-        """Return an id for a request to another component."""
+        """Return a new id for a request to another component."""
         self._request_id += 1
         return self._request_id
 
     def do(self, action: Action) -> None:
-        """Have something done."""
+        """Add an action for the shell."""
         self._actions.append(action)
 
     def publish(self, message: Message) -> None:
-        """Have a message given to other components."""
+        """Publish a message to the other components."""
         self._actions.append(Publish(message))
 
     def leave_out(self, item_id: str) -> None:
-        """Tell history what stands before those that follow an item which it does not have."""
+        """Publish the new place of the items that follow an item which history lacks."""
         for behind in self.chain.drop(item_id):
             known_as = self.chain.known_as(behind)
             self.publish(ItemPlaced(known_as, self.chain.previous(behind)))
 
     def send(self, event: wire.ClientEvent) -> None:
-        """Have an event sent to the server."""
+        """Send an event to the server."""
         self._actions.append(SendEvent(event))
 
     def update(self, changes: dict[str, Any], intent: str) -> None:
-        """Have the session's configuration changed."""
+        """Send ``session.update``.
+
+        Args:
+            changes: the session object of the update.
+            intent: what the update is for; an error about it is then handled accordingly.
+        """
         event_id = self.event_id(intent)
         self._intents[event_id] = (intent, changes)
         self.send(wire.SessionUpdate(changes, event_id))
 
     def event_id(self, intent: str) -> str:
-        """Return an id for an event, to know by it what an error is about."""
+        """Return a new id for an event, and remember its intent: errors name the id."""
         self._numbers += 1
         event_id = f"rtvoice_{self.session}_{self._numbers}"
         self._intents[event_id] = (intent, None)
         return event_id
 
     def intent(self, event_id: str | None) -> tuple[str, dict[str, Any] | None]:
-        """Return what an event was for, and of an `update` its changes."""
+        """Return the intent of an event and, if it is an `update`, its changes."""
         found: tuple[str, dict[str, Any] | None] = self._intents.get(event_id or "", ("", None))
         return found
 
     def log(
         self, level: Literal["debug", "info", "warning", "error"], text: str, **fields: Any
     ) -> None:
-        """Have a log record written. Never what was said."""
+        """Write a log record. It must never contain what was said."""
         self._actions.append(WriteLog(level, text, fields))

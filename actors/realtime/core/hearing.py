@@ -1,4 +1,4 @@
-"""Captured sound on its way to the server: live, replayed, or part of a push-to-talk turn."""
+"""Appending captured audio at the server: live, replayed, or as part of a push-to-talk turn."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from messages import AudioLost, CapturedAudio, ReplayedAudio, ReplayEnded
 __all__ = ["Hearing"]
 
 _SHORTEST_MS = 100
-"""A shorter loss of speech is not reported."""
+"""Minimum loss of speech that is published as `AudioLost`."""
 
 
 class Hearing:
-    """Appends captured sound to the server's input buffer, silenced where `Duplex` says so."""
+    """Appends captured audio to the server's input buffer, silenced while `Duplex` requires it."""
 
     def __init__(self, context: Context, duplex: Duplex, talking: Talking) -> None:
         self._context = context
@@ -44,13 +44,13 @@ class Hearing:
             self._talking.take(block.pcm, block.first_sample, now)
 
     def replay_ended(self, message: ReplayEnded, now: int) -> None:
-        """Continue with live sound."""
+        """Continue with live audio."""
         self._report_missing(message)
         if self._context.capture.ended(message) and self._talking.is_on:
             self._talking.take(b"", message.next_sample, now)
 
     def remembered(self, first_sample: int, last_sample: int) -> bytes:
-        """Return what the server heard between two samples; empty if that is forgotten."""
+        """Return the audio that the server heard between two samples; empty if it is forgotten."""
         return self._duplex.passed(
             self._context.capture.sound(first_sample, last_sample), first_sample
         )
