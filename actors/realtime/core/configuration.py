@@ -1,4 +1,4 @@
-"""The configuration of a session with the server: the whole of it first, changes later."""
+"""The configuration of a server session: all of it at the start, changes later."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from messages import Notice
 __all__ = ["MAX_REFUSALS", "Configuration"]
 
 MAX_REFUSALS = 8
+"""How often a configuration without the refused parameter is sent again, for each session."""
 
 
 class Configuration:
-    """Configures a session, sends it what changes, and leaves out what the server refuses."""
+    """Configures a session, sends it changes, and leaves out parameters that the server refuses."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -25,15 +26,18 @@ class Configuration:
         self._refusals = 0
 
     def whole(self) -> dict[str, Any]:
-        """Return the configuration of a new session."""
+        """Return the whole configuration, for a new session."""
         saved = self._context.saved
         return session.configuration(self._context.settings, saved.speed, saved.tools or ())
 
     def begin(self, present: dict[str, Any]) -> bool:
-        """Send a new session its configuration, if that is not the one it has.
+        """Send a new session its configuration, unless it has the same one already.
+
+        Args:
+            present: the configuration that it was sent as a standby session; empty: none.
 
         Returns:
-            Whether it has it, so that there is no confirmation to wait for.
+            Whether it has it already: then no ``session.updated`` follows.
         """
         context, saved = self._context, self._context.saved
         self._settings, self._tools, self._speed = context.settings, saved.tools, saved.speed
@@ -45,8 +49,12 @@ class Configuration:
         return False
 
     def follow(self) -> None:
-        """Send a live session what has changed: at any time, but the speed between two answers."""
+        """Send a live session the changes since the last call.
+
+        The API accepts a change of speed only between two responses, so that may have to wait.
+        """
         context, saved = self._context, self._context.saved
+        # A requested response may begin before the change reaches the server.
         between = context.responses.active is None and context.responses.asked is None
         if self._speed != saved.speed and between:
             self._speed = saved.speed
@@ -64,10 +72,15 @@ class Configuration:
     def refused(self, refused: dict[str, Any] | None, param: str | None) -> bool:
         """Send a refused configuration again, without the parameter that the server refuses.
 
-        A session without the rest, such as instructions and tools, would be useless.
+        The server has refused all of it, and without the rest, such as instructions and tools, the
+        session would be useless.
+
+        Args:
+            refused: the update that was refused; None: the whole configuration.
+            param: the parameter that the error names.
 
         Returns:
-            Whether there was something left to send.
+            Whether a configuration was sent.
         """
         self._refusals += 1
         left = session.without(self.whole() if refused is None else refused, param)
@@ -78,9 +91,14 @@ class Configuration:
         return True
 
     def refused_speed(self) -> bool:
-        """Send a refused speed again after this answer. Return False if that is pointless."""
+        """Send a refused speed again after the active response.
+
+        Returns:
+            False if no response is active, so that the speed itself must be what is refused, or
+            after too many refusals.
+        """
         if self._context.responses.active is None or self._refusals > MAX_REFUSALS:
             return False
         self._refusals += 1
-        self._speed = 0.0
+        self._speed = 0.0  # differs from every valid speed, so `follow` sends it
         return True

@@ -1,4 +1,4 @@
-"""Half-duplex: while the assistant is audible the server hears nothing, so not the assistant."""
+"""Half-duplex: while the assistant is audible, the server hears silence, and so no echo of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ __all__ = ["NOTICE", "Duplex", "is_headset"]
 
 _NS = 1_000_000_000
 TAIL_NS = _NS // 4
-"""A room goes on sounding for so long."""
+"""How long the echo of a room lasts after playback has ended."""
 STILL_NS = 1 * _NS
-"""Sound that does not go on for so long is not heard: paused, late, or without a device."""
+"""If the speaker reports no progress for this long, the assistant is not audible: playback is
+paused, its audio is late, or there is no device."""
 _KEPT_SAMPLES = 60 * SAMPLE_RATE
-"""The microphone can say again what it has captured in half a minute."""
+"""How far back intervals are kept: more than the 30 s that the microphone can replay."""
 _HEADSETS = ("headset", "headphone", "earphone", "earbud", "airpods", "hands-free", "handsfree")
 NOTICE = (
     "The assistant would hear itself over the loudspeaker, so it does not listen while it speaks: "
@@ -25,16 +26,16 @@ NOTICE = (
 
 
 def is_headset(device: str) -> bool:
-    """Tell by its name whether a device is worn, so that what it plays is not heard by another."""
+    """Return whether a device is a headset, by its name: a microphone does not hear it play."""
     name = device.casefold()
     return any(kind in name for kind in _HEADSETS)
 
 
 class Duplex:
-    """Knows when the assistant was audible, and makes silence of what was captured then.
+    """Records when the assistant was audible, and silences the audio that was captured then.
 
-    Positions are samples of the session's timeline, by the clocks of the devices, so it makes no
-    difference whether a block comes live, late, or again for another session with the server.
+    Positions are samples of the session timeline, by the clocks of the devices. So the result is
+    the same whether a block arrives live, late, or again for another server session.
     """
 
     def __init__(
@@ -45,15 +46,15 @@ class Duplex:
         self._playback = playback
         self._epoch_ns = epoch_ns
         self._moved_ns = 0
-        """When the assistant was known to be sounding."""
+        """When the assistant was last known to be audible."""
         intervals = saved.audible
         if intervals and intervals[-1].end is None:
             self._moved_ns = epoch_ns + intervals[-1].first * _NS // SAMPLE_RATE
 
     def is_half(self) -> bool:
-        """Tell whether the server is given silence while the assistant is audible."""
+        """Return whether the server hears silence while the assistant is audible."""
         settings = self._setup.settings
-        if settings.turn_detection is None:  # the user says when to listen
+        if settings.turn_detection is None:  # push-to-talk: the user decides when it listens
             return False
         if settings.duplex == "auto":
             echoes = self._saved.echoes
@@ -61,7 +62,7 @@ class Duplex:
         return settings.duplex == "half"
 
     def device(self, message: DeviceInUse, now: int) -> bool:
-        """Record which device is used: a headset does not hear itself, nor does a file.
+        """Record which device is used. Headsets and files cause no echo.
 
         Returns:
             Whether to publish the `NOTICE`: once, when the conversation becomes half-duplex.
@@ -70,14 +71,14 @@ class Duplex:
         echoes = message.card and not is_headset(message.name)
         saved.echoes = {**saved.echoes, message.direction: echoes}
         if message.direction == "output" and self._playback.queue():
-            self.sounds(now)  # what waited for it is heard now
+            self.sounds(now)  # audio that waited for a device is played now
         if not self.is_half() or saved.told_duplex:
             return False
         saved.told_duplex = True
         return True
 
     def sounds(self, now: int) -> bool:
-        """Record that the assistant is audible, or will be in a moment.
+        """Record that the assistant is audible, or is about to be.
 
         Returns:
             Whether it was silent before.
@@ -92,7 +93,7 @@ class Duplex:
         return True
 
     def tick(self, now: int) -> None:
-        """Take note that the assistant is not heard any more, if that is so."""
+        """Record that the assistant is no longer audible, if nothing is played any more."""
         until = self.deadline()
         playback = self._playback
         silent = not playback.queue() and playback.flush_by is None
@@ -100,14 +101,14 @@ class Duplex:
             self._saved.audible[-1].end = self._sample(now + TAIL_NS)
 
     def deadline(self) -> int | None:
-        """Return when `tick` has something to do if nothing is heard until then."""
+        """Return when the assistant counts as silent without news; None: it is silent."""
         intervals = self._saved.audible
         if not intervals or intervals[-1].end is not None:
             return None
         return self._moved_ns + STILL_NS
 
     def passed(self, pcm: bytes, first_sample: int) -> bytes:
-        """Return captured audio as the server is to hear it."""
+        """Return captured audio as the server hears it: silenced where the assistant is audible."""
         intervals = self._saved.audible
         if not intervals or not self.is_half():
             return pcm
@@ -121,4 +122,5 @@ class Duplex:
         return quiet
 
     def _sample(self, now: int) -> int:
+        """Return the sample of the session timeline at a time."""
         return (now - self._epoch_ns) * SAMPLE_RATE // _NS
