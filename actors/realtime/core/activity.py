@@ -8,7 +8,7 @@ __all__ = ["Activity"]
 
 
 class Activity:
-    """The times from which the inactivity timeout counts."""
+    """Records the times from which the inactivity timeout counts."""
 
     def __init__(self, saved: Saved) -> None:
         self._saved = saved
@@ -19,6 +19,8 @@ class Activity:
 
     def goes_on(self, now: int) -> None:
         """Record activity of the assistant or of a tool."""
+        # Speech of the assistant that the user's silence prompts must not extend the timeout for
+        # ever: the server would prompt again and again.
         if self._saved.prompted_ns is None:
             self._saved.quiet_since_ns = now
         else:
@@ -33,5 +35,10 @@ class Activity:
         self._saved.quiet_since_ns = now
 
     def leave_out(self, gap_ns: int, now: int) -> None:
-        """Leave out an outage that has just ended."""
+        """Do not count an outage that has just ended.
+
+        Args:
+            gap_ns: the length of the outage.
+            now: the time.
+        """
         self._saved.quiet_since_ns = min(now, self._saved.quiet_since_ns + gap_ns)

@@ -1,4 +1,4 @@
-"""Bringing a new session with the server up to date, and history with it."""
+"""The recovery of the conversation in a new server session, and the repair of history."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ __all__ = ["Recovery"]
 
 _NS = 1_000_000_000
 HISTORY_NS = 2 * _NS
-"""How long the history is waited for; then it goes on without."""
+"""Maximum wait for the history; after it, the session begins without."""
 RECENT_NS = 1 * _NS
-"""A history that was requested no longer ago is up to date."""
+"""Maximum age of a request for the history that need not be repeated."""
 REHEAR = SAMPLE_RATE
-"""This much sound a standby session hears again, in samples: speech may just have begun."""
+"""Samples that a standby session hears again when it is swapped in: speech may just have begun,
+before the server has reported it."""
 
 
 class Recovery:
-    """Requests the history, plans with it how a new session goes on, and carries the plan out."""
+    """Requests the history, plans from it how a new session continues, and executes the plan."""
 
     def __init__(self, context: Context, user: User) -> None:
         self._context = context
@@ -40,7 +41,7 @@ class Recovery:
         self._request_id = 0
         self._requested_ns = 0
         self.history: tuple[ConversationItem, ...] | None = None
-        """None: it has not come yet."""
+        """The history; None: it has not come yet."""
         self.plan = restore.Plan()
 
     # -- the history --------------------------------------------------------------------------
@@ -53,37 +54,46 @@ class Recovery:
         self._context.publish(HistoryRequest(self._request_id))
 
     def is_recent(self, now: int) -> bool:
-        """Return whether the history was requested a moment ago."""
+        """Return whether the history was requested less than `RECENT_NS` ago."""
         return now - self._requested_ns <= RECENT_NS
 
     def take(self, message: HistorySnapshot) -> bool:
-        """Take the history. Return False if it answers an earlier request."""
+        """Store the history. Return False if it answers an earlier request."""
         if message.request_id != self._request_id:
             return False
         self.history = message.items
         return True
 
     def deadline(self) -> int:
-        """Return when to go on without the history; 0: it is there."""
+        """Return when to continue without the history; 0: it is there."""
         return self._requested_ns + HISTORY_NS if self.history is None else 0
 
     def is_complete(self) -> bool:
-        """Return whether the new session has everything that was said."""
+        """Return whether the new session has the whole conversation."""
         return self.history is not None and not self.plan.missing
 
     # -- the plan -----------------------------------------------------------------------------
 
     def begin(self, otherwise: tuple[ConversationItem, ...] | None) -> None:
-        """Make the plan. ``otherwise``: the history to use if none has come."""
+        """Make the plan.
+
+        Args:
+            otherwise: the history to use if none has come in time; None: there is no other.
+        """
         if self.history is None:
-            self._context.log("warning", "the history has not answered; going on without its news")
+            self._context.log("warning", "history has not answered; continuing with what is known")
             self.history = otherwise
         self.plan = self.plan_for(self.history or (), self._user.speech_from())
 
     def plan_for(
         self, history: tuple[ConversationItem, ...], speech_from: int | None = None
     ) -> restore.Plan:
-        """Return how a new session goes on; history may not yet have what was said last."""
+        """Return how a new session continues.
+
+        Args:
+            history: the history, which may not have the latest items yet.
+            speech_from: the sample at which speech began that is not a turn yet; None: none.
+        """
         context = self._context
         heard = {
             item.item_id: item.text_heard
@@ -99,7 +109,7 @@ class Recovery:
     # -- carrying it out ----------------------------------------------------------------------
 
     def tell(self, known: list[dict[str, Any]]) -> None:
-        """Publish how open items have ended, and send the server the items that it lacks.
+        """Publish the end of open items, and send the server the items that it lacks.
 
         Args:
             known: the items that the server has.
@@ -110,11 +120,12 @@ class Recovery:
             self._context.send(event)
 
     def hand_over(self, now: int, *, is_swapped: bool) -> None:
-        """Have the new session, which is live, hear and answer what the plan leaves to it.
+        """Let the new session, which is live, hear and answer what the plan says.
 
         Args:
             now: the time.
-            is_swapped: whether the session before it has heard everything up to now.
+            is_swapped: whether it is a standby session: the one before has then heard all audio
+                up to now, so that only the last second has to be heard again.
         """
         context, plan = self._context, self.plan
         if plan.given_up:
@@ -132,6 +143,8 @@ class Recovery:
         context.responses.drop_answer()
 
     def _repair_history(self) -> None:
+        """Publish what history must drop, and transcripts and ends of items that cannot come."""
+        # The new session makes new items of speech that it hears again.
         again = [turn.item_id for turn in self.plan.again]
         for item_id in again:
             self._context.publish(ItemRemoved(item_id, "the server is sent this speech again"))
@@ -140,7 +153,7 @@ class Recovery:
         self._end_items()
 
     def _end_items(self) -> None:
-        """Publish the end of items of the assistant that the lost session has cut off."""
+        """Publish the end of the assistant's items that the lost session has cut off."""
         before = None
         for item in self.history or ():
             known = self._context.playback.items.get(item.item_id)
@@ -148,6 +161,8 @@ class Recovery:
                 known.text = item.text
             spoken = item.kind == "message" and item.role == "assistant"
             cut_off = spoken and not item.complete and not item.interrupted
+            # An item that this process does not know was cut off with the process before it. That
+            # has to be published only once: for the first session.
             if cut_off and (not known.ended if known else self._context.session == 1):
                 self._end_item(known or Spoken(item.item_id, "", session=0), item.text, before)
             before = item.item_id
@@ -170,12 +185,13 @@ class Recovery:
         context.chain.join(kept[-1] if kept else None)
         for item in plan.items[plan.remembered :]:
             context.chain.note(item["id"])
-            if item["type"] == "function_call_output":  # or history has it elsewhere
+            if item["type"] == "function_call_output":  # history may have it in another place
                 known_as = context.chain.known_as(item["id"])
                 context.publish(ItemPlaced(known_as, context.chain.previous(item["id"])))
         self._user.typed.place(kept)
 
     def _hear_again(self, from_sample: int, now: int) -> None:
+        """Request a replay of the microphone, to be appended before live audio."""
         context, request_id = self._context, self._context.request_id()
         has_speech = self.plan.hears_speech
         context.capture.restart(from_sample, request_id, now, has_speech=has_speech)

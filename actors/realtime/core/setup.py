@@ -1,4 +1,4 @@
-"""The settings in force, and what else the program can change: speed, tools, wire events."""
+"""The settings in force, and the speed, tools and wire events that the program can change."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Setup", "within_limits"]
 
 
 def within_limits(speed: float) -> float:
-    """Clip a speed of speech to the limits of the API."""
+    """Return a speed of speech, clipped to the limits of the API."""
     slowest, fastest = limits.SPEEDS
     return min(fastest, max(slowest, speed))
 
 
 class Setup:
-    """The settings in force, and what else the program can change during the conversation."""
+    """The settings in force, and the other values that the program can change at run time."""
 
     def __init__(self, settings: Settings, saved: Saved) -> None:
         self._saved = saved
@@ -31,12 +31,16 @@ class Setup:
         """Names of the wire events that the program has subscribed to."""
 
     def change(self, changes: dict[str, Any]) -> None:
-        """Change settings, which are given as plain values.
+        """Change settings.
+
+        Args:
+            changes: plain values (as in JSON), by the names of the settings.
 
         Raises:
-            InvalidSettingError: a field cannot be changed now, or a value is not valid.
+            InvalidSettingError: a setting cannot be changed now, or a value is not valid.
         """
         settings = validation.changed(self.settings, changes)
+        # The API refuses another voice once the session has produced audio.
         if settings.voice != self.settings.voice and self._saved.spoken:
             raise InvalidSettingError("voice", validation.fixed("voice"))
         self.settings = settings
@@ -59,6 +63,7 @@ class Setup:
 
 
 def _changed(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """Return settings with saved changes, which were checked when they were made."""
     if not changes:
         return settings
     return msgspec.convert({**msgspec.to_builtins(settings), **changes}, Settings)

@@ -10,14 +10,11 @@ from actors.realtime.core.state import Saved, UnansweredTurn
 __all__ = ["Turns"]
 
 _UNANSWERED = 20
-"""At most this many turns are kept that the program has not asked to have answered."""
+"""Maximum number of kept turns; past it, a turn that needs no answer drops the oldest turn."""
 
 
 class Turns:
-    """Keeps each turn until it is answered, in case a new session has to hear it again.
-
-    Speech before `Saved.safe_sample` need not be heard again: it is answered, or has its text.
-    """
+    """Keeps each turn until it is answered, so that a new session can hear it again."""
 
     def __init__(self, saved: Saved) -> None:
         self._saved = saved
@@ -27,25 +24,26 @@ class Turns:
         turns = self._saved.turns
         turns.append(turn)
         if not turn.wanted and len(turns) > _UNANSWERED:
-            self._is_safe(turns.pop(0))
+            self._mark_safe(turns.pop(0))
 
     def answered(self, seen: Container[str] | None = None) -> None:
-        """Drop the turns that have an answer now, or get none.
+        """Drop the turns that are answered now, or will not be answered.
 
         Args:
-            seen: item ids of the turns that the answer is about; later turns stay. None: all.
+            seen: item ids of the turns that the response has seen; turns after them stay. None:
+                drop all turns.
         """
         saved = self._saved
         count = len(saved.turns)
         while seen is not None and count and saved.turns[count - 1].item_id not in seen:
             count -= 1
         for turn in saved.turns[:count]:
-            self._is_safe(turn)
+            self._mark_safe(turn)
         saved.turns = saved.turns[count:]
         saved.repeats = 0
 
     def withdraw(self) -> None:
-        """Ask for no answer to these turns: the program has interrupted it."""
+        """Let no new session answer the turns: the program has interrupted the answer."""
         for turn in self._saved.turns:
             turn.wanted = False
 
@@ -54,9 +52,12 @@ class Turns:
         self._saved.turns = [turn for turn in self._saved.turns if turn.item_id != item_id]
 
     def noise(self, turn: UnansweredTurn) -> None:
-        """Skip a sound that was not speech, unless speech before it has to be heard again."""
+        """Record that a turn was noise, so that it need not be heard again.
+
+        If speech before it may have to be heard again, the noise is heard again with it.
+        """
         if not any(other.spoken for other in self._saved.turns):
-            self._is_safe(turn)
+            self._mark_safe(turn)
 
     def have_text(self, item_ids: Container[str]) -> None:
         """Mark the turns whose text is in the history."""
@@ -65,15 +66,19 @@ class Turns:
                 turn.transcribed = True
 
     def transcribed(self, item_id: str) -> None:
-        """Mark a turn whose transcript has come; an empty one counts too, it was a noise."""
+        """Mark a turn whose transcript has come. It is noise if the transcript is empty."""
         self.have_text([item_id])
+        # Audio is replayed from one sample on, so a turn is safe only if all before it are.
         for turn in self._saved.turns:
             if turn.spoken and not turn.transcribed:
                 break
-            self._is_safe(turn)
+            self._mark_safe(turn)
 
     def restored(self, plan: Plan) -> None:
-        """Drop the turns that a new session hears again, and those that are given up."""
+        """Drop the turns that a new session hears again, and those that are given up.
+
+        Turns that it hears again become new items, and so new turns.
+        """
         saved = self._saved
         saved.turns = [
             turn for turn in saved.turns if turn not in plan.again and turn not in plan.given_up
@@ -82,6 +87,6 @@ class Turns:
             saved.repeats = saved.repeats + 1 if plan.again else 0
         saved.safe_sample = max(saved.safe_sample, plan.from_sample)
 
-    def _is_safe(self, turn: UnansweredTurn) -> None:
-        """Record that a turn, and what was said before it, need not be heard again."""
+    def _mark_safe(self, turn: UnansweredTurn) -> None:
+        """Record that a turn, and all speech before it, need not be heard again."""
         self._saved.safe_sample = max(self._saved.safe_sample, turn.last_sample)
