@@ -1,4 +1,4 @@
-"""The images of a conversation, kept in files, which outlive this process."""
+"""The images of a conversation, kept in files that outlive the process."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ from messages import SendImage, SentImage
 __all__ = ["REFERENCE", "Pictures"]
 
 REFERENCE = "file:"
-"""With this begins the ``image_url`` of an item for which the image is still to be read."""
-GONE = "(an image was shown here that is not there any more)"
+"""Prefix of an ``image_url`` that names a file; `Pictures.filled` replaces it by the image."""
+GONE = "(an image was shown here that is no longer available)"
+"""Text that the model is sent in place of an image whose file is gone, or that is left out."""
 _ENDINGS = {"image/png": ".png", "image/jpeg": ".jpg"}
 
 
 class Pictures:
-    """Keeps images in a folder, and puts them into items on their way to the server."""
+    """Keeps images in a folder, and inserts them into items just before these are sent.
+
+    Messages, the saved state and the journal of history hold only references to them.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def keep(self, message: SendImage) -> SentImage:
-        """Write an image to a file of its own.
+        """Write an image to a file, and return the reference to it.
 
         Raises:
-            OSError: that is not possible.
+            OSError: the file cannot be written.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"{message.item_id.replace(os.sep, '_')}{_ENDINGS[message.media_type]}"
         path = self._folder / name
+        # The process may die while it writes: the file appears under its name only when complete.
         half = path.with_name(f"{name}.part")
         half.write_bytes(message.data)
         half.replace(path)
         return SentImage(str(path), message.media_type, message.detail, len(message.data))
 
     def filled(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Return an item with its images in it; as the item itself, if it has none."""
+        """Return an item with its images inserted; the same object if it has none."""
         content = item.get("content") or []
         if not any(_is_reference(part) for part in content):
             return item
@@ -50,6 +55,7 @@ def _is_reference(part: dict[str, Any]) -> bool:
 
 
 def _filled(part: dict[str, Any]) -> dict[str, Any]:
+    """Return a content part with its image as a data URL, or `GONE` if there is no file."""
     if not _is_reference(part):
         return part
     media_type, _, path = part["image_url"].removeprefix(REFERENCE).partition(":")

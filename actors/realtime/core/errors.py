@@ -1,4 +1,4 @@
-"""Which errors of the server mean what: one table."""
+"""The meaning of the server's errors: one table of codes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ __all__ = [
 
 
 class Meaning(Enum):
-    """What to do about an error."""
+    """The action that an error requires."""
 
-    HARMLESS = "nothing"
-    ACTIVE = "an answer is active: ask again when it is done"
-    NOT_ACTIVE = "no answer is active: ours, if any, is over"
+    HARMLESS = "do nothing"
+    ACTIVE = "a response is active: request ours again when it is done"
+    NOT_ACTIVE = "no response is active: the one that we know, if any, is over"
     EXPIRED = "begin a new session"
-    TRANSIENT = "try again, once"
-    RATE = "try again, once, later"
-    FATAL = "end"
-    REPORT = "tell the program"
-    UNKNOWN = "tell the program; if it comes again and again, begin a new session"
+    TRANSIENT = "retry once"
+    RATE = "retry once, after a longer delay"
+    FATAL = "end the conversation"
+    REPORT = "publish it to the program"
+    UNKNOWN = "publish it to the program; if it is repeated, begin a new session"
 
 
 _KEY = "the server refuses the API key: check OPENAI_API_KEY (https://platform.openai.com/api-keys)"
 _MONEY = (
     "the account has no credit left: see https://platform.openai.com/settings/organization/billing"
 )
-_SHAPE = "the server does not speak the GA Realtime protocol with us: is the URL right?"
+_SHAPE = "the server does not accept the GA Realtime protocol: check its URL"
 _PLACE = "the service is not available in this country or region"
 _ACCOUNT = "the account is deactivated: see https://platform.openai.com/settings/organization"
 _MODEL = (
@@ -58,7 +58,7 @@ _FATAL = {
         "OPENAI_API_KEY is not set: create a key at https://platform.openai.com/api-keys, "
         "or talk to the sandbox instead"
     ),
-    "invalid_url": "the server's address is no ws:// or wss:// URL",
+    "invalid_url": "the server's address is not a ws:// or wss:// URL",
     "malformed_api_key": (
         "the key in OPENAI_API_KEY has characters that no key has, such as a line break, a space "
         "or a typographic quotation mark: copy it again"
@@ -73,15 +73,15 @@ _FATAL_AT_FIRST = {
         "its path usually is /v1/realtime"
     ),
     "no_tls": (
-        "what listens at the server's address does not speak TLS: its address begins with ws://, "
-        "not with wss://"
+        "the server at this address does not use TLS: give its address with ws:// instead of wss://"
     ),
     "untrusted_certificate": (
         "{detail}: if the server is your own, name its certificate in SSL_CERT_FILE; if not, "
-        "somebody may be in between"
+        "somebody may be intercepting the connection"
     ),
 }
-"""Fatal if there never was a connection to this server; later, they may pass."""
+"""Fatal if no connection to this server has ever succeeded. After one, they may be
+temporary."""
 
 _TABLE = {
     "response_cancel_not_active": Meaning.NOT_ACTIVE,
@@ -97,7 +97,7 @@ _TABLE = {
     "rate_limit_error": Meaning.RATE,
     "server_error": Meaning.TRANSIENT,
     "internal_error": Meaning.TRANSIENT,
-    # What we or the program did wrong; a new session would refuse it as well.
+    # Mistakes of ours or of the program: a new session would refuse them too.
     "array_above_max_length": Meaning.REPORT,
     "cannot_update_voice": Meaning.REPORT,
     "invalid_tool_call_id": Meaning.REPORT,
@@ -110,35 +110,35 @@ _TABLE = {
     "string_above_max_length": Meaning.REPORT,
     "unknown_parameter": Meaning.REPORT,
 }
-"""By code or, where that says nothing, by type; the codes of `_FATAL` come before these."""
+"""The meanings by code or, if the code is unknown, by type. `_FATAL` has precedence."""
 
 _HARMLESS_TEXTS = ("already shorter than", "Only model output audio")
-"""Of truncations that the server finds unnecessary; they come without a code."""
+"""Parts of messages about truncations that are unnecessary; these errors have no code."""
 
 _PROTOCOL_CLOSE = 4000
-"""Closes with ``<type>.<code>`` as its reason: the server does not want to go on with us."""
+"""Close code of a server that refuses the protocol; its reason is ``<type>.<code>``."""
 
 
 def known_codes() -> dict[str, Meaning]:
-    """Return the whole table of codes that come in an `error` event or a failed answer."""
+    """Return the meanings of all codes of ``error`` events and failed responses."""
     return {**_TABLE, **dict.fromkeys(_FATAL, Meaning.FATAL)}
 
 
 def code_of(error: ErrorBody | None) -> str:
-    """Return the name of an error: its code or, without one, its type."""
+    """Return the code of an error or, if it has none, its type; empty if it has neither."""
     if error is None:
         return ""
     return str(error.code or error.type or "")
 
 
 def fatal_code(error: ErrorBody | None) -> str | None:
-    """Return what makes an error fatal, its code or its type; None: it is not."""
+    """Return the code or type that makes an error fatal; None: it is not fatal."""
     names = (str(error.code), str(error.type)) if error else ()
     return next((name for name in names if name in _FATAL), None)
 
 
 def meaning(error: ErrorBody | None) -> Meaning:
-    """Return what an error means for us."""
+    """Return the action that an error requires."""
     if error is None:
         return Meaning.UNKNOWN
     if fatal_code(error) is not None:
@@ -152,12 +152,17 @@ def meaning(error: ErrorBody | None) -> Meaning:
 
 
 def why_fatal(code: str, model: str, detail: str = "") -> str:
-    """Return the sentence for a fatal code."""
+    """Return the message to the user for a fatal code: what is wrong and what to do."""
     return {**_FATAL, **_FATAL_AT_FIRST}[code].format(model=model, detail=detail)
 
 
 def close_meaning(code: int, reason: str) -> tuple[Meaning, str]:
-    """Return what the end of a connection means, and the code of its error if it has one."""
+    """Return the action that a closed connection requires, and the code of its error.
+
+    Args:
+        code: the close code of the websocket.
+        reason: the close reason, often ``<type>.<code>``.
+    """
     name = reason.rpartition(".")[2]
     if code == _PROTOCOL_CLOSE:
         return Meaning.FATAL, name if name in _FATAL else "beta_api_shape_disabled"
@@ -170,10 +175,10 @@ def handshake_is_fatal(status: int, code: str, text: str, *, first: bool = False
     """Return the fatal code of a refused handshake; None: it may succeed later.
 
     Args:
-        status: of HTTP; 0: it did not come to that.
-        code: of an error in the body.
-        text: what is known besides.
-        first: whether there never was a connection to this server.
+        status: HTTP status; 0: there was no HTTP response.
+        code: code of the error in the body, or our own code for what failed before HTTP.
+        text: message of the error.
+        first: whether no connection to this server has ever succeeded.
     """
     if code in _FATAL:
         return code
