@@ -35,8 +35,8 @@ has taken the message in front of it, so messages must not be longer."""
 TEXT_STEP = 24
 """The text of an item is published to history each time it has grown by this many characters."""
 _CUT_SHORT = {
-    "max_output_tokens": "the answer ends here: it has reached max_output_tokens",
-    "content_filter": "the answer ends here: the service's content filter has stopped it",
+    "max_output_tokens": "the answer is cut off: it has reached max_output_tokens",
+    "content_filter": "the answer is cut off: the service's content filter has stopped it",
 }
 """Notices about responses that the server leaves incomplete, by the reason that it gives."""
 
@@ -129,8 +129,8 @@ class Answers:
         if isinstance(event, wire.TextDelta) and not item.written:
             item.written = True
             self.answered(event.response_id, begun=True)
-        # Of a muted response nobody hears more, so its transcript ends too. Text without audio
-        # has been read as it came: it goes on until the server ends the response.
+        # A muted response is no longer heard, so its transcript ends too. Text without audio has
+        # been read as it arrived: it continues until the server ends the response.
         if event.response_id in context.playback.muted and not item.written:
             return
         self._begin(item)

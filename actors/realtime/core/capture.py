@@ -13,8 +13,8 @@ MEMORY = 30 * SAMPLE_RATE
 """Samples of appended audio that are kept. Speech whose transcript has not come is sent to a new
 session as audio, and transcripts can be late."""
 MOMENT = SAMPLE_RATE // 2
-"""Safety margin in samples: the microphone keeps `MEMORY` too, but goes on capturing, and so
-forgetting, until the request for a replay reaches it."""
+"""Safety margin in samples: the microphone keeps `MEMORY` too, but continues to capture, and so
+to forget, until the request for a replay reaches it."""
 REPLAY_NS = 1_000_000_000
 """Maximum time between two blocks of a replay; after it, live audio is appended again."""
 

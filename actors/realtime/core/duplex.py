@@ -93,7 +93,7 @@ class Duplex:
         return True
 
     def tick(self, now: int) -> None:
-        """Record that the assistant is no longer audible, if nothing is played any more."""
+        """Record that the assistant is no longer audible, if playback has ended."""
         until = self.deadline()
         playback = self._playback
         silent = not playback.queue() and playback.flush_by is None

@@ -64,5 +64,5 @@ class Hearing:
     def _report_missing(self, message: ReplayedAudio | ReplayEnded) -> None:
         ms = self._context.capture.missing(message) // SAMPLES_PER_MS
         if ms >= _SHORTEST_MS:
-            why = "it was said before the microphone's memory begins, so no server has heard it"
+            why = "it is older than what the microphone remembers, so no server has heard it"
             self._context.publish(AudioLost("realtime", ms, why))

@@ -191,7 +191,7 @@ class Interruption:
                 item
                 for item in playback.items.values()
                 if item.response_id == active.response_id and not item.received and item.begun
-                if not item.written  # text goes on until the server ends the response
+                if not item.written  # text continues until the server ends the response
             ]
         playback.flush(items, now)
         context.responses.drop_answer()

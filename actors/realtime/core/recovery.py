@@ -147,7 +147,7 @@ class Recovery:
         # The new session makes new items of speech that it hears again.
         again = [turn.item_id for turn in self.plan.again]
         for item_id in again:
-            self._context.publish(ItemRemoved(item_id, "the server is sent this speech again"))
+            self._context.publish(ItemRemoved(item_id, "this speech is sent to the server again"))
         known = {item.item_id for item in self.history or () if item.text}
         self._user.texts_lost({*again, *known})
         self._end_items()

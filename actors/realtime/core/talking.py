@@ -73,7 +73,8 @@ class Talking:
         """Begin a turn, and interrupt the assistant. Do nothing if the key is down already."""
         context, talks = self._context, self._context.saved.talks
         if not self.is_on:
-            context.publish(Notice("there is no push-to-talk: turn detection is switched on"))
+            why = "push-to-talk needs turn_detection=None: turn detection is switched on"
+            context.publish(Notice(why))
             return
         if talks and talks[-1].last_sample is None:
             return
@@ -120,7 +121,7 @@ class Talking:
         if self._is_live() and context.capture.replay_by is None:
             self.take(b"", context.capture.newest_sample, now)
 
-    # -- sound --------------------------------------------------------------------------------
+    # -- audio --------------------------------------------------------------------------------
 
     def take(self, pcm: bytes, first_sample: int, now: int) -> None:
         """Append the part of the audio that belongs to turns, and commit turns that it completes.

@@ -1,4 +1,4 @@
-"""Detection of voice by loudness, for how long somebody speaks: a word, or only a cough.
+"""Detection of voice by loudness; its length distinguishes a word from a cough.
 
 It runs only while an interruption is in doubt, and looks at every third sample, because it is plain
 Python on the actor's thread.
@@ -28,7 +28,7 @@ _LEAST = (32768 * 10 ** (-50 / 20)) ** 2
 
 
 class Measure:
-    """Counts the milliseconds in which somebody was louder than the room.
+    """Counts the milliseconds of audio that are louder than the room.
 
     Args:
         before: audio captured before, int16 mono, for the noise floor; empty: none.
