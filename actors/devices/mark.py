@@ -105,7 +105,7 @@ class ItemMark:
         self._map[at + 16 : at + 16 + len(name)] = name
         self._numbers[self._HEARD] = 0
         self._active = 1 - self._active
-        self._numbers[self._ACTIVE] = self._active
+        self._numbers[self._ACTIVE] = self._active  # last: from here on the new record counts
         self._item = item_id
 
     def _read(self, record: int) -> tuple[str, int]:

@@ -188,7 +188,7 @@ class Playout:
             item.last = item.last or last
             if not new:
                 return
-            if item.starved:
+            if item.starved:  # the silence was an underrun, and not the end of the item
                 item.starved = False
                 self._prefill.falter()
             self._chunks.append(_Chunk(item, item.received, new))
@@ -215,6 +215,7 @@ class Playout:
         with self._lock:
             if not self._segments and not self._chunks:
                 return None
+            # What the device has taken plays first, and then the queue.
             taken_ns = self._segments[-1].end_ns - now_ns if self._segments else 0
             return max(0, taken_ns) + to_ns(self._queued)
 
@@ -284,7 +285,7 @@ class Playout:
         with self._lock:
             if self._paused:
                 self._paused = False
-                if not self._running:
+                if not self._running:  # otherwise the device has not noticed the pause yet
                     self._fader.fade_in()
 
     def faltered(self) -> tuple[int, int]:
@@ -409,6 +410,7 @@ class Playout:
     def _stop(self, at_ns: int) -> None:
         """Record that the device is given silence from this time on."""
         if self._running and self._items and not self._chunks:
+            # It is an underrun only if more of the item comes, which `push` finds out.
             newest = self._items[-1]
             newest.starved = not newest.last
             newest.dry_ns = at_ns if newest.starved else -1
@@ -420,6 +422,7 @@ class Playout:
         self._fader.silence()
 
     def _note_taken(self, parts: list[_Chunk], pcm: bytes, at_ns: int) -> None:
+        # Within a run, time is the count of samples: the device's own times jitter.
         expected_ns = self._run_ns + to_ns(self._run_samples)
         if self._run_ns == -1 or abs(at_ns - expected_ns) > _NEW_RUN_NS:
             self._run_ns, self._run_samples = at_ns, 0
@@ -451,6 +454,7 @@ class Playout:
         for item in reversed(self._items):
             if item.item_id == item_id:
                 return item
+        # An item that is over, or of before a crash, may come again: skip what was taken of it.
         item = _PlayoutItem(item_id, self._known.get(item_id, first))
         self._items.append(item)
         return item
@@ -538,7 +542,7 @@ class Playout:
         self._items = collections.deque(item for item in kept if item not in dropped and item.last)
 
     def _remember(self, item_id: str, taken: int) -> None:
-        self._known.pop(item_id, None)
+        self._known.pop(item_id, None)  # so that it becomes the newest of the dict
         self._known[item_id] = taken
         while len(self._known) > _KNOWN_ITEMS:
             del self._known[next(iter(self._known))]

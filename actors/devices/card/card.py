@@ -182,6 +182,7 @@ class _Opening(Generic[D]):
         if self._record.opening:
             self._why = "it did not open in time"
             return self._stand_in()
+        # If this process is ended because the opening hangs, the next one finds this.
         _write(self._path, msgspec.structs.replace(self._record, opening=True))
         try:
             return self.of_the_wanted()
@@ -200,7 +201,7 @@ class _Opening(Generic[D]):
         found: Found | None = getattr(device, "found", None)
         known = self._record.known
         if found is not None and not self._why and self._wanted != "default":
-            known = found.device.id
+            known = found.device.id  # an index or a part of a name may fit another device later
         device.news = tuple(self._news(device, found, known))
         device.lookout = self._lookout(found, known)
         had_one = self._record.had_one or found is not None

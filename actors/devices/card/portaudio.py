@@ -350,13 +350,13 @@ class PortAudioCapture(_OnCard, Capture):
         age_s = times["current_time"] - times["input_buffer_adc_time"]
         length_s = frames / stream.rate
         if stream.callbacks <= _UNSETTLED or not length_s <= age_s < 1.0:
-            age_s = length_s
+            age_s = length_s  # not plausible: assume that the block has just ended
         end_ns = now - int((age_s - length_s) * 1e9)
         if self._converter is None:
             self._parts += data
         else:
             self._parts += self._converter.convert(data)
-            end_ns -= self._converter.inside_ns
+            end_ns -= self._converter.inside_ns  # the converter still holds the newest samples
         size = 2 * self._block
         while len(self._parts) >= size:
             pcm = bytes(self._parts[:size])
@@ -421,7 +421,7 @@ class PortAudioPlayback(_OnCard, Playback):
         stream.note_callback(now)
         ahead_s = times["output_buffer_dac_time"] - times["current_time"]
         if stream.callbacks <= _UNSETTLED or not 0.0 <= ahead_s < 2.0:
-            ahead_s = self._latency_s
+            ahead_s = self._latency_s  # not plausible: use the latency that the stream reports
         dac_ns = self._last_dac_ns = max(self._last_dac_ns, now + int(ahead_s * 1e9))
         assert self._playout is not None
         self.underflows += bool(status & _UNDERFLOW) and self._playout.running

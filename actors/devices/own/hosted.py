@@ -457,7 +457,7 @@ class HostedInput(_Hosted):
         now = time.monotonic()
         self._sent_s += len(pcm) / 2 / self._rate
         ahead_s = self._began + self._sent_s - now
-        if ahead_s < -_CREDIT_S:
+        if ahead_s < -_CREDIT_S:  # later than it may catch up: count from a later beginning
             self._began = now - self._sent_s - _CREDIT_S
         elif ahead_s > _AHEAD_S:
             await asyncio.sleep(ahead_s - _AHEAD_S)
@@ -650,7 +650,7 @@ class HostedOutput(_Hosted):
             stuck = now > self._position.due + _STUCK_S
             played = self._position.played(now, self._played_ms())
             playing = bool(self._calls.read("is_playing"))
-            if playing and not stuck:
+            if playing and not stuck:  # the device knows better than the clock that it still plays
                 played = min(played, self._position.end - 1)
             over = stuck or (played >= self._position.end and not self._waiting)
             if not stuck and (self._reports or self._behind):
@@ -699,7 +699,7 @@ class _Position:
 
     def given(self, first: int, samples: int, now: float) -> None:
         """Record that the device is given samples at this time."""
-        if first != self.end:
+        if first != self.end:  # after a flush or a gap, the two counts have another offset
             self._first = first
             self._offset = first - self._given
         self.end = first + samples

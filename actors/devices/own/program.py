@@ -157,7 +157,7 @@ class ProgramInput(Capture):
             end_ns = min(self._due_ns, now_ns)
             late = to_samples(max(0, now_ns - self._due_ns))
             behind = len(self._waiting) // 2 - late > _CATCH_UP
-            self._due_ns += block_ns // 2 if behind else block_ns
+            self._due_ns += block_ns // 2 if behind else block_ns  # half a block: twice the speed
             self._deliver(self._next(end_ns - block_ns, end_ns))
 
     def _wait_ns(self, now_ns: int) -> int:
@@ -234,6 +234,7 @@ class ProgramOutput(Playback):
         while True:
             dry = self._clock(now_ns) >= self._given
             at_ns = now_ns if dry else self._due_ns(self._given)
+            # The lead counts from the clock, as audio must go on even if the reports stop.
             room = _AHEAD if dry else self._clock(now_ns) + _AHEAD - self._given
             if room <= 0 or now_ns - self._behind_ns < _STALE_NS:
                 return messages, _HAND_OVER / SAMPLE_RATE
@@ -255,7 +256,7 @@ class ProgramOutput(Playback):
         self._resampler = _resampler(SAMPLE_RATE, self._rate)
         self._behind_ns = 0
         while len(self._runs) > 1 and self._runs[-1][0] > self._given:
-            self._runs.pop()
+            self._runs.pop()  # none of this run was heard
         return [ProgramFlush()]
 
     def set_volume(self, volume: float) -> list[Message]:

@@ -85,6 +85,7 @@ def read_format(file: BinaryIO, path: Path) -> WavFormat:
             there = file.seek(0, os.SEEK_END) - start
             size = long_size if size == _LONG_BYTES and long_size else size
             frame_bytes = channels * bits // 8
+            # 0 is also a placeholder, of a program that was ended before it knew the length.
             frames = min(size or there, there) // frame_bytes
             if not frames:
                 break
@@ -95,7 +96,7 @@ def read_format(file: BinaryIO, path: Path) -> WavFormat:
             kind, channels, rate, bits = _format(body, path)
         elif name == b"ds64":
             long_size = int.from_bytes(body[8:16], "little")
-        file.seek(size + size % 2 - len(body), os.SEEK_CUR)
+        file.seek(size + size % 2 - len(body), os.SEEK_CUR)  # chunks have an even length
     raise FileFormatError(path, "is a WAV file without samples")
 
 
