@@ -77,7 +77,7 @@ def type_of_tag(tag: int) -> type[Message]:
         KeyError: If this process knows no such type.
     """
     kind = _TYPES.get(tag)
-    if kind is None:
+    if kind is None:  # perhaps of a module that was imported since
         _TYPES.update(message_types())
         kind = _TYPES[tag]
     return kind
@@ -92,4 +92,4 @@ def decoder() -> msgspec.msgpack.Decoder[Any]:
     """Return the decoder of the tagged union of all known messages."""
     if not _TYPES:
         _TYPES.update(message_types())
-    return _decoder(len(_TYPES))
+    return _decoder(len(_TYPES))  # types are only added, so their number identifies the union

@@ -333,7 +333,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             changed_by=UpdateSettings,
             can_unset=False,
             session_field="reasoning",
-            option=Option("--reasoning-effort", "conversation", "only for models that reason"),
+            option=Option(
+                "--reasoning-effort", "conversation", "how much the model reasons, if it can"
+            ),
         ),
     ] = None
     truncation: Annotated[
@@ -703,7 +705,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             parameter="start_timeout_s",
             fixed="the session has started",
             option=Option(
-                "--start-timeout", "others", "seconds within which each component must start", "N"
+                "--start-timeout", "others", "each component must start within N seconds", "N"
             ),
         ),
     ] = 15.0

@@ -175,7 +175,9 @@ def _compatible(settings: Settings) -> Settings:
 
 def _plain(value: object) -> Any:
     if isinstance(value, int | float) and abs(value) > sys.float_info.max:
-        return sys.float_info.max if value > 0 else -sys.float_info.max  # math.inf, as "for ever"
+        return (
+            sys.float_info.max if value > 0 else -sys.float_info.max
+        )  # inf or 10**400, as "for ever"
     return msgspec.to_builtins(value, builtin_types=(bytes, bytearray), enc_hook=os.fspath)
 
 

@@ -53,7 +53,7 @@ def decode(frame: bytes) -> Message:
         FrameError: If the tag is unknown in this process, or the body does not fit its type.
     """
     try:
-        type_of_tag(frame[4])
+        type_of_tag(frame[4])  # first: it adds types of new modules, which the decoder must know
         message = decoder().decode(memoryview(frame)[HEAD_BYTES:])
     except KeyError:
         raise FrameError(f"no message type has the tag {frame[4]}") from None

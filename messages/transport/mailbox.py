@@ -247,7 +247,7 @@ class Mailbox:
                     suspect = self._begun(back, place)
             for waiting in reversed(back):
                 tag = tag_of(waiting.frame)
-                if tag != _PING:
+                if tag != _PING:  # a ping asks about the incarnation that has died
                     lane.queue.appendleft(waiting)
                     self._kinds[tag].count += 1
                     self._kinds[tag].size += len(waiting.frame)
@@ -282,7 +282,7 @@ class Mailbox:
         while lane.queue and lane.room:
             waiting = lane.queue.popleft()
             frame = waiting.frame
-            lane.flight.append(waiting)
+            lane.flight.append(waiting)  # kept until it is handled, to be sent again after a crash
             lane.flight_bytes += len(frame)
             kind = self._kinds[frame[4]]
             kind.count -= 1

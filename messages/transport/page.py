@@ -81,6 +81,7 @@ class Slot:
 
     def begin(self, lane: int, number: int) -> None:
         """Child: record that the handler is called with message ``number`` of this lane."""
+        # One number, so that lane and sequence number are stored at once; 0 means none.
         self._numbers[_IN_HAND] = (lane + 1) << _LANE_SHIFT | number
 
     def end(self) -> None:
