@@ -89,8 +89,12 @@ def sandbox() -> Iterator[SandboxServer]:
 
 def environment(sandbox: SandboxServer) -> dict[str, str]:
     """Return that of a user with a key and a server, and no sound card."""
-    kept = environment_of(OPENAI_API_KEY="sk-canary-documents", RTVOICE_SERVER=sandbox.url)
-    return {name: kept[name] for name in kept if not name.startswith(("PULSE_", "ALSA_"))}
+    return environment_of(
+        OPENAI_API_KEY="sk-canary-documents",
+        RTVOICE_SERVER=sandbox.url,
+        RTVOICE_INPUT="silence",
+        RTVOICE_OUTPUT="null",
+    )
 
 
 def test_there_are_no_blocks_of_a_kind_that_is_not_run() -> None:
@@ -111,8 +115,22 @@ def test_excerpts_stand_in_their_files_as_they_are_shown() -> None:
             assert any(text in whole for text in shown), f"{block} is not in {block.source}"
 
 
-NEEDS_PROCESSES = re.compile(r'os\.kill|\.py:|components=|probes=|server="sandbox"')
-"""What is killed, is given by name, or is a process of its own."""
+PROCESSES = {
+    r'server="sandbox"|pids\["supervisor"\]': (),
+    r"heavy_tools\.py:": ("tools",),
+    r"noise\.py:": ("microphone",),
+    r'"mood": "mood:MoodActor"': ("mood",),
+}
+"""What is killed or given by name in a program, and the components that then have processes; of the
+first program that a reader sees, and of one that kills its supervisor, all of them."""
+
+
+def runner(program: str) -> list[str]:
+    """Return what runs a program, with its sessions on threads as far as may be."""
+    named = [processes for what, processes in PROCESSES.items() if re.search(what, program)]
+    if () in named:
+        return ["program.py"]
+    return ["-m", "tests.threads", "program.py", *(name for names in named for name in names)]
 
 
 @pytest.mark.parametrize("block", programs(), ids=str)
@@ -124,9 +142,8 @@ def test_the_programs_in_the_documents_run(
             (tmp_path / other.file).write_text(other.text, encoding="utf-8")
 
     (tmp_path / "program.py").write_text(block.text, encoding="utf-8")
-    runner = [] if NEEDS_PROCESSES.search(block.text) else ["-m", "tests.threads"]
     done = subprocess.run(
-        [sys.executable, *runner, "program.py"],
+        [sys.executable, *runner(block.text)],
         cwd=tmp_path,
         env=environment(sandbox) | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -5,7 +5,7 @@ There are no processes: nothing can be killed, nobody has an environment of its 
 interpreters take half a second of CPU to start, these threads 15 ms. They are for tests of what a
 program sees of its session; what has to do with processes is tested with processes.
 
-Run as a program, it runs another one whose sessions are on threads.
+Run as a program, it runs another one, and takes the names of components that have processes.
 """
 
 from __future__ import annotations
@@ -147,5 +147,5 @@ def sessions_on_threads(*processes: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    with sessions_on_threads():
+    with sessions_on_threads(*sys.argv[2:]):
         runpy.run_path(sys.argv[1], run_name="__main__")

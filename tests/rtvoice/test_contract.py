@@ -29,12 +29,30 @@ class Program:
     """A program of a user's, started."""
 
     def __init__(
-        self, code: str, folder: Path, server: str = "sandbox", **environment: str
+        self,
+        code: str,
+        folder: Path,
+        server: str = "sandbox",
+        *,
+        on_threads: bool = False,
+        **environment: str,
     ) -> None:
+        """Start it.
+
+        Args:
+            code: of the program.
+            folder: in which it is started.
+            server: of its sessions.
+            on_threads: whether these are on threads, but for the devices of the machine.
+            environment: more variables.
+        """
         path = folder / "program.py"
         path.write_text(textwrap.dedent(code), encoding="utf-8")
+        runner = [str(path)]
+        if on_threads:
+            runner = ["-m", "tests.threads", *runner, "microphone", "speaker"]
         self.process = subprocess.Popen(
-            [sys.executable, str(path)],
+            [sys.executable, *runner],
             cwd=folder,
             env=environment_of(**KEY, RTVOICE_SERVER=server, **environment),
             stdin=subprocess.DEVNULL,
@@ -101,7 +119,7 @@ def test_basic_usage_lasts_until_the_timeout(tmp_path: Path) -> None:
 
 def test_basic_usage_has_a_conversation_with_its_tool(tmp_path: Path) -> None:
     with FakeServer() as server:
-        program = Program(BASIC_USAGE, tmp_path, server.url)
+        program = Program(BASIC_USAGE, tmp_path, server.url, on_threads=True)
         connection = server.connection()
         session = connection.expect("session.update")["session"]
         names = [tool["name"] for tool in session["tools"]]
@@ -172,7 +190,7 @@ def test_custom_tools_are_called_with_checked_arguments(tmp_path: Path) -> None:
         asyncio.run(main())
     """
     with FakeServer() as server:
-        program = Program(code, tmp_path, server.url)
+        program = Program(code, tmp_path, server.url, on_threads=True)
         connection = server.connection()
         tools = {tool["name"]: tool for tool in connection.events[0]["session"]["tools"]}
         connection.call("search", '{"query": "cats"}', call_id="c1")
@@ -283,7 +301,7 @@ def test_custom_audio_devices_talk(tmp_path: Path) -> None:
         asyncio.run(main())
     """
 
-    assert Program(code, tmp_path).end() == ["True stop tool"]
+    assert Program(code, tmp_path, on_threads=True).end() == ["True stop tool"]
 
 
 @needs_speech
@@ -320,7 +338,7 @@ def test_events_recording_and_history(tmp_path: Path) -> None:
         asyncio.run(main())
     """
 
-    lines = Program(code, tmp_path).end()
+    lines = Program(code, tmp_path, on_threads=True).end()
 
     assert lines == [
         "Transcribed: what is your name",
