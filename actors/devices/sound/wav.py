@@ -51,10 +51,12 @@ class WavFormat(NamedTuple):
     frames: int
     missing: int = 0
     """Frames that the header promises and the file does not have."""
+    sample_bytes: int = 0
+    """How many bytes each sample takes, if not the bits alone; 0: as the bits say."""
 
     @property
     def frame_bytes(self) -> int:
-        return self.channels * self.bits // 8
+        return self.channels * (self.sample_bytes or self.bits // 8)
 
     @property
     def native(self) -> bool:
@@ -75,7 +77,7 @@ def read_format(file: BinaryIO, path: Path) -> WavFormat:
         raise FileFormatError(path, "is empty")
     if len(riff) < 12 or riff[:4] not in _HEADS or riff[8:] != b"WAVE":
         raise OtherFormatError(path, "is not a WAV file")
-    kind = channels = rate = bits = long_size = 0
+    kind = channels = rate = bits = sample_bytes = long_size = 0
     while len(head := file.read(8)) == 8:
         name, size = head[:4], int.from_bytes(head[4:], "little")
         if name == b"data":
@@ -84,26 +86,38 @@ def read_format(file: BinaryIO, path: Path) -> WavFormat:
             start = file.tell()
             there = file.seek(0, os.SEEK_END) - start
             size = long_size if size == _LONG_BYTES and long_size else size
-            frame_bytes = channels * bits // 8
+            frame_bytes = channels * sample_bytes
             # 0 is also a placeholder, of a program that was ended before it knew the length.
+            if not size and _goes_on(file, start):
+                break
             frames = min(size or there, there) // frame_bytes
             if not frames:
                 break
             missing = size // frame_bytes - frames if size < _UNKNOWN_BYTES or long_size else 0
-            return WavFormat(kind, channels, rate, bits, start, frames, max(0, missing))
+            missing = max(0, missing)
+            return WavFormat(kind, channels, rate, bits, start, frames, missing, sample_bytes)
         body = file.read(min(size, _MOST_HEAD_BYTES))
         if name == b"fmt ":
-            kind, channels, rate, bits = _format(body, path)
+            kind, channels, rate, bits, sample_bytes = _format(body, path)
         elif name == b"ds64":
             long_size = int.from_bytes(body[8:16], "little")
         file.seek(size + size % 2 - len(body), os.SEEK_CUR)  # chunks have an even length
     raise FileFormatError(path, "is a WAV file without samples")
 
 
-def _format(body: bytes, path: Path) -> tuple[int, int, int, int]:
+def _goes_on(file: BinaryIO, start: int) -> bool:
+    """Return whether a chunk begins at a place: a name of letters, and a length that fits."""
+    file.seek(start)
+    head, rest = file.read(8), file.seek(0, os.SEEK_END) - start
+    name = head[:4]
+    fits = int.from_bytes(head[4:], "little") + 8 <= rest
+    return len(head) == 8 and name.isascii() and name.strip().isalpha() and fits
+
+
+def _format(body: bytes, path: Path) -> tuple[int, int, int, int, int]:
     if len(body) < 16:
         raise FileFormatError(path, "has a broken header")
-    kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", body)
+    kind, channels, rate, _, align, bits = struct.unpack_from("<HHIIHH", body)
     if kind == _EXTENSIBLE and len(body) >= 26:
         kind = int.from_bytes(body[24:26], "little")
     if kind == _PCM:
@@ -111,7 +125,10 @@ def _format(body: bytes, path: Path) -> tuple[int, int, int, int]:
     if bits not in _BITS.get(kind, ()):
         raise OtherFormatError(path, f"is a WAV file of format {kind} with {bits} bits")
     refuse_beyond_limits(path, channels, rate)
-    return kind, channels, rate, bits
+    sample_bytes = bits // 8
+    if kind == _PCM and bits == 24 and align == 4 * channels:  # as arecord -f S24_LE writes
+        sample_bytes = 4
+    return kind, channels, rate, bits, sample_bytes
 
 
 def refuse_beyond_limits(path: Path, channels: int, rate: int) -> None:
@@ -167,9 +184,9 @@ def _mono(raw: bytes, form: WavFormat) -> NDArray[np.float32]:
     elif form.bits == 8:
         wide = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128.0) * 256.0
     elif form.bits == 24:
-        parts = np.frombuffer(raw, np.uint8).reshape(-1, 3)
+        parts = np.frombuffer(raw, np.uint8).reshape(-1, form.sample_bytes or 3)
         padded = np.zeros((len(parts), 4), np.uint8)
-        padded[:, 1:] = parts
+        padded[:, 1:] = parts[:, :3]  # of four bytes, the last repeats the sign
         wide = padded.view("<i4").reshape(-1).astype(np.float32) / 65536.0
     else:
         scale = np.float32(2.0 ** (16 - form.bits))

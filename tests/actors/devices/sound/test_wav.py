@@ -207,6 +207,28 @@ def test_samples_of_odd_sizes_are_the_upper_bits_of_whole_bytes(
     assert np.abs(got - np.array(tone(4800)) * 32768).max() < 3
 
 
+def test_24_bits_may_lie_in_four_bytes(tmp_path: Path) -> None:
+    """As ``arecord -f S24_LE`` writes them."""
+    packed = encoded(tone(4800), 1, 24)
+    padded = b"".join(packed[at : at + 3] + b"\xff" for at in range(0, len(packed), 3))
+    path = wav(tmp_path / "a.wav", padded, bits=24)
+    whole = bytearray(path.read_bytes())
+    whole[28:34] = struct.pack("<IH", 4 * 24_000, 4)
+    path.write_bytes(whole)
+
+    got = read_all(path)
+
+    assert samples_of(path) == 4800
+    assert np.abs(got - np.array(tone(4800)) * 32768).max() < 3
+
+
+def test_no_samples_and_another_chunk_are_no_samples(tmp_path: Path) -> None:
+    path = wav(tmp_path / "a.wav", b"LIST\4\0\0\0INFO", size=0)
+
+    with pytest.raises(FileFormatError, match="without samples"):
+        samples_of(path)
+
+
 @pytest.mark.parametrize("name", [b"RF64", b"BW64"])
 @pytest.mark.parametrize("promised", [2000, 4000])
 def test_a_file_that_may_be_longer_than_4_gib_has_its_length_elsewhere(
