@@ -25,6 +25,7 @@ from messages import (
     Turn,
     UserItem,
     UserTranscript,
+    output_item_id,
 )
 
 __all__ = ["ITEM_MESSAGES", "Conversation"]
@@ -134,7 +135,7 @@ class Conversation:
             case ToolAnswer(call_id=call_id):
                 if call_id in self._outputs:
                     return False
-                item_id = message.item_id or f"out_{call_id[-28:]}"
+                item_id = message.item_id or output_item_id(call_id)
                 return self._change(item_id, now, self._answer, message)
             case OutputReplaced(call_id=call_id) if call_id in self._outputs:
                 return self._change(self._outputs[call_id], now, self._replaced, message)

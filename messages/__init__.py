@@ -83,6 +83,7 @@ from messages.conversation import (
     UserTranscript,
     WantWireEvents,
     WireEvent,
+    output_item_id,
 )
 from messages.errors import (
     ComponentCrashedError,
@@ -316,6 +317,7 @@ __all__ = [
     "level_name",
     "level_of",
     "message_types",
+    "output_item_id",
     "split",
     "tag_of",
     "type_of_tag",

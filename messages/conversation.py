@@ -52,6 +52,7 @@ __all__ = [
     "UserTranscript",
     "WantWireEvents",
     "WireEvent",
+    "output_item_id",
 ]
 
 MAX_IMAGE_BYTES = 4 * 1024 * 1024
@@ -206,6 +207,11 @@ class ToolAnswer(Event, frozen=True, array_like=True, tag=50):
     respond: bool = True
     """Whether the model should speak about it."""
     item_id: str = ""
+
+
+def output_item_id(call_id: str) -> str:
+    """Return the id of the item with the output of a call, which the server is told too."""
+    return f"fco_{call_id[-28:]}"
 
 
 class OutputReplaced(Message, frozen=True, array_like=True, tag=65):

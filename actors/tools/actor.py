@@ -26,6 +26,7 @@ from messages import (
     ToolCall,
     ToolsAvailable,
     ToolSpec,
+    output_item_id,
 )
 
 __all__ = ["ToolExecutor"]
@@ -256,7 +257,7 @@ class ToolExecutor(Actor):
     def _answer(self, call_id: str, output: str, *, failed: bool = False) -> None:
         name = self._state.calls.pop(call_id).name
         # First send, then save: two answers after a crash are better than none.
-        self.send(ToolAnswer(call_id, name, output, failed=failed, item_id=f"out_{call_id[-28:]}"))
+        self.send(ToolAnswer(call_id, name, output, failed=failed, item_id=output_item_id(call_id)))
         self._state.answered = [*self._state.answered, call_id][-_MAX_ANSWERED:]
         self._save()
 

@@ -136,6 +136,8 @@ def _unanswered(history: list[ServerItem]) -> list[ServerItem]:
     found: list[ServerItem] = []
     answered = {item.call_id for item in history if item.kind == "function_call_output"}
     for item in reversed(history):
+        if item.role == "assistant" and not item.words:
+            continue  # cut off before its first word
         if item.role == "assistant":
             break
         if item.role == "system" and _asked_to_say(item.words) is None:

@@ -131,6 +131,8 @@ server or the client from now on.
   reorder [SEED]           send in another order that the protocol allows
   newer                    send unknown events and fields, and previous_item_id null
   items                    speak each sentence into a separate item
+  ids [WHICH]              refuse items with ids that do not begin with the prefix of their type
+                           (prefixes), or with any id (own)
 
 KIND is one of: {", ".join(GARBAGE)}.
 """
@@ -154,8 +156,9 @@ _ACTIONS: Final[dict[str, tuple[str, str | None]]] = {
     "reorder": (r"\d+", "0"),
     "newer": ("", ""),
     "items": ("", ""),
+    "ids": ("prefixes|own", "prefixes"),
 }
-_WITHOUT_MOMENT: Final = ("refuse", "delay", "omit", "reorder", "newer", "items")
+_WITHOUT_MOMENT: Final = ("refuse", "delay", "omit", "reorder", "newer", "items", "ids")
 
 _FAULT: Final = re.compile(
     r"(?P<action>[a-z]+)(?: (?P<value>.+?))??"

@@ -252,7 +252,7 @@ class ClientLine:
                 await self._write_text(value.encode())
             case "error":
                 await self._write(_error(*value.partition(" ")[::2]))
-            case "fail" | "expire":
+            case "fail" | "expire" | "ids":
                 self._spawn(self._act(fault))
 
     def _cut(self) -> None:

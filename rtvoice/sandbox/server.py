@@ -265,6 +265,8 @@ class _ClientConnection:
         """Carry out a fault that needs the session."""
         if fault.action == "expire":
             await self._expire(float(fault.value))
+        elif fault.action == "ids":
+            self._session.accepted_ids = "prefixes" if fault.value == "prefixes" else "own"
         elif not self._session.fail(fault.value):
             await self.line.command(Fault("fail", fault.value, "after", "response.created"))
         await self._flush()

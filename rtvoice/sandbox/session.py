@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -44,6 +44,9 @@ Event = dict[str, Any]
 
 _MAX_DEPTH: Final = 64
 _TOKENS_PER_MINUTE: Final = 15_000_000
+_ID_CHARS: Final = 32
+_PREFIXES: Final = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_"}
+"""What strict servers want the id of an item to begin with."""
 
 
 class Listen(NamedTuple):
@@ -107,6 +110,8 @@ class ServerSession:
         expires_at: int = 0,
         script: Script | None = None,
     ) -> None:
+        self.accepted_ids: Literal["any", "prefixes", "own"] = "any"
+        """Which ids of items a client may give: any, those with the prefix of the type, or none."""
         self._settings = transcription_settings() if transcribes else conversation_settings(model)
         self._transcribes = transcribes
         self._expires_at = expires_at
@@ -427,6 +432,7 @@ class ServerSession:
     # Conversation items.
 
     def _create_item(self, event: Event) -> None:
+        self._check_id(event["item"])
         item = parse_item(event["item"], self._new_id, self._whole_audio)
         if item.kind == "function_call_output" and not self._conversation.has_call(item.call_id):
             raise RefusedError(
@@ -435,6 +441,23 @@ class ServerSession:
             )
         self._add(item, event.get("previous_item_id"))
         self._listen_to(item)
+
+    def _check_id(self, item: Any) -> None:
+        """Refuse the id of an item, as strict servers do and the service does not."""
+        item_id = item.get("id") if isinstance(item, dict) else None
+        if item_id is None or self.accepted_ids == "any":
+            return
+        prefix = _PREFIXES.get(item.get("type"), "")
+        wanted = "none, since the server gives each item its own"
+        if self.accepted_ids == "prefixes":
+            if str(item_id).startswith(prefix) and len(str(item_id)) <= _ID_CHARS:
+                return
+            wanted = f"an ID that begins with '{prefix}' and has at most {_ID_CHARS} characters"
+        raise RefusedError(
+            f"Invalid 'item.id': '{item_id}'. Expected {wanted}.",
+            code="invalid_value",
+            param="item.id",
+        )
 
     def _whole_audio(self, data: bytes) -> bytes:
         decoder = Decoder(self._settings["audio"]["input"]["format"])

@@ -296,3 +296,9 @@ def test_an_answer_that_was_whole_is_not_followed_by_a_greeting():
     rest = think([user("what is your name"), assistant(whole.text)], instructions=GO_ON)
 
     assert rest == SpokenAnswer("That is all.")
+
+
+def test_what_was_cut_off_before_its_first_word_is_no_answer():
+    answer = think([user("my name is Ada"), assistant("")], [], None)
+
+    assert answer.text == "You said: my name is Ada"

@@ -49,6 +49,8 @@ from rtvoice.sandbox.session import _EVENTS
             Fault("delay", "response.done", "of", "rate_limits.updated"),
         ),
         ("omit response.done 2", Fault("omit", "", "of", "response.done", 2)),
+        ("ids", Fault("ids", "prefixes")),
+        ("ids own", Fault("ids", "own")),
         (" reorder 7 ", Fault("reorder", "7")),
     ],
 )
@@ -77,6 +79,7 @@ def test_a_fault_is_read(text, fault):
         ("delay response.done of response.created", "Only these can wait for an event"),
         ("delay response.no of rate_limits.updated", "no event 'response.no'"),
         ("omit", "Write: omit EVENT [N]."),
+        ("ids none", "Write: ids [WHICH]."),
         ("omit nothing", "no event 'nothing'"),
     ],
 )
@@ -95,7 +98,7 @@ def test_the_help_has_every_action_and_every_kind_of_garbage():
     assert {parse_fault(f"{word} {value}".strip()).action for word, value in {
         "drop": "", "reset": "", "close": "1000", "stall": "", "silence": "", "trickle": "",
         "garbage": "text", "send": "x", "error": "x", "fail": "x", "expire": "", "refuse": "500",
-        "delay": "1", "omit": "error", "reorder": "", "newer": "", "items": "",
+        "delay": "1", "omit": "error", "reorder": "", "newer": "", "items": "", "ids": "own",
     }.items()} == actions  # fmt: skip
     assert all(kind in HELP for kind in GARBAGE)
 

@@ -263,6 +263,26 @@ def test_each_sentence_is_an_item_if_told_so(url):
     assert len({event["item_id"] for event in done}) == 3
 
 
+@pytest.mark.parametrize(
+    ("fault", "item_id", "taken"),
+    [
+        ("ids", "t1", False),
+        ("ids", "msg_" + 29 * "x", False),
+        ("ids", "msg_1", True),
+        ("ids own", "msg_1", False),
+        ("ids own", None, True),
+    ],
+)
+def test_a_strict_server_refuses_ids(url, fault, item_id, taken):
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hm"}]}
+    with faulty(url, fault) as client:
+        client.send("conversation.item.create", item={**item, "id": item_id} if item_id else item)
+        if taken:
+            client.expect("conversation.item.done")
+        else:
+            assert client.expect("error")["error"]["param"] == "item.id"
+
+
 # Later, and in another order.
 
 

@@ -10,7 +10,7 @@ from actors.realtime import wire
 from actors.realtime.core import restore
 from actors.realtime.core.context import Context, Recent
 from actors.realtime.core.state import Ask, OpenCall
-from messages import Notice, OutputReplaced, ToolAnswer, ToolCall
+from messages import Notice, OutputReplaced, ToolAnswer, ToolCall, output_item_id
 
 __all__ = ["Calls"]
 
@@ -206,7 +206,8 @@ class Calls:
         aloud = [call for call in group if call.respond]
         if not aloud:
             return
-        ids = [restore.wire_id(c.output_id) or restore.output_id(c.call_id) for c in group]
+        outputs = [c.output_id or output_item_id(c.call_id) for c in group]
+        ids = [restore.wire_id(output, restore.CALL_OUTPUT) for output in outputs]
         about = [item_id for item_id in ids if item_id not in self._context.chain]
         ask = Ask(extra=self._extra(c.name for c in aloud), tools="auto")
         self._context.responses.want(ask, about)
@@ -225,12 +226,12 @@ class Calls:
         """Answer a call that was never run, so that the conversation is consistent."""
         if call_id and call_id not in self._context.done and call_id not in self._outputs:
             self._context.done[call_id] = True
-            self._context.chain.hide(restore.output_id(call_id))
+            self._context.chain.hide(output_item_id(call_id))
             self._send(call_id, _SentOutput("", "", CUT_OFF, respond=False))
 
     def _send(self, call_id: str, sent: _SentOutput) -> str:
         context = self._context
-        item_id = sent.item_id or restore.output_id(call_id)
+        item_id = sent.item_id or output_item_id(call_id)
         item = restore.output_item(item_id, call_id, sent.output)
         wire_id = str(item["id"])
         context.chain.alias(wire_id, item_id)

@@ -11,6 +11,7 @@ from actors.realtime.core.actions import Action, Publish, SendEvent, WriteLog
 from actors.realtime.core.activity import Activity
 from actors.realtime.core.capture import CaptureFeed
 from actors.realtime.core.chain import Chain
+from actors.realtime.core.item_ids import ItemIds
 from actors.realtime.core.playback import PlaybackAccount
 from actors.realtime.core.responses import Responses
 from actors.realtime.core.setup import Setup
@@ -65,6 +66,8 @@ class Context:
         self.playback = PlaybackAccount(saved.playing, now)
         self.capture = CaptureFeed()
         self.chain = Chain()
+        self._ids = [ItemIds(), ItemIds()]
+        """Of the session, and of the standby session."""
         self.turns = Turns(saved)
         self.activity = Activity(saved)
         self.session = 0
@@ -127,9 +130,42 @@ class Context:
             known_as = self.chain.known_as(behind)
             self.publish(ItemPlaced(known_as, self.chain.previous(behind)))
 
-    def send(self, event: wire.ClientEvent) -> None:
+    def send(self, event: wire.ClientEvent, *, spare: bool = False) -> None:
         """Send an event to the server."""
-        self._actions.append(SendEvent(event))
+        self._actions.append(SendEvent(self._ids[spare].sent(event), spare))
+
+    def forget_ids(self, *, spare: bool = False) -> None:
+        """Begin the ids of the items of a new connection."""
+        are_ours = all(ids.are_ours for ids in self._ids)  # the same server, most likely
+        self._ids[spare] = ItemIds(are_ours=are_ours)
+
+    def swap_ids(self) -> None:
+        """Take over the ids of the standby session."""
+        self._ids.reverse()
+
+    def with_our_ids(self, event: object, *, spare: bool) -> object:
+        """Return an event of the server with our ids of items."""
+        ids = self._ids[spare]
+        return ids.received(event, _nothing if spare else self._is_known) if ids.differ else event
+
+    def _is_known(self, item_id: str) -> bool:
+        return item_id in self.chain or item_id in self.playback.items
+
+    def created_again(self, error: wire.ErrorBody, *, spare: bool = False) -> bool:
+        """Create an item without an id, if it is its id that the server refuses.
+
+        Returns:
+            Whether it is.
+        """
+        intent, _ = self.intent(error.event_id)
+        again = self._ids[spare].refused(error, self.event_id(intent))
+        if again is None:
+            return False
+        self.log("info", "the server refuses our id of an item", intent=intent.partition(" ")[0])
+        self._actions.append(SendEvent(again, spare))
+        if not spare:
+            self.responses.withdraw()  # what was asked for would not know of the item
+        return True
 
     def update(self, changes: dict[str, Any], intent: str) -> None:
         """Send ``session.update``.
@@ -159,3 +195,7 @@ class Context:
     ) -> None:
         """Write a log record. It must never contain what was said."""
         self._actions.append(WriteLog(level, text, fields))
+
+
+def _nothing(_: str) -> bool:
+    return False

@@ -205,6 +205,7 @@ class Core:
 
     def server_event(self, event: object, now: int, *, spare: bool = False) -> None:
         """Act on an event of the server (what `wire.decode` returns)."""
+        event = self._context.with_our_ids(event, spare=spare)
         if spare:
             self._link.successor.event(event, self._link.clock.expires_ns(event, now), now)
             self.tick(now)

@@ -75,6 +75,7 @@ class Link:
     def connected(self, now: int) -> None:
         """Take note that the websocket is open."""
         self._prepared = None
+        self._context.forget_ids()
         self._context.phase = LinkPhase.CONNECTED
         self._phase_by = now + HANDSHAKE_NS
         if not self._recovery.is_recent(now):  # what it says may be old
@@ -133,6 +134,7 @@ class Link:
     def _swap(self, reason: str) -> None:
         self._prepared = self.successor.take()
         self._context.do(Swap(reason))
+        self._context.swap_ids()
         self._context.phase = LinkPhase.CREATED
 
     def _settle(self, cause: str, now: int) -> None:

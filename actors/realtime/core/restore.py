@@ -1,6 +1,6 @@
 """What a new session with the server is told of the conversation so far, and what it must do.
 
-Items keep their ids where the API allows it (32 characters), so that the history's links hold.
+Its items have ids made from those of the history (`wire_id`); aliases lead back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from actors.realtime import wire
 from actors.realtime.core.state import Ask, OpenCall, Saved, UnansweredTurn
 from actors.realtime.pictures import GONE, REFERENCE
-from messages import ConversationItem, SentImage
+from messages import ConversationItem, SentImage, output_item_id
 
 __all__ = [
     "GIVEN_UP",
@@ -24,11 +24,11 @@ __all__ = [
     "MAX_ITEMS",
     "MAX_REPEATS",
     "OUTPUT",
+    "PREFIXES",
     "Known",
     "Plan",
     "call_item",
     "difference",
-    "output_id",
     "output_item",
     "plan",
     "text_item",
@@ -56,6 +56,9 @@ MAX_IMAGES = 10
 OUTPUT = "output "
 """What an event is for that tells the output of a call; the id of the call follows."""
 
+MESSAGE, CALL, CALL_OUTPUT = "msg_", "fc_", "fco_"
+"""What the ids of items begin with, by the type of item; the service's own do so too."""
+PREFIXES = {"message": MESSAGE, "function_call": CALL, "function_call_output": CALL_OUTPUT}
 _ID_CHARS = 32
 
 
@@ -106,8 +109,13 @@ class Plan(msgspec.Struct):
     """Whether speech is known to be in what it hears again."""
 
 
-def wire_id(item_id: str) -> str:
-    """Return an id that the API accepts, the same for the same id."""
+def wire_id(item_id: str, prefix: str = MESSAGE) -> str:
+    """Return an id under which an item can be created: the same for the same id, with its prefix.
+
+    The service itself takes any id; strict servers take none without the prefix of its type.
+    """
+    if not item_id.startswith(prefix):
+        item_id = f"{prefix}{item_id}"
     if len(item_id) <= _ID_CHARS:
         return item_id
     return f"{item_id[:23]}-{zlib.crc32(item_id.encode()):08x}"
@@ -129,7 +137,7 @@ def text_item(item_id: str, role: str, text: str, image: SentImage | None = None
 def call_item(item_id: str, call_id: str, name: str, arguments: str) -> dict[str, Any]:
     """Return a function call as it is created."""
     return {
-        "id": wire_id(item_id or f"call_{call_id[-27:]}"),
+        "id": wire_id(item_id or call_id, CALL),
         "type": "function_call",
         "call_id": call_id,
         "name": name,
@@ -140,16 +148,11 @@ def call_item(item_id: str, call_id: str, name: str, arguments: str) -> dict[str
 def output_item(item_id: str, call_id: str, output: str) -> dict[str, Any]:
     """Return the output of a function call as it is created."""
     return {
-        "id": wire_id(item_id),
+        "id": wire_id(item_id, CALL_OUTPUT),
         "type": "function_call_output",
         "call_id": call_id,
         "output": output,
     }
-
-
-def output_id(call_id: str) -> str:
-    """Return the id of the item with the output of a call, by which history knows it too."""
-    return f"out_{call_id[-28:]}"
 
 
 def difference(
@@ -201,7 +204,7 @@ def plan(
     result.remembered = len(result.items)
     for text in saved.texts:
         if text.item_id not in history:
-            _append(result, text_item(text.item_id, "user", text.text, text.image))
+            _append(result, text_item(text.item_id, "user", text.text, text.image), text.item_id)
     _leave_out_images(result.items)
     _add_calls(result, saved.calls)
     for call_id in sorted(result.open & set(known.outputs)):
@@ -216,9 +219,12 @@ def _left_out(count: int) -> int:
     return -(-max(0, count - MAX_ITEMS) // _STEP) * _STEP
 
 
-def _append(result: Plan, item: dict[str, Any]) -> None:
+def _append(result: Plan, item: dict[str, Any], known_as: str) -> None:
+    """Have an item created that history knows by this id; empty: by none."""
     result.items.append(item)
     result.ids.add(item["id"])
+    if known_as and known_as != item["id"]:
+        result.aliases[item["id"]] = known_as
 
 
 def _decide_speech(
@@ -255,7 +261,7 @@ def _decide_speech(
 
 
 def _add(result: Plan, item: ConversationItem, known: Known) -> None:
-    short = wire_id(item.item_id)
+    short = wire_id(item.item_id, PREFIXES[item.kind])
     if item.kind == "function_call_output":
         if item.call_id in result.open:
             _answer(result, item.call_id, item.item_id, item.output)
@@ -264,14 +270,13 @@ def _add(result: Plan, item: ConversationItem, known: Known) -> None:
     elif item.kind == "message":
         message = _message(item, known)
         if message is not None:
-            _append(result, message)
+            _append(result, message, item.item_id)
         elif item.role == "user" and not item.transcribed:
             result.missing += 1
     elif item.call_id not in result.open and item.call_id not in result.answered:
-        _append(result, call_item(item.item_id, item.call_id, item.name, item.arguments))
+        call = call_item(item.item_id, item.call_id, item.name, item.arguments)
+        _append(result, call, item.item_id)
         result.open.add(item.call_id)
-    if short != item.item_id:
-        result.aliases[short] = item.item_id
 
 
 def _message(item: ConversationItem, known: Known) -> dict[str, Any] | None:
@@ -302,18 +307,18 @@ def _leave_out_images(items: list[dict[str, Any]]) -> None:
 def _add_calls(result: Plan, calls: Iterable[OpenCall]) -> None:
     for call in calls:
         if call.call_id not in result.open and call.call_id not in result.answered:
-            _append(result, call_item(call.item_id, call.call_id, call.name, call.arguments))
+            item = call_item(call.item_id, call.call_id, call.name, call.arguments)
+            _append(result, item, call.item_id)
             result.open.add(call.call_id)
         if call.output is not None and call.call_id in result.open:
             _answer(result, call.call_id, call.output_id, call.output)
-            if wire_id(call.output_id) != call.output_id:
-                result.aliases[wire_id(call.output_id)] = call.output_id
 
 
 def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
-    if not item_id or wire_id(item_id) in result.ids:
-        item_id = output_id(call_id)
-    _append(result, output_item(item_id, call_id, output))
+    at_server = item_id
+    if not item_id or wire_id(item_id, CALL_OUTPUT) in result.ids:
+        at_server = output_item_id(call_id)
+    _append(result, output_item(at_server, call_id, output), item_id)
     result.open.discard(call_id)
     result.answered[call_id] = output
 

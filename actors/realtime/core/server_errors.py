@@ -62,6 +62,8 @@ class ServerErrors:
         """Act on an ``error`` event: the server refuses something that it was sent."""
         context, error = self._context, event.error
         code = errors.code_of(error)
+        if context.created_again(error):
+            return
         intent, _ = context.intent(error.event_id)
         if intent == "commit" or (not intent and code == "input_audio_buffer_commit_empty"):
             self._user.talking.refused()

@@ -10,7 +10,7 @@ import msgspec
 
 from actors.realtime import wire
 from actors.realtime.core import errors, restore, session
-from actors.realtime.core.actions import ConnectAfter, Disconnect, SendEvent
+from actors.realtime.core.actions import ConnectAfter, Disconnect
 from actors.realtime.core.configuration import MAX_REFUSALS, Configuration
 from actors.realtime.core.context import Context
 from actors.realtime.core.errors import Meaning
@@ -108,6 +108,7 @@ class Successor:
     def connected(self, now: int) -> None:
         """Record that its websocket is open."""
         if self.stage is StandbyStage.CONNECTING:
+            self._context.forget_ids(spare=True)
             self._enter(StandbyStage.CONNECTED, now + WAIT_NS)
         else:  # it was dropped while connecting, when there was no connection to close
             self._context.do(Disconnect("the standby session was dropped", spare=True))
@@ -205,6 +206,8 @@ class Successor:
 
         Other errors are only logged: what is still wrong shows once the session takes over.
         """
+        if self._context.created_again(error, spare=True):
+            return
         code = errors.code_of(error)
         self._context.log("info", "the standby session reports an error", code=code)
         if errors.meaning(error) in (Meaning.FATAL, Meaning.EXPIRED):
@@ -217,4 +220,4 @@ class Successor:
                 self._configure(left, now)
 
     def _send(self, event: wire.ClientEvent) -> None:
-        self._context.do(SendEvent(event, spare=True))
+        self._context.send(event, spare=True)

@@ -272,7 +272,7 @@ def test_a_lost_connection_is_made_again_with_the_conversation(stage: Stage, how
     stage.snapshot()
     second.begin()
 
-    assert second.expect("conversation.item.create")["item"]["id"] == "u1"
+    assert second.expect("conversation.item.create")["item"]["id"] == "msg_u1"
     told = stage.rig.expect(Reconnected)
     assert (told.state_restored, told.items) == (True, 1)
     replay = stage.rig.expect(ReplayCapture)
@@ -302,7 +302,7 @@ def test_after_a_death_the_conversation_goes_on(
         after.snapshot()
         peer.begin()
 
-        assert peer.expect("conversation.item.create")["item"]["id"] == "t1"
+        assert peer.expect("conversation.item.create")["item"]["id"] == "msg_t1"
         assert peer.expect("response.create")
         assert after.rig.expect(Reconnected)
 
@@ -401,7 +401,7 @@ def test_a_session_near_its_end_is_swapped_for_another_and_no_sound_is_lost(stag
     spare.send("session.created", session={"type": "realtime"})
     stage.snapshot()
     update = spare.expect("session.update")
-    assert spare.expect("conversation.item.create")["item"]["id"] == "u1"
+    assert spare.expect("conversation.item.create")["item"]["id"] == "msg_u1"
     spare.send("session.updated", session=update["session"])
     stage.snapshot()
 

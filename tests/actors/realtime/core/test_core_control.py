@@ -230,7 +230,7 @@ def test_turns_that_nobody_wants_answered_are_not_after_a_reconnect_either() -> 
     bench.lose().clear_but_requests()
     bench.configured().wait(10)
 
-    assert [item["id"] for item in bench.items()] == ["u1"]
+    assert [item["id"] for item in bench.items()] == ["msg_u1"]
     assert bench.events("response.create") == []
 
 

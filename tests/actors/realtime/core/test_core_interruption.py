@@ -179,7 +179,7 @@ def test_an_answer_that_the_program_interrupts_is_not_asked_for_by_a_new_session
     bench.history = [ConversationItem("u1", "message", "user", "Hello")]
     bench.configured().wait(10)
 
-    assert [item["id"] for item in bench.items()] == ["u1"]
+    assert [item["id"] for item in bench.items()] == ["msg_u1"]
     assert bench.events("response.create") == []
 
 
@@ -257,7 +257,7 @@ def test_speech_during_a_tool_call_leaves_it_one_answer_and_one_output() -> None
 
     _barge_in(bench.capture(0)).flushed("a1", 200)
     bench.tell(ToolAnswer("c1", "clock", "12:00"))
-    bench.added("out_c1").stop_speaking("u2")
+    bench.added("fco_c1").stop_speaking("u2")
     bench.begin("r2", "a2").done("r2")
 
     outputs = [i for i in bench.items() if i["type"] == "function_call_output"]

@@ -111,7 +111,7 @@ def test_an_answer_that_the_servers_own_overtook_is_asked_for_again_if_it_missed
     bench.tell(SendText("Hello", "t1"))
     bench.speak("u1")
     if seen:
-        bench.added("t1")
+        bench.added("msg_t1")
 
     bench.begin("r9", "a9")
     bench.error("conversation_already_has_active_response", "response.create")
@@ -195,14 +195,14 @@ def test_an_answer_is_known_by_its_mark() -> None:
 
 def test_an_answer_in_place_of_the_one_that_was_asked_for_is_not_doubled_by_a_new_process() -> None:
     bench = Bench().live()
-    bench.tell(SendText("One", "t1")).added("t1")
+    bench.tell(SendText("One", "t1")).added("msg_t1")
     _marked(bench, "r1").done("r1")
-    bench.tell(SendText("Two", "t2")).added("t2")
+    bench.tell(SendText("Two", "t2")).added("msg_t2")
 
     bench.server(
         "input_audio_buffer.timeout_triggered", item_id="s1", audio_start_ms=0, audio_end_ms=9
     )
-    bench.server("input_audio_buffer.committed", item_id="s1", previous_item_id="t2")
+    bench.server("input_audio_buffer.committed", item_id="s1", previous_item_id="msg_t2")
     bench.answer("r9", "a9")
 
     assert _creates(bench.restarted().configured()) == 0

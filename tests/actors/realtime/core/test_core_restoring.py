@@ -97,10 +97,10 @@ def test_the_conversation_is_told_to_the_new_session(how: str) -> None:
     bench = _again(bench, how)
 
     assert [(i["id"], i["type"], i.get("role")) for i in bench.items()] == [
-        ("u1", "message", "user"),
-        ("a1", "message", "assistant"),
-        ("f1", "function_call", None),
-        ("oc1", "function_call_output", None),
+        ("msg_u1", "message", "user"),
+        ("msg_a1", "message", "assistant"),
+        ("fc_f1", "function_call", None),
+        ("fco_oc1", "function_call_output", None),
     ]
     assert bench.items()[0]["content"] == [{"type": "input_text", "text": "Hello"}]
     assert bench.items()[1]["content"] == [{"type": "output_text", "text": "Good day"}]
@@ -183,7 +183,7 @@ def test_what_comes_after_an_item_that_was_not_replayed_is_still_after_it() -> N
     bench.history = [_user("u1", "Hi"), _assistant("a1", "Hello"), _user("u2", "")]
 
     bench = _again(bench, "connection")
-    bench.server("input_audio_buffer.committed", item_id="u3", previous_item_id="a1")
+    bench.server("input_audio_buffer.committed", item_id="u3", previous_item_id="msg_a1")
 
     assert bench.one(UserItem).previous_item_id == "u2"
 
@@ -231,19 +231,19 @@ def test_unanswered_speech_with_text_is_replayed_as_text_and_answered(how: str) 
 
     bench.none(ItemRemoved)
     assert bench.one(ReplayCapture).from_sample == 48000
-    assert [item["id"] for item in bench.items()] == ["u1"]
+    assert [item["id"] for item in bench.items()] == ["msg_u1"]
     assert len(bench.events("response.create")) == 1
 
 
 @both
 def test_unanswered_text_is_asked_again(how: str) -> None:
     bench = Bench().live().tell(SendText("Well?", "t1"))
-    bench.added("t1").begin()
+    bench.added("msg_t1").begin()
     bench.history = [_user("t1", "Well?")]
 
     bench = _again(bench, how)
 
-    assert [item["id"] for item in bench.items()] == ["t1"]
+    assert [item["id"] for item in bench.items()] == ["msg_t1"]
     assert len(bench.events("response.create")) == 1
 
 
@@ -253,7 +253,7 @@ def test_text_that_history_does_not_know_yet_is_not_lost(how: str) -> None:
 
     bench = _again(bench, how)
 
-    assert [item["id"] for item in bench.items()] == ["t1"]
+    assert [item["id"] for item in bench.items()] == ["msg_t1"]
     assert len(bench.events("response.create")) == 1
 
 
@@ -266,7 +266,7 @@ def test_answered_speech_is_not_sent_again(how: str) -> None:
 
     assert bench.one(ReplayCapture).from_sample == 48000
     bench.none(ItemRemoved)
-    assert [item["id"] for item in bench.items()] == ["a1"]
+    assert [item["id"] for item in bench.items()] == ["msg_a1"]
     assert bench.events("response.create") == []
 
 
@@ -664,8 +664,8 @@ def test_what_follows_an_output_follows_it_in_history_too() -> None:
     bench.added(output, type="function_call_output")
     bench.answer("r2", "a2")
 
-    assert output == "out_c1"
-    assert bench.all(AssistantItem)[-1].previous_item_id == "out_c1"
+    assert output == "fco_c1"
+    assert bench.all(AssistantItem)[-1].previous_item_id == "fco_c1"
 
 
 def test_a_text_that_history_has_is_not_taken_back() -> None:
@@ -757,7 +757,7 @@ def test_what_was_not_heard_of_a_replayed_text_is_taken_back() -> None:
     assert bench.one(Interrupted).text_heard == "one two"
     assert bench.kinds() == ["conversation.item.delete", "conversation.item.create"]
     created = bench.event("conversation.item.create")
-    assert created["previous_item_id"] == "u1"
+    assert created["previous_item_id"] == "msg_u1"
     assert created["item"]["content"] == [{"type": "output_text", "text": "one two"}]
 
 
@@ -766,7 +766,7 @@ def test_a_replayed_text_of_which_nothing_was_heard_is_taken_out() -> None:
 
     bench.tell(Interrupt()).flushed("a1", 0)
 
-    assert bench.event("conversation.item.delete")["item_id"] == "a1"
+    assert bench.event("conversation.item.delete")["item_id"] == "msg_a1"
     assert bench.items() == []
 
 
@@ -838,7 +838,7 @@ def test_where_the_server_has_put_what_was_sent_is_told_to_history() -> None:
     assert bench.one(UserItem).previous_item_id == "a1"
 
     bench.server("input_audio_buffer.committed", item_id="u2", previous_item_id="a1")
-    bench.added("u2", "a1", role="user").added("t1", "u2", role="user")
+    bench.added("u2", "a1", role="user").added("msg_t1", "u2", role="user")
 
     assert bench.one(ItemPlaced) == ItemPlaced("t1", "u2")
 
@@ -863,7 +863,7 @@ def test_an_output_that_is_told_behind_a_typed_text_is_put_there_in_history_too(
 
     bench.configured()
 
-    assert [item["id"] for item in bench.items()][1:] == ["t1", "o1"]
+    assert [item["id"] for item in bench.items()][1:] == ["msg_t1", "fco_o1"]
     assert bench.all(ItemPlaced)[-2:] == [ItemPlaced("o1", "t1"), ItemPlaced("t1", "f1")]
 
 

@@ -425,7 +425,7 @@ def test_a_turn_that_is_known_as_text_is_not_heard_again_but_answered() -> None:
     microphone.hear(200).replay()
 
     assert bench.appended() == b""
-    assert [item["id"] for item in bench.items()] == ["u1"]
+    assert [item["id"] for item in bench.items()] == ["msg_u1"]
     assert len(bench.events("response.create")) == 1
 
 

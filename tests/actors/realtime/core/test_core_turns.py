@@ -423,7 +423,7 @@ def test_text_becomes_an_item_and_is_answered() -> None:
 
     assert bench.kinds() == ["conversation.item.create", "response.create"]
     assert bench.items()[0] == {
-        "id": "t1",
+        "id": "msg_t1",
         "type": "message",
         "role": "user",
         "content": [{"type": "input_text", "text": "What time is it?"}],

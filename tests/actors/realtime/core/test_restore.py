@@ -7,17 +7,19 @@ import time
 import pytest
 
 from actors.realtime.core.restore import (
+    CALL,
+    CALL_OUTPUT,
     MAX_ITEMS,
     MAX_REPEATS,
+    MESSAGE,
     Known,
     difference,
-    output_id,
     plan,
     text_item,
     wire_id,
 )
 from actors.realtime.core.state import Answer, Ask, OpenCall, Saved, TypedTurn, UnansweredTurn
-from messages import ConversationItem
+from messages import ConversationItem, output_item_id
 
 
 def _message(item_id: str, text: str, role: str = "user") -> ConversationItem:
@@ -40,10 +42,15 @@ def test_text_has_the_type_of_its_role(role: str, kind: str) -> None:
     assert text_item("i", role, "Hi")["content"] == [{"type": kind, "text": "Hi"}]
 
 
-def test_short_ids_stay_and_long_ones_are_shortened_the_same_way_each_time() -> None:
-    assert wire_id("item_1") == "item_1"
-    assert len(wire_id("x" * 33)) == 32
-    assert wire_id("x" * 33) == wire_id("x" * 33) != wire_id("x" * 34)
+@pytest.mark.parametrize("prefix", [MESSAGE, CALL, CALL_OUTPUT])
+def test_an_id_has_the_prefix_of_its_type_and_few_characters_the_same_way_each_time(
+    prefix: str,
+) -> None:
+    assert wire_id("item_1", prefix) == f"{prefix}item_1"
+    assert wire_id(f"{prefix}1", prefix) == f"{prefix}1"
+    assert len(wire_id("x" * 33, prefix)) == 32
+    assert wire_id("x" * 33, prefix).startswith(prefix)
+    assert wire_id("x" * 33, prefix) == wire_id("x" * 33, prefix) != wire_id("x" * 34, prefix)
 
 
 def test_items_without_text_are_left_out() -> None:
@@ -58,17 +65,17 @@ def test_outputs_without_ids_of_their_own_all_arrive() -> None:
     result = plan(history, Saved(), None)
 
     assert [(item["id"], item["call_id"]) for item in result.items] == [
-        ("fc1", "c1"),
-        (output_id("c1"), "c1"),
-        ("fc2", "c2"),
-        (output_id("c2"), "c2"),
+        ("fc_fc1", "c1"),
+        (output_item_id("c1"), "c1"),
+        ("fc_fc2", "c2"),
+        (output_item_id("c2"), "c2"),
     ]
 
 
 def test_an_output_that_has_the_id_of_its_call_gets_another() -> None:
     result = plan([_call("c1", "f1"), _output("c1", "f1")], Saved(), None)
 
-    assert [item["id"] for item in result.items] == ["f1", output_id("c1")]
+    assert [item["id"] for item in result.items] == ["fc_f1", "fco_f1"]
 
 
 def test_an_output_without_its_call_is_left_out() -> None:
@@ -95,7 +102,7 @@ def test_an_answer_that_we_have_follows_its_call() -> None:
 
     result = plan([_call("c1", "f1"), _message("u2", "And?")], saved, None)
 
-    assert [item["id"] for item in result.items] == ["f1", "u2", output_id("c1")]
+    assert [item["id"] for item in result.items] == ["fc_f1", "msg_u2", output_item_id("c1")]
     assert result.answered == {"c1": "12:00"}
 
 
@@ -104,7 +111,7 @@ def test_texts_that_history_does_not_have_come_last() -> None:
 
     result = plan([_message("t1", "One"), _message("a1", "Well", "assistant")], saved, None)
 
-    assert [item["id"] for item in result.items] == ["t1", "a1", "t2"]
+    assert [item["id"] for item in result.items] == ["msg_t1", "msg_a1", "msg_t2"]
 
 
 def test_of_a_conversation_longer_than_any_context_the_newest_items_are_told() -> None:
@@ -116,7 +123,7 @@ def test_of_a_conversation_longer_than_any_context_the_newest_items_are_told() -
 
     assert time.process_time() - began < 1
     assert MAX_ITEMS - 1000 < len(told) <= MAX_ITEMS
-    assert told == [item.item_id for item in items[-len(told) :]]
+    assert told == [wire_id(item.item_id) for item in items[-len(told) :]]
 
 
 def test_two_plans_of_a_growing_conversation_begin_alike() -> None:
@@ -185,7 +192,8 @@ def test_speech_that_the_microphone_does_not_remember_is_told_as_sound_or_given_
     result = plan(history, Saved(turns=turns), None, known)
 
     assert (result.again, result.from_sample, result.ask) == ([], 500, Ask())
-    assert [item["id"] for item in result.items] == (["u1", "u2"] if remembered else ["u2"])
+    told = ["msg_u1", "msg_u2"] if remembered else ["msg_u2"]
+    assert [item["id"] for item in result.items] == told
     assert [turn.item_id for turn in result.given_up] == ([] if remembered else ["u1"])
 
 

@@ -106,7 +106,7 @@ def test_the_next_session_is_configured_and_told_the_conversation() -> None:
     assert first["type"] == "session.update"
     assert first["session"]["instructions"] == "Be kind"
     assert first["session"]["audio"]["output"]["voice"] == "cedar"
-    assert [item["id"] for item in bench.spare.items()] == ["u1", "a1"]
+    assert [item["id"] for item in bench.spare.items()] == ["msg_u1", "msg_a1"]
 
 
 def test_in_a_silent_moment_it_takes_over_with_nothing_in_between() -> None:
@@ -153,7 +153,7 @@ def test_what_was_said_meanwhile_is_told_before_it_takes_over() -> None:
     bench.clear_but_requests()
     bench.snapshot()
 
-    assert [item["id"] for item in bench.items()] == ["u2"]
+    assert [item["id"] for item in bench.items()] == ["msg_u2"]
     assert bench.kinds() == ["conversation.item.create"]
     assert bench.actions.index(next(a for a in bench.actions if type(a).__name__ == "Swap")) < next(
         n for n, a in enumerate(bench.actions) if type(a).__name__ == "SendEvent"
@@ -168,7 +168,7 @@ def test_what_is_not_any_more_as_it_was_told_is_told_anew() -> None:
     bench.clear_but_requests()
     bench.snapshot()
 
-    assert [e["item_id"] for e in bench.events("conversation.item.delete")] == ["a1"]
+    assert [e["item_id"] for e in bench.events("conversation.item.delete")] == ["msg_a1"]
     assert [item["content"][0]["text"] for item in bench.items()] == ["Well", "More, please"]
 
 
@@ -315,7 +315,7 @@ def test_without_the_history_the_one_that_is_ready_is_told_what_it_does_not_know
     bench.wait(2.1)
 
     assert bench.core.phase.name == "LIVE"
-    assert {"t1", "out_c1"} <= {item["id"] for item in bench.items()}
+    assert {"msg_t1", "fco_c1"} <= {item["id"] for item in bench.items()}
 
 
 def test_without_the_history_the_one_that_is_ready_keeps_what_it_was_told() -> None:

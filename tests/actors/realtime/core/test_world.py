@@ -167,7 +167,7 @@ def _is_one_conversation(world: World, renewals: int, drops: int) -> None:
     assert world.greetings == 1
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, 1, 4])  # with 4 the servers accept no ids but their own
 def test_two_minutes_with_a_drop_every_forty_seconds_are_one_conversation(seed: int) -> None:
     world = _talk(2 / 60, 36, 40, seed=seed)
 

@@ -44,6 +44,7 @@ class Line:
         self.session = ServerSession(
             "m", expires_at=int(self.clock.now / NS + life_s), script=self.script
         )
+        self.session.accepted_ids = world.accepted_ids
         self.refused: list[dict[str, Any]] = []
         self.sent: list[dict[str, Any]] = []
         self._waiting: list[str] = []

@@ -1,0 +1,203 @@
+"""Ids of items: those that strict servers accept, and the server's own where none of ours is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from messages import (
+    ConversationItem,
+    Interrupt,
+    ItemPlaced,
+    ItemRemoved,
+    SendText,
+    ServerError,
+    ToolAnswer,
+    output_item_id,
+)
+from tests.actors.realtime.core.bench import Bench
+
+REFUSALS: list[dict[str, Any]] = [
+    {"code": "invalid_value", "param": "item.id", "message": "no"},
+    {"code": "invalid_value", "param": None, "message": "Invalid id: expected a UUID."},
+    {"code": None, "param": None, "message": "item ID 'msg_t1' is not allowed here"},
+]
+OTHERS: list[dict[str, Any]] = [
+    {"code": "item_create_duplicate_item_id", "param": "item.id", "message": "already exists"},
+    {"code": "invalid_value", "param": "item.content[0].text", "message": "bad id"},
+    {"code": "invalid_tool_call_id", "param": None, "message": "Tool call ID 'c1' not found."},
+    {"code": "invalid_value", "param": None, "message": "previous_item_id does not exist"},
+    {"code": "invalid_value", "param": None, "message": "the text is invalid"},
+]
+_CREATE = "conversation.item.create"
+
+
+def _refuse(bench: Bench, number: int = -1, *, spare: bool = False, **error: Any) -> None:
+    """The server refuses an item that was created."""
+    sent = bench.spare.sent if spare else bench.sent
+    event_id = [e for e in sent if e["type"] == _CREATE][number]["event_id"]
+    given = REFUSALS[0] | error
+    bench.server("error", spare=spare, error={"type": "invalid", **given, "event_id": event_id})
+
+
+@pytest.mark.parametrize("error", REFUSALS)
+def test_a_typed_text_whose_id_is_refused_is_sent_without_an_id(error: dict[str, Any]) -> None:
+    bench = Bench().live().tell(SendText("Hello", "t1"))
+
+    _refuse(bench, **error)
+
+    first, again = bench.items()
+    assert first["id"] == "msg_t1"
+    assert again == {key: value for key, value in first.items() if key != "id"}
+    bench.none(ServerError, ItemRemoved)
+
+
+@pytest.mark.parametrize("error", OTHERS)
+def test_an_item_that_is_refused_for_another_reason_is_not_sent_again(
+    error: dict[str, Any],
+) -> None:
+    bench = Bench().live().tell(SendText("Hello", "t1"))
+
+    _refuse(bench, **error)
+
+    assert len(bench.items()) == 1
+
+
+def test_an_item_that_is_refused_without_an_id_too_is_given_up() -> None:
+    bench = Bench().live().tell(SendText("Hello", "t1"))
+
+    _refuse(bench)
+    _refuse(bench)
+
+    assert len(bench.items()) == 2
+    assert bench.one(ItemRemoved).item_id == "t1"
+
+
+def test_the_answer_is_asked_for_again_as_the_first_has_not_seen_the_text() -> None:
+    bench = Bench().live().tell(SendText("Hello", "t1"))
+    _refuse(bench)
+    bench.added("server_1", role="user")
+
+    bench.server("response.created", response={"id": "r1"})
+    bench.done("r1", "cancelled")
+
+    assert len(bench.events("response.create")) == 2
+    assert bench.event("response.cancel")["response_id"] == "r1"
+
+
+def test_the_next_item_has_no_id_from_the_start() -> None:
+    bench = Bench().live().tell(SendText("Hello", "t1"))
+    _refuse(bench)
+    bench.added("server_1", role="user")
+
+    bench.tell(SendText("And?", "t2"))
+
+    assert "id" not in bench.items()[-1]
+
+
+def test_the_servers_id_is_known_as_ours_from_then_on() -> None:
+    bench = Bench(inactivity_timeout_s=None).live().answer("r1", "a1")
+    bench.tell(SendText("Hello", "t1"))
+    _refuse(bench)
+
+    bench.added("server_1", "a1", role="user")
+    bench.added("u9", "server_1", role="user")
+    bench.server("input_audio_buffer.committed", item_id="u9", previous_item_id="server_1")
+
+    assert bench.core.unsent() == []
+    assert bench.published[-1].previous_item_id == "t1"  # type: ignore[attr-defined]
+    bench.none(ItemPlaced)
+
+
+def test_speech_and_answers_are_not_taken_for_an_item_without_an_id() -> None:
+    bench = Bench(inactivity_timeout_s=None).live().tell(SendText("Hello", "t1"))
+    _refuse(bench)
+
+    bench.speak("u1")
+    bench.begin("r1", "a1")
+    assert bench.core.unsent() == ["t1"]
+    bench.added("server_1", role="user")
+
+    assert bench.core.unsent() == []
+
+
+def _restored(own: bool = True) -> Bench:
+    """A conversation of two messages, restored on a server that refuses ids."""
+    bench = Bench(inactivity_timeout_s=None).live()
+    bench.answer("r1", "a1", "one two three four", 4000)
+    bench.lose()
+    bench.history = [
+        ConversationItem("u1", "message", "user", "Count"),
+        ConversationItem("a1", "message", "assistant", "one two three four"),
+    ]
+    bench.configured()
+    if own:
+        _refuse(bench, 0)
+        _refuse(bench, 1)
+        bench.added("server_1", role="user").added("server_2", "server_1", role="assistant")
+    bench.clear()
+    return bench
+
+
+def test_a_restored_item_is_deleted_by_the_servers_id_and_put_behind_the_servers_id() -> None:
+    bench = _restored()
+
+    bench.tell(Interrupt()).flushed("a1", 2000)
+
+    assert bench.event("conversation.item.delete")["item_id"] == "server_2"
+    created = bench.event(_CREATE)
+    assert created["previous_item_id"] == "server_1"
+    assert "id" not in created["item"]
+
+
+def test_the_next_session_is_told_everything_without_ids_from_the_start() -> None:
+    bench = _restored()
+    bench.lose().clear_but_requests()
+
+    bench.configured()
+
+    assert [item.get("id") for item in bench.items()] == [None, None]
+
+
+def test_the_output_of_a_call_is_told_without_an_id_and_known_by_its_call() -> None:
+    bench = Bench().live().begin().call("c1").call("c2", item_id="f2").done()
+    bench.tell(ToolAnswer("c1", "clock", "12:00")).tell(ToolAnswer("c2", "clock", "13:00"))
+    assert [item["id"] for item in bench.items()] == [output_item_id("c1"), output_item_id("c2")]
+
+    _refuse(bench, 0)
+    _refuse(bench, 1)
+    for number, call_id in ((2, "c2"), (1, "c1")):
+        item = {"id": f"server_{number}", "type": "function_call_output", "call_id": call_id}
+        bench.server("conversation.item.added", item=item)
+
+    theirs = bench.core._context._ids[False]._theirs
+    assert theirs == {output_item_id("c2"): "server_2", output_item_id("c1"): "server_1"}
+    assert "id" not in bench.items()[-1]
+    bench.none(ServerError)
+
+
+def test_a_standby_session_is_told_again_without_ids_and_they_are_its_own_when_it_takes_over() -> (
+    None
+):
+    bench = Bench(inactivity_timeout_s=None).live()
+    hello = ConversationItem("u1", "message", "user", "Hello")
+    bench.history = [hello, ConversationItem("a1", "message", "assistant", "one two")]
+    for _ in range(100):
+        bench.wait(60)
+        if bench.spare.connects:
+            break
+    bench.connect(spare=True).snapshot()
+
+    _refuse(bench, 0, spare=True)
+    _refuse(bench, 1, spare=True)
+    for number, role in ((1, "user"), (2, "assistant")):
+        item = {"id": f"server_{number}", "type": "message", "role": role}
+        bench.server("conversation.item.added", spare=True, item=item)
+    bench.server("session.updated", spare=True, session={})
+    bench.history[1] = ConversationItem("a1", "message", "assistant", "one", interrupted=True)
+    bench.snapshot()
+
+    assert [item.get("id") for item in bench.spare.items()[2:]] == [None, None]
+    assert bench.swaps
+    assert bench.event("conversation.item.delete")["item_id"] == "server_2"
