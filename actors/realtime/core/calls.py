@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import msgspec
@@ -16,6 +17,10 @@ __all__ = ["Calls"]
 
 CUT_OFF = "cancelled: the call was interrupted and did not run"
 _REMEMBERED = 20
+_SEEN = 20
+"""So many ids of calls are saved; those before them are in the history, too."""
+_ID_CHARS = 27
+"""With ``call_`` before them, an id has the 32 characters that the service takes at most."""
 _MAX_REASON = 200
 """Characters of what the server says of an output that it refuses, as the model is told."""
 
@@ -38,8 +43,8 @@ class Calls:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._half: dict[str, tuple[str, str]] = {}
-        """Calls that are being written: item id to (response_id, call_id)."""
+        self._half: dict[str, tuple[str, wire.Item]] = {}
+        """Calls that are being written: item id to (response_id, item)."""
         self._orphans: set[str] = set()
         """Calls of the history that have no output and that we do not know of."""
         self._early = Recent()
@@ -51,19 +56,52 @@ class Calls:
         self._sent.limit = _REMEMBERED
         self._again: dict[str, int] = {}
         """Calls whose output has to be sent once more, and when."""
+        self._told = Recent()
+        """The ids of the calls that this session with the server was told at its beginning."""
+        self._told.limit = restore.MAX_ITEMS
+        self._ids = Recent()
+        """By item: the id of its call, as all but the server know it."""
+        self._theirs = Recent()
+        """By that id: the server's, where it is another."""
 
     def begun(self, response_id: str, item: wire.Item) -> None:
         """Take note of a call that is being written."""
-        self._half[item.id] = (response_id, item.call_id or "")
+        self._half[item.id] = (response_id, item)
+
+    def _own_id(self, item: wire.Item) -> str:
+        """Return an id that only this call has; an item is one call.
+
+        It is the server's, but for servers that number the calls of each answer anew, or leave the
+        id empty.
+        """
+        known: str | None = self._ids.get(item.id) if item.id else None
+        if known is not None:
+            return known
+        theirs, saved = item.call_id or "", self._context.saved
+        by_item = f"call_{item.id[-_ID_CHARS:]}"
+        numbered = (f"{by_item[-_ID_CHARS:]}_{number}" for number in itertools.count(2))
+        candidates = itertools.chain([theirs, by_item], numbered)
+        own = next(each for each in candidates if each and not self._is_taken(each))
+        saved.seen_calls = [*saved.seen_calls[1 - _SEEN :], own]
+        self._ids[item.id] = own
+        if own != theirs:
+            self._theirs[own] = theirs
+            self._context.log("info", "a call has an id of its own", call_id=own, server=theirs)
+        return own
+
+    def _is_taken(self, call_id: str) -> bool:
+        context = self._context
+        seen = context.saved.seen_calls
+        return call_id in context.done or call_id in self._told or call_id in seen
 
     def written(self, response_id: str, item: wire.Item, now: int) -> bool:
         """Have a call run if it is complete. Return whether it is."""
         self._half.pop(item.id, None)
-        context, call_id = self._context, item.call_id or ""
+        context, call_id = self._context, self._own_id(item)
         if item.status not in (None, "completed"):
             self._abandon(call_id)
             return False
-        if not call_id or call_id in context.done:
+        if call_id in context.done:  # the same item again
             return False
         context.done[call_id] = True
         name, arguments = item.name or "", item.arguments or ""
@@ -76,7 +114,7 @@ class Calls:
     def response_done(self, response_id: str) -> None:
         """Abandon calls that the end of an answer has cut off."""
         for item_id in [item for item, half in self._half.items() if half[0] == response_id]:
-            self._abandon(self._half.pop(item_id)[1])
+            self._abandon(self._own_id(self._half.pop(item_id)[1]))
 
     def answered(self, message: ToolAnswer, now: int) -> None:
         """Take an output from the tools; `settle` sends it."""
@@ -100,6 +138,9 @@ class Calls:
         self._outputs = set(plan.answered)
         self._orphans = plan.open - {call.call_id for call in calls}
         self._again.clear()
+        self._ids.clear()
+        self._theirs.clear()  # the new session was told our ids
+        self._told.clear()
         self._note_told(plan)
         for call in calls:
             if call.output is None:
@@ -113,6 +154,8 @@ class Calls:
         named = {item["call_id"]: item["name"] for item in plan.items if "name" in item}
         open_calls = {call.call_id for call in self._context.saved.calls}
         for item in plan.items:
+            if "call_id" in item:
+                self._told[item["call_id"]] = True
             if item["type"] == "function_call_output":
                 call_id = item["call_id"]
                 self._sent[call_id] = _SentOutput(
@@ -232,7 +275,7 @@ class Calls:
     def _send(self, call_id: str, sent: _SentOutput) -> str:
         context = self._context
         item_id = sent.item_id or output_item_id(call_id)
-        item = restore.output_item(item_id, call_id, sent.output)
+        item = restore.output_item(item_id, self._theirs.get(call_id, call_id), sent.output)
         wire_id = str(item["id"])
         context.chain.alias(wire_id, item_id)
         self._outputs.add(call_id)

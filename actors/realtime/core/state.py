@@ -156,7 +156,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
 
     - activity: prompted_ns, quiet_since_ns
     - answers: spoken
-    - calls: calls
+    - calls: calls, seen_calls
     - closing: ending, input_end
     - core: owed, playing
     - duplex: audible, echoes, told_duplex
@@ -188,6 +188,8 @@ class Saved(msgspec.Struct, omit_defaults=True):
     owed: Ask | None = None
     """The response that the next process has to request."""
     calls: list[OpenCall] = []
+    seen_calls: list[str] = []
+    """Ids of the last calls: some servers give the same one again."""
     texts: list[TypedTurn] = []
     seen_texts: list[str] = []
     """Item ids of the newest typed turns, to recognise a turn that is delivered twice."""
