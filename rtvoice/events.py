@@ -37,6 +37,7 @@ from typing import Any
 
 import msgspec
 
+from actors.lenient import loads
 from messages import (
     AssistantTranscript,
     AudioLost,
@@ -536,8 +537,8 @@ class FunctionCallItem(ServerEvent, frozen=True, tag="response.function_call_arg
     def parsed_arguments(self) -> dict[str, Any]:
         """The parsed arguments; empty if they are not a JSON object."""
         try:
-            parsed = msgspec.json.decode(self.arguments)
-        except msgspec.DecodeError:
+            parsed = loads(self.arguments)
+        except ValueError:
             return {}
         return parsed if isinstance(parsed, dict) else {}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from actors.lenient import loads
 from rtvoice.events import ClientEvent, ServerEvent
 
 __all__ = ["decode_wire_event", "wire_names"]
@@ -29,7 +30,11 @@ def decode_wire_event(name: str, json: bytes) -> ServerEvent | ClientEvent:
         msgspec.ValidationError: A field is of another type than documented.
         KeyError: There is no class for this event.
     """
-    fields = _without_nulls(msgspec.json.decode(json))
+    try:
+        decoded = msgspec.json.decode(json)
+    except msgspec.DecodeError:
+        decoded = loads(json)
+    fields = _without_nulls(decoded)
     return msgspec.convert({**fields, "type": name}, _WIRE[name], strict=False)
 
 

@@ -94,9 +94,10 @@ class Connection:
         )
         self.tell("response.done", response=_response(response, "completed", message))
 
-    def call(self, name: str, arguments: str, *, call_id: str) -> None:
+    def call(self, name: str, arguments: str, *, call_id: str, item: str = "") -> None:
         """Send a function call."""
-        response, item = f"resp_{call_id}", f"item_{call_id}"
+        item = item or f"item_{call_id}"
+        response = f"resp_{item.removeprefix('item_')}"
         call = {
             "id": item,
             "type": "function_call",

@@ -1,13 +1,15 @@
-"""The events of the Realtime API (GA) as types: what the server says, what we say.
+"""The events of the Realtime API (GA) as types: what the server sends, what we send.
 
 Events that are acted on have a type; `IGNORED` lists the others, each with the reason. Unknown
-events and unknown fields are harmless; a frame that is no event, or an event we know with wrong
-fields, becomes a `BadFrame`.
+events and unknown fields are harmless. The fields without a default are those that are needed: ids,
+the type of an item, deltas. An event with wrong values in other fields is a `PartialEvent` without
+those; an event without what is needed, and text that is not an event, is a `BadFrame`.
 https://platform.openai.com/docs/api-reference/realtime-server-events
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Union
 
 import msgspec
@@ -34,6 +36,7 @@ __all__ = [
     "ItemDone",
     "OutputItemAdded",
     "OutputItemDone",
+    "PartialEvent",
     "Response",
     "ResponseCreate",
     "ResponseCreated",
@@ -79,8 +82,8 @@ class ErrorBody(msgspec.Struct):
 class Item(msgspec.Struct):
     """An item of the conversation, without its content."""
 
-    id: str = ""
-    type: str = ""
+    id: str
+    type: str
     role: str | None = None
     status: str | None = None
     name: str | None = None
@@ -111,8 +114,8 @@ class Response(msgspec.Struct):
 
     id: str
     status: str | None = None
+    """How it stands; None: the server does not say. An answer that is done counts as completed."""
     status_details: _StatusDetails | None = None
-    output: list[Item] | None = None
     usage: _Usage | None = None
     metadata: dict[str, Any] | None = None
 
@@ -172,7 +175,7 @@ class TranscriptionCompleted(
     """What the user's speech was heard as."""
 
     item_id: str
-    transcript: str
+    transcript: str | None = None
 
 
 class TranscriptionDelta(ServerEvent, tag="conversation.item.input_audio_transcription.delta"):
@@ -256,7 +259,7 @@ class AudioDone(ServerEvent, tag="response.output_audio.done"):
 
     response_id: str
     item_id: str
-    content_index: int = 0
+    content_index: _Count = 0
 
 
 class TranscriptDelta(ServerEvent, tag="response.output_audio_transcript.delta"):
@@ -272,7 +275,8 @@ class TranscriptDone(ServerEvent, tag="response.output_audio_transcript.done"):
 
     response_id: str
     item_id: str
-    transcript: str
+    transcript: str | None = None
+    """None: what its deltas said."""
 
 
 class TextDelta(ServerEvent, tag="response.output_text.delta"):
@@ -288,7 +292,8 @@ class TextDone(ServerEvent, tag="response.output_text.done"):
 
     response_id: str
     item_id: str
-    text: str
+    text: str | None = None
+    """None: what its deltas said."""
 
 
 class UnknownEvent(msgspec.Struct):
@@ -297,15 +302,24 @@ class UnknownEvent(msgspec.Struct):
     type: str
 
 
+class PartialEvent(msgspec.Struct):
+    """An event in which values were wrong that are not needed."""
+
+    event: ServerEvent
+    left_out: tuple[str, ...]
+    """The names of the fields that were left out, from the top: ``response.usage``."""
+
+
 class BadFrame(msgspec.Struct):
-    """What came is no event, or an event that is not what it should be."""
+    """What came is not an event, or an event without what is needed."""
 
     reason: str
     """A sentence, without anything of the content."""
 
 
 _KINDS = tuple(ServerEvent.__subclasses__())
-DECODED = frozenset(str(kind.__struct_config__.tag) for kind in _KINDS)
+_BY_NAME = {str(kind.__struct_config__.tag): kind for kind in _KINDS}
+DECODED = frozenset(_BY_NAME)
 """The ``type`` of each event that is acted on."""
 _events: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Union[_KINDS])  # noqa: UP007 - built at run time
 _heads: msgspec.json.Decoder[UnknownEvent] = msgspec.json.Decoder(UnknownEvent)
@@ -345,31 +359,48 @@ IGNORED: dict[str, str] = {
 }
 """Events that the realtime component passes over, each with the reason; programs may subscribe."""
 
-_PASSED_OVER = "it is passed over"
+_IGNORED = "it is ignored"
 
 
-def decode(text: bytes | str) -> ServerEvent | UnknownEvent | BadFrame:
+def decode(text: bytes | str) -> ServerEvent | UnknownEvent | PartialEvent | BadFrame:
     """Return the event in one websocket message."""
     try:
         return _decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return BadFrame(f"the server sent something that is not JSON; {_PASSED_OVER}")
     except RecursionError:
-        return BadFrame(f"the server sent JSON that is nested too deeply; {_PASSED_OVER}")
+        return BadFrame(f"the server sent JSON that is nested too deeply; {_IGNORED}")
 
 
-def _decode(text: bytes | str) -> ServerEvent | UnknownEvent | BadFrame:
+def _decode(text: bytes | str) -> ServerEvent | UnknownEvent | PartialEvent | BadFrame:
     try:
         event: ServerEvent = _events.decode(text)
         return event
-    except msgspec.ValidationError as error:
-        try:
+    except msgspec.ValidationError:
+        with contextlib.suppress(msgspec.DecodeError):
             head = _heads.decode(text)
-        except msgspec.ValidationError:
-            return BadFrame(f"the server sent JSON that is no event; {_PASSED_OVER}")
-        if head.type not in DECODED:
-            return head
-        return BadFrame(f"the server sent a wrong {head.type} ({_in_words(error)}); {_PASSED_OVER}")
+            if head.type not in DECODED:
+                return head
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    return _decode_partly(text)
+
+
+def _decode_partly(text: bytes | str) -> ServerEvent | UnknownEvent | PartialEvent | BadFrame:
+    """Return an event with what is right in it."""
+    from actors.realtime.mending import mend  # servers that need it are rare
+
+    try:
+        mended = mend(text, _BY_NAME, ErrorBody)
+    except ValueError:
+        return BadFrame(f"the server sent something that is not JSON; {_IGNORED}")
+    if mended is None:
+        return BadFrame(f"the server sent JSON that is not an event; {_IGNORED}")
+    if mended.type not in DECODED:
+        return UnknownEvent(mended.type)
+    try:
+        event: ServerEvent = msgspec.convert(mended.fields, _BY_NAME[mended.type])
+    except msgspec.ValidationError as error:
+        return BadFrame(f"the server sent a wrong {mended.type} ({_in_words(error)}); {_IGNORED}")
+    return PartialEvent(event, mended.left_out) if mended.left_out else event
 
 
 def _in_words(error: msgspec.ValidationError) -> str:
@@ -379,9 +410,11 @@ def _in_words(error: msgspec.ValidationError) -> str:
 
 
 def name_of(event: object) -> str:
-    """Return the ``type`` of an event as it is on the wire; empty: it is none."""
+    """Return the ``type`` of an event as it is on the wire; empty: it is not an event."""
     if isinstance(event, UnknownEvent):
         return event.type
+    if isinstance(event, PartialEvent):
+        event = event.event
     tag = type(event).__struct_config__.tag if isinstance(event, ServerEvent | ClientEvent) else ""
     return str(tag)
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
+from actors.lenient import loads
 from actors.tools.context import ToolContext
 from actors.tools.errors import ToolArgumentsError, ToolDefinitionError, ToolError
 from actors.tools.output import output_of, problem_of
@@ -103,6 +104,18 @@ class Tool(msgspec.Struct, frozen=True):
             ) from None
 
     def _decode(self, text: str) -> msgspec.Struct:
+        try:
+            return self._converted(text)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError as error:
+            try:  # half of a surrogate pair, as models leave it of an emoji
+                mended = msgspec.json.encode(loads(text))
+            except ValueError:
+                raise error from None
+        return self._converted(mended)
+
+    def _converted(self, text: str | bytes) -> msgspec.Struct:
         try:
             return msgspec.json.decode(text, type=self.arguments, dec_hook=convert_own)
         except msgspec.ValidationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 
 from messages import AssistantAudio, ToolAnswer
 from tests.bad_input.rows import Outcome, World, row
@@ -41,17 +42,48 @@ def missing(world: World) -> Outcome:
     return _goes_on(world.talk().raw('{"type": "response.done"}'))
 
 
-@row("A known event with a field of the wrong type")
+@row("A known event with a required field of the wrong type")
 def wrong_type(world: World) -> Outcome:
     return _goes_on(world.talk().raw('{"type": "conversation.item.added", "item": 7}'))
 
 
-@row("A known event with an impossible number")
-def out_of_bounds(world: World) -> Outcome:
-    kind = "input_audio_buffer.speech_started"
-    return _goes_on(
-        world.talk().raw(f'{{"type": "{kind}", "item_id": "item_far", "audio_start_ms": 1e300}}')
-    )
+def _answered(world: World, text: str, **response: object) -> Outcome:
+    """Return what the user sees of an answer with these fields at its end."""
+    talk, item = world.talk(), f"item_{abs(hash(text))}"
+    connection = talk.server.connections[0]
+
+    def speak() -> None:
+        connection.say(text, bytes(480), item=item, done=False)
+        ended = {"id": f"resp_{item}", "status": "completed", **response}
+        connection.send_raw(json.dumps({"type": "response.done", "response": ended}))
+
+    seen = talk.seen_of(speak)
+    return _goes_on(re.sub(r"(?m)^assistant: .*\n", "", seen))
+
+
+@row("A known event with another field of the wrong type")
+def wrong_and_not_needed(world: World) -> Outcome:
+    wrong = {"status_details": "unimplemented", "usage": {"input_tokens": -1}}
+    return _answered(world, "Well", **wrong)
+
+
+@row("Half a surrogate pair in a text")
+def half_a_pair(world: World) -> Outcome:
+    return _answered(world, "Party", output=[{"content": [{"transcript": "party \ud83d"}]}])
+
+
+@row("The id of a call that another call has, or none")
+def call_id_again(world: World) -> Outcome:
+    talk = world.talk()
+    connection = talk.server.connections[0]
+    before = len(talk.sitting.of(ToolAnswer))
+
+    def call() -> None:
+        for number, call_id in enumerate(("call_again", "call_again", "", "")):
+            connection.call("add", f'{{"a": {number}, "b": 1}}', call_id=call_id, item=f"i{number}")
+
+    text = talk.seen_of(call, lambda: len(talk.sitting.of(ToolAnswer)) - before >= 4)
+    return _goes_on(text)
 
 
 def _delta(item: str, audio: object) -> str:
@@ -113,6 +145,12 @@ def _error(world: World, **body: object) -> Outcome:
 @row("An unknown error of the server")
 def unknown_error(world: World) -> Outcome:
     return _error(world, code="never_heard_of", message="The moon is in the wrong phase.")
+
+
+@row("An error that is a text")
+def text_as_error(world: World) -> Outcome:
+    raw = '{"type": "error", "error": "The quota of the gateway is used up."}'
+    return _goes_on(world.talk().raw(raw))
 
 
 @row("rate_limit_exceeded, as an event")

@@ -152,3 +152,14 @@ def test_the_examples_that_need_no_conversation_run(name: str) -> None:
         ast.parse(block)
         if "asyncio.run" not in block:
             exec(compile(block, name, "exec"), {"__name__": "example"})
+
+
+def test_a_wire_event_with_half_an_emoji_is_decoded() -> None:
+    name = "response.function_call_arguments.done"
+    arguments = r'"{\"text\": \"party \\ud83d\"}"'
+    event: Any = decode_wire_event(
+        name, f'{{"item_id": "\\ud83d", "arguments": {arguments}}}'.encode()
+    )
+
+    assert event.item_id == "\ufffd"
+    assert event.parsed_arguments == {"text": "party \ufffd"}

@@ -143,7 +143,7 @@ class Answers:
         item = self._item(event.item_id, event.response_id)
         item.written = item.written or isinstance(event, wire.TextDone)
         text = event.text if isinstance(event, wire.TextDone) else event.transcript
-        if not item.text.endswith(text):
+        if text is not None and not item.text.endswith(text):
             item.text = text
 
     def item_done(self, event: wire.OutputItemDone, now: int) -> None:

@@ -205,6 +205,9 @@ class Core:
 
     def server_event(self, event: object, now: int, *, spare: bool = False) -> None:
         """Act on an event of the server (what `wire.decode` returns)."""
+        if type(event) is wire.PartialEvent:
+            self._errors.left_out(event)
+            event = event.event
         event = self._context.with_our_ids(event, spare=spare)
         if spare:
             self._link.successor.event(event, self._link.clock.expires_ns(event, now), now)
@@ -219,7 +222,7 @@ class Core:
             self._is_plain = not self._answers.audio(event, now)
             return
         act = self._on_event.get(type(event))
-        if act is not None:  # unknown events are harmless
+        if act is not None:  # other events are harmless
             act(event, now)
             self.tick(now)
 

@@ -12,7 +12,7 @@ from actors.realtime.core.link import Link
 from actors.realtime.core.restore import OUTPUT
 from actors.realtime.core.typed import TYPED
 from actors.realtime.core.user import User
-from messages import ServerError
+from messages import Notice, ServerError
 
 __all__ = ["ServerErrors"]
 
@@ -36,6 +36,8 @@ class ServerErrors:
         self._link = link
         self._published = Recent()
         """When each error was published last."""
+        self._left_out = Recent()
+        """The fields that were reported as wrong, by event."""
         self._last, self._in_a_row = "", 0
         """The last error of the kinds that a new session may end, and how often in a row."""
 
@@ -43,6 +45,16 @@ class ServerErrors:
         """Publish that a frame is not a valid event."""
         self._context.log("info", "a frame is not understood", reason=frame.reason)
         self._publish(wire.ErrorBody(code="bad_frame", message=frame.reason), now)
+
+    def left_out(self, event: wire.PartialEvent) -> None:
+        """Publish, once for each field, that an event had a wrong value which is not needed."""
+        name = wire.name_of(event)
+        for field in event.left_out:
+            if f"{name} {field}" not in self._left_out:
+                self._left_out[f"{name} {field}"] = True
+                self._context.log("warning", "a field was left out", event=name, field=field)
+                text = f"the server sent {name} with a wrong {field}; going on without that field"
+                self._context.publish(Notice(text))
 
     def answer_ended(self, response: wire.Response, now: int, *, failed: bool) -> None:
         """Act on the error of an answer that has ended. ``failed``: and is not retried."""

@@ -164,6 +164,9 @@ class User:
 
     def transcribed(self, event: wire.TranscriptionCompleted, now: int) -> None:
         """Tell history what speech was heard as."""
+        if event.transcript is None:
+            self.not_transcribed(wire.TranscriptionFailed(event.item_id), now)
+            return
         self._doubts.told(event.item_id, event.transcript, final=True)
         self._settle(now)
         self._tell(UserTranscript(event.item_id, event.transcript))

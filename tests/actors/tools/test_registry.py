@@ -235,6 +235,14 @@ def test_a_number_may_be_written_as_models_write_it(text: str, number: int) -> N
     assert tool_of(count).bind(text) == ([], {"n": number})
 
 
+def test_half_of_an_emoji_in_the_arguments_costs_no_call() -> None:
+    def note(text: str, times: int = 1) -> None: ...
+
+    arguments = r'{"text": "party \ud83d", "times": "3"}'
+
+    assert tool_of(note).bind(arguments) == ([], {"text": "party \ufffd", "times": 3})
+
+
 def test_no_arguments_may_be_no_text() -> None:
     assert tool_of(lambda: 1, name="now").bind("") == ([], {})
 

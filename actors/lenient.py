@@ -1,0 +1,46 @@
+"""JSON as some servers and models write it: with halves of surrogate pairs in its texts.
+
+A pair that was cut between two deltas, or an emoji that a model has not finished, leaves a code
+unit that stands for no character. Strict decoders refuse the whole text for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["loads", "repaired"]
+
+
+def loads(text: bytes | str) -> Any:
+    """Return the value of a JSON text; what stands for no character becomes U+FFFD, NaN None.
+
+    Raises:
+        ValueError: It is not JSON, or nested too deeply.
+    """
+    import json  # rarely needed: a child imports only what it uses
+
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    try:
+        return _without_halves(json.loads(text, parse_constant=lambda _: None))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def repaired(text: str) -> str:
+    """Return a text with U+FFFD for each half of a surrogate pair; whole pairs are joined."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _without_halves(value: Any) -> Any:
+    match value:
+        case str():
+            return repaired(value)
+        case dict():
+            return {repaired(key): _without_halves(each) for key, each in value.items()}
+        case list():
+            return [_without_halves(each) for each in value]
+        case _:
+            return value
