@@ -195,15 +195,17 @@ class TranscriptionFailed(ServerEvent, tag="conversation.item.input_audio_transc
 class SpeechStarted(ServerEvent, tag="input_audio_buffer.speech_started"):
     """Voice activity has begun. ``audio_start_ms`` counts all audio appended in this session."""
 
-    item_id: str
-    audio_start_ms: _Milliseconds
+    item_id: str = ""
+    """Of the item to come; empty: the server does not say."""
+    audio_start_ms: _Milliseconds | None = None
+    """None: the server does not say; then it is now."""
 
 
 class SpeechStopped(ServerEvent, tag="input_audio_buffer.speech_stopped"):
     """Voice activity has ended."""
 
-    item_id: str
-    audio_end_ms: _Milliseconds
+    item_id: str = ""
+    audio_end_ms: _Milliseconds | None = None
 
 
 class Committed(ServerEvent, tag="input_audio_buffer.committed"):

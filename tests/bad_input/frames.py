@@ -72,6 +72,17 @@ def half_a_pair(world: World) -> Outcome:
     return _answered(world, "Party", output=[{"content": [{"transcript": "party \ud83d"}]}])
 
 
+@row("A number out of all bounds")
+def out_of_bounds(world: World) -> Outcome:
+    kind = "input_audio_buffer.speech_started"
+    return _goes_on(
+        world.talk().raw(
+            f'{{"type": "{kind}", "item_id": "item_far", "audio_start_ms": 1e300}}',
+            '{"type": "input_audio_buffer.speech_stopped", "item_id": "item_far"}',
+        )
+    )
+
+
 @row("The id of a call that another call has, or none")
 def call_id_again(world: World) -> Outcome:
     talk = world.talk()

@@ -91,6 +91,13 @@ class Doubts:
         """Return the open doubt about an item."""
         return self._open.get(item_id)
 
+    def name(self, old: str, new: str) -> None:
+        """Change the item that a doubt is about."""
+        doubt = self._open.pop(old, None)
+        if doubt is not None:
+            doubt.item_id = new
+            self._open[new] = doubt
+
     def close(self, doubt: Doubt) -> None:
         """End a doubt, decided."""
         self._open.pop(doubt.item_id, None)

@@ -43,8 +43,10 @@ class Timeline:
             self._server.clear()
             self._session.clear()
 
-    def session_sample(self, server_ms: float) -> int:
-        """Return the sample of the session at a time of the server's."""
+    def session_sample(self, server_ms: float | None) -> int:
+        """Return the sample of the session at a time of the server's; None: the next sample."""
+        if server_ms is None:
+            return self.next_sample
         sample = int(server_ms * SAMPLES_PER_MS)
         if not self._server:
             return self.next_sample

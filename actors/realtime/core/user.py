@@ -84,12 +84,24 @@ class User:
         """Take note that speech has stopped; it is committed next."""
         context = self._context
         last = context.capture.timeline.session_sample(event.audio_end_ms)
-        if self._speech is None or self._speech.item_id != event.item_id:
-            self._speech = _SpokenTurn(event.item_id, last)
+        item_id = self._adopt(event.item_id)
+        if self._speech is None or self._speech.item_id != item_id:
+            self._speech = _SpokenTurn(item_id, last)
         self._speech.last_sample, self._speech.stopped_ns = last, now
-        self._doubts.stopped(event.item_id, last, now)
-        context.publish(UserSpeechStopped(event.item_id, last))
+        self._doubts.stopped(item_id, last, now)
+        context.publish(UserSpeechStopped(item_id, last))
         context.activity.touch(now)
+
+    def _adopt(self, item_id: str) -> str:
+        """Return the item of the speech under way, which not every server names from the start."""
+        if self._speech is None:
+            return item_id
+        if not item_id:
+            return self._speech.item_id
+        if not self._speech.item_id:
+            self._speech.item_id = item_id
+            self._doubts.name("", item_id)
+        return item_id
 
     def stayed_silent(self, event: wire.TimeoutTriggered, now: int) -> None:
         """Take note that the server is about to commit silence: nobody is interrupted."""
@@ -101,6 +113,7 @@ class User:
         if event.item_id == self._silent:
             self._commit_silence(event, now)
             return
+        self._adopt(event.item_id)
         end = context.capture.timeline.next_sample
         speech, talk = self._speech, self.talking.confirmed(event.item_id)
         if talk is not None:
@@ -109,7 +122,8 @@ class User:
             speech = _SpokenTurn(event.item_id, end, end)
         else:
             self._speech = None
-        first, last = speech.first_sample, speech.last_sample or end
+        first = speech.first_sample
+        last = max(first, speech.last_sample or end)
         context.chain.note(event.item_id, event.previous_item_id)
         turn = UnansweredTurn(event.item_id, True, first, last, wanted=self._is_answered(talk))
         doubt = self._doubts.get(event.item_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,47 @@ from tests.actors.realtime.core.bench import Bench
 
 def _barge_in(bench: Bench, item_id: str = "u2") -> Bench:
     return bench.server("input_audio_buffer.speech_started", item_id=item_id, audio_start_ms=3000)
+
+
+VAGUE: list[dict[str, Any]] = [
+    {"item_id": "u2", "audio_start_ms": -120},
+    {"item_id": "u2", "audio_start_ms": None},
+    {"item_id": "u2", "audio_start_ms": 1e300},
+    {"item_id": "u2"},
+    {"item_id": None, "audio_start_ms": 3000},
+    {"item_id": 7, "audio_start_ms": "3000"},
+    {},
+]
+
+
+@pytest.mark.parametrize("told", VAGUE)
+def test_speech_interrupts_wherever_and_whatever_the_server_says_it_is(
+    told: dict[str, Any],
+) -> None:
+    bench = Bench().live().answer(ms=4000)
+    bench.capture(0, 4 * 24_000).clear()
+
+    bench.server("input_audio_buffer.speech_started", **told)
+    bench.server("input_audio_buffer.speech_stopped")
+    bench.server("input_audio_buffer.committed", item_id="u2")
+
+    assert bench.flushes() == 1
+    (turn,) = bench.all(UserItem)
+    assert turn.item_id == "u2"
+    assert 0 <= turn.first_sample <= turn.last_sample
+
+
+def test_speech_without_a_place_begins_where_the_server_has_heard_everything() -> None:
+    bench = Bench().live()
+    bench.capture(0, 24_000)
+
+    bench.server("input_audio_buffer.speech_started", item_id="u1")
+    bench.capture(24_000, 24_000)
+    bench.server("input_audio_buffer.speech_stopped", item_id="u1")
+    bench.server("input_audio_buffer.committed", item_id="u1")
+
+    turn = bench.one(UserItem)
+    assert (turn.first_sample, turn.last_sample) == (24_000, 48_000)
 
 
 def _part(bench: Bench, index: int, ms: int, *, ends: bool = True) -> Bench:

@@ -457,6 +457,30 @@ def test_the_conversation_does_not_end_in_a_pause() -> None:
     assert talk.core._closing._facts(talk.now).busy
 
 
+@pytest.mark.parametrize("late", ["stopped", "committed"])
+def test_speech_whose_item_is_named_late_is_one_doubt(late: str) -> None:
+    talk = _talk(**TEXT)
+    talk.hear(80, LOUD)
+
+    talk.server("input_audio_buffer.speech_started")
+    assert talk.one(PausePlayback)
+    talk.hear(120, LOUD).hear(520).stops("u2" if late == "stopped" else "")
+    talk.commits("u2").transcript("", "u2")
+
+    assert talk.deleted() == ["u2"]
+    talk.none(FlushPlayback)
+
+
+def test_words_without_an_item_interrupt() -> None:
+    talk = _talk()
+    talk.hear(80, LOUD)
+
+    talk.server("input_audio_buffer.speech_started", audio_start_ms=-1)
+    talk.hear(400, LOUD)
+
+    assert talk.flushes() == 1
+
+
 # -- losses ----------------------------------------------------------------------------------------
 
 

@@ -220,7 +220,7 @@ NEEDED = _needed()
 def test_few_fields_are_needed() -> None:
     assert {
         *("item_id", "response_id", "delta", "item", "item.id", "item.type"),
-        *("response", "response.id", "error", "audio_start_ms", "audio_end_ms"),
+        *("response", "response.id", "error"),
     } == NEEDED
 
 
