@@ -15,6 +15,7 @@ from typing import Annotated, Any, Union
 import msgspec
 
 __all__ = [
+    "BETA",
     "DECODED",
     "IGNORED",
     "Append",
@@ -361,6 +362,20 @@ IGNORED: dict[str, str] = {
 }
 """Events that the realtime component passes over, each with the reason; programs may subscribe."""
 
+BETA = frozenset(
+    {
+        "response.audio.delta",
+        "response.audio.done",
+        "response.audio_transcript.delta",
+        "response.audio_transcript.done",
+        "response.text.delta",
+        "response.text.done",
+    }
+)
+"""Names that events had before general availability (``response.output_audio.delta`` today).
+
+They are not acted on: what else such servers do differently is not known.
+"""
 _IGNORED = "it is ignored"
 
 

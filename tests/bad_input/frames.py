@@ -158,6 +158,11 @@ def unknown_error(world: World) -> Outcome:
     return _error(world, code="never_heard_of", message="The moon is in the wrong phase.")
 
 
+@row("An event of before general availability")
+def beta(world: World) -> Outcome:
+    return _goes_on(world.talk().raw('{"type": "response.audio.delta", "delta": "AAAA"}'))
+
+
 @row("An error that is a text")
 def text_as_error(world: World) -> Outcome:
     raw = '{"type": "error", "error": "The quota of the gateway is used up."}'

@@ -322,6 +322,7 @@ class Core:
         user, answers = self._user, self._answers
         return {
             wire.BadFrame: self._errors.bad_frame,
+            wire.UnknownEvent: self._errors.unknown,
             wire.ErrorEvent: self._errors.refused,
             wire.SessionCreated: self._link.session_created,
             wire.SessionUpdated: self._link.session_updated,

@@ -8,6 +8,7 @@ from actors.realtime.wire import ErrorBody
 
 __all__ = [
     "Meaning",
+    "beta_protocol",
     "close_meaning",
     "code_of",
     "fatal_code",
@@ -154,6 +155,14 @@ def meaning(error: ErrorBody | None) -> Meaning:
 def why_fatal(code: str, model: str, detail: str = "") -> str:
     """Return the message to the user for a fatal code: what is wrong and what to do."""
     return {**_FATAL, **_FATAL_AT_FIRST}[code].format(model=model, detail=detail)
+
+
+def beta_protocol(server: str) -> str:
+    """Return the sentence about a server whose events have the names of before GA."""
+    return (
+        f"{server} uses the event names of before general availability (response.audio.delta, …): "
+        "nothing that it says can be heard; update the server, or give its URL of the present API"
+    )
 
 
 def close_meaning(code: int, reason: str) -> tuple[Meaning, str]:

@@ -38,6 +38,7 @@ class ServerErrors:
         """When each error was published last."""
         self._left_out = Recent()
         """The fields that were reported as wrong, by event."""
+        self._told_beta = False
         self._last, self._in_a_row = "", 0
         """The last error of the kinds that a new session may end, and how often in a row."""
 
@@ -55,6 +56,13 @@ class ServerErrors:
                 self._context.log("warning", "a field was left out", event=name, field=field)
                 text = f"the server sent {name} with a wrong {field}; going on without that field"
                 self._context.publish(Notice(text))
+
+    def unknown(self, event: wire.UnknownEvent, _: int) -> None:
+        """Publish, once, that the server speaks the protocol of before general availability."""
+        if event.type in wire.BETA and not self._told_beta:
+            self._told_beta = True
+            self._context.log("error", "the server speaks the beta protocol", event=event.type)
+            self._context.publish(Notice(errors.beta_protocol(self._context.server)))
 
     def answer_ended(self, response: wire.Response, now: int, *, failed: bool) -> None:
         """Act on the error of an answer that has ended. ``failed``: and is not retried."""

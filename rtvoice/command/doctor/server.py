@@ -16,7 +16,12 @@ from actors.realtime.connection import (
     WebsocketClosed,
     WebsocketRefused,
 )
-from actors.realtime.core.errors import fatal_code, handshake_is_fatal, why_fatal
+from actors.realtime.core.errors import (
+    beta_protocol,
+    fatal_code,
+    handshake_is_fatal,
+    why_fatal,
+)
 from messages import Settings
 from rtvoice.command.doctor.result import Result, ok, problem, warning
 from rtvoice.models import retirement_of
@@ -25,7 +30,9 @@ __all__ = ["SERVER_S", "key", "models", "server"]
 
 SERVER_S = 25.0
 """Limit of the whole check; longer than the limits of its parts together."""
-_OPEN_S, _FIRST_EVENT_S = 12.0, 5.0
+_OPEN_S, _FIRST_EVENT_S, _ANSWER_S = 12.0, 5.0, 5.0
+_BETA_SESSION = {"modalities", "input_audio_format", "output_audio_format"}
+"""Fields of a session before general availability."""
 _LATER = (429, 500, 502, 503, 504)
 """HTTP statuses of a server that is busy; a session tries again."""
 
@@ -61,7 +68,11 @@ def models(settings: Settings) -> Iterator[Result]:
 
 
 def server(settings: Settings, environment: Mapping[str, str]) -> Iterator[Result]:
-    """Begin a session as a conversation does, and leave it. It requests no answer and is free."""
+    """Begin a session as a conversation does, and leave it.
+
+    It requests no answer from OpenAI and the sandbox, and is free there. Any other server is asked
+    for one word in writing, because only its answer shows whether it speaks the beta protocol.
+    """
     secret = environment.get(KEY_VARIABLE, "").strip()
     if settings.server != "sandbox":
         yield _tried(settings, address_of(settings, secret), secret)
@@ -88,7 +99,12 @@ def _tried(settings: Settings, address: Address, secret: str) -> Result:
             case None:
                 return problem("server", f"{where} does not answer")
         ms = round(1000 * (time.monotonic() - began))
-        return _begun(settings, f"{where} answers in {ms} ms", connection.next(_FIRST_EVENT_S))
+        first = connection.next(_FIRST_EVENT_S)
+        told = _begun(settings, f"{where} answers in {ms} ms", first)
+        is_other = settings.server not in ("openai", "sandbox")
+        if told.status == "ok" and is_other and _is_beta(connection, first):
+            return problem("server", beta_protocol(where))
+        return told
     finally:
         connection.close()
 
@@ -118,6 +134,28 @@ def _begun(settings: Settings, answers: str, first: Arrived | None) -> Result:
     return problem("server", f"{answers}, but does not begin a session of the Realtime API")
 
 
+def _is_beta(connection: _Attempt, first: Arrived | None) -> bool:
+    """Ask a server for one word in writing. Return whether it is one of before GA."""
+    event = wire.decode(first.data) if isinstance(first, ReceivedText) else None
+    if isinstance(event, wire.SessionCreated) and _BETA_SESSION & set(event.session or ()):
+        return True
+    content = [{"type": "input_text", "text": "Say ok, and nothing else."}]
+    item = {"type": "message", "role": "user", "content": content}
+    connection.send(wire.ItemCreate(item, "doctor_1"))
+    connection.send(wire.ResponseCreate("doctor_2", {"output_modalities": ["text"]}))
+    end = time.monotonic() + _ANSWER_S
+    while (left_s := end - time.monotonic()) > 0:
+        arrived = connection.next(left_s)
+        if not isinstance(arrived, ReceivedText):
+            break
+        event = wire.decode(arrived.data)
+        if wire.name_of(event) in wire.BETA:
+            return True
+        if wire.name_of(event) in ("response.done", "error", "response.output_text.delta"):
+            break
+    return False
+
+
 class _Attempt:
     """One connection to the server, made as in a conversation."""
 
@@ -135,6 +173,10 @@ class _Attempt:
             self._news.wait(left_s)
             self._news.clear()
         return arrived.popleft() if arrived else None
+
+    def send(self, event: wire.ClientEvent) -> None:
+        """Send an event."""
+        self._connection.send(wire.encode(event))
 
     def close(self) -> None:
         """Close the connection gracefully."""

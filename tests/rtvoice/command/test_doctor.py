@@ -328,6 +328,47 @@ def test_a_server_that_begins_no_session_is_a_problem(
         assert said in told.text
 
 
+@pytest.mark.parametrize("shown", ["events", "session"])
+def test_a_server_of_before_general_availability_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeServer, shown: str
+) -> None:
+    from tests import fake_server
+
+    def serve(self: fake_server.Connection) -> None:
+        session = {"modalities": ["text", "audio"]} if shown == "session" else {"type": "realtime"}
+        self.tell("session.created", session=session)
+        for text in self._socket:
+            if json.loads(text)["type"] == "response.create":
+                self.tell("response.created", response={"id": "r1"})
+                self.tell("response.text.delta", delta="ok")
+
+    monkeypatch.setattr(fake_server.Connection, "serve", serve)
+    told = of_server(fake.url)
+
+    assert told.status == "problem"
+    assert fake.url in told.text
+    assert "general availability" in told.text
+
+
+def test_a_server_that_writes_by_the_names_of_today_is_well(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeServer
+) -> None:
+    from tests import fake_server
+
+    def serve(self: fake_server.Connection) -> None:
+        self.tell("session.created", session={"type": "realtime"})
+        for text in self._socket:
+            if json.loads(text)["type"] == "response.create":
+                ids = {"response_id": "r1", "item_id": "a1"}
+                self.tell("response.output_text.delta", delta="ok", **ids)
+
+    monkeypatch.setattr(fake_server.Connection, "serve", serve)
+    began = time.monotonic()
+
+    assert of_server(fake.url).status == "ok"
+    assert time.monotonic() - began < server._ANSWER_S
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [

@@ -9,7 +9,8 @@ import pytest
 
 from actors.realtime.core.errors import Meaning, known_codes
 from actors.realtime.core.server_errors import SAME_ERRORS
-from messages import FatalError, SendText, ServerError
+from actors.realtime.wire import BETA
+from messages import FatalError, Notice, SendText, ServerError
 from tests.actors.realtime.core.bench import Bench
 
 RELIABILITY = Path(__file__).parents[4] / "docs" / "reliability.md"
@@ -197,3 +198,16 @@ def test_the_documentation_has_every_code_with_what_is_done() -> None:
     assert set(known_codes()) <= set(told)
     for meaning in Meaning:
         assert len({told[code] for code in _codes(meaning)}) <= 1, meaning
+
+
+@pytest.mark.parametrize("name", sorted(BETA))
+def test_a_server_of_before_general_availability_is_named_once(name: str) -> None:
+    bench = Bench(inactivity_timeout_s=None).live()
+
+    for delta in ("Hel", "lo"):
+        bench.server(name, response_id="r1", item_id="a1", delta=delta)
+
+    notice = bench.one(Notice)
+    assert "ws://test/v1" in notice.text
+    assert "general availability" in notice.text
+    _goes_on(bench)
