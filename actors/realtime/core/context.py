@@ -145,8 +145,7 @@ class Context:
 
     def with_our_ids(self, event: object, *, spare: bool) -> object:
         """Return an event of the server with our ids of items."""
-        ids = self._ids[spare]
-        return ids.received(event, _nothing if spare else self._is_known) if ids.differ else event
+        return self._ids[spare].received(event, _nothing if spare else self._is_known)
 
     def _is_known(self, item_id: str) -> bool:
         return item_id in self.chain or item_id in self.playback.items

@@ -43,16 +43,13 @@ class ItemIds:
     def __init__(self, *, are_ours: bool = True) -> None:
         self.are_ours = are_ours
         self._created: dict[str, _Created] = {}
-        """By the id of the event."""
+        """Items that the server has not told yet, by the id of the event."""
+        self._events: dict[str, str] = {}
+        """The ids of the events that created them, by the id of the item."""
         self._nameless: dict[str, _Item] = {}
         """Items that were sent without an id and that the server has not told yet, by ours."""
         self._theirs: dict[str, str] = {}
         self._ours: dict[str, str] = {}
-
-    @property
-    def differ(self) -> bool:
-        """Whether any item has another id at the server than here, or will have one."""
-        return bool(self._nameless or self._ours)
 
     # -- what is sent -------------------------------------------------------------------------
 
@@ -60,10 +57,9 @@ class ItemIds:
         """Return an event as the server has to get it."""
         match event:
             case wire.ItemCreate(item, event_id, previous):
-                self._created[event_id] = _Created(item, previous, self.are_ours)
-                if len(self._created) > _CREATED:
-                    del self._created[next(iter(self._created))]
-                return self._create(self._created[event_id], event_id)
+                if len(self._created) >= _CREATED:
+                    self._forget(next(iter(self._events)))
+                return self._create(_Created(item, previous, self.are_ours), event_id)
             case wire.ItemDelete(item_id, event_id) if item_id in self._theirs:
                 return wire.ItemDelete(self._theirs.pop(item_id), event_id)
             case wire.Truncate(item_id) if item_id in self._theirs:
@@ -72,6 +68,8 @@ class ItemIds:
 
     def _create(self, created: _Created, event_id: str) -> wire.ItemCreate:
         item, previous = created.item, created.previous_item_id
+        self._forget(item["id"])  # an output may be sent again
+        self._created[event_id], self._events[item["id"]] = created, event_id
         if previous is not None:
             previous = self._theirs.get(previous, previous)
         if not created.has_id:
@@ -79,21 +77,25 @@ class ItemIds:
             item = {name: value for name, value in item.items() if name != "id"}
         return wire.ItemCreate(item, event_id, previous)
 
+    def _forget(self, item_id: str) -> None:
+        """Forget how an item was created: the server has told it, or refused it."""
+        self._created.pop(self._events.pop(item_id, ""), None)
+
     def refused(self, error: wire.ErrorBody, new_event_id: str) -> wire.ItemCreate | None:
         """Return how an item can be created whose id the server refuses.
 
         None: the error is about something else.
         """
-        created = self._created.pop(error.event_id or "", None)
+        created = self._created.get(error.event_id or "")
         if created is None:
             return None
+        self._forget(created.item["id"])
         if not created.has_id:
             self._nameless.pop(created.item["id"], None)
             return None
         if not _is_about_the_id(error):
             return None
         self.are_ours = created.has_id = False
-        self._created[new_event_id] = created
         return self._create(created, new_event_id)
 
     # -- what comes ---------------------------------------------------------------------------
@@ -107,12 +109,15 @@ class ItemIds:
         """
         if isinstance(event, wire.ItemAdded | wire.ItemCreated | wire.ItemDone):
             item_id = event.item.id
-            if item_id not in self._ours and not is_known(item_id):
+            self._forget(item_id)
+            if self._nameless and item_id not in self._ours and not is_known(item_id):
                 self._recognise(event.item)
+            if not self._ours:
+                return event
             item = msgspec.structs.replace(event.item, id=self._ours.get(item_id, item_id))
             previous = self._previous(event.previous_item_id)
             return msgspec.structs.replace(event, item=item, previous_item_id=previous)
-        if isinstance(event, wire.Committed):
+        if isinstance(event, wire.Committed) and self._ours:
             previous = self._previous(event.previous_item_id)
             return msgspec.structs.replace(event, previous_item_id=previous)
         return event
@@ -124,6 +129,7 @@ class ItemIds:
                 continue
             if sent.get("role") in (item.role, None) or item.role is None:
                 del self._nameless[item_id]
+                self._forget(item_id)
                 self._theirs[item_id], self._ours[item.id] = item.id, item_id
                 return
 

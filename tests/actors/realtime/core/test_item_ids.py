@@ -201,3 +201,19 @@ def test_a_standby_session_is_told_again_without_ids_and_they_are_its_own_when_i
     assert [item.get("id") for item in bench.spare.items()[2:]] == [None, None]
     assert bench.swaps
     assert bench.event("conversation.item.delete")["item_id"] == "server_2"
+
+
+def test_nothing_is_remembered_of_items_that_the_server_has_told() -> None:
+    bench = Bench(inactivity_timeout_s=None).live()
+    ids = bench.core._context._ids[False]
+
+    for number in range(5):
+        bench.tell(SendText("Hello", f"t{number}"))
+        if number == 2:
+            _refuse(bench)
+        bench.added(f"server_{number}" if number > 1 else f"msg_t{number}", role="user")
+        bench.answer(f"r{number}", f"a{number}").played(f"a{number}")
+
+    assert not ids._created
+    assert not ids._events
+    assert not ids._nameless
