@@ -121,6 +121,15 @@ def _languages(value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | N
     return value.lower() if isinstance(value, str) else tuple(map(str.lower, codes)) or None
 
 
+_LIVE = "speaks GPT-Live, another protocol than the Realtime API"
+
+
+def _model(model: str) -> str:
+    if model.startswith("gpt-live-") and "transcribe" not in model:
+        raise ValueError(f"{model!r} {_LIVE}; give a Realtime model such as gpt-realtime-2.1")
+    return _filled(model) or ""
+
+
 def _server(server: str) -> str:
     if server not in ("openai", "sandbox"):
         from urllib.parse import urlsplit
@@ -133,6 +142,9 @@ def _server(server: str) -> str:
         except ValueError:
             wrong = f"the port of {server!r} is not valid; give a number from 0 to 65535"
             raise ValueError(wrong) from None
+        if "live" in url.path.split("/") or "model=gpt-live-" in url.query:
+            wrong = f"what is at {url.hostname}{url.path} {_LIVE}"
+            raise ValueError(f"{wrong}; give the URL of a Realtime API (…/v1/realtime)")
     return server
 
 
@@ -261,7 +273,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             fixed="the service opens a session for one model",
             option=Option("--model", "conversation", "a Realtime model"),
             allowed=_NOT_EMPTY,
-            form=_filled,
+            form=_model,
         ),
     ] = "gpt-realtime-2.1-mini"
     voice: Annotated[
@@ -709,6 +721,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ),
         ),
     ] = 15.0
+    connect_timeout_s: Annotated[
+        _Seconds | None,
+        Setting(
+            "Seconds within which the server must begin the first session; then the conversation "
+            "fails. None: no limit.",
+            fixed="the first session has begun",
+            option=Option(
+                "--connect-timeout",
+                "end",
+                "fail if the server begins no session within N seconds (60); 0: never",
+                "N",
+                none=("0", "never", "none", "None"),
+            ),
+            allowed="a number of seconds above 0, or None for never",
+        ),
+    ] = 60.0
+    outage_timeout_s: Annotated[
+        _Seconds | None,
+        Setting(
+            "Seconds without a session with the server, later in the conversation, after which the "
+            "conversation fails. None: no limit.",
+            fixed="it is set when the session starts",
+            option=Option(
+                "--outage-timeout",
+                "end",
+                "fail if the server is lost for N seconds (300); 0: never",
+                "N",
+                none=("0", "never", "none", "None"),
+            ),
+            allowed="a number of seconds above 0, or None for never",
+        ),
+    ] = 300.0
     stop_s: Annotated[
         _Hour, Setting("Seconds within which the session must end.", parameter=None)
     ] = 5.0

@@ -109,6 +109,8 @@ class Description:
     truncation: Literal["auto", "disabled"] | RetentionRatio
     volume: float
     output_hold_s: float | None
+    connect_timeout_s: float | None
+    outage_timeout_s: float | None
     builtin_tools: tuple[str, ...]
     tool_timeout_s: float
     start_timeout_s: float
@@ -149,6 +151,8 @@ class Description:
         truncation: Literal["auto", "disabled"] | RetentionRatio = "auto",
         volume: float = 1.0,
         output_hold_s: float | None = _DEFAULTS.output_hold_s,
+        connect_timeout_s: float | None = _DEFAULTS.connect_timeout_s,
+        outage_timeout_s: float | None = _DEFAULTS.outage_timeout_s,
         builtin_tools: tuple[str, ...] = BUILTIN_TOOLS,
         tool_timeout_s: float = 60.0,
         start_timeout_s: float = _DEFAULTS.start_s,

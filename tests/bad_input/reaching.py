@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from messages import SendText
+from rtvoice.testing import SandboxServer
 from tests.bad_input.rows import Outcome, World, row
 from tests.bad_input.stage import Sitting
 from tests.fake_server import FakeServer
@@ -139,6 +140,31 @@ def no_realtime_api(world: World) -> Outcome:
 @row("No network, or no server at the address")
 def nothing_listens(world: World) -> Outcome:
     return _tries_again("ws://127.0.0.1:1/v1/realtime")
+
+
+@row("A server that begins no session, for `--connect-timeout` (60 s)")
+def silent(world: World) -> Outcome:
+    with SandboxServer() as sandbox:
+        return _ends(f"{sandbox.url}?misbehave=omit+session.created", connect_timeout_s=1.0)
+
+
+@row("A server that is not there, for `--connect-timeout`")
+def never_there(world: World) -> Outcome:
+    return _ends("ws://127.0.0.1:1/v1/realtime", connect_timeout_s=1.0)
+
+
+@row("A server that goes away, for `--outage-timeout` (300 s)")
+def goes_away(world: World) -> Outcome:
+    with (
+        FakeServer() as server,
+        Sitting("realtime", server=server.url, outage_timeout_s=1.0) as talk,
+    ):
+        connection = server.connection(0)
+        talk.sees("server: ")
+        server.refuse = 1000
+        connection.drop()
+        talk.ends_by_itself()
+    return Outcome(talk.text(), talk.code)
 
 
 @row("A server name that cannot be resolved")

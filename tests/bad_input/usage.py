@@ -186,6 +186,16 @@ def server_port(world: World) -> Outcome:
     return _says(*_QUIET, "--server", "ws://127.0.0.1:99999/v1")
 
 
+@row("`--model gpt-live-1`")
+def live_model(world: World) -> Outcome:
+    return _says(*_QUIET, "--model", "gpt-live-1")
+
+
+@row("`--server wss://example.com/v1/live/sessions`")
+def live_url(world: World) -> Outcome:
+    return _says(*_QUIET, "--server", "wss://example.com/v1/live/sessions")
+
+
 @row("`RTVOICE_SERVER=openia`")
 def server_variable(world: World) -> Outcome:
     world.patch.setenv("RTVOICE_SERVER", "openia")

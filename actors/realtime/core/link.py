@@ -36,7 +36,7 @@ STEADY_NS = 10 * _NS
 
 
 class Link:
-    """Connects, configures, recovers; after each loss again, and never gives up.
+    """Connects, configures, recovers; after each loss again, until the outage is too long.
 
     Its parts: `Configuration`, `Recovery` (what the session is told of the conversation), `Outage`
     (the time without a session), `Successor` (the next session) and `ServerClock`.
@@ -76,6 +76,7 @@ class Link:
         """Take note that the websocket is open."""
         self._prepared = None
         self._context.forget_ids()
+        self.outage.connected()
         self._context.phase = LinkPhase.CONNECTED
         self._phase_by = now + HANDSHAKE_NS
         if not self._recovery.is_recent(now):  # what it says may be old
@@ -88,7 +89,7 @@ class Link:
         if fatal is not None:
             self.fail(fatal, text)
             return
-        self.outage.unreachable(text)
+        self.outage.unreachable(text, now)
         self._seek(self.outage.backoff_s(now), text, now)
 
     def lost(self, code: int, reason: str, now: int) -> None:
@@ -110,7 +111,9 @@ class Link:
 
     def fail(self, code: str, detail: str = "") -> None:
         """Give up: going on is pointless."""
-        reason = errors.why_fatal(code, self._context.settings.model, detail)
+        self._fail(errors.why_fatal(code, self._context.settings.model, detail))
+
+    def _fail(self, reason: str) -> None:
         self._context.finished = True
         self._context.phase = LinkPhase.OFFLINE
         self.successor.drop(reason)
@@ -236,10 +239,14 @@ class Link:
         if self._context.phase is LinkPhase.LIVE:
             self.successor.tick(now, is_quiet)
             return
-        due = self.deadline()
+        given_up_at, due = self.outage.given_up_at(), self._phase_deadline()
+        if given_up_at is not None and now >= given_up_at:
+            self._fail(self.outage.verdict())
+            return
         if due is None or now < due:
             return
         if self._context.phase is LinkPhase.CONNECTED:
+            self.outage.silent(now)
             self.renew("the server did not begin the session", now)
         elif self._context.phase is LinkPhase.CREATED:
             self._configure(now)
@@ -249,6 +256,12 @@ class Link:
 
     def deadline(self) -> int | None:
         """Return when `tick` has something to do."""
+        times = [self._phase_deadline()]
+        if self._context.phase is not LinkPhase.LIVE:
+            times.append(self.outage.given_up_at())
+        return min((time for time in times if time is not None), default=None)
+
+    def _phase_deadline(self) -> int | None:
         match self._context.phase:
             case LinkPhase.CONNECTED | LinkPhase.CONFIGURING:
                 return self._phase_by

@@ -5,9 +5,15 @@ from __future__ import annotations
 from actors.realtime.core.context import Context
 from messages import Connected, Notice, Reconnected
 
-__all__ = ["Outage"]
+__all__ = ["SILENT", "Outage"]
 
-_MS = 1_000_000
+_MS, _NS = 1_000_000, 1_000_000_000
+REMIND_NS = 30 * _NS
+"""After so long the user is notified again that there is no session."""
+SILENT = (
+    "it accepts the connection and begins no session; is the URL right (its path usually is "
+    "/v1/realtime), and does it speak the OpenAI Realtime API?"
+)
 BACKOFF_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
 
 
@@ -16,25 +22,62 @@ class Outage:
 
     def __init__(self, context: Context, now: int) -> None:
         self._context = context
-        self.since_ns = now
-        self.cause = "realtime was started again" if context.saved.connected else ""
-        self.trouble = "it did not begin a session"
+        saved = context.saved
+        if saved.offline_since_ns is None:  # else the process has died in it
+            saved.offline_since_ns = now
+        self.since_ns = saved.offline_since_ns
+        self.cause = "realtime was started again" if saved.connected else ""
+        self.trouble = "there is no connection yet"
         """Why there is no session, as far as that is known."""
         self._failures = 0
-        self._is_noticed = False
-        """Whether the user was notified of this outage."""
+        self._noticed_ns: int | None = None
+        """When the user was notified of this outage last."""
 
     def begin(self, cause: str, now: int) -> None:
         """Record that the session has ended, and why."""
-        self.since_ns, self.cause = now, cause
+        self.since_ns, self.cause, self.trouble = now, cause, cause
+        self._context.saved.offline_since_ns = now
 
-    def unreachable(self, why: str) -> None:
-        """Record a failed attempt to connect, and notify the user of the first."""
+    def connected(self) -> None:
+        """Record that there is a connection: what is missing now is the session."""
+        self.trouble = SILENT
+
+    def unreachable(self, why: str, now: int) -> None:
+        """Record a failed attempt to connect, and notify the user of the first, and again."""
+        self._failed(f"cannot reach {self._context.server}: {why}", why, now)
+
+    def silent(self, now: int) -> None:
+        """Record that there was a connection and no session, and notify the user likewise."""
+        self._failed(f"{self._context.server} is silent: {SILENT}", SILENT, now)
+
+    def _failed(self, notice: str, why: str, now: int) -> None:
         self.trouble = why
-        if not self._is_noticed:
-            self._is_noticed = True
-            notice = f"cannot reach {self._context.server}: {why}; trying again"
-            self._context.publish(Notice(notice))
+        if self._noticed_ns is None:
+            self._context.publish(Notice(f"{notice}; trying again"))
+        elif now >= self._noticed_ns + REMIND_NS:
+            so_far = f"still no session after {(now - self.since_ns) // _NS} s"
+            self._context.publish(Notice(f"{so_far}: {notice}; trying again"))
+        else:
+            return
+        self._noticed_ns = now
+
+    def given_up_at(self) -> int | None:
+        """Return when to give up; None: never."""
+        timeout_s = self._timeout_s()
+        return None if timeout_s is None else self.since_ns + int(timeout_s * _NS)
+
+    def verdict(self) -> str:
+        """Return why the conversation ends: there was no session for too long."""
+        how = "for" if self._context.saved.connected else "within"
+        server, seconds = self._context.server, self._timeout_s() or 0
+        return f"no session with {server} {how} {seconds:g} s: {self.trouble}"
+
+    def _timeout_s(self) -> float | None:
+        context = self._context
+        settings = context.settings
+        if context.saved.connected:
+            return settings.outage_timeout_s
+        return settings.connect_timeout_s
 
     def backoff_s(self, now: int) -> float:
         """Return the delay before the next attempt to connect, longer each time."""
@@ -63,6 +106,7 @@ class Outage:
         else:
             context.activity.begins(now)
             context.publish(Connected(context.server))
-            if self._is_noticed:
+            if self._noticed_ns is not None:
                 context.publish(Notice(f"connected to {context.server}"))
-        self._is_noticed = False
+        self._noticed_ns = None
+        context.saved.offline_since_ns = None

@@ -162,6 +162,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     - duplex: audible, echoes, told_duplex
     - interruption: paused_by
     - link: connected, greeted
+    - outage: offline_since_ns
     - responses: answer
     - setup: changes, speed, tools, wire_events
     - talking: talks
@@ -201,6 +202,8 @@ class Saved(msgspec.Struct, omit_defaults=True):
     """The tools that the model can call; None: `ToolsAvailable` has not come."""
     ending: Ending | None = None
     input_end: InputEnd | None = None
+    offline_since_ns: int | None = None
+    """Since when there is no session with the server; None: there is one."""
     quiet_since_ns: int = 0
     """Time of the last activity that counts for the inactivity timeout."""
     prompted_ns: int | None = None

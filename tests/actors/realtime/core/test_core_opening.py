@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from messages import (
@@ -257,7 +259,7 @@ def test_without_a_greeting_no_answer_is_asked_for() -> None:
 # -- back-off and what is fatal --------------------------------------------------------------------
 
 
-def test_back_off_grows_to_five_seconds_and_never_gives_up() -> None:
+def test_back_off_grows_to_five_seconds() -> None:
     bench = Bench()
 
     for _ in range(12):
@@ -282,6 +284,107 @@ def test_an_outage_is_told_once_and_its_end_too() -> None:
     bench.configured()
 
     assert bench.all(Notice)[-1].text == "connected to ws://test/v1"
+
+
+# -- servers without a session ---------------------------------------------------------------------
+
+
+def _silent(bench: Bench, seconds: float) -> Bench:
+    """Let time go by with a server that takes each connection and begins no session."""
+    for _ in range(int(seconds)):
+        if bench.core.phase.name == "OFFLINE" and not bench.all(FatalError):
+            bench.core.connected(bench.now)
+        bench.wait(1)
+    return bench
+
+
+def _refusing(bench: Bench, seconds: float) -> Bench:
+    """Let time go by with nobody there."""
+    for _ in range(int(seconds)):
+        bench.core.connect_failed(0, "", "Connection refused", bench.now)
+        bench.wait(1)
+    return bench
+
+
+def test_a_server_that_begins_no_session_is_reported_after_ten_seconds_and_again() -> None:
+    bench = _silent(Bench(connect_timeout_s=None), 11)
+    (first,) = [notice.text for notice in bench.all(Notice)]
+
+    _silent(bench, 120)
+
+    assert "ws://test/v1 is silent" in first
+    assert "/v1/realtime" in first
+    later = [notice.text for notice in bench.all(Notice)[1:]]
+    assert 3 <= len(later) <= 4
+    assert all(text.startswith("still no session after ") for text in later)
+    bench.none(FatalError)
+
+
+@pytest.mark.parametrize(("wait", "why"), [(_silent, "begins no session"), (_refusing, "refused")])
+def test_without_a_first_session_it_fails_after_a_minute(
+    wait: Callable[[Bench, float], Bench], why: str
+) -> None:
+    bench = wait(Bench(), 59)
+    bench.none(FatalError)
+
+    wait(bench, 2)
+
+    reason = bench.one(FatalError).reason
+    assert reason.startswith("no session with ws://test/v1 within 60 s: ")
+    assert why in reason
+
+
+@pytest.mark.parametrize("wait", [_silent, _refusing])
+def test_a_server_that_goes_away_for_good_fails_the_session_after_five_minutes(
+    wait: Callable[[Bench, float], Bench],
+) -> None:
+    bench = Bench().live()
+    bench.lose(1006).clear()
+
+    wait(bench, 299)
+    bench.none(FatalError)
+    wait(bench, 2)
+
+    assert bench.one(FatalError).reason.startswith("no session with ws://test/v1 for 300 s: ")
+
+
+def test_the_time_without_a_session_goes_on_over_the_death_of_the_process() -> None:
+    bench = _refusing(Bench().live().lose(1006), 200)
+
+    reborn = bench.restarted()
+    reborn.now = bench.now
+    _refusing(reborn, 99)
+    reborn.none(FatalError)
+    _refusing(reborn, 2)
+
+    assert reborn.one(FatalError)
+
+
+def test_a_process_that_died_during_a_session_has_all_the_time_for_the_next() -> None:
+    bench = Bench().live().wait(400)
+
+    reborn = bench.restarted()
+    _refusing(reborn, 299)
+
+    reborn.none(FatalError)
+
+
+def test_a_session_in_time_ends_the_outage() -> None:
+    bench = _refusing(Bench(inactivity_timeout_s=None).live().lose(1006), 299)
+
+    bench.configured()
+    bench.wait(600)
+    _refusing(bench.lose(1006), 299)
+
+    bench.none(FatalError)
+
+
+def test_none_is_for_ever() -> None:
+    never = _refusing(Bench(connect_timeout_s=None), 500)
+    later = _refusing(Bench(outage_timeout_s=None).live().lose(1006), 500)
+
+    never.none(FatalError)
+    later.none(FatalError)
 
 
 @pytest.mark.parametrize(
