@@ -224,14 +224,25 @@ def _proxy_of(url: str) -> str:
         return ""
 
 
+def _words_of(body: bytes | bytearray) -> tuple[str, str]:
+    """Return code and message of an error in JSON; gateways write it in more than one shape."""
+    try:
+        whole = json.loads(body)
+    except (ValueError, RecursionError):
+        return "", ""
+    if not isinstance(whole, dict):
+        return "", ""
+    error = whole.get("error")
+    told = error if isinstance(error, dict) else whole
+    code = told.get("code") or told.get("type") or ""
+    words = (error, told.get("message"), told.get("detail"))
+    message = next((text for text in words if isinstance(text, str)), "")
+    return str(code), message
+
+
 def _refused(error: InvalidStatus) -> tuple[int, str, str]:
     status = error.response.status_code
-    code = message = ""
-    try:
-        body = json.loads(error.response.body or b"")["error"]
-        code, message = str(body.get("code") or body.get("type") or ""), str(body.get("message"))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        pass  # a body of another kind says nothing to us
+    code, message = _words_of(error.response.body or b"")
     if status in (401, 403):
         message = ""  # it quotes from the key
     text = f"HTTP {status}" + (

@@ -228,7 +228,10 @@ def test_closing_while_it_connects_leaves_nothing_open(
             "no",
         ),
         (503, "busy", "", "HTTP 503"),
-        (500, '{"error": "odd"}', "", "HTTP 500"),
+        (500, '{"error": "odd"}', "", "HTTP 500: odd"),
+        (502, '{"message": "no upstream", "code": 7}', "7", "HTTP 502: no upstream"),
+        (422, '{"detail": "no such field"}', "", "HTTP 422: no such field"),
+        (500, '{"error": {"message": ["a"]}}', "", "HTTP 500"),
         (500, "[]", "", "HTTP 500"),
     ],
 )
