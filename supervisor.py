@@ -90,6 +90,7 @@ from messages.transport.channel import adopt_stdio
 from messages.transport.loop import Loop
 from messages.transport.mailbox import Suspect
 from messages.transport.spawning import environment_with_us
+from messages.urls import shown
 from messages.validation import checked_settings
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ class Supervisor:
         self.publish(
             SessionStarted(
                 pids,
-                self._server_url(),
+                shown(self._server_url()),
                 settings.input,
                 settings.output,
                 bool(self._sandbox),

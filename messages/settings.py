@@ -121,6 +121,7 @@ def _languages(value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | N
     return value.lower() if isinstance(value, str) else tuple(map(str.lower, codes)) or None
 
 
+_SERVERS = "openai, sandbox, or a ws:// or wss:// URL"
 _LIVE = "speaks GPT-Live, another protocol than the Realtime API"
 
 
@@ -131,20 +132,27 @@ def _model(model: str) -> str:
 
 
 def _server(server: str) -> str:
-    if server not in ("openai", "sandbox"):
-        from urllib.parse import urlsplit
+    if server in ("openai", "sandbox"):
+        return server
+    from urllib.parse import urlsplit
 
+    from messages.urls import shown
+
+    place = shown(server)
+    try:
         url = urlsplit(server)
         if url.scheme not in ("ws", "wss") or not url.netloc:
             raise ValueError
-        try:
-            url.port  # noqa: B018 - reading it checks it
-        except ValueError:
-            wrong = f"the port of {server!r} is not valid; give a number from 0 to 65535"
-            raise ValueError(wrong) from None
-        if "live" in url.path.split("/") or "model=gpt-live-" in url.query:
-            wrong = f"what is at {url.hostname}{url.path} {_LIVE}"
-            raise ValueError(f"{wrong}; give the URL of a Realtime API (…/v1/realtime)")
+    except ValueError:  # brackets that are no IPv6 address raise it too
+        raise ValueError(f"{place[:80]!r} is not valid; give {_SERVERS}") from None
+    try:
+        url.port  # noqa: B018 - reading it checks it
+    except ValueError:
+        wrong = f"the port of {place!r} is not valid; give a number from 0 to 65535"
+        raise ValueError(wrong) from None
+    if "live" in url.path.split("/") or "model=gpt-live-" in url.query:
+        wrong = f"what is at {place} {_LIVE}"
+        raise ValueError(f"{wrong}; give the URL of a Realtime API (…/v1/realtime)")
     return server
 
 
@@ -250,7 +258,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             option=Option(
                 "--server", "conversation", "openai, sandbox, or a ws(s):// URL", "SERVER"
             ),
-            allowed="openai, sandbox, or a ws:// or wss:// URL",
+            allowed=_SERVERS,
             form=_server,
         ),
     ] = "openai"

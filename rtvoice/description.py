@@ -23,6 +23,7 @@ from messages import (
     Settings,
     limits,
 )
+from messages.urls import secrets_of
 from rtvoice import checks
 from rtvoice.errors import AgentError
 
@@ -206,7 +207,8 @@ class Description:
         sent, and the key is left out because only realtime may have it.
 
         Raises:
-            AgentError: A device is given as an object, or the agent has an ``api_key``.
+            AgentError: A device is given as an object, or the agent has an ``api_key`` or a key in
+                its ``server``.
         """
         for name in ("audio_input", "audio_output"):
             device = getattr(self, name)
@@ -222,6 +224,12 @@ class Description:
                 "api_key",
                 "python -m supervisor takes the key from OPENAI_API_KEY (or a .env file); leave "
                 "api_key out of the agent",
+            )
+        if secrets_of(self.server or ""):
+            raise AgentError(
+                "server",
+                "python -m supervisor takes the key from OPENAI_API_KEY (or a .env file), or in "
+                "the URL of --server and RTVOICE_SERVER; leave it out of the agent's",
             )
         chosen = {"input": self.audio_input, "output": self.audio_output, "server": self.server}
         chosen = {name: value for name, value in chosen.items() if value is not None}

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from messages.urls import secrets_of, shown
+
 if TYPE_CHECKING:
     from actors.realtime.websocket import Socket
 
@@ -90,7 +92,8 @@ class Connection:
         """Called, from any thread, when `arrived` was empty and is not any more."""
         self._url = url
         self._headers = dict(headers)
-        self._secret = secret.encode() if len(secret) >= _SHORTEST_SECRET else b""
+        secrets = [each for each in (secret, *secrets_of(url)) if len(each) >= _SHORTEST_SECRET]
+        self._secrets = [each.encode() for each in secrets]
         self._socket: Socket | None = None
         self._poll = select.poll() if hasattr(select, "poll") else None
         self._waiting: collections.deque[bytes] = collections.deque()
@@ -214,8 +217,9 @@ class Connection:
         """Take a message, on the thread that reads the socket."""
         read_ns = time.monotonic_ns()
         data = bytes(data)
-        if self._secret and self._secret in data:
-            data = data.replace(self._secret, b"[key]")
+        for secret in self._secrets:
+            if secret in data:
+                data = data.replace(secret, b"[key]")
         if len(self.arrived) >= _UNREAD:
             self.abort()
             return
@@ -228,8 +232,10 @@ class Connection:
             self.wake()
 
     def _clean(self, text: str) -> str:
-        secret = self._secret.decode()
-        return text.replace(secret, "[key]") if secret else text
+        text = text.replace(self._url, shown(self._url))
+        for secret in self._secrets:
+            text = text.replace(secret.decode(), "[key]")
+        return text
 
 
 def _nobody() -> None:

@@ -202,6 +202,11 @@ def server_variable(world: World) -> Outcome:
     return _says("--input", "silence", "--output", "null")
 
 
+@row("`--server https://host/v1?api-key=…`")
+def wrong_url_with_key(world: World) -> Outcome:
+    return _says(*_QUIET, "--server", "https://host/v1?api-key=canary")
+
+
 @row("`--server openai` without a key")
 def no_key(world: World) -> Outcome:
     return _says(*_QUIET, "--server", "openai")

@@ -54,6 +54,7 @@ from messages import (
     WantWireEvents,
 )
 from messages.errors import InvalidSettingError
+from messages.urls import shown
 
 __all__ = ["Core"]
 
@@ -82,7 +83,7 @@ class Core:
         if saved is None:
             speed = within_limits(settings.speed)
             saved = Saved(speed=speed, greeted=not info.first, quiet_since_ns=now)
-        server = (info.server_url or settings.server).partition("?")[0]
+        server = shown(info.server_url or settings.server)
         setup = Setup(settings, saved)
         self._context = Context(setup, saved, server, now)
         self._duplex = Duplex(setup, saved, self._context.playback, info.epoch_ns)

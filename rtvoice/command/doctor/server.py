@@ -23,6 +23,7 @@ from actors.realtime.core.errors import (
     why_fatal,
 )
 from messages import Settings
+from messages.urls import shown
 from rtvoice.command.doctor.result import Result, ok, problem, warning
 from rtvoice.models import retirement_of
 
@@ -89,7 +90,7 @@ def server(settings: Settings, environment: Mapping[str, str]) -> Iterator[Resul
 def _tried(settings: Settings, address: Address, secret: str) -> Result:
     if address.wrong_key:
         return problem("server", "not tried: there is no valid key")
-    where = "the sandbox" if settings.server == "sandbox" else address.url.partition("?")[0]
+    where = "the sandbox" if settings.server == "sandbox" else shown(address.url)
     connection = _Attempt(address, secret)
     began = time.monotonic()
     try:

@@ -285,6 +285,19 @@ def test_the_secret_does_not_get_in(server: tuple[ScriptedServer, str]) -> None:
     connection.close()
 
 
+def test_the_secrets_of_the_url_do_not_get_in(server: tuple[ScriptedServer, str]) -> None:
+    url = server[1].replace("ws://", "ws://ada:pass-word-1@") + "?api-key=canary%2F77&model=m"
+    _, waker = _open(url)
+    waker.until(lambda what: isinstance(what, WebsocketOpened))
+    peer = server[0].peer()
+
+    peer.send("x", text="canary/77 canary%2F77 pass-word-1 and the model is m")
+
+    text = waker.until(lambda what: isinstance(what, ReceivedText))
+    assert isinstance(text, ReceivedText)
+    assert json.loads(text.data)["text"] == "[key] [key] [key] and the model is m"
+
+
 def test_a_key_that_is_no_secret_is_not_taken_out_of_what_the_server_says(
     server: tuple[ScriptedServer, str],
 ) -> None:
