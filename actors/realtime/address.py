@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from messages import Settings
+from messages.urls import authority_of
 
 __all__ = ["KEY_VARIABLE", "OPENAI_URL", "Address", "address_of", "is_local"]
 
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
 KEY_VARIABLE = "OPENAI_API_KEY"
+_AZURE = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
+"""Hosts that take a key in a header of its own, and as a bearer only the token of an identity.
+
+https://learn.microsoft.com/azure/ai-foundry/openai/how-to/realtime-audio-websockets
+"""
 
 
 class Address(NamedTuple):
@@ -44,10 +50,21 @@ def address_of(settings: Settings, key: str, url: str = "") -> Address:
         return Address(url, {}, "", True)
     plain = key.isascii() and key.isprintable() and " " not in key
     wrong = "" if plain else "malformed_api_key"
-    return Address(url, {"Authorization": f"Bearer {key}"}, wrong, False)
+    return Address(url, _headers(url, key), wrong, False)
+
+
+def _headers(url: str, key: str) -> dict[str, str]:
+    user, host = authority_of(url)
+    if user:
+        return {}  # it is the one who is authorised: the header of both has the same name
+    is_token = len(parts := key.split(".")) == 3 and all(parts)  # a JSON Web Token
+    if host.endswith(_AZURE) and not is_token:
+        return {"api-key": key}
+    return {"Authorization": f"Bearer {key}"}
 
 
 def is_local(url: str) -> bool:
     """Return whether a URL names this machine."""
-    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
-    return host.startswith(("localhost", "127.", "[::1]"))
+    _, host = authority_of(url)
+    is_number = host.replace(".", "").isdigit()
+    return host in ("localhost", "[::1]") or (is_number and host.startswith("127."))

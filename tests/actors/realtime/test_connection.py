@@ -386,6 +386,11 @@ def test_a_burst_is_one_wake_up(server: tuple[ScriptedServer, str]) -> None:
         ("ws://[::1]:5/x", True),
         ("wss://api.openai.com/v1", False),
         ("ws://example.org/127.0.0.1", False),
+        ("ws://user:password@localhost:5/x", True),
+        ("ws://localhost@example.org/x", False),
+        ("ws://example.org?@localhost", False),
+        ("ws://localhost.example.org/x", False),
+        ("ws://127.example.org/x", False),
     ],
 )
 def test_this_machine_is_known(url: str, local: bool) -> None:
