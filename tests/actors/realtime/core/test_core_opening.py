@@ -349,7 +349,8 @@ def test_a_server_that_goes_away_for_good_fails_the_session_after_five_minutes(
 
 
 def test_the_time_without_a_session_goes_on_over_the_death_of_the_process() -> None:
-    bench = _refusing(Bench().live().lose(1006), 200)
+    bench = Bench(inactivity_timeout_s=None).live().wait(100)
+    _refusing(bench.lose(1006), 200)
 
     reborn = bench.restarted()
     reborn.now = bench.now
@@ -361,11 +362,13 @@ def test_the_time_without_a_session_goes_on_over_the_death_of_the_process() -> N
 
 
 def test_a_process_that_died_during_a_session_has_all_the_time_for_the_next() -> None:
-    bench = Bench().live().wait(400)
+    bench = Bench(inactivity_timeout_s=None).live()
+    assert bench.core.saved.offline_since_ns is None
 
     reborn = bench.restarted()
     _refusing(reborn, 299)
 
+    assert reborn.core.saved.offline_since_ns == reborn.now - 299 * 1_000_000_000
     reborn.none(FatalError)
 
 
