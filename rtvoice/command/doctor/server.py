@@ -121,8 +121,7 @@ def _refused(settings: Settings, where: str, status: int, code: str, text: str) 
 
 def _begun(settings: Settings, answers: str, first: Arrived | None) -> Result:
     """Return a result by the first event of the server, which should begin a session."""
-    event = wire.decode(first.data) if isinstance(first, ReceivedText) else None
-    match event:
+    match _event_of(first):
         case wire.SessionCreated():
             return ok("server", f"{answers} and begins a session with {settings.model}")
         case wire.ErrorEvent(error=error) if (fatal := fatal_code(error)) is not None:
@@ -135,9 +134,14 @@ def _begun(settings: Settings, answers: str, first: Arrived | None) -> Result:
     return problem("server", f"{answers}, but does not begin a session of the Realtime API")
 
 
+def _event_of(arrived: Arrived | None) -> object:
+    event = wire.decode(arrived.data) if isinstance(arrived, ReceivedText) else None
+    return event.event if isinstance(event, wire.PartialEvent) else event
+
+
 def _is_beta(connection: _Attempt, first: Arrived | None) -> bool:
     """Ask a server for one word in writing. Return whether it is one of before GA."""
-    event = wire.decode(first.data) if isinstance(first, ReceivedText) else None
+    event = _event_of(first)
     if isinstance(event, wire.SessionCreated) and _BETA_SESSION & set(event.session or ()):
         return True
     content = [{"type": "input_text", "text": "Say ok, and nothing else."}]
@@ -149,10 +153,10 @@ def _is_beta(connection: _Attempt, first: Arrived | None) -> bool:
         arrived = connection.next(left_s)
         if not isinstance(arrived, ReceivedText):
             break
-        event = wire.decode(arrived.data)
-        if wire.name_of(event) in wire.BETA:
+        name = wire.name_of(_event_of(arrived))
+        if name in wire.BETA:
             return True
-        if wire.name_of(event) in ("response.done", "error", "response.output_text.delta"):
+        if name in ("response.done", "error", "response.output_text.delta"):
             break
     return False
 

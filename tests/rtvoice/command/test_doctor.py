@@ -350,6 +350,21 @@ def test_a_server_of_before_general_availability_is_a_problem(
     assert "general availability" in told.text
 
 
+def test_a_server_that_describes_its_session_oddly_is_well(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeServer
+) -> None:
+    from tests import fake_server
+
+    def serve(self: fake_server.Connection) -> None:
+        self.tell("session.created", session="sess_1")
+        for _ in self._socket:
+            self.tell("error", error="no")
+
+    monkeypatch.setattr(fake_server.Connection, "serve", serve)
+
+    assert of_server(fake.url).status == "ok"
+
+
 def test_a_server_that_writes_by_the_names_of_today_is_well(
     monkeypatch: pytest.MonkeyPatch, fake: FakeServer
 ) -> None:

@@ -339,6 +339,21 @@ def test_half_a_surrogate_pair_costs_no_word() -> None:
     assert bench.core._context.playback.items["a1"].text == "party \ufffd\ufffd on"
 
 
+@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize("path", [("session",), ("session", "expires_at")])
+def test_a_session_begins_whatever_its_first_event_says_of_it(path: Path, value: Any) -> None:
+    created = {"type": "session.created", "session": {"type": "realtime", "expires_at": 5000}}
+    bench = Bench(inactivity_timeout_s=None)
+    bench.core.connected(bench.now, bench.now, None)
+
+    bench.core.server_event(_decode(_with(created, path, value)), bench.now)
+    bench.collect()
+    bench.snapshot().server("session.updated", session={})
+    bench.wait(1)
+
+    assert bench.core.phase.name == "LIVE"
+
+
 def test_a_standby_session_with_a_wrong_field_is_taken_all_the_same() -> None:
     bench = Bench(inactivity_timeout_s=None).live()
     for _ in range(100):
