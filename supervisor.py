@@ -178,6 +178,7 @@ class Supervisor:
         self._router = Router(self._note)
         self._router.peer = LocalPeer(peer) if peer else None
         self.route, self.publish = self._router.route, self._router.publish
+        self.route_from_program = self._router.route_from_program
         self._children: dict[str, Child] = {}
         self._opening: list[Child] = []
         """The components that are not open yet, in start order."""
@@ -202,10 +203,7 @@ class Supervisor:
             while self._exit_code is None:
                 self.loop.turn()
         finally:  # also on a bug of ours (G16): the caller gets the exception, no child lives on
-            self.kill_children()
-            for child in self._children.values():
-                child.bury()
-            self._release()
+            self._end_processes()
         return self._exit_code
 
     def send(self, message: Message) -> None:
@@ -223,6 +221,17 @@ class Supervisor:
     def attach(self, connection: socket.socket) -> None:
         """Use the program at the other end of a socket."""
         self._router.peer = ProgramPeer(self, connection)
+
+    def _end_processes(self) -> None:
+        """Kill what lives on and release everything, whatever is broken in the hub itself."""
+        children = list(self._children.values())
+        for child in children:
+            child.kill_process()
+        if self._sandbox is not None:
+            self._sandbox.close()
+        for child in children:
+            child.bury()
+        self._release()
 
     def kill_children(self) -> None:
         """Kill every process at once: on a second Ctrl-C, and on a bug of ours."""
@@ -262,7 +271,7 @@ class Supervisor:
     def register(self, child: Child) -> None:
         """Add a component, whose first process has said what it accepts, to the routing table."""
         self._router.add(child)
-        if child.described:
+        if child.described and not self.stage.is_last:  # else it would start components
             self._describe(child)
 
     def _describe(self, child: Child) -> None:
@@ -383,7 +392,7 @@ class Supervisor:
             case Inject(name, fault):
                 self._inject(name, fault, frame)
             case _:
-                self._router.route_from_program(frame)
+                self.route_from_program(frame)
 
     @property
     def wanted(self) -> tuple[int, ...]:
@@ -528,7 +537,7 @@ def serve_program() -> int:
     channel = adopt_stdio()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program handles Ctrl-C
     try:
-        first = decode(channel.read())
+        first = decode(channel.read_first())  # the hub reads what follows
     except EOFError:
         return EXIT_OK
     assert isinstance(first, StartSession), first

@@ -180,7 +180,7 @@ def test_a_program_whose_logging_raises_is_told_and_not_left_waiting(server: Fak
         session.start()
         session.send(SendText("a line", "text_1"))
 
-        with pytest.raises(SessionFailedError, match=r"could not take .*: no such filter"):
+        with pytest.raises(SessionFailedError, match=r"failed to handle .*no such filter"):
             session.wait(TIMEOUT_S)
     finally:
         logger.removeFilter(refuse)

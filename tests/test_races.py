@@ -466,3 +466,20 @@ def test_what_dies_in_its_first_opening_is_opened_for_the_first_time_again(folde
         os.kill(hub.pid("slowtoopen"), signal.SIGKILL)
         hub.supervisor.send(SendText("!first", "j"))
         assert hub.expect(Turn, lambda turn: turn.item_id == "j").text == "False"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_the_accounts_themselves_leaves_no_process_behind() -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("a bug")
+
+    with Hub([ECHO, OTHER]) as hub:
+        pids = [hub.pid("echo"), hub.pid("other")]
+        os.kill(pids[0], signal.SIGSTOP)
+        child = hub.supervisor._children["echo"]
+        hub.supervisor.loop.call(lambda: setattr(child.mailbox, "settle", broken))
+        hub._thread.join(TIMEOUT_S)
+
+    wait_until_gone(pids, TIMEOUT_S)
+    assert isinstance(hub.error, RuntimeError)
+    assert not hub.supervisor.directory.exists()

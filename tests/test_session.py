@@ -349,3 +349,13 @@ def test_a_stream_is_closed_twice(server: FakeServer) -> None:
         events.close()
         events.close()
         assert events.get(TIMEOUT_S) is None
+
+
+def test_what_a_program_sends_before_the_start_reaches_the_components(server: FakeServer) -> None:
+    session = Session(server=server.url, **QUIET)
+    session.send(SendText("early", "text_1"))
+
+    with session:
+        created = server.connection().expect("conversation.item.create")
+
+    assert "early" in str(created["item"])

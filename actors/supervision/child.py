@@ -173,8 +173,11 @@ class Child:
     # -- for the hub --------------------------------------------------------------------------
 
     def launch(self) -> None:
-        """Start a process and have it import the component."""
-        self._step(steps.Launch())
+        """Start a process and have it import the component.
+
+        Later, as what fails ends the session: the other components have to be there by then.
+        """
+        self._hub.loop.later(0, lambda: self._step(steps.Launch()))
 
     def open(self) -> None:
         """Start its first incarnation: everything that it needs is there."""
@@ -188,6 +191,11 @@ class Child:
     def give_up(self, why: str) -> None:
         """End it at once, for good."""
         self._step(steps.GiveUp(why))
+
+    def kill_process(self) -> None:
+        """Kill the process and look at nothing else; for a bug of ours, whatever it has broken."""
+        if self._process is not None:
+            self._process.kill()
 
     def bury(self) -> None:
         """Wait for the end of a process that was killed, when the loop does not run any more."""
@@ -366,7 +374,7 @@ class Child:
         progress = self._watch.progress(mail)  # settles the mailbox
         left = mail.waiting_mail > 0 or mail.in_flight > 0
         start_s, waited = self._hub.settings.start_s, 0.0
-        if self.phase in (Phase.LOADING, Phase.OPENING):
+        if self._process is not None and self.phase is not Phase.OPEN:
             waited = waited_s(self.pid)
         now, well_s = self._hub.loop.time(), self._watch.well_s
         return Moment(now, self._hub.stage, left, progress, well_s, start_s, waited)
@@ -411,8 +419,8 @@ class Child:
                 hub.publish(ComponentParked(self.name, cause, retry_s))
             case steps.Fail(reason):
                 hub.fail(reason, self.name)
-            case steps.FailStart(error, trace):  # later: the others may not be there yet
-                hub.loop.later(0, lambda: hub.start_failed(self.name, error, trace))
+            case steps.FailStart(error, trace):
+                hub.start_failed(self.name, error, trace)
             case steps.Note(level, text):
                 hub.log(self.name, level, text)
             case steps.Wake(seconds):

@@ -140,8 +140,8 @@ class Lifecycle:
         self._spec = spec
         self._policy = RestartPolicy()
         self._was_open = False
-        self._since = 0.0
-        """When it began to load or to open."""
+        self._since = self._waited_s = 0.0
+        """When it began to load or to open, and how long its process had waited by then."""
         self._downtime: _Downtime | None = None
         self._due = math.inf
         """When the next start is due, if it is down or parked."""
@@ -160,7 +160,7 @@ class Lifecycle:
             case NotLaunched(why), Phase.LOADING:
                 return self._not_launched(why, at)
             case Loaded(), Phase.LOADING if self.incarnation:
-                return self._open(at)
+                return self._open(at) if self._is_needed(at) else self._finish()
             case Loaded(), Phase.LOADING:
                 self.phase = Phase.LOADED
                 return [AwaitTurn()]
@@ -197,7 +197,7 @@ class Lifecycle:
         return []
 
     def forgive(self, now: float) -> None:
-        """Start its clock anew: the supervisor itself did not run."""
+        """Restart its clock, because the supervisor itself did not run."""
         self._since = now
 
     def _is_needed(self, at: Moment) -> bool:
@@ -205,15 +205,17 @@ class Lifecycle:
         match at.stage:
             case SessionStage.STARTING | SessionStage.RUNNING:
                 return True
-            case SessionStage.CANCELLED:  # who was not open is not opened any more
-                return False
+            case (
+                SessionStage.CANCELLED
+            ):  # nothing is opened any more; what is open handles its mail
+                return self.phase is Phase.OPEN and at.mail
             case SessionStage.ENDING:
                 return not self.asked_to_close or at.mail
 
     # -- coming up ----------------------------------------------------------------------------
 
     def _launch(self, at: Moment) -> list[Action]:
-        self.phase, self._since = Phase.LOADING, at.now
+        self.phase, self._since, self._waited_s = Phase.LOADING, at.now, 0.0
         self.has_process = True
         self._policy.started(at.now)
         return [Spawn()]
@@ -227,7 +229,7 @@ class Lifecycle:
         return [Note("WARNING", why), *self._wait(delay, at, reuse=False)]
 
     def _open(self, at: Moment, *, resumed: bool = False) -> list[Action]:
-        self.phase, self._since = Phase.OPENING, at.now
+        self.phase, self._since, self._waited_s = Phase.OPENING, at.now, at.waited_s
         self.incarnation += 1
         self._policy.started(at.now)
         return [OpenActor(self.incarnation, not self._was_open, resumed)]
@@ -244,7 +246,7 @@ class Lifecycle:
         return [ReportRestart(downtime.cause, after_s, downtime.fresh, crashed), ReportOpen()]
 
     def _check_start(self, at: Moment) -> list[Action]:
-        if at.now - self._since <= at.start_s + at.waited_s:
+        if at.now - self._since <= at.start_s + max(0.0, at.waited_s - self._waited_s):
             return []
         why = f"has not started within {at.start_s:g} s; {MORE_TIME}"
         if at.stage is SessionStage.STARTING:

@@ -55,8 +55,8 @@ class PeerHub(Protocol):
     def obey(self, message: Message, frame: bytes) -> None:
         """Handle a request of the program."""
 
-    def route(self, frame: bytes) -> None:
-        """Deliver a message to everyone who accepts its type."""
+    def route_from_program(self, frame: bytes) -> None:
+        """Deliver a message of the program to everyone who accepts its type."""
 
     def publish(self, message: Message) -> None:
         """Deliver a message of the supervisor's own."""
@@ -137,7 +137,7 @@ class ProgramPeer:
         if tag_of(frame) in _ORDER_TAGS:
             self._hub.obey(decode(frame), frame)
         else:  # it may be of a type of the user's own, which is unknown here
-            self._hub.route(frame)
+            self._hub.route_from_program(frame)
 
     def _gone(self, _why: str) -> None:
         self._hub.stop("the program has gone", within_s=_ABANDONED_S)

@@ -36,14 +36,17 @@ class Watch:
         """
         self._pings = mailbox.pings  # sent to the last incarnation, which did not answer
         self.told_audio = False
+        self._stopped_at = math.inf
 
     def opened(self, now: float) -> None:
         """Record that it is open."""
+        self._stopped_at = math.inf
         self._opened_at = self._alive_at = self._pinged_at = now
 
     def forgive(self, now: float) -> None:
         """Restart all clocks, because the supervisor itself did not run."""
         self._alive_at = self._pinged_at = now
+        self._stopped_at = math.inf
 
     @property
     def well_s(self) -> float:

@@ -14,7 +14,7 @@ import threading
 import weakref
 
 from messages.base import Message
-from messages.transport.frame import Splitter, encode
+from messages.transport.frame import HEAD_BYTES, Splitter, encode, missing_bytes
 
 __all__ = ["Channel", "adopt_stdio"]
 
@@ -68,6 +68,24 @@ class Channel:
         """
         with self._lock:
             self.connection.sendall(frame)
+
+    def read_first(self) -> bytes:
+        """Return the first frame without reading a byte more: another reader takes the channel.
+
+        Raises:
+            EOFError: If the other side is gone.
+            FrameError: If the bytes are not a frame.
+        """
+        data = b""
+        while missing := HEAD_BYTES - len(data) if len(data) < HEAD_BYTES else missing_bytes(data):
+            try:
+                piece = self.connection.recv(missing)
+            except ConnectionError:
+                piece = b""
+            if not piece:
+                raise EOFError("the channel has ended")
+            data += piece
+        return data
 
     def fill(self) -> None:
         """Read once and append whole frames to `frames`; blocks if there is nothing to read.

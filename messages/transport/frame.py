@@ -21,6 +21,7 @@ __all__ = [
     "decode",
     "encode",
     "epoch_of",
+    "missing_bytes",
     "split",
     "tag_of",
     "with_epoch",
@@ -76,6 +77,18 @@ def epoch_of(frame: bytes) -> int:
 def with_epoch(frame: bytes, epoch: int) -> bytes:
     """Return the frame with its epoch replaced."""
     return frame if frame[5] == epoch else frame[:5] + _EPOCHS[epoch] + frame[HEAD_BYTES:]
+
+
+def missing_bytes(data: bytes) -> int:
+    """Return how many bytes are missing of the frame that begins with ``data``.
+
+    Raises:
+        FrameError: If no frame has this length.
+    """
+    size = int(_length(data, 0)[0]) + 4
+    if size < HEAD_BYTES or size > MAX_FRAME_BYTES:
+        raise FrameError(f"a frame of {size} bytes is not valid")
+    return max(0, size - len(data))
 
 
 def split(data: bytes) -> Iterator[bytes]:

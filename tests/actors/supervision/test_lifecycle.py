@@ -395,6 +395,15 @@ def test_the_time_without_a_processor_does_not_count_as_starting() -> None:
     assert life.step(Tick(), Moment(119.1, start_s=15.0, waited_s=4.0)) != []
 
 
+def test_the_time_that_a_process_waited_before_it_opens_again_counts() -> None:
+    it = Life().until(Phase.OPEN)
+    life = it.life
+    life.step(raised(), Moment(200.0, waited_s=60.0))
+    assert life.phase is Phase.OPENING
+
+    assert life.step(Tick(), Moment(216.0, start_s=15.0, waited_s=60.0)) != []
+
+
 def test_what_takes_too_long_to_come_back_is_killed() -> None:
     it = Life().until(Phase.OPEN)
     it.step(KILLED)
@@ -437,6 +446,22 @@ def test_nothing_is_opened_in_a_session_that_ends_before_it_has_started() -> Non
     it.stage, it.mail = SessionStage.CANCELLED, True
 
     assert it.step(Close()) == [StopProcess("the session ends")]
+
+
+def test_what_is_loaded_again_in_a_session_that_ends_before_it_has_started_is_not_opened() -> None:
+    it = Life(SessionStage.STARTING).until(Phase.OPEN)
+    it.step(KILLED)
+    it.stage = SessionStage.CANCELLED
+
+    assert it.step(Loaded()) == [StopProcess("the session ends")]
+
+
+def test_what_is_open_handles_its_mail_in_a_session_that_ends_before_it_has_started() -> None:
+    it = Life(SessionStage.STARTING).until(Phase.OPEN)
+    it.stage, it.mail = SessionStage.CANCELLED, True
+
+    assert it.step(Close()) == []
+    assert it.step(AllSent()) == [StopProcess("the session ends")]
 
 
 # -- laws -------------------------------------------------------------------------------------

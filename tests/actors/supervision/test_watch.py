@@ -133,3 +133,12 @@ def test_a_ping_that_comes_after_a_death_is_no_progress_of_the_next_one(it: Watc
     it.slot.settle(MAIL, 1)
 
     assert (before, it.watch.progress(it.mailbox)) == (False, False)
+
+
+def test_a_stop_is_forgotten_once_it_is_open_or_the_supervisor_did_not_run(it: Watched) -> None:
+    assert not it.watch.is_stopped(11.0, True, HANG_S)
+    it.watch.opened(12.0)
+    assert not it.watch.is_stopped(100.0, True, HANG_S)
+    it.watch.forgive(200.0)
+    assert not it.watch.is_stopped(200.0, True, HANG_S)
+    assert it.watch.is_stopped(208.0, True, HANG_S)
