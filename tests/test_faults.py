@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.realtime.core.restore import wire_id
 from messages import (
     AudioLost,
     CapturedAudio,
@@ -110,7 +111,9 @@ def test_a_broken_connection_component_is_in_the_conversation_again(server: Fake
         for number, fault in enumerate([*DIED, *HUNG], start=1):
             talk.break_it("realtime", fault)
             connection = server.connection(number)
-            connection.expect("conversation.item.create", lambda e: e["item"]["id"] == "answer_1")
+            connection.expect(
+                "conversation.item.create", lambda e: e["item"]["id"] == wire_id("answer_1")
+            )
             mark = noise(200, seed=10 + number)
             talk.speak(mark)
             server.wait_for(lambda mark=mark, c=connection: mark in c.audio)
@@ -175,10 +178,11 @@ def test_a_broken_history_has_every_turn_once_and_in_order(server: FakeServer) -
         assert [(turn.role, turn.text) for turn in talk.of(Turn)] == expected
         talk.connection.drop()
         replayed = server.connection(1)
-        last = f"answer_{len(faults) - 1}"
+        last = wire_id(f"answer_{len(faults) - 1}")
         replayed.expect("conversation.item.create", lambda e: e["item"]["id"] == last)
         ids = [event["item"]["id"] for event in replayed.of("conversation.item.create")]
-        assert ids == [f"{who}_{n}" for n in range(len(faults)) for who in ("user", "answer")]
+        told = [f"{who}_{n}" for n in range(len(faults)) for who in ("user", "answer")]
+        assert ids == [wire_id(item_id) for item_id in told]
 
 
 @pytest.mark.processes("recorder")
@@ -295,7 +299,9 @@ def test_a_lost_connection_is_made_again_with_the_conversation(
 
         told = talk.expect(Reconnected)
         connection = server.connection(1)
-        connection.expect("conversation.item.create", lambda e: e["item"]["id"] == "user_1")
+        connection.expect(
+            "conversation.item.create", lambda e: e["item"]["id"] == wire_id("user_1")
+        )
         mark = noise(200, seed=1)
         talk.speak(mark)
         server.wait_for(lambda: mark in connection.audio)

@@ -184,6 +184,7 @@ def tried(request: Request) -> list[Finding]:
     return [msgspec.json.decode(line, type=Finding) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.card
 @real_card
 def test_a_microphone_hears_the_speaker_that_it_hears(open_speakers: None) -> None:
     pytest.importorskip("pyaudio")
