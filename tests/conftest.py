@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.sweeper import Sweeper
 
+if TYPE_CHECKING:
+    from tests.fake_server import FakeServer
+
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each child compiles all it imports
 
 _LONG_S = 900
 """After which a long test has hung; some need two minutes of a machine with nothing else to do."""
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """Give a test a server of the Realtime API that does what it tells it."""
+    from tests.fake_server import FakeServer
+
+    with FakeServer() as running:
+        yield running
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from tests.fake_server import FakeServer
 from tests.rig import TIMEOUT_S
 
 pytestmark = [pytest.mark.card, real_card]
+pytest.importorskip("pyaudio")
 Samples = NDArray[np.float64]
 MS = 24
 FADE = 8 * MS
@@ -117,13 +118,6 @@ def place(heard: Samples, mark: Samples) -> int:
 def end_of(heard: Samples) -> int:
     """Return the sample behind the last that can be heard."""
     return int(np.flatnonzero(np.abs(heard) > 20)[-1]) + 1
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    pytest.importorskip("pyaudio")
-    with FakeServer() as server:
-        yield server
 
 
 @in_real_time

@@ -30,7 +30,7 @@ from messages import (
 )
 from tests.conversation import Conversation, Typed, noise
 from tests.fake_server import FakeServer
-from tests.rig import TIMEOUT_S
+from tests.rig import TIMEOUT_S, until
 from tests.test_command import needs_speech
 from tests.test_session import alive, wait_until_gone
 
@@ -40,12 +40,6 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="ne
 
 def long(count: int) -> object:
     return pytest.param(count, marks=pytest.mark.long)
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
 
 
 @contextlib.contextmanager
@@ -158,9 +152,7 @@ def test_audio_for_a_stopped_speaker_is_bounded_and_an_interruption_empties_it(
         talk.connection.tell(
             "input_audio_buffer.speech_started", audio_start_ms=0, item_id="barge_in"
         )
-        end = time.monotonic() + TIMEOUT_S
-        while talk.session.status()["speaker"]["mailbox"] > 20:
-            assert time.monotonic() < end, talk.session.status()["speaker"]
+        until(lambda: talk.session.status()["speaker"]["mailbox"] <= 20, "it is not emptied")
         talk.session.inject("speaker", "SIGCONT")
 
         works(talk, 1)
@@ -178,10 +170,7 @@ def stopped(talk: Conversation, component: str) -> None:
     """Stop the process of a component, and wait until it stands."""
     talk.session.inject(component, "SIGSTOP")
     state = Path(f"/proc/{talk.pids()[component]}/stat")
-    end = time.monotonic() + TIMEOUT_S
-    while state.read_text().rpartition(")")[2].split()[0] != "T":
-        assert time.monotonic() < end, "it was not stopped"
-        time.sleep(0.002)
+    until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", "it was not stopped")
 
 
 @needs_proc

@@ -10,7 +10,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,12 +41,6 @@ FAULTS = [*RAISED, *DIED, *HUNG]
 
 # What is broken has a process, what goes on meanwhile needs none.
 pytestmark = pytest.mark.usefixtures("on_threads")
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
 
 
 @pytest.mark.processes("microphone")

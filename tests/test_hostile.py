@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,19 +45,13 @@ from tests.conversation import Conversation
 from tests.fake_server import FakeServer
 from tests.hostile import Own
 from tests.hub import Hub
-from tests.rig import TIMEOUT_S
+from tests.rig import TIMEOUT_S, until
 from tests.test_session import QUIET, ROOT
 from tests.test_supervisor import ECHO, say
 
 
 def hostile(kind: str) -> ChildSpec:
     return ChildSpec(name=kind.lower(), target=f"tests.hostile:{kind}")
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
 
 
 def test_dead_letters_for_a_component_that_takes_no_more_of_them_have_an_end() -> None:
@@ -122,10 +115,7 @@ def test_what_looks_like_a_fatal_error_does_not_swallow_all_that_is_printed_afte
         hub.supervisor.send(SendText("!print", "text_1"))
         hub.expect(Turn)
         child = hub.supervisor._children["logs"]
-        end = time.monotonic() + TIMEOUT_S
-        while "DEBUG and on" not in child.log_tail:
-            assert time.monotonic() < end, list(child.log_tail)
-            time.sleep(0.002)
+        until(lambda: "DEBUG and on" in child.log_tail, "the last line does not come")
 
         assert child._process is not None
         assert len(child._process._stacks or ()) == 500
@@ -216,10 +206,7 @@ def test_a_program_that_does_not_read_gets_its_events_and_not_every_log_record(
     monkeypatch.setenv("RTVOICE_TEST_DIR", str(tmp_path))
     program = DeafProgram(server)
     program.channel.write(SendText("!flood", "text"))
-    end = time.monotonic() + TIMEOUT_S
-    while not (tmp_path / "flooded").exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until((tmp_path / "flooded").exists, "it does not get through")
     program.channel.write(StopSession("enough"))
 
     told = program.rest()

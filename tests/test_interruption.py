@@ -185,12 +185,6 @@ def test_words_interrupt_where_the_answer_was_paused(tmp_path: Path) -> None:
 # -- kills -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as fake:
-        yield fake
-
-
 def _paused(talk: Conversation, speech: bytes) -> None:
     """Have an answer begin, and be paused in the middle."""
     talk.connection.say("A long story.", speech, item="item_1")

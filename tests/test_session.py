@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -34,16 +34,10 @@ from supervisor import (
 )
 from tests.conversation import noise
 from tests.fake_server import FakeServer
-from tests.rig import TIMEOUT_S
+from tests.rig import TIMEOUT_S, until
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = {"input": "silence", "output": "null", "inactivity_timeout_s": None}
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
 
 
 def alive(pid: int) -> bool:
@@ -55,10 +49,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_until_gone(pids: list[int], within_s: float) -> None:
-    end = time.monotonic() + within_s
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < end, [pid for pid in pids if alive(pid)]
-        time.sleep(0.01)
+    until(lambda: not any(map(alive, pids)), f"one of {pids} lives on", within_s)
 
 
 def test_a_session_runs_in_a_thread_and_tells_what_was_done(server: FakeServer) -> None:
@@ -256,9 +247,7 @@ def test_a_component_that_keeps_the_gil_dies_with_the_supervisor(server: FakeSer
     assert session.started is not None
     pids = session.started.pids
     session.send(SendText("!gil", "text_1"))
-    end = time.monotonic() + TIMEOUT_S
-    while not session.status()["echo"]["mailbox"]:
-        assert time.monotonic() < end
+    until(lambda: session.status()["echo"]["mailbox"], "it takes everything")
 
     os.kill(pids["supervisor"], signal.SIGKILL)
 

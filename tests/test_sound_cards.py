@@ -39,12 +39,6 @@ USER, ASSISTANT = chirp(), chirp(low=3500.0, high=600.0)
 
 
 @pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as made:
-        yield made
-
-
-@pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
     made = Card()
     for name, value in made.variables.items():

@@ -26,15 +26,9 @@ from rtvoice.audio.devices import AudioInputDevice, AudioOutputDevice
 from supervisor import Session, SessionFailedError
 from tests.conversation import noise
 from tests.fake_server import FakeServer
-from tests.rig import TIMEOUT_S
+from tests.rig import TIMEOUT_S, until
 
 pytestmark = pytest.mark.usefixtures("on_threads")
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
 
 
 # -- as the documents write them --------------------------------------------------------------
@@ -589,13 +583,6 @@ def named(tmp_path: Path) -> str:
     return str(path)
 
 
-def wait_until(condition: object) -> None:
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.mark.processes("microphone", "speaker")
 def test_devices_given_by_name_run_in_the_children(server: FakeServer, named: str) -> None:
     folder = Path(named).parent
@@ -606,11 +593,13 @@ def test_devices_given_by_name_run_in_the_children(server: FakeServer, named: st
         server.wait_for(lambda: noise(200, seed=1) in server.connection().audio)
         server.connection().say("Hi.", noise(300, seed=2), item="item_1")
         heard = folder / "heard.pcm"
-        wait_until(lambda: heard.exists() and noise(300, seed=2) in heard.read_bytes())
+        until(
+            lambda: heard.exists() and noise(300, seed=2) in heard.read_bytes(), "it is not heard"
+        )
         server.connection().say("Long.", noise(3_000, seed=3), item="item_2", done=False)
-        wait_until(lambda: len(heard.read_bytes()) > 48 * 500)
+        until(lambda: len(heard.read_bytes()) > 48 * 500, "it is not heard for long")
         session.send(Interrupt())
-        wait_until((folder / "cleared").exists)
+        until((folder / "cleared").exists, "it is not cleared")
 
     assert int((folder / "microphone.pid").read_text()) == pids["microphone"]
     assert int((folder / "speaker.pid").read_text()) == pids["speaker"]

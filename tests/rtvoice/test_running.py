@@ -71,12 +71,6 @@ def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
     return run
 
 
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
-
-
 def agent_of(server: FakeServer, **given: Any) -> Agent:
     return Agent(**{"server": server.url, "inactivity_timeout_s": None, **QUIET, **given})
 

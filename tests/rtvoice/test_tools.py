@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +18,6 @@ from tests.fake_server import Connection, FakeServer
 from tests.rig import TIMEOUT_S
 
 pytestmark = pytest.mark.usefixtures("on_threads")
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
 
 
 def conversation(server: FakeServer, tools: Tools | str, **settings: object) -> Session:

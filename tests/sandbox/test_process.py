@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 
 from rtvoice.sandbox.launch import SandboxError, child_environment, start_sandbox
 from rtvoice.sandbox.phrases import printed_list
+from tests.rig import until
 from tests.sandbox.client import TIMEOUT_S, Client
 
 COMMAND = [sys.executable, "-P", "-m", "rtvoice.sandbox"]
@@ -70,13 +71,6 @@ def children_of(pid):
             if int(parent) == pid:
                 found.append(int(stat.parent.name))
     return found
-
-
-def wait_until(condition):
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_the_first_line_says_where_and_the_rest_what():
@@ -178,12 +172,12 @@ def test_it_leaves_no_process_behind(monkeypatch):
     monkeypatch.delenv("RTVOICE_SANDBOX_LISTEN")
     with running("--until-eof") as process:
         lines_until(process, "voice:")
-        wait_until(lambda: children_of(process.pid))
+        until(lambda: children_of(process.pid), "it starts nothing")
         family = children_of(process.pid)
 
         process.kill()
 
-        wait_until(lambda: all(gone(pid) for pid in family))
+        until(lambda: all(gone(pid) for pid in family), "something lives on")
 
 
 @on_linux
@@ -205,7 +199,7 @@ def test_it_ends_with_the_program_that_started_it(state):
 
         parent.kill()
 
-        wait_until(lambda: gone(pid))
+        until(lambda: gone(pid), "it lives on")
 
 
 def test_the_printed_output_need_not_be_read():

@@ -566,7 +566,7 @@ def test_an_agent_that_does_not_load_says_why(tmp_path: Path) -> None:
     crash = rig.expect(Crashed)
     assert crash.during == "import"
     assert "there is no file" in crash.error
-    assert Ready not in {type(message) for message in rig._queue}
+    assert rig.take(Ready) == []
 
 
 # -- names, loading, and the program's tools at run time --------------------------------------

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
 from messages.transport.spawning import waited_s
-from tests.rig import TIMEOUT_S
+from tests.rig import until
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="only Linux tells")  # noqa: PTH110
@@ -18,10 +17,7 @@ def test_a_process_that_shares_its_processor_waits_for_it() -> None:
     spin = [sys.executable, "-c", "import os\nos.sched_setaffinity(0, {0})\nwhile True: pass"]
     both = [subprocess.Popen(spin) for _ in range(2)]
     try:
-        end = time.monotonic() + TIMEOUT_S
-        while not all(waited_s(process.pid) > 0.1 for process in both):
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: all(waited_s(process.pid) > 0.1 for process in both), "nobody waited")
     finally:
         for process in both:
             process.kill()
