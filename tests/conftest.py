@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from tests.fake_server import FakeServer
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each child compiles all it imports
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or each child ignores Ctrl-C too
 
 _LONG_S = 900
 """After which a long test has hung; some need two minutes of a machine with nothing else to do."""
