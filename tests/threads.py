@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import runpy
 import socket
 import subprocess
@@ -19,12 +20,13 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 from unittest import mock
 
 import actors.embedding.session as embedding
 import actors.host as hosting
 import actors.supervision.process as supervision
+from actors.supervision.child import Child
 from messages import StartSession, Subscribe, decode
 from messages.transport.channel import Channel
 from messages.transport.spawning import spawn
@@ -33,7 +35,8 @@ from tests.rig import TIMEOUT_S
 
 __all__ = ["sessions_on_threads"]
 
-_NUMBERS = itertools.count(2**30)
+_FIRST = 2**30
+_NUMBERS = itertools.count(_FIRST)
 """Process ids that Linux gives to nobody."""
 
 
@@ -71,6 +74,19 @@ class _Thread:
             self.returncode = run(self._channel)
         finally:
             self._channel.close()
+
+
+_check = Child.check
+
+
+def _check_processes(child: Child, now: float, hang_s: float) -> None:
+    """Take no thread for hung: on a busy machine it waits for all others of its process."""
+    _check(child, now, hang_s if child.pid < _FIRST else math.inf)
+
+
+def _keep_alive(_: float, *, exit: bool, file: IO[str]) -> None:  # noqa: A002 - as faulthandler's
+    """Do not end this process when a hub is gone and an actor does not close."""
+    file.close()
 
 
 def _supervise(channel: Channel) -> int:
@@ -133,8 +149,9 @@ def sessions_on_threads(*processes: str) -> Iterator[None]:
     """
     threads = _Threads(processes)
     # What a host does to its whole process: limit its memory, end it, take all its log records.
-    watchdog = SimpleNamespace(dump_traceback_later=lambda *_, **__: None)
+    watchdog = SimpleNamespace(dump_traceback_later=_keep_alive)
     with (
+        mock.patch.object(Child, "check", _check_processes),
         mock.patch.object(embedding, "spawn", threads.spawn),
         mock.patch.object(supervision, "spawn", threads.spawn),
         mock.patch.object(hosting, "faulthandler", watchdog),
