@@ -270,6 +270,7 @@ def test_a_full_disk_costs_the_recording_a_hole_that_is_told(
 def test_a_full_disk_costs_no_turn(server: FakeServer) -> None:
     with Conversation(server) as talk:
         talk.session.inject("history", "disk-full")
+        talk.session.status()  # now it is in the mailbox, before the questions
 
         for number in range(3):
             talk.connection.hear(f"user_{number}", f"Question {number}")

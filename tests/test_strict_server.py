@@ -44,6 +44,7 @@ def test_a_conversation_goes_on_at_a_server_that_is_strict_about_ids(which: str)
             assert wrong.get(timeout_s=TIMEOUT_S) is None
         created = [event["item"] for event in server.of("conversation.item.create")]
         refused = [event["error"]["param"] for event in server.of("error")]
+        refused = [param for param in refused if param is not None]  # a cancel that came late, say
 
     kinds = [item["type"] for item in created]
     assert {"message", "function_call", "function_call_output"} <= set(kinds)
