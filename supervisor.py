@@ -533,7 +533,7 @@ class Supervisor:
 
 
 def serve_program() -> int:
-    """Serve the program that has started this process: ``python -m supervisor --peer``."""
+    """Serve the program that has started this process: ``python -m rtvoice.peer``."""
     channel = adopt_stdio()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program handles Ctrl-C
     try:

@@ -44,6 +44,7 @@ from messages import (
     UserError,
     Wanted,
     decode,
+    encode,
     level_of,
     tag_of,
 )
@@ -278,6 +279,16 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
+def warm_up() -> None:
+    """Do what each process does once, so that those that are forked afterwards share its memory."""
+    decode(encode(Ping()))  # builds the decoder of all messages
+    for kind, found in (
+        (Settings, Settings()),
+        (SessionInfo, SessionInfo(epoch_ns=0, directory="")),
+    ):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=kind)
+
+
 def limit_memory(mib: int) -> None:
     """Limit the memory of this process; 0: no limit. Only Linux counts all of it."""
     if mib and sys.platform != "win32":
@@ -299,18 +310,6 @@ def show_stacks_when_stuck() -> None:
         faulthandler.register(signal.SIGUSR1)
 
 
-def die_with_parent() -> None:
-    """Have Linux kill this process with the supervisor, even if it is stopped or holds the GIL.
-
-    Elsewhere the process ends at the end of its channel, as soon as Python code can run.
-    """
-    if sys.platform == "linux":
-        import ctypes
-
-        pr_set_pdeathsig = 1  # linux/prctl.h
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-
-
 def main() -> None:
     """Run the process of a component: ``python -m actors NAME``."""
     if len(sys.argv) != 2 or os.isatty(0):
@@ -318,7 +317,6 @@ def main() -> None:
     channel = adopt_stdio()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     show_stacks_when_stuck()
-    die_with_parent()
     code = Host(channel).run()
     sys.stderr.flush()
     os._exit(code)  # threads of devices and tools are not waited for

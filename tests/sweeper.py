@@ -99,12 +99,18 @@ class Sweeper:
     def _sweep(self) -> None:
         number = str(self._number)
         deadline = time.monotonic() + _PATIENCE_S
-        while left := orphans.started_by(self._name, number):
+        while left := self._left(number):
             if self._has_failed or time.monotonic() > deadline:
                 orphans.end(self._name, number)
             if not self._has_failed and time.monotonic() > deadline:
                 pytest.fail(f"the test has left processes behind: {left}", pytrace=False)
             time.sleep(0.01)  # of what is not our child nobody tells us the end
+
+    def _left(self, number: str) -> dict[int, str]:
+        """Return what is left of a test but for our fork server, which later ones use too."""
+        found = orphans.started_by(self._name, number)
+        ours = f"messages.transport.forkserver of {os.getpid()}"
+        return {pid: command for pid, command in found.items() if not command.endswith(ours)}
 
     def pytest_unconfigure(self) -> None:
         """End what is left of the fixtures' processes."""

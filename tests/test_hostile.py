@@ -183,7 +183,7 @@ class DeafProgram:
     def __init__(self, server: FakeServer) -> None:
         settings = {"server": server.url, "components": {"logs": "tests.hostile:Logs"}, **QUIET}
         kinds = [kind.tag() for kind in message_types().values() if issubclass(kind, (Event, Log))]
-        self.process, connection = spawn(["rtvoice", "--peer"], environment_with_us(os.environ))
+        self.process, connection = spawn(["rtvoice.peer"], environment_with_us(os.environ))
         self.channel = Channel(connection)
         self.channel.write(StartSession(settings, tuple(kinds)))
         while not isinstance(decode(self.channel.read()), SessionStarted):
@@ -254,7 +254,7 @@ def test_a_restart_waits_until_the_machine_has_descriptors_again(server: FakeSer
         resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
 
         assert talk.expect(ComponentRestarted).component == "realtime"
-        talk.connection.hear("user_1", "Hello")
+        server.connection(1).hear("user_1", "Hello")
         talk.expect(Turn)
         assert told.component == "realtime"
         assert len(talk.of(ComponentCrashed)) == 1

@@ -36,6 +36,7 @@ from messages import (
     encode,
 )
 from messages.transport.page import MAIL
+from messages.transport.spawning import is_stopped
 from supervisor import SPECS, ChildSpec, ConfigurationError, RestartPolicy, Supervisor
 from tests.hub import Hub
 from tests.rig import TIMEOUT_S, until
@@ -60,7 +61,7 @@ def alive(pid: int) -> bool:
 def strike(pid: int, number: int) -> None:
     os.kill(pid, number)
     if number == signal.SIGSTOP:  # it takes effect a little later, perhaps within a message
-        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+        until(lambda: is_stopped(pid), "it is not stopped", every_s=0.001)
 
 
 @pytest.mark.parametrize("fault", ["!raise", "!exit", "!hang"])

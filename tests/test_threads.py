@@ -82,5 +82,5 @@ def test_a_session_that_is_left_ends_with_its_threads() -> None:
         Session(server="ws://127.0.0.1:1", **QUIET).start()
         assert threading.active_count() > before + 7
 
-    ours = ("rtvoice --peer", "actors ")
+    ours = ("rtvoice.peer", "actors ")
     assert not [it.name for it in threading.enumerate() if it.name.startswith(ours)]

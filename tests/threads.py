@@ -29,6 +29,7 @@ import actors.supervision.process as supervision
 from actors.supervision.child import Child
 from messages import StartSession, Subscribe, decode
 from messages.transport.channel import Channel
+from messages.transport.lifeline import Lifeline
 from messages.transport.spawning import spawn
 from supervisor import Supervisor
 from tests.rig import TIMEOUT_S
@@ -112,7 +113,7 @@ def _be_component(channel: Channel) -> int:
 class _Threads:
     """Starts threads in place of processes, and knows all of them."""
 
-    RUN: ClassVar = {"rtvoice": _supervise, "actors": _be_component}
+    RUN: ClassVar = {"rtvoice.peer": _supervise, "actors": _be_component}
 
     def __init__(self, processes: Collection[str]) -> None:
         self._processes = processes
@@ -123,11 +124,13 @@ class _Threads:
         arguments: Sequence[str],
         environment: Mapping[str, str],
         output: socket.socket | None = None,
+        lifeline: Lifeline | None = None,
+        **options: Any,
     ) -> tuple[Any, socket.socket]:
         """Do what `spawning.spawn` does."""
         run = self.RUN.get(arguments[0])
         if run is None or arguments[-1] in self._processes:  # None: the sandbox
-            return spawn(arguments, environment, output)
+            return spawn(arguments, environment, output, lifeline, **options)
         ours, theirs = socket.socketpair()
         thread = _Thread(run, Channel(theirs), " ".join(arguments))
         self._started.append(thread)

@@ -67,6 +67,8 @@ class PacedPlayback(Playback):
         """Start time of the audio being played; None: nothing is played."""
         self._taken = 0
         """Samples taken since then."""
+        self._begin_ns = 0
+        """Nothing is played before this time."""
 
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
         self._playout = playout
@@ -78,7 +80,7 @@ class PacedPlayback(Playback):
         if self._playout is None:
             return [], None
         if self._start_ns is None or now_ns - self._start_ns - to_ns(self._taken) > _LATE_NS:
-            self._start_ns, self._taken = now_ns, 0
+            self._start_ns, self._taken = max(now_ns, self._begin_ns), 0
         while (due := self._start_ns + to_ns(self._taken)) <= now_ns:
             pcm = self._playout.take(_BLOCK, due)
             if not pcm:

@@ -9,7 +9,6 @@ import logging
 import os
 import queue
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -47,7 +46,7 @@ from messages import (
     message_types,
 )
 from messages.transport.channel import Channel
-from messages.transport.spawning import environment_with_us, spawn
+from messages.transport.spawning import Started, environment_with_us, spawn
 from messages.validation import checked_settings
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ class Session:
         self._settings = {name: msgspec.to_builtins(getattr(valid, name)) for name in settings}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._api_key = api_key
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Started | None = None
         self._channel: Channel
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -145,7 +144,11 @@ class Session:
         environment = environment_with_us(os.environ)
         if self._api_key is not None:
             environment["RTVOICE_API_KEY"] = self._api_key
-        self._process, ours = spawn(["rtvoice", "--peer"], environment)
+        try:
+            self._process, ours = spawn(["rtvoice.peer"], environment, forks=True)
+        except OSError as error:
+            why = f"the supervisor cannot start: no process can be started: {error}"
+            raise SessionFailedError(why) from error
         if self._killed:  # `kill` was called while the process was spawned
             self.kill()
         self._channel = Channel(ours)

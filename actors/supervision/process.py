@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 
-from messages.transport.spawning import spawn
+from messages.transport.forking import EXIT_UNKNOWN
+from messages.transport.lifeline import Lifeline
+from messages.transport.spawning import is_stopped, spawn
 
 __all__ = ["EXIT_GRACE_S", "Process"]
 
@@ -19,21 +21,33 @@ EXIT_GRACE_S = 1.0
 class Process:
     """An operating-system process with a channel, and with a pipe for its standard error.
 
-    Only `wait` blocks. The process is reaped once `ended` has returned True.
+    Only `wait` blocks. The process is reaped once `ended` has returned True. The kernel kills it,
+    and what it has started, as soon as our process ends.
     """
 
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], *, forked: bool = True
+    ) -> None:
         """Start ``python -m ARGUMENTS``.
+
+        Args:
+            arguments: The module and its arguments.
+            environment: The whole environment of the process.
+            forked: Whether it may be forked from the fork server.
 
         Raises:
             OSError: The system has no process or descriptor left.
         """
+        self._lifeline = Lifeline()
         self.stderr, their_stderr = socket.socketpair()
         try:
             with their_stderr:
-                self._popen, self.connection = spawn(arguments, environment, their_stderr)
+                self._popen, self.connection = spawn(
+                    arguments, environment, their_stderr, self._lifeline, forked=forked
+                )
         except OSError:
             self.stderr.close()
+            self._lifeline.close()
             raise
         self.pid = self._popen.pid
         self._group_ended = False
@@ -69,22 +83,21 @@ class Process:
             self._group_ended = True
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+        self._lifeline.close()
 
     @property
     def stopped(self) -> bool:
         """Whether it is known to be stopped by a signal (SIGSTOP), so that it cannot answer."""
-        if not hasattr(os, "waitid"):
-            return False
-        try:
-            looked = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-            return os.waitid(os.P_PID, self.pid, looked) is not None
-        except ChildProcessError:
-            return False
+        return is_stopped(self.pid)
 
     @property
     def killed_from_outside(self) -> bool:
-        """Whether SIGKILL or SIGTERM ended it, which no program sends to itself by mistake."""
-        return self._popen.returncode in (-signal.SIGTERM, -getattr(signal, "SIGKILL", 9))
+        """Whether SIGKILL or SIGTERM ended it, which no program sends to itself by mistake.
+
+        If how it ended is unknown, nothing speaks against it.
+        """
+        outside = (-signal.SIGTERM, -getattr(signal, "SIGKILL", 9), EXIT_UNKNOWN)
+        return self._popen.returncode in outside
 
     @property
     def succeeded(self) -> bool:
@@ -97,6 +110,8 @@ class Process:
         code = self._popen.returncode
         if code is None:
             return "closed its channel"
+        if code == EXIT_UNKNOWN:
+            return "ended; how is unknown, since the fork server has ended before it"
         if code < 0:
             with contextlib.suppress(ValueError):
                 return f"killed by {signal.Signals(-code).name}"

@@ -52,7 +52,7 @@ class SandboxChild:
         # It ends at the end of its standard input, which is our end of the socket.
         arguments = ["rtvoice.sandbox", "--until-eof", "--port", str(port)]
         try:
-            process = Process(arguments, self._hub.environment_of("sandbox"))
+            process = Process(arguments, self._hub.environment_of("sandbox"), forked=False)
         except OSError as error:
             why = f"no process can be started: {error}"
             if not self.url:

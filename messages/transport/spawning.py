@@ -7,12 +7,23 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from messages.errors import ConfigurationError
+from messages.transport import forking
+from messages.transport.lifeline import Lifeline, arm
 
-__all__ = ["environment_with_us", "interpreter", "resident_bytes", "spawn", "waited_s"]
+__all__ = [
+    "Started",
+    "environment_with_us",
+    "interpreter",
+    "is_stopped",
+    "resident_bytes",
+    "spawn",
+    "waited_s",
+]
 
 _PYTHON = "RTVOICE_PYTHON"
 """Environment variable that names another Python for the processes than our own."""
@@ -55,6 +66,15 @@ def resident_bytes(pid: int) -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a process is known to be stopped by a signal (SIGSTOP); it cannot answer."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat.rpartition(b")")[2].split()[0] in (b"T", b"t")
+
+
 def waited_s(pid: int) -> float:
     """Return how many seconds a process was ready to run but got no CPU; 0.0 if unknown."""
     waited_ns = 0
@@ -64,29 +84,52 @@ def waited_s(pid: int) -> float:
     return waited_ns / 1e9
 
 
-@contextlib.contextmanager
-def _closed_on_error(connection: socket.socket) -> Iterator[None]:
-    try:
-        yield
-    except OSError:
-        connection.close()
-        raise
+class Started(Protocol):
+    """A process, as far as `subprocess.Popen` and `forking.Forked` are alike."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, negative for a signal; None: it runs. See `forking.EXIT_UNKNOWN`."""
+
+    def poll(self) -> int | None:
+        """Return its exit code; None: it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, and return its exit code."""
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal."""
 
 
 def spawn(
-    arguments: Sequence[str], environment: Mapping[str, str], output: socket.socket | None = None
-) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    output: socket.socket | None = None,
+    lifeline: Lifeline | None = None,
+    *,
+    forks: bool = False,
+    forked: bool = True,
+) -> tuple[Started, socket.socket]:
     """Start ``python -m ARGUMENTS`` with a channel as its standard input.
 
-    The process gets its own process group. So Ctrl-C does not reach it, and if its parent dies
-    while it is stopped (SIGSTOP), the kernel ends it. It takes the channel with
-    `channel.adopt_stdio`.
+    It is forked from the fork server if there is one. The process gets its own process group. So
+    Ctrl-C does not reach it, and if its parent dies while it is stopped (SIGSTOP), the kernel ends
+    it. It takes the channel with `channel.adopt_stdio`.
 
     Args:
         arguments: The module and its arguments.
         environment: The whole environment of the process.
         output: Receives its standard output and error; None: standard output is discarded, and
             errors go to our standard error.
+        lifeline: The line on which its process group depends; None: it may outlive us.
+        forks: Whether it may start processes by fork itself; we wait for a fork server that is
+            still starting then.
+        forked: Whether it may be forked.
 
     Returns:
         The process and our end of the channel.
@@ -95,29 +138,79 @@ def spawn(
         ConfigurationError: If there is no Python to start.
         OSError: If the system has no process or descriptor left.
     """
-    command = [interpreter(), "-P", "-m", *arguments]
+    python = interpreter()
     ours, theirs = socket.socketpair()
-    stdout = subprocess.DEVNULL if output is None else output.fileno()
-    stderr = None if output is None else output.fileno()
-    with theirs, _closed_on_error(ours):
-        if sys.platform == "win32":  # never tested; a process there cannot inherit a socket
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                env=dict(environment),
-                creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
+    with theirs, contextlib.ExitStack() as undo:
+        undo.callback(ours.close)
+        process: Started | None = None
+        if forked and forking.available():
+            forking.start(python)
+            process = _fork(arguments, environment, theirs, output, lifeline, forks=forks)
+        if process is None:
+            process = _popen(
+                [python, "-P", "-m", *arguments], environment, theirs, output, lifeline
             )
-            shared = theirs.share(process.pid)
-            assert process.stdin is not None
-            process.stdin.write(len(shared).to_bytes(4, "little") + shared)
-            process.stdin.flush()
-        else:
-            process = subprocess.Popen(
-                command,
-                stdin=theirs.fileno(),
-                stdout=stdout,
-                stderr=stderr,
-                env=dict(environment),
-                process_group=0,
-            )
+        undo.pop_all()
+    if lifeline is not None:
+        lifeline.pass_on()
     return process, ours
+
+
+def _fork(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    channel: socket.socket,
+    output: socket.socket | None,
+    lifeline: Lifeline | None,
+    *,
+    forks: bool,
+) -> Started | None:
+    with open(os.devnull, "r+b", buffering=0) as nothing:  # noqa: PTH123 - a descriptor is needed
+        if output is not None:
+            streams = [output.fileno(), output.fileno()]
+        else:
+            streams = [nothing.fileno(), 2 if _is_open(2) else nothing.fileno()]
+        line = nothing.fileno() if lifeline is None else lifeline.theirs
+        passed = [channel.fileno(), *streams, line]
+        return forking.fork(arguments, environment, passed, forks=forks, patient=forks)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _popen(
+    command: list[str],
+    environment: Mapping[str, str],
+    channel: socket.socket,
+    output: socket.socket | None,
+    lifeline: Lifeline | None,
+) -> Started:
+    if sys.platform == "win32":  # never tested; a process there cannot inherit a socket
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            env=dict(environment),
+            creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
+        )
+        shared = channel.share(process.pid)
+        assert process.stdin is not None
+        process.stdin.write(len(shared).to_bytes(4, "little") + shared)
+        process.stdin.flush()
+        return process
+    process = subprocess.Popen(
+        command,
+        stdin=channel.fileno(),
+        stdout=subprocess.DEVNULL if output is None else output.fileno(),
+        stderr=None if output is None else output.fileno(),
+        env=dict(environment),
+        pass_fds=() if lifeline is None else (lifeline.theirs,),
+        process_group=0,
+    )
+    if lifeline is not None:  # here, not in the child, which would take a while to get so far
+        arm(lifeline.theirs, process.pid)
+    return process

@@ -231,11 +231,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    if list(sys.argv[1:] if argv is None else argv) == [
-        "--peer"
-    ]:  # `Session` starts the supervisor this way
-        serve: Callable[[], int] = supervisor().serve_program
-        return serve()
     open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not every terminal can show all characters

@@ -89,7 +89,7 @@ def supervisors() -> set[int]:
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError, IndexError):
             parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
-            if int(parent) == os.getpid() and b"--peer" in (entry / "cmdline").read_bytes():
+            if int(parent) == os.getpid() and b"rtvoice.peer" in (entry / "cmdline").read_bytes():
                 found.add(int(entry.name))
     return found
 

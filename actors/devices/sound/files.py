@@ -80,6 +80,8 @@ class FilePlayback(PacedPlayback):
         self._target = WavTarget(path, 1, fresh=session.first)
         self.writes = path
         self._next_sample = 0
+        # A dead incarnation may have written a block whose end is still to come.
+        self._begin_ns = session.epoch_ns + to_ns(self._target.frames)
 
     def close(self) -> None:
         super().close()
