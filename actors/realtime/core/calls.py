@@ -1,4 +1,4 @@
-"""Tool calls: each is run once, has one output, and calls made together have one answer."""
+"""Tool calls: each runs once and gets one output; the calls of one response get one answer."""
 
 from __future__ import annotations
 
@@ -18,61 +18,61 @@ __all__ = ["Calls"]
 CUT_OFF = "cancelled: the call was interrupted and did not run"
 _REMEMBERED = 20
 _SEEN = 20
-"""So many ids of calls are saved; those before them are in the history, too."""
+"""At most this many call ids are saved; history has the older ones."""
 _ID_CHARS = 27
-"""With ``call_`` before them, an id has the 32 characters that the service takes at most."""
+"""Length of our own ids without ``call_``. The service accepts at most 32 characters."""
 _MAX_REASON = 200
-"""Characters of what the server says of an output that it refuses, as the model is told."""
+"""At most this many characters of the server's reason for a refusal are passed to the model."""
 
 
 class _SentOutput(msgspec.Struct):
-    """An output that the server may refuse."""
+    """An output that was sent, and that the server may still refuse."""
 
     item_id: str
     name: str
     output: str
     respond: bool
     repeated: bool = False
-    """It was sent once more, after an error that passes."""
+    """Whether it was sent once more, after a temporary error."""
     replaced: bool = False
-    """It is what the model is told in place of another, which was refused."""
+    """Whether it replaces an output that was refused."""
 
 
 class Calls:
-    """The calls of the model and their outputs. What is not settled is in `Saved.calls`."""
+    """The model's calls and their outputs. Those not settled are in `Saved.calls`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._half: dict[str, tuple[str, wire.Item]] = {}
-        """Calls that are being written: item id to (response_id, item)."""
+        self._unfinished: dict[str, tuple[str, wire.Item]] = {}
+        """Calls that the model is still writing: item id to (response_id, item)."""
         self._orphans: set[str] = set()
-        """Calls of the history that have no output and that we do not know of."""
+        """Ids of calls that are in history without an output, and not in `Saved.calls`."""
         self._early = Recent()
-        """Answers that came before the history, of calls that we do not know of."""
+        """Answers to unknown calls that came before the history, by call id."""
         self._outputs: set[str] = set()
-        """Calls whose output this session with the server has."""
+        """Ids of the calls whose output the current server session was sent."""
         self._sent = Recent()
-        """By call id: `_SentOutput`, the last ones."""
+        """The newest outputs, as `_SentOutput`, by call id."""
         self._sent.limit = _REMEMBERED
         self._again: dict[str, int] = {}
-        """Calls whose output has to be sent once more, and when."""
-        self._told = Recent()
-        """The ids of the calls that this session with the server was told at its beginning."""
-        self._told.limit = restore.MAX_ITEMS
+        """The outputs to send once more: call id to time in ns."""
+        self._replayed = Recent()
+        """Ids of the calls that the current server session was sent when it began."""
+        self._replayed.limit = restore.MAX_ITEMS
         self._ids = Recent()
-        """By item: the id of its call, as all but the server know it."""
+        """The id of each call, by item id. Everyone but the server uses it."""
         self._theirs = Recent()
-        """By that id: the server's, where it is another."""
+        """The server's id of a call, by ours, where the two differ."""
 
     def begun(self, response_id: str, item: wire.Item) -> None:
-        """Take note of a call that is being written."""
-        self._half[item.id] = (response_id, item)
+        """Record that the model has begun to write a call."""
+        self._unfinished[item.id] = (response_id, item)
 
     def _own_id(self, item: wire.Item) -> str:
-        """Return an id that only this call has; an item is one call.
+        """Return an id that no other call has; each item is one call.
 
-        It is the server's, but for servers that number the calls of each answer anew, or leave the
-        id empty.
+        It is the server's id unless that is empty or taken: some servers number the calls of each
+        response from the start again.
         """
         known: str | None = self._ids.get(item.id) if item.id else None
         if known is not None:
@@ -86,22 +86,23 @@ class Calls:
         self._ids[item.id] = own
         if own != theirs:
             self._theirs[own] = theirs
-            self._context.log("info", "a call has an id of its own", call_id=own, server=theirs)
+            text = "the server's id of a call is empty or taken; using our own"
+            self._context.log("info", text, call_id=own, server=theirs)
         return own
 
     def _is_taken(self, call_id: str) -> bool:
         context = self._context
         seen = context.saved.seen_calls
-        return call_id in context.done or call_id in self._told or call_id in seen
+        return call_id in context.done or call_id in self._replayed or call_id in seen
 
     def written(self, response_id: str, item: wire.Item, now: int) -> bool:
-        """Have a call run if it is complete. Return whether it is."""
-        self._half.pop(item.id, None)
+        """Publish a call, to be run, if it is complete and new. Return whether it was published."""
+        self._unfinished.pop(item.id, None)
         context, call_id = self._context, self._own_id(item)
         if item.status not in (None, "completed"):
             self._abandon(call_id)
             return False
-        if call_id in context.done:  # the same item again
+        if call_id in context.done:  # the server has sent the same item again
             return False
         context.done[call_id] = True
         name, arguments = item.name or "", item.arguments or ""
@@ -112,12 +113,13 @@ class Calls:
         return True
 
     def response_done(self, response_id: str) -> None:
-        """Abandon calls that the end of an answer has cut off."""
-        for item_id in [item for item, half in self._half.items() if half[0] == response_id]:
-            self._abandon(self._own_id(self._half.pop(item_id)[1]))
+        """Abandon the calls that the end of a response has cut off."""
+        cut_off = [item for item, call in self._unfinished.items() if call[0] == response_id]
+        for item_id in cut_off:
+            self._abandon(self._own_id(self._unfinished.pop(item_id)[1]))
 
     def answered(self, message: ToolAnswer, now: int) -> None:
-        """Take an output from the tools; `settle` sends it."""
+        """Store an output of the tools component; `settle` sends it."""
         context = self._context
         context.activity.goes_on(now)
         call = next((c for c in context.saved.calls if c.call_id == message.call_id), None)
@@ -132,16 +134,16 @@ class Calls:
             context.outputs[call.call_id] = (message.item_id, message.output)
 
     def restored(self, plan: restore.Plan) -> None:
-        """Begin a new session with the server, which has been told of some calls."""
+        """Begin a new server session, which was sent the calls and outputs of the plan."""
         calls = self._context.saved.calls
-        self._half.clear()
+        self._unfinished.clear()
         self._outputs = set(plan.answered)
         self._orphans = plan.open - {call.call_id for call in calls}
         self._again.clear()
         self._ids.clear()
-        self._theirs.clear()  # the new session was told our ids
-        self._told.clear()
-        self._note_told(plan)
+        self._theirs.clear()  # the new session was sent our ids
+        self._replayed.clear()
+        self._note_replayed(plan)
         for call in calls:
             if call.output is None:
                 call.output = plan.answered.get(call.call_id)
@@ -149,13 +151,13 @@ class Calls:
             self._answer_orphan(message)
         self._early.clear()
 
-    def _note_told(self, plan: restore.Plan) -> None:
+    def _note_replayed(self, plan: restore.Plan) -> None:
         self._sent.clear()
         named = {item["call_id"]: item["name"] for item in plan.items if "name" in item}
         open_calls = {call.call_id for call in self._context.saved.calls}
         for item in plan.items:
             if "call_id" in item:
-                self._told[item["call_id"]] = True
+                self._replayed[item["call_id"]] = True
             if item["type"] == "function_call_output":
                 call_id = item["call_id"]
                 self._sent[call_id] = _SentOutput(
@@ -163,16 +165,16 @@ class Calls:
                 )
 
     def refused(self, call_id: str, reason: str, delay: int | None, now: int) -> bool:
-        """Have a call answered whose output the server has refused.
+        """Handle the refusal of an output: send it once more, or send the reason in its place.
 
         Args:
-            call_id: of the call.
-            reason: what the server says.
-            delay: after how many ns the same may be accepted; None: it will not be.
-            now: the time.
+            call_id: The call.
+            reason: The server's message.
+            delay: After how many ns the server may accept the same output; None: never.
+            now: The time.
 
         Returns:
-            Whether it is sent once more as it was, so that there is nothing to tell yet.
+            Whether the same output will be sent once more, so that the error is not published yet.
         """
         sent: _SentOutput | None = self._sent.get(call_id)
         if sent is None:
@@ -183,14 +185,14 @@ class Calls:
             return True
         name = sent.name or "a tool"
         if sent.replaced:
-            text = f"the server refuses that too; the model gets no answer of {name}"
+            text = f"the server refuses that message too; the model gets no output of {name}"
             self._context.publish(Notice(text))
             return False
         sent.replaced, sent.repeated = True, False
         sent.output = (
-            f"{name} has run, but its answer could not be given to you: {reason[:_MAX_REASON]}"
+            f"{name} has run, but its output could not be given to you: {reason[:_MAX_REASON]}"
         )
-        text = f"the server refuses the answer of {name}; the model is told that instead"
+        text = f"the server refuses the output of {name}; the model gets a message about it instead"
         self._context.publish(Notice(text))
         self._replace(call_id, sent.output)
         self._send_again(call_id)
@@ -206,24 +208,24 @@ class Calls:
         context.publish(OutputReplaced(call_id, output))
 
     def _send_again(self, call_id: str) -> None:
-        """Send an output, and ask for an answer that knows it if that is not to come anyway."""
+        """Send an output once more; request a response to it unless `settle` will do so."""
         sent: _SentOutput = self._sent[call_id]
         wire_id = self._send(call_id, sent)
         if sent.respond and not any(c.call_id == call_id for c in self._context.saved.calls):
             ask = Ask(extra=self._extra([sent.name]), tools="auto")
-            self._context.responses.withdraw()  # it would not know of this
+            self._context.responses.withdraw()  # it would not know of this output
             self._context.responses.want(ask, [wire_id])
 
     def is_repeating(self) -> bool:
-        """Tell whether an output is to be sent once more."""
+        """Return whether an output is waiting to be sent once more."""
         return bool(self._again)
 
     def deadline(self) -> int | None:
-        """Return when `settle` has something to send once more."""
+        """Return when `settle` has an output to send once more; None: there is none."""
         return min(self._again.values(), default=None)
 
     def settle(self, now: int) -> None:
-        """Send the outputs that are there, and ask for an answer when a group is complete."""
+        """Send outputs that have come; request a response once all calls of a response have one."""
         for call_id in [call_id for call_id, due in self._again.items() if now >= due]:
             del self._again[call_id]
             self._send_again(call_id)
@@ -240,7 +242,7 @@ class Calls:
                 )
         for response_id, group in groups.items():
             if active is not None and active.response_id == response_id:
-                continue  # it may call for more
+                continue  # the response may still add calls
             if all(call.output is not None for call in group):
                 saved.calls = [call for call in saved.calls if call.response_id != response_id]
                 self._ask(group)
@@ -266,7 +268,7 @@ class Calls:
             self._context.responses.want(ask, [item_id])
 
     def _abandon(self, call_id: str) -> None:
-        """Answer a call that was never run, so that the conversation is consistent."""
+        """Send an output for a call that never ran, so that no call is left without one."""
         if call_id and call_id not in self._context.done and call_id not in self._outputs:
             self._context.done[call_id] = True
             self._context.chain.hide(output_item_id(call_id))

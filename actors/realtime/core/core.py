@@ -1,4 +1,4 @@
-"""The conversation with the server, without socket, thread and clock: events in, actions out."""
+"""The protocol core, without socket, thread and clock: events and messages in, actions out."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ __all__ = ["Core"]
 
 _NS = 1_000_000_000
 _REMEMBERED = ("message", "function_call", "function_call_output")
-"""Types of the items that history has; of others, such as ``mcp_call``, it knows nothing."""
+"""Types of the items that history records. It has no others, such as ``mcp_call``."""
 _ENCODER = msgspec.msgpack.Encoder()
 
 
 class Core:
-    """Everything the realtime component decides.
+    """The decisions of the realtime component.
 
-    Told what happens and when (``now``: ``time.monotonic_ns()``), it collects actions, which `take`
-    hands over after each. It keeps no reference to anything that could fail, so after a raise
-    elsewhere it goes on as it is.
+    Each call reports what happened and when (``now``: ``time.monotonic_ns()``). The core collects
+    the actions that follow; the shell fetches them with `take` after each call. The core holds no
+    reference to anything that can fail, so it stays usable after an exception in the shell.
 
-    Its parts: `Link` (the session with the server), `User` (what the user says), `Answers` (what
-    the model says), `Calls` (tools), `Interruption`, `Duplex`, `ServerErrors`, `Closing`; what they
-    share is the `Context`.
+    Its parts: `Link` (the session with the server), `User` (speech and typed turns), `Answers` (the
+    model's responses), `Calls` (tools), `Interruption`, `Duplex`, `ServerErrors`, `Closing`. The
+    `Context` is the state that they share.
     """
 
     def __init__(
@@ -97,32 +97,32 @@ class Core:
             self._context, self._user, self._answers, self._calls, self._link
         )
         self._state = b""
-        """The encoded state that was handed out last."""
+        """The encoded state of the last `SaveState`; empty: the next `take` saves it."""
         self._is_plain = False
-        """Whether the last thing that happened was plain sound, which the state need not follow."""
+        """Whether the last call only passed audio on. The saved state may lag behind audio."""
         self._on_event = self._event_table()
         self._on_message = self._message_table()
 
     @property
     def saved(self) -> Saved:
-        """What the next process has to know."""
+        """The state that is saved for the next process."""
         return self._context.saved
 
     @property
     def phase(self) -> LinkPhase:
-        """How far the session with the server is."""
+        """The step that the session with the server has reached."""
         return self._context.phase
 
     @property
     def wire_events(self) -> frozenset[str]:
-        """Names of the wire events that the program is to be passed."""
+        """Names of the wire events that the program has subscribed to."""
         return self._context.setup.wire_events
 
     def take(self) -> list[Action]:
-        """Return the actions that follow from what has just happened.
+        """Return the actions collected since the last call.
 
-        `SaveState` comes last if the state has changed. The state is compared after everything but
-        plain sound, so that no part has to report its changes.
+        `SaveState` comes last if the state has changed. The state is compared after each call that
+        does more than pass audio on, so that no part has to report its changes.
         """
         actions = self._context.take()
         if self._is_plain:
@@ -137,27 +137,27 @@ class Core:
         return actions
 
     def unsent(self) -> list[str]:
-        """Return the ids of typed turns of which the server has not said that it has them."""
+        """Return the item ids of typed turns that the server has not confirmed."""
         return [text.item_id for text in self.saved.texts]
 
     def ended(self) -> None:
-        """Tell, as the session ends, how far what is being said was heard."""
+        """Publish, as the session ends, how much of the current answer was heard."""
         self._interruption.by_the_end()
 
     # -- what happens -------------------------------------------------------------------------
 
     def opened(self, now: int) -> None:
-        """Begin: ask for the history, and connect meanwhile."""
+        """Begin: request the history, and connect meanwhile."""
         if self._reborn:
             self._interruption.reborn(now)
         self._link.open(now)
 
     def resumed(self, now: int) -> None:
-        """Continue after a raise: the actions taken last may not have been carried out."""
-        self._state = b""
+        """Continue after an exception in the shell."""
+        self._state = b""  # the last `SaveState` may not have been performed: save again
         self.tick(now)
 
-    # Of the connection that stands by (``spare``), `Link.successor` is told.
+    # What happens to the standby connection (``spare``) is passed to `Link.successor`.
 
     def connected(
         self,
@@ -167,13 +167,13 @@ class Core:
         *,
         spare: bool = False,
     ) -> None:
-        """Take note that the websocket is open.
+        """Record that the websocket is open.
 
         Args:
-            now: the time.
-            unix_ns: ``time.time_ns()``.
-            server_ns: the same by the server's clock, to the second, if it has said so.
-            spare: whether it is the websocket that stands by.
+            now: The time.
+            unix_ns: ``time.time_ns()``; None: unknown.
+            server_ns: The same by the server's clock, in whole seconds; None: it sent no date.
+            spare: Whether it is the websocket of the standby session.
         """
         if unix_ns is not None:
             self._link.clock.set(unix_ns, server_ns, now)
@@ -187,7 +187,15 @@ class Core:
     def connect_failed(
         self, status: int, code: str, text: str, now: int, *, spare: bool = False
     ) -> None:
-        """Take note that there is no connection, and why (``status`` of HTTP, or 0)."""
+        """Record that connecting failed, and why.
+
+        Args:
+            status: HTTP status of the response; 0: there was none.
+            code: Code of the error in the response, or one of our own; empty: unknown.
+            text: The reason, for people.
+            now: The time.
+            spare: Whether it is the websocket of the standby session.
+        """
         if self._context.finished:
             return
         if spare:
@@ -196,7 +204,7 @@ class Core:
             self._link.connect_failed(status, code, text, now)
 
     def lost(self, code: int, reason: str, now: int, *, spare: bool = False) -> None:
-        """Take note that the connection has ended."""
+        """Record that the websocket has closed, with which close code and reason."""
         if self._context.finished:
             return
         if spare:
@@ -205,7 +213,7 @@ class Core:
             self._link.lost(code, reason, now)
 
     def server_event(self, event: object, now: int, *, spare: bool = False) -> None:
-        """Act on an event of the server (what `wire.decode` returns)."""
+        """Handle an event of the server, as `wire.decode` returns it."""
         if type(event) is wire.PartialEvent:
             self._errors.left_out(event)
             event = event.event
@@ -219,19 +227,19 @@ class Core:
         active = self._context.responses.active
         if active is not None and active.response_id == getattr(event, "response_id", None):
             active.news_ns = now
-        if type(event) is wire.AudioDelta:  # most of what comes
+        if type(event) is wire.AudioDelta:  # most events are audio
             self._is_plain = not self._answers.audio(event, now)
             return
         act = self._on_event.get(type(event))
-        if act is not None:  # other events are harmless
+        if act is not None:  # the others are in `wire.IGNORED`, or unknown
             act(event, now)
             self.tick(now)
 
     def message(self, message: Message, now: int) -> None:
-        """Act on a message from another component."""
-        if type(message) is CapturedAudio:  # most of what comes
+        """Handle a message of another component."""
+        if type(message) is CapturedAudio:  # most messages are audio
             decides = self._user.hear(message.pcm, now)
-            decides |= self._user.talking.is_busy  # it may be the end of a turn
+            decides |= self._user.talking.is_busy  # the block may complete a push-to-talk turn
             self._user.hearing.captured(message, now)
             if self.saved.input_end is None and not decides:
                 self._is_plain = True
@@ -241,14 +249,14 @@ class Core:
         self.tick(now)
 
     def image(self, message: SendImage, image: SentImage, now: int) -> None:
-        """Act on an image that the program sends, which is kept in a file by now."""
+        """Handle an image of the program, which has been written to a file by now."""
         self._user.typed.shows(message, image, now)
         self.tick(now)
 
     # -- as time goes by ----------------------------------------------------------------------
 
     def tick(self, now: int) -> None:
-        """Do what is due. Every event and message but sound does this too."""
+        """Do what is due. Every event and message except plain audio calls this too."""
         context = self._context
         if context.finished:
             return
@@ -256,10 +264,10 @@ class Core:
         self._interruption.tick(now)
         self._user.tick(now)
         if context.capture.tick(now):
-            context.log("warning", "the microphone did not send again what it had captured")
+            context.log("warning", "the microphone has not replayed the audio in time")
         drained_at = context.playback.drained_at()
         if drained_at is not None and now >= drained_at:
-            context.log("warning", "the speaker does not say what it has played")
+            context.log("warning", "the speaker does not report what it has played")
             context.playback.give_up()
             context.activity.goes_on(now)
         self._duplex.tick(now)
@@ -267,7 +275,7 @@ class Core:
             context.log("warning", happened)
         if context.responses.in_vain:
             context.responses.in_vain = False
-            context.publish(ServerError("", "the server does not answer response.create"))
+            context.publish(ServerError("", "the server does not begin a response"))
         if self.phase is LinkPhase.LIVE:
             self._link.configuration.follow()
             self._calls.settle(now)
@@ -275,7 +283,7 @@ class Core:
         self._closing.tick(now)
 
     def next_deadline(self, now: int) -> int | None:
-        """Return when `tick` has to be called at the latest; None: not before something happens."""
+        """Return when `tick` must be called at the latest; None: only after the next event."""
         context = self._context
         if context.finished:
             return None
@@ -294,7 +302,7 @@ class Core:
         return min((time for time in times if time is not None and time > now), default=None)
 
     def _ask(self, now: int) -> None:
-        """Ask for an answer, if one is wanted and nothing is in its way."""
+        """Request a response, if one is owed, the flush is over and the user does not speak."""
         context = self._context
         if context.playback.flush_by is not None or self._user.is_speaking(now):
             return
@@ -307,15 +315,16 @@ class Core:
             context.activity.goes_on(now)
 
     def _overrides(self, ask: Ask) -> dict[str, Any]:
+        """Return the fields in which a response differs from the session's configuration."""
         settings = self._context.settings
-        told: dict[str, Any] = {}
+        overrides: dict[str, Any] = {}
         if ask.tools and session.is_forced(settings):
-            told["tool_choice"] = ask.tools
+            overrides["tool_choice"] = ask.tools
         own = ask.instructions
         if own is not None or ask.extra:
             parts = (settings.instructions if own is None else own, *ask.extra)
-            told["instructions"] = "\n".join(part for part in parts if part)
-        return told
+            overrides["instructions"] = "\n".join(part for part in parts if part)
+        return overrides
 
     # -- events of the server -----------------------------------------------------------------
 
@@ -408,13 +417,13 @@ class Core:
         self._context.publish(SpeedChanged(speed))
 
     def _say(self, message: Say, now: int) -> None:
-        # Added to the instructions, so that it can be joined with another answer that is owed.
+        # Added to the session's instructions, so that it can be joined with other owed responses.
         text = f'Say to the user now: "{message.text}". Call no tool for that.'
         self._context.responses.want(Ask(extra=(text,), tools="none", insists=True))
 
     def _create_response(self, message: CreateResponse, now: int) -> None:
-        told = message.instructions
-        self._context.responses.want(Ask(told, insists=told is not None))
+        own = message.instructions
+        self._context.responses.want(Ask(own, insists=own is not None))
         self._context.activity.touch(now)
 
     def _update_settings(self, message: UpdateSettings, now: int) -> None:

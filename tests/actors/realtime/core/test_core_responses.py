@@ -217,7 +217,7 @@ def test_a_request_without_an_answer_is_repeated_once() -> None:
     bench.wait(60)
 
     assert _creates(bench) == 2
-    assert "does not answer" in bench.one(ServerError).text
+    assert "does not begin a response" in bench.one(ServerError).text
 
 
 def test_an_answer_of_which_nothing_more_is_heard_does_not_block_the_next_for_ever() -> None:
@@ -500,7 +500,7 @@ def test_in_place_of_a_refused_output_the_model_is_told_why() -> None:
     assert "clock" in second["output"]
     assert "string too long" in second["output"]
     assert bench.one(OutputReplaced) == OutputReplaced("c1", second["output"])
-    assert "the answer of clock" in bench.one(Notice).text
+    assert "the output of clock" in bench.one(Notice).text
     assert bench.one(ServerError).code == "string_above_max_length"
 
 
@@ -546,7 +546,7 @@ def test_a_replacement_that_is_refused_too_is_not_replaced() -> None:
     _refused(_refused(bench), message="no again")
 
     assert len(bench.items()) == 2
-    assert "gets no answer of clock" in bench.all(Notice)[-1].text
+    assert "gets no output of clock" in bench.all(Notice)[-1].text
 
 
 def test_an_output_for_a_call_that_the_server_does_not_know_is_not_replaced() -> None:
