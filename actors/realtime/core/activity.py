@@ -17,8 +17,8 @@ class Activity:
         """Record activity of the user or the program."""
         self._saved.quiet_since_ns, self._saved.prompted_ns = now, None
 
-    def goes_on(self, now: int) -> None:
-        """Record activity of the assistant or of a tool."""
+    def progress(self, now: int) -> None:
+        """Record progress of the assistant or of a tool."""
         # Speech of the assistant that the user's silence prompts must not extend the timeout for
         # ever: the server would prompt again and again.
         if self._saved.prompted_ns is None:

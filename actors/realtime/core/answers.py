@@ -70,7 +70,7 @@ class Answers:
         context.publish(ResponseStarted(response_id))
         if active.cancelled:  # interrupted while it had no id yet, which `Cancel` needs
             self._interruption.cancel(response_id)
-        context.activity.goes_on(now)
+        context.activity.progress(now)
 
     def item_added(self, event: wire.OutputItemAdded, now: int) -> None:
         """Record a new item of a response."""
@@ -88,7 +88,7 @@ class Answers:
         """
         context = self._context
         item = self._item(event.item_id, event.response_id)
-        begins = not (context.saved.spoken and item.goes_on())
+        begins = not (context.saved.spoken and item.is_arriving())
         context.saved.spoken = True
         if event.response_id in context.playback.muted:
             if event.content_index not in item.dropped:
@@ -112,7 +112,7 @@ class Answers:
         if first == 0:
             self._begin(item)
             self.answered(event.response_id, begun=True)
-            context.activity.goes_on(now)
+            context.activity.progress(now)
         return begins
 
     def audio_done(self, event: wire.AudioDone, now: int) -> None:
@@ -183,7 +183,7 @@ class Answers:
                     context.leave_out(item.item_id)
         self._calls.response_done(response.id)
         self._interruption.cut(context.playback.cut_late(response.id))
-        context.activity.goes_on(now)
+        context.activity.progress(now)
         if status == "failed":
             return not self._retry(active, details.error if details else None, now)
         if not _by_speech(active, response):
@@ -199,7 +199,7 @@ class Answers:
         if context.playback.position(
             message.item_id, message.played_samples, message.finished, now
         ):
-            context.activity.goes_on(now)
+            context.activity.progress(now)
 
     def lost(self) -> None:
         """End the items that the lost connection has cut off; received audio is still played."""

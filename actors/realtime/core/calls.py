@@ -109,7 +109,7 @@ class Calls:
         context.saved.calls.append(OpenCall(call_id, item.id, name, arguments, response_id))
         before = context.chain.previous(item.id)
         context.publish(ToolCall(call_id, name, arguments, item.id, before))
-        context.activity.goes_on(now)
+        context.activity.progress(now)
         return True
 
     def response_done(self, response_id: str) -> None:
@@ -121,10 +121,10 @@ class Calls:
     def answered(self, message: ToolAnswer, now: int) -> None:
         """Store an output of the tools component; `settle` sends it."""
         context = self._context
-        context.activity.goes_on(now)
+        context.activity.progress(now)
         call = next((c for c in context.saved.calls if c.call_id == message.call_id), None)
         if call is None:
-            if context.told:
+            if context.has_conversation:
                 self._answer_orphan(message)
             else:
                 self._early[message.call_id] = message

@@ -97,7 +97,7 @@ class Context:
         return self.setup.settings
 
     @property
-    def told(self) -> bool:
+    def has_conversation(self) -> bool:
         """Whether the session was sent the conversation so far, so that items can be added."""
         return self.phase >= LinkPhase.CONFIGURING
 

@@ -269,7 +269,7 @@ class Core:
         if drained_at is not None and now >= drained_at:
             context.log("warning", "the speaker does not report what it has played")
             context.playback.give_up()
-            context.activity.goes_on(now)
+            context.activity.progress(now)
         self._duplex.tick(now)
         for happened in context.responses.tick(now):
             context.log("warning", happened)
@@ -312,7 +312,7 @@ class Core:
             response = {"metadata": {MARK: event_id}, **self._overrides(ask)}
             context.send(wire.ResponseCreate(event_id, response))
             context.responses.sent(event_id, now)
-            context.activity.goes_on(now)
+            context.activity.progress(now)
 
     def _overrides(self, ask: Ask) -> dict[str, Any]:
         """Return the fields in which a response differs from the session's configuration."""

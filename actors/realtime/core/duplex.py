@@ -72,9 +72,9 @@ class Duplex:
         saved.echoes = {**saved.echoes, message.direction: echoes}
         if message.direction == "output" and self._playback.queue():
             self.sounds(now)  # audio that waited for a device is played now
-        if not self.is_half() or saved.told_duplex:
+        if not self.is_half() or saved.notified_duplex:
             return False
-        saved.told_duplex = True
+        saved.notified_duplex = True
         return True
 
     def sounds(self, now: int) -> bool:

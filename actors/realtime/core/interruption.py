@@ -99,7 +99,7 @@ class Interruption:
         for cut in cuts:
             self._publish(cut)
             item = cut.item
-            if not context.told:
+            if not context.has_conversation:
                 pass  # the new session will be sent the text that was heard
             elif item.session != context.session:
                 self._replace_text(item)

@@ -195,7 +195,7 @@ class Link:
         context.session = prepared.number
         self._recovery.begin(prepared.history)
         is_configured = self.configuration.begin(prepared.configuration)
-        self._recovery.tell(prepared.items)
+        self._recovery.send_items(prepared.items)
         context.phase = LinkPhase.CONFIGURING
         self._calls.restored(self._recovery.plan)
         self._phase_by = now + HANDSHAKE_NS

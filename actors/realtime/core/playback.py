@@ -63,7 +63,7 @@ class Spoken(msgspec.Struct):
     length_known: bool = True
     """False for audio of an earlier process, which may have received more than it saved."""
 
-    def goes_on(self) -> bool:
+    def is_arriving(self) -> bool:
         """Return whether it has audio to play and more is still to arrive."""
         return self.received > 0 and not (self.over or self.complete)
 

@@ -108,7 +108,7 @@ class Recovery:
 
     # -- carrying it out ----------------------------------------------------------------------
 
-    def tell(self, known: list[dict[str, Any]]) -> None:
+    def send_items(self, known: list[dict[str, Any]]) -> None:
         """Publish the end of open items, and send the server the items that it lacks.
 
         Args:

@@ -340,8 +340,8 @@ def _ask(saved: Saved, result: Plan, history: list[ConversationItem]) -> Ask | N
         return None  # its outputs will ask
     if not answer.begun:
         return None if answer.unasked and _is_answered(history) else answer.ask
-    goes_on = answer.ask.goes_on + 1
-    return None if goes_on > MAX_REPEATS else Ask(extra=(GO_ON,), goes_on=goes_on, tools="auto")
+    resumed = answer.ask.resumed + 1
+    return None if resumed > MAX_REPEATS else Ask(extra=(GO_ON,), resumed=resumed, tools="auto")
 
 
 def _is_answered(history: list[ConversationItem]) -> bool:

@@ -32,7 +32,7 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     """Instructions that are added to the others."""
     retries: int = 0
     """How often it has been requested without success."""
-    goes_on: int = 0
+    resumed: int = 0
     """How often the response has been resumed after a lost connection."""
     tools: Literal["", "auto", "none"] = ""
     """Its ``tool_choice`` in a session that forces tool calls; empty: the session's applies."""
@@ -159,7 +159,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     - calls: calls, seen_calls
     - closing: ending, input_end
     - core: owed, playing
-    - duplex: audible, echoes, told_duplex
+    - duplex: audible, echoes, notified_duplex
     - interruption: paused_by
     - link: connected, greeted
     - outage: offline_since_ns
@@ -217,7 +217,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     """When the assistant, with its echo, was audible in the last minute."""
     echoes: dict[str, bool] = {}
     """For ``input`` and ``output``, whether the device in use can take part in an echo."""
-    told_duplex: bool = False
+    notified_duplex: bool = False
     """Whether the notice about half-duplex was published."""
     wire_events: tuple[str, ...] | None = None
     """Names of the wire events that the program has subscribed to; None: as in the settings."""

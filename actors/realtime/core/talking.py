@@ -235,7 +235,7 @@ class Talking:
         return self._tail_by
 
     def _is_live(self) -> bool:
-        return self._context.told and self._session == self._context.session
+        return self._context.has_conversation and self._session == self._context.session
 
     def _current(self) -> Talk | None:
         """Return the first turn that is not committed: the one that audio is appended for."""

@@ -46,7 +46,7 @@ class Typed:
         context.chain.alias(wire_id, item_id)
         before, at = context.chain.previous(wire_id), context.capture.timeline.next_sample
         context.publish(UserItem(item_id, before, text.text, False, False, at, at, text.image))
-        if context.told:
+        if context.has_conversation:
             item = restore.text_item(item_id, "user", text.text, text.image)
             context.send(wire.ItemCreate(item, context.event_id(f"{TYPED}{item_id}")))
         text.placed = before is not None

@@ -242,7 +242,7 @@ class User:
             return
         context.done[turn.item_id] = True  # its transcript is nobody's
         context.leave_out(turn.item_id)
-        if context.told:
+        if context.has_conversation:
             event_id = context.event_id(f"delete {turn.item_id}")
             context.send(wire.ItemDelete(turn.item_id, event_id))
         context.turns.noise(turn)

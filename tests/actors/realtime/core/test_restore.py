@@ -226,8 +226,8 @@ TOLD = Ask(instructions="Say hi")
         (Saved(answer=Answer("r1", TOLD)), 500, "again"),
         (Saved(answer=Answer("r1", TOLD)), None, "again"),
         (Saved(answer=Answer("r1", TOLD, begun=True)), None, "go on"),
-        (Saved(answer=Answer("r1", Ask(goes_on=MAX_REPEATS - 1), begun=True)), None, "go on"),
-        (Saved(answer=Answer("r1", Ask(goes_on=MAX_REPEATS), begun=True)), None, None),
+        (Saved(answer=Answer("r1", Ask(resumed=MAX_REPEATS - 1), begun=True)), None, "go on"),
+        (Saved(answer=Answer("r1", Ask(resumed=MAX_REPEATS), begun=True)), None, None),
         (Saved(answer=Answer("r1", TOLD, call=True)), None, None),
         (Saved(answer=Answer("r1", TOLD, begun=True)), 500, None),  # the user goes on
     ],
@@ -244,6 +244,6 @@ def test_an_answer_is_asked_for_where_one_is_missing(
             assert ask == TOLD
         case "go on":
             assert ask is not None
-            assert ask.goes_on
+            assert ask.resumed
         case _:
             assert ask is None
