@@ -1,6 +1,6 @@
-"""What a new session with the server is told of the conversation so far, and what it must do.
+"""The plan for a new server session: the items to replay, the speech to repeat, what to request.
 
-Its items have ids made from those of the history (`wire_id`); aliases lead back.
+The ids of the items are made from those of history (`wire_id`); aliases map them back.
 """
 
 from __future__ import annotations
@@ -40,24 +40,25 @@ GO_ON = (
     "without a greeting and without repeating what you have said."
 )
 MAX_REPEATS = 3
-"""How often the same speech is sent again, or an answer gone on with: it might be what the server
-dies of."""
+"""How often the same speech is sent again, or the same answer resumed, at most: it may be the cause
+of the server's failures."""
 
 GIVEN_UP = "what was said last could not be answered, please say it again"
 
 MAX_ITEMS = 5000
-"""So many items a new session is told, the newest: no model's context holds more."""
+"""At most this many of the newest items are replayed; no model's context holds more."""
 _STEP = 1000
-"""So many older ones are left out at once, so that two plans mostly begin alike (`difference`)."""
+"""Older items are left out in steps of this many. So most plans begin with the same item as the one
+before, and `difference` has little to send."""
 
 MAX_IMAGES = 10
-"""So many images a new session is shown again, the last ones; each costs time and tokens."""
+"""At most this many of the newest images are replayed; each costs time and tokens."""
 
 OUTPUT = "output "
-"""What an event is for that tells the output of a call; the id of the call follows."""
+"""Begins the intent of an event that creates the output of a call; the id of the call follows."""
 
 MESSAGE, CALL, CALL_OUTPUT = "msg_", "fc_", "fco_"
-"""What the ids of items begin with, by the type of item; the service's own do so too."""
+"""The prefixes of item ids, by type of item. The service uses the same for its own ids."""
 PREFIXES = {"message": MESSAGE, "function_call": CALL, "function_call_output": CALL_OUTPUT}
 _ID_CHARS = 32
 
@@ -67,52 +68,55 @@ def _silence(first_sample: int, last_sample: int) -> bytes:
 
 
 class Known(msgspec.Struct):
-    """What is known besides the history, which may be a moment behind."""
+    """What this process knows in addition to the history, which may lack the latest events."""
 
     outputs: Mapping[str, tuple[str, str]] = {}
-    """Of the calls answered last: (item id, output)."""
+    """(item id, output) of the newest answered calls, by call id."""
     heard: Mapping[str, str] = {}
-    """Of items that were interrupted: the text up to there."""
+    """The text up to the interruption, by id of the interrupted item."""
     sound: Callable[[int, int], bytes] = _silence
-    """Returns what the user said between two samples, if it is remembered."""
+    """Returns the user's audio from a first to a last sample; empty: it is no longer held."""
     since: int = 0
-    """From this sample on the microphone can say again what it has captured."""
+    """The oldest sample that the microphone can replay."""
 
 
 class Plan(msgspec.Struct):
-    """How to go on in a new session."""
+    """How a new server session continues the conversation."""
 
     items: list[dict[str, Any]] = []
-    """To be created, in this order."""
+    """The items to create, in order."""
     ids: set[str] = set()
-    """Those of the items."""
+    """The ids of `items`."""
     remembered: int = 0
-    """How many of them are out of the history; the others come after everything in it."""
+    """How many of `items` are from history. The others come after all items of history."""
     aliases: dict[str, str] = {}
-    """Ids that had to be shortened: as the server knows it to as history knows it."""
+    """History's id of an item, by the server's, where the two differ."""
     from_sample: int = 0
-    """From here on the server has to hear the user again."""
+    """The first sample of the user's audio to append again."""
     again: list[UnansweredTurn] = []
-    """Turns that the server hears again; they leave the history."""
+    """Turns whose audio is appended again. The server makes new items of them, so history drops
+    the old ones."""
     transcribed: set[str] = set()
-    """Item ids of the turns whose text is in the history."""
+    """Item ids of the turns whose text is in history."""
     missing: int = 0
-    """Of how many turns of the user neither the text nor the sound is known any more."""
+    """Number of the user's turns of which neither text nor audio is left."""
     given_up: list[UnansweredTurn] = []
-    """Turns that were sent again too often, or that nobody remembers."""
+    """Turns that were sent again too often, or whose audio is lost."""
     ask: Ask | None = None
+    """The response to request; None: none."""
     answered: dict[str, str] = {}
-    """Outputs that the server has now, by call_id."""
+    """The outputs among `items`, by call id."""
     open: set[str] = set()
-    """Calls that the server knows without an output."""
+    """Ids of the calls among `items` that have no output."""
     hears_speech: bool = False
-    """Whether speech is known to be in what it hears again."""
+    """Whether the audio that is appended again is known to contain speech."""
 
 
 def wire_id(item_id: str, prefix: str = MESSAGE) -> str:
-    """Return an id under which an item can be created: the same for the same id, with its prefix.
+    """Return the id with which an item is created; the same id always gives the same result.
 
-    The service itself takes any id; strict servers take none without the prefix of its type.
+    It has the prefix of the item's type and at most 32 characters. The service itself accepts ids
+    without a prefix; stricter servers refuse them.
     """
     if not item_id.startswith(prefix):
         item_id = f"{prefix}{item_id}"
@@ -122,9 +126,9 @@ def wire_id(item_id: str, prefix: str = MESSAGE) -> str:
 
 
 def text_item(item_id: str, role: str, text: str, image: SentImage | None = None) -> dict[str, Any]:
-    """Return a message as it is created. Sound of the assistant cannot be created, its text can.
+    """Return a message to create. The API accepts no audio of the assistant, only its text.
 
-    Of an image there is a reference, for which it is read when it is sent.
+    An image is a reference to its file, which the shell reads when it sends the item.
     """
     kind = "output_text" if role == "assistant" else "input_text"
     content: list[dict[str, Any]] = [{"type": kind, "text": text}] if text or not image else []
@@ -135,7 +139,7 @@ def text_item(item_id: str, role: str, text: str, image: SentImage | None = None
 
 
 def call_item(item_id: str, call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    """Return a function call as it is created."""
+    """Return a function call to create."""
     return {
         "id": wire_id(item_id or call_id, CALL),
         "type": "function_call",
@@ -146,7 +150,7 @@ def call_item(item_id: str, call_id: str, name: str, arguments: str) -> dict[str
 
 
 def output_item(item_id: str, call_id: str, output: str) -> dict[str, Any]:
-    """Return the output of a function call as it is created."""
+    """Return the output of a function call to create."""
     return {
         "id": wire_id(item_id, CALL_OUTPUT),
         "type": "function_call_output",
@@ -158,7 +162,15 @@ def output_item(item_id: str, call_id: str, output: str) -> dict[str, Any]:
 def difference(
     there: list[dict[str, Any]], wanted: list[dict[str, Any]], event_id: Callable[[str], str]
 ) -> list[wire.ClientEvent]:
-    """Return the events that make one list of items into another: what differs is told anew."""
+    """Return the events that turn one list of items into another.
+
+    From the first difference on, the old items are deleted and the new ones created.
+
+    Args:
+        there: The items that the server has.
+        wanted: The items that it should have.
+        event_id: Returns an id for an event with an intent.
+    """
     same = 0
     for one, other in zip(there, wanted, strict=False):
         if one != other:
@@ -184,13 +196,13 @@ def plan(
     speech_from: int | None,
     known: Known | None = None,
 ) -> Plan:
-    """Return how to go on.
+    """Return how a new server session continues.
 
     Args:
-        items: the history, in order.
-        saved: what we remember.
-        speech_from: the sample at which speech began that the lost server had not committed.
-        known: what is known besides.
+        items: The history, in order.
+        saved: The saved state.
+        speech_from: The sample at which speech began that the lost session had not committed.
+        known: What this process knows in addition to the history.
     """
     known = known or Known()
     items = list(items)
@@ -215,12 +227,12 @@ def plan(
 
 
 def _left_out(count: int) -> int:
-    """Return how many of the oldest items are too many."""
+    """Return how many of the oldest items to leave out."""
     return -(-max(0, count - MAX_ITEMS) // _STEP) * _STEP
 
 
 def _append(result: Plan, item: dict[str, Any], known_as: str) -> None:
-    """Have an item created that history knows by this id; empty: by none."""
+    """Add an item to create. ``known_as``: its id in history; empty: history does not have it."""
     result.items.append(item)
     result.ids.add(item["id"])
     if known_as and known_as != item["id"]:
@@ -234,6 +246,7 @@ def _decide_speech(
     speech_from: int | None,
     known: Known,
 ) -> None:
+    """Decide which speech the server hears again, and from which sample on."""
     unanswered = [turn for turn in saved.turns if turn.spoken]
     forgotten = []
     for index, turn in enumerate(unanswered):
@@ -243,11 +256,11 @@ def _decide_speech(
         if turn.transcribed or turn.item_id in result.transcribed:
             continue
         if turn.first_sample >= known.since:
-            # What follows it has to come after it, so that is heard again too.
+            # The turns that follow it must come after it, so they are heard again too.
             result.again = unanswered[index:]
             break
         if turn.wanted and not known.sound(turn.first_sample, turn.last_sample):
-            forgotten.append(turn)  # else it is replayed as sound
+            forgotten.append(turn)  # otherwise `_message` replays it as an item with audio
     if saved.repeats >= MAX_REPEATS:
         result.given_up, result.again = result.again, []
     result.given_up = forgotten + result.given_up
@@ -266,7 +279,7 @@ def _add(result: Plan, item: ConversationItem, known: Known) -> None:
         if item.call_id in result.open:
             _answer(result, item.call_id, item.item_id, item.output)
     elif short in result.ids:
-        return  # an id may be there once
+        return  # the server refuses a second item with the same id
     elif item.kind == "message":
         message = _message(item, known)
         if message is not None:
@@ -280,7 +293,7 @@ def _add(result: Plan, item: ConversationItem, known: Known) -> None:
 
 
 def _message(item: ConversationItem, known: Known) -> dict[str, Any] | None:
-    """Return a message as text or, of the user, as sound; None: it says nothing."""
+    """Return a message with its text or, of the user, its audio; None: it has neither."""
     text = known.heard.get(item.item_id, item.text)
     if text or item.image:
         return text_item(item.item_id, item.role, text, item.image)
@@ -293,7 +306,7 @@ def _message(item: ConversationItem, known: Known) -> dict[str, Any] | None:
 
 
 def _leave_out_images(items: list[dict[str, Any]]) -> None:
-    """Show the last images only, and say where others were."""
+    """Replace all images but the newest by a text, so that the model knows that there was one."""
     left = MAX_IMAGES
     for item in reversed(items):
         parts = item.get("content", [])
@@ -315,6 +328,7 @@ def _add_calls(result: Plan, calls: Iterable[OpenCall]) -> None:
 
 
 def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
+    """Add the output of a call. ``item_id``: its id in history; empty: history does not have it."""
     at_server = item_id
     if not item_id or wire_id(item_id, CALL_OUTPUT) in result.ids:
         at_server = output_item_id(call_id)
@@ -324,20 +338,20 @@ def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
 
 
 def _ask(saved: Saved, result: Plan, history: list[ConversationItem]) -> Ask | None:
-    """Return what is asked for, besides the answers to what is heard again."""
+    """Return the response to request, besides those to speech that is heard again; None: none."""
     answer = saved.answer
     if answer is None:
         others = [*result.again, *result.given_up]
         wanted = (turn.wanted for turn in saved.turns if turn not in others)
         return Ask() if any(wanted) else None
     if answer.begun and result.hears_speech:
-        return None  # the user goes on
+        return None  # the user continues to speak, and the server answers that
     last = history[-1] if history else None
     if answer.begun and last is not None and last.role == "assistant" and last.complete:
         if last.kind == "message" and not answer.announces:
-            return None  # it was whole, only its end had not been told
+            return None  # the answer was complete, only its ``response.done`` had not come
     if answer.call:
-        return None  # its outputs will ask
+        return None  # a response is requested when the outputs have come
     if not answer.begun:
         return None if answer.unasked and _is_answered(history) else answer.ask
     resumed = answer.ask.resumed + 1
@@ -345,7 +359,7 @@ def _ask(saved: Saved, result: Plan, history: list[ConversationItem]) -> Ask | N
 
 
 def _is_answered(history: list[ConversationItem]) -> bool:
-    """Return whether nothing but noise has come since an answer that was heard to its end."""
+    """Return whether only noise has come since an answer that was complete."""
     for item in reversed(history):
         is_noise = item.role == "user" and item.transcribed and not (item.text or item.image)
         if item.kind != "message" or not is_noise:
