@@ -1,8 +1,8 @@
-"""Speech that may interrupt the assistant or not: a word or a cough (``interruption="confirmed"``).
+"""False interruptions: is detected speech a word or a cough (``interruption="confirmed"``)?
 
-A doubt is open from `speech_started` until there is enough speech or a text (it is speech), or the
-server has committed it and nothing more is to come (it is noise). It holds the playback paused no
-longer than it has to.
+A doubt is open from `speech_started` until there is enough speech or a text (then it is speech), or
+until the server has committed it and no text can come any more (then it is noise). It keeps
+playback paused only as long as a decision is likely.
 """
 
 from __future__ import annotations
@@ -23,52 +23,60 @@ __all__ = ["SPEECH_MS", "Doubt", "Doubts", "Verdict"]
 
 _NS = 1_000_000_000
 SPEECH_MS = 400
-"""So much speech is an interruption, whatever is said."""
+"""Speech of at least this length is an interruption, whatever its text."""
 QUIET_NS = 1 * _NS
-"""When nobody has been loud for so long, the assistant goes on, decided or not."""
+"""When nobody was loud for this long, playback resumes, even undecided. The server's own
+``silence_duration_ms`` is added."""
 HOLD_TEXT_NS = 3 * _NS // 2
-"""The assistant waits so long for the text of what was committed, and then goes on."""
+"""How long playback stays paused after the commit, to wait for the text."""
 TEXT_NS = 5 * _NS
-"""A text that comes later than this after the commit is none of an interruption."""
+"""A text that comes later than this after the commit does not interrupt any more."""
 COMMIT_NS = 2 * _NS
-"""After speech has stopped, it is committed within this time."""
+"""How long the server may take to commit speech that has stopped; later, it is not committed."""
 MOST_NS = 30 * _NS
+"""A doubt whose speech has not stopped after this time is closed as noise."""
 LATE_MS = 500
-"""The server may tell the end of speech so late."""
+"""How late the server may report the end of speech."""
 _DOUBTS = 20
+"""At most this many doubts are open; a further one replaces the oldest."""
 
 
 class Verdict(Enum):
-    """What is to be done about a doubt."""
+    """The decision about a doubt."""
 
-    SPEECH = "somebody speaks: interrupt"
-    NOISE = "nobody spoke: forget it"
-    GO_ON = "not known yet, and no longer waited for"
+    SPEECH = "somebody speaks: interrupt the assistant"
+    NOISE = "nobody spoke: remove the item"
+    RESUME = "not known yet: resume playback, and keep the doubt open"
 
 
 class Doubt(msgspec.Struct):
-    """Speech, as the server calls it, while something was being said."""
+    """Speech that the server has detected while the assistant was speaking."""
 
     item_id: str
     first_sample: int
+    """Start of the speech on the session timeline."""
     opened_ns: int
     loud_ns: int
-    """When somebody was loud last."""
+    """When a block was last loud."""
     measure: Measure
     stopped_ns: int | None = None
+    """When the server has reported the end of the speech; None: it has not."""
     server_ms: float = 0.0
-    """How long it was by the server's account, as far as that tells."""
+    """Length of the speech by the server's reports, without padding and silence; 0 or less:
+    unknown."""
     turn: UnansweredTurn | None = None
-    """What the server has committed."""
+    """The turn that the server has committed; None: it has not committed any."""
     committed_ns: int = 0
     awaits_text: bool = False
+    """Whether its transcript may still come."""
     text: bool = False
+    """Whether it has any text."""
     holds: bool = True
-    """Playback is paused because of it."""
+    """Whether playback is paused because of it."""
 
 
 class Doubts:
-    """The doubts that are open. They decide nothing by themselves: `due` says what is due."""
+    """The open doubts. `due` returns the decisions; the caller carries them out."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -78,7 +86,7 @@ class Doubts:
         return iter(self._open.values())
 
     def open(self, item_id: str, first_sample: int, now: int) -> None:
-        """Begin to doubt speech that the server has heard."""
+        """Open a doubt about speech that the server has detected."""
         capture = self._context.capture
         room = max(first_sample - ROOM, capture.oldest_sample)
         measure = Measure(capture.sound(room, first_sample))
@@ -92,56 +100,56 @@ class Doubts:
         return self._open.get(item_id)
 
     def name(self, old: str, new: str) -> None:
-        """Change the item that a doubt is about."""
+        """Change the item id of a doubt."""
         doubt = self._open.pop(old, None)
         if doubt is not None:
             doubt.item_id = new
             self._open[new] = doubt
 
     def close(self, doubt: Doubt) -> None:
-        """End a doubt, decided."""
+        """Close a doubt that is decided."""
         self._open.pop(doubt.item_id, None)
 
     def clear(self) -> None:
-        """Forget all doubts: the session with the server that they belong to is gone."""
+        """Forget all doubts: the server session that they belong to has ended."""
         self._open.clear()
 
-    def let_go(self) -> None:
-        """Hold playback no more: it was flushed."""
+    def release(self) -> None:
+        """Keep playback paused for no doubt any more: it was flushed."""
         for doubt in self:
             doubt.holds = False
 
     def holding(self) -> bool:
-        """Tell whether playback is to stay paused."""
+        """Return whether playback has to stay paused."""
         return any(doubt.holds for doubt in self)
 
-    # -- what becomes known -------------------------------------------------------------------
+    # -- evidence -----------------------------------------------------------------------------
 
     def hear(self, pcm: bytes, now: int) -> bool:
-        """Take a captured block. Return whether a doubt is about it."""
+        """Measure a captured block. Return whether it belongs to a doubt."""
         last = next(reversed(self._open.values()), None)
         if last is None or last.turn is not None:
             return False
         if last.measure.hear(pcm):
             last.loud_ns = now
-        if last.stopped_ns is None:  # the server would have told by now that it has
+        if last.stopped_ns is None:  # speech that ended `LATE_MS` ago would have been reported
             sent = self._context.capture.timeline.next_sample
             last.server_ms = self._server_ms(last, sent) - LATE_MS
         return True
 
     def stopped(self, item_id: str, last_sample: int, now: int) -> None:
-        """Take note of the end of speech, which the server tells by silence."""
+        """Record that the server has reported the end of the speech."""
         doubt = self.get(item_id)
         if doubt is not None:
             doubt.stopped_ns = now
             doubt.server_ms = self._server_ms(doubt, last_sample)
 
     def committed(self, doubt: Doubt, turn: UnansweredTurn, *, awaits_text: bool, now: int) -> None:
-        """Take note that the server has made an item of it."""
+        """Record that the server has made an item of the speech."""
         doubt.turn, doubt.committed_ns, doubt.awaits_text = turn, now, awaits_text
 
-    def told(self, item_id: str, text: str, *, final: bool) -> Doubt | None:
-        """Take note of a text, or of a piece of it. Return the doubt about it, if there is one."""
+    def note_text(self, item_id: str, text: str, *, final: bool) -> Doubt | None:
+        """Record a transcript or a piece of one. Return the doubt about the item, if any."""
         doubt = self.get(item_id)
         if doubt is not None:
             doubt.text = doubt.text or bool(text.strip())
@@ -151,19 +159,19 @@ class Doubts:
     def _server_ms(self, doubt: Doubt, end_sample: int) -> float:
         vad = self._context.settings.turn_detection
         if not isinstance(vad, ServerVad):
-            return 0.0  # it ends a turn by its meaning
+            return 0.0  # semantic detection ends a turn by its meaning, not after a fixed silence
         length_ms = (end_sample - doubt.first_sample) / SAMPLES_PER_MS
         return length_ms - vad.prefix_padding_ms - vad.silence_duration_ms
 
-    # -- what follows -------------------------------------------------------------------------
+    # -- decisions ----------------------------------------------------------------------------
 
     def due(self, now: int) -> list[tuple[Doubt, Verdict]]:
-        """Return what is to be done now."""
+        """Return the decisions that can be made now."""
         found = [(doubt, self._verdict(doubt, now)) for doubt in self]
         return [(doubt, verdict) for doubt, verdict in found if verdict is not None]
 
     def deadlines(self) -> list[int]:
-        """Return when something is due if nothing becomes known."""
+        """Return when decisions are due without further evidence."""
         return [
             time
             for doubt in self
@@ -177,7 +185,7 @@ class Doubts:
         if now >= self._noise_at(doubt):
             return Verdict.NOISE
         if doubt.holds and now >= self._held_until(doubt):
-            return Verdict.GO_ON
+            return Verdict.RESUME
         return None
 
     def _noise_at(self, doubt: Doubt) -> int:

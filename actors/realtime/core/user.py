@@ -1,4 +1,4 @@
-"""What the user says and types, and what text it is heard as."""
+"""The user's turns: speech that the server detects, and its transcripts."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ __all__ = ["User"]
 
 _NS = 1_000_000_000
 STILL_NS = 3 * _NS
-"""Without captured sound for so long, speech that has begun is not waited for."""
+"""If no audio was appended for this long, speech that has begun blocks nothing any more."""
 TRANSCRIPT_NS = 5 * _NS
-"""The end of the conversation waits so long for the text of speech."""
+"""How long the end of the conversation waits for a transcript."""
 LATE_TRANSCRIPT_NS = 15 * _NS
-"""The next session, for which there is time, waits so long: with this one the text is lost."""
+"""How long the swap to the standby session waits for a transcript, which the swap would lose."""
 SPEECH_DUE_NS = 3 * _NS
-"""Speech that is sent again is answered first, if it is found within this time."""
+"""How long a new session may take to detect the speech that was sent again. Until then no response
+is requested, so that this speech is answered first."""
 _UNTRANSCRIBED = 20
-"""At most this many items of speech are known to wait for their transcript."""
+"""At most this many items of speech are remembered as waiting for their transcript."""
 
 
 class _SpokenTurn(msgspec.Struct):
@@ -46,7 +47,7 @@ class _SpokenTurn(msgspec.Struct):
 
 
 class User:
-    """The speech of the user. `Talking` has push-to-talk, `Typed` what is typed."""
+    """The user's speech. `Talking` handles push-to-talk, `Typed` typed turns."""
 
     def __init__(
         self, context: Context, interruption: Interruption, duplex: Duplex, epoch_ns: int
@@ -61,12 +62,16 @@ class User:
         self._committed_ns = 0
         self._speech_due_by = 0
         self._silent = ""
-        """Item id of silence that the server commits because nobody has spoken."""
+        """Id of the silent item that the server is about to commit; see `stayed_silent`."""
 
     # -- the server's voice activity detection ------------------------------------------------
 
     def speech_started(self, event: wire.SpeechStarted, now: int) -> None:
-        """Interrupt what is being said, if speech does; where it is in time is told."""
+        """Publish that speech has begun; interrupt or pause the assistant if the settings say so.
+
+        Without ``interrupt_response`` the server does not interrupt either. For a server that does
+        not name the position, speech begins now.
+        """
         context = self._context
         vad = context.settings.turn_detection
         first = context.capture.timeline.session_sample(event.audio_start_ms)
@@ -81,7 +86,7 @@ class User:
         context.activity.touch(now)
 
     def speech_stopped(self, event: wire.SpeechStopped, now: int) -> None:
-        """Take note that speech has stopped; it is committed next."""
+        """Publish that speech has stopped; the server commits it next."""
         context = self._context
         last = context.capture.timeline.session_sample(event.audio_end_ms)
         item_id = self._adopt(event.item_id)
@@ -93,7 +98,7 @@ class User:
         context.activity.touch(now)
 
     def _adopt(self, item_id: str) -> str:
-        """Return the item of the speech under way, which not every server names from the start."""
+        """Return the item of the current speech. Some servers name it only when it has stopped."""
         if self._speech is None:
             return item_id
         if not item_id:
@@ -104,11 +109,11 @@ class User:
         return item_id
 
     def stayed_silent(self, event: wire.TimeoutTriggered, now: int) -> None:
-        """Take note that the server is about to commit silence: nobody is interrupted."""
+        """Record that the server is about to commit silence because nobody has spoken."""
         self._silent = event.item_id
 
     def committed(self, event: wire.Committed, now: int) -> None:
-        """Take note that the server has made an item of speech."""
+        """Handle an item that the server has made of speech: a turn, a doubt, or silence."""
         context = self._context
         if event.item_id == self._silent:
             self._commit_silence(event, now)
@@ -128,7 +133,7 @@ class User:
         turn = UnansweredTurn(event.item_id, True, first, last, wanted=self._is_answered(talk))
         doubt = self._doubts.get(event.item_id)
         if doubt is None:
-            self._take(turn, now, by_key=talk is not None)
+            self._publish_turn(turn, now, by_key=talk is not None)
         else:
             self._doubts.committed(doubt, turn, awaits_text=self._awaits_text(turn), now=now)
         context.activity.touch(now)
@@ -138,14 +143,14 @@ class User:
         return context.settings.transcription_model is not None and turn.item_id not in context.done
 
     def _is_answered(self, talk: Talk | None) -> bool:
-        """Tell whether a turn is answered without the program asking for it."""
+        """Return whether a turn is answered without a request of the program."""
         if talk is not None:
             return talk.respond
         vad = self._context.settings.turn_detection
         return vad is None or vad.create_response
 
-    def _take(self, turn: UnansweredTurn, now: int, *, by_key: bool = False) -> None:
-        """Tell history that there is a new turn, and see that it is answered."""
+    def _publish_turn(self, turn: UnansweredTurn, now: int, *, by_key: bool = False) -> None:
+        """Publish a new turn, and have it answered. ``by_key``: whether it is push-to-talk."""
         context, saved, item_id = self._context, self._context.saved, turn.item_id
         before = context.chain.previous(item_id)
         expected = context.settings.transcription_model is not None
@@ -154,12 +159,12 @@ class User:
         if self._awaits_text(turn):
             saved.untranscribed = [*saved.untranscribed[1 - _UNTRANSCRIBED :], item_id]
         context.turns.keep(turn)
-        if turn.wanted and not by_key:  # or it was asked for when it was committed
+        if turn.wanted and not by_key:  # `Talking` requests the response to push-to-talk
             self._have_answered(now)
         self._committed_ns = now
 
     def _have_answered(self, now: int) -> None:
-        """Have what was committed answered: by the server itself or, if it only tells, by us."""
+        """Request a response or, if the server's turn detection begins one itself, expect it."""
         responses = self._context.responses
         if session.confirms(self._context.settings):
             responses.want(Ask())
@@ -167,80 +172,84 @@ class User:
             responses.expect(now)
 
     def _commit_silence(self, event: wire.Committed, now: int) -> None:
-        """Nobody has said it, so it is no turn; the assistant speaks all the same."""
+        """Handle committed silence: it is not a turn, but the server answers it."""
         context, item_id = self._context, event.item_id
         self._silent = ""
-        context.done[item_id] = True  # its transcript is nobody's
+        context.done[item_id] = True  # so that its transcript is not published
         context.chain.note(item_id, event.previous_item_id)
         context.chain.drop(item_id)
         self._have_answered(now)
         context.activity.prompts(now)
 
     def transcribed(self, event: wire.TranscriptionCompleted, now: int) -> None:
-        """Tell history what speech was heard as."""
+        """Publish the transcript of speech."""
         if event.transcript is None:
             self.not_transcribed(wire.TranscriptionFailed(event.item_id), now)
             return
-        self._doubts.told(event.item_id, event.transcript, final=True)
+        self._doubts.note_text(event.item_id, event.transcript, final=True)
         self._settle(now)
-        self._tell(UserTranscript(event.item_id, event.transcript))
+        self._publish_transcript(UserTranscript(event.item_id, event.transcript))
         self._context.turns.transcribed(event.item_id)
 
     def not_transcribed(self, event: wire.TranscriptionFailed, now: int) -> None:
-        """Tell history that there will be no text."""
-        self._doubts.told(event.item_id, "", final=True)
+        """Publish that there will be no transcript, and why."""
+        self._doubts.note_text(event.item_id, "", final=True)
         self._settle(now)
         error = event.error
         why = (error.message if error else None) or errors.code_of(error) or "no transcript"
-        self._tell(UserTranscript(event.item_id, "", why))
+        self._publish_transcript(UserTranscript(event.item_id, "", why))
 
     def heard_in_part(self, event: wire.TranscriptionDelta, now: int) -> None:
-        """Take note that speech has a text, whatever it will be."""
-        self._doubts.told(event.item_id, event.delta or "", final=False)
+        """Record a piece of a transcript: speech that has words may decide a doubt."""
+        self._doubts.note_text(event.item_id, event.delta or "", final=False)
 
     def texts_lost(self, known: Container[str]) -> None:
-        """Publish that transcripts which have not come will not come.
+        """Publish that the missing transcripts of a lost session will not come.
 
         Args:
-            known: item ids of speech that has a text, or is heard again.
+            known: Ids of items that have a text in history, or whose speech is heard again.
         """
         for item_id in self._context.saved.untranscribed:
             if item_id not in known:
                 self._context.publish(UserTranscript(item_id, "", "the connection was lost"))
         self._context.saved.untranscribed = []
 
-    # -- speech that may be none --------------------------------------------------------------
+    # -- speech in doubt ----------------------------------------------------------------------
 
     def hear(self, pcm: bytes, now: int) -> bool:
-        """Take a captured block. Return whether it may decide something."""
+        """Measure a captured block. Return whether it may decide a doubt."""
         return self._doubts.hear(pcm, now)
 
     def _settle(self, now: int) -> None:
-        """Decide what can be decided about speech while something was being said."""
+        """Act on the doubts that can be decided, or whose pause has lasted long enough."""
         for doubt, verdict in self._doubts.due(now):
             match verdict:
                 case Verdict.SPEECH:
                     self._doubts.close(doubt)
-                    self._doubts.let_go()
+                    self._doubts.release()
                     self._interruption.by_speech(now)
                     if doubt.turn is not None:
-                        self._take(doubt.turn, now)
+                        self._publish_turn(doubt.turn, now)
                 case Verdict.NOISE:
                     self._doubts.close(doubt)
                     self._forget(doubt)
-                case Verdict.GO_ON:
+                case Verdict.RESUME:
                     doubt.holds = False
-                    doubt.measure.voiced_ms = 0  # what comes now has to be enough by itself
+                    # What was said so far no longer counts: further speech must be enough alone.
+                    doubt.measure.voiced_ms = 0
             if not self._doubts.holding():
                 self._interruption.resume(now)
 
     def _forget(self, doubt: Doubt) -> None:
-        """Undo an item in which nobody has spoken: neither server nor history have it."""
+        """Remove an item that is noise from the server and from the item order.
+
+        It was never published to history.
+        """
         context, turn = self._context, doubt.turn
         context.log("debug", "a sound was no interruption", voiced_ms=doubt.measure.voiced_ms)
         if turn is None:
             return
-        context.done[turn.item_id] = True  # its transcript is nobody's
+        context.done[turn.item_id] = True  # so that its transcript is not published
         context.leave_out(turn.item_id)
         if context.has_conversation:
             event_id = context.event_id(f"delete {turn.item_id}")
@@ -248,15 +257,12 @@ class User:
         context.turns.noise(turn)
 
     def leave_out_doubts(self) -> None:
-        """Forget items of which it will not be known whether anybody has spoken.
-
-        The next session hears them again.
-        """
+        """Remove the items in doubt from the item order: the next session hears them again."""
         for doubt in self._doubts:
             if doubt.turn is not None:
                 self._context.leave_out(doubt.turn.item_id)
 
-    def _tell(self, transcript: UserTranscript) -> None:
+    def _publish_transcript(self, transcript: UserTranscript) -> None:
         context, item_id = self._context, transcript.item_id
         if item_id in context.done:
             return
@@ -266,14 +272,14 @@ class User:
             context.saved.untranscribed.remove(item_id)
 
     def interrupted(self, now: int) -> None:
-        """Stop what is being said at the wish of the program."""
-        self._doubts.let_go()
+        """Interrupt the assistant because the program asks for it."""
+        self._doubts.release()
         self._interruption.by_program(None, now)
 
-    # -- how it stands ------------------------------------------------------------------------
+    # -- state --------------------------------------------------------------------------------
 
     def speech_from(self) -> int | None:
-        """Return where speech began that has not become a turn."""
+        """Return the sample at which speech began that is not a turn yet; None: there is none."""
         if self.talking.is_on:
             return self.talking.first_sample()
         samples = [doubt.first_sample for doubt in self._doubts]
@@ -282,9 +288,10 @@ class User:
         return min(samples, default=None)
 
     def restored(self, plan: restore.Plan, now: int) -> int | None:
-        """Begin a new session with the server. Return from which sample on it hears the user.
+        """Begin a new server session.
 
-        None: it does not, as nobody talks.
+        Returns:
+            The sample from which it hears the user; None: with push-to-talk, while nobody talks.
         """
         self._speech, self._silent, self._speech_due_by = None, "", 0
         self._doubts.clear()
@@ -297,27 +304,27 @@ class User:
         return plan.from_sample
 
     def turn_detection_changed(self) -> None:
-        """Leave what was begun in the other way of taking turns."""
+        """Drop what the previous kind of turn-taking had begun."""
         self._speech, self._speech_due_by = None, 0
         if not self.talking.is_on:
             self.talking.switched_off()
 
     def is_speaking(self, now: int) -> bool:
-        """Tell whether speech is under way or about to be, which the server answers by itself."""
+        """Return whether the user speaks, or is about to: speech that is sent again is awaited."""
         if now < self._speech_due_by or self.talking.is_talking():
             return True
         return self._speech is not None and now < self._context.capture.appended_ns + STILL_NS
 
     def is_in_doubt(self) -> bool:
-        """Tell whether it is not yet known whether somebody has spoken."""
+        """Return whether a doubt is open."""
         return any(True for _ in self._doubts)
 
     def is_unheard(self, now: int, patience_ns: int = TRANSCRIPT_NS) -> bool:
-        """Tell whether the text of speech may still come."""
+        """Return whether a transcript may still come, at most ``patience_ns`` after the commit."""
         return bool(self._context.saved.untranscribed) and now < self._committed_ns + patience_ns
 
     def tick(self, now: int) -> None:
-        """Decide what is due, and forget speech that was not committed."""
+        """Do what is due; forget speech that was not committed in time."""
         self._settle(now)
         self.talking.tick(now)
         speech = self._speech
@@ -325,7 +332,7 @@ class User:
             self._speech = None
 
     def deadlines(self) -> list[int]:
-        """Return the times at which something of this changes by itself."""
+        """Return when the state changes without an event."""
         times = [self._speech_due_by, self._committed_ns + TRANSCRIPT_NS]
         times.append(self._committed_ns + LATE_TRANSCRIPT_NS)
         times.append(self.talking.deadline())
