@@ -1,4 +1,4 @@
-"""The session with the server: how it is begun, begun again, and swapped for the next one."""
+"""The session with the server: opening it, renewing it, swapping it for the standby session."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ __all__ = ["Link"]
 
 _NS = 1_000_000_000
 TOOLS_NS = 1 * _NS
-"""How long the first tools are waited for."""
+"""Maximum wait for the first `ToolsAvailable`; after it, the session begins without tools."""
 HANDSHAKE_NS = 10 * _NS
-"""How long ``session.created`` and ``session.updated`` may take."""
+"""How long ``session.created`` and ``session.updated`` may take, each."""
 AHEAD = 6
-"""The next session is begun when a sixth of the present one is left."""
+"""The standby session is begun when a sixth of the current session is left."""
 RENEWED = "a new session has taken over before the server ended the old one"
 STEADY_NS = 10 * _NS
-"""A session that has lived so long was a good one: the next back-off starts anew."""
+"""A session that was live for this long was a good one: backing off starts from the shortest delay
+again."""
 
 
 class Link:
-    """Connects, configures, recovers; after each loss again, until the outage is too long.
+    """Connects, configures and recovers; after each loss again, until the outage is too long.
 
-    Its parts: `Configuration`, `Recovery` (what the session is told of the conversation), `Outage`
-    (the time without a session), `Successor` (the next session) and `ServerClock`.
+    Its parts: `Configuration`, `Recovery` (the replay of the conversation), `Outage` (the time
+    without a session), `Successor` (the standby session) and `ServerClock`.
     """
 
     def __init__(
@@ -55,35 +56,35 @@ class Link:
         self._recovery = Recovery(context, user)
         self.successor = Successor(context, self.configuration, self._recovery)
         self._prepared: Prepared | None = None
-        """The session that is about to begin, if it was told something before."""
+        """The server session that is about to go live; None: the server has not begun one."""
         self.live_ns: int | None = None
-        """Since when the session is live."""
+        """Since when the session is live; None: it is not."""
         self._opened_ns = now
         self._phase_by = 0
 
     # -- the connection -----------------------------------------------------------------------
 
     def open(self, now: int) -> None:
-        """Ask for the history, and connect meanwhile."""
+        """Request the history, and connect meanwhile."""
         for was in self._context.saved.playing:
-            if not was.complete:  # no more of it will come
+            if not was.complete:  # its session is lost, so no more of its audio will come
                 self._context.publish(
                     AssistantAudio(b"", was.item_id, was.response_id, was.samples, last=True)
                 )
         self._seek(0.0, self.outage.cause, now)
 
     def connected(self, now: int) -> None:
-        """Take note that the websocket is open."""
+        """Record that the websocket is open."""
         self._prepared = None
         self._context.forget_ids()
         self.outage.connected()
         self._context.phase = LinkPhase.CONNECTED
         self._phase_by = now + HANDSHAKE_NS
-        if not self._recovery.is_recent(now):  # what it says may be old
+        if not self._recovery.is_recent(now):  # while connecting, the history may have changed
             self._recovery.request(now)
 
     def connect_failed(self, status: int, code: str, text: str, now: int) -> None:
-        """Take note that there is no websocket."""
+        """Record that connecting failed; retry after a delay, unless the error is fatal."""
         first = not self._context.saved.connected
         fatal = errors.handshake_is_fatal(status, code, text, first=first)
         if fatal is not None:
@@ -93,7 +94,7 @@ class Link:
         self._seek(self.outage.backoff_s(now), text, now)
 
     def lost(self, code: int, reason: str, now: int) -> None:
-        """Take note that the websocket has ended."""
+        """Record that the websocket has closed; begin another session unless the error is fatal."""
         meaning, name = errors.close_meaning(code, reason)
         if meaning is Meaning.FATAL:
             self.fail(name)
@@ -103,14 +104,14 @@ class Link:
         self._go_over(cause, now)
 
     def renew(self, reason: str, now: int) -> None:
-        """Give this session up for a new one."""
+        """End this session, and begin another one."""
         self._settle(reason, now)
         if not self.successor.is_ready:
             self._context.do(Disconnect(reason))
         self._go_over(reason, now)
 
     def fail(self, code: str, detail: str = "") -> None:
-        """Give up: going on is pointless."""
+        """End the conversation because of a fatal error."""
         self._fail(errors.why_fatal(code, self._context.settings.model, detail))
 
     def _fail(self, reason: str) -> None:
@@ -126,7 +127,7 @@ class Link:
         self._context.do(ConnectAfter(seconds, reason))
 
     def _go_over(self, reason: str, now: int) -> None:
-        """Go over to the next session if it is ready; if not, connect again."""
+        """Swap the standby session in if it is ready; otherwise connect again."""
         if self.successor.is_ready:
             self._swap(reason)
             self._recovery.request(now)
@@ -153,26 +154,29 @@ class Link:
     # -- the beginning of a session -----------------------------------------------------------
 
     def session_created(self, event: wire.SessionCreated, now: int) -> None:
-        """Take note that the server has begun a session."""
+        """Record that the server has begun a session."""
         if self._context.phase is LinkPhase.CONNECTED:
             self._context.phase = LinkPhase.CREATED
             number = self._context.next_session()
             self._prepared = Prepared(number, now, self.clock.expires_ns(event, now))
 
     def session_updated(self, _: wire.SessionUpdated, now: int) -> None:
-        """Take note that the configuration is in force."""
+        """Record that the configuration is in force."""
         if self._context.phase is LinkPhase.CONFIGURING:
             self._go_live(now)
 
     def snapshot(self, message: HistorySnapshot, now: int, is_quiet: Callable[[int], bool]) -> None:
-        """Take the history. ``is_quiet``: as in `tick`."""
+        """Handle the history: for the session that is beginning, or for the standby session.
+
+        The latter is swapped in, if nothing is going on. ``is_quiet``: as in `tick`.
+        """
         phase = self._context.phase
         if phase < LinkPhase.CONFIGURING and self._recovery.take(message):
             return
         items = self.successor.snapshot(message, now)
         if items is None or phase is not LinkPhase.LIVE or not is_quiet(now):
             return
-        # Nothing is under way: what was said has its answer, or gets none.
+        # Nothing is going on: each turn has been answered, or will not be.
         self._context.turns.answered()
         self.live_ns = None
         self.outage.begin(RENEWED, now)
@@ -182,14 +186,17 @@ class Link:
         self._configure(now)
 
     def refused(self, refused: dict[str, Any] | None, param: str | None, now: int) -> None:
-        """Do without what the server does not want of the configuration."""
+        """Continue without the parameters of the configuration that the server has refused."""
         if self.configuration.refused(refused, param):
             self._phase_by = now + HANDSHAKE_NS
         elif self._context.phase is LinkPhase.CONFIGURING:
             self._go_live(now)
 
     def _configure(self, now: int) -> None:
-        """Tell a new session everything: it is one ordered stream, nothing is waited for."""
+        """Send a new session its configuration and the conversation, without waiting for replies.
+
+        The websocket keeps the order, so the items follow the configuration.
+        """
         context = self._context
         prepared = self._prepared or Prepared(context.next_session(), now, now + SESSION_NS)
         context.session = prepared.number
@@ -229,13 +236,18 @@ class Link:
         if responses.owed is None:
             say = f"Say exactly this, and nothing else: {greeting}"
             responses.want(Ask(say, tools="none"))
-        else:  # the program was faster: what it has asked gets its answer, too
+        else:  # the program was faster: one response greets, and does what the program requested
             responses.want(Ask(extra=(f"Begin with exactly this sentence: {greeting}",)))
 
     # -- as time goes by ----------------------------------------------------------------------
 
     def tick(self, now: int, is_quiet: Callable[[int], bool]) -> None:
-        """Do what is due. ``is_quiet``: whether nothing is going on, so that it may be renewed."""
+        """Do what is due.
+
+        Args:
+            now: The time.
+            is_quiet: Returns whether nothing is going on, so that the sessions may be swapped.
+        """
         if self._context.phase is LinkPhase.LIVE:
             self.successor.tick(now, is_quiet)
             return
@@ -255,7 +267,7 @@ class Link:
             self._go_live(now)
 
     def deadline(self) -> int | None:
-        """Return when `tick` has something to do."""
+        """Return when `tick` has something to do; None: only after an event."""
         times = [self._phase_deadline()]
         if self._context.phase is not LinkPhase.LIVE:
             times.append(self.outage.given_up_at())

@@ -9,7 +9,7 @@ __all__ = ["SILENT", "Outage"]
 
 _MS, _NS = 1_000_000, 1_000_000_000
 REMIND_NS = 30 * _NS
-"""After so long the user is notified again that there is no session."""
+"""Time after which the user is notified again that there is no session."""
 SILENT = (
     "it accepts the connection and begins no session; is the URL right (its path usually is "
     "/v1/realtime), and does it speak the OpenAI Realtime API?"
@@ -23,15 +23,15 @@ class Outage:
     def __init__(self, context: Context, now: int) -> None:
         self._context = context
         saved = context.saved
-        if saved.offline_since_ns is None:  # else the process has died in it
+        if saved.offline_since_ns is None:  # otherwise the process before this one died in it
             saved.offline_since_ns = now
         self.since_ns = saved.offline_since_ns
         self.cause = "realtime was started again" if saved.connected else ""
         self.trouble = "there is no connection yet"
-        """Why there is no session, as far as that is known."""
+        """Why there is no session, if known."""
         self._failures = 0
         self._noticed_ns: int | None = None
-        """When the user was notified of this outage last."""
+        """When the user was last notified of this outage; None: not yet."""
 
     def begin(self, cause: str, now: int) -> None:
         """Record that the session has ended, and why."""
@@ -43,11 +43,11 @@ class Outage:
         self.trouble = SILENT
 
     def unreachable(self, why: str, now: int) -> None:
-        """Record a failed attempt to connect, and notify the user of the first, and again."""
+        """Record a failed attempt to connect; notify the user of the first, then at intervals."""
         self._failed(f"cannot reach {self._context.server}: {why}", why, now)
 
     def silent(self, now: int) -> None:
-        """Record that there was a connection and no session, and notify the user likewise."""
+        """Record a connection on which no session began; notify the user likewise."""
         self._failed(f"{self._context.server} is silent: {SILENT}", SILENT, now)
 
     def _failed(self, notice: str, why: str, now: int) -> None:

@@ -1,4 +1,4 @@
-"""Acting on errors of the server, by the table in `errors`."""
+"""The handling of the server's errors, by the table in `errors`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _NS = 1_000_000_000
 SAME_ERRORS = 5
 """After the same error this often in a row, without a completed answer, the session is renewed."""
 SAME_ERROR_NS = 5 * _NS
-"""The same error is published at most once in this time."""
+"""Minimum time between two publications of the same error."""
 
 
 class ServerErrors:
-    """Acts on each error of the server; only fatal ones end the conversation."""
+    """Handles the errors of the server; only fatal ones end the conversation."""
 
     def __init__(
         self, context: Context, user: User, answers: Answers, calls: Calls, link: Link
@@ -35,20 +35,20 @@ class ServerErrors:
         self._calls = calls
         self._link = link
         self._published = Recent()
-        """When each error was published last."""
+        """When each error was last published, in ns, by code and parameter or text."""
         self._left_out = Recent()
-        """The fields that were reported as wrong, by event."""
-        self._told_beta = False
+        """The wrong fields that were published, as ``event field``."""
+        self._notified_beta = False
         self._last, self._in_a_row = "", 0
-        """The last error of the kinds that a new session may end, and how often in a row."""
+        """The last error that a new session may cure, and how often it came in a row."""
 
     def bad_frame(self, frame: wire.BadFrame, now: int) -> None:
         """Publish that a frame is not a valid event."""
-        self._context.log("info", "a frame is not understood", reason=frame.reason)
+        self._context.log("info", "a frame is not a valid event", reason=frame.reason)
         self._publish(wire.ErrorBody(code="bad_frame", message=frame.reason), now)
 
     def left_out(self, event: wire.PartialEvent) -> None:
-        """Publish, once for each field, that an event had a wrong value which is not needed."""
+        """Publish, once for each field, that a field with a wrong value was left out."""
         name = wire.name_of(event)
         for field in event.left_out:
             if f"{name} {field}" not in self._left_out:
@@ -58,14 +58,14 @@ class ServerErrors:
                 self._context.publish(Notice(text))
 
     def unknown(self, event: wire.UnknownEvent, _: int) -> None:
-        """Publish, once, that the server speaks the protocol of before general availability."""
-        if event.type in wire.BETA and not self._told_beta:
-            self._told_beta = True
+        """Publish, once, that the server uses the protocol of before general availability."""
+        if event.type in wire.BETA and not self._notified_beta:
+            self._notified_beta = True
             self._context.log("error", "the server speaks the beta protocol", event=event.type)
             self._context.publish(Notice(errors.beta_protocol(self._context.server)))
 
     def answer_ended(self, response: wire.Response, now: int, *, failed: bool) -> None:
-        """Act on the error of an answer that has ended. ``failed``: and is not retried."""
+        """Handle the error of a response that has ended. ``failed``: whether it is not retried."""
         details = response.status_details
         error = details.error if details else None
         fatal = errors.fatal_code(error)
@@ -79,7 +79,7 @@ class ServerErrors:
             self._count(error, now)
 
     def refused(self, event: wire.ErrorEvent, now: int) -> None:
-        """Act on an ``error`` event: the server refuses something that it was sent."""
+        """Handle an ``error`` event: the server refuses an event that it was sent."""
         context, error = self._context, event.error
         code = errors.code_of(error)
         if context.created_again(error):
@@ -97,17 +97,17 @@ class ServerErrors:
                 if active is not None and active.cancelled:
                     context.responses.done(active.response_id)
             case Meaning.HARMLESS:
-                context.log("debug", "the server finds something unnecessary", code=code)
+                context.log("debug", "the server refuses an unnecessary event", code=code)
             case Meaning.ACTIVE:
                 context.responses.refused(error.event_id, now)
-                context.log("debug", "an answer is active already")
+                context.log("debug", "a response is active already")
             case meaning:
-                context.log("info", "the server refuses something", code=code, intent=intent)
+                context.log("info", "the server refuses an event", code=code, intent=intent)
                 self._do_without(error, meaning, now)
                 self._count(error, now)
 
     def _do_without(self, error: wire.ErrorBody, meaning: Meaning, now: int) -> None:
-        """Send again what was refused, where that may help, or go on without it."""
+        """Send the refused event again where that may help, or continue without it."""
         context = self._context
         intent, changes = context.intent(error.event_id)
         param = error.param or ""
