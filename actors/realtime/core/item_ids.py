@@ -1,6 +1,7 @@
-"""The ids of items that we create: ours or, at servers that refuse those, the server's.
+"""The translation of item ids, for servers that refuse ours and assign their own.
 
-Everything else in the core goes by our ids. Here they are put into what is sent and what comes.
+The other modules of the core use only our ids. Here they are replaced in events that are sent and
+received.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from actors.realtime.core.errors import Meaning, meaning
 __all__ = ["ItemIds"]
 
 _CREATED = 6000
-"""So many creations are remembered: more than a new session is told at once."""
+"""At most this many unconfirmed creations are remembered: more than a new session is sent at
+once."""
+# Servers that refuse an id without naming the parameter mention "id" in the message. The ids of
+# calls, events and preceding items are other ids.
 _ABOUT_IDS = re.compile(r"\bid\b", re.IGNORECASE)
 _ABOUT_OTHERS = re.compile(r"(call|previous_item|event)[ _]id", re.IGNORECASE)
 
@@ -25,7 +29,7 @@ _Item = dict[str, Any]
 
 
 class _Created(msgspec.Struct):
-    """An item that was sent, until it is known how the server took it."""
+    """An item that was sent, and that the server has neither confirmed nor refused."""
 
     item: _Item
     previous_item_id: str | None
@@ -34,27 +38,29 @@ class _Created(msgspec.Struct):
 
 
 class ItemIds:
-    """The ids of the items in one session with the server.
+    """The item ids of one server session.
 
     Args:
-        are_ours: whether items are created with ids of ours; False: the server has refused one.
+        are_ours: Whether items are created with our ids; False: the server has refused one.
     """
 
     def __init__(self, *, are_ours: bool = True) -> None:
         self.are_ours = are_ours
         self._created: dict[str, _Created] = {}
-        """Items that the server has not told yet, by the id of the event."""
+        """The unconfirmed items, by the id of the event that creates them."""
         self._events: dict[str, str] = {}
-        """The ids of the events that created them, by the id of the item."""
+        """The ids of these events, by our id of the item."""
         self._nameless: dict[str, _Item] = {}
-        """Items that were sent without an id and that the server has not told yet, by ours."""
+        """The unconfirmed items that were sent without an id, by our id."""
         self._theirs: dict[str, str] = {}
+        """The server's id of an item, by ours, where the two differ."""
         self._ours: dict[str, str] = {}
+        """Our id of an item, by the server's, where the two differ."""
 
     # -- what is sent -------------------------------------------------------------------------
 
     def sent(self, event: wire.ClientEvent) -> wire.ClientEvent:
-        """Return an event as the server has to get it."""
+        """Record an event, and return it with the ids that the server knows."""
         match event:
             case wire.ItemCreate(item, event_id, previous):
                 if len(self._created) >= _CREATED:
@@ -78,11 +84,11 @@ class ItemIds:
         return wire.ItemCreate(item, event_id, previous)
 
     def _forget(self, item_id: str) -> None:
-        """Forget how an item was created: the server has told it, or refused it."""
+        """Forget how an item was created: the server has confirmed or refused it."""
         self._created.pop(self._events.pop(item_id, ""), None)
 
     def refused(self, error: wire.ErrorBody, new_event_id: str) -> wire.ItemCreate | None:
-        """Return how an item can be created whose id the server refuses.
+        """Return an event that creates an item without an id, if the server refuses its id.
 
         None: the error is about something else.
         """
@@ -98,14 +104,14 @@ class ItemIds:
         self.are_ours = created.has_id = False
         return self._create(created, new_event_id)
 
-    # -- what comes ---------------------------------------------------------------------------
+    # -- what is received ---------------------------------------------------------------------
 
     def received(self, event: object, is_known: Callable[[str], bool]) -> object:
         """Return an event of the server with our ids.
 
         Args:
-            event: of the server.
-            is_known: whether an item is known already by the id that the server has given it.
+            event: The event of the server.
+            is_known: Returns whether the item with a server's id is known already.
         """
         if isinstance(event, wire.ItemAdded | wire.ItemCreated | wire.ItemDone):
             item_id = event.item.id
@@ -123,7 +129,10 @@ class ItemIds:
         return event
 
     def _recognise(self, item: wire.Item) -> None:
-        """Note the server's id of an item: it tells them in the order in which they were sent."""
+        """Match a new item of the server with the oldest item sent without an id that it can be.
+
+        The server confirms items in the order in which they were sent.
+        """
         for item_id, sent in self._nameless.items():
             if sent["type"] != item.type or sent.get("call_id") != item.call_id:
                 continue
@@ -138,7 +147,10 @@ class ItemIds:
 
 
 def _is_about_the_id(error: wire.ErrorBody) -> bool:
-    """Return whether an item was refused because of its id, which does not exist already."""
+    """Return whether the server refuses the id of an item itself.
+
+    The refusal of an id that exists already is not meant: then the item is there.
+    """
     if meaning(error) is Meaning.HARMLESS:
         return False
     if error.param:

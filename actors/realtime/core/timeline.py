@@ -1,4 +1,4 @@
-"""Two clocks: samples of the session, and samples appended to one session with the server."""
+"""The mapping between the session timeline and the audio appended to one server session."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ __all__ = ["SAMPLES_PER_MS", "Timeline"]
 
 SAMPLES_PER_MS = SAMPLE_RATE // 1000
 _JUMPS = 256
+"""At most this many of the newest jumps are kept: server times are of the recent past."""
 
 
 class Timeline:
-    """Maps both ways. The server counts what it was sent; our samples have jumps where nothing was.
+    """Maps samples of the session timeline to times of the server, and back.
 
-    Of the jumps only the last ones are kept: the server speaks of the recent past.
+    The server counts the audio that it was sent, without gaps. The session timeline has a jump
+    wherever no audio was appended.
     """
 
     def __init__(self, next_sample: int = 0) -> None:
         self.next_sample = next_sample
-        """Of the session: the first one that has not been appended."""
+        """The first sample of the session timeline that has not been appended."""
         self.appended = 0
-        """Samples the server has been sent."""
+        """Number of samples that the server was sent."""
         self._server: list[int] = []
+        """The jumps: the number of samples appended before each."""
         self._session: list[int] = []
+        """The first sample of the session timeline after each jump."""
 
     def append(self, first_sample: int, count: int) -> None:
-        """Take note of audio appended."""
+        """Record audio that was appended."""
         if first_sample != self.next_sample or not self._server:
             self._server.append(self.appended)
             self._session.append(first_sample)
@@ -37,14 +41,14 @@ class Timeline:
         self.next_sample = first_sample + count
 
     def rewind(self, sample: int) -> None:
-        """Forget what was sent from a sample on: the server has thrown it away."""
+        """Forget the audio from a sample on: the server has discarded it."""
         if sample < self.next_sample:
             self.next_sample = sample
             self._server.clear()
             self._session.clear()
 
     def session_sample(self, server_ms: float | None) -> int:
-        """Return the sample of the session at a time of the server's; None: the next sample."""
+        """Return the sample of the session timeline at a server time; None: the next sample."""
         if server_ms is None:
             return self.next_sample
         sample = int(server_ms * SAMPLES_PER_MS)
@@ -54,7 +58,7 @@ class Timeline:
         return self._session[index] + max(0, sample - self._server[index])
 
     def server_ms(self, session_sample: int) -> float:
-        """Return the server's time of a sample; of one that was not sent: of the next that was."""
+        """Return the server time of a sample or, if that was not sent, of the next one that was."""
         if not self._session:
             return 0.0
         index = max(0, bisect.bisect_right(self._session, session_sample) - 1)
