@@ -1,4 +1,4 @@
-"""The realtime component: moves bytes between the server, the core and the other components."""
+"""The realtime component: connects the protocol core with the server and the other components."""
 
 from __future__ import annotations
 
@@ -69,17 +69,17 @@ __all__ = ["Realtime"]
 
 _KEPT_CORE = "core"
 _KEPT_CONNECTIONS = ("connection", "spare")
-"""By ``spare``: the one in use and, sometimes, the one that stands by."""
+"""Keys in `Actor.keep`: the current connection and that of the standby session (``spare``)."""
 _EARLY_S = 0.0005
-"""A timer may run so much too early."""
+"""Added to each timer, which may run this much too early."""
 
 
 class Realtime(Actor):
-    """Holds the conversation with the server.
+    """The shell around the `Core`: it performs the core's actions and passes events and times in.
 
-    The core decides; this class connects, sends, passes on and keeps time. Core and connection
-    survive a raise (`Actor.keep`): the server sees one connection, and at most the event in hand
-    is lost. After a death, `Saved` and the history bring the conversation back.
+    Core and connection survive an exception (`Actor.keep`): the server sees one connection, and at
+    most the event being handled is lost. After the death of the process, a new one restores the
+    conversation from `Saved` and the history.
     """
 
     accepts: ClassVar = {
@@ -87,7 +87,7 @@ class Realtime(Actor):
         ReplayedAudio: Keep(40),
         ReplayEnded: CONTROL,
         CaptureEnded: CONTROL,
-        # An item's last position must not be lost: as many as come in 5 s at ten a second.
+        # An item's last position must not be lost: as many as come in 5 s, at ten per second.
         PlayedPosition: Newest(50),
         PlaybackFlushed: CONTROL,
         DeviceInUse: CONTROL,
@@ -108,7 +108,7 @@ class Realtime(Actor):
     }
 
     def opened(self) -> None:
-        """Take up the conversation where it is, or begin to connect; waits for nothing."""
+        """Continue with the kept core and connections, or begin to connect. Never waits."""
         self._timer: Timer | None = None
         self._timer_ns = 0
         self._connecting: dict[bool, Timer] = {}
@@ -123,7 +123,7 @@ class Realtime(Actor):
         kept = self.keep.get(_KEPT_CORE)
         if isinstance(kept, Core):
             self._core = kept
-            # The timers that would have connected died with our predecessor.
+            # The timers of pending attempts to connect died with our predecessor.
             if not self._resume(spare=False):
                 self._connect()
             if not self._resume(spare=True):
@@ -138,7 +138,10 @@ class Realtime(Actor):
         self._set_timer(now)
 
     def _check_key_log(self) -> None:
-        """Do without ``SSLKEYLOGFILE`` where it cannot be written, or no connection would open."""
+        """Remove ``SSLKEYLOGFILE`` from the environment if that file cannot be written.
+
+        Otherwise `ssl` would raise for each connection.
+        """
         path = os.environ.get("SSLKEYLOGFILE")
         if not path:
             return
@@ -152,7 +155,7 @@ class Realtime(Actor):
             self.send(Notice(f"{text}."))
 
     def handle(self, message: Message) -> None:
-        """Pass a message to the core and do what it wants."""
+        """Pass a message to the core, and perform the actions that follow."""
         now = time.monotonic_ns()
         try:
             if isinstance(message, SendImage):
@@ -169,12 +172,12 @@ class Realtime(Actor):
             image = self._pictures.keep(message)
         except OSError as error:
             why = error.strerror or str(error)
-            self.send(Notice(f"the image was not sent, as it cannot be kept: {why}"))
+            self.send(Notice(f"the image was not sent, because it cannot be stored: {why}"))
             return
         self._core.image(message, image, now)
 
     def closed(self) -> None:
-        """At the end of the session, tell what was not heard, and what no server has."""
+        """At the end of the session, publish how much was heard, and what was never sent."""
         core = self.keep.get(_KEPT_CORE)
         if self.host.over and isinstance(core, Core):
             core.ended()
@@ -183,7 +186,7 @@ class Realtime(Actor):
                 why = "it was typed, and has not reached the server"
                 self.send(DeadLetter(self.name, SendText.__name__, why, 1, f"item_id={item_id}"))
 
-    # -- doing what the core wants ------------------------------------------------------------
+    # -- the core's actions -------------------------------------------------------------------
 
     def _perform(self) -> None:
         for action in self._core.take():
@@ -222,11 +225,11 @@ class Realtime(Actor):
             self.after(STALL_S / 5, self._watch)
 
     def _watch(self) -> None:
-        """See that what waits for the socket does not wait for ever."""
+        """Abort the connection if the socket accepts no data for `STALL_S`."""
         connection = self._connection()
         self._watching = connection is not None and connection.is_sending()
         if connection is not None and connection.is_stalled():
-            self.log.warning("the server takes nothing any more, giving the connection up")
+            self.log.warning("the server accepts no more data; aborting the connection")
             connection.abort()
         if self._watching:
             self.after(STALL_S / 5, self._watch)
@@ -234,7 +237,7 @@ class Realtime(Actor):
     def _set_timer(self, now: int) -> None:
         due = self._core.next_deadline(now)
         if due is None or (self._timer is not None and self._timer_ns <= due):
-            return  # the timer that is set comes first, and then the next one is
+            return  # the present timer runs first, and `_tick` then sets the next one
         if self._timer is not None:
             self._timer.cancel()
         self._timer_ns = due
@@ -256,7 +259,7 @@ class Realtime(Actor):
         return kept if isinstance(kept, Connection) else None
 
     def _resume(self, *, spare: bool) -> bool:
-        """Go on with a connection of our predecessor's. Return False if there is none."""
+        """Continue with a kept connection. Return False if there is none, or it has ended."""
         connection = self._connection(spare=spare)
         if connection is None or (connection.is_over() and not connection.arrived):
             return False
@@ -282,7 +285,7 @@ class Realtime(Actor):
         self._disconnect(spare=spare)
         if wrong := self._address.wrong_key:
             now = time.monotonic_ns()
-            self._core.connect_failed(0, wrong, "the key is wrong", now, spare=spare)
+            self._core.connect_failed(0, wrong, "the key is not valid", now, spare=spare)
             self._perform()
             return
         connection = Connection(self._address.url, self._address.headers, self._key)
@@ -294,23 +297,23 @@ class Realtime(Actor):
         connection = self._connection(spare=spare)
         if connection is not None:
             del self.keep[_KEPT_CONNECTIONS[spare]]
-            connection.wake = _nobody
+            connection.wake = _do_nothing
             connection.close_soon()
 
     def _drain(self, connection: Connection) -> None:
-        """Handle what has arrived, until there is nothing left or the connection is given up."""
+        """Handle what has arrived, until nothing is left or the connection is no longer used."""
         while connection.arrived:
             spare = connection is self._connection(spare=True)
             if not spare and connection is not self._connection():
                 return
-            what = connection.arrived.popleft()
+            arrived = connection.arrived.popleft()
             now = time.monotonic_ns()
-            sound = False
+            is_audio = False
             try:
-                match what:
+                match arrived:
                     case ReceivedText(data, read_ns):
                         now, event = read_ns, wire.decode(data)
-                        sound = type(event) is wire.AudioDelta
+                        is_audio = type(event) is wire.AudioDelta
                         self._pass_on(event, data, "server", spare=spare)
                         self._core.server_event(event, now, spare=spare)
                     case WebsocketOpened(server_ns):
@@ -321,18 +324,18 @@ class Realtime(Actor):
                         self._core.lost(code_, reason, now, spare=spare)
             finally:
                 self._perform()
-                if not sound:
+                if not is_audio:
                     self._set_timer(now)
 
     def _pass_on(
         self, event: object, data: bytes, direction: Literal["server", "client"], *, spare: bool
     ) -> None:
-        """Give the program an event that it has subscribed to."""
+        """Send the program an event, if it has subscribed to it."""
         if self._core.wire_events and not spare:
             name = wire.name_of(event)
             if name in self._core.wire_events:
                 self.send(WireEvent(name, direction, data))
 
 
-def _nobody() -> None:
+def _do_nothing() -> None:
     pass

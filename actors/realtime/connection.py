@@ -1,8 +1,8 @@
-"""One websocket to the server: threads of its own, so that nobody waits for the network.
+"""One websocket to the server, with its own threads, so that the actor never waits for the network.
 
-What comes is put into `Connection.arrived`, and `Connection.wake` is called. What is sent is
-written by the caller's thread if the socket takes it at once, which it nearly always does; if not,
-by a thread that waits for the socket, in order.
+Events go into `Connection.arrived`, and `Connection.wake` is called. A message to send is written
+by the caller's thread if the socket accepts it at once, as it nearly always does; otherwise a
+sending thread writes the waiting messages, in order.
 """
 
 from __future__ import annotations
@@ -31,34 +31,37 @@ __all__ = [
 ]
 
 STALL_S = 5.0
-"""A connection that takes nothing for so long is lost."""
+"""A connection that accepts no data for this long counts as lost."""
 _SLOWEST = 32 * 1024
-"""Bytes a second that a line takes at least: an image of 1 MiB may take 40 s."""
+"""Bytes per second of the slowest line that is supported: an image of 1 MiB may take 40 s."""
 _WAITING = 20_000
-"""Frames that may wait to be sent: more than a new session is told, or a stall of 5 s needs."""
+"""At most this many messages wait to be sent: more than a new session is sent at once, and more
+than accumulate in `STALL_S`."""
 _UNREAD = 50_000
-"""Messages that may wait to be handled; past this nobody handles them any more."""
+"""At most this many received messages wait to be handled; with more, the connection is aborted."""
 _SHORTEST_SECRET = 8
-"""A shorter key is none: servers of one's own are given "x", which is in many words."""
+"""Shorter keys are not removed from texts: for servers of their own people set keys such as "x",
+which is part of many words."""
 _DIRECT_BYTES = 16384
-"""Larger frames might not fit into the socket's buffer, and are left to the sending thread."""
+"""Larger messages may not fit into the socket's buffer, so the sending thread writes them."""
 
 
 class WebsocketOpened(msgspec.Struct):
     """The websocket is open."""
 
     server_ns: int | None = None
-    """What the server's clock shows (unix time), to the second; None: it does not say."""
+    """Unix time by the server's clock, in whole seconds; None: the server sent no date."""
 
 
 class WebsocketRefused(msgspec.Struct):
-    """There is no websocket, and why. Never with the key in it."""
+    """The websocket could not be opened. No field contains the key."""
 
     status: int
-    """Of HTTP; 0: it did not come to that."""
+    """HTTP status; 0: there was no HTTP response."""
     code: str
-    """Of an error in the body of the response."""
+    """Code of the error in the body of the response, or our own; empty: unknown."""
     text: str
+    """The reason, for people."""
 
 
 class WebsocketClosed(msgspec.Struct):
@@ -73,23 +76,23 @@ class ReceivedText(msgspec.Struct):
 
     data: bytes
     read_ns: int
-    """``time.monotonic_ns()`` when it had been read."""
+    """``time.monotonic_ns()`` when it was read from the socket."""
 
 
 Arrived = WebsocketOpened | WebsocketRefused | WebsocketClosed | ReceivedText
 
 
 class Connection:
-    """A websocket from the attempt to connect until its end. It is used once.
+    """A websocket, from the attempt to connect to its end. It is used once.
 
-    Lives in `Actor.keep`, so it survives an actor that raises; the next one sets `wake` anew.
+    It is in `Actor.keep`, so it survives an actor that raises; the next actor sets `wake` again.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], secret: str = "") -> None:
         self.arrived: collections.deque[Arrived] = collections.deque()
-        """What happened, in order; taken by the actor."""
-        self.wake: Callable[[], None] = _nobody
-        """Called, from any thread, when `arrived` was empty and is not any more."""
+        """What has happened, in order; the actor removes it."""
+        self.wake: Callable[[], None] = _do_nothing
+        """Called, from any thread, when something is put into an empty `arrived`."""
         self._url = url
         self._headers = dict(headers)
         secrets = [each for each in (secret, *secrets_of(url)) if len(each) >= _SHORTEST_SECRET]
@@ -111,7 +114,7 @@ class Connection:
     def send(self, data: bytes) -> bool:
         """Send a text message. Return False if it has to wait for the socket.
 
-        Nothing is raised: that the connection has ended is told by `arrived`.
+        It raises nothing: the end of the connection is reported through `arrived`.
         """
         socket = self._socket
         if socket is None or self._over:
@@ -131,25 +134,25 @@ class Connection:
         return False
 
     def is_over(self) -> bool:
-        """Tell whether the connection has ended, or never was."""
+        """Return whether the connection has ended, or could not be opened."""
         return self._over
 
     def is_sending(self) -> bool:
-        """Tell whether something waits for the socket."""
+        """Return whether messages wait for the socket."""
         return self._sending
 
     def is_stalled(self) -> bool:
-        """Tell whether the socket has taken nothing of what waits for `STALL_S`."""
+        """Return whether the socket has accepted none of the waiting messages for `STALL_S`."""
         return self._sending and time.monotonic() - self._progress_s >= STALL_S
 
     def abort(self) -> None:
-        """End the connection at once, whatever its threads wait for."""
+        """End the connection at once, even if its threads are blocked."""
         self._over = True
         if self._socket is not None:
             self._socket.abort()
 
     def close(self) -> None:
-        """End the connection, saying so to the server; waits at most a second."""
+        """End the connection with a closing handshake; waits at most a second."""
         self._closed = True
         socket = self._socket
         if socket is not None and not self._sending:
@@ -157,7 +160,7 @@ class Connection:
         self.abort()
 
     def close_soon(self) -> None:
-        """Do `close` without waiting."""
+        """Close on a thread of its own, without waiting."""
         self._closed = True
         threading.Thread(target=self.close, name="closing", daemon=True).start()
 
@@ -168,12 +171,12 @@ class Connection:
         try:
             return bool(select.select([], [socket.fileno()], [], 0)[1])
         except (OSError, ValueError):
-            return True  # it is closed, which writing finds out
+            return True  # it is closed: writing then does nothing
 
     # -- on other threads ---------------------------------------------------------------------
 
     def _send_waiting(self) -> None:
-        """Send what waits, then end."""
+        """Send the waiting messages, then end the thread."""
         socket = self._socket
         assert socket is not None
         while True:
@@ -183,7 +186,7 @@ class Connection:
                     self._sending = False
                     return
                 data = self._waiting.popleft()
-            # A long frame may take its time, on a slow line.
+            # A large message on a slow line is no stall: add the time that it may take.
             self._progress_s = time.monotonic() + len(data) / _SLOWEST
             socket.write(data)
             self._progress_s = time.monotonic()
@@ -195,7 +198,7 @@ class Connection:
             socket = websocket.connect(
                 self._url, self._headers, self._arrive_open, self._arrive_text
             )
-        except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
+        except Exception as error:  # noqa: BLE001 - any exception means: no connection
             self._over = True
             status, code, text = websocket.explain(error, self._url)
             self._arrive(WebsocketRefused(status, code, self._clean(text)))
@@ -207,14 +210,14 @@ class Connection:
         self._arrive(WebsocketClosed(code_, self._clean(reason)))
 
     def _arrive_open(self, socket: Socket) -> None:
-        """Take note that the websocket is open, before anything comes of it."""
+        """Report that the websocket is open; called before its first message."""
         if self._poll is not None and socket.fileno() >= 0:
             self._poll.register(socket.fileno(), select.POLLOUT)
         self._socket = socket
         self._arrive(WebsocketOpened(socket.server_ns()))
 
     def _arrive_text(self, data: Any) -> None:
-        """Take a message, on the thread that reads the socket."""
+        """Report a message, on the thread that reads the socket, with secrets replaced."""
         read_ns = time.monotonic_ns()
         data = bytes(data)
         for secret in self._secrets:
@@ -225,9 +228,9 @@ class Connection:
             return
         self._arrive(ReceivedText(data, read_ns))
 
-    def _arrive(self, what: Arrived) -> None:
-        self.arrived.append(what)
-        # Whoever takes them goes on until there is none: one wake-up for the first is enough.
+    def _arrive(self, event: Arrived) -> None:
+        self.arrived.append(event)
+        # The actor handles events until none is left: one wake-up for the first is enough.
         if len(self.arrived) == 1:
             self.wake()
 
@@ -238,5 +241,5 @@ class Connection:
         return text
 
 
-def _nobody() -> None:
+def _do_nothing() -> None:
     pass
