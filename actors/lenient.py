@@ -1,7 +1,7 @@
-"""JSON as some servers and models write it: with halves of surrogate pairs in its texts.
+"""A lenient JSON reader, for servers and models that write halves of surrogate pairs.
 
 A pair that was cut between two deltas, or an emoji that a model has not finished, leaves a code
-unit that stands for no character. Strict decoders refuse the whole text for it.
+unit that is not a character. Strict decoders refuse the whole text because of it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ __all__ = ["loads", "repaired"]
 
 
 def loads(text: bytes | str) -> Any:
-    """Return the value of a JSON text; what stands for no character becomes U+FFFD, NaN None.
+    """Return the value of a JSON text. Invalid characters become U+FFFD, and NaN becomes None.
 
     Raises:
-        ValueError: It is not JSON, or nested too deeply.
+        ValueError: The text is not JSON, or it is nested too deeply.
     """
     import json  # rarely needed: a child imports only what it uses
 

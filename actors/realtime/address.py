@@ -1,4 +1,4 @@
-"""Where the server is, and what is shown to it at the door."""
+"""The server's URL, and the headers that authorise us."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ __all__ = ["KEY_VARIABLE", "OPENAI_URL", "Address", "address_of", "is_local"]
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
 KEY_VARIABLE = "OPENAI_API_KEY"
 _AZURE = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
-"""Hosts that take a key in a header of its own, and as a bearer only the token of an identity.
+"""Hosts that expect an API key in the header ``api-key``; as a bearer they accept only a token.
 
 https://learn.microsoft.com/azure/ai-foundry/openai/how-to/realtime-audio-websockets
 """
 
 
 class Address(NamedTuple):
-    """What is needed to connect."""
+    """The URL and headers to connect with."""
 
     url: str
     headers: dict[str, str]
     wrong_key: str
-    """The code (see `errors`) of what can be seen to be wrong with the key; empty: nothing."""
+    """The code (see `errors`) if the key is missing or malformed; empty: it is neither."""
     keeps_key: bool
-    """Whether the key is not sent, because the connection would not be encrypted."""
+    """Whether there is a key that is not sent, because the connection is not encrypted."""
 
 
 def address_of(settings: Settings, key: str, url: str = "") -> Address:
-    """Return where to connect to.
+    """Return the address to connect to.
 
     Args:
-        settings: of the session.
-        key: of the service; empty: there is none.
-        url: where the sandbox listens, if it is what is talked with.
+        settings: The settings of the session.
+        key: The API key; empty: there is none.
+        url: The URL of the sandbox, if that is the server; empty: the settings name the server.
     """
     url = url or (OPENAI_URL if settings.server == "openai" else settings.server)
     if "model=" not in url.partition("?")[2]:
@@ -56,7 +56,7 @@ def address_of(settings: Settings, key: str, url: str = "") -> Address:
 def _headers(url: str, key: str) -> dict[str, str]:
     user, host = authority_of(url)
     if user:
-        return {}  # it is the one who is authorised: the header of both has the same name
+        return {}  # `websockets` sends the user and password of the URL in the same header
     is_token = len(parts := key.split(".")) == 3 and all(parts)  # a JSON Web Token
     if host.endswith(_AZURE) and not is_token:
         return {"api-key": key}

@@ -1,7 +1,7 @@
-"""Reads events that are not quite what the API says, as servers of other makers send them.
+"""The repair of events that deviate from the API, as servers of other vendors send them.
 
-An event is as good as the fields that are needed: those without a default in
-`actors.realtime.wire`. Any other field with a wrong value is left out, and the event counts.
+An event is usable if its required fields are valid: those without a default in
+`actors.realtime.wire`. Other fields with a wrong value are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from actors.lenient import loads
 __all__ = ["Mended", "mend"]
 
 _WORDS = ("type", "code", "message", "param", "event_id")
-"""What an error may have at the top of its event instead of in ``error``."""
+"""Fields that some servers put at the top of an ``error`` event instead of in ``error``."""
 
 
 class Mended(msgspec.Struct, frozen=True):
@@ -38,8 +38,8 @@ def mend(
 
     Args:
         text: A websocket message that could not be decoded.
-        kinds: The types of the events, by name. Others are returned as they are.
-        error: The type of an error, which servers write in more than one shape.
+        kinds: The types of the events, by name. Events of other names are returned unchanged.
+        error: The type of an error, which servers send in more than one shape.
 
     Raises:
         ValueError: The text is not JSON.
@@ -75,13 +75,13 @@ def _as_text(value: Any) -> str:
 
 
 class _Fields(typing.NamedTuple):
-    """Picks out what fits, and notes the names of what does not."""
+    """Selects the fields that are valid, and collects the names of the others."""
 
     error: type[msgspec.Struct]
     left_out: list[str]
 
     def of(self, raw: dict[str, Any], kind: type[msgspec.Struct], place: str) -> dict[str, Any]:
-        """Return the fields of a struct, without those that are wrong and not needed."""
+        """Return the fields of a struct, without those that are not valid and not required."""
         fields: dict[str, Any] = {}
         for field, hint in _hints(kind):
             value, name = raw.get(field.encode_name), f"{place}{field.encode_name}"
@@ -96,7 +96,7 @@ class _Fields(typing.NamedTuple):
         return fields
 
     def _part(self, value: Any, hint: Any, place: str) -> Any:
-        """Return what fits of a struct; anything else as it is."""
+        """Return the valid fields of a nested struct; return any other value unchanged."""
         for part in (hint, *typing.get_args(hint)):
             if part is self.error:
                 value = _error(value)

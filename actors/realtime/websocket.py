@@ -1,6 +1,6 @@
-"""The websocket itself, on the `websockets` package; imported by the thread that connects.
+"""The websocket, based on the `websockets` package; imported by the thread that connects.
 
-Importing that package costs some 60 ms, which is why nothing else here does it.
+Importing that package takes about 60 ms, so no other module of the component imports it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,19 @@ from actors.realtime.address import is_local
 __all__ = ["USER_AGENT", "Socket", "connect", "explain"]
 
 USER_AGENT = "rtvoice/0.1.0"
-"""Written out: asking importlib.metadata takes longer than connecting."""
+"""A constant, because looking the version up with `importlib.metadata` takes longer than
+connecting."""
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 0.5
 PING_S, PONG_S = 5.0, 10.0
-"""A network that is silently gone is noticed after 15 s at most: the microphone remembers 30 s."""
+"""Interval of pings, and how long their answer may take. So a silent loss of the network is noticed
+after 15 s at most, while the microphone can still replay the audio: it holds 30 s."""
 
 
 class Socket(client.ClientConnection):
-    """A websocket that hands every message over on the thread that reads the network.
+    """A websocket that passes each message on, on the thread that reads the network.
 
-    `recv` would cost a second thread and one more wake-up for each message.
+    `recv` would need a second thread and one more wake-up per message.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Socket(client.ClientConnection):
         self.pending_legacy_warning = False  # `Connection` closes us, no context manager does
 
     def process_event(self, event: Any) -> None:
-        """Take what the protocol has found: the handshake, or a frame of a message."""
+        """Handle an event of the protocol: the handshake, or a frame."""
         if self.response is None:
             super().process_event(event)
             if self.protocol.handshake_exc is None:
@@ -78,11 +80,11 @@ class Socket(client.ClientConnection):
                 self._on_message(data)
 
     def fileno(self) -> int:
-        """Return the descriptor to wait on; negative: it is closed."""
+        """Return the socket's descriptor; negative: it is closed."""
         return self.socket.fileno()
 
     def server_ns(self) -> int | None:
-        """Return what the server's clock showed at the handshake; None: it does not say."""
+        """Return the server's unix time at the handshake, in ns; None: it sent no date."""
         date = self.response.headers.get("Date") if self.response is not None else None
         try:
             return int(parsedate_to_datetime(date).timestamp()) * 1_000_000_000 if date else None
@@ -90,22 +92,22 @@ class Socket(client.ClientConnection):
             return None
 
     def write(self, data: bytes) -> None:
-        """Send a text message; blocks while the socket's buffer is full. Does not raise."""
+        """Send a text message; blocks while the socket's buffer is full. Never raises."""
         with contextlib.suppress(WebSocketException, OSError):
             self.send(data, text=True)
 
     def wait(self) -> tuple[int, str]:
-        """Sleep until the connection has ended. Return its close code and reason."""
+        """Wait until the connection has ended. Return its close code and reason."""
         self.recv_events_thread.join()
         return self.protocol.close_code or 1006, self.protocol.close_reason or ""
 
     def say_goodbye(self) -> None:
-        """Close in order; waits for the server's answer for `CLOSE_TIMEOUT_S` at most."""
+        """Close with a handshake; waits for the server's reply for at most `CLOSE_TIMEOUT_S`."""
         with contextlib.suppress(WebSocketException, OSError):
             self.close()
 
     def abort(self) -> None:
-        """Break the connection, from any thread, whatever the others wait for."""
+        """Break the connection, from any thread, even if other threads are blocked in it."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(sockets.SHUT_RDWR)
 
@@ -116,10 +118,10 @@ def connect(
     on_open: Callable[[Socket], None],
     on_message: Callable[[Any], None],
 ) -> Socket:
-    """Open a websocket. The functions are called on its thread, ``on_open`` first.
+    """Open a websocket. It calls both functions on its own thread, ``on_open`` first.
 
     Raises:
-        Exception: there is none; `explain` says why.
+        Exception: The websocket could not be opened; `explain` returns the reason.
     """
 
     def create(*args: Any, **kwargs: Any) -> Socket:
@@ -130,25 +132,34 @@ def connect(
         additional_headers=dict(headers),
         user_agent_header=USER_AGENT,
         compression=None,
-        max_size=None,
+        max_size=None,  # the default of 1 MiB would close the connection on a long event
         ping_interval=PING_S,
         ping_timeout=PONG_S,
         proxy=_proxy_for(url),
         open_timeout=OPEN_TIMEOUT_S,
         close_timeout=CLOSE_TIMEOUT_S,
-        create_connection=cast(type[Socket], create),  # it is only called
+        create_connection=cast(type[Socket], create),  # a function will do: it is only called
     )
     assert isinstance(connection, Socket)
     return connection
 
 
 def explain(error: Exception, url: str = "") -> tuple[int, str, str]:
-    """Return (HTTP status or 0, code of an error in the body or our own, one line for people)."""
+    """Return why a websocket could not be opened.
+
+    Args:
+        error: The exception of `connect`.
+        url: The URL of the server.
+
+    Returns:
+        The HTTP status, or 0; the code of the error in the body, or our own, or an empty string;
+        and the reason in one line, for people.
+    """
     match error:
         case InvalidStatus():
             return _refused(error)
         case InvalidURI():
-            return 0, "invalid_url", "this is no ws:// or wss:// URL"
+            return 0, "invalid_url", "it is not a ws:// or wss:// URL"
         case ssl.SSLCertVerificationError(verify_message=why):
             return 0, "untrusted_certificate", f"the server's certificate is not trusted ({why})"
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "RECORD_LAYER_FAILURE"):
@@ -169,7 +180,7 @@ def _through(proxy: str, error: Exception, variable: str) -> str:
         case ImportError():
             return f"the SOCKS proxy {proxy} needs a package: pip install python-socks"
         case InvalidProxy() | ProxyError():
-            what = f"{variable} is not a proxy that can be used; write it as http://host:port"
+            what = f"{variable} is not a valid proxy; write it as http://host:port"
             return f"{what}, or have NO_PROXY name the server"
         case _:
             what = f"no connection through the proxy {proxy} ({_in_words(error, '')})"
@@ -186,16 +197,16 @@ def _in_words(error: Exception, url: str) -> str:
         case ConnectionRefusedError():
             return "nothing listens there (Connection refused)"
         case OSError(errno=errno.ENETUNREACH | errno.EHOSTUNREACH, strerror=why):
-            return f"there is no way to it ({why})"
+            return f"there is no route to it ({why})"
         case OSError(strerror=str(why)):
             return why
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _proxy_for(url: str) -> str | None:
-    """Return the URL of the proxy on the way to a server, as the environment names it.
+    """Return the URL of the proxy for a server, from the environment; None: no proxy.
 
-    Like curl, take ``host:port`` for an HTTP proxy.
+    As for curl, ``host:port`` means an HTTP proxy.
     """
     if is_local(url):
         return None
@@ -204,7 +215,7 @@ def _proxy_for(url: str) -> str | None:
 
 
 def _variable_of(url: str) -> str:
-    """Return the name of the environment variable that names the proxy."""
+    """Return the name of the environment variable that holds the proxy for a URL."""
     proxy = get_proxy(parse_uri(url))
     named = [
         name
@@ -215,7 +226,7 @@ def _variable_of(url: str) -> str:
 
 
 def _proxy_of(url: str) -> str:
-    """Return host and port of the proxy on the way to a server, never its password."""
+    """Return host and port of the proxy for a URL, without its password; empty: no proxy."""
     if not url or is_local(url):
         return ""
     try:
@@ -225,7 +236,7 @@ def _proxy_of(url: str) -> str:
 
 
 def _words_of(body: bytes | bytearray) -> tuple[str, str]:
-    """Return code and message of an error in JSON; gateways write it in more than one shape."""
+    """Return code and message of a JSON error body; gateways use more than one shape."""
     try:
         whole = json.loads(body)
     except (ValueError, RecursionError):
@@ -233,9 +244,9 @@ def _words_of(body: bytes | bytearray) -> tuple[str, str]:
     if not isinstance(whole, dict):
         return "", ""
     error = whole.get("error")
-    told = error if isinstance(error, dict) else whole
-    code = told.get("code") or told.get("type") or ""
-    words = (error, told.get("message"), told.get("detail"))
+    fields = error if isinstance(error, dict) else whole
+    code = fields.get("code") or fields.get("type") or ""
+    words = (error, fields.get("message"), fields.get("detail"))
     message = next((text for text in words if isinstance(text, str)), "")
     return str(code), message
 
@@ -244,7 +255,7 @@ def _refused(error: InvalidStatus) -> tuple[int, str, str]:
     status = error.response.status_code
     code, message = _words_of(error.response.body or b"")
     if status in (401, 403):
-        message = ""  # it quotes from the key
+        message = ""  # it quotes a part of the key
     text = f"HTTP {status}" + (
         f": {message.splitlines()[0].rstrip('.')}" if message.strip() else ""
     )
