@@ -1,9 +1,9 @@
-"""The events of the Realtime API (GA) as types: what the server sends, what we send.
+"""The events of the Realtime API (GA) as types: those of the server, and ours.
 
-Events that are acted on have a type; `IGNORED` lists the others, each with the reason. Unknown
-events and unknown fields are harmless. The fields without a default are those that are needed: ids,
-the type of an item, deltas. An event with wrong values in other fields is a `PartialEvent` without
-those; an event without what is needed, and text that is not an event, is a `BadFrame`.
+Each event that is handled has a type; `IGNORED` lists the others, each with the reason. Unknown
+events and unknown fields are ignored. Required fields have no default: ids, the type of an item,
+deltas. An event with a wrong value in another field is a `PartialEvent` without that field. An
+event with a missing or wrong required field, and text that is not an event, is a `BadFrame`.
 https://platform.openai.com/docs/api-reference/realtime-server-events
 """
 
@@ -66,18 +66,19 @@ __all__ = [
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 _Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
-"""A position in a session: what lies outside is no time, and too large for one."""
+"""A position in a session. Values out of this range are wrong; the sample at a huge position would
+be infinite."""
 
 
 class ErrorBody(msgspec.Struct):
-    """What went wrong, in an `ErrorEvent`, a failed response or a failed transcription."""
+    """An error, in an `ErrorEvent`, a failed response or a failed transcription."""
 
     type: str | None = None
     code: str | int | None = None
     message: str | None = None
     param: str | None = None
     event_id: str | None = None
-    """Of the client event that is refused; None: unknown."""
+    """The id of the client event that is refused; None: unknown."""
 
 
 class Item(msgspec.Struct):
@@ -91,7 +92,7 @@ class Item(msgspec.Struct):
     call_id: str | None = None
     arguments: str | None = None
     phase: Any = None
-    """``commentary``: what is said before the answer itself, by models that reason."""
+    """``commentary``: speech before the answer itself, by models that reason."""
 
 
 class _StatusDetails(msgspec.Struct):
@@ -111,17 +112,18 @@ class _Usage(msgspec.Struct):
 
 
 class Response(msgspec.Struct):
-    """An answer of the model."""
+    """A response of the model."""
 
     id: str
     status: str | None = None
-    """How it stands; None: the server does not say. An answer that is done counts as completed."""
+    """``completed``, ``cancelled``, ``failed`` or ``incomplete`` at its end. In a `ResponseDone`,
+    None counts as completed: not every server sends it."""
     status_details: _StatusDetails | None = None
     usage: _Usage | None = None
     metadata: dict[str, Any] | None = None
 
 
-# -- what the server says --------------------------------------------------------------------------
+# -- events of the server --------------------------------------------------------------------------
 
 
 class ServerEvent(msgspec.Struct, tag_field="type"):
@@ -129,18 +131,18 @@ class ServerEvent(msgspec.Struct, tag_field="type"):
 
 
 class ErrorEvent(ServerEvent, tag="error"):
-    """Something was refused; the session stays open, mostly."""
+    """The server has refused an event, or has failed. The session usually stays open."""
 
     error: ErrorBody
 
 
 class SessionCreated(ServerEvent, tag="session.created"):
-    """The first event."""
+    """The first event of a session."""
 
     session: dict[str, Any] | None = None
 
     def expires_at(self) -> float | None:
-        """Return when the server ends the session, in unix seconds, if it says so."""
+        """Return when the server ends the session, in unix seconds; None: unknown."""
         at = (self.session or {}).get("expires_at")
         return at if isinstance(at, int | float) else None
 
@@ -173,37 +175,37 @@ class ItemDone(ServerEvent, tag="conversation.item.done"):
 class TranscriptionCompleted(
     ServerEvent, tag="conversation.item.input_audio_transcription.completed"
 ):
-    """What the user's speech was heard as."""
+    """The transcript of the user's speech is complete."""
 
     item_id: str
     transcript: str | None = None
 
 
 class TranscriptionDelta(ServerEvent, tag="conversation.item.input_audio_transcription.delta"):
-    """A piece of what the user's speech is heard as."""
+    """A piece of the transcript of the user's speech."""
 
     item_id: str
     delta: str | None = None
 
 
 class TranscriptionFailed(ServerEvent, tag="conversation.item.input_audio_transcription.failed"):
-    """There is no text of the user's speech."""
+    """The user's speech could not be transcribed."""
 
     item_id: str
     error: ErrorBody | None = None
 
 
 class SpeechStarted(ServerEvent, tag="input_audio_buffer.speech_started"):
-    """Voice activity has begun. ``audio_start_ms`` counts all audio appended in this session."""
+    """The server has detected speech."""
 
     item_id: str = ""
-    """Of the item to come; empty: the server does not say."""
+    """Id of the item that the speech becomes; empty: unknown."""
     audio_start_ms: _Milliseconds | None = None
-    """None: the server does not say; then it is now."""
+    """Start of the speech in the audio appended in this session; None: unknown, taken as now."""
 
 
 class SpeechStopped(ServerEvent, tag="input_audio_buffer.speech_stopped"):
-    """Voice activity has ended."""
+    """The server has detected the end of the speech."""
 
     item_id: str = ""
     audio_end_ms: _Milliseconds | None = None
@@ -217,39 +219,39 @@ class Committed(ServerEvent, tag="input_audio_buffer.committed"):
 
 
 class TimeoutTriggered(ServerEvent, tag="input_audio_buffer.timeout_triggered"):
-    """Nobody has spoken for ``idle_timeout_ms``: the server commits silence, and speaks."""
+    """Nobody has spoken for ``idle_timeout_ms``: the server commits silence, and responds to it."""
 
     item_id: str
 
 
 class ResponseCreated(ServerEvent, tag="response.created"):
-    """An answer begins."""
+    """A response begins."""
 
     response: Response
 
 
 class ResponseDone(ServerEvent, tag="response.done"):
-    """An answer has ended, whatever the outcome."""
+    """A response has ended: completed, cancelled, failed or incomplete."""
 
     response: Response
 
 
 class OutputItemAdded(ServerEvent, tag="response.output_item.added"):
-    """An answer has a further item."""
+    """A response has a further item."""
 
     response_id: str
     item: Item
 
 
 class OutputItemDone(ServerEvent, tag="response.output_item.done"):
-    """An item of an answer is final; of a function call: it may be run."""
+    """An item of a response is final. A function call may be run now."""
 
     response_id: str
     item: Item
 
 
 class AudioDelta(ServerEvent, tag="response.output_audio.delta"):
-    """Sound of an answer."""
+    """Audio of a response."""
 
     response_id: str
     item_id: str
@@ -258,7 +260,7 @@ class AudioDelta(ServerEvent, tag="response.output_audio.delta"):
 
 
 class AudioDone(ServerEvent, tag="response.output_audio.done"):
-    """A part's sound is complete."""
+    """The audio of a content part is complete."""
 
     response_id: str
     item_id: str
@@ -266,7 +268,7 @@ class AudioDone(ServerEvent, tag="response.output_audio.done"):
 
 
 class TranscriptDelta(ServerEvent, tag="response.output_audio_transcript.delta"):
-    """Text of what is being said."""
+    """A piece of the transcript of a response's audio."""
 
     response_id: str
     item_id: str
@@ -274,16 +276,16 @@ class TranscriptDelta(ServerEvent, tag="response.output_audio_transcript.delta")
 
 
 class TranscriptDone(ServerEvent, tag="response.output_audio_transcript.done"):
-    """The whole text of what is being said."""
+    """The complete transcript of a response's audio."""
 
     response_id: str
     item_id: str
     transcript: str | None = None
-    """None: what its deltas said."""
+    """None: the joined deltas."""
 
 
 class TextDelta(ServerEvent, tag="response.output_text.delta"):
-    """Text of an answer without sound."""
+    """A piece of the text of a response without audio."""
 
     response_id: str
     item_id: str
@@ -291,59 +293,59 @@ class TextDelta(ServerEvent, tag="response.output_text.delta"):
 
 
 class TextDone(ServerEvent, tag="response.output_text.done"):
-    """The whole text of an answer without sound."""
+    """The complete text of a response without audio."""
 
     response_id: str
     item_id: str
     text: str | None = None
-    """None: what its deltas said."""
+    """None: the joined deltas."""
 
 
 class UnknownEvent(msgspec.Struct):
-    """An event that is not acted on."""
+    """An event that is not handled: in `IGNORED`, or unknown."""
 
     type: str
 
 
 class PartialEvent(msgspec.Struct):
-    """An event in which values were wrong that are not needed."""
+    """An event without its fields that had a wrong value; they were not required."""
 
     event: ServerEvent
     left_out: tuple[str, ...]
-    """The names of the fields that were left out, from the top: ``response.usage``."""
+    """The paths of the fields that were left out, such as ``response.usage``."""
 
 
 class BadFrame(msgspec.Struct):
-    """What came is not an event, or an event without what is needed."""
+    """A message that is not an event, or an event with a missing or wrong required field."""
 
     reason: str
-    """A sentence, without anything of the content."""
+    """A sentence for the user; it quotes nothing of the content."""
 
 
 _KINDS = tuple(ServerEvent.__subclasses__())
 _BY_NAME = {str(kind.__struct_config__.tag): kind for kind in _KINDS}
 DECODED = frozenset(_BY_NAME)
-"""The ``type`` of each event that is acted on."""
+"""The ``type`` of each event that is handled."""
 _events: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Union[_KINDS])  # noqa: UP007 - built at run time
 _heads: msgspec.json.Decoder[UnknownEvent] = msgspec.json.Decoder(UnknownEvent)
 
 
-_ITEM = "what it says is in response.output_item.done too, which is acted on"
-_CALLS = "a call is run when its item is done: until then it may still be cut off"
+_ITEM = "response.output_item.done, which is handled, has the same content"
+_CALLS = "a call runs when its item is done: until then it may still be cut off"
 _CHANNEL = "of WebRTC and SIP, where the server plays the sound; over a websocket the speaker does"
 _REMOTE_TOOLS = "of tools on remote MCP servers, which no session of ours has"
 
 IGNORED: dict[str, str] = {
-    "conversation.created": "there is one conversation a session; its items are told one by one",
-    "conversation.item.deleted": "the answer to a deletion; history was told before",
-    "conversation.item.truncated": "the answer to a truncation; history was told what was heard",
-    "conversation.item.retrieved": "the answer to a question that is not asked",
+    "conversation.created": "a session has one conversation; each of its items has its own event",
+    "conversation.item.deleted": "confirms a deletion that was published before",
+    "conversation.item.truncated": "confirms a truncation that was published before",
+    "conversation.item.retrieved": "replies to conversation.item.retrieve, which is never sent",
     "conversation.item.input_audio_transcription.segment": (
         "of transcription by speaker; input_audio_transcription.completed has the whole text"
     ),
-    "input_audio_buffer.cleared": "the answer to a clear; what follows it is in order anyway",
+    "input_audio_buffer.cleared": "confirms a clear; the events after it are in order anyway",
     "input_audio_buffer.dtmf_event_received": "a key of a telephone, on SIP calls only",
-    "rate_limits.updated": "nothing is decided by it; an answer that meets a limit says so",
+    "rate_limits.updated": "not used; a response that reaches a limit fails with its own error",
     "response.content_part.added": _ITEM,
     "response.content_part.done": _ITEM,
     "response.function_call_arguments.delta": _CALLS,
@@ -360,7 +362,7 @@ IGNORED: dict[str, str] = {
     "response.mcp_call.completed": _REMOTE_TOOLS,
     "response.mcp_call.failed": _REMOTE_TOOLS,
 }
-"""Events that the realtime component passes over, each with the reason; programs may subscribe."""
+"""Events that the realtime component ignores, each with the reason; programs may subscribe."""
 
 BETA = frozenset(
     {
@@ -372,9 +374,9 @@ BETA = frozenset(
         "response.text.done",
     }
 )
-"""Names that events had before general availability (``response.output_audio.delta`` today).
+"""Names of events before general availability (now, for example, ``response.output_audio.delta``).
 
-They are not acted on: what else such servers do differently is not known.
+They are not handled: it is unknown what else such servers do differently.
 """
 _IGNORED = "it is ignored"
 
@@ -402,7 +404,7 @@ def _decode(text: bytes | str) -> ServerEvent | UnknownEvent | PartialEvent | Ba
 
 
 def _decode_partly(text: bytes | str) -> ServerEvent | UnknownEvent | PartialEvent | BadFrame:
-    """Return an event with what is right in it."""
+    """Return an event with its valid fields."""
     from actors.realtime.mending import mend  # servers that need it are rare
 
     try:
@@ -421,6 +423,7 @@ def _decode_partly(text: bytes | str) -> ServerEvent | UnknownEvent | PartialEve
 
 
 def _in_words(error: msgspec.ValidationError) -> str:
+    """Return what is wrong, beginning with the path of the field."""
     problem, _, place = str(error).replace("`", "").partition(" - at $.")
     problem = problem[:1].lower() + problem[1:]
     return f"{place}: {problem}" if place else problem
@@ -436,7 +439,7 @@ def name_of(event: object) -> str:
     return str(tag)
 
 
-# -- what we say -----------------------------------------------------------------------------------
+# -- our events ------------------------------------------------------------------------------------
 
 
 class ClientEvent(msgspec.Struct, tag_field="type", omit_defaults=True):
@@ -444,48 +447,48 @@ class ClientEvent(msgspec.Struct, tag_field="type", omit_defaults=True):
 
 
 class Append(ClientEvent, tag="input_audio_buffer.append"):
-    """Captured audio. It has no answer."""
+    """Append captured audio. The server does not confirm it."""
 
     audio: bytes
 
 
 class Commit(ClientEvent, tag="input_audio_buffer.commit"):
-    """Make an item of what was appended."""
+    """Make an item of the audio appended so far."""
 
     event_id: str
 
 
 class Clear(ClientEvent, tag="input_audio_buffer.clear"):
-    """Forget what was appended and is in no item."""
+    """Discard the appended audio that is in no item."""
 
     event_id: str
 
 
 class SessionUpdate(ClientEvent, tag="session.update"):
-    """Change what is given of the session's configuration."""
+    """Change the given parameters of the session's configuration."""
 
     session: dict[str, Any]
     event_id: str
 
 
 class ItemCreate(ClientEvent, tag="conversation.item.create"):
-    """Add an item to the conversation, as the last one or at its place."""
+    """Add an item to the conversation, at its end or after another item."""
 
     item: dict[str, Any]
     event_id: str
     previous_item_id: str | None = None
-    """After which item; ``root``: as the first."""
+    """The item to place it after; ``root``: the beginning; None: the end."""
 
 
 class ItemDelete(ClientEvent, tag="conversation.item.delete"):
-    """Take an item out of the conversation."""
+    """Remove an item from the conversation."""
 
     item_id: str
     event_id: str
 
 
 class Truncate(ClientEvent, tag="conversation.item.truncate"):
-    """Cut an item of the assistant to what was heard."""
+    """Shorten the audio of an item of the assistant to what was heard."""
 
     item_id: str
     content_index: int
@@ -494,14 +497,14 @@ class Truncate(ClientEvent, tag="conversation.item.truncate"):
 
 
 class ResponseCreate(ClientEvent, tag="response.create"):
-    """Ask for an answer."""
+    """Request a response."""
 
     event_id: str
     response: dict[str, Any]
 
 
 class Cancel(ClientEvent, tag="response.cancel"):
-    """End the answer under way."""
+    """Cancel a response."""
 
     response_id: str
     event_id: str
