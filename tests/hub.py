@@ -43,7 +43,7 @@ class Hub:
     ) -> None:
         self.stop()
 
-    def told(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         """Collect (on the hub's thread)."""
         with self._news:
             self.messages.append(message)

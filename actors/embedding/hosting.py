@@ -215,7 +215,7 @@ class Hosting:
         with contextlib.suppress(RuntimeError):  # the session has ended meanwhile
             self._loop.call_soon_threadsafe(self._start)
 
-    def told(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         """Pass a message to the tools or the output device; called on any thread."""
         if isinstance(message, ProgramToolCall | ProgramToolCancel):
             self._pass_to_tools(message)
@@ -254,7 +254,7 @@ class Hosting:
 
     def _pass_to_output(self, message: Message) -> None:
         if self._output is not None:
-            self._output.told(message)
+            self._output.receive(message)
 
     def _pass_to_tools(self, message: ProgramToolCall | ProgramToolCancel) -> None:
         if self._tools is None:

@@ -397,7 +397,7 @@ class Session:
             case Log():
                 _log(message)
         if self._hosting is not None and isinstance(message, self._hosting.wants):
-            self._hosting.told(message)
+            self._hosting.receive(message)
         with self._lock:
             streams = [stream for stream in self._streams if isinstance(message, stream.kinds)]
         for stream in streams:

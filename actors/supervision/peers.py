@@ -43,7 +43,7 @@ class Peer(Protocol):
     wants: frozenset[type[Message]]
     """The messages it has subscribed to."""
 
-    def told(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         """Receive a message, on the hub's thread; must return at once."""
 
 
@@ -85,7 +85,7 @@ class LocalPeer:
         """Report what was dropped: nothing."""
 
     def put(self, frame: bytes) -> None:
-        self._peer.told(decode(frame))
+        self._peer.receive(decode(frame))
 
     def close(self) -> None:
         """Nothing is buffered."""

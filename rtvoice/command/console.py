@@ -447,7 +447,7 @@ class Console:
 
     # -- called on other threads --------------------------------------------------------------
 
-    def told(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         """Queue a message of the hub."""
         # The two messages that end a session are never dropped: they say why.
         waiting = self._queue.qsize()

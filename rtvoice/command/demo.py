@@ -196,10 +196,10 @@ class Demo:
 
     # -- the peer -----------------------------------------------------------------------------
 
-    def told(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         """Handle a message of the hub, on its thread."""
         if type(message) in self._console.wants:
-            self._console.told(message)
+            self._console.receive(message)
         with self._news:
             self._messages.append(message)
             if isinstance(message, SessionStarted):

@@ -83,10 +83,10 @@ class Sitting:
     ) -> None:
         self.end()
 
-    def told(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         """Collect what was asked for, and pass everything on to the console."""
         if type(message) in self._console.wants:
-            self._console.told(message)
+            self._console.receive(message)
         with self.screen.news:
             self.messages.append(message)
             self.screen.news.notify_all()

@@ -537,7 +537,7 @@ class HostedOutput(_Hosted):
         """Whether the device takes audio more slowly than real time, so that the clock is wrong."""
         self._to_report = asyncio.Event()
 
-    def told(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         """Handle audio, a flush or a volume; call it on the loop's thread."""
         match message:
             case ProgramPlayout(pcm, first):

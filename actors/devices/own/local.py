@@ -231,7 +231,7 @@ class LocalPlayback(Playback):
     def _pass_on(self, messages: list[Message]) -> list[Message]:
         """Pass messages to the device, on its loop; none are left to send to the program."""
         for message in messages:
-            self._loop.call(lambda passed=message: self._hosted.told(passed))  # type: ignore[misc]
+            self._loop.call(lambda passed=message: self._hosted.receive(passed))  # type: ignore[misc]
         return []
 
     def _take(self, message: Message) -> None:

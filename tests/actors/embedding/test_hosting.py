@@ -36,7 +36,7 @@ class Program:
         self.hosting = Hosting(self.sent.put, tools=self.tools)
 
     def call(self, name: str, call_id: str = "call_1", **arguments: object) -> None:
-        self.hosting.told(ProgramToolCall(call_id, name, json.dumps(arguments)))
+        self.hosting.receive(ProgramToolCall(call_id, name, json.dumps(arguments)))
 
     def expect(self, kind: type[M]) -> M:
         message = self.sent.get(timeout=TIMEOUT_S)
@@ -184,7 +184,7 @@ def test_a_call_that_is_cancelled_stops_and_says_nothing(program: Program) -> No
         begun.clear()
         program.call(name, f"call_{name}")
         assert begun.wait(TIMEOUT_S)
-        program.hosting.told(ProgramToolCancel(f"call_{name}"))
+        program.hosting.receive(ProgramToolCancel(f"call_{name}"))
         assert stopped.get(timeout=TIMEOUT_S) == name
     program.call("marker", "call_3")
 

@@ -54,13 +54,13 @@ class FakeSupervisor:
         self.made.append(self)
 
     def run(self) -> int:
-        self.peer.told(SessionStarted({}, "", "a", "b"))
+        self.peer.receive(SessionStarted({}, "", "a", "b"))
         if self.during is not None:
             self.during()
         if isinstance(self.result, Exception):
             raise self.result
-        self.peer.told(Turn("user", "hi", "x"))
-        self.peer.told(SessionEnded("asked", 1, 0, {}, (), (), 1.0))
+        self.peer.receive(Turn("user", "hi", "x"))
+        self.peer.receive(SessionEnded("asked", 1, 0, {}, (), (), 1.0))
         return self.result
 
     def send(self, message: Message) -> None:

@@ -280,7 +280,7 @@ class Outputs:
 
     def tell(self, *messages: Message) -> Outputs:
         for message in messages:
-            self.console.told(message)
+            self.console.receive(message)
         assert self.console.close()
         return self
 
@@ -497,12 +497,12 @@ def test_a_reader_that_is_too_slow_costs_events_but_never_the_hub_or_the_summary
     events = Stuck()
     transcript = io.StringIO()
     console = Console(transcript=transcript, errors=io.StringIO(), events=events)
-    console.told(STARTED)
+    console.receive(STARTED)
     assert events.writing.wait(5)
 
     for number in range(100):
-        console.told(Turn("user", "hi", str(number)))
-    console.told(ENDED)
+        console.receive(Turn("user", "hi", str(number)))
+    console.receive(ENDED)
     events.free.set()
     assert console.close()
 
@@ -515,7 +515,7 @@ def test_a_reader_that_is_too_slow_costs_events_but_never_the_hub_or_the_summary
 def test_a_console_that_is_stuck_says_so() -> None:
     events = Stuck()
     console = Console(transcript=io.StringIO(), errors=io.StringIO(), events=events)
-    console.told(STARTED)
+    console.receive(STARTED)
     assert events.writing.wait(5)
 
     assert not console.close(timeout_s=0.01)
@@ -532,7 +532,7 @@ def test_when_nobody_reads_the_events_that_is_told() -> None:
     console = Console(transcript=io.StringIO(), errors=io.StringIO(), events=Closed())
     console.events_closed = told.set
 
-    console.told(STARTED)
+    console.receive(STARTED)
 
     assert told.wait(5)
     console.close()

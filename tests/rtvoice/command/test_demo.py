@@ -86,7 +86,7 @@ class Hub:
 
     def tell(self, *messages: Message) -> None:
         for message in messages:
-            self.demo.told(message)
+            self.demo.receive(message)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_the_script_is_played_to_its_end(demo: Demo, victim: subprocess.Popen[by
     hub = Hub(demo, victim)
 
     demo.start(hub.send)
-    demo.told(SessionStarted({"speaker": victim.pid}, "ws://x", "program", "reply.wav", True))
+    demo.receive(SessionStarted({"speaker": victim.pid}, "ws://x", "program", "reply.wav", True))
 
     assert hub.over.wait(20)
     assert hub.said == [
@@ -142,7 +142,7 @@ def test_whatever_does_not_happen_the_demo_goes_on_and_ends(
     hub = Hub(demo, victim, deaf=True)
 
     demo.start(hub.send)
-    demo.told(SessionStarted({"speaker": victim.pid}, "ws://x", "program", "reply.wav", True))
+    demo.receive(SessionStarted({"speaker": victim.pid}, "ws://x", "program", "reply.wav", True))
 
     assert hub.over.wait(20)
     assert hub.said[-1] == "stop"
@@ -156,8 +156,8 @@ def test_a_session_that_ends_early_ends_the_script(
     hub = Hub(demo, victim, deaf=True)
     demo.start(hub.send)
 
-    demo.told(SessionFailed("no sandbox"))
-    demo.told(SessionEnded("no sandbox", 0, 0, {}, (), (), 0.1, True))
+    demo.receive(SessionFailed("no sandbox"))
+    demo.receive(SessionEnded("no sandbox", 0, 0, {}, (), (), 0.1, True))
     demo.finish()
 
     assert hub.said == []
@@ -165,8 +165,8 @@ def test_a_session_that_ends_early_ends_the_script(
 
 
 def test_what_it_is_told_is_shown(demo: Demo) -> None:
-    demo.told(Turn("user", "hello", "a"))
-    demo.told(PlayedPosition("a", 1, 1))
+    demo.receive(Turn("user", "hello", "a"))
+    demo.receive(PlayedPosition("a", 1, 1))
 
     assert demo.shown() == "you: hello\n"
 

@@ -327,7 +327,7 @@ class Room:
 
     def say(self, ms: int, first: int | None = None) -> None:
         self.first = self.first if first is None else first
-        self.hosted.told(ProgramPlayout(bytes(48 * ms), self.first))
+        self.hosted.receive(ProgramPlayout(bytes(48 * ms), self.first))
         self.first += 24 * ms
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -349,7 +349,7 @@ def test_chunks_are_short_and_in_order_and_the_volume_comes_first() -> None:
     async def session() -> list[Any]:
         device = Scaling()
         room = Room(device)
-        room.hosted.told(ProgramVolume(0.5))
+        room.hosted.receive(ProgramVolume(0.5))
         async with room:
             room.say(250)
             await room.until(lambda: device.calls[-1:] == [50])
@@ -378,7 +378,7 @@ def test_a_flush_does_not_wait_for_a_device_that_blocks(plain: bool) -> None:
         async with Room(device) as room:
             room.say(200)
             await room.until(lambda: 100 in device.calls)
-            room.hosted.told(ProgramFlush())
+            room.hosted.receive(ProgramFlush())
             await room.until(lambda: "clear" in device.calls)
             room.say(60, first=0)
             assert device.calls == ["start", 100, "clear"]
@@ -432,7 +432,7 @@ def test_what_a_device_counts_is_matched_over_flushes_and_new_speakers() -> None
             room.say(100)
             device.played_ms = 1060.0
             await room.until(lambda: room.positions[-1:] == [60])
-            room.hosted.told(ProgramFlush())  # 40 ms of it are never heard
+            room.hosted.receive(ProgramFlush())  # 40 ms of it are never heard
             await room.until(lambda: "clear" in device.calls)
             room.say(100, first=24 * 60)
             device.played_ms = 1090.0
@@ -499,7 +499,7 @@ def test_an_output_that_raises_is_told_and_started_again(operation: str) -> None
         device = Broken()
         async with Room(device) as room:
             room.say(100)
-            room.hosted.told(ProgramFlush()) if operation == "clear_buffer" else None
+            room.hosted.receive(ProgramFlush()) if operation == "clear_buffer" else None
             await room.until(lambda: device.calls.count("start") == 2)
             room.say(40, first=0)
             await room.until(lambda: 40 in device.calls)
@@ -543,7 +543,7 @@ def test_a_device_that_is_started_again_is_told_the_volume_again() -> None:
     async def session() -> list[Any]:
         device = Scaling()
         async with Room(device) as room:
-            room.hosted.told(ProgramVolume(0.5))
+            room.hosted.receive(ProgramVolume(0.5))
             room.say(100)
             await room.until(lambda: device.calls.count(0.5) == 2)
         return device.calls
