@@ -275,7 +275,7 @@ class Core:
             context.log("warning", happened)
         if context.responses.in_vain:
             context.responses.in_vain = False
-            context.publish(ServerError("", "the server does not begin a response"))
+            context.publish(ServerError("", "the server does not begin an answer"))
         if self.phase is LinkPhase.LIVE:
             self._link.configuration.follow()
             self._calls.settle(now)

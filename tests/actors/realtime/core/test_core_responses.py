@@ -217,7 +217,7 @@ def test_a_request_without_an_answer_is_repeated_once() -> None:
     bench.wait(60)
 
     assert _creates(bench) == 2
-    assert "does not begin a response" in bench.one(ServerError).text
+    assert "does not begin an answer" in bench.one(ServerError).text
 
 
 def test_an_answer_of_which_nothing_more_is_heard_does_not_block_the_next_for_ever() -> None:
