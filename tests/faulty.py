@@ -1,6 +1,6 @@
 """Components that fail at the worst moment, for tests of the supervisor's races.
 
-Some wait for a file of a name in the folder ``RTVOICE_TEST_DIR``.
+Some wait until a file with a certain name is in the folder ``RTVOICE_TEST_DIR``.
 """
 
 from __future__ import annotations

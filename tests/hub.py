@@ -1,4 +1,4 @@
-"""A real supervisor on a thread of the test, and what it tells its peer."""
+"""A real supervisor on a thread of the test, and the messages that its peer receives."""
 
 from __future__ import annotations
 

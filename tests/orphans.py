@@ -1,10 +1,10 @@
-"""Processes that are known by a variable of their environment, and their end.
+"""Finding processes by a variable of their environment, and ending them.
 
 A child inherits the variable, and so do its children: they are found in /proc wherever they were
 moved to. A component has a process group of its own, and what a killed program has started belongs
 to init. Where there is no /proc, as on macOS, nothing is found.
 
-Run as a program, it waits for the end of a process and ends all of these then.
+Run as a program, it waits for the end of a process, and then ends all of these.
 """
 
 from __future__ import annotations

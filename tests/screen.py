@@ -1,4 +1,4 @@
-"""A terminal that knows what the console writes, to see what it shows."""
+"""A terminal emulator, to see what the console shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A component that takes its time to be imported."""
+"""A component whose import takes long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound as a card has really played it: what its monitor recorded, sample by sample.
+"""The audio that a sound card really plays, recorded by its monitor, sample by sample.
 
 The card is the virtual one of ``scripts/virtual-sound-card``, whose time is exact.
 """

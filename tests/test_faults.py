@@ -1,7 +1,7 @@
-"""Each component is broken in a running conversation, in every way it can be, and *works again*.
+"""Each component is broken in a running conversation, in every possible way, and *works again*.
 
-Never is it enough that it is alive: sound that is made after the fault arrives, a call is answered,
-a turn is told.
+Being alive is never enough: audio made after the fault must arrive, a call must be answered, a turn
+must be published.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files as devices in a real session: what is written lies at the time at which it was heard."""
+"""Files as devices in a real session: the audio written has the time at which it was heard."""
 
 from __future__ import annotations
 

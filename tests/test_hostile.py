@@ -1,4 +1,4 @@
-"""Whatever components, programs and the machine do to the supervisor, the session goes on."""
+"""The session survives whatever components, programs and the machine do to the supervisor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to components at the worst moment."""
+"""Faults of components at the worst moments."""
 
 from __future__ import annotations
 

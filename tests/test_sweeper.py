@@ -1,4 +1,4 @@
-"""No process is left of a test that starts a conversation, however it or its pytest ends."""
+"""No process outlives a test that starts a conversation, however the test or pytest ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session on threads is to its program what one in processes is."""
+"""A session on threads behaves to its program as one in processes does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What microphone and speaker do when their device is lost, and when a better one is there."""
+"""Microphone and speaker when their device is lost, and when a better one appears."""
 
 from __future__ import annotations
 

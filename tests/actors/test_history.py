@@ -1,4 +1,4 @@
-"""History: order, turns told once, and a journal that survives whatever is done to it."""
+"""History: item order, turns published once, and a journal that survives any damage."""
 
 from __future__ import annotations
 

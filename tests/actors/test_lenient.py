@@ -1,4 +1,4 @@
-"""JSON with texts that are not quite text."""
+"""The lenient JSON reader."""
 
 from __future__ import annotations
 

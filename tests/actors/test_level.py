@@ -1,4 +1,4 @@
-"""Levels: how loud a tenth of a second is, whatever pieces it comes in."""
+"""Levels: the loudness of each tenth of a second, independent of the size of blocks."""
 
 from __future__ import annotations
 

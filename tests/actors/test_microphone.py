@@ -1,4 +1,4 @@
-"""The microphone: blocks on a timeline, muted when told, and nothing lost that need not be."""
+"""The microphone: blocks on a timeline, muting, replay, and the least possible loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recorder: both sides of the conversation at their time, in a file that is always whole."""
+"""The recorder: both sides of the conversation at their time, in a file that is always valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The speaker: what it plays, what it tells, and what is left of it after a crash."""
+"""The speaker: what it plays and reports, and what it continues after a crash."""
 
 from __future__ import annotations
 

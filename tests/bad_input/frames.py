@@ -1,4 +1,4 @@
-"""What a server should not send, and tools that are called wrongly."""
+"""Wrong events of a server, and wrong calls of tools."""
 
 from __future__ import annotations
 

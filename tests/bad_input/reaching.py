@@ -1,4 +1,4 @@
-"""Servers that cannot be reached, or do not want us."""
+"""Servers that cannot be reached, or that refuse the connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session in the test's process, with real components, whose console writes on a screen."""
+"""A session in the test's process, with real components and a console on a simulated screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of a URL, and what is secret in it."""
+"""What may be shown of a URL, and which parts of it are secret."""
 
 from __future__ import annotations
 

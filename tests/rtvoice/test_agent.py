@@ -1,4 +1,4 @@
-"""Agent: a frozen description, its checks, and what it tells as settings."""
+"""Agent: a frozen description, its checks, and the settings that it makes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event bus: order, bounds, and that nobody harms anybody."""
+"""The event bus: order, bounds, and isolation of the subscribers."""
 
 from __future__ import annotations
 

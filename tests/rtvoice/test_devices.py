@@ -1,4 +1,4 @@
-"""Devices of the user's own, as the documents write them, in whole conversations."""
+"""The devices of users in the documents, in whole conversations."""
 
 from __future__ import annotations
 

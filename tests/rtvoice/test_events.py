@@ -1,4 +1,4 @@
-"""The events: names and fields of the Realtime API, and what the front door exports."""
+"""The events: their names and fields are those of the Realtime API, and all are exported."""
 
 from __future__ import annotations
 

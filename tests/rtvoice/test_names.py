@@ -1,4 +1,4 @@
-"""Names that others have too: another package `supervisor`; and a program that no Python runs."""
+"""Another package named `supervisor`, and a program that no Python interpreter runs."""
 
 from __future__ import annotations
 

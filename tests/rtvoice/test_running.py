@@ -1,4 +1,4 @@
-"""Agents that run: their lives, what they tell, what they can be told, and every way to end."""
+"""Running agents: their events, the changes they accept, and every way to end."""
 
 from __future__ import annotations
 

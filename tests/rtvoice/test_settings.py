@@ -1,4 +1,4 @@
-"""Agents that are set otherwise than most, end to end with the sandbox."""
+"""Agents with uncommon settings, end to end with the sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One table of settings (`messages.settings`): whatever follows from it agrees with it."""
+"""The table of settings (`messages.settings`): everything derived from it agrees with it."""
 
 from __future__ import annotations
 

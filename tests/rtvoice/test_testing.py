@@ -1,4 +1,4 @@
-"""The sandbox in a test's own process, as users of rtvoice have it."""
+"""`rtvoice.testing`: the sandbox in a test's own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The history as a program keeps it: turns with their times, what was heard, tool calls."""
+"""The history in the program: turns with their times, what was heard, tool calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is answered to what."""
+"""The answers of the sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words that command misbehaviour, and when each strikes."""
+"""The commands for misbehaviour, and when each takes effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recogniser: phrases are found, other speech is not taken for one."""
+"""The recogniser: it finds phrases, and takes no other speech for one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many sessions at once: each is heard, and answered with what it asked."""
+"""Many sessions at once: each is understood, and gets its own answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real sessions with the service, replayed to one of ours, which has the same history then."""
+"""Real sessions with the service, replayed to a session of ours, which gets the same history."""
 
 from __future__ import annotations
 

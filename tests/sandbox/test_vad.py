@@ -1,4 +1,4 @@
-"""Where speech begins and ends."""
+"""Voice activity detection: where speech begins and ends."""
 
 from __future__ import annotations
 

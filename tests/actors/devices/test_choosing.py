@@ -1,4 +1,4 @@
-"""Which device a setting names, and what is said when there is none."""
+"""The device that a setting names, and the error if there is none."""
 
 from __future__ import annotations
 

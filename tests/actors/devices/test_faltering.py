@@ -1,4 +1,4 @@
-"""Faltering: each reason is summed, and told once a second at most."""
+"""Underruns and overruns: summed by reason, reported at most once a second."""
 
 from __future__ import annotations
 

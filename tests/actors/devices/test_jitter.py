@@ -1,4 +1,4 @@
-"""How much has to be there before an answer is played."""
+"""The jitter buffer: how much audio must have arrived before an answer is played."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Marks: what a process leaves behind in a mapped file."""
+"""Marks: the counters that a process leaves in a mapped file for its successor."""
 
 from __future__ import annotations
 

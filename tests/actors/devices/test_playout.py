@@ -1,4 +1,4 @@
-"""The playout: what is pushed is played once or flushed, and what was heard is known."""
+"""The playout: audio is played once or flushed, and the position heard is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program hands over as objects: tools that are called there, one answer to each call."""
+"""Tools that a program hands over as objects: they run there, with one output per call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scripted Realtime server on a real socket: the test says what it does, event by event."""
+"""A scripted Realtime server on a real socket: the test sends each event itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the server is, and how the key is shown to it."""
+"""The address of the server, and the header with the key."""
 
 from __future__ import annotations
 

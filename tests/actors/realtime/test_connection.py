@@ -1,4 +1,4 @@
-"""The connection by itself, on a real socket."""
+"""The connection, without the actor, on a real socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images: kept in files, told by reference, read on their way to the server."""
+"""Images: kept in files, replaced by references in messages, inserted when they are sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The events of both sides, held against what the openai package knows of them."""
+"""The events of both sides, compared with the types of the openai package."""
 
 from __future__ import annotations
 

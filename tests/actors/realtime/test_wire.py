@@ -1,4 +1,4 @@
-"""Events of the Realtime API: decoded, encoded, and what happens to those that are broken."""
+"""Decoding and encoding the events of the Realtime API, broken ones too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A child with its real mailbox and accounting page, and processes that a test plays."""
+"""A child with its real mailbox and accounting page; the test plays its processes."""
 
 from __future__ import annotations
 

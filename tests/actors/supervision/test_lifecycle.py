@@ -1,4 +1,4 @@
-"""The life of a component, as a table: each event in each phase, and laws over random lives."""
+"""The lifecycle of a component: a table of events and phases, and laws over random lives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When what crashed is started again, as plain calls."""
+"""When a crashed component is restarted, by plain calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a session at its end."""
+"""The summary of a session at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a component is alive and does anything, by its accounts on a real page."""
+"""Whether a component hangs or makes progress, by its counters on a real accounting page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tools actor on its host: one answer to each call, whatever happens."""
+"""The tools actor on its host: each call gets one output, whatever happens."""
 
 from __future__ import annotations
 

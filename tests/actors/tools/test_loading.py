@@ -1,4 +1,4 @@
-"""Loading the user's agent by name, and what is said when that fails."""
+"""Loading the user's agent by name, and the errors when that fails."""
 
 from __future__ import annotations
 

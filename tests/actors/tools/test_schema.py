@@ -1,4 +1,4 @@
-"""The schema of a tool and the checking of its arguments: they say the same."""
+"""The schema of a tool agrees with the check of its arguments."""
 
 from __future__ import annotations
 

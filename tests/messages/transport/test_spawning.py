@@ -1,4 +1,4 @@
-"""What is known of a process from outside."""
+"""What can be found out about a process from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command runs, and what it says when it cannot."""
+"""The choice of server, devices and agent by the command, and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command: usage, errors, signals, and what a session is started with."""
+"""The command: usage, errors, signals, and the settings of the session that it starts."""
 
 from __future__ import annotations
 

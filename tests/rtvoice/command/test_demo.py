@@ -1,4 +1,4 @@
-"""The demo's user: what it says when, in real time, and that it goes on whatever happens."""
+"""The demo's user: what it says and when, and that nothing stops it."""
 
 from __future__ import annotations
 

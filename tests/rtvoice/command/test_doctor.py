@@ -1,4 +1,4 @@
-"""The doctor: what it finds on machines that are well and on those that are not."""
+"""The doctor: its findings on machines with and without problems."""
 
 from __future__ import annotations
 

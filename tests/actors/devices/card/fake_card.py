@@ -1,6 +1,6 @@
-"""Devices that are lost and found at a word, for actors in the test's own process.
+"""Devices that are lost and found on command, for actors in the test's own process.
 
-Given by name (``tests.actors.devices.card.fake_card:capture``), as devices of the user's own are.
+They are given by name (``tests.actors.devices.card.fake_card:capture``), as those of users are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A PyAudio that fails on command, for what no virtual card does."""
+"""A PyAudio that fails on command, in ways that no virtual card can."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The device that was chosen, what takes its place, and its return; with a PyAudio on command."""
+"""The chosen device, its replacement when it is lost, and its return; with a fake PyAudio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sound devices there are, and which of them a setting means."""
+"""The list of sound devices, and the choice of one by a setting."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Sound cards: with a PyAudio that fails on command, and on a real PortAudio where there is a card.
 
-The real card is the virtual one of ``scripts/virtual-sound-card``, of which VIRTUAL_SOUND_CARD
-tells. Machines under load make it stutter, so what is asserted of it is sound, not latency.
+The real card is the virtual one of ``scripts/virtual-sound-card``, which sets VIRTUAL_SOUND_CARD.
+It stutters on machines under load, so tests with it assert sound, not latency.
 """
 
 from __future__ import annotations

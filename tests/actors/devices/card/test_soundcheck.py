@@ -1,4 +1,4 @@
-"""The sound check: what it makes of what it hears, and how it goes on a card."""
+"""The sound check: its judgement of recordings, and a check of a real card."""
 
 from __future__ import annotations
 

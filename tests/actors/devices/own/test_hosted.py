@@ -1,4 +1,4 @@
-"""Devices as users write them, on a loop: every form they may have, and what they do wrong."""
+"""Devices of users on an event loop: every form that they may have, and their mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices given by name: loaded where they are used, refused by name where there is none."""
+"""Devices given by name: loaded where they are used, refused with a reason."""
 
 from __future__ import annotations
 

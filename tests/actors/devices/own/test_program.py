@@ -1,4 +1,4 @@
-"""Devices in the program, as the microphone and the speaker see them."""
+"""Devices in the program, as microphone and speaker use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Converting for cards: nothing of the sound is lost up to 10 kHz, and its time stays known."""
+"""Conversion for sound cards: lossless up to 10 kHz, and without losing the time of a sample."""
 
 from __future__ import annotations
 

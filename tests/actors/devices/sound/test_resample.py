@@ -1,4 +1,4 @@
-"""Resampling: level, aliases, length, and that blocks do not matter."""
+"""Resampling: level, aliases, length, independence from the size of blocks."""
 
 from __future__ import annotations
 

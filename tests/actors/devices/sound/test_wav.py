@@ -1,4 +1,4 @@
-"""WAV files as they are found, and as they are written."""
+"""Reading WAV files of all kinds, and writing them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids of calls: some servers give one again, or none, and each call is run and answered."""
+"""Ids of calls that a server repeats or leaves empty: each call runs and gets its output."""
 
 from __future__ import annotations
 

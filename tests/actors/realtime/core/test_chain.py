@@ -1,4 +1,4 @@
-"""Which item stands before which."""
+"""The order of items."""
 
 from __future__ import annotations
 

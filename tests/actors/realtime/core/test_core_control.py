@@ -1,4 +1,4 @@
-"""What a program asks of a running session: settings, answers, wire events."""
+"""Requests of the program to a running session: settings, answers, wire events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The core knows when the conversation is over."""
+"""The end of the conversation: on request, of the input, by inactivity."""
 
 from __future__ import annotations
 

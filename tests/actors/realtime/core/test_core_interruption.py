@@ -1,4 +1,4 @@
-"""Interruptions: what is cut off where, in whatever state the answer is."""
+"""Interruptions: which items are cut off, and where, in each state of a response."""
 
 from __future__ import annotations
 

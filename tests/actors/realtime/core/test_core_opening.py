@@ -1,4 +1,4 @@
-"""The core opens a session: connect, configure, say what was said before, go live."""
+"""The opening of a session: connect, configure, replay the conversation, go live."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The core asks for answers: one at a time, each once; and it runs tools."""
+"""Requests of responses, one at a time and each once; tool calls and their outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The core after a lost connection, and after the death of its process."""
+"""Recovery after a lost connection, and after the death of the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Push-to-talk: what of the captured sound is sent, when it is committed, and what a loss costs."""
+"""Push-to-talk: which audio is sent, when it is committed, and what a lost session costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The core in a conversation: turns, answers, interruptions."""
+"""Turns of the user and the assistant, and interruptions, in a live session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An interruption that has to be confirmed: words interrupt, a cough does not destroy an answer."""
+"""Confirmed interruptions: words interrupt, a cough does not destroy an answer."""
 
 from __future__ import annotations
 

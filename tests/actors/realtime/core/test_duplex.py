@@ -1,4 +1,4 @@
-"""Half-duplex: what the microphone hears of the assistant does not reach the server."""
+"""Half-duplex: the server does not hear the assistant through the microphone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of error codes: what is done about each."""
+"""The table of error codes, and the action for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids of items: those that strict servers accept, and the server's own where none of ours is."""
+"""Ids of items: ours where the server accepts them, its own where it refuses them."""
 
 from __future__ import annotations
 

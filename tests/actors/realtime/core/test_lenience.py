@@ -1,4 +1,4 @@
-"""Events with wrong values: an event counts as long as the fields that are needed are right."""
+"""Events with wrong values: an event is used if its required fields are valid."""
 
 from __future__ import annotations
 

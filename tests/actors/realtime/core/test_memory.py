@@ -1,4 +1,4 @@
-"""What the core remembers is bounded: a conversation may go on for days."""
+"""The memory of the core is bounded, however long a conversation lasts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was received, played and heard of each item."""
+"""The audio received, played and heard of each item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded sessions with the service, cut by a drop at every event: nothing is lost or doubled."""
+"""Recorded sessions with the service, cut at every event: nothing is lost or doubled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a new session with the server is told: the plan, by itself."""
+"""The plan for a new server session."""
 
 from __future__ import annotations
 

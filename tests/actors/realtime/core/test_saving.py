@@ -1,4 +1,4 @@
-"""The state is saved when it has changed, whoever has changed it."""
+"""The state is saved whenever it has changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration, and what is left of it when the server refuses something."""
+"""The configuration of a session, and the rest of it if the server refuses a part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session is renewed before the server ends it, and nobody notices."""
+"""The standby session takes over before the server ends the current one, unnoticed."""
 
 from __future__ import annotations
 

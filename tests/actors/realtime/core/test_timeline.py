@@ -1,4 +1,4 @@
-"""Samples of the session and milliseconds of the server."""
+"""The mapping between samples of the session and times of the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long somebody was loud: words are told from coughs, in any room."""
+"""The measure of speech, which distinguishes words from coughs in any room."""
 
 from __future__ import annotations
 

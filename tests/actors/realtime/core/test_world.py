@@ -1,4 +1,4 @@
-"""Whole conversations on a clock of their own: what the server believes is what was said."""
+"""Whole conversations on a simulated clock: server and history agree with what was said."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The only time that the world has, and what is to be done when."""
+"""The clock of the world, and its calendar of events."""
 
 from __future__ import annotations
 

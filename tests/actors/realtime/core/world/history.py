@@ -1,4 +1,4 @@
-"""The history: what was said, as the program and a new session are told it."""
+"""The history component of the world."""
 
 from __future__ import annotations
 

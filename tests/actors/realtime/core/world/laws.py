@@ -1,4 +1,4 @@
-"""What must hold in a world that has come to rest, whatever has happened to it."""
+"""What must hold in a world that has come to rest, whatever happened before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The microphone."""
+"""The microphone of the world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model: what it answers."""
+"""The model of the world: what it answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process of the realtime component, around the core that is tested."""
+"""The process around the core under test: its mailbox, timer, connections and saved state."""
 
 from __future__ import annotations
 

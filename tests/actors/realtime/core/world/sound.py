@@ -1,4 +1,4 @@
-"""What sounds in the world: utterances that can be told apart, and coughs."""
+"""The sounds of the world: distinguishable utterances, and coughs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loudspeaker."""
+"""The speaker of the world."""
 
 from __future__ import annotations
 

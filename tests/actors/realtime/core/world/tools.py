@@ -1,4 +1,4 @@
-"""The tools: one that looks a number up."""
+"""The tools component of the world: one tool, which looks a number up."""
 
 from __future__ import annotations
 

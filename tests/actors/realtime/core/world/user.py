@@ -1,4 +1,4 @@
-"""The user and the program: what they do, and what they have done so far."""
+"""The user and the program of the world: what they do, and what they have done so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The world: all its parts, what passes between them, and what happened."""
+"""The world: its parts, the messages between them, and a record of what happened."""
 
 from __future__ import annotations
 
