@@ -279,7 +279,7 @@ def test_sound_moves_with_the_default_of_a_sound_server(server: FakeServer, card
 
 
 @pytest.mark.long
-def test_a_microphone_that_delivers_only_zeros_is_opened_anew_once(
+def test_a_real_microphone_that_delivers_only_zeros_is_reopened_once(
     server: FakeServer, card: Card
 ) -> None:
     with call(server, input="mic", output="null") as talk:  # nobody speaks in the room

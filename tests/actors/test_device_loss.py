@@ -63,7 +63,7 @@ def next_process(rig: Rig, **settings: Any) -> None:
 # -- the microphone -------------------------------------------------------------------------------
 
 
-def test_a_lost_microphone_is_told_and_a_new_process_asked_for(
+def test_a_lost_microphone_is_reported_and_asks_for_a_new_process(
     tmp_path: Path, devices: list[Any]
 ) -> None:
     with Rig(Microphone, tmp_path, input=CAPTURE) as rig:
@@ -87,7 +87,7 @@ def test_a_microphone_goes_at_once_to_the_device_that_is_there_again(
         assert devices[0].lookout.closed
 
 
-def test_how_long_nothing_was_heard_is_told_when_something_is_heard_again(
+def test_the_length_of_a_loss_is_reported_when_audio_is_back(
     tmp_path: Path, devices: list[Any]
 ) -> None:
     with Rig(Microphone, tmp_path, input=CAPTURE) as rig:
@@ -110,7 +110,7 @@ def test_how_long_nothing_was_heard_is_told_when_something_is_heard_again(
         assert 360 <= lost.audio_ms <= (after.first_sample - heard) / 24
 
 
-def test_a_microphone_that_hears_only_zeros_is_opened_anew_once(
+def test_a_microphone_that_delivers_only_zeros_is_reopened_once(
     tmp_path: Path, devices: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(microphone, "_ZEROS_S", 0.2)
@@ -123,7 +123,7 @@ def test_a_microphone_that_hears_only_zeros_is_opened_anew_once(
         assert not rig.take(Crashed)
 
 
-def test_a_microphone_that_went_deaf_is_opened_anew(
+def test_a_microphone_that_begins_to_deliver_zeros_is_reopened(
     tmp_path: Path, devices: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(microphone, "_ZEROS_S", 0.2)
@@ -196,7 +196,9 @@ def test_what_a_lost_loudspeaker_had_taken_and_not_played_is_played_by_the_next(
         assert not rig.take(AudioLost)
 
 
-def test_what_is_handed_over_is_not_told_as_lost(tmp_path: Path, devices: list[Any]) -> None:
+def test_audio_that_is_handed_over_is_not_reported_as_lost(
+    tmp_path: Path, devices: list[Any]
+) -> None:
     with Rig(Speaker, tmp_path, output=PLAYBACK) as rig:
         first = AssistantAudio(b"\1\0" * 7_200, "first", "response", 0, True)
         rig.tell(first)

@@ -101,7 +101,7 @@ def test_what_comes_again_changes_nothing(messages: list[Message], data: st.Data
         st.tuples(st.sampled_from("abcdefgh"), st.sampled_from([None, *"abcdefgh"])), max_size=30
     )
 )
-def test_every_item_has_its_place_once_whatever_is_said_of_it(
+def test_every_item_has_one_place_whatever_is_published_about_it(
     links: list[tuple[str, str | None]],
 ) -> None:
     conversation = conversation_of(*(typed(item, previous) for item, previous in links))
@@ -110,7 +110,7 @@ def test_every_item_has_its_place_once_whatever_is_said_of_it(
 
 
 @given(st.permutations(CHAIN))
-def test_turns_are_told_once_and_in_order(messages: list[Message]) -> None:
+def test_turns_are_published_once_and_in_order(messages: list[Message]) -> None:
     conversation = Conversation()
     heard: list[str] = []
 
@@ -184,7 +184,7 @@ def test_an_output_may_be_placed_before_it_is_known() -> None:
     assert ids(conversation) == ["a", "out", "typed"]
 
 
-def test_an_output_is_what_the_model_was_told_in_its_place() -> None:
+def test_a_replaced_output_is_what_the_model_has_received() -> None:
     conversation = conversation_of(
         ToolCall("c1", "x", "{}", item_id="a"),
         ToolAnswer("c1", "x", "far too long", item_id="out"),
@@ -258,7 +258,7 @@ def test_a_transcript_may_come_before_its_item() -> None:
         ([said("a", None, "h", "incomplete")], Turn("assistant", "h", "a")),
     ],
 )
-def test_a_turn_is_told_when_its_text_is_known(messages: list[Message], turn: Turn) -> None:
+def test_a_turn_is_published_when_its_text_is_known(messages: list[Message], turn: Turn) -> None:
     assert conversation_of(*messages).turns(0.0)[0] == [turn]
 
 
@@ -269,7 +269,7 @@ def test_an_answer_waits_for_the_transcript_of_its_question() -> None:
     assert told(conversation, 10.0) == ["a", "b"]
 
 
-def test_a_transcript_that_comes_too_late_is_kept_and_not_told() -> None:
+def test_a_late_transcript_is_kept_and_not_published() -> None:
     conversation = conversation_of(spoken("a", None), said("b", "a"))
     told(conversation, 10.0)
 
@@ -380,7 +380,7 @@ def snapshot(rig: Rig) -> list[tuple[str, str]]:
     return [(item.item_id, item.text) for item in found.items]
 
 
-def test_turns_are_told_and_the_conversation_on_request(tmp_path: Path) -> None:
+def test_turns_are_published_and_the_conversation_on_request(tmp_path: Path) -> None:
     with rig_of(tmp_path) as rig:
         rig.tell(spoken("a", None))
         rig.tell(said("b", "a", "hello"))
@@ -411,7 +411,7 @@ def test_the_end_of_the_session_waits_for_nothing(tmp_path: Path) -> None:
         assert [turn.item_id for turn in rig.take(Turn)] == ["a", "b"]
 
 
-def test_a_raise_loses_nothing_and_tells_nothing_twice(tmp_path: Path) -> None:
+def test_a_raise_loses_nothing_and_publishes_nothing_twice(tmp_path: Path) -> None:
     with rig_of(tmp_path) as rig:
         rig.tell(typed("a", None, "one"))
         rig.tell(spoken("b", "a"))
@@ -427,7 +427,7 @@ def test_a_raise_loses_nothing_and_tells_nothing_twice(tmp_path: Path) -> None:
         assert rig.take(Turn) == []
 
 
-def test_a_death_loses_nothing_and_tells_nothing_twice(tmp_path: Path) -> None:
+def test_a_death_loses_nothing_and_publishes_nothing_twice(tmp_path: Path) -> None:
     with rig_of(tmp_path) as rig:
         rig.tell(typed("a", None, "one"))
         rig.expect(Turn)
@@ -489,7 +489,7 @@ class _Rebuilt:
         self._conversation = Conversation()
 
 
-def test_a_damaged_line_in_the_middle_is_told(tmp_path: Path) -> None:
+def test_a_damaged_line_in_the_middle_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "history.journal"
     with rig_of(tmp_path) as rig:
         for item in ("a", "b", "c"):
@@ -553,7 +553,7 @@ def test_a_journal_that_cannot_be_opened_says_where_and_why(tmp_path: Path) -> N
     assert "file/journal': a part of the path is a file, not a folder" in crash.error
 
 
-def test_a_full_disk_is_told_and_history_goes_on(
+def test_a_full_disk_is_reported_and_history_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def append(*_: object) -> None:

@@ -101,7 +101,7 @@ def test_a_file_is_delivered_in_real_time(tmp_path: Path, speech: Path) -> None:
         assert time.monotonic() - before >= 0.3
 
 
-def test_the_end_of_the_input_is_told_once(tmp_path: Path, speech: Path) -> None:
+def test_the_end_of_the_input_is_published_once(tmp_path: Path, speech: Path) -> None:
     with ProcessRig(Microphone, tmp_path, input=str(speech)) as rig:
         last = rig.expect(CaptureEnded).last_sample
         block_after(rig, last + BLOCK)  # by then it has noted that it told the end
@@ -208,7 +208,7 @@ def test_what_was_said_while_muted_stays_unsaid_over_a_raise(tmp_path: Path) -> 
 LEVELS = (InputLevel.tag(),)
 
 
-def test_levels_are_told_ten_times_a_second_of_what_is_passed_on(
+def test_levels_of_the_sent_audio_are_published_ten_times_a_second(
     tmp_path: Path, speech: Path
 ) -> None:
     rig = Rig(Microphone, tmp_path, input=str(speech))
@@ -221,7 +221,7 @@ def test_levels_are_told_ten_times_a_second_of_what_is_passed_on(
     assert levels[-1] == InputLevel(-96.0, -96.0)
 
 
-def test_levels_begin_and_end_as_somebody_wants_them(tmp_path: Path) -> None:
+def test_levels_are_published_only_while_they_are_subscribed(tmp_path: Path) -> None:
     with Rig(Microphone, tmp_path, input="silence", block_ms=100) as rig:
         [rig.expect(CapturedAudio) for _ in range(3)]
         assert rig.take(InputLevel) == []
@@ -358,7 +358,7 @@ def test_a_card_that_was_not_served_for_long_has_a_gap(tmp_path: Path) -> None:
     assert lost[0].audio_ms == 500
 
 
-def test_a_device_that_fails_is_opened_anew(tmp_path: Path, speech: Path) -> None:
+def test_a_device_that_fails_is_reopened(tmp_path: Path, speech: Path) -> None:
     with Rig(Microphone, tmp_path, input=str(speech)) as rig:
         rig.expect(CapturedAudio)
         rig.host.keep["line"].device._source.close()  # reading it raises from now on
@@ -466,7 +466,7 @@ def test_the_programs_audio_becomes_blocks(tmp_path: Path) -> None:
         assert not any(rig.expect(CapturedAudio).pcm)  # silence follows
 
 
-def test_a_failed_input_of_the_program_is_told(tmp_path: Path) -> None:
+def test_a_failed_input_of_the_program_is_reported(tmp_path: Path) -> None:
     with Rig(Microphone, tmp_path, input="program") as rig:
         rig.tell(ProgramCaptureEnded("the phone line is down"))
 
@@ -475,7 +475,7 @@ def test_a_failed_input_of_the_program_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("input_", "said"), [("silence", "'silence'"), ("program", "17 Hz")])
-def test_audio_of_the_program_that_cannot_be_used_is_told_once(
+def test_unusable_audio_of_the_program_is_reported_once(
     tmp_path: Path, input_: str, said: str
 ) -> None:
     with Rig(Microphone, tmp_path, input=input_) as rig:
@@ -515,7 +515,7 @@ def test_the_end_of_the_programs_input_survives_a_death(tmp_path: Path) -> None:
         assert rig.expect(CaptureEnded)
 
 
-def test_a_device_that_does_not_start_is_opened_anew(tmp_path: Path) -> None:
+def test_a_device_that_does_not_start_is_reopened(tmp_path: Path) -> None:
     path = tmp_path / "late_line.py"
     path.write_text(
         "from actors.devices.silence import SilenceCapture\n"

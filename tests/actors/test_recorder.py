@@ -155,7 +155,7 @@ def test_a_recording_does_not_overwrite_a_device(tmp_path: Path, device: str, na
         assert path.read_bytes() == b"precious"
 
 
-def test_a_full_disk_is_told_once_and_recording_goes_on_when_there_is_room(
+def test_a_full_disk_is_reported_once_and_recording_continues_with_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "talk.wav"

@@ -76,7 +76,7 @@ def sound(samples: list[int]) -> list[int]:
 # -- playing --------------------------------------------------------------------------------------
 
 
-def test_an_item_is_played_to_its_end_and_that_is_told(tmp_path: Path) -> None:
+def test_an_item_is_played_to_its_end_and_reported_as_finished(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output="null") as rig:
         rig.tell(audio(3_000))
         rig.tell(end(3_000))
@@ -113,7 +113,7 @@ def test_what_was_played_lies_on_the_timeline_without_gaps(tmp_path: Path) -> No
             assert block.first_sample + len(block.pcm) // 2 == after.first_sample
 
 
-def test_positions_grow_and_are_told_ten_times_a_second_at_most(tmp_path: Path) -> None:
+def test_positions_grow_and_are_reported_ten_times_a_second_at_most(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output="null") as rig:
         began_s = time.monotonic()
         rig.tell(audio(12_000, last=True))
@@ -184,7 +184,7 @@ def test_an_output_file_of_an_earlier_session_is_replaced(tmp_path: Path) -> Non
     assert sound(samples_of(path)) == array("h", pcm(100)).tolist()
 
 
-def test_a_full_disk_is_told_once_and_playing_goes_on(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_once_and_playback_continues(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output="null") as rig:
         device = rig.host.keep["device"]
         device.trouble = "cannot write to 'out.wav': No space left on device"
@@ -199,7 +199,7 @@ def test_a_full_disk_is_told_once_and_playing_goes_on(tmp_path: Path) -> None:
 # -- faltering ------------------------------------------------------------------------------------
 
 
-def test_audio_that_comes_too_late_is_told_with_how_long_it_was_silent(tmp_path: Path) -> None:
+def test_an_underrun_is_reported_with_the_length_of_its_silence(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output="null") as rig:
         rig.tell(audio(2_400))
         rig.expect(PlayedPosition, lambda m: m.played_samples == 2_400)
@@ -228,7 +228,7 @@ class Card(NullPlayback):
 """
 
 
-def test_a_card_that_is_not_served_in_time_is_told_in_sums(tmp_path: Path) -> None:
+def test_underruns_of_a_card_are_reported_as_sums(tmp_path: Path) -> None:
     (tmp_path / "card.py").write_text(CARD.format(times=100))
     began_s = time.monotonic()
     with Rig(Speaker, tmp_path, output=f"{tmp_path / 'card.py'}:Card") as rig:
@@ -241,7 +241,7 @@ def test_a_card_that_is_not_served_in_time_is_told_in_sums(tmp_path: Path) -> No
     assert len(told) <= took_s + 2
 
 
-def test_what_has_faltered_in_the_last_second_is_told_at_the_end(tmp_path: Path) -> None:
+def test_underruns_of_the_last_second_are_reported_at_the_end(tmp_path: Path) -> None:
     (tmp_path / "card.py").write_text(CARD.format(times=10**9))
     with Rig(Speaker, tmp_path, output=f"{tmp_path / 'card.py'}:Card") as rig:
         rig.expect(SoundFaltered)
@@ -463,7 +463,7 @@ def loud(samples: int, item: str = "a") -> AssistantAudio:
     return AssistantAudio(array("h", [16_384] * samples).tobytes(), item, "r", 0, last=True)
 
 
-def test_levels_are_told_while_it_plays_at_its_volume_and_then_silence(tmp_path: Path) -> None:
+def test_levels_are_published_while_it_plays_at_its_volume_and_then_silence(tmp_path: Path) -> None:
     rig = Rig(Speaker, tmp_path, output="null", volume=0.5)
     rig.wanted = LEVELS
     with rig:
@@ -477,7 +477,7 @@ def test_levels_are_told_while_it_plays_at_its_volume_and_then_silence(tmp_path:
     assert levels[3] == SILENT
 
 
-def test_a_pause_is_told_as_silence(tmp_path: Path) -> None:
+def test_a_pause_has_the_level_of_silence(tmp_path: Path) -> None:
     rig = Rig(Speaker, tmp_path, output="null")
     rig.wanted = LEVELS
     with rig:
@@ -493,7 +493,7 @@ def test_a_pause_is_told_as_silence(tmp_path: Path) -> None:
         rig.expect(OutputLevel, lambda level: level.peak_dbfs > -7)
 
 
-def test_levels_are_told_only_while_somebody_wants_them(tmp_path: Path) -> None:
+def test_levels_are_published_only_to_subscribers(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output="null") as rig:
         rig.tell(loud(4_800))
         finished(rig)
@@ -558,7 +558,9 @@ def test_after_a_death_unplayed_audio_is_played_once_and_in_order(tmp_path: Path
 
 
 @pytest.mark.parametrize("heard", [False, True])
-def test_after_a_death_it_is_told_how_much_a_card_had_taken(tmp_path: Path, heard: bool) -> None:
+def test_after_a_death_the_audio_that_a_card_had_taken_is_reported(
+    tmp_path: Path, heard: bool
+) -> None:
     (tmp_path / "card.py").write_text(
         "from actors.devices.silence import NullPlayback\n"
         "class Card(NullPlayback):\n"
@@ -588,7 +590,7 @@ def test_after_a_death_it_is_told_how_much_a_card_had_taken(tmp_path: Path, hear
         assert told[0].audio_ms == unheard // 24
 
 
-def test_after_a_death_it_is_told_what_no_recording_can_have(tmp_path: Path) -> None:
+def test_after_a_death_audio_missing_from_the_recording_is_reported(tmp_path: Path) -> None:
     with ProcessRig(Speaker, tmp_path, output="null", recording_path="talk.wav") as rig:
         rig.tell(audio(24_000, last=True))
         rig.expect(PlayedPosition)
@@ -636,7 +638,7 @@ def test_a_second_incarnation_goes_on_with_the_output_file(tmp_path: Path) -> No
 # -- the device -----------------------------------------------------------------------------------
 
 
-def test_a_device_that_fails_is_opened_anew_and_audio_goes_on(tmp_path: Path) -> None:
+def test_a_device_that_fails_is_reopened_and_playback_continues(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output="null") as rig:
         device = rig.host.keep["device"]
         device._put = None  # its thread ends with an error at the next block

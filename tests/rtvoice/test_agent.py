@@ -206,7 +206,7 @@ def _clashing() -> Tools:
         ({"qqq": 1}, "qqq: an Agent has no such parameter; there are: api_key, audio_input, "),
     ],
 )
-def test_what_cannot_be_is_refused_with_what_to_do(given: dict[str, object], words: str) -> None:
+def test_an_invalid_agent_is_refused_with_advice(given: dict[str, object], words: str) -> None:
     with pytest.raises(AgentError) as refusal:
         Agent(**given)  # type: ignore[arg-type]
 
@@ -219,7 +219,7 @@ def test_a_tool_may_stand_for_a_built_in_one_that_is_switched_off() -> None:
     assert agent.builtin_tools == ("get_current_time",)
 
 
-def test_ever_so_many_seconds_are_a_number_of_seconds() -> None:
+def test_a_time_may_be_any_number_of_seconds() -> None:
     assert Agent(inactivity_timeout_s=10**400).inactivity_timeout_s == sys.float_info.max
 
 
@@ -241,7 +241,7 @@ def test_an_agent_cannot_be_changed() -> None:
         del agent.voice
 
 
-def test_objects_cannot_be_told_to_another_process() -> None:
+def test_objects_cannot_be_sent_to_another_process() -> None:
     class Phone:
         def start(self) -> None: ...
         def stop(self) -> None: ...
@@ -280,11 +280,11 @@ def test_a_retired_model_is_taken_with_a_warning(given: dict[str, str], words: s
     assert warned[0].filename == __file__
 
 
-def test_a_model_that_nobody_knows_is_taken_as_it_is() -> None:
+def test_an_unknown_model_is_accepted() -> None:
     assert Agent(model="gpt-realtime-9").model == "gpt-realtime-9"
 
 
-def test_the_key_is_neither_told_nor_shown() -> None:
+def test_the_key_is_neither_sent_nor_shown() -> None:
     agent = Agent(api_key="sk-canary")
 
     assert "canary" not in repr(agent)
@@ -303,7 +303,7 @@ def test_the_built_in_assistant_is_an_agent_like_any_other() -> None:
     assert settings.turn_detection == ServerVad()
 
 
-def test_the_front_door_has_what_it_says() -> None:
+def test_the_package_exports_what_all_names() -> None:
     assert set(rtvoice.__all__) <= set(dir(rtvoice))
     assert rtvoice.Tools is RegistryTools
     assert rtvoice.__version__
@@ -311,7 +311,7 @@ def test_the_front_door_has_what_it_says() -> None:
         rtvoice.Nothing  # noqa: B018
 
 
-def test_the_front_door_has_the_names_of_its_modules_for_type_checkers_too() -> None:
+def test_type_checkers_see_the_names_that_the_package_exports() -> None:
     source = Path(rtvoice.__file__).read_text(encoding="utf-8")
 
     assert set(re.findall(r"from rtvoice\.(\S+) import \*", source)) == set(rtvoice._HOMES)
@@ -360,7 +360,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
         (PNG + bytes(5 * 2**20), "image: it has 5.0 MiB; make it smaller, 4 MiB at most"),
     ],
 )
-def test_what_is_no_image_to_send_is_refused(image: object, words: str) -> None:
+def test_data_that_is_not_an_image_is_refused(image: object, words: str) -> None:
     with pytest.raises(AgentError) as refusal:
         Agent().send_image(image)  # type: ignore[arg-type]
 

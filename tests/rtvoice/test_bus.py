@@ -46,7 +46,7 @@ async def drained(bus: EventBus) -> None:
 
 
 @in_a_loop
-async def test_plain_functions_and_coroutines_are_told_in_order() -> None:
+async def test_plain_functions_and_coroutines_are_called_in_order() -> None:
     bus, plain, slow = make(), [], []
 
     async def later(event: Said) -> None:
@@ -262,7 +262,7 @@ async def test_a_stream_that_is_forgotten_costs_nothing() -> None:
 
 
 @in_a_loop
-async def test_a_change_of_what_is_wanted_is_told() -> None:
+async def test_a_change_of_the_subscriptions_is_reported() -> None:
     changes = []
     bus = make(lambda: changes.append(set(bus.kinds)))
 
@@ -283,7 +283,7 @@ async def test_what_cannot_be_subscribed_is_refused(kind: Any, handler: Any, wor
 
 
 @in_a_loop
-async def test_what_comes_between_two_conversations_is_told_in_none() -> None:
+async def test_an_event_between_two_conversations_reaches_neither() -> None:
     bus, heard = make(), []
     bus.bind(None)
     bus.subscribe(AgentStoppedEvent, heard.append)

@@ -248,7 +248,7 @@ def test_a_rate_that_cannot_be_is_refused_at_the_start(server: FakeServer) -> No
 
 
 @pytest.mark.processes("speaker")
-def test_a_device_that_scales_is_told_the_volume_and_given_everything(server: FakeServer) -> None:
+def test_a_device_that_scales_gets_the_volume_and_unscaled_audio(server: FakeServer) -> None:
     class Scaling(Ear):
         def __init__(self) -> None:
             super().__init__()
@@ -272,7 +272,7 @@ def test_a_device_that_scales_is_told_the_volume_and_given_everything(server: Fa
         ear.wait_for(lambda: answer in ear.heard)
 
 
-def test_the_end_is_not_told_while_the_device_says_that_it_plays(server: FakeServer) -> None:
+def test_the_end_is_not_reported_while_the_device_plays(server: FakeServer) -> None:
     class Slow(Ear):
         def __init__(self) -> None:
             super().__init__()
@@ -295,7 +295,7 @@ def test_the_end_is_not_told_while_the_device_says_that_it_plays(server: FakeSer
         assert ended.get(TIMEOUT_S) == PlaybackEnded("item_1", 1_500)
 
 
-def test_what_the_device_says_it_has_played_is_what_was_heard(server: FakeServer) -> None:
+def test_the_position_of_the_device_is_what_was_heard(server: FakeServer) -> None:
     class Late(Ear):
         """A device that plays a quarter of what it is given."""
 
@@ -444,7 +444,9 @@ def failing(operation: str, times: int = 1) -> tuple[Talk, Ear]:
         "speaker clear_buffer",
     ],
 )
-def test_a_device_that_raises_is_told_and_works_again(server: FakeServer, operation: str) -> None:
+def test_a_device_that_raises_is_reported_and_works_again(
+    server: FakeServer, operation: str
+) -> None:
     microphone, ear = failing(operation)
     component, _, method = operation.partition(" ")
 
@@ -467,7 +469,7 @@ def test_a_device_that_raises_is_told_and_works_again(server: FakeServer, operat
         assert failure == DeviceFailed(component, method, f"ValueError: broken {operation}", 0.5)
 
 
-def test_the_failure_of_the_first_start_is_told(server: FakeServer) -> None:
+def test_the_failure_of_the_first_start_is_reported(server: FakeServer) -> None:
     microphone, _ = failing("microphone start", times=3)
     session = conversation(server, microphone)
     events = session.events(DeviceFailed)
@@ -489,7 +491,7 @@ def test_the_failure_of_the_first_start_is_told(server: FakeServer) -> None:
         (1.5, "it yielded a value of type float"),
     ],
 )
-def test_a_chunk_that_is_none_is_refused_in_words(
+def test_an_invalid_chunk_is_refused_with_a_sentence(
     server: FakeServer, chunk: object, words: str
 ) -> None:
     microphone = Talk()
@@ -638,7 +640,7 @@ def test_a_device_given_by_name_comes_back(server: FakeServer, named: str, fault
         ("noise", r"making it failed: TypeError"),
     ],
 )
-def test_a_device_by_name_that_does_not_start_is_told_with_its_cause(
+def test_a_device_by_name_that_does_not_start_is_reported_with_its_cause(
     server: FakeServer, named: str, attribute: str, words: str
 ) -> None:
     with pytest.raises(SessionFailedError, match=rf"microphone cannot start: .*{words}"):

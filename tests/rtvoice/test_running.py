@@ -197,7 +197,7 @@ async def test_a_handler_may_stop_the_agent_and_await_that(server: FakeServer) -
 
 
 @in_a_loop
-async def test_who_is_told_of_the_start_may_ask_something_at_once(server: FakeServer) -> None:
+async def test_a_handler_of_the_start_may_send_a_request_at_once(server: FakeServer) -> None:
     agent = agent_of(server)
     agent.event_bus.subscribe(AgentStartedEvent, lambda _: agent.send_text("first of all"))
     turns = agent.events(Turn)
@@ -462,7 +462,7 @@ async def test_the_conversation_outlives_its_supervisor(server: FakeServer) -> N
 
 
 @in_a_loop
-async def test_silence_of_the_user_ends_it_and_is_told(server: FakeServer) -> None:
+async def test_inactivity_ends_the_conversation_and_is_reported(server: FakeServer) -> None:
     agent = agent_of(server, inactivity_timeout_s=0.3)
     heard = Heard(agent, UserInactivityTimeoutEvent, AgentStoppedEvent)
 
@@ -477,7 +477,7 @@ async def test_silence_of_the_user_ends_it_and_is_told(server: FakeServer) -> No
 
 @pytest.mark.processes
 @in_a_loop
-async def test_playback_tools_and_restarts_are_no_silence(server: FakeServer) -> None:
+async def test_playback_tools_and_restarts_are_not_inactivity(server: FakeServer) -> None:
     tools = Tools()
 
     @tools.action("Takes its time.")
@@ -571,7 +571,7 @@ async def test_the_log_says_once_where_everything_runs(
 
 
 @in_a_loop
-async def test_nothing_can_be_asked_of_an_agent_that_does_not_run() -> None:
+async def test_requests_to_an_agent_that_does_not_run_are_refused() -> None:
     agent = Agent()
 
     for ask in (agent.interrupt, agent.mute, agent.unmute, lambda: agent.send_text("x")):
@@ -630,7 +630,7 @@ async def test_readiness_is_refused_with_the_reason_of_a_failure() -> None:
 
 
 @in_a_loop
-async def test_the_status_tells_of_each_component(server: FakeServer) -> None:
+async def test_the_status_has_each_component(server: FakeServer) -> None:
     async with agent_of(server) as agent:
         status = await agent.status()
         await agent.stop()
@@ -730,13 +730,13 @@ async def test_a_muted_microphone_stays_mute_when_it_is_killed(server: FakeServe
         ({"reasoning_effort": None}, "it cannot be unset during a conversation"),
     ],
 )
-def test_a_change_that_cannot_be_is_refused(given: dict[str, Any], words: str) -> None:
+def test_an_invalid_change_is_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises((AgentError, NotRunningError), match=words):
         _entered(lambda agent: agent.update(**given))
 
 
 @in_a_loop
-async def test_what_the_server_would_refuse_is_refused_here(server: FakeServer) -> None:
+async def test_a_change_that_the_server_would_refuse_is_refused(server: FakeServer) -> None:
     agent = agent_of(server, voice="marin", model="gpt-realtime-1.5")
     heard = Heard(agent, PlaybackEnded)
 
@@ -776,7 +776,7 @@ def _entered(do: Callable[[Agent], object]) -> None:
 
 
 @in_a_loop
-async def test_wire_events_reach_those_who_have_subscribed(server: FakeServer) -> None:
+async def test_wire_events_reach_their_subscribers(server: FakeServer) -> None:
     agent = agent_of(server)
     heard = Heard(agent, ResponseCreatedEvent, ResponseOutputAudioDeltaEvent, ResponseDoneEvent)
     sound = noise(100, 7)
@@ -836,7 +836,7 @@ async def test_a_subscription_to_wire_events_survives_the_death_of_realtime(
 
 @pytest.mark.processes("microphone", "speaker")
 @in_a_loop
-async def test_levels_are_told_to_who_names_them_also_after_a_death(server: FakeServer) -> None:
+async def test_levels_reach_their_subscribers_also_after_a_death(server: FakeServer) -> None:
     agent = agent_of(server)
     heard, others = Heard(agent, ComponentRestarted), Heard(agent, Event)
 
@@ -863,7 +863,7 @@ async def test_levels_are_told_to_who_names_them_also_after_a_death(server: Fake
 
 
 @in_a_loop
-async def test_an_interruption_is_told_as_a_flush_of_playback(server: FakeServer) -> None:
+async def test_an_interruption_is_published_as_a_flush_of_playback(server: FakeServer) -> None:
     agent = agent_of(server)
     heard = Heard(agent, OutputAudioBufferClearEvent, AssistantTranscript)
 

@@ -149,7 +149,7 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", IN_SESSION)
-def test_a_setting_is_told_to_the_server_in_its_field_and_understood_there(name: str) -> None:
+def test_a_setting_is_sent_in_its_field_and_understood_by_the_sandbox(name: str) -> None:
     value = VALUES[name] if name in VALUES else validation.parsed(name, text_for(name))
     before = Settings(transcription_model="gpt-transcribe")
 

@@ -84,7 +84,7 @@ def test_an_event_is_waited_for(sandbox):
     asking.join()
 
 
-def test_what_does_not_come_is_told_with_what_did(sandbox):
+def test_a_missing_event_is_reported_with_those_that_came(sandbox):
     ask(sandbox)
 
     with pytest.raises(AssertionError) as failed:
@@ -94,7 +94,7 @@ def test_what_does_not_come_is_told_with_what_did(sandbox):
     assert "response.create, response.created" in str(failed.value)
 
 
-def test_an_event_that_there_is_not_is_not_waited_for(sandbox):
+def test_an_unknown_event_is_not_waited_for(sandbox):
     with pytest.raises(ValueError, match=r"no event 'response\.creat'"):
         sandbox.expect("response.creat")
 
@@ -111,7 +111,7 @@ def test_a_test_commands_a_connection_that_is_open(sandbox):
     assert "response.done" not in client.kinds()
 
 
-def test_misbehaviour_that_there_is_not_is_told(sandbox):
+def test_an_unknown_misbehaviour_is_refused(sandbox):
     with pytest.raises(FaultError, match="'explode' is not a valid fault"):
         sandbox.misbehave("explode")
 

@@ -183,7 +183,7 @@ def test_tools_given_by_name_run_in_the_tools_process(server: FakeServer, tmp_pa
         ("os:path", r"tools cannot start: .*not an rtvoice\.Tools"),
     ],
 )
-def test_tools_by_name_that_are_none_fail_the_start_with_the_cause(
+def test_a_name_without_tools_fails_the_start_with_the_cause(
     server: FakeServer, name: str, words: str
 ) -> None:
     with pytest.raises(SessionFailedError, match=words):

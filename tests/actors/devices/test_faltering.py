@@ -8,7 +8,7 @@ from messages import SoundFaltered
 S = 1_000_000_000
 
 
-def test_what_falters_is_told_at_once_and_then_summed_for_a_second() -> None:
+def test_an_underrun_is_reported_at_once_and_later_ones_summed_for_a_second() -> None:
     faltering = Faltering("speaker")
     faltering.note("late", 1, 30_000_000)
     first = faltering.tell(5 * S)
@@ -22,7 +22,7 @@ def test_what_falters_is_told_at_once_and_then_summed_for_a_second() -> None:
     assert due == [SoundFaltered("speaker", "late", 3, 60)]
 
 
-def test_reasons_are_told_one_by_one() -> None:
+def test_each_reason_has_its_own_report() -> None:
     faltering = Faltering("speaker")
     faltering.note("late", 1)
     faltering.note("busy", 2)
@@ -30,7 +30,7 @@ def test_reasons_are_told_one_by_one() -> None:
     assert [told.reason for told in faltering.tell(0)] == ["late", "busy"]
 
 
-def test_nothing_is_told_of_nothing() -> None:
+def test_without_underruns_nothing_is_reported() -> None:
     faltering = Faltering("speaker")
     faltering.note("late", 0)
 
@@ -38,7 +38,7 @@ def test_nothing_is_told_of_nothing() -> None:
     assert not faltering.untold()
 
 
-def test_at_the_end_the_rest_is_told() -> None:
+def test_at_the_end_the_rest_is_reported() -> None:
     faltering = Faltering("speaker")
     faltering.note("late", 1)
     faltering.tell(0)
@@ -48,7 +48,7 @@ def test_at_the_end_the_rest_is_told() -> None:
     assert len(faltering.tell(1, at_once=True)) == 1
 
 
-def test_it_is_told_in_words() -> None:
+def test_underruns_and_overruns_are_reported_in_a_sentence() -> None:
     assert SoundFaltered("microphone", "busy", 1).text == "once at the microphone (busy)"
     assert (
         SoundFaltered("speaker", "late", 3, 240).text

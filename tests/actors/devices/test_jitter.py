@@ -15,7 +15,7 @@ def wanted(prefill: Prefill) -> int:
     raise AssertionError("it never starts")
 
 
-def test_it_waits_for_what_it_was_told() -> None:
+def test_it_waits_for_the_set_number_of_blocks() -> None:
     assert wanted(Prefill(2 * BLOCK)) == 2
 
 
@@ -55,7 +55,7 @@ def test_it_does_not_wait_for_longer_than_what_it_waits_for_would_last() -> None
     assert asked == [False, False, True, False]
 
 
-def test_what_it_tells_it_tells_once() -> None:
+def test_counts_are_reported_once() -> None:
     prefill = Prefill(0)
     prefill.falter()
     prefill.note_silence(7)

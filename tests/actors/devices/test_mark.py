@@ -45,7 +45,7 @@ def test_the_item_being_played_and_the_one_before_are_remembered(tmp_path: Path)
     assert ItemMark(session(tmp_path), "m").taken() == {"b": 20, "c": 1}
 
 
-def test_a_mark_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_mark_is_continued_by_the_next_process(tmp_path: Path) -> None:
     ItemMark(session(tmp_path), "m").set("a", 10)
 
     again = ItemMark(session(tmp_path), "m")

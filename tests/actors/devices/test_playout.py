@@ -534,7 +534,7 @@ def test_a_quiet_sound_is_rounded_not_cut_off() -> None:
 # -- threads --------------------------------------------------------------------------------------
 
 
-def test_the_actor_is_told_once_when_audio_runs_low() -> None:
+def test_the_actor_is_notified_once_when_audio_runs_low() -> None:
     told = count()
     playout = Playout()
     playout.attach(lambda: next(told))

@@ -146,7 +146,7 @@ def test_the_handshake_names_model_agent_and_key(
         assert "Sec-WebSocket-Extensions" not in request.headers
 
 
-def test_without_a_key_none_is_sent(
+def test_without_a_key_no_authorization_is_sent(
     monkeypatch: pytest.MonkeyPatch, server: tuple[ScriptedServer, str], tmp_path: Path
 ) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
@@ -202,7 +202,7 @@ def test_an_audio_delta_reaches_the_speaker(stage: Stage) -> None:
     assert stage.rig.expect(AssistantItem).text == "Hello"
 
 
-def test_a_barge_in_goes_through(stage: Stage) -> None:
+def test_an_interruption_is_truncated_at_the_server(stage: Stage) -> None:
     peer = stage.live()
     _speak(peer, "one two", ms=1000)
     _finish(peer)
@@ -241,7 +241,7 @@ def test_a_tool_is_called_and_its_answer_sent(stage: Stage) -> None:
     assert peer.expect("response.create")
 
 
-def test_the_end_is_told(stage: Stage) -> None:
+def test_the_end_of_the_conversation_is_published(stage: Stage) -> None:
     stage.live()
 
     stage.rig.tell(EndConversation("enough"))
@@ -307,7 +307,7 @@ def test_after_a_death_the_conversation_goes_on(
         assert after.rig.expect(Reconnected)
 
 
-def test_a_server_that_is_not_there_yet_is_waited_for(
+def test_connecting_is_retried_until_the_server_is_there(
     server: tuple[ScriptedServer, str], tmp_path: Path
 ) -> None:
     server[0].refuse = [(503, ""), (503, "")]
@@ -340,7 +340,7 @@ def test_a_refused_key_ends_the_session_and_is_not_quoted(
         assert KEY not in repr(stage.rig.logs)
 
 
-def test_a_key_that_the_server_quotes_does_not_get_in(
+def test_a_key_that_the_server_quotes_is_removed(
     key: None, server: tuple[ScriptedServer, str], tmp_path: Path
 ) -> None:
     with Stage(server, tmp_path) as stage:
@@ -351,13 +351,15 @@ def test_a_key_that_the_server_quotes_does_not_get_in(
         assert stage.rig.expect(ServerError).text == "your key [key]"
 
 
-def test_without_a_key_openai_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_key_openai_is_not_contacted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     with Rig(Realtime, tmp_path, server="openai") as rig:
         assert "not set" in rig.expect(FatalError).reason
 
 
-def test_a_server_that_takes_nothing_any_more_is_given_up(
+def test_a_server_that_accepts_no_more_data_is_disconnected(
     monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
     monkeypatch.setattr("actors.realtime.connection.STALL_S", 0.2)
@@ -415,7 +417,7 @@ def test_a_session_near_its_end_is_swapped_for_another_and_no_sound_is_lost(stag
     assert len(stage.server.all) == 2
 
 
-def test_after_a_raise_the_connection_that_stands_by_goes_on(stage: Stage) -> None:
+def test_after_a_raise_the_standby_connection_is_kept(stage: Stage) -> None:
     peer, spare = _spare(stage)
     _speak(peer)  # so that nothing is swapped meanwhile
     stage.rig.expect(AssistantAudio)
@@ -440,7 +442,7 @@ def test_the_end_of_the_session_closes_both_connections(stage: Stage) -> None:
         assert each.connection.close_code == 1000
 
 
-def test_events_of_the_connection_that_stands_by_are_not_the_programs(stage: Stage) -> None:
+def test_events_of_the_standby_connection_are_not_sent_to_the_program(stage: Stage) -> None:
     stage.rig.tell(WantWireEvents(("session.created", "session.update")))
     peer, spare = _spare(stage)
     _speak(peer)

@@ -18,7 +18,7 @@ TOKEN = "eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl"
     ("key", "headers"),
     [(KEY, {"api-key": KEY}), (TOKEN, {"Authorization": f"Bearer {TOKEN}"})],
 )
-def test_azure_is_given_a_key_as_a_key_and_a_token_as_a_token(
+def test_azure_gets_a_key_as_api_key_and_a_token_as_bearer(
     host: str, key: str, headers: dict[str, str]
 ) -> None:
     url = f"wss://{host}/openai/v1/realtime?model=mine"
@@ -32,19 +32,19 @@ def test_azure_is_given_a_key_as_a_key_and_a_token_as_a_token(
 @pytest.mark.parametrize(
     "server", ["openai", "wss://example.org/v1", "wss://openai.azure.com.example.org/v1"]
 )
-def test_others_are_given_either_as_a_bearer(server: str, key: str) -> None:
+def test_other_servers_get_key_and_token_as_bearer(server: str, key: str) -> None:
     address = address_of(Settings(server=server), key)
 
     assert address.headers == {"Authorization": f"Bearer {key}"}
 
 
-def test_a_user_in_the_url_is_who_is_authorised() -> None:
+def test_a_user_in_the_url_replaces_the_key() -> None:
     address = address_of(Settings(server="wss://ada:password@example.org/v1"), KEY)
 
     assert address.headers == {}
 
 
-def test_azure_is_not_given_a_key_without_encryption() -> None:
+def test_azure_gets_no_key_without_encryption() -> None:
     address = address_of(Settings(server="ws://me.openai.azure.com/v1"), KEY)
 
     assert address.headers == {}

@@ -80,7 +80,7 @@ def test_messages_arrive_after_the_opening_in_order(server: tuple[ScriptedServer
     connection.close()
 
 
-def test_the_opening_tells_what_the_servers_clock_shows(
+def test_the_opening_reports_the_time_of_the_server(
     server: tuple[ScriptedServer, str],
 ) -> None:
     began = int(time.time())
@@ -136,7 +136,7 @@ def test_what_is_sent_arrives_in_order_whatever_its_size(
     connection.close()
 
 
-def test_the_end_is_told_with_code_and_reason(server: tuple[ScriptedServer, str]) -> None:
+def test_the_end_is_reported_with_code_and_reason(server: tuple[ScriptedServer, str]) -> None:
     connection, waker = _open(server[1])
     peer = server[0].peer()
 
@@ -168,7 +168,7 @@ def test_an_abort_does_not_wait(server: tuple[ScriptedServer, str]) -> None:
     assert isinstance(waker.next(), WebsocketClosed)
 
 
-def test_an_image_may_take_its_time_on_a_slow_line_and_not_for_ever(
+def test_a_slow_line_may_take_40_s_for_an_image_and_then_is_stalled(
     server: tuple[ScriptedServer, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = threading.Event()
@@ -268,7 +268,7 @@ def test_what_cannot_be_reached_says_why(url: str, code: str, says: str) -> None
     assert refused.text
 
 
-def test_the_secret_does_not_get_in(server: tuple[ScriptedServer, str]) -> None:
+def test_the_secret_is_removed_from_received_text(server: tuple[ScriptedServer, str]) -> None:
     connection, waker = _open(server[1])
     peer = server[0].peer()
     waker.next()
@@ -285,7 +285,9 @@ def test_the_secret_does_not_get_in(server: tuple[ScriptedServer, str]) -> None:
     connection.close()
 
 
-def test_the_secrets_of_the_url_do_not_get_in(server: tuple[ScriptedServer, str]) -> None:
+def test_the_secrets_of_the_url_are_removed_from_received_text(
+    server: tuple[ScriptedServer, str],
+) -> None:
     url = server[1].replace("ws://", "ws://ada:pass-word-1@") + "?api-key=canary%2F77&model=m"
     _, waker = _open(url)
     waker.until(lambda what: isinstance(what, WebsocketOpened))
@@ -298,7 +300,7 @@ def test_the_secrets_of_the_url_do_not_get_in(server: tuple[ScriptedServer, str]
     assert json.loads(text.data)["text"] == "[key] [key] [key] and the model is m"
 
 
-def test_a_key_that_is_no_secret_is_not_taken_out_of_what_the_server_says(
+def test_a_short_key_is_not_removed_from_received_text(
     server: tuple[ScriptedServer, str],
 ) -> None:
     connection = Connection(server[1], {}, "x")
@@ -315,7 +317,7 @@ def test_a_key_that_is_no_secret_is_not_taken_out_of_what_the_server_says(
     connection.close()
 
 
-def test_messages_that_nobody_takes_do_not_fill_the_memory(
+def test_too_many_unread_messages_end_the_connection(
     monkeypatch: pytest.MonkeyPatch, server: tuple[ScriptedServer, str]
 ) -> None:
     monkeypatch.setattr(module, "_UNREAD", 100)
@@ -332,7 +334,7 @@ def test_messages_that_nobody_takes_do_not_fill_the_memory(
     assert len(connection.arrived) <= 101
 
 
-def test_frames_that_cannot_be_sent_do_not_fill_the_memory(
+def test_too_many_unsent_messages_end_the_connection(
     monkeypatch: pytest.MonkeyPatch, server: tuple[ScriptedServer, str]
 ) -> None:
     monkeypatch.setattr(module, "_WAITING", 20)
@@ -364,7 +366,7 @@ def test_a_whole_conversation_may_wait_for_a_slow_line(
     connection.abort()
 
 
-def test_a_burst_is_one_wake_up(server: tuple[ScriptedServer, str]) -> None:
+def test_a_burst_of_messages_wakes_the_actor_once(server: tuple[ScriptedServer, str]) -> None:
     connection, waker = _open(server[1])
     peer = server[0].peer()
 
@@ -393,5 +395,5 @@ def test_a_burst_is_one_wake_up(server: tuple[ScriptedServer, str]) -> None:
         ("ws://127.example.org/x", False),
     ],
 )
-def test_this_machine_is_known(url: str, local: bool) -> None:
+def test_addresses_of_this_machine_are_recognised(url: str, local: bool) -> None:
     assert is_local(url) is local

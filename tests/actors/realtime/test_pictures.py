@@ -53,7 +53,7 @@ def test_an_image_is_kept_and_read_again_on_its_way(tmp_path: Path) -> None:
     ]
 
 
-def test_an_image_whose_file_is_gone_is_told_as_that(tmp_path: Path) -> None:
+def test_an_image_whose_file_is_gone_is_replaced_by_a_text(tmp_path: Path) -> None:
     pictures = Pictures(tmp_path)
     image = pictures.keep(message())
     Path(image.path).unlink()
@@ -155,7 +155,7 @@ def test_what_the_server_refuses_leaves_the_history() -> None:
     assert bench.core.saved.texts == []
 
 
-def test_what_the_server_refuses_is_not_asked_about_again() -> None:
+def test_no_response_is_requested_to_a_refused_image() -> None:
     bench = Bench().live()
     show(bench, message())
 

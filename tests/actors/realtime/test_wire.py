@@ -136,7 +136,7 @@ def _replayed(name: str) -> Bench:
 
 
 @needs_recordings
-def test_a_recorded_turn_is_told_as_it_was() -> None:
+def test_a_recorded_turn_is_published_as_recorded() -> None:
     bench = _replayed("audio_in_server_vad_turn")
 
     user, answer = bench.one(UserItem), bench.all(AssistantItem)[-1]

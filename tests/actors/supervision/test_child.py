@@ -233,7 +233,7 @@ def order(number: int) -> bytes:
 
 
 @given(orders=ORDERS)
-def test_each_accepted_message_is_handled_once_told_dead_or_still_waiting(
+def test_each_accepted_message_is_handled_reported_dead_or_still_waiting(
     orders: list[str],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -289,7 +289,7 @@ def test_what_is_sent_while_it_is_down_is_handled_by_the_next_process(tmp_path: 
     assert ids(hub.process.inbox) == ["1"]
 
 
-def test_it_is_told_to_stop_once_its_mail_is_sent(tmp_path: Path) -> None:
+def test_it_is_stopped_once_its_mail_is_sent(tmp_path: Path) -> None:
     hub = FakeHub(tmp_path)
     hub.loop.pass_s(0)
     for number in range(5):  # three may be in flight

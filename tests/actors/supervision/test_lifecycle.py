@@ -228,7 +228,9 @@ def named(row: tuple[Phase, LifeEvent, list[Action], Phase]) -> str:
 
 
 @pytest.mark.parametrize("row", [*COMING_UP, *CRASHING], ids=named)
-def test_while_the_session_runs(row: tuple[Phase, LifeEvent, list[Action], Phase]) -> None:
+def test_each_event_in_each_phase_while_the_session_runs(
+    row: tuple[Phase, LifeEvent, list[Action], Phase],
+) -> None:
     phase, event, actions, after = row
     it = Life().until(phase)
 
@@ -237,7 +239,9 @@ def test_while_the_session_runs(row: tuple[Phase, LifeEvent, list[Action], Phase
 
 
 @pytest.mark.parametrize("row", CLOSING, ids=named)
-def test_while_the_session_ends(row: tuple[Phase, LifeEvent, list[Action], Phase]) -> None:
+def test_each_event_in_each_phase_while_the_session_ends(
+    row: tuple[Phase, LifeEvent, list[Action], Phase],
+) -> None:
     phase, event, actions, after = row
     it = Life().until(phase)
     it.stage = SessionStage.ENDING
@@ -296,7 +300,7 @@ def test_a_parked_one_is_not_started_again_for_its_mail_while_the_session_ends()
     assert it.step(Close()) == [Gone()]
 
 
-def test_what_asks_for_a_new_process_is_not_counted_as_crashed() -> None:
+def test_asking_for_a_new_process_is_not_a_crash() -> None:
     it = Life().until(Phase.OPEN)
     it.step(raised(renews=True))
 
@@ -431,7 +435,7 @@ def test_mail_is_handled_before_the_end_also_after_a_crash() -> None:
     assert it.step(AllSent()) == [StopProcess("the session ends")]
 
 
-def test_what_dies_while_the_session_ends_with_nothing_to_do_is_not_started_again() -> None:
+def test_an_idle_component_that_dies_at_the_end_is_not_restarted() -> None:
     it = Life().until(Phase.OPEN)
     it.stage, it.mail = SessionStage.ENDING, True
     it.step(Close())
@@ -448,7 +452,7 @@ def test_nothing_is_opened_in_a_session_that_ends_before_it_has_started() -> Non
     assert it.step(Close()) == [StopProcess("the session ends")]
 
 
-def test_what_is_loaded_again_in_a_session_that_ends_before_it_has_started_is_not_opened() -> None:
+def test_a_reloaded_component_is_not_opened_in_a_session_that_ends_early() -> None:
     it = Life(SessionStage.STARTING).until(Phase.OPEN)
     it.step(KILLED)
     it.stage = SessionStage.CANCELLED
@@ -575,7 +579,7 @@ def test_there_are_never_two_processes_and_it_always_ends(
 
 
 @given(steps=STEPS)
-def test_one_that_runs_well_again_after_any_life_is_open(
+def test_after_any_life_a_component_that_works_again_is_open(
     steps: list[tuple[LifeEvent, float, bool, bool]],
 ) -> None:
     world = World(essential=False)

@@ -25,7 +25,7 @@ def test_restart_delays_grow_without_progress_until_the_intensity_is_exceeded() 
     assert delays == [0.0, 0.05, 0.1, 0.2, 0.4, None]
 
 
-def test_what_takes_long_to_fail_is_not_tried_for_ever() -> None:
+def test_slow_failures_are_not_retried_for_ever() -> None:
     policy = RestartPolicy()
 
     delays = [policy.crashed(15.0 * attempt, progress=False, well_s=0.0) for attempt in range(6)]
@@ -33,7 +33,7 @@ def test_what_takes_long_to_fail_is_not_tried_for_ever() -> None:
     assert delays[-1] is None
 
 
-def test_crashes_are_forgotten_after_ten_seconds_of_being_well() -> None:
+def test_crashes_are_forgotten_after_ten_seconds_without_another() -> None:
     policy = RestartPolicy()
 
     delays = [policy.crashed(11.0 * life, progress=False, well_s=10.1) for life in range(10)]
@@ -41,7 +41,7 @@ def test_crashes_are_forgotten_after_ten_seconds_of_being_well() -> None:
     assert delays == [0.0] * 10
 
 
-def test_progress_starts_the_count_anew_but_starts_stay_apart() -> None:
+def test_progress_resets_the_count_but_starts_stay_apart() -> None:
     policy = RestartPolicy()
     for now in (0, 1, 2):
         policy.crashed(now, progress=False)
@@ -51,7 +51,7 @@ def test_progress_starts_the_count_anew_but_starts_stay_apart() -> None:
     assert policy.row == 1
 
 
-def test_what_is_parked_is_tried_more_and_more_seldom_until_there_is_progress() -> None:
+def test_a_parked_component_is_retried_less_and_less_often_until_progress() -> None:
     policy = RestartPolicy()
 
     delays = [policy.parked() for _ in range(7)]

@@ -18,7 +18,7 @@ def ended(summary: Summary, *left: str) -> SessionEnded:
     return summary.ended("over", {"speaker": 2, "tools": 0}, left, 1.23456, failed=False)
 
 
-def test_turns_and_calls_are_counted_once_however_often_they_are_told() -> None:
+def test_turns_and_calls_are_counted_once_however_often_they_arrive() -> None:
     summary = Summary()
     turn, call = Turn("user", "hello", "item"), ToolCall("call", "search", "{}")
 

@@ -60,7 +60,7 @@ def test_one_that_was_sent_a_ping_late_has_half_the_time_to_answer(it: Watched) 
     assert [it.look(now) for now in (18.0, 20.9, 21.0)] == ["", "", "hung"]
 
 
-def test_one_that_has_something_in_hand_is_sent_no_ping(it: Watched) -> None:
+def test_a_component_that_handles_something_gets_no_ping(it: Watched) -> None:
     it.slot.begin(LOCAL, 1)
 
     assert [it.look(now) for now in (12.0, 17.9, 18.0)] == ["", "", "hung"]
@@ -82,7 +82,7 @@ def test_a_supervisor_that_did_not_run_blames_nobody(it: Watched) -> None:
     assert [it.look(now) for now in (1000.1, 1007.9, 1008.0)] == ["", "", "hung"]
 
 
-def test_the_time_until_it_got_stuck_was_a_time_of_being_well(it: Watched) -> None:
+def test_the_time_before_a_hang_counts_as_working(it: Watched) -> None:
     it.slot.begin(MAIL, 1)
     it.slot.settle(MAIL, 1)
     it.look(13.0)

@@ -43,7 +43,7 @@ def test_without_a_card_the_demo_runs_on_the_sandbox(env: dict[str, str]) -> Non
     assert "no sound card" in found.hints[0]
 
 
-def test_half_a_card_is_none() -> None:
+def test_a_card_with_one_direction_is_not_enough() -> None:
     assert chosen(card=Card(input=False, output=True), env=KEY).demo
 
 
@@ -104,7 +104,7 @@ def test_the_server_of_the_command_goes_before_that_of_the_environment() -> None
     assert chosen("--server", "sandbox", card=CARD, env=env).server == "sandbox"
 
 
-def test_a_server_in_the_environment_that_is_none_is_named() -> None:
+def test_an_invalid_server_in_the_environment_is_named() -> None:
     with pytest.raises(UsageError, match="RTVOICE_SERVER: 'http://x' is not valid"):
         chosen(card=CARD, env={"RTVOICE_SERVER": "http://x"})
 
@@ -153,7 +153,7 @@ def test_options_become_settings() -> None:
     }
 
 
-def test_a_retired_model_is_told_with_its_successor() -> None:
+def test_a_retired_model_is_reported_with_its_successor() -> None:
     hints = chosen("--model", "gpt-realtime", "--input", "silence", "--output", "null").hints
 
     assert any("2027-01-20; use gpt-realtime-2.1" in hint for hint in hints)

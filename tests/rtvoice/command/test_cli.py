@@ -194,7 +194,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert FakeSupervisor.made == []
 
 
-def test_a_log_level_in_the_environment_that_is_none_is_named(
+def test_an_invalid_log_level_in_the_environment_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RTVOICE_LOG_LEVEL", "LOUD")
@@ -223,7 +223,7 @@ def test_the_exit_code_is_the_sessions(monkeypatch: pytest.MonkeyPatch, code: in
     assert cli.run([*NOWHERE]) == code
 
 
-def test_a_bug_is_told_as_one(
+def test_a_bug_is_reported_as_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(FakeSupervisor, "result", RuntimeError("a bug"))
@@ -390,7 +390,7 @@ def test_a_file_that_is_read_or_written_already_is_refused_and_left_as_it_is(
     assert {(tmp_path / name).read_text() for name in names} == {"as it was"}
 
 
-def test_a_flac_file_that_is_not_there_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_flac_file_is_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--input", "none.flac", "--output", "null", "--server", "sandbox"]) == 2
 
     assert "--input: there is no file none.flac" in capsys.readouterr().err
@@ -417,7 +417,7 @@ def test_events_go_to_the_home_folder_too(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("option", ["--input", "--output", "--record", "--journal", "--events"])
-def test_the_folder_of_a_user_that_there_is_not_is_told(
+def test_the_folder_of_an_unknown_user_is_reported(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run(["--server", "sandbox", "--max-seconds", "0.1", option, "~nobody-/a.wav"]) == 2

@@ -142,11 +142,11 @@ def test_each_thing_is_one_line(message: Message, line: str) -> None:
     assert shown(message) == f"{line}\n"
 
 
-def test_what_is_no_news_for_people_is_not_shown() -> None:
+def test_messages_that_are_not_for_people_are_not_shown() -> None:
     assert shown(ResponseStarted("r"), PlaybackEnded("a", 10)) == ""
 
 
-def test_the_end_tells_what_was_done_lost_and_written() -> None:
+def test_the_summary_lists_what_was_done_lost_and_written() -> None:
     assert shown(STARTED, ENDED).splitlines()[1:] == [
         "[ended after 42.1 s: stop tool; 5 turns, 1 tool call]",
         "[restarted: speaker 1 time]",
@@ -155,7 +155,7 @@ def test_the_end_tells_what_was_done_lost_and_written() -> None:
     ]
 
 
-def test_the_end_tells_how_often_sound_faltered() -> None:
+def test_the_summary_lists_underruns_and_overruns() -> None:
     ended = msgspec.structs.replace(ENDED, faltered=("3 times at the speaker (late)",))
 
     assert "[sound faltered: 3 times at the speaker (late)]" in shown(STARTED, ended)
@@ -411,7 +411,7 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[\d;]*m", "", text)
 
 
-def test_a_turn_that_is_told_twice_is_shown_once() -> None:
+def test_a_turn_that_arrives_twice_is_shown_once() -> None:
     outputs = Outputs().tell(Turn("user", "hi", "a"), Turn("user", "hi", "a"))
 
     assert outputs.transcript.getvalue() == "you: hi\n"
@@ -523,7 +523,7 @@ def test_a_console_that_is_stuck_says_so() -> None:
     events.free.set()
 
 
-def test_when_nobody_reads_the_events_that_is_told() -> None:
+def test_unread_events_are_reported() -> None:
     class Closed(io.BytesIO):
         def write(self, data: Any) -> int:
             raise BrokenPipeError
@@ -590,14 +590,14 @@ def test_with_push_to_talk_enter_begins_and_ends_a_turn() -> None:
     assert shown[-1] == "[heard]"
 
 
-def test_what_the_keys_do_is_told_as_it_is() -> None:
+def test_the_help_names_what_the_keys_do() -> None:
     assert "Enter interrupts" in keyboard_help(push_to_talk=False)[0]
     assert "Enter begins your turn" in keyboard_help(push_to_talk=True)[0]
     assert no_keyboard(push_to_talk=False) == ()
     assert "there is no terminal" in no_keyboard(push_to_talk=True)[0]
 
 
-def test_an_image_is_told_beside_what_is_said_about_it() -> None:
+def test_an_image_is_shown_beside_its_text() -> None:
     image = SentImage("x.png", "image/png")
     outputs = Outputs()
 
@@ -608,7 +608,7 @@ def test_an_image_is_told_beside_what_is_said_about_it() -> None:
     assert outputs.transcript.getvalue() == "you: [an image] What is this?\nyou: [an image]\n"
 
 
-def test_a_turn_by_key_that_was_none_holds_nothing_up() -> None:
+def test_a_push_to_talk_turn_without_speech_delays_nothing() -> None:
     outputs = Outputs()
 
     outputs.tell(UserSpeechStopped("", 0), ToolCall("c1", "clock", "{}"))

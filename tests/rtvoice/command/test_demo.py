@@ -164,7 +164,7 @@ def test_a_session_that_ends_early_ends_the_script(
     assert "To talk yourself" in demo.shown()
 
 
-def test_what_it_is_told_is_shown(demo: Demo) -> None:
+def test_the_demo_shows_the_messages_that_it_receives(demo: Demo) -> None:
     demo.receive(Turn("user", "hello", "a"))
     demo.receive(PlayedPosition("a", 1, 1))
 

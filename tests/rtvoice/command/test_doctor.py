@@ -67,7 +67,7 @@ def fake() -> Iterator[FakeServer]:
 # -- the whole ------------------------------------------------------------------------------------
 
 
-def test_a_machine_that_is_well_is_said_to_be(tmp_path: Path, fake: FakeServer) -> None:
+def test_a_machine_without_problems_is_reported_as_such(tmp_path: Path, fake: FakeServer) -> None:
     record = tmp_path / "talk.wav"
 
     code, found, text = run(
@@ -482,7 +482,7 @@ def device(code: str, tmp_path: Path) -> str:
     return f"{tmp_path / 'mine.py'}:line"
 
 
-def test_a_sound_check_that_crashes_is_said_to(tmp_path: Path) -> None:
+def test_a_crash_of_the_sound_check_is_reported(tmp_path: Path) -> None:
     name = device("os.kill(os.getpid(), signal.SIGSEGV)", tmp_path)
 
     speaker, microphone = sound.sound(Request(name, "null"))
@@ -546,7 +546,7 @@ def test_zeros_are_a_lack_of_permission_where_that_is_how_it_is_told(
     assert (told.status, said in told.text) == (status, True)
 
 
-def test_what_is_odd_about_a_card_is_said() -> None:
+def test_oddities_of_a_card_are_reported() -> None:
     (converted,) = sound._opened(DeviceOpened("input", "USB", 44_100, 2))
     clipped, rate = sound._heard(MicrophoneHeard(0.92, -20.0, 0.0, False, 400))
 

@@ -64,7 +64,7 @@ def test_programs_get_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(shown(monkeypatch, [], as_json=True)) == []
 
 
-def test_a_machine_without_devices_is_told_what_else_there_is(
+def test_without_devices_the_alternatives_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     text = shown(monkeypatch, [])

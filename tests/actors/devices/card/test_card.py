@@ -208,7 +208,7 @@ def test_auto_without_pyaudio_looks_for_nothing(
     assert nothing.lookout is None
 
 
-def test_it_is_told_which_of_several_devices_was_taken(machine: Machine) -> None:
+def test_the_choice_among_several_devices_is_reported(machine: Machine) -> None:
     machine.has((("USB a", 1, 0), ("USB b", 1, 0)))
 
     (told,) = machine.opens("usb").news

@@ -41,7 +41,7 @@ def test_an_index_goes_before_a_name_and_a_beginning_before_a_middle(
     assert choose(ON_WINDOWS, wanted, "input").device.index == found
 
 
-def test_of_several_host_apis_the_one_of_the_default_is_taken_and_the_others_are_told() -> None:
+def test_of_several_host_apis_that_of_the_default_is_used_and_others_reported() -> None:
     at_last = [one for one in ON_WINDOWS if one.index != 0]
     at_last.append(device(5, "Built-in", "WASAPI", default_input=True))
 
@@ -132,7 +132,7 @@ def test_a_device_is_tried_out(fake: Callable[..., FakePyAudio]) -> None:
     assert "Invalid sample rate" in answer({"open": [2, "input", 48_000, 1]})
 
 
-def test_the_lack_of_pyaudio_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lack_of_pyaudio_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyaudio", None)
 
     assert answer({}) == "PyAudio is not installed"

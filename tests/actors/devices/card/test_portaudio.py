@@ -115,7 +115,7 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(
     assert module.alive == 0
 
 
-def test_a_machine_without_sound_cards_is_told_what_else_to_use(
+def test_without_sound_cards_the_alternatives_are_named(
     fake: Callable[..., FakePyAudio],
 ) -> None:
     fake(devices=())
@@ -149,7 +149,7 @@ def test_a_device_that_does_not_open_says_why(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such rights")
-def test_devices_that_this_user_may_not_use_are_told(
+def test_devices_that_this_user_may_not_use_are_reported(
     fake: Callable[..., FakePyAudio], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fake(devices=())

@@ -174,7 +174,7 @@ def test_a_rate_is_passed_on() -> None:
 
 @pytest.mark.parametrize("operation", ["start", "stream_chunks", "next", "stop"])
 @pytest.mark.parametrize("error", [ValueError("broken"), SystemExit(3), asyncio.CancelledError()])
-def test_whatever_a_method_raises_is_told_with_its_name(
+def test_an_exception_of_a_method_is_reported_with_the_methods_name(
     operation: str, error: BaseException
 ) -> None:
     class Broken(Source):
@@ -265,7 +265,7 @@ def test_the_generator_is_closed_when_the_session_ends() -> None:
     assert closed.is_set()
 
 
-def test_a_source_that_fails_is_started_again_and_told_to_pause() -> None:
+def test_a_source_that_fails_is_restarted_and_paused_again() -> None:
     lives = 0
 
     async def twice() -> AsyncIterator[bytes]:
@@ -468,7 +468,7 @@ def test_a_device_that_plays_on_holds_the_end_back() -> None:
 
 
 @pytest.mark.parametrize("operation", ["play_chunk", "clear_buffer", "played_ms", "is_playing"])
-def test_an_output_that_raises_is_told_and_started_again(operation: str) -> None:
+def test_an_output_that_raises_is_reported_and_started_again(operation: str) -> None:
     class Broken(Ear):
         broken = True
 
@@ -530,7 +530,7 @@ def test_audio_for_a_device_that_takes_nothing_is_bounded() -> None:
     assert [f.error for f in failures] == ["it takes nothing; audio is lost"]
 
 
-def test_a_device_that_is_started_again_is_told_the_volume_again() -> None:
+def test_a_restarted_device_gets_the_volume_again() -> None:
     class Scaling(Ear):
         async def play_chunk(self, chunk: bytes) -> None:
             await super().play_chunk(chunk)

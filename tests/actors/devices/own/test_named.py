@@ -65,7 +65,7 @@ def test_what_is_no_device_is_refused_by_name(devices: str, attribute: str, told
     assert told in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_told() -> None:
+def test_a_missing_file_is_reported() -> None:
     with pytest.raises(NamedDeviceError, match=r"none\.py"):
         open_capture(Settings(input="none.py:Mine"), SESSION)
 

@@ -19,7 +19,7 @@ def _call_again(bench: Bench, call_id: str, number: int) -> ToolCall:
 
 
 @pytest.mark.parametrize("call_id", ["call_0", ""])
-def test_a_call_whose_id_is_not_its_own_is_run_and_answered_under_the_servers_id(
+def test_a_call_with_a_taken_id_runs_and_is_answered_under_the_servers_id(
     call_id: str,
 ) -> None:
     bench = Bench().live()
@@ -64,7 +64,7 @@ def test_an_id_that_a_session_before_has_used_is_not_used_again(how: str) -> Non
     assert bench.items()[0]["call_id"] == "call_0"
 
 
-def test_a_process_without_the_history_uses_no_id_of_a_call_again_either() -> None:
+def test_a_process_without_history_does_not_repeat_a_call_id() -> None:
     bench = Bench(inactivity_timeout_s=None).live()
     first = _call_again(bench, "call_0", 1)
 
@@ -76,7 +76,7 @@ def test_a_process_without_the_history_uses_no_id_of_a_call_again_either() -> No
     assert first.call_id != second.call_id
 
 
-def test_an_open_call_with_another_id_is_told_to_the_next_session_under_its_own() -> None:
+def test_an_open_call_is_replayed_under_our_id() -> None:
     bench = Bench(inactivity_timeout_s=None).live()
     _call_again(bench, "call_0", 1)
     bench.clear()

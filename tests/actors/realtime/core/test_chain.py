@@ -5,7 +5,7 @@ from __future__ import annotations
 from actors.realtime.core.chain import Chain
 
 
-def test_what_the_server_tells_counts_and_null_means_what_it_told_last() -> None:
+def test_the_servers_order_counts_and_null_means_the_latest_item() -> None:
     chain = Chain()
 
     chain.note("a")
@@ -23,7 +23,7 @@ def test_an_item_that_is_not_noted_is_the_next_one() -> None:
     assert chain.previous("new") == "a"
 
 
-def test_telling_it_again_changes_nothing() -> None:
+def test_noting_an_item_again_changes_nothing() -> None:
     chain = Chain()
     chain.note("a")
     chain.note("b")
@@ -36,7 +36,7 @@ def test_telling_it_again_changes_nothing() -> None:
     assert chain.previous("c") == "b"
 
 
-def test_what_stands_elsewhere_than_was_thought_is_moved() -> None:
+def test_an_item_in_another_place_than_assumed_is_moved() -> None:
     chain = Chain()
     chain.note("a")
     chain.append("typed")
@@ -50,7 +50,7 @@ def test_what_stands_elsewhere_than_was_thought_is_moved() -> None:
     assert chain.previous("next") == "typed too"
 
 
-def test_of_a_server_that_tells_no_order_the_items_stand_as_they_are_told() -> None:
+def test_without_an_order_items_stand_as_they_arrive() -> None:
     chain = Chain()
     chain.note("a")
     chain.append("typed")
@@ -80,7 +80,7 @@ def test_what_is_refused_is_not_waited_for() -> None:
     assert chain.previous("spoken") == "a"
 
 
-def test_what_was_thought_to_stand_behind_it_does_not_go_in_a_circle() -> None:
+def test_a_moved_item_leaves_no_cycle_in_the_order() -> None:
     chain = Chain()
     chain.note("typed")
     chain.note("greeting")  # the server says of it that nothing is before it
@@ -103,7 +103,7 @@ def test_items_that_history_does_not_know_stand_for_the_one_before() -> None:
     assert chain.previous("answer") == "call"
 
 
-def test_items_that_history_knows_by_another_id_are_told_by_that() -> None:
+def test_items_are_published_under_the_id_that_history_knows() -> None:
     chain = Chain()
     chain.restart({"short": "a very long id"})
     chain.note("short")

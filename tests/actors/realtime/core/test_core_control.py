@@ -37,7 +37,7 @@ def changed(**changes: Any) -> UpdateSettings:
 # -- settings ------------------------------------------------------------------------------------
 
 
-def test_new_instructions_are_told_to_a_live_session() -> None:
+def test_new_instructions_are_sent_to_a_live_session() -> None:
     bench = Bench(instructions="old").live()
 
     bench.tell(changed(instructions="new"))
@@ -46,7 +46,7 @@ def test_new_instructions_are_told_to_a_live_session() -> None:
     assert session == {"type": "realtime", "instructions": "new"}
 
 
-def test_what_is_the_same_is_not_told_again() -> None:
+def test_an_unchanged_setting_is_not_sent_again() -> None:
     bench = Bench(instructions="old").live()
 
     bench.tell(changed(instructions="old", inactivity_timeout_s=5.0))
@@ -135,7 +135,7 @@ def test_the_inactivity_timeout_changes_while_it_runs() -> None:
         ({"instructions": 3}, "instructions: 3 is not valid; give a text"),
     ],
 )
-def test_a_change_that_cannot_be_is_told_and_nothing_changes(
+def test_an_invalid_change_is_reported_and_changes_nothing(
     changes: dict[str, Any], words: str
 ) -> None:
     bench = Bench(instructions="old").live()
@@ -147,7 +147,7 @@ def test_a_change_that_cannot_be_is_told_and_nothing_changes(
     assert bench.core.saved.changes == {}
 
 
-def test_what_the_server_refuses_of_a_change_does_not_keep_the_rest_from_being_made() -> None:
+def test_a_refused_part_of_a_change_does_not_prevent_the_rest() -> None:
     bench = Bench().live()
 
     bench.tell(UpdateSettings({"instructions": "Be brief", "noise_reduction": "near_field"}))
@@ -190,7 +190,7 @@ def test_a_voice_changes_until_it_was_heard() -> None:
         ({"turn_detection": None}, {"audio": {"input": {"turn_detection": None}}}),
     ],
 )
-def test_what_can_change_is_told_alone_and_is_there_after_a_death(
+def test_a_change_is_sent_alone_and_survives_a_death(
     changes: dict[str, Any], told: dict[str, Any]
 ) -> None:
     bench = Bench().live()
@@ -221,7 +221,7 @@ def test_a_turn_is_kept_and_answered_when_the_program_asks() -> None:
     assert len(bench.events("response.create")) == 1
 
 
-def test_turns_that_nobody_wants_answered_are_not_after_a_reconnect_either() -> None:
+def test_unwanted_answers_are_not_requested_after_a_reconnect_either() -> None:
     bench = Bench(turn_detection=LISTENS, transcription_model="gpt-transcribe").live().speak()
     kind = "conversation.item.input_audio_transcription.completed"
     bench.server(kind, item_id="u1", transcript="Hello")
@@ -234,7 +234,7 @@ def test_turns_that_nobody_wants_answered_are_not_after_a_reconnect_either() -> 
     assert bench.events("response.create") == []
 
 
-def test_of_endless_unanswered_turns_only_the_last_are_remembered() -> None:
+def test_only_the_newest_unanswered_turns_are_remembered() -> None:
     bench = Bench(turn_detection=LISTENS, transcription_model="gpt-transcribe").live()
 
     for number in range(100):
@@ -289,7 +289,7 @@ def test_only_the_first_answer_of_a_turn_has_to_call_a_tool() -> None:
     assert second["tool_choice"] == "auto"
 
 
-def test_where_nothing_is_forced_no_choice_is_given() -> None:
+def test_without_a_forced_tool_no_tool_choice_is_sent() -> None:
     bench = Bench(tools=FORCED["tools"]).live()
 
     bench.server("response.created", response={"id": "r1"}).call().done()
@@ -299,7 +299,7 @@ def test_where_nothing_is_forced_no_choice_is_given() -> None:
 
 
 @pytest.mark.parametrize("greeting", [None, "Welcome!"])
-def test_what_is_to_be_said_calls_nothing(greeting: str | None) -> None:
+def test_a_sentence_of_the_program_calls_no_tool(greeting: str | None) -> None:
     bench = Bench(**FORCED, greeting=greeting).configured()
 
     if greeting is None:
@@ -325,7 +325,7 @@ def test_a_turn_that_waits_with_outputs_of_others_calls_a_tool(turn_first: bool)
 # -- answers -------------------------------------------------------------------------------------
 
 
-def test_an_answer_is_asked_for_with_its_own_instructions() -> None:
+def test_a_response_is_requested_with_its_own_instructions() -> None:
     bench = Bench(instructions="usual").live()
 
     bench.tell(CreateResponse("Say hello."))
@@ -333,7 +333,7 @@ def test_an_answer_is_asked_for_with_its_own_instructions() -> None:
     assert bench.event("response.create")["response"]["instructions"] == "Say hello."
 
 
-def test_an_answer_waits_for_the_one_under_way() -> None:
+def test_a_requested_response_waits_for_the_active_one() -> None:
     bench = Bench().live().begin()
 
     bench.tell(CreateResponse())
@@ -347,11 +347,11 @@ def test_an_answer_waits_for_the_one_under_way() -> None:
 # -- wire events ---------------------------------------------------------------------------------
 
 
-def test_nothing_is_wanted_to_begin_with() -> None:
+def test_no_wire_events_are_subscribed_at_first() -> None:
     assert Bench().core.wire_events == frozenset()
 
 
-def test_wanted_wire_events_survive_the_death_of_the_process() -> None:
+def test_subscriptions_to_wire_events_survive_the_death_of_the_process() -> None:
     bench = Bench(wire_events=("response.done",)).live()
     before = bench.core.wire_events
 
@@ -362,7 +362,7 @@ def test_wanted_wire_events_survive_the_death_of_the_process() -> None:
     assert bench.restarted().core.wire_events == {"response.created"}
 
 
-def test_wanting_nothing_any_more_survives_too() -> None:
+def test_unsubscribing_from_wire_events_survives_too() -> None:
     bench = Bench(wire_events=("response.done",)).live().tell(WantWireEvents(()))
 
     assert bench.restarted().core.wire_events == frozenset()
@@ -384,7 +384,7 @@ def test_an_event_is_known_by_its_name_on_the_wire(event: object, name: str) -> 
 # -- connected -----------------------------------------------------------------------------------
 
 
-def test_the_first_session_is_told_as_connected_and_each_later_one_as_reconnected() -> None:
+def test_the_first_session_is_published_as_connected_later_ones_as_reconnected() -> None:
     bench = Bench().configured()
     assert bench.one(Connected).server == "ws://test/v1"
     bench.none(Reconnected, Disconnected)
@@ -400,7 +400,7 @@ def test_the_first_session_is_told_as_connected_and_each_later_one_as_reconnecte
     bench.none(Connected)
 
 
-def test_a_connection_that_was_never_live_is_not_told_as_lost() -> None:
+def test_a_connection_that_was_never_live_is_not_published_as_lost() -> None:
     bench = Bench().connect()
 
     bench.lose()

@@ -168,7 +168,7 @@ def test_an_answer_that_is_still_being_played_is_waited_for_longer() -> None:
     assert _over(bench) == "end of input"
 
 
-def test_a_speaker_that_says_nothing_is_not_waited_for_for_ever() -> None:
+def test_a_silent_speaker_does_not_delay_the_end_for_ever() -> None:
     bench = Bench().live().speak().answer(ms=2000)
     bench.tell(EndConversation("over"))
 
@@ -218,7 +218,7 @@ def test_the_end_of_the_input_is_a_failure_if_the_server_was_never_reached() -> 
 # -- inactivity ------------------------------------------------------------------------------------
 
 
-def test_nobody_speaking_is_the_end() -> None:
+def test_inactivity_ends_the_conversation() -> None:
     bench = Bench(inactivity_timeout_s=20).live()
 
     bench.wait(19.9)
@@ -276,7 +276,7 @@ def _prompt(bench: Bench, number: int) -> Bench:
     return bench.wait(1).played(f"b{number}")
 
 
-def test_what_is_said_because_the_user_is_silent_is_no_activity() -> None:
+def test_speech_prompted_by_silence_is_not_activity() -> None:
     bench = Bench(inactivity_timeout_s=20).live().speak().answer().wait(1).played()
 
     for number in range(2):
@@ -289,7 +289,7 @@ def test_what_is_said_because_the_user_is_silent_is_no_activity() -> None:
     assert _over(bench) == "inactivity timeout"
 
 
-def test_who_is_asked_at_the_last_moment_has_time_to_answer() -> None:
+def test_the_timeout_leaves_time_to_answer_a_late_prompt() -> None:
     bench = Bench(inactivity_timeout_s=20).live().speak().answer().wait(1).played()
     bench.wait(19.5)
 
@@ -303,7 +303,7 @@ def test_who_is_asked_at_the_last_moment_has_time_to_answer() -> None:
     assert _over(bench) == "inactivity timeout"
 
 
-def test_after_a_death_a_prompt_is_still_no_activity() -> None:
+def test_after_a_death_a_prompt_is_still_not_activity() -> None:
     bench = Bench(inactivity_timeout_s=20).live().speak().answer().wait(1).played()
     _commit_silence(bench).begin("p1", "b1")
 

@@ -39,7 +39,7 @@ VAGUE: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("told", VAGUE)
-def test_speech_interrupts_wherever_and_whatever_the_server_says_it_is(
+def test_speech_interrupts_whatever_position_and_id_the_server_gives(
     told: dict[str, Any],
 ) -> None:
     bench = Bench().live().answer(ms=4000)
@@ -147,7 +147,7 @@ def test_only_the_interrupted_answer_is_muted() -> None:
 # -- whenever it comes -----------------------------------------------------------------------------
 
 
-def test_before_anything_of_an_answer_came_its_sound_and_text_are_not_heard() -> None:
+def test_an_answer_interrupted_before_its_first_delta_is_not_heard() -> None:
     bench = Bench().live().speak("u1")
     bench.server("response.created", response={"id": "r1", "status": "in_progress"})
 
@@ -161,7 +161,7 @@ def test_before_anything_of_an_answer_came_its_sound_and_text_are_not_heard() ->
     assert bench.one(Interrupted) == Interrupted("a1", 0, "")
 
 
-def test_what_follows_an_item_of_which_nothing_came_follows_what_was_before_it() -> None:
+def test_an_item_after_an_empty_one_follows_the_item_before_it() -> None:
     bench = Bench().live().speak("u1").begin("r1", "a1")
     bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)
     bench.done("r1", status="cancelled", status_details={"reason": "turn_detected"})
@@ -195,7 +195,7 @@ def test_a_written_answer_was_read_as_far_as_it_came() -> None:
     assert bench.events("conversation.item.truncate") == []
 
 
-def test_a_written_answer_goes_on_until_the_server_ends_it_and_history_has_it_so() -> None:
+def test_an_interrupted_written_answer_grows_until_the_server_ends_it() -> None:
     bench = Bench().live().begin()
     ids = {"response_id": "r1", "item_id": "a1"}
     bench.server("response.output_text.delta", **ids, delta="One two")
@@ -209,7 +209,7 @@ def test_a_written_answer_goes_on_until_the_server_ends_it_and_history_has_it_so
     assert bench.one(Interrupted) == Interrupted("a1", 0, "One two three")
 
 
-def test_an_answer_that_the_program_interrupts_is_not_asked_for_by_a_new_session() -> None:
+def test_an_answer_that_the_program_interrupts_is_not_requested_again() -> None:
     bench = Bench(transcription_model="gpt-transcribe").live()
     bench.capture(0, 3 * 24_000).speak()
     kind = "conversation.item.input_audio_transcription.completed"
@@ -235,7 +235,7 @@ def test_after_the_answer_is_complete_only_what_is_played_is_cut() -> None:
     assert _cuts(bench) == [("a1", 0, 700)]
 
 
-def test_twice_before_the_speaker_has_answered_is_one_interruption() -> None:
+def test_two_flushes_before_the_speakers_reply_are_one_interruption() -> None:
     bench = Bench().live().answer(ms=2000)
 
     _barge_in(bench)
@@ -348,7 +348,7 @@ def test_history_has_what_was_heard_of_each_item_and_the_rest_is_marked() -> Non
 # -- the end of the session ------------------------------------------------------------------------
 
 
-def test_what_was_not_heard_when_the_session_ends_is_told_history() -> None:
+def test_at_the_end_of_the_session_the_part_heard_is_published() -> None:
     bench = Bench().live().answer(text="one two three four", ms=2000)
     bench.played("a1", 1000, finished=False)
 
@@ -358,7 +358,7 @@ def test_what_was_not_heard_when_the_session_ends_is_told_history() -> None:
     assert bench.one(Interrupted) == Interrupted("a1", 1000, "one two")
 
 
-def test_what_is_being_silenced_when_the_session_ends_is_too() -> None:
+def test_at_the_end_of_the_session_an_open_flush_is_published_too() -> None:
     bench = Bench().live().answer(text="one two three four", ms=2000)
     bench.played("a1", 1000, finished=False)
     bench.tell(Interrupt())

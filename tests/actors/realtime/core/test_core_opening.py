@@ -146,7 +146,7 @@ def test_tools_are_waited_for_for_a_second() -> None:
     assert bench.event("session.update")["session"]["tools"] == []
 
 
-def test_tools_that_come_later_are_told_alone() -> None:
+def test_later_tools_are_sent_in_an_update_of_their_own() -> None:
     bench = Bench(tools=()).live()
 
     bench.tell(ToolsAvailable((TOOL,)))
@@ -156,7 +156,7 @@ def test_tools_that_come_later_are_told_alone() -> None:
     assert session["tools"][0]["name"] == "clock"
 
 
-def test_the_same_tools_again_are_not_told() -> None:
+def test_unchanged_tools_are_not_sent_again() -> None:
     bench = Bench(tools=(TOOL,)).live()
 
     bench.tell(ToolsAvailable((TOOL,)))
@@ -164,7 +164,7 @@ def test_the_same_tools_again_are_not_told() -> None:
     assert bench.sent == []
 
 
-def test_the_first_connection_is_announced_to_nobody() -> None:
+def test_the_first_connection_is_not_a_reconnection() -> None:
     bench = Bench().configured()
 
     bench.none(Reconnected, Notice)
@@ -173,7 +173,7 @@ def test_the_first_connection_is_announced_to_nobody() -> None:
 # -- captured audio --------------------------------------------------------------------------------
 
 
-def test_what_was_captured_while_connecting_is_asked_for_from_the_start() -> None:
+def test_audio_captured_while_connecting_is_replayed_from_the_start() -> None:
     bench = Bench().configured()
 
     assert bench.one(ReplayCapture).from_sample == 0
@@ -243,7 +243,7 @@ def test_the_greeting_is_said_exactly_and_once() -> None:
     assert response["instructions"] == "Say exactly this, and nothing else: Good day!"
 
 
-def test_a_question_that_was_faster_than_the_greeting_is_answered_too() -> None:
+def test_a_question_before_the_greeting_is_answered_too() -> None:
     bench = Bench(greeting="Good day!", instructions="Be kind.")
 
     bench.tell(SendText("What time is it?", "t1")).configured()
@@ -272,7 +272,7 @@ def test_back_off_grows_to_five_seconds() -> None:
         assert 0.75 * about <= seconds <= 1.25 * about
 
 
-def test_an_outage_is_told_once_and_its_end_too() -> None:
+def test_an_outage_is_published_once_and_so_is_its_end() -> None:
     bench = Bench()
     for _ in range(3):
         bench.core.connect_failed(0, "", "Connection refused", bench.now)
@@ -382,7 +382,7 @@ def test_a_session_in_time_ends_the_outage() -> None:
     bench.none(FatalError)
 
 
-def test_none_is_for_ever() -> None:
+def test_no_timeout_means_retrying_for_ever() -> None:
     never = _refusing(Bench(connect_timeout_s=None), 500)
     later = _refusing(Bench(outage_timeout_s=None).live().lose(1006), 500)
 
@@ -462,7 +462,7 @@ def test_a_server_that_closes_every_session_at_once_is_not_hammered() -> None:
 # -- a refused configuration -----------------------------------------------------------------------
 
 
-def test_what_the_server_refuses_of_the_configuration_is_left_out_and_told() -> None:
+def test_a_refused_parameter_is_left_out_and_published() -> None:
     bench = Bench(voice="nobody").connect().snapshot()
 
     bench.error("invalid_value", "session.update", param="session.audio.output.voice")

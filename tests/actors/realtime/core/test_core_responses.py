@@ -44,7 +44,7 @@ def _answer(call_id: str = "c1", output: str = "12:00", respond: bool = True) ->
 # -- the single writer of response.create ----------------------------------------------------------
 
 
-def test_no_answer_is_asked_for_while_one_is_active() -> None:
+def test_no_response_is_requested_while_one_is_active() -> None:
     bench = Bench().live().begin()
 
     bench.tell(SendText("Hello", "t1")).flushed("", 0)
@@ -54,7 +54,7 @@ def test_no_answer_is_asked_for_while_one_is_active() -> None:
     assert _creates(bench) == 1
 
 
-def test_no_answer_is_asked_for_while_one_is_asked_for() -> None:
+def test_no_response_is_requested_while_another_request_is_open() -> None:
     bench = Bench().live()
 
     bench.tell(SendText("One", "t1")).tell(SendText("Two", "t2"))
@@ -64,13 +64,13 @@ def test_no_answer_is_asked_for_while_one_is_asked_for() -> None:
     assert _creates(bench) == 2
 
 
-def test_what_the_server_answers_by_itself_is_not_asked_for() -> None:
+def test_no_response_is_requested_where_the_server_begins_one() -> None:
     bench = Bench().live().speak().answer()
 
     assert _creates(bench) == 0
 
 
-def test_speech_that_the_server_does_not_answer_is_asked_for_after_ten_seconds() -> None:
+def test_a_response_to_speech_is_requested_after_ten_seconds() -> None:
     bench = Bench().live().speak()
 
     bench.wait(9.9)
@@ -80,7 +80,7 @@ def test_speech_that_the_server_does_not_answer_is_asked_for_after_ten_seconds()
     assert _creates(bench) == 1
 
 
-def test_a_refusal_because_one_is_active_is_made_good_when_that_is_done() -> None:
+def test_a_request_refused_for_an_active_response_is_repeated_after_it() -> None:
     bench = Bench().live()
     bench.tell(SendText("Hello", "t1"))
 
@@ -93,7 +93,7 @@ def test_a_refusal_because_one_is_active_is_made_good_when_that_is_done() -> Non
     bench.none(ServerError)
 
 
-def test_a_refusal_without_an_answer_in_sight_is_made_good_after_a_while() -> None:
+def test_a_request_refused_without_a_known_response_is_repeated_later() -> None:
     bench = Bench().live()
     bench.tell(SendText("Hello", "t1"))
     bench.error("conversation_already_has_active_response", "response.create")
@@ -104,7 +104,7 @@ def test_a_refusal_without_an_answer_in_sight_is_made_good_after_a_while() -> No
 
 
 @pytest.mark.parametrize("seen", [True, False])
-def test_an_answer_that_the_servers_own_overtook_is_asked_for_again_if_it_missed_something(
+def test_a_request_overtaken_by_the_server_is_repeated_if_items_were_missed(
     seen: bool,
 ) -> None:
     bench = Bench().live()
@@ -122,7 +122,7 @@ def test_an_answer_that_the_servers_own_overtook_is_asked_for_again_if_it_missed
 
 @pytest.mark.parametrize("told", [Say("It is noon"), CreateResponse("Say that it is noon")])
 @pytest.mark.parametrize("asked_before", [True, False])
-def test_what_the_program_wants_said_is_said_after_an_answer_that_the_server_gives_by_itself(
+def test_a_sentence_of_the_program_follows_the_servers_own_answer(
     told: Message, asked_before: bool
 ) -> None:
     bench = Bench().live()
@@ -153,7 +153,7 @@ def test_what_the_program_wants_said_is_said_after_an_answer_that_the_server_giv
         (CreateResponse(), CreateResponse(), None),
     ],
 )
-def test_one_answer_in_place_of_two_is_told_what_both_were(
+def test_one_response_for_two_requests_has_the_instructions_of_both(
     one: Message, other: Message, told: str | None
 ) -> None:
     bench = Bench(instructions="You are kind.").live().begin()
@@ -165,7 +165,7 @@ def test_one_answer_in_place_of_two_is_told_what_both_were(
 
 
 @pytest.mark.parametrize("say_first", [True, False])
-def test_what_is_to_be_said_is_said_whatever_else_an_answer_is_told(say_first: bool) -> None:
+def test_a_sentence_of_the_program_is_said_whatever_else_is_requested(say_first: bool) -> None:
     wishes: list[Message] = [Say("It is noon"), CreateResponse("Tell A.")]
     bench = Bench(instructions="You are kind.").live().begin()
     for wish in wishes if say_first else reversed(wishes):
@@ -179,7 +179,7 @@ def test_what_is_to_be_said_is_said_whatever_else_an_answer_is_told(say_first: b
     assert any("It is noon" in line for line in told)
 
 
-def test_an_answer_is_known_by_its_mark() -> None:
+def test_a_response_is_recognised_by_its_metadata() -> None:
     bench = Bench().live()
     bench.tell(SendText("One", "t1"))
     _marked(bench, "r1").done("r1")
@@ -193,7 +193,7 @@ def test_an_answer_is_known_by_its_mark() -> None:
     assert _creates(bench) == 3
 
 
-def test_an_answer_in_place_of_the_one_that_was_asked_for_is_not_doubled_by_a_new_process() -> None:
+def test_a_new_process_does_not_repeat_a_request_that_the_server_fulfilled() -> None:
     bench = Bench().live()
     bench.tell(SendText("One", "t1")).added("msg_t1")
     _marked(bench, "r1").done("r1")
@@ -220,7 +220,7 @@ def test_a_request_without_an_answer_is_repeated_once() -> None:
     assert "does not begin an answer" in bench.one(ServerError).text
 
 
-def test_an_answer_of_which_nothing_more_is_heard_does_not_block_the_next_for_ever() -> None:
+def test_a_response_without_further_events_does_not_block_the_next_for_ever() -> None:
     bench = Bench(inactivity_timeout_s=None).live().begin()
     bench.tell(SendText("Hello?", "t1")).flushed("", 0)
 
@@ -277,7 +277,7 @@ def test_a_failure_that_may_pass_is_tried_again_once(kind: str, code: str, after
     assert bench.one(ServerError)
 
 
-def test_other_failures_are_told() -> None:
+def test_other_failures_are_published() -> None:
     bench = Bench().live().speak()
 
     _fail(bench, "r1", "invalid_request_error", "content_strange")
@@ -324,13 +324,13 @@ def test_a_failure_after_sound_is_not_repeated() -> None:
         "Only model output audio messages can be truncated",
     ],
 )
-def test_truncations_that_are_not_needed_are_not_told(text: str) -> None:
+def test_unnecessary_truncations_are_not_sent(text: str) -> None:
     bench = Bench().live().error(None, message=text)
 
     bench.none(ServerError, FatalError)
 
 
-def test_a_bad_frame_is_told_and_ends_nothing() -> None:
+def test_a_bad_frame_is_published_and_ends_nothing() -> None:
     from actors.realtime import wire
 
     bench = Bench().live()
@@ -359,7 +359,7 @@ def test_a_completed_call_is_run_once() -> None:
     assert (call.call_id, call.name, call.arguments, call.item_id) == ("c1", "clock", "{}", "f1")
 
 
-def test_an_output_is_sent_at_once_and_the_answer_asked_for_when_the_first_is_done() -> None:
+def test_an_output_is_sent_at_once_and_a_response_requested_after_the_first() -> None:
     bench = Bench().live().speak().begin().call("c1")
 
     bench.tell(_answer("c1"))
@@ -490,7 +490,7 @@ def _refused(bench: Bench, code: str = "string_above_max_length", message: str =
     return bench.error(code, "conversation.item.create", message=message)
 
 
-def test_in_place_of_a_refused_output_the_model_is_told_why() -> None:
+def test_in_place_of_a_refused_output_the_model_gets_the_reason() -> None:
     bench = Bench().live().speak().begin().call("c1").done("r1").tell(_answer("c1"))
 
     _refused(bench, message="string too long")
@@ -579,7 +579,7 @@ def test_an_output_is_sent_once_more_after_an_error_that_passes(code: str, secon
     assert "could not be given" in bench.items()[2]["output"]
 
 
-def test_an_output_during_another_answer_is_spoken_about_after_it() -> None:
+def test_an_output_during_another_answer_is_answered_after_it() -> None:
     bench = Bench().live().speak().begin("r1").call("c1").done("r1")
     bench.speak("u2").begin("r2", "a2")
 
@@ -591,7 +591,7 @@ def test_an_output_during_another_answer_is_spoken_about_after_it() -> None:
     assert _creates(bench) == 1
 
 
-def test_an_output_that_the_servers_own_answer_has_seen_is_not_asked_about() -> None:
+def test_an_output_that_the_servers_own_answer_has_seen_is_not_answered_again() -> None:
     bench = Bench().live().speak().begin("r1").call("c1").done("r1")
     bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)
     bench.capture(0)
@@ -604,7 +604,7 @@ def test_an_output_that_the_servers_own_answer_has_seen_is_not_asked_about() -> 
     assert _creates(bench) == 0
 
 
-def test_no_answer_is_asked_for_while_the_user_speaks() -> None:
+def test_no_response_is_requested_while_the_user_speaks() -> None:
     bench = Bench().live().speak().begin("r1").call("c1").done("r1")
     bench.capture(0)
     bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)

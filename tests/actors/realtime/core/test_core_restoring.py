@@ -84,7 +84,7 @@ both = pytest.mark.parametrize("how", ["connection", "process"])
 
 
 @both
-def test_the_conversation_is_told_to_the_new_session(how: str) -> None:
+def test_the_conversation_is_replayed_to_the_new_session(how: str) -> None:
     bench = Bench().live()
     bench.history = [
         _user("u1", "Hello"),
@@ -129,7 +129,7 @@ def test_ids_that_the_api_does_not_take_are_shortened_and_known_to_history() -> 
     assert bench.one(UserItem).previous_item_id == long
 
 
-def test_without_an_answer_of_history_it_goes_on_and_says_so() -> None:
+def test_without_the_history_it_continues_and_reports_that() -> None:
     bench = Bench().live().lose()
     bench.connect()
 
@@ -139,7 +139,7 @@ def test_without_an_answer_of_history_it_goes_on_and_says_so() -> None:
     assert not bench.one(Reconnected).state_restored
 
 
-def test_a_turn_of_which_neither_text_nor_sound_is_left_is_told_as_missing() -> None:
+def test_a_turn_without_text_and_audio_is_reported_as_missing() -> None:
     bench = Bench().live()
     bench.history = [_user("u1", "Hi"), ConversationItem("u2", "message", transcribed=False)]
 
@@ -188,7 +188,7 @@ def test_what_comes_after_an_item_that_was_not_replayed_is_still_after_it() -> N
     assert bench.one(UserItem).previous_item_id == "u2"
 
 
-def test_the_gap_and_its_cause_are_told() -> None:
+def test_the_gap_and_its_cause_are_published() -> None:
     bench = Bench().live().lose(1011, "keepalive ping timeout")
     bench.wait(1.5)
 
@@ -282,7 +282,7 @@ def test_the_first_half_of_a_question_is_sent_again() -> None:
 
 
 @pytest.mark.parametrize(("remembered_from", "lost_ms"), [(24000, 0), (96000, 3000), (None, 9000)])
-def test_what_nobody_remembers_of_speech_is_told_as_lost(
+def test_speech_that_nobody_can_replay_is_reported_as_lost(
     remembered_from: int | None, lost_ms: int
 ) -> None:
     bench = Bench().live()
@@ -302,7 +302,7 @@ def test_what_nobody_remembers_of_speech_is_told_as_lost(
     assert lost == ([("realtime", lost_ms)] if lost_ms else [])
 
 
-def test_a_question_before_a_long_outage_is_told_as_sound_and_answered() -> None:
+def test_a_question_before_a_long_outage_is_sent_as_audio_and_answered() -> None:
     bench = Bench(**TRANSCRIBE).live()
     for sample in range(0, 48000, 960):
         bench.capture(sample)
@@ -389,7 +389,7 @@ def test_speech_whose_text_will_never_come_is_settled() -> None:
 
 
 @both
-def test_an_answer_of_which_nothing_was_heard_is_asked_for_again(how: str) -> None:
+def test_an_answer_of_which_nothing_was_heard_is_requested_again(how: str) -> None:
     bench = Bench().live().tell(SendText("Well?", "t1")).added("t1")
     bench.begin()
     bench.history = [_user("t1", "Well?")]
@@ -400,7 +400,7 @@ def test_an_answer_of_which_nothing_was_heard_is_asked_for_again(how: str) -> No
 
 
 @both
-def test_an_answer_that_is_cut_off_again_and_again_is_gone_on_with_three_times(how: str) -> None:
+def test_an_answer_that_is_cut_off_repeatedly_is_resumed_three_times(how: str) -> None:
     bench = Bench().live().tell(SendText("Well?", "t1")).added("t1")
     bench.begin().say("It is", 500)
     bench.history = [_user("t1", "Well?"), _assistant("a1", "It is", complete=False)]
@@ -416,7 +416,7 @@ def test_an_answer_that_is_cut_off_again_and_again_is_gone_on_with_three_times(h
     assert bench.events("response.create") == []
 
 
-def test_what_came_of_an_answer_is_played_to_its_end() -> None:
+def test_received_audio_of_a_lost_answer_is_played_to_its_end() -> None:
     bench = Bench().live().begin().say("It is", 500)
     bench.clear()
 
@@ -444,7 +444,7 @@ def test_after_a_death_too_history_learns_how_the_answer_ended() -> None:
 
 
 @both
-def test_an_answer_that_was_complete_is_not_asked_for_again(how: str) -> None:
+def test_a_complete_answer_is_not_requested_again(how: str) -> None:
     bench = Bench().live().tell(SendText("Well?", "t1")).answer()
     bench.history = [_user("t1", "Well?"), _assistant("a1", "Hello there")]
 
@@ -454,7 +454,7 @@ def test_an_answer_that_was_complete_is_not_asked_for_again(how: str) -> None:
 
 
 @both
-def test_an_answer_of_which_only_the_end_was_not_told_is_not_gone_on_with(how: str) -> None:
+def test_a_complete_answer_without_its_done_event_is_not_resumed(how: str) -> None:
     bench = Bench().live().tell(SendText("Well?", "t1")).begin().say().end_item()
     bench.history = [_user("t1", "Well?"), _assistant("a1", "Hello there")]
 
@@ -465,9 +465,7 @@ def test_an_answer_of_which_only_the_end_was_not_told_is_not_gone_on_with(how: s
 
 @both
 @pytest.mark.parametrize(("phase", "asks"), [("commentary", True), ("final_answer", False)])
-def test_an_answer_that_had_only_been_announced_is_gone_on_with(
-    how: str, phase: str, asks: bool
-) -> None:
+def test_an_answer_that_was_only_announced_is_resumed(how: str, phase: str, asks: bool) -> None:
     bench = Bench().live().tell(SendText("Well?", "t1")).begin()
     bench.say("Let me see.").end_item("Let me see.", phase=phase)
     bench.history = [_user("t1", "Well?"), _assistant("a1", "Let me see.")]
@@ -479,7 +477,7 @@ def test_an_answer_that_had_only_been_announced_is_gone_on_with(
 
 
 @both
-def test_an_answer_that_was_interrupted_is_not_gone_on_with(how: str) -> None:
+def test_an_interrupted_answer_is_not_resumed(how: str) -> None:
     bench = Bench().live().begin().say("It is", 500)
     bench.server("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)
     bench.flushed("a1", 100)
@@ -489,7 +487,7 @@ def test_an_answer_that_was_interrupted_is_not_gone_on_with(how: str) -> None:
     assert bench.events("response.create") == []
 
 
-def test_an_answer_that_was_asked_for_and_had_not_begun_is_asked_for_again() -> None:
+def test_a_requested_answer_that_had_not_begun_is_requested_again() -> None:
     bench = Bench(tools=()).live().begin().call("c1").done()
     bench.tell(ToolAnswer("c1", "clock", "12:00"))
     assert bench.events("response.create")
@@ -502,7 +500,7 @@ def test_an_answer_that_was_asked_for_and_had_not_begun_is_asked_for_again() -> 
 
 @both
 @pytest.mark.parametrize(("before", "asks"), [("answer", 0), ("cut answer", 1), ("question", 1)])
-def test_an_answer_to_a_noise_is_asked_for_again_only_if_there_is_something_to_answer(
+def test_an_answer_to_noise_is_requested_again_only_if_something_is_unanswered(
     how: str, before: str, asks: int
 ) -> None:
     items = {
@@ -523,7 +521,7 @@ def test_an_answer_to_a_noise_is_asked_for_again_only_if_there_is_something_to_a
 
 
 @both
-def test_a_barge_in_over_sound_of_the_old_session_is_not_told_to_the_new_one(how: str) -> None:
+def test_an_interruption_of_old_audio_is_not_sent_to_the_new_session(how: str) -> None:
     bench = Bench().live().answer(text="one two three four", ms=2000)
     bench.history = [_assistant("a1", "one two three four")]
     bench = _again(bench, how)
@@ -537,7 +535,7 @@ def test_a_barge_in_over_sound_of_the_old_session_is_not_told_to_the_new_one(how
     assert bench.one(Interrupted) == Interrupted("a1", 1000, "one two")
 
 
-def test_sound_that_nobody_remembers_can_be_interrupted() -> None:
+def test_audio_of_a_forgotten_item_can_be_interrupted() -> None:
     bench = Bench(first=False).live()
     bench.tell(PlayedPosition("a9", 24000, bench.now))
 
@@ -611,7 +609,7 @@ def test_an_output_that_only_the_next_server_refuses_is_replaced_there(how: str)
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_what_has_replaced_an_output_is_told_before_history_has_it(others: int) -> None:
+def test_a_replaced_output_is_replayed_before_history_has_it(others: int) -> None:
     bench = Bench().live().begin().call("c1")
     for _ in range(others):
         bench.call("c2", item_id="f2")
@@ -637,7 +635,7 @@ def test_an_old_output_that_the_next_server_refuses_is_replaced_and_not_spoken_a
 
 
 @both
-def test_a_call_that_history_lost_is_told_with_its_output(how: str) -> None:
+def test_a_call_that_history_lost_is_replayed_with_its_output(how: str) -> None:
     bench = Bench().live().begin().call("c1").done()
 
     bench = _again(bench, how)
@@ -749,7 +747,7 @@ def _replayed_while_playing() -> Bench:
     return bench
 
 
-def test_what_was_not_heard_of_a_replayed_text_is_taken_back() -> None:
+def test_the_unheard_part_of_a_replayed_text_is_removed() -> None:
     bench = _replayed_while_playing()
 
     bench.tell(Interrupt()).flushed("a1", 2000)
@@ -761,7 +759,7 @@ def test_what_was_not_heard_of_a_replayed_text_is_taken_back() -> None:
     assert created["item"]["content"] == [{"type": "output_text", "text": "one two"}]
 
 
-def test_a_replayed_text_of_which_nothing_was_heard_is_taken_out() -> None:
+def test_a_replayed_text_of_which_nothing_was_heard_is_deleted() -> None:
     bench = _replayed_while_playing()
 
     bench.tell(Interrupt()).flushed("a1", 0)
@@ -781,7 +779,7 @@ def test_what_was_interrupted_while_history_was_asked_is_replayed_as_heard() -> 
     assert [item["content"][0]["text"] for item in bench.items()] == ["one two"]
 
 
-def test_what_was_heard_of_an_answer_is_told_the_same_later_though_more_of_its_text_came() -> None:
+def test_the_text_heard_stays_the_same_though_more_text_arrives() -> None:
     bench = Bench(inactivity_timeout_s=None).live().begin().say("one two three four", 4000)
     bench.tell(Interrupt()).flushed("a1", 2000)
     heard = bench.one(Interrupted).text_heard
@@ -832,7 +830,7 @@ def test_a_text_typed_before_the_history_was_known_is_put_behind_it(known: int) 
     assert before == {"t1": "u1", "t2": "t1"}
 
 
-def test_where_the_server_has_put_what_was_sent_is_told_to_history() -> None:
+def test_the_place_of_a_sent_item_at_the_server_is_published() -> None:
     bench = Bench(inactivity_timeout_s=None).live().answer("r1", "a1")
     bench.tell(SendText("Hello", "t1"))
     assert bench.one(UserItem).previous_item_id == "a1"
@@ -843,7 +841,7 @@ def test_where_the_server_has_put_what_was_sent_is_told_to_history() -> None:
     assert bench.one(ItemPlaced) == ItemPlaced("t1", "u2")
 
 
-def test_where_the_server_has_put_an_output_is_told_to_history() -> None:
+def test_the_place_of_an_output_at_the_server_is_published() -> None:
     bench = Bench(inactivity_timeout_s=None).live()
     bench.server("response.created", response={"id": "r1"}).call("c1").done("r1")
     bench.tell(ToolAnswer("c1", "clock", "12:00", item_id="o1"))
@@ -855,7 +853,7 @@ def test_where_the_server_has_put_an_output_is_told_to_history() -> None:
     assert bench.one(ItemPlaced) == ItemPlaced("o1", "f1")
 
 
-def test_an_output_that_is_told_behind_a_typed_text_is_put_there_in_history_too() -> None:
+def test_an_output_behind_a_typed_text_is_placed_there_in_history() -> None:
     bench = Bench().live().begin().call("c1").done().lose()
     bench.history = [_call()]
     bench.clear_but_requests()
@@ -867,7 +865,7 @@ def test_an_output_that_is_told_behind_a_typed_text_is_put_there_in_history_too(
     assert bench.all(ItemPlaced)[-2:] == [ItemPlaced("o1", "t1"), ItemPlaced("t1", "f1")]
 
 
-def test_speech_that_two_sessions_were_lost_with_is_heard_again_and_not_asked_about() -> None:
+def test_speech_lost_with_two_sessions_is_heard_again_and_not_requested() -> None:
     bench = Bench(transcription_model="gpt-transcribe").live()
     bench.capture(0, 3 * 24_000).speak()
     bench.server("response.created", response={"id": "r1", "status": "in_progress"})

@@ -138,7 +138,7 @@ def test_the_preroll_may_be_longer_or_none() -> None:
         assert bench.appended() == pcm_of(first, 24_000)
 
 
-def test_a_turn_is_where_the_key_was_pressed_however_late_that_is_told() -> None:
+def test_a_turn_begins_at_the_key_press_however_late_it_is_reported() -> None:
     bench, microphone = talker()
     pressed = bench.now
     microphone.hear(1000)
@@ -168,7 +168,7 @@ def test_the_end_of_the_last_word_is_waited_for() -> None:
     assert len(bench.events("input_audio_buffer.commit")) == 1
 
 
-def test_a_microphone_that_says_nothing_more_holds_no_turn_up() -> None:
+def test_a_silent_microphone_does_not_delay_a_turn() -> None:
     bench, microphone = talker()
     press(bench, microphone)
     microphone.hear(1000)
@@ -182,7 +182,7 @@ def test_a_microphone_that_says_nothing_more_holds_no_turn_up() -> None:
 
 
 @pytest.mark.parametrize("held_ms", [0, 40, 80])
-def test_a_key_that_is_touched_makes_no_turn(held_ms: int) -> None:
+def test_a_very_short_key_press_makes_no_turn(held_ms: int) -> None:
     bench, microphone = talker()
 
     press(bench, microphone)
@@ -196,7 +196,7 @@ def test_a_key_that_is_touched_makes_no_turn(held_ms: int) -> None:
     assert bench.core.saved.talks == []
 
 
-def test_the_turn_is_told_with_its_place_and_finds_its_transcript() -> None:
+def test_a_turn_is_published_with_its_place_and_gets_its_transcript() -> None:
     bench, microphone = talker(transcription_model="gpt-live-transcribe")
     press(bench, microphone)
     microphone.hear(1000)
@@ -228,7 +228,7 @@ def test_a_turn_that_is_not_to_be_answered_is_kept() -> None:
 # -- the key interrupts ----------------------------------------------------------------------------
 
 
-def test_the_key_silences_and_cancels_what_is_being_said_before_it_sends() -> None:
+def test_the_key_flushes_and_cancels_the_answer_before_audio_is_sent() -> None:
     bench, microphone = talker()
     bench.begin().say()
 
@@ -257,7 +257,7 @@ def test_an_answer_is_asked_for_when_the_cancelled_one_is_over() -> None:
     assert bench.event("conversation.item.truncate")["audio_end_ms"] == 400
 
 
-def test_nothing_is_asked_for_while_somebody_talks() -> None:
+def test_no_response_is_requested_while_the_key_is_pressed() -> None:
     bench, microphone = talker(inactivity_timeout_s=5.0)
     press(bench, microphone)
 
@@ -271,7 +271,7 @@ def test_nothing_is_asked_for_while_somebody_talks() -> None:
     bench.none(ConversationOver)
 
 
-def test_a_key_that_was_touched_before_costs_the_next_turn_no_preroll() -> None:
+def test_a_short_key_press_does_not_shorten_the_next_preroll() -> None:
     bench, microphone = talker()
     press(bench, microphone)
     microphone.hear(80)

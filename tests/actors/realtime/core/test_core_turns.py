@@ -60,7 +60,7 @@ def test_without_a_transcription_model_no_transcript_is_expected() -> None:
     assert not bench.one(UserItem).transcript_expected
 
 
-def test_a_transcript_is_told_once_even_if_it_comes_late_or_twice() -> None:
+def test_a_transcript_is_published_once_even_if_it_comes_late_or_twice() -> None:
     bench = Bench(**TRANSCRIBE).live().speak()
     bench.answer()
 
@@ -110,7 +110,7 @@ def test_the_end_of_an_item_does_not_put_it_back_where_it_began() -> None:
     assert [told.previous_item_id for told in bench.all(AssistantItem)] == ["u1", "u2"]
 
 
-def test_the_chain_that_the_server_tells_counts() -> None:
+def test_the_order_of_the_server_counts() -> None:
     bench = Bench().live().speak("u1").answer("r1", "a1")
 
     bench.server("input_audio_buffer.committed", item_id="u2", previous_item_id="u1")
@@ -132,7 +132,7 @@ def test_what_history_does_not_have_is_in_no_chain(kind: str) -> None:
 # -- what the assistant says -----------------------------------------------------------------------
 
 
-def test_an_answer_is_told_piece_by_piece_and_as_a_whole() -> None:
+def test_an_answer_is_published_piece_by_piece_and_as_a_whole() -> None:
     bench = Bench().live().speak()
     bench.clear()
 
@@ -203,7 +203,7 @@ def test_two_items_of_one_answer_are_kept_apart() -> None:
     assert bench.all(AssistantItem)[-1].previous_item_id == "a1"
 
 
-def test_text_without_sound_is_told_too() -> None:
+def test_text_without_audio_is_published_too() -> None:
     bench = Bench().live().begin()
 
     bench.server("response.output_text.delta", response_id="r1", item_id="a1", delta="Hi")
@@ -298,7 +298,7 @@ def test_the_server_cancels_by_itself_when_the_user_speaks() -> None:
     ("reason", "because"),
     [("max_output_tokens", "max_output_tokens"), ("content_filter", "content filter")],
 )
-def test_the_user_is_told_why_an_answer_ends_before_its_end(reason: str, because: str) -> None:
+def test_the_user_learns_why_an_answer_ends_early(reason: str, because: str) -> None:
     bench = Bench().live().begin().say("one two", ms=500)
 
     bench.end_item("one two", status="incomplete")

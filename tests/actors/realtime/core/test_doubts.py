@@ -93,7 +93,7 @@ def _words(talk: Talk) -> Talk:
     return talk.hear(80, LOUD).starts().hear(400, LOUD)
 
 
-def test_the_server_only_tells_of_speech_and_decides_nothing() -> None:
+def test_the_server_only_reports_speech_and_decides_nothing() -> None:
     bench = Bench(interruption="confirmed")
     bench.configured()
 
@@ -115,7 +115,7 @@ def test_speech_pauses_the_speaker_before_anything_else() -> None:
 
 
 @pytest.mark.parametrize("vad", [ServerVad(), SemanticVad("low")])
-def test_so_much_speech_interrupts(vad: ServerVad | SemanticVad) -> None:
+def test_enough_speech_interrupts(vad: ServerVad | SemanticVad) -> None:
     talk = _talk(turn_detection=vad)
 
     talk.hear(80, LOUD).starts().hear(280, LOUD)
@@ -129,7 +129,7 @@ def test_so_much_speech_interrupts(vad: ServerVad | SemanticVad) -> None:
     talk.none(ResumePlayback)
 
 
-def test_words_that_interrupt_become_a_turn_that_is_asked_about_once() -> None:
+def test_words_that_interrupt_become_a_turn_with_one_request() -> None:
     talk = _words(_talk())
     talk.flushed("a1", 500)
     assert talk.events("response.create") == []
@@ -151,7 +151,7 @@ def test_an_answer_under_way_is_cancelled_by_us() -> None:
     assert len(talk.events("response.create")) == 1
 
 
-def test_what_was_asked_before_an_interrupted_answer_stays_open() -> None:
+def test_a_question_before_an_interrupted_answer_stays_open() -> None:
     talk = Talk(interruption="confirmed", inactivity_timeout_s=None)
     talk.live()
     talk.hear(800).starts("u1")
@@ -167,7 +167,7 @@ def test_what_was_asked_before_an_interrupted_answer_stays_open() -> None:
 
 
 @pytest.mark.parametrize("vad", [ServerVad(), SemanticVad("low")])
-def test_a_cough_lets_the_answer_go_on_and_is_taken_out_of_the_conversation(
+def test_after_a_cough_playback_resumes_and_its_item_is_deleted(
     vad: ServerVad | SemanticVad,
 ) -> None:
     talk = _cough(_talk(turn_detection=vad))
@@ -221,7 +221,7 @@ def test_what_was_typed_behind_a_cough_stands_behind_the_answer(lost: bool) -> N
     assert placed[0].previous_item_id == "a1"
 
 
-def test_a_noise_that_was_there_before_is_the_room() -> None:
+def test_noise_from_before_counts_as_the_room() -> None:
     hum = array("h", [1500, -1500] * 480).tobytes()
     talk = Talk(interruption="confirmed", inactivity_timeout_s=None)
     talk.live()
@@ -292,7 +292,7 @@ def test_the_answer_goes_on_if_the_text_takes_long_and_is_interrupted_when_it_co
     assert talk.one(UserItem).item_id == "u2"
 
 
-def test_a_text_that_never_comes_is_none() -> None:
+def test_a_text_that_never_comes_counts_as_none() -> None:
     talk = _cough(_talk(**TEXT))
 
     talk.wait(5.1)
@@ -326,7 +326,7 @@ def test_words_after_a_cough_in_the_same_turn_interrupt() -> None:
     assert talk.flushes() == 1
 
 
-def test_speech_that_only_the_server_can_hear_interrupts_by_its_account() -> None:
+def test_speech_that_only_the_server_can_hear_interrupts_by_its_length() -> None:
     talk = _talk()
     talk.hear(80).starts()
 
@@ -335,7 +335,7 @@ def test_speech_that_only_the_server_can_hear_interrupts_by_its_account() -> Non
     assert talk.flushes() == 1
 
 
-def test_speech_of_which_the_server_tells_no_end_is_speech() -> None:
+def test_speech_whose_end_the_server_does_not_report_is_speech() -> None:
     talk = _talk()
     talk.hear(80).starts()
 
@@ -344,7 +344,7 @@ def test_speech_of_which_the_server_tells_no_end_is_speech() -> None:
     assert talk.flushes() == 1
 
 
-def test_a_microphone_that_dies_keeps_nobody_paused() -> None:
+def test_a_dead_microphone_does_not_keep_playback_paused() -> None:
     talk = _talk()
     talk.hear(80, LOUD).starts()
 
@@ -364,7 +364,7 @@ def test_no_pause_is_longer_than_eight_seconds() -> None:
     assert talk.one(ResumePlayback)
 
 
-def test_a_second_cough_while_the_first_one_awaits_its_text_pauses_no_second_time() -> None:
+def test_a_second_cough_during_a_pause_publishes_no_second_pause() -> None:
     talk = _cough(_talk(**TEXT))
 
     talk.hear(80, LOUD).starts("u3").transcript("", "u2")
@@ -426,7 +426,7 @@ def test_before_the_first_sound_of_an_answer_a_cough_holds_it_back_and_lets_it_g
     assert talk.events("response.cancel") == []
 
 
-def test_an_answer_that_was_only_asked_for_is_held_back_and_cancelled_by_words() -> None:
+def test_a_requested_answer_is_held_back_and_cancelled_by_words() -> None:
     talk = Talk(interruption="confirmed", inactivity_timeout_s=None)
     talk.live()
     talk.hear(800)
@@ -440,7 +440,7 @@ def test_an_answer_that_was_only_asked_for_is_held_back_and_cancelled_by_words()
     assert talk.event("response.cancel")["response_id"] == "r1"
 
 
-def test_a_pause_is_no_silence_of_the_speaker() -> None:
+def test_a_pause_does_not_count_as_a_silent_speaker() -> None:
     talk = _talk()
     talk.hear(80, LOUD).starts()
 

@@ -102,7 +102,7 @@ def test_with_push_to_talk_the_user_says_when_to_listen() -> None:
         ("Built-in Microphone", "External Earphones", False),
     ],
 )
-def test_sound_cards_that_are_no_headset_are_half_duplex_and_that_is_said_once(
+def test_sound_cards_without_headset_are_half_duplex_with_one_notice(
     microphone: str, speaker: str, half: bool
 ) -> None:
     room = _cards(_room(duplex="auto"), microphone, speaker)
@@ -158,7 +158,7 @@ def test_between_two_items_that_follow_each_other_nothing_is_heard() -> None:
     assert not any(room.plays(400, "a2"))
 
 
-def test_an_answer_that_does_not_go_on_keeps_nobody_deaf() -> None:
+def test_a_stalled_answer_does_not_keep_the_server_deaf() -> None:
     room = _room()
     room.begin().say(ms=400)
     room.plays(400)
@@ -170,7 +170,7 @@ def test_an_answer_that_does_not_go_on_keeps_nobody_deaf() -> None:
     assert not any(room.plays(400, from_ms=400))
 
 
-def test_what_waits_for_a_lost_speaker_keeps_nobody_deaf_and_its_return_is_not_heard() -> None:
+def test_audio_for_a_lost_speaker_does_not_keep_the_server_deaf() -> None:
     room = _room()
     room.answer(ms=4000)
     room.plays(400)
@@ -205,7 +205,7 @@ def test_what_is_sent_again_to_another_session_is_as_silent_as_before() -> None:
     assert all(pcm[silent + 100 :])
 
 
-def test_after_a_death_it_is_as_it_was() -> None:
+def test_after_a_death_half_duplex_is_as_before() -> None:
     room = _cards(_room(duplex="auto"))
     room.answer(ms=4000)
     room.plays(400)
@@ -222,7 +222,7 @@ def test_after_a_death_it_is_as_it_was() -> None:
     reborn.none(Notice)
 
 
-def test_what_is_kept_of_the_past_has_a_bound() -> None:
+def test_the_kept_intervals_are_bounded() -> None:
     room = _room()
 
     for number in range(300):

@@ -34,7 +34,7 @@ def _goes_on(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("code", _codes(Meaning.HARMLESS, Meaning.NOT_ACTIVE))
-def test_what_is_harmless_is_not_told_and_nothing_is_done(code: str) -> None:
+def test_harmless_errors_are_not_published(code: str) -> None:
     bench = Bench().live()
 
     for _ in range(SAME_ERRORS + 1):
@@ -70,7 +70,7 @@ def test_an_answer_refused_because_one_is_active_is_asked_for_when_that_is_done(
 
 
 @pytest.mark.parametrize("code", _codes(Meaning.TRANSIENT, Meaning.RATE))
-def test_what_passes_is_asked_for_once_more_after_a_while_and_told_then(code: str) -> None:
+def test_a_temporary_error_is_retried_once_and_then_published(code: str) -> None:
     bench = _asking().error(code, "response.create")
     assert len(bench.events("response.create")) == 1
     bench.none(ServerError)
@@ -109,7 +109,7 @@ def test_sessions_that_expire_as_soon_as_they_have_begun_are_tried_ever_less_oft
 
 
 @pytest.mark.parametrize("code", _codes(Meaning.FATAL))
-def test_what_nobody_can_mend_meanwhile_ends_the_conversation_with_what_to_do(code: str) -> None:
+def test_fatal_errors_end_the_conversation_with_advice(code: str) -> None:
     bench = Bench(model="gpt-x").live().error(code)
 
     reason = bench.one(FatalError).reason
@@ -120,7 +120,7 @@ def test_what_nobody_can_mend_meanwhile_ends_the_conversation_with_what_to_do(co
 
 
 @pytest.mark.parametrize("code", _codes(Meaning.REPORT))
-def test_what_a_new_session_would_refuse_as_well_is_told_and_nothing_else(code: str) -> None:
+def test_our_own_mistakes_are_only_published(code: str) -> None:
     bench = Bench().live()
 
     for _ in range(SAME_ERRORS + 1):
@@ -131,7 +131,7 @@ def test_what_a_new_session_would_refuse_as_well_is_told_and_nothing_else(code: 
 
 
 @pytest.mark.parametrize("code", [*_codes(Meaning.REPORT), "odd", None])
-def test_an_answer_that_is_refused_for_good_keeps_no_other_waiting(code: str | None) -> None:
+def test_a_permanently_refused_response_does_not_block_others(code: str | None) -> None:
     bench = _asking().error(code, "response.create")
 
     assert bench.one(ServerError)
@@ -156,7 +156,7 @@ def test_the_same_error_five_times_in_a_row_leads_to_a_new_session(code: str | N
 
 
 @pytest.mark.parametrize("between", ["answer", "another error"])
-def test_the_same_error_with_something_in_between_does_not(between: str) -> None:
+def test_the_same_error_with_another_in_between_does_not(between: str) -> None:
     bench = Bench().live()
 
     for number in range(2 * SAME_ERRORS):
@@ -180,7 +180,7 @@ def test_the_same_failure_of_five_answers_in_a_row_leads_to_a_new_session() -> N
     assert bench.disconnects
 
 
-def test_an_unknown_error_is_told_once_in_five_seconds() -> None:
+def test_an_unknown_error_is_published_once_in_five_seconds() -> None:
     bench = Bench().live()
 
     for _ in range(3):

@@ -151,7 +151,7 @@ def test_a_restored_item_is_deleted_by_the_servers_id_and_put_behind_the_servers
     assert "id" not in created["item"]
 
 
-def test_the_next_session_is_told_everything_without_ids_from_the_start() -> None:
+def test_the_next_session_gets_all_items_without_ids_from_the_start() -> None:
     bench = _restored()
     bench.lose().clear_but_requests()
 
@@ -160,7 +160,7 @@ def test_the_next_session_is_told_everything_without_ids_from_the_start() -> Non
     assert [item.get("id") for item in bench.items()] == [None, None]
 
 
-def test_the_output_of_a_call_is_told_without_an_id_and_known_by_its_call() -> None:
+def test_an_output_sent_without_an_id_is_recognised_by_its_call() -> None:
     bench = Bench().live().begin().call("c1").call("c2", item_id="f2").done()
     bench.tell(ToolAnswer("c1", "clock", "12:00")).tell(ToolAnswer("c2", "clock", "13:00"))
     assert [item["id"] for item in bench.items()] == [output_item_id("c1"), output_item_id("c2")]
@@ -177,9 +177,7 @@ def test_the_output_of_a_call_is_told_without_an_id_and_known_by_its_call() -> N
     bench.none(ServerError)
 
 
-def test_a_standby_session_is_told_again_without_ids_and_they_are_its_own_when_it_takes_over() -> (
-    None
-):
+def test_a_standby_session_has_item_ids_of_its_own() -> None:
     bench = Bench(inactivity_timeout_s=None).live()
     hello = ConversationItem("u1", "message", "user", "Hello")
     bench.history = [hello, ConversationItem("a1", "message", "assistant", "one two")]
@@ -203,7 +201,7 @@ def test_a_standby_session_is_told_again_without_ids_and_they_are_its_own_when_i
     assert bench.event("conversation.item.delete")["item_id"] == "server_2"
 
 
-def test_nothing_is_remembered_of_items_that_the_server_has_told() -> None:
+def test_confirmed_items_are_forgotten() -> None:
     bench = Bench(inactivity_timeout_s=None).live()
     ids = bench.core._context._ids[False]
 

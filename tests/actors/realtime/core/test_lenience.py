@@ -326,7 +326,7 @@ def test_a_wrong_field_is_reported_once() -> None:
     assert [ended.output_tokens for ended in bench.all(ResponseEnded)] == [5, 5, 5]
 
 
-def test_half_a_surrogate_pair_costs_no_word() -> None:
+def test_half_a_surrogate_pair_loses_no_other_text() -> None:
     bench = Bench().live()
     bench.begin()
 
@@ -384,7 +384,7 @@ _SHAPES: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("shape", "words"), _SHAPES)
-def test_an_error_of_another_shape_is_published_with_its_words(
+def test_an_error_of_another_shape_is_published_with_its_message(
     shape: dict[str, Any], words: str
 ) -> None:
     bench = Bench().live()

@@ -43,7 +43,7 @@ def test_text_has_the_type_of_its_role(role: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", [MESSAGE, CALL, CALL_OUTPUT])
-def test_an_id_has_the_prefix_of_its_type_and_few_characters_the_same_way_each_time(
+def test_an_id_has_a_prefix_at_most_32_characters_and_is_stable(
     prefix: str,
 ) -> None:
     assert wire_id("item_1", prefix) == f"{prefix}item_1"
@@ -97,7 +97,7 @@ def test_a_call_without_output_is_open() -> None:
     assert result.answered == {}
 
 
-def test_an_answer_that_we_have_follows_its_call() -> None:
+def test_a_known_output_follows_its_call() -> None:
     saved = Saved(calls=[OpenCall("c1", "f1", "n", "{}", "r1", output="12:00")])
 
     result = plan([_call("c1", "f1"), _message("u2", "And?")], saved, None)
@@ -114,7 +114,7 @@ def test_texts_that_history_does_not_have_come_last() -> None:
     assert [item["id"] for item in result.items] == ["msg_t1", "msg_a1", "msg_t2"]
 
 
-def test_of_a_conversation_longer_than_any_context_the_newest_items_are_told() -> None:
+def test_only_the_newest_items_of_a_huge_conversation_are_replayed() -> None:
     """In time: a component that does not come back for 3 s is taken for hanging."""
     items = [_message(f"item_{number}", "Hello") for number in range(30_000)]
     began = time.process_time()
@@ -181,7 +181,7 @@ def test_a_transcript_that_only_history_has_is_enough() -> None:
 
 
 @pytest.mark.parametrize("remembered", [True, False])
-def test_speech_that_the_microphone_does_not_remember_is_told_as_sound_or_given_up(
+def test_speech_that_cannot_be_replayed_is_sent_as_an_item_or_given_up(
     remembered: bool,
 ) -> None:
     turns = [UnansweredTurn("u1", True, 200, 300), UnansweredTurn("u2", True, 400, 500, True)]
@@ -232,7 +232,7 @@ TOLD = Ask(instructions="Say hi")
         (Saved(answer=Answer("r1", TOLD, begun=True)), 500, None),  # the user goes on
     ],
 )
-def test_an_answer_is_asked_for_where_one_is_missing(
+def test_a_response_is_requested_where_one_is_missing(
     saved: Saved, speech_from: int | None, asks: str | None
 ) -> None:
     ask = plan([], saved, speech_from).ask

@@ -102,7 +102,7 @@ def test_sound_that_changes_more_than_how_much_was_received_is_saved_at_once(
     assert _saved(bench).playing == bench.core._context.playback.audible()
 
 
-def test_sound_that_only_goes_on_is_saved_with_the_next_event() -> None:
+def test_more_audio_of_an_item_is_saved_with_the_next_event() -> None:
     bench = Bench().live().begin().audio(b"\0" * 480)
     bench.clear()
 

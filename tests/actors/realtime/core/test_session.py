@@ -55,7 +55,7 @@ def test_of_the_tools_the_refused_one_is_left_out() -> None:
     assert [tool["name"] for tool in left["tools"]] == ["b"]
 
 
-def test_what_is_within_a_value_takes_the_value_with_it() -> None:
+def test_refusing_a_part_of_a_value_leaves_out_the_whole_value() -> None:
     left = without(_whole(), "session.audio.input.turn_detection.type")
 
     assert left is not None
@@ -66,7 +66,7 @@ def test_what_is_within_a_value_takes_the_value_with_it() -> None:
 
 
 @pytest.mark.parametrize("param", [None, "", "type", "session.type", "session.nothing", "a.b.c"])
-def test_what_cannot_be_left_out_is_said(param: str | None) -> None:
+def test_a_parameter_that_cannot_be_left_out_leaves_nothing(param: str | None) -> None:
     assert without(_whole(), param) is None
 
 
@@ -177,7 +177,7 @@ def test_whatever_changes_the_session_is_as_if_it_had_been_so_from_the_start(
         ),
     ],
 )
-def test_a_setting_is_told_as_the_api_calls_it(
+def test_a_setting_is_sent_under_its_name_in_the_api(
     settings: dict[str, Any], place: str, told: object
 ) -> None:
     tree: Any = configuration(Settings(**settings), 1.0, TOOLS)

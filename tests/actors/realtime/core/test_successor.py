@@ -55,7 +55,7 @@ def test_the_next_session_is_begun_when_a_sixth_of_the_hour_is_left() -> None:
 
 
 @pytest.mark.parametrize("at", [1e308, pytest.param(10**400, id="huge"), -1, True, "no", None])
-def test_a_time_limit_that_is_none_is_an_hour(at: Any) -> None:
+def test_without_a_time_limit_an_hour_is_assumed(at: Any) -> None:
     bench = _bench().live(expires_at=at)
 
     bench.wait(50 * 60 - 1)
@@ -65,7 +65,7 @@ def test_a_time_limit_that_is_none_is_an_hour(at: Any) -> None:
     assert bench.spare.connects == [0.0]
 
 
-def test_the_time_limit_is_the_one_that_the_server_tells() -> None:
+def test_the_time_limit_is_that_of_the_server() -> None:
     bench = _bench().live(expires_at=1000 + 30 * 60)
 
     bench.wait(25 * 60 - 1)
@@ -76,7 +76,7 @@ def test_the_time_limit_is_the_one_that_the_server_tells() -> None:
 
 
 @pytest.mark.parametrize("ahead_s", [-5000, -1800, 0.9, 3500, 10**6])
-def test_the_time_limit_is_told_by_the_servers_clock(ahead_s: float) -> None:
+def test_the_time_limit_is_in_the_time_of_the_server(ahead_s: float) -> None:
     bench = _bench()
     bench.ahead_s = ahead_s
     bench.live(expires_at=1000 - int(ahead_s) + 30 * 60)
@@ -89,7 +89,7 @@ def test_the_time_limit_is_told_by_the_servers_clock(ahead_s: float) -> None:
 
 
 @pytest.mark.parametrize("expires_at", [5, 10**10, "soon", None])
-def test_a_time_limit_that_makes_no_sense_is_not_believed(expires_at: object) -> None:
+def test_an_absurd_time_limit_is_ignored(expires_at: object) -> None:
     bench = _bench().live(expires_at=expires_at)
 
     bench.wait(50 * 60 - 1)
@@ -99,7 +99,7 @@ def test_a_time_limit_that_makes_no_sense_is_not_believed(expires_at: object) ->
     assert bench.spare.connects == [0.0]
 
 
-def test_the_next_session_is_configured_and_told_the_conversation() -> None:
+def test_the_standby_session_gets_configuration_and_conversation() -> None:
     bench = _bench(instructions="Be kind", voice="cedar").live().prepared()
 
     first = bench.spare.sent[0]
@@ -109,7 +109,7 @@ def test_the_next_session_is_configured_and_told_the_conversation() -> None:
     assert [item["id"] for item in bench.spare.items()] == ["msg_u1", "msg_a1"]
 
 
-def test_in_a_silent_moment_it_takes_over_with_nothing_in_between() -> None:
+def test_in_silence_the_standby_session_takes_over_without_a_gap() -> None:
     bench = _bench().live().prepared()
     assert bench.swaps == []  # the history may have news
 
@@ -146,7 +146,7 @@ def test_speech_that_begins_while_history_is_asked_keeps_the_old_session() -> No
     assert bench.swaps == []
 
 
-def test_what_was_said_meanwhile_is_told_before_it_takes_over() -> None:
+def test_the_standby_session_gets_the_latest_items_as_it_takes_over() -> None:
     bench = _bench().live().prepared()
     bench.history = [HELLO, WELL, MORE]
 
@@ -160,7 +160,7 @@ def test_what_was_said_meanwhile_is_told_before_it_takes_over() -> None:
     )
 
 
-def test_what_is_not_any_more_as_it_was_told_is_told_anew() -> None:
+def test_items_that_have_changed_are_sent_again() -> None:
     bench = _bench().live().prepared()
     heard = ConversationItem("a1", "message", "assistant", "Well", interrupted=True)
     bench.history = [HELLO, heard, MORE]
@@ -172,7 +172,7 @@ def test_what_is_not_any_more_as_it_was_told_is_told_anew() -> None:
     assert [item["content"][0]["text"] for item in bench.items()] == ["Well", "More, please"]
 
 
-def test_settings_that_were_changed_meanwhile_are_told() -> None:
+def test_settings_changed_meanwhile_are_sent() -> None:
     bench = _bench().live().prepared()
     bench.tell(SetSpeed(1.5))
 
@@ -293,7 +293,7 @@ def test_a_turn_that_nobody_wanted_answered_is_not_heard_again_after_a_renewal()
     assert bench.one(ReplayCapture).from_sample >= SAMPLE_RATE
 
 
-def test_a_session_that_is_lost_before_the_next_is_ready_is_made_anew() -> None:
+def test_a_session_lost_before_the_standby_is_ready_is_reconnected() -> None:
     bench = _bench().live()
     bench.wait(50 * 60 + 1)
     bench.connect(spare=True)
@@ -305,7 +305,7 @@ def test_a_session_that_is_lost_before_the_next_is_ready_is_made_anew() -> None:
     assert bench.connects == [0.0]
 
 
-def test_without_the_history_the_one_that_is_ready_is_told_what_it_does_not_know() -> None:
+def test_without_the_history_the_standby_session_gets_the_missing_items() -> None:
     bench = _bench(tools=(ToolSpec("clock", "", {}),)).live()
     bench.begin("r9", "a9").call("c1", "r9", "f9").prepared()
     bench.lose()
@@ -318,7 +318,7 @@ def test_without_the_history_the_one_that_is_ready_is_told_what_it_does_not_know
     assert {"msg_t1", "fco_c1"} <= {item["id"] for item in bench.items()}
 
 
-def test_without_the_history_the_one_that_is_ready_keeps_what_it_was_told() -> None:
+def test_without_the_history_the_standby_session_keeps_its_items() -> None:
     bench = _ready()
     bench.lose()
 
@@ -331,7 +331,7 @@ def test_without_the_history_the_one_that_is_ready_keeps_what_it_was_told() -> N
 
 
 @pytest.mark.parametrize("how", ["refused", "lost", "slow", "key"])
-def test_troubles_of_the_next_session_are_nobodys(how: str) -> None:
+def test_failures_of_the_standby_session_are_not_published(how: str) -> None:
     bench = _bench().live()
     bench.wait(50 * 60 + 1)
     bench.clear()
@@ -355,7 +355,7 @@ def test_troubles_of_the_next_session_are_nobodys(how: str) -> None:
     assert bench.connects == bench.disconnects == []
 
 
-def test_it_is_tried_again_more_and_more_seldom() -> None:
+def test_the_standby_session_is_retried_less_and_less_often() -> None:
     bench = _bench().live()
     bench.wait(50 * 60 + 1)
 
@@ -384,7 +384,7 @@ def test_what_the_next_session_refuses_of_its_configuration_is_left_out() -> Non
     bench.none(ServerError)
 
 
-def test_an_output_that_history_does_not_know_yet_is_told() -> None:
+def test_an_output_that_history_lacks_is_sent() -> None:
     bench = Bench(inactivity_timeout_s=None).live()
     bench.server("response.created", response={"id": "r1"}).call("c1").done("r1")
     bench.tell(ToolAnswer("c1", "clock", "12:00", respond=False, item_id="o1"))
@@ -396,7 +396,7 @@ def test_an_output_that_history_does_not_know_yet_is_told() -> None:
     assert [(item["call_id"], item["output"]) for item in outputs] == [("c1", "12:00")]
 
 
-def test_a_turn_without_an_answer_is_not_asked_about_by_taking_over() -> None:
+def test_taking_over_requests_no_response_to_an_unanswered_turn() -> None:
     bench = Bench(inactivity_timeout_s=None, transcription_model="gpt-transcribe").live()
     bench.capture(0, 24_000 * 3)
     bench.speak("u1")
@@ -416,7 +416,7 @@ def test_a_turn_without_an_answer_is_not_asked_about_by_taking_over() -> None:
     assert bench.all(UserTranscript) == []
 
 
-def test_a_request_of_history_for_taking_over_is_asked_again_if_it_is_not_answered() -> None:
+def test_an_unanswered_history_request_is_repeated() -> None:
     bench = _bench().live().prepared()
     requests = len(bench.all(HistoryRequest))
 

@@ -49,7 +49,7 @@ def test_a_steady_noise_is_the_room() -> None:
     assert heard(noise(3000, -25), 2000) <= 40
 
 
-def test_silence_is_nobody() -> None:
+def test_silence_counts_as_nobody() -> None:
     assert heard(bytes(2 * 24 * 2000), 1000) == 0
 
 

@@ -98,13 +98,13 @@ conversations = given(
 
 @_examples(60)
 @conversations
-def test_whatever_happens_the_server_believes_what_was_said_and_heard(
+def test_whatever_happens_the_server_has_what_was_said_and_heard(
     seed: int, session_s: float, kind: str, moves: list[tuple[str, float]], is_rough: bool
 ) -> None:
     _keeps_the_laws(seed, session_s, kind, moves, is_rough=is_rough)
 
 
-def test_what_was_typed_is_answered_though_speech_that_nobody_answers_is_heard_again() -> None:
+def test_a_typed_turn_is_answered_though_unanswered_speech_is_heard_again() -> None:
     moves = [("talk", 0.0), ("talk", 0.0), ("type", 0.3), ("drop", 0.0)]
 
     _keeps_the_laws(0, 3600.0, "turns are kept", moves)
@@ -132,7 +132,7 @@ def test_what_is_typed_while_speech_is_committed_stands_where_the_server_has_it(
 @pytest.mark.timeout(1800)
 @_examples(6000)
 @conversations
-def test_whatever_happens_thousands_of_times_it_believes_what_was_said_and_heard(
+def test_whatever_happens_thousands_of_times_it_has_what_was_said_and_heard(
     seed: int, session_s: float, kind: str, moves: list[tuple[str, float]], is_rough: bool
 ) -> None:
     _keeps_the_laws(seed, session_s, kind, moves, is_rough=is_rough)
