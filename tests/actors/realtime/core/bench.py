@@ -43,7 +43,7 @@ MS = 1_000_000
 
 
 class Spare:
-    """What came out for the connection that stands by."""
+    """The actions of the core for the standby connection."""
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
@@ -78,10 +78,10 @@ class Bench:
         self.swaps: list[str] = []
         self.spare = Spare()
         self.ahead_s: float | None = None
-        """How much our clock is ahead of the server's; None: the server does not say."""
+        """Seconds by which our clock is ahead of the server's; None: the server sends no date."""
         self.logs: list[WriteLog] = []
         self.state = b""
-        """What was saved last."""
+        """The state that was saved last."""
         self.history: list[ConversationItem] = []
         self._numbers = itertools.count(1)
         self.core.opened(self.now)
@@ -153,7 +153,7 @@ class Bench:
         return self.tell(HistorySnapshot(request.request_id, tuple(self.history)))
 
     def configured(self, **session: Any) -> Bench:
-        """Connect and answer everything that is asked until the session is live."""
+        """Connect, and answer all requests until the session is live."""
         self.connect(**session)
         self.snapshot()
         return self.server("session.updated", session={"type": "realtime"})
@@ -169,7 +169,7 @@ class Bench:
         return self.server("session.updated", spare=True, session={"type": "realtime"})
 
     def live(self, **session: Any) -> Bench:
-        """Get a session to the point where captured audio flows."""
+        """Bring a session to the point where captured audio is appended."""
         self.configured(**session)
         for replay in self.all(ReplayCapture)[-1:]:  # with push-to-talk, only if somebody talks
             self.tell(ReplayEnded(replay.from_sample, replay.request_id))
@@ -182,7 +182,7 @@ class Bench:
         return self
 
     def restarted(self, **settings: Any) -> Bench:
-        """Return a bench with a new process: only what was saved lives on."""
+        """Return a bench with a new process, which has only the saved state."""
         other = Bench.__new__(Bench)
         values = {f: getattr(self.settings, f) for f in self.settings.__struct_fields__}
         other.__init__(  # type: ignore[misc]

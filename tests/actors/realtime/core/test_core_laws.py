@@ -111,7 +111,7 @@ operations = st.one_of(
 
 
 class Chaos:
-    """Does anything to a core in any order, and sees that it keeps the laws."""
+    """Does anything to a core in any order, and checks that the laws hold."""
 
     def __init__(self, interruption: str = "immediate") -> None:
         self.bench = Bench(
@@ -185,7 +185,7 @@ class Chaos:
         bench.published += requests
 
     def check_state(self) -> None:
-        """What would be lost with the process is saved, but for how much sound was received."""
+        """Assert that the current state is saved, except for the amount of audio received."""
         core = self.bench.core
         handed_out = msgspec.msgpack.decode(self.bench.state, type=Saved)
         playing = {item.item_id: item for item in core._context.playback.queue()}
@@ -396,7 +396,7 @@ def test_whatever_happens_the_laws_hold(steps: list[tuple[Any, ...]], interrupti
 
 
 class FairServer:
-    """Behaves as the real one does, at its own pace; the test decides who moves when."""
+    """A server that behaves as the real one; the test decides when it does its next step."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -529,7 +529,7 @@ class FairServer:
             self.unanswered.append(item)
 
     def settle(self) -> None:
-        """Let everything come to rest."""
+        """Let time pass until nothing more happens."""
         for _ in range(2000):
             self.client_hears()
             self.server_reads()

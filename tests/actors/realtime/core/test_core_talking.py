@@ -35,7 +35,7 @@ PREROLL = 7200
 
 
 def pcm_of(first: int, last: int) -> bytes:
-    """Return sound by which one knows which samples it is."""
+    """Return audio that encodes its own sample positions."""
     return b"".join((sample % 30_000).to_bytes(2, "little") for sample in range(first, last))
 
 
@@ -60,7 +60,7 @@ class Microphone:
         return self
 
     def replay(self) -> Microphone:
-        """Answer what it was asked to say again."""
+        """Answer the request for a replay."""
         asked = self.bench.all(ReplayCapture)
         for request in asked[self.answered :]:
             for first in range(request.from_sample, self.next, BLOCK):

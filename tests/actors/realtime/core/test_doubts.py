@@ -47,7 +47,7 @@ class Talk(Bench):
         self.at_ms += 40
 
     def starts(self, item_id: str = "u2", padding_ms: int = 300) -> Talk:
-        """The server tells of speech that began 80 ms ago."""
+        """The server reports speech that began 80 ms ago."""
         start = max(0, self.at_ms - 80 - padding_ms)
         kind = "input_audio_buffer.speech_started"
         self.server(kind, item_id=item_id, audio_start_ms=start)

@@ -27,7 +27,7 @@ TELLING = {
     *("audio_start_ms", "audio_end_ms", "content_index", "phase", "role", "metadata", "reason"),
     *("item_id", "error", "code", "message", "param", "type", "expires_at"),
 }
-"""Fields that are not needed, and whose right value would be acted on or published."""
+"""Fields that are not required, but whose valid value is used or published."""
 
 
 def _ids(item: str = "a1") -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _run(events: list[Any]) -> Bench:
 
 
 def _done(bench: Bench) -> list[Any]:
-    """Return what the core did, but for what it says about wrong fields and counts of tokens."""
+    """Return the core's actions, except notices about wrong fields and counts of tokens."""
     seen: list[Any] = []
     for action in bench.actions:
         match action:
@@ -199,7 +199,7 @@ def _with(event: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
 
 
 def _needed(kind: Any = None, at: str = "") -> set[str]:
-    """Return the names of the fields that an event cannot do without."""
+    """Return the names of the required fields of an event."""
     if kind is None:
         return set().union(*(_needed(kind) for kind in wire.ServerEvent.__subclasses__()))
     found = set()

@@ -46,7 +46,7 @@ SECOND = 24_000
 
 
 class Past:
-    """What had been told when the connection was cut."""
+    """The history and the calls when the connection was cut."""
 
     def __init__(self, told: list[Message]) -> None:
         conversation = Conversation()
@@ -56,8 +56,8 @@ class Past:
         self.calls = [message for message in told if isinstance(message, ToolCall)]
 
 
-def _is_told_once(past: Past, items: list[dict[str, Any]], removed: set[str]) -> None:
-    """The new session was told each message and call of the history, in order, once."""
+def _is_replayed_once(past: Past, items: list[dict[str, Any]], removed: set[str]) -> None:
+    """Assert that the new session was sent each message and call of the history once, in order."""
     known = [item for item in past.items if item.item_id not in removed]
     texts = [item.text for item in known if item.kind == "message" and item.text]
     told = [part["content"][0] for part in items if part["type"] == "message"]
@@ -112,7 +112,7 @@ def test_a_conversation_goes_on_wherever_it_is_cut(name: str, how: str) -> None:
         outputs = [i["call_id"] for i in items if i["type"] == "function_call_output"]
         assert sorted(outputs) == sorted(calls), (name, at)
         told = [i for i in items if i["type"] != "function_call_output"]
-        _is_told_once(past, told, removed)
+        _is_replayed_once(past, told, removed)
         left = [item for item in past.items if item.item_id not in removed]
         asks = len(bench.events("response.create"))
         waits = removed or bench.core._user.is_speaking(bench.now)
@@ -172,7 +172,7 @@ def _cut(tmp_path: Path, name: str, at: int) -> None:
         reconnected = stage.rig.expect(Reconnected)
         items = [e["item"] for e in after.received if e["type"] == "conversation.item.create"]
         removed = {message.item_id for message in stage.rig.take(ItemRemoved)}
-        _is_told_once(past, items, removed)
+        _is_replayed_once(past, items, removed)
         left = [item for item in past.items if item.item_id not in removed]
         unknown = [item for item in left if item.role == "user" and not item.transcribed]
         assert reconnected.missing == len(unknown)  # nobody has captured a sound here

@@ -115,7 +115,7 @@ def test_texts_that_history_does_not_have_come_last() -> None:
 
 
 def test_only_the_newest_items_of_a_huge_conversation_are_replayed() -> None:
-    """In time: a component that does not come back for 3 s is taken for hanging."""
+    """In time: a component that does not return for 3 s counts as hung."""
     items = [_message(f"item_{number}", "Hello") for number in range(30_000)]
     began = time.process_time()
 

@@ -124,7 +124,7 @@ def test_a_block_that_ends_a_turn_is_saved() -> None:
 
 
 def test_after_a_raise_the_state_is_saved_again() -> None:
-    """Of the actions taken last, an early one may have raised."""
+    """The `SaveState` may not have been performed: an action before it may have raised."""
     bench = Bench().live()
     bench.clear()
 

@@ -15,7 +15,7 @@ __all__ = ["History"]
 
 
 class History:
-    """Applies what is told of items, tells turns, and answers who asks for all of it."""
+    """Applies messages about items, publishes turns, and answers requests for the history."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -27,7 +27,7 @@ class History:
         return self._conversation.items()
 
     def previous(self) -> dict[str, str | None]:
-        """Behind which item each one stands."""
+        """The item before each item."""
         return {item.item_id: item.previous for item in self._conversation._items.values()}
 
     def remember(self, message: Message) -> None:

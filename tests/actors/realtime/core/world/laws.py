@@ -22,7 +22,7 @@ def hold(world: World) -> None:
 
 
 def _nothing_was_refused(world: World) -> None:
-    """But for what two who act at once cannot know of each other."""
+    """Assert that servers refused nothing, except events that crossed one of theirs."""
     races = ("conversation_already_has_active_response", "response_cancel_not_active")
     for line in world.process.all_lines:
         for error in line.refused:
@@ -33,7 +33,7 @@ def _nothing_was_refused(world: World) -> None:
 
 
 def _each_call_has_one_output(world: World) -> None:
-    """At the server that we talk with."""
+    """Assert that each call at the current server has exactly one output."""
     items = list(world.process.lines[False].session._conversation)
     calls = sorted(item.call_id for item in items if item.kind == "function_call")
     outputs = sorted(item.call_id for item in items if item.kind == "function_call_output")
@@ -41,7 +41,7 @@ def _each_call_has_one_output(world: World) -> None:
 
 
 def _history_is_a_chain(world: World) -> None:
-    """Each item of history stands behind one that it has, and none behind itself."""
+    """Assert that each item of history follows another one of it, without cycles."""
     before = world.history.previous()
     assert not {before[item_id] for item_id in before} - {*before, None}, before
     for item_id in before:
@@ -52,7 +52,7 @@ def _history_is_a_chain(world: World) -> None:
 
 
 def _server_and_history_agree(world: World) -> None:
-    """The server's view of the conversation is the history's."""
+    """Assert that server and history have the same conversation."""
     ours = [item for item in world.history.items() if item.kind != "message" or item.text]
     wire_ids = {item.item_id: item.item_id for item in ours}
     wire_ids |= {_at_server(world, item): item.item_id for item in ours}
@@ -90,7 +90,7 @@ def _at_server(world: World, item: ConversationItem) -> str:
 
 
 def _difference(theirs: list[ServerItem], ours: list[ConversationItem]) -> str:
-    """Show how the server's view and the history's differ."""
+    """Return a text that shows how the server's view and the history's differ."""
     one = [f"{item.id[-20:]} {item.kind} {item.words or item.output}" for item in theirs]
     other = [f"{item.item_id[-20:]} {item.kind} {item.text or item.output}" for item in ours]
     return "\n".join(["server - history", *difflib.unified_diff(one, other, lineterm="")])
@@ -142,13 +142,13 @@ def questions_are_answered_once(world: World) -> None:
 
 
 def is_answered(world: World) -> bool:
-    """Tell whether the assistant has had the last word."""
+    """Return whether the assistant has spoken last."""
     last = world.history.items()[-1]
     return last.kind == "message" and last.role == "assistant"
 
 
 def is_interrupted(world: World) -> bool:
-    """Tell whether speech that nobody answers has ended the last answer."""
+    """Return whether speech that needs no answer has interrupted the last answer."""
     ends = world.of(ResponseEnded)
     vad = world.settings.turn_detection
     kept = vad is not None and not vad.create_response

@@ -31,14 +31,14 @@ class Line:
         self.is_open = True
         self.delay = int(world.random.uniform(5, 60) * MS)
         self.is_terse = world.random.random() < 0.2
-        """Whether it tells of items as some servers do, once and by the old name."""
+        """Whether it announces items once and under the old name, as some servers do."""
         self.tells_order = world.random.random() < 0.7
-        """Whether it tells what stands before an item, as some servers do not."""
+        """Whether its events name the item before an item; those of some servers do not."""
         self.splits = world.random.random() < 0.3
         """Whether a long answer has two items."""
         self.is_rough = world.is_rough
         self.is_vague = self.is_rough and world.random.random() < 0.2
-        """Whether it does not say what an error is about."""
+        """Whether its errors lack the id of the event that they are about."""
         self.script = Script()
         life_s = world.session_s
         self.session = ServerSession(
@@ -49,7 +49,7 @@ class Line:
         self.sent: list[dict[str, Any]] = []
         self._waiting: list[str] = []
         self._active = False
-        """Whether the client knows of an answer that is active."""
+        """Whether the client has received the beginning of the active response."""
         self.session.open()
         self.flush()
         self.clock.after(life_s, self.expire)
@@ -97,7 +97,7 @@ class Line:
             )
 
     def drop(self, code: int, reason: str = "") -> None:
-        """The connection ends; the core is told."""
+        """End the connection, and report that to the core."""
         if self.is_open:
             self.is_open = False
             self.world.process.tell_core(
@@ -154,7 +154,7 @@ class Line:
             self.speak(response_id, speech, speech.text.split(" "))
 
     def fail(self, response_id: str) -> None:
-        """An answer comes to nothing, or to no more than this."""
+        """Have a response fail, or end it as incomplete."""
         response = self.session._responses.get(response_id)
         if response is not None:
             self.world.failures += 1

@@ -15,7 +15,7 @@ __all__ = ["Microphone"]
 
 
 class Microphone:
-    """What the user says, block by block, and again when it is asked for."""
+    """Sends the user's audio block by block, and replays it on request."""
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -49,7 +49,7 @@ class Process:
         self.lines: dict[bool, Line] = {}
         """The connections that are open, by whether they are spare ones."""
         self.all_lines: list[Line] = []
-        """Every connection that there has been."""
+        """All connections so far."""
         self.deaths = 0
         self._offline_until = 0
         self._timer_ns: int | None = None
@@ -154,13 +154,13 @@ class Process:
     # -- what happens to it -------------------------------------------------------------------
 
     def drop(self, offline_s: float = 0.0) -> None:
-        """Its connections break, and none can be made for so long."""
+        """Break its connections, and let no attempt to connect succeed for some seconds."""
         self._offline_until = self.clock.now + int(offline_s * NS)
         for line in list(self.lines.values()):
             line.drop(1006)
 
     def die(self) -> None:
-        """It is killed, and a new one opened."""
+        """Kill it, and open a new one."""
         self.deaths += 1
         self._epoch += 1
         for spare in (False, True):

@@ -23,7 +23,7 @@ def cough(samples: int) -> bytes:
 
 
 def understood(pcm: bytes) -> str:
-    """What the recogniser makes of it: the numbers of the utterances that are in it."""
+    """Return the transcript of audio: the numbers of the utterances in it."""
     levels = np.abs(np.frombuffer(pcm, "<i2").astype(int))
     loud = levels[levels > _QUIETEST]
     return " ".join(f"ask {level - _QUIETEST}" for level in dict.fromkeys(loud.tolist()))

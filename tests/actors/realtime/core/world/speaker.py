@@ -14,7 +14,7 @@ __all__ = ["Loudspeaker"]
 
 
 class Loudspeaker:
-    """Plays in real time, tells where it is, and is silent when it is told to be."""
+    """Plays in real time, reports its position, and stops when it is flushed."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -23,7 +23,7 @@ class Loudspeaker:
         """[item_id, samples received, samples played, whether all of it is here]"""
         self.played: dict[str, int] = {}
         self.silenced: set[str] = set()
-        """Responses of which nothing more is to be heard."""
+        """Responses whose audio is discarded."""
         self._responses: dict[str, str] = {}
         self.is_paused = False
         self._since = 0

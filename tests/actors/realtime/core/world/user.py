@@ -32,9 +32,9 @@ class User:
         """The numbers that the user has said, whole."""
         self.typed: list[str] = []
         self.wanted = 0
-        """How often the program has asked for an answer."""
+        """How often the program has requested an answer."""
         self.notices: list[str] = []
-        """What the program wants said."""
+        """The sentences that the program has asked to be said."""
         self.coughs = 0
 
     # -- the user -----------------------------------------------------------------------------
@@ -60,7 +60,7 @@ class User:
         self.world.run(0.2)
 
     def tap(self) -> None:
-        """Touch the key."""
+        """Press the key for a moment only."""
         self._tell(StartTalking(self.world.clock.now))
         self.world.run(0.05)
         self._tell(StopTalking(self.world.clock.now))
@@ -89,7 +89,7 @@ class User:
         self._tell(CreateResponse())
 
     def notify(self) -> None:
-        """Want something said."""
+        """Have the program ask for a sentence to be said."""
         self.notices.append(f"notice {len(self.notices)}")
         self._tell(Say(self.notices[-1]))
 

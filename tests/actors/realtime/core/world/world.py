@@ -61,7 +61,7 @@ class World:
             **settings,
         )
         self.told: list[Message] = []
-        """What the core has published, but for audio."""
+        """The messages that the core has published, except audio."""
         self.greetings = self.failures = self.unheard = 0
         """How often a server has greeted, failed to answer, understood nothing."""
         self.asked_for: set[str] = set()
@@ -86,7 +86,7 @@ class World:
         self.clock.run(seconds)
 
     def settle(self, seconds: float = 40.0) -> None:
-        """Let everything come to rest."""
+        """Let time pass until nothing more happens."""
         self.run(seconds)
         while self.process.core.phase.name != "LIVE" and self.is_rough and seconds < 60:
             seconds += 1  # a session was just about to be renewed
@@ -99,7 +99,7 @@ class World:
     # -- what passes between its parts --------------------------------------------------------
 
     def publish(self, message: Message) -> None:
-        """Bring a message of the core to whom it is for."""
+        """Deliver a message of the core to the components that accept it."""
         after_ns = self.clock.after_ns
         if isinstance(message, ITEM_MESSAGES):
             after_ns(MS, lambda: self.history.remember(message))
@@ -125,18 +125,18 @@ class World:
             self.told.append(message)
 
     def asked(self, event: dict[str, Any]) -> None:
-        """An answer is asked for: this is on its way to a server."""
+        """Record that a sentence is on its way to a server in a ``response.create``."""
         self.asked_for |= self._notices_in(event)
 
     def arrived(self, event: dict[str, Any]) -> None:
-        """This has come to a server: right at the moment at which it gets it."""
+        """Check an event at the moment at which a server receives it."""
         if event["type"] == "conversation.item.truncate":
             heard = self.speaker.played.get(event["item_id"], 0)
             assert event["audio_end_ms"] * 24 <= heard + 24, (event, heard)
         self.noticed |= self._notices_in(event)
 
     def interrupt_notices(self) -> None:
-        """Somebody interrupts: what is on its way may never be said."""
+        """Record an interruption: sentences on their way may never be said."""
         self.interrupted |= self.asked_for - self.noticed
 
     def _notices_in(self, event: dict[str, Any]) -> set[str]:
