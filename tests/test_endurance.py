@@ -129,7 +129,7 @@ def test_all_killed_at_once_come_back_and_are_never_more_than_they_were(
 
 
 def components_of(supervisor: int) -> list[int]:
-    """Return the living components of a session: its supervisor or the fork server is the parent."""
+    """Return the living components of a session; the fork server may be their parent."""
     parents = {supervisor, int(Path(f"/proc/{supervisor}/stat").read_text().split()[3])}
     return [pid for parent in parents for pid in children(parent) if is_component(pid)]
 
