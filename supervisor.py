@@ -34,6 +34,7 @@ if __name__ == "__main__":
     except KeyboardInterrupt:  # while it is still being imported
         raise SystemExit(130) from None
 
+import contextlib
 import math
 import os
 import shutil
@@ -44,7 +45,8 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -54,6 +56,7 @@ from actors.supervision.hub import SessionStage
 from actors.supervision.lifecycle import Phase
 from actors.supervision.peers import LocalPeer, Peer, ProgramPeer
 from actors.supervision.probe import Probe
+from actors.supervision.record import Kept, Record, read, state_path
 from actors.supervision.restarting import RestartPolicy
 from actors.supervision.routing import Router
 from actors.supervision.sandbox import SandboxChild
@@ -62,6 +65,8 @@ from actors.supervision.specs import SPECS, ChildSpec
 from actors.supervision.summary import Summary
 from messages import (
     ConfigurationError,
+    Confirm,
+    Confirmed,
     ConversationOver,
     DeadLetter,
     FatalError,
@@ -89,6 +94,7 @@ from messages import (
 from messages.transport.channel import adopt_stdio
 from messages.transport.loop import Loop
 from messages.transport.mailbox import Suspect
+from messages.transport.saved import read_state
 from messages.transport.spawning import environment_with_us
 from messages.urls import shown
 from messages.validation import checked_settings
@@ -149,6 +155,8 @@ class Supervisor:
         api_key: str | None = None,
         defaults: Mapping[str, Any] | None = None,
         specs: Sequence[ChildSpec] = SPECS,
+        directory: str = "",
+        resumed: bool = False,
     ) -> None:
         """Check the settings of a session; `run` starts it.
 
@@ -159,6 +167,9 @@ class Supervisor:
             api_key: For the realtime component alone; None: ``OPENAI_API_KEY`` of the environment.
             defaults: Fields that are used where neither ``settings`` nor the agent has a value.
             specs: The components, in start order.
+            directory: The directory of the session; empty: a new one.
+            resumed: Whether an earlier supervisor of the session has died, and left its record in
+                the directory.
 
         Raises:
             ConfigurationError: A setting is unknown or out of range, or the session's directory
@@ -168,7 +179,7 @@ class Supervisor:
         self._defaults = dict(defaults or {})
         self.settings = checked_settings({**self._defaults, **self.given})
         sweep()
-        self.directory = make_directory()
+        self.directory = Path(directory) if directory else make_directory()
         self._page_path = self.directory / "page"
         self._page = make_page(self._page_path)
         self.loop = Loop()
@@ -186,7 +197,10 @@ class Supervisor:
         self._sandbox: SandboxChild | None = None
         self._described = False
         """Whether the settings of the agent are known."""
-        self._epoch_ns = time.monotonic_ns()
+        self._epoch_ns = self._began_ns = time.monotonic_ns()
+        self._resumed: Literal["", "supervisor", "journal"] = "supervisor" if resumed else ""
+        self._is_prepared = self._is_broken = False
+        self._record = Record(self.loop, self.directory, self._kept, self.publish)
         self._ticked = time.monotonic()
         self._reported_slow = False
         self._summary = Summary()
@@ -202,6 +216,12 @@ class Supervisor:
         try:
             while self._exit_code is None:
                 self.loop.turn()
+        except Exception as error:
+            self._is_broken = True
+            with contextlib.suppress(Exception):  # the hub is broken: this may fail too
+                text = f"{type(error).__name__}: {error}"
+                self._router.tell_program(Log("CRITICAL", text, component="supervisor"))
+            raise
         finally:  # also on a bug of ours (G16): the caller gets the exception, no child lives on
             self._end_processes()
         return self._exit_code
@@ -292,6 +312,9 @@ class Supervisor:
             return
         if not all(child.hello for child in self._children.values()):
             return
+        if not self._is_prepared:
+            self._is_prepared = True
+            self._prepare()
         self._router.complete()
         if not self._opening:
             self._started()
@@ -303,6 +326,61 @@ class Supervisor:
             return
         child.open()
 
+    # -- going on with an earlier conversation ------------------------------------------------
+
+    @property
+    def _record_path(self) -> Path | None:
+        journal = self.settings.resume or self.settings.journal_path
+        return state_path(journal) if journal else None
+
+    def _prepare(self) -> None:
+        """Give the components what those of an earlier supervisor or session have left."""
+        path = self._record_path
+        if self._resumed == "supervisor":
+            path = self._record.found
+        elif self.settings.resume:
+            self._resumed = "journal"
+        if not self._resumed or path is None:
+            return
+        try:
+            kept, why = read(path), "there is none"
+        except ValueError as error:
+            kept, why = None, str(error)
+        if kept is None:
+            self.publish(
+                Notice(
+                    f"The state that belongs to the conversation is not used: {why}. It goes on "
+                    f"from the journal alone, with the settings of its start."
+                )
+            )
+            return
+        if self._resumed == "supervisor":
+            self._epoch_ns = kept.epoch_ns
+        self._summary = Summary(kept.summary)
+        for name, child in self._children.items():
+            commands = kept.commands.get(name, [])
+            state = kept.states.get(name)
+            if self._resumed == "supervisor":  # what a component has written itself is newer
+                state = read_state(self.directory, name) or state
+            child.inherit(state, commands, kept.restarts.get(name, 0))
+
+    def _kept(self) -> Kept:
+        """Return what the next supervisor needs."""
+        children = self._children.items()
+        given = {**self.given, "server": shown(str(self.given.get("server", "")))}
+        return Kept(
+            epoch_ns=self._epoch_ns,
+            settings={name: msgspec.Raw(msgspec.msgpack.encode(it)) for name, it in given.items()},
+            commands={name: found for name, child in children if (found := child.commands())},
+            states={name: child.state for name, child in children if child.state is not None},
+            restarts={name: child.restarts for name, child in children if child.restarts},
+            summary=self._summary.state,
+        )
+
+    def state_changed(self) -> None:
+        """Have the record written soon: a component has saved its state."""
+        self._record.changed()
+
     def child_open(self, child: Child) -> None:
         """Open the next component: this one is open."""
         if self._opening and self._opening[0] is child:
@@ -311,6 +389,7 @@ class Supervisor:
 
     def _started(self) -> None:
         self.stage = SessionStage.RUNNING
+        self._record.begin(self._record_path)  # now: no other session has the journal
         pids = {name: child.pid for name, child in self._children.items()}
         pids["supervisor"] = os.getpid()
         if self._sandbox is not None:
@@ -324,6 +403,8 @@ class Supervisor:
                 settings.output,
                 bool(self._sandbox),
                 self._epoch_ns,
+                self._summary.items,
+                settings.turn_detection is None,
             )
         )
         if settings.max_seconds is not None:
@@ -356,7 +437,8 @@ class Supervisor:
             epoch_ns=self._epoch_ns,
             directory=str(self.directory),
             server_url=self._server_url(),
-            first=first,
+            first=first and self._resumed != "supervisor",
+            resumed=self._resumed if first else "",
         )
 
     def _server_url(self) -> str:
@@ -387,6 +469,9 @@ class Supervisor:
                 if self._router.peer is not None:
                     self._router.peer.tags = frozenset(tags)
                     self._router.announce_wanted(self._children.values())
+            case Confirm(number):
+                self._record.write()
+                self._router.tell_program(Confirmed(number))
             case StatusRequest(call_id):
                 self._router.tell_program(Status(call_id, self.status()))
             case Inject(name, fault):
@@ -416,6 +501,7 @@ class Supervisor:
             case FatalError(reason):
                 self.fail(reason, "realtime")
             case _:
+                self._record.changed()
                 return self._summary.note(message)
         return True
 
@@ -457,7 +543,7 @@ class Supervisor:
             child.tell_drops(now)
         if self._router.peer is not None:
             self._router.peer.tell_drops(now)
-        if self.stage is SessionStage.STARTING and now - self._epoch_ns / 1e9 > _SLOW_START_S:
+        if self.stage is SessionStage.STARTING and now - self._began_ns / 1e9 > _SLOW_START_S:
             self._report_slow_start()
         self.loop.later(interval, self._tick)
 
@@ -514,6 +600,10 @@ class Supervisor:
             )
         )
         self._exit_code = self._code
+        if self._code == EXIT_OK:
+            self._record.remove()
+        else:
+            self._record.write()
 
     def _left(self) -> Iterator[str]:
         """Yield what the end of the session loses, in words."""
@@ -529,7 +619,8 @@ class Supervisor:
         if self._router.peer is not None:
             self._router.peer.close()
         self.loop.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if not self._is_broken:  # otherwise the next supervisor goes on with it
+            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def serve_program() -> int:
@@ -543,7 +634,9 @@ def serve_program() -> int:
     assert isinstance(first, StartSession), first
     api_key = os.environ.pop("RTVOICE_API_KEY", None)
     try:
-        hub = Supervisor(first.settings, api_key=api_key)
+        hub = Supervisor(
+            first.settings, api_key=api_key, directory=first.directory, resumed=first.resumed
+        )
     except ConfigurationError as error:
         channel.write(SessionFailed(str(error)))
         return EXIT_USAGE

@@ -49,6 +49,8 @@ class ActorHost(Protocol):
     accounts: Accounts
     over: bool
     """Whether no incarnation follows: the supervisor said stop, or is gone."""
+    orphaned: bool
+    """Whether the supervisor is gone; the next one goes on with what was saved until then."""
 
     def new_inbox(self) -> Inbox:
         """Return the inbox of a new incarnation."""

@@ -248,9 +248,12 @@ class Conversation:
                 due = item.blocks_since + TRANSCRIPT_S
             if due > now:
                 return turns, due
-            role: Literal["user", "assistant"] = "user" if item.kind == "user" else "assistant"
-            turns.append(Turn(role, item.text, item.item_id, item.transcribed, item.image))
+            turns.append(_turn(item))
         return turns, math.inf
+
+    def newest(self, count: int) -> list[Turn]:
+        """Return the newest turns of those that were published, in order."""
+        return [_turn(item) for item in self._order() if item.is_turn and item.told][-count:]
 
     def _due(self, item: _KnownItem) -> float:
         """Return the time from which a turn may be published; inf: unknown yet."""
@@ -306,3 +309,8 @@ def _remembered(item: _KnownItem) -> ConversationItem:
         last_sample=item.last_sample,
         image=item.image,
     )
+
+
+def _turn(item: _KnownItem) -> Turn:
+    role: Literal["user", "assistant"] = "user" if item.kind == "user" else "assistant"
+    return Turn(role, item.text, item.item_id, item.transcribed, item.image)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,19 +27,27 @@ from messages import (
     UserError,
 )
 
-__all__ = ["History", "Journal", "JournalError"]
+__all__ = ["History", "Journal", "JournalError", "messages_in"]
+
+
+_AGAIN = 20
+"""The newest turns, which are published once more to a program that may lack them."""
+_VERSION = 1
+"""Of the journal's format."""
+_GO_ON = "go on with"
 
 
 class JournalError(UserError):
     """The journal cannot be opened."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
+    def __init__(self, path: Path, reason: str, action: str = "write") -> None:
+        super().__init__(path, reason, action)
         self.path = path
         self.reason = reason
+        self._action = action
 
     def __str__(self) -> str:
-        return f"cannot write the journal {str(self.path)!r}: {self.reason}"
+        return f"cannot {self._action} the journal {str(self.path)!r}: {self.reason}"
 
 
 class Journal:
@@ -89,7 +98,7 @@ class Journal:
 
     def _begin(self, path: Path) -> None:
         try:
-            self.append("Journal", {"version": 1})
+            self.append("Journal", {"version": _VERSION})
         except OSError as error:
             self.close()
             raise JournalError(path, why_not(path, error)) from error
@@ -97,6 +106,39 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def messages_in(path: Path) -> Iterator[Message]:
+    """Yield what a journal says of the conversation; damaged lines are passed over.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    for line in path.read_bytes().split(b"\n"):
+        record = _record(line)
+        if record is not None:
+            with contextlib.suppress(ValueError):
+                message = _message(record)
+                if message is not None:
+                    yield message
+
+
+def _message(record: Mapping[str, Any]) -> Message | None:
+    """Return the message of a record; None: it is of another kind.
+
+    Raises:
+        ValueError: It was written by another version.
+    """
+    fields = dict(record)
+    kind = _KINDS.get(fields.pop("what"))
+    if kind is None:
+        return None
+    try:
+        if fields.get("image") is not None:
+            fields["image"] = msgspec.convert(fields["image"], SentImage)
+        return kind(**fields)
+    except (TypeError, msgspec.ValidationError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _opened(path: Path) -> int:
@@ -140,17 +182,22 @@ class History(Actor):
     def opened(self) -> None:
         self._conversation = Conversation()
         path = self._path()
-        if self.session.first and self.saved(bool) is None:
+        if self.settings.resume and self.session.first:
+            _refuse_what_is_no_journal(path)
+        elif self.session.first and self.saved(bool) is None:
             aside = _set_aside(path)
             if aside is not None:
                 self.send(
                     Notice(f"The journal {path} was another session's; it is kept as {aside}.")
                 )
         self._journal = Journal(path)
-        if self.settings.journal_path:
+        if self.settings.journal_path or self.settings.resume:
             self.send(FileOpened(str(path)))
         self._rebuild(self._journal)
         self.save(True)  # the journal of this session exists
+        if self.session.resumed == "supervisor":  # it may have died before it delivered them
+            for turn in self._conversation.newest(_AGAIN):
+                self.send(turn)
         self._tell()
 
     def handle(self, message: Message) -> None:
@@ -162,30 +209,27 @@ class History(Actor):
             self._tell()
 
     def closed(self) -> None:
-        if self.host.over and self._journal is not None:
+        if self.host.over and not self.host.orphaned and self._journal is not None:
             self._tell(math.inf)  # the session ends: waiting longer is useless
         if self._journal is not None:
             self._journal.close()
             self._journal = None
 
     def _path(self) -> Path:
-        given = self.settings.journal_path
+        given = self.settings.resume or self.settings.journal_path
         return path_of(given) if given else Path(self.session.directory) / "history.journal"
 
     def _rebuild(self, journal: Journal) -> None:
         now = time.monotonic()
         damaged = journal.damaged
         for record in journal.records:
-            fields = dict(record)
-            what = fields.pop("what")
             try:
-                if what == "Told":
-                    self._conversation.tell(fields["item_id"])
-                elif what in _KINDS:
-                    if fields.get("image") is not None:
-                        fields["image"] = msgspec.convert(fields["image"], SentImage)
-                    self._conversation.apply(_KINDS[what](**fields), now)
-            except (TypeError, KeyError, msgspec.ValidationError):  # written by another version
+                message = _message(record)
+                if message is not None:
+                    self._conversation.apply(message, now)
+                elif record["what"] == "Told":
+                    self._conversation.tell(record["item_id"])
+            except (ValueError, KeyError):  # written by another version
                 damaged += 1
         if damaged:
             lines = "1 damaged line" if damaged == 1 else f"{damaged} damaged lines"
@@ -225,6 +269,27 @@ class History(Actor):
             self._timer = self.after(max(0.0, more_at - now), self._tell)
 
 
+def _refuse_what_is_no_journal(path: Path) -> None:
+    """Check the journal that a session is to go on with.
+
+    Raises:
+        JournalError: There is none, or it is not one that can be continued.
+    """
+    try:
+        with path.open("rb") as file:
+            head = _record(file.readline().rstrip(b"\n"))
+    except FileNotFoundError:
+        raise JournalError(path, "there is no such file", _GO_ON) from None
+    except OSError as error:
+        raise JournalError(path, why_not(path, error), _GO_ON) from error
+    if head is None or head["what"] != "Journal":
+        raise JournalError(
+            path, "it is not a journal of rtvoice, or its first line is damaged", _GO_ON
+        )
+    if head.get("version") != _VERSION:
+        raise JournalError(path, "it was written by another version of rtvoice", _GO_ON)
+
+
 def _set_aside(path: Path) -> Path | None:
     """Rename the journal of an earlier session without overwriting anything; return its new name.
 
@@ -239,6 +304,9 @@ def _set_aside(path: Path) -> Path | None:
         number += 1
     try:
         path.rename(aside)
+        state = path.with_name(f"{path.name}.state")  # see `actors.supervision.record`
+        if state.exists():
+            state.rename(aside.with_name(f"{aside.name}.state"))
     except OSError as error:
         raise JournalError(path, why_not(path, error)) from error
     finally:

@@ -50,6 +50,7 @@ from messages import (
 )
 from messages.transport.channel import Channel, adopt_stdio
 from messages.transport.page import Page, Slot
+from messages.transport.saved import write_state
 
 __all__ = ["Host", "main"]
 
@@ -75,6 +76,8 @@ class Host:
         self.wanted: frozenset[int] = frozenset()
         self.over = False
         """Whether no incarnation follows: the hub said stop, or is gone."""
+        self.orphaned = False
+        """Whether the hub is gone. The next one goes on with what was saved until then."""
         self.accounts: Accounts
         self.logger = Logger(lambda message: self.send(message, self.epoch), logging.INFO)
         self._slot: Slot
@@ -163,7 +166,7 @@ class Host:
             poll.register(self._end_seen, select.POLLIN)
             ready = {descriptor for descriptor, _ in poll.poll()}
             if self._end_seen.fileno() not in ready:
-                self.over = True
+                self.over = self.orphaned = True
                 faulthandler.dump_traceback_later(_ORPHAN_S, exit=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115 - lives as long as we do
         self._ended.wait()
         self._end_seen.recv(1)
@@ -194,12 +197,14 @@ class Host:
         try:
             self.channel.write(message, epoch)
         except OSError:
-            self.over = True  # the hub is gone; the reader of the channel sees that too
+            self.over = self.orphaned = True  # the reader of the channel sees that too
 
     def save(self, state: bytes, epoch: int) -> None:
         """Send state to the hub, unless the hub has the same."""
         if state != self.state:
             self.state = state
+            if self.session.directory and not self.orphaned:
+                write_state(self.session.directory, self.name, state)
             self.send(Save(state), epoch)
 
     def ready(self) -> None:
@@ -265,7 +270,7 @@ class Host:
                 try:
                     self.channel.fill()
                 except EOFError:
-                    self.over = True
+                    self.over = self.orphaned = True
                     self._selector.unregister(self.channel.connection)
 
     def _send_room(self) -> None:

@@ -40,6 +40,7 @@ from messages import (
     PausePlayback,
     PlaybackEnded,
     PlaybackFlushed,
+    PlaybackLost,
     PlaybackPaused,
     PlaybackResumed,
     PlayedAudio,
@@ -168,8 +169,12 @@ class Speaker(Actor):
         self._playout: Playout = self.keep.get("playout") or Playout(prefill, mark)
         self._playout.attach(lambda: self.post(self._release))
         self.keep["playout"] = self._playout
-        if state is not None and state.paused and not self._playout.paused:
+        if self.session.resumed:  # nothing is played that could be paused
+            self._playout.resume()
+        elif state is not None and state.paused and not self._playout.paused:
             self._playout.pause()
+        if self.session.resumed == "supervisor":
+            self.send(PlaybackLost(*mark.heard))
         if "device" not in self.keep:
             self._start_device()
         if self._device.lookout is not None:

@@ -126,6 +126,19 @@ class ResumePlayback(Message, frozen=True, array_like=True, tag=82):
     attempts = 3
 
 
+class PlaybackLost(Message, frozen=True, array_like=True, tag=83):
+    """Speaker to realtime: all that waited to be played is lost; where playback has stopped.
+
+    The supervisor, which holds what waits, has died.
+    """
+
+    attempts = 3
+    item_id: str
+    """The item that was playing; empty: none."""
+    played_samples: int
+    """Samples of it that were played, as far as the speaker's last report."""
+
+
 class DeviceInUse(Message, frozen=True, array_like=True, tag=80):
     """Microphone or speaker to realtime: the device that it has opened."""
 

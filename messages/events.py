@@ -41,6 +41,10 @@ class SessionStarted(Event, frozen=True, array_like=True, tag=100):
     sandbox: bool = False
     epoch_ns: int = 0
     """``time.monotonic_ns()`` of sample 0 of the session timeline."""
+    items: int = 0
+    """Number of turns and tool calls of a conversation that goes on."""
+    push_to_talk: bool = False
+    """Whether the program says when the user's turn begins and ends."""
 
 
 class ComponentCrashed(Event, frozen=True, array_like=True, tag=101):
@@ -72,6 +76,19 @@ class ComponentRestarted(Event, frozen=True, array_like=True, tag=102):
     """Whether it has a new process."""
     crashed: bool = True
     """False: it asked for a new process, because its sound device was lost or is back."""
+
+
+class SupervisorRestarted(Event, frozen=True, array_like=True, tag=114):
+    """The supervisor had died, and all components with it; another one goes on."""
+
+    event = "supervisor_restarted"
+    pid: int
+    cause: str
+    """The cause in one line: ``killed by SIGKILL``, an exception, …"""
+    ms: float
+    """Time from the detection of its death until every component was open again."""
+    items: int
+    """Number of turns and tool calls of the conversation so far."""
 
 
 class ComponentParked(Event, frozen=True, array_like=True, tag=103):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -11,6 +11,8 @@ from messages.base import Message
 __all__ = [
     "FAULTS",
     "INACTIVITY_TIMEOUT",
+    "Confirm",
+    "Confirmed",
     "Inject",
     "SessionInfo",
     "StartSession",
@@ -35,6 +37,10 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The URL to which realtime connects."""
     first: bool = True
     """Whether this component is opened for the first time in this session."""
+    resumed: Literal["", "supervisor", "journal"] = ""
+    """Whether all components are new, and go on with an earlier conversation: ``supervisor``: the
+    supervisor has died a moment ago, and with it all of them; ``journal``: an earlier session has
+    left a journal (`Settings.resume`), and what was saved is of another timeline."""
 
 
 class StartSession(Message, frozen=True, array_like=True, tag=120):
@@ -44,6 +50,10 @@ class StartSession(Message, frozen=True, array_like=True, tag=120):
     """Fields of `Settings` as plain values; the agent or the default sets the others."""
     subscribe: tuple[int, ...] = ()
     """As in `Subscribe`."""
+    directory: str = ""
+    """The directory of the session; empty: the supervisor makes one."""
+    resumed: bool = False
+    """Whether an earlier supervisor of the session has died, and left its record there."""
 
 
 class Subscribe(Message, frozen=True, array_like=True, tag=121):
@@ -72,6 +82,21 @@ class StopSession(Message, frozen=True, array_like=True, tag=124):
     """Program to supervisor: end the session in order."""
 
     reason: str
+
+
+class Confirm(Message, frozen=True, array_like=True, tag=126):
+    """Program to supervisor: request for a `Confirmed`, once what was sent before is safe.
+
+    It is safe when even the death of the supervisor does not undo it.
+    """
+
+    number: int
+
+
+class Confirmed(Message, frozen=True, array_like=True, tag=127):
+    """Supervisor to program: the answer to `Confirm`."""
+
+    number: int
 
 
 class Inject(Message, frozen=True, array_like=True, tag=125):

@@ -674,6 +674,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = None
 
+    resume: Annotated[
+        str | None,
+        Setting(
+            "The journal of an earlier conversation, which goes on: its turns are told to the "
+            "model, there is no greeting, and the journal is continued.",
+            fixed="the conversation has begun",
+            option=Option(
+                "--resume", "files", "go on with the conversation of a journal", "JOURNAL"
+            ),
+            allowed="a path, or None",
+            form=_filled,
+        ),
+    ] = None
+
     # -- the parts of the session
 
     agent: Annotated[

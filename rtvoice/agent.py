@@ -46,8 +46,8 @@ _DETAILS = Literal["auto", "low", "high"]
 class Sent(Awaitable[None]):
     """The result of a command to a running agent. Await it to know that the command is safe.
 
-    The command is sent at once. When the await returns, the supervisor has it, and it takes effect
-    even if a component crashes.
+    The command is sent at once. When the await returns, it takes effect even if a component or the
+    supervisor crashes.
 
     Example:
         ```python
@@ -506,7 +506,7 @@ class Agent(Description):
         run = self._running()
         checks.warn_if_retired(valid.get("transcription_model"), stacklevel=3)
         run.change(valid)
-        return Sent(run.status)
+        return Sent(run.confirm)
 
     # -- internals ----------------------------------------------------------------------------
 
@@ -566,7 +566,7 @@ class Agent(Description):
     def _send(self, message: Message) -> Sent:
         run = self._running()
         run.send(message)
-        return Sent(run.status)
+        return Sent(run.confirm)
 
     def _subscriptions_changed(self) -> None:
         if self._run is not None:

@@ -116,6 +116,7 @@ class Description:
     tool_timeout_s: float
     start_timeout_s: float
     journal_path: str | None
+    resume: str | None
     server: str | None
     components: Mapping[str, str]
 
@@ -158,6 +159,7 @@ class Description:
         tool_timeout_s: float = 60.0,
         start_timeout_s: float = _DEFAULTS.start_s,
         journal_path: str | os.PathLike[str] | None = None,
+        resume: str | os.PathLike[str] | None = None,
         server: str | None = None,
         components: Mapping[str, str] | None = None,
         **unknown: Never,

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from actors.embedding.session import Session
+from actors.files import path_of
 from messages import (
     INACTIVITY_TIMEOUT,
     AssistantItem,
@@ -151,6 +152,11 @@ class Run:
             SupervisorDiedError: The supervisor ended without giving a reason.
         """
         self._bus.bind(self._loop)
+        if (journal := self.in_force.settings.resume) is not None:
+            from actors.history import messages_in
+
+            with contextlib.suppress(OSError):  # the session cannot start then, and says why
+                self._transcript.restore(messages_in(path_of(journal)))
         self._session.listen(self)
         try:
             await self._session.__aenter__()
@@ -317,9 +323,6 @@ class Run:
     async def status(self) -> dict[str, dict[str, Any]]:
         """Return the state of each component.
 
-        The request travels behind all messages sent before it. When it is answered, the
-        supervisor has those in its mailboxes, where no crash of a component loses them.
-
         Raises:
             NotRunningError: The session is starting, or has ended.
             TimeoutError: The supervisor does not answer.
@@ -327,6 +330,19 @@ class Run:
         self.need()
         try:
             return await self._session.status_async()
+        except SupervisorDiedError:
+            raise self._not_running() from None
+
+    async def confirm(self) -> None:
+        """Wait until the messages sent before are safe, whichever process dies.
+
+        Raises:
+            NotRunningError: The session is starting, or has ended.
+            TimeoutError: The supervisor does not answer.
+        """
+        self.need()
+        try:
+            await self._session.confirm_async()
         except SupervisorDiedError:
             raise self._not_running() from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -51,6 +52,12 @@ class Transcript:
         self._failed: set[str] = set()
         self._epoch_ns = 0
         self._started_at: datetime | None = None
+
+    def restore(self, messages: Iterable[Message]) -> None:
+        """Begin with the messages of an earlier session, from its journal."""
+        with self._lock:
+            for message in messages:
+                self._conversation.apply(message, 0.0)
 
     def take(self, message: Message) -> None:
         """Record a message."""

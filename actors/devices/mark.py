@@ -76,6 +76,11 @@ class ItemMark:
         """Samples of the current item that were taken but are not known to be heard."""
         return max(0, self._read(self._active)[1] - int(self._numbers[self._HEARD]))
 
+    @property
+    def heard(self) -> tuple[str, int]:
+        """The current item, and how many samples of it are known to be heard."""
+        return self._read(self._active)[0], int(self._numbers[self._HEARD])
+
     def note_heard(self, item_id: str, heard: int | None = None) -> None:
         """Record how many samples of an item were heard; None: all that were taken.
 

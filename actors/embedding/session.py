@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import itertools
 import logging
 import os
 import queue
+import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from actors.embedding.outbox import Outbox
 from actors.embedding.stream import EventStream, Listener
+from actors.supervision.directory import make_directory
 from actors.supervision.specs import SPECS
 from messages import (
     FAULTS,
+    AudioLost,
     ComponentCrashed,
     ComponentCrashedError,
     ConfigurationError,
+    Confirmed,
     Event,
     FrameError,
     Inject,
@@ -30,6 +38,7 @@ from messages import (
     Message,
     RtvoiceError,
     SessionEnded,
+    SessionEnding,
     SessionFailed,
     SessionFailedError,
     SessionStarted,
@@ -40,19 +49,27 @@ from messages import (
     StopSession,
     Subscribe,
     SupervisorDiedError,
+    SupervisorRestarted,
+    Turn,
     decode,
     encode,
     level_of,
     message_types,
 )
 from messages.transport.channel import Channel
-from messages.transport.spawning import Started, environment_with_us, spawn
+from messages.transport.spawning import Started, ending, environment_with_us, spawn
 from messages.validation import checked_settings
 
 if TYPE_CHECKING:
     from actors.embedding.hosting import Hosting, InputDevice, OutputDevice, ToolSet
 
 __all__ = ["Session"]
+
+_RESTARTS_S = 60.0
+"""Time in which the number of restarts of the supervisor is limited."""
+_TURNS = 1000
+_EXIT_USAGE = 2
+"""Exit code of a supervisor whose session cannot start."""
 
 
 class Session:
@@ -77,6 +94,7 @@ class Session:
         input_device: InputDevice | None = None,
         output_device: OutputDevice | None = None,
         tools: ToolSet | str | None = None,
+        restarts: int = 3,
         **settings: Any,
     ) -> None:
         """Describe a session; nothing is started yet.
@@ -88,6 +106,8 @@ class Session:
                 ``output``.
             tools: Functions of the program that the model may call. With a name, ``module:attr`` or
                 ``file.py:attr``, the tools process loads them.
+            restarts: How many times within a minute a supervisor that dies is replaced; the
+                conversation goes on in the next one.
             settings: Fields of `messages.Settings`.
 
         Raises:
@@ -109,7 +129,18 @@ class Session:
         self._api_key = api_key
         self._process: Started | None = None
         self._channel: Channel
-        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._directory: Path | None = None
+        self._outbox = Outbox()
+        self._restarts = restarts
+        self._deaths: collections.deque[float] = collections.deque()
+        """When a supervisor has died, within the last minute."""
+        self._death: tuple[float, str] | None = None
+        """When the last supervisor has died, and why, until the next one runs; None: it runs."""
+        self._bug = ""
+        """The exception that ends the supervisor."""
+        self._is_ending = False
+        self._turns: dict[str, None] = {}
+        """Ids of the newest turns, to recognise one that comes twice."""
         self._lock = threading.Lock()
         self._streams: list[Listener] = []
         self._crashes: dict[str, ComponentCrashed] = {}
@@ -141,6 +172,31 @@ class Session:
             raise RuntimeError("a session is started once; make a new one")
         if timeout_s is None:
             timeout_s = max(30.0, 2 * checked_settings(self._settings).start_s)
+        self._directory = make_directory()
+        try:
+            self._spawn(resumed=False)
+        except BaseException:
+            self._remove_directory()
+            raise
+        if self._hosting is not None:  # before any message can arrive for it
+            self._hosting.prepare(self._loop)
+        for name, target in (("read", self._read), ("write", self._outbox.run)):
+            threading.Thread(target=target, name=f"rtvoice-{name}", daemon=True).start()
+        if not self._started.wait(timeout_s):
+            self._failure = SessionFailedError(f"not started within {timeout_s:g} s")
+            self.kill()
+        if self._failure is not None:
+            raise self._failure
+        if self._hosting is not None:
+            self._hosting.start()
+        return self
+
+    def _spawn(self, *, resumed: bool) -> None:
+        """Start a supervisor.
+
+        Raises:
+            SessionFailedError: If no process can be started.
+        """
         environment = environment_with_us(os.environ)
         if self._api_key is not None:
             environment["RTVOICE_API_KEY"] = self._api_key
@@ -152,20 +208,17 @@ class Session:
         if self._killed:  # `kill` was called while the process was spawned
             self.kill()
         self._channel = Channel(ours)
-        if self._hosting is not None:  # before any message can arrive for it
-            self._hosting.prepare(self._loop)
+        order = StartSession(self._settings, self._wanted(), str(self._directory), resumed)
         with contextlib.suppress(OSError):  # the supervisor has ended; the reader reports it
-            self._channel.write(StartSession(self._settings, self._wanted()))
-        for target in (self._read, self._write):
-            threading.Thread(target=target, name=f"rtvoice-{target.__name__}", daemon=True).start()
-        if not self._started.wait(timeout_s):
-            self._failure = SessionFailedError(f"not started within {timeout_s:g} s")
-            self.kill()
-        if self._failure is not None:
-            raise self._failure
-        if self._hosting is not None:
-            self._hosting.start()
-        return self
+            self._channel.write(order)
+        if dropped_ms := self._outbox.attach(self._channel):
+            reason = "there was no supervisor to take it"
+            self.send(AudioLost("microphone", dropped_ms, reason))
+
+    def _remove_directory(self) -> None:
+        """Remove what a supervisor that was killed has left."""
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def stop(self, reason: str = "the program asked", timeout_s: float = 10.0) -> SessionEnded:
         """End the session in order; a second call returns the same summary.
@@ -219,7 +272,9 @@ class Session:
         Raises:
             TypeError: If a field has a type that cannot be sent.
         """
-        self._outgoing.put(encode(message))
+        if isinstance(message, StopSession):
+            self._is_ending = True
+        self._outbox.put(encode(message))
 
     def inject(self, component: str, fault: str) -> None:
         """Inject a fault into a component, to test that the session survives it.
@@ -288,6 +343,25 @@ class Session:
             specs = tools.specs()
         self.send(SetTools(specs, None if builtin_tools is None else tuple(builtin_tools)))
 
+    def confirm(self, timeout_s: float = 5.0) -> None:
+        """Wait until what was sent before is safe, whichever process dies.
+
+        Args:
+            timeout_s: How long to wait at most.
+
+        Raises:
+            TimeoutError: If the supervisor does not answer in time.
+            SupervisorDiedError: If the session is over.
+        """
+        if not self._outbox.wait_confirmed(timeout_s):
+            if self._over.is_set():
+                raise SupervisorDiedError("the session is over")
+            raise TimeoutError(f"the supervisor has not confirmed within {timeout_s:g} s")
+
+    async def confirm_async(self, timeout_s: float = 5.0) -> None:
+        """Do the same as `confirm`, without blocking the event loop."""
+        await _off_loop(lambda: self.confirm(timeout_s))
+
     async def status_async(self, timeout_s: float = 5.0) -> dict[str, dict[str, Any]]:
         """Return the same as `status`, without blocking the event loop."""
         return await _off_loop(lambda: self.status(timeout_s))
@@ -352,34 +426,85 @@ class Session:
         with self._lock, contextlib.suppress(ValueError):  # it was closed before
             self._streams.remove(stream)
 
-    def _write(self) -> None:
-        while (frame := self._outgoing.get()) is not None:
-            try:
-                self._channel.write_frame(frame)
-            except OSError:
-                return  # the reader sees the end too, and reports it
-
     def _read(self) -> None:
-        try:
-            while True:
-                self._take(decode(self._channel.read()))
-        except EOFError:
-            pass
-        except FrameError as error:
-            self._failure = self._failure or SupervisorDiedError(str(error))
-            self.kill()
-        except Exception as error:  # noqa: BLE001 - from the program's code, such as a log filter
-            why = f"the program failed to handle a message: {type(error).__name__}: {error}"
-            self._failure = self._failure or SessionFailedError(why)
-            self._failure.__cause__ = error
-            self.kill()
+        """Take the messages of one supervisor after the other, until the session is over."""
+        while True:
+            cause = ""
+            try:
+                while True:
+                    self._take(decode(self._channel.read()))
+            except EOFError:
+                pass
+            except FrameError as error:
+                cause = str(error)
+                assert self._process is not None
+                self._process.kill()
+            except Exception as error:  # noqa: BLE001 - of the program's code, such as a log filter
+                why = f"the program failed to handle a message: {type(error).__name__}: {error}"
+                self._failure = self._failure or SessionFailedError(why)
+                self._failure.__cause__ = error
+                self.kill()
+            if not self._go_on(cause):
+                break
         self._end()
+
+    def _go_on(self, cause: str) -> bool:
+        """Replace a supervisor that has died; return False if the session is over.
+
+        Args:
+            cause: Why it had to be killed; empty: it has ended by itself.
+        """
+        assert self._process is not None
+        self._outbox.detach()
+        code = self._process.wait()
+        self._channel.close()
+        if self._is_ending or self._killed or self.summary is not None or self._failure is not None:
+            return False
+        now = time.monotonic()
+        cause = self._bug or cause or ending(code)
+        self._bug = ""
+        while self._deaths and now - self._deaths[0] > _RESTARTS_S:
+            self._deaths.popleft()
+        self._deaths.append(now)
+        if not self._started.is_set() or code == _EXIT_USAGE:
+            return False
+        if len(self._deaths) > self._restarts:
+            why = f"the supervisor has ended: {cause}"
+            if self._restarts:
+                why = f"{why}; it has died {len(self._deaths)} times within {_RESTARTS_S:g} s"
+            self._failure = SupervisorDiedError(why)
+            return False
+        self._death = self._death or (now, cause)
+        try:
+            self._spawn(resumed=True)
+        except RtvoiceError as error:
+            self._failure = error
+            return False
+        return True
 
     def _take(self, message: Message) -> None:
         match message:
+            case SessionStarted() if self._death is not None:
+                began, cause = self._death
+                self._death = None
+                ms = round((time.monotonic() - began) * 1000, 1)
+                pid = message.pids["supervisor"]
+                self.started = message
+                message = SupervisorRestarted(pid, cause, ms, message.items)
             case SessionStarted():
                 self.started = message
                 self._started.set()
+            case Confirmed(number):
+                self._outbox.confirmed(number)
+                return
+            case SessionEnding():
+                self._is_ending = True
+            case Turn(item_id=item_id):
+                if item_id in self._turns:  # a supervisor that resumes publishes some again
+                    return
+                self._turns[item_id] = None
+                if len(self._turns) > _TURNS:
+                    del self._turns[next(iter(self._turns))]
             case ComponentCrashed(component):
                 self._crashes[component] = message
             case SessionFailed(reason, component):
@@ -394,8 +519,14 @@ class Session:
                 if call_id in self._answers:
                     self._answers[call_id].put(message)
                 return
+            case Log("CRITICAL", text, component="supervisor"):
+                self._bug = text
+                _log(message)
             case Log():
                 _log(message)
+        self._deliver(message)
+
+    def _deliver(self, message: Message) -> None:
         if self._hosting is not None and isinstance(message, self._hosting.wants):
             self._hosting.receive(message)
         with self._lock:
@@ -407,9 +538,9 @@ class Session:
         assert self._process is not None
         code = self._process.wait()
         if self.summary is None and self._failure is None:
-            self._failure = SupervisorDiedError(f"the supervisor has ended with code {code}")
-        self._channel.close()
-        self._outgoing.put(None)
+            self._failure = SupervisorDiedError(f"the supervisor has ended: {ending(code)}")
+        self._outbox.close()
+        self._remove_directory()
         if self._hosting is not None:
             self._hosting.stop(2.0)
         self._over.set()

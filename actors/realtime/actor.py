@@ -46,6 +46,7 @@ from messages import (
     Newest,
     Notice,
     PlaybackFlushed,
+    PlaybackLost,
     PlayedPosition,
     ReplayedAudio,
     ReplayEnded,
@@ -90,6 +91,7 @@ class Realtime(Actor):
         # An item's last position must not be lost: as many as come in 5 s, at ten per second.
         PlayedPosition: Newest(50),
         PlaybackFlushed: CONTROL,
+        PlaybackLost: CONTROL,
         DeviceInUse: CONTROL,
         ToolAnswer: CONTROL,
         ToolsAvailable: CONTROL,
@@ -179,7 +181,7 @@ class Realtime(Actor):
     def closed(self) -> None:
         """At the end of the session, publish how much was heard, and what was never sent."""
         core = self.keep.get(_KEPT_CORE)
-        if self.host.over and isinstance(core, Core):
+        if self.host.over and not self.host.orphaned and isinstance(core, Core):
             core.ended()
             self._perform()
             for item_id in core.unsent():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -43,6 +44,7 @@ from messages import (
 )
 from messages.transport.mailbox import Mailbox, MailboxFullError, Suspect
 from messages.transport.page import HELD, MAIL, Slot
+from messages.transport.saved import remove_state
 from messages.transport.spawning import resident_bytes, waited_s
 
 __all__ = ["Child", "ComponentHub"]
@@ -55,6 +57,9 @@ _LOG_TAIL_CHARS = 2000
 class ComponentHub(Hub, Protocol):
     """What a component needs of the hub."""
 
+    directory: Path
+    """The directory of the session."""
+
     @property
     def wanted(self) -> tuple[int, ...]:
         """Tags of the messages that are sent on demand only and that somebody wants."""
@@ -64,6 +69,9 @@ class ComponentHub(Hub, Protocol):
 
     def session_info(self, *, first: bool) -> SessionInfo:
         """Return what its actor is told when it is opened."""
+
+    def state_changed(self) -> None:
+        """Take note that something has changed which the next supervisor needs."""
 
     def route(self, frame: bytes, source: Child | None = None) -> None:
         """Deliver a message of the component to everyone who accepts its type."""
@@ -124,6 +132,7 @@ class Child:
         self._watch = Watch(slot)
         self._drops = DropReport(spec.name, hub.publish)
         self._state = SavedState()
+        self._restarts_before = 0
         self._process: ChildProcess | None = None
         self._lingering = False
 
@@ -151,7 +160,7 @@ class Child:
     @property
     def restarts(self) -> int:
         """How often it came back after a crash."""
-        return self._life.restarts
+        return self._restarts_before + self._life.restarts
 
     @property
     def asked_to_close(self) -> bool:
@@ -170,7 +179,33 @@ class Child:
             return self.spec.memory_mib
         return self._hub.settings.memory_limit_mib or 0
 
+    @property
+    def state(self) -> bytes | None:
+        """What it has saved last."""
+        return self._state.latest
+
     # -- for the hub --------------------------------------------------------------------------
+
+    def inherit(self, state: bytes | None, commands: list[bytes], restarts: int) -> None:
+        """Go on where the component of an earlier supervisor has stopped; before it is opened.
+
+        Args:
+            state: What that has saved last; None: nothing.
+            commands: The messages of the program that it had not handled.
+            restarts: How often it came back after a crash.
+        """
+        self._state = SavedState(state)
+        self._restarts_before = restarts
+        for frame in commands:
+            self.mailbox.put(frame, is_command=True)
+
+    def commands(self) -> list[bytes]:
+        """Return the messages of the program whose effect may not be in `state` yet."""
+        self.mailbox.settle(self.slot)
+        waiting = self.mailbox.commands()
+        if self._process is not None and self._process.connected:
+            self._process.drain()  # what is handled was saved before, but perhaps not read yet
+        return waiting
 
     def launch(self) -> None:
         """Start a process and have it import the component.
@@ -270,12 +305,12 @@ class Child:
 
     # -- mail ---------------------------------------------------------------------------------
 
-    def put(self, frame: bytes) -> None:
+    def put(self, frame: bytes, *, is_command: bool = False) -> None:
         """Add a message to the mailbox, and send it if the component is open."""
         if self.phase in (Phase.CLOSING, Phase.CLOSED):
             return
         try:
-            self.mailbox.put(frame)
+            self.mailbox.put(frame, is_command=is_command)
         except MailboxFullError as error:
             self._hub.dead_letter(self.name, Suspect(frame, 0), str(error))
             if self.phase is Phase.OPEN:
@@ -335,6 +370,7 @@ class Child:
                 self._pump()
             case Save(state):
                 self._state.keep(state)
+                self._hub.state_changed()
             case Log():
                 self._hub.log_record(self.name, message)
             case Hello():
@@ -467,6 +503,7 @@ class Child:
 
     def _blame_state(self) -> None:
         if self._state.blame():
+            remove_state(self._hub.directory, self.name)
             text = f"{self.name} could not be opened with its saved state; it starts without"
             self._hub.publish(Notice(text))
 

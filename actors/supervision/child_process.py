@@ -98,6 +98,10 @@ class ChildProcess:
         if self.connected:
             self._line.write(frames)
 
+    def drain(self) -> None:
+        """Read the frames that it has written."""
+        self._line.drain()
+
     def signal(self, number: int) -> None:
         """Send it a signal."""
         self._process.signal(number)

@@ -43,6 +43,7 @@ def make_page(path: Path) -> Page:
         ConfigurationError: It cannot be made; the directory is removed.
     """
     try:
+        path.unlink(missing_ok=True)  # of an earlier supervisor
         return Page(path, create=True)
     except OSError as error:
         shutil.rmtree(path.parent, ignore_errors=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 from actors.supervision.drops import DROPS_S
 from actors.supervision.tags import AUDIO_TAGS, type_name
 from messages import (
+    Confirm,
     Inject,
     Log,
     Message,
@@ -29,7 +30,8 @@ __all__ = ["LocalPeer", "Peer", "PeerHub", "ProgramPeer"]
 _DROPPED_TAGS = frozenset((*AUDIO_TAGS, WireEvent.tag(), Log.tag()))
 """Tags of the messages that are dropped for a program that does not read."""
 _LAST_TAGS = frozenset((SessionFailed.tag(), SessionEnded.tag()))
-_ORDER_TAGS = frozenset(kind.tag() for kind in (StopSession, Subscribe, StatusRequest, Inject))
+_ORDERS = (StopSession, Subscribe, StatusRequest, Confirm, Inject)
+_ORDER_TAGS = frozenset(kind.tag() for kind in _ORDERS)
 _ABANDONED_S = 0.8
 """How long the components may take to close when the program has died (G8)."""
 _MAX_PEER_BYTES = 16 * 1024 * 1024

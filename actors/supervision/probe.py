@@ -34,8 +34,10 @@ class Probe:
         self._hub = hub
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.setblocking(False)
+        path = hub.directory / self.NAME
+        path.unlink(missing_ok=True)  # of an earlier supervisor
         try:
-            self._listener.bind(str(hub.directory / self.NAME))
+            self._listener.bind(str(path))
         except OSError:
             self._listener.close()
             raise

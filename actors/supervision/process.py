@@ -10,7 +10,7 @@ import subprocess
 
 from messages.transport.forking import EXIT_UNKNOWN
 from messages.transport.lifeline import Lifeline
-from messages.transport.spawning import is_stopped, spawn
+from messages.transport.spawning import ending, is_stopped, spawn
 
 __all__ = ["EXIT_GRACE_S", "Process"]
 
@@ -107,12 +107,4 @@ class Process:
     @property
     def cause(self) -> str:
         """How it ended, in one line."""
-        code = self._popen.returncode
-        if code is None:
-            return "closed its channel"
-        if code == EXIT_UNKNOWN:
-            return "ended; how is unknown, since the fork server has ended before it"
-        if code < 0:
-            with contextlib.suppress(ValueError):
-                return f"killed by {signal.Signals(-code).name}"
-        return f"exited with code {code}"
+        return ending(self._popen.returncode)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from actors.supervision.child import Child
 from actors.supervision.peers import LocalPeer, ProgramPeer
-from actors.supervision.tags import HUB_TAGS, ON_DEMAND_TAGS
+from actors.supervision.tags import HUB_TAGS, ON_DEMAND_TAGS, SOUND_TAGS
 from messages import Message, Wanted, decode, encode, tag_of
 
 __all__ = ["Router"]
@@ -45,14 +45,20 @@ class Router:
             receivers.append(child)
             receivers.sort(key=lambda receiver: receiver.spec.linger_s)  # who is in a hurry first
 
-    def route(self, frame: bytes, source: Child | None = None) -> None:
-        """Deliver a message to everyone who accepts its type but its sender."""
+    def route(self, frame: bytes, source: Child | None = None, *, is_command: bool = False) -> None:
+        """Deliver a message to everyone who accepts its type but its sender.
+
+        Args:
+            frame: The message.
+            source: Its sender; None: the program, or the supervisor itself.
+            is_command: Whether the program has sent it.
+        """
         tag = tag_of(frame)
         if tag in HUB_TAGS and not self._note(decode(frame)):
             return
         for child in self._table.get(tag, ()):
             if child is not source:
-                child.put(frame)
+                child.put(frame, is_command=is_command)
         peer = self.peer
         if peer is not None and tag in peer.tags:
             peer.put(frame)
@@ -64,7 +70,7 @@ class Router:
     def route_from_program(self, frame: bytes) -> None:
         """Deliver a message of the program, now or once it is known who accepts it."""
         if self._early is None:
-            self.route(frame)
+            self.route(frame, is_command=tag_of(frame) not in SOUND_TAGS)
         else:
             self._early.append(frame)
 
@@ -72,7 +78,7 @@ class Router:
         """Deliver the messages buffered during start-up; nothing is buffered any more."""
         early, self._early = self._early, None
         for frame in early or ():
-            self.route(frame)
+            self.route_from_program(frame)
 
     def tell_program(self, message: Message) -> None:
         """Give a message to the program alone, whether it has subscribed to it or not."""

@@ -11,8 +11,8 @@ _STRIKES = 2
 class SavedState:
     """What the incarnations of one component leave to the next."""
 
-    def __init__(self) -> None:
-        self.latest: bytes | None = None
+    def __init__(self, latest: bytes | None = None) -> None:
+        self.latest = latest
         """What was saved last; None: nothing, or it was set aside."""
         self._strikes = 0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from messages import (
     AudioLost,
     DeadLetter,
@@ -16,7 +18,7 @@ from messages import (
     Turn,
 )
 
-__all__ = ["NOTED", "Summary"]
+__all__ = ["NOTED", "Summary", "SummaryState"]
 
 NOTED = (Turn, ToolCall, AudioLost, DeadLetter, FileOpened, SoundFaltered)
 """The message types that `Summary.note` needs."""
@@ -26,16 +28,48 @@ _TOLD = 1000
 """The newest turns and calls that are remembered, to recognise one that comes twice."""
 
 
+class SummaryState(msgspec.Struct):
+    """What a `Summary` has collected, as it is kept for the next supervisor."""
+
+    counts: dict[str, int] = {}
+    told: list[str] = []
+    files: list[str] = []
+    lost: list[str] = []
+    more_lost: int = 0
+    faltered: list[SoundFaltered] = []
+
+
 class Summary:
     """Collects the summary of a session from the messages that are routed."""
 
-    def __init__(self) -> None:
-        self._counts: collections.Counter[str] = collections.Counter()
-        self._told: dict[str, None] = {}
-        self._files: dict[str, None] = {}
-        self._lost: list[str] = []
-        self._more_lost = 0
-        self._faltered: dict[tuple[str, str], SoundFaltered] = {}
+    def __init__(self, before: SummaryState | None = None) -> None:
+        """Begin with what an earlier supervisor has collected."""
+        before = before or SummaryState()
+        self._counts: collections.Counter[str] = collections.Counter(before.counts)
+        self._told: dict[str, None] = dict.fromkeys(before.told)
+        self._before = frozenset(before.told)
+        """Ids of what an earlier supervisor had; perhaps it could not deliver them any more."""
+        self._files: dict[str, None] = dict.fromkeys(before.files)
+        self._lost: list[str] = list(before.lost)
+        self._more_lost = before.more_lost
+        self._faltered = {(one.component, one.reason): one for one in before.faltered}
+
+    @property
+    def state(self) -> SummaryState:
+        """What was collected so far."""
+        return SummaryState(
+            dict(self._counts),
+            list(self._told),
+            list(self._files),
+            list(self._lost),
+            self._more_lost,
+            list(self._faltered.values()),
+        )
+
+    @property
+    def items(self) -> int:
+        """Number of turns and tool calls."""
+        return self._counts["Turn"] + self._counts["ToolCall"]
 
     def note(self, message: Message) -> bool:
         """Record a message; return False if it is a repetition that must not be delivered."""
@@ -48,7 +82,7 @@ class Summary:
                         del self._told[next(iter(self._told))]
                     self._counts[kind] += 1
                 else:  # history died after it had published the turn and before it saved that
-                    return not isinstance(message, Turn)
+                    return told in self._before or not isinstance(message, Turn)
             case SoundFaltered(name, reason):
                 before = self._faltered.get((name, reason))
                 self._faltered[name, reason] = before.plus(message) if before else message

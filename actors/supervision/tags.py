@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from actors.supervision.summary import NOTED
-from messages import ConversationOver, FatalError, InputLevel, OutputLevel, message_types
+from messages import (
+    ConversationOver,
+    FatalError,
+    InputLevel,
+    OutputLevel,
+    ProgramCapture,
+    ProgramPlayed,
+    message_types,
+)
 
-__all__ = ["AUDIO_TAGS", "HUB_TAGS", "ON_DEMAND_TAGS", "ROUTED_FROM", "type_name"]
+__all__ = ["AUDIO_TAGS", "HUB_TAGS", "ON_DEMAND_TAGS", "ROUTED_FROM", "SOUND_TAGS", "type_name"]
 
 ROUTED_FROM = 20
 """Tags below this one are between a child and the hub; see `messages`."""
 AUDIO_TAGS = range(20, 40)
 """Tags of `messages.audio`."""
+SOUND_TAGS = frozenset(kind.tag() for kind in (ProgramCapture, ProgramPlayed))
+"""Tags of the program's own sound, and of what it has played."""
 HUB_TAGS = frozenset(kind.tag() for kind in (*NOTED, ConversationOver, FatalError))
 """Tags of the messages that the hub itself decodes; all others are routed unread."""
 ON_DEMAND_TAGS = (InputLevel.tag(), OutputLevel.tag())

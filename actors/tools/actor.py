@@ -194,6 +194,8 @@ class ToolExecutor(Actor):
         call_id, name = call.call_id, call.name
         if call_id in self._state.calls or call_id in self._state.answered:
             self.log.debug("a tool call came twice", call_id=call_id, tool=name)
+            if call_id in self._state.answered and self.session.resumed:  # lost with the mailbox
+                self._send_answer(call_id, name, _INTERRUPTED, failed=True)
             return
         self._state.calls[call_id] = _InFlight(name, call.arguments)
         if len(self._state.calls) > _MAX_RUNNING:
@@ -257,9 +259,12 @@ class ToolExecutor(Actor):
     def _answer(self, call_id: str, output: str, *, failed: bool = False) -> None:
         name = self._state.calls.pop(call_id).name
         # First send, then save: two answers after a crash are better than none.
-        self.send(ToolAnswer(call_id, name, output, failed=failed, item_id=output_item_id(call_id)))
+        self._send_answer(call_id, name, output, failed=failed)
         self._state.answered = [*self._state.answered, call_id][-_MAX_ANSWERED:]
         self._save()
+
+    def _send_answer(self, call_id: str, name: str, output: str, *, failed: bool) -> None:
+        self.send(ToolAnswer(call_id, name, output, failed=failed, item_id=output_item_id(call_id)))
 
     def _watch(self, call_id: str, seconds: float) -> None:
         def give_up() -> None:
@@ -281,7 +286,9 @@ class ToolExecutor(Actor):
         """Continue the calls that an earlier incarnation had started."""
         for call_id, call in list(self._state.calls.items()):
             age_s = self._executor.age_s(call_id)
-            if age_s is not None:  # only the actor raised; the call still runs
+            if self.session.resumed == "journal":  # who knows how long ago
+                self._answer(call_id, _INTERRUPTED, failed=True)
+            elif age_s is not None:  # only the actor raised; the call still runs
                 self._watch(call_id, self.settings.tool_timeout_s - age_s)
             elif call.name in self._program:
                 self._ask_program(call_id)  # again: the call or its answer may have been lost

@@ -144,6 +144,11 @@ class Line:
         self._socket.sendall(self._unsent)
         self._unsent.clear()
 
+    def drain(self) -> None:
+        """Read what there is to read now."""
+        while not self._closed and self._read():
+            pass
+
     def close(self) -> None:
         """Close at once; neither callback is called after this."""
         if not self._closed:
@@ -170,25 +175,28 @@ class Line:
         if not self._unsent:
             self._loop.watch(self._socket, self._ready)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Read once; return whether there was anything."""
         buffer = self._loop.buffer
         try:
             size = self._socket.recv_into(buffer)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             size = 0
         data = bytes(buffer[:size])
         if not data:
             self.close()
             self._on_end("")
-            return
+            return False
         try:
             for frame in self._frames.feed(data):
                 self._on_frame(frame)
         except FrameError as error:  # nothing after it can be trusted
             self.close()
             self._on_end(f"wrote what is not a message: {error}")
+            return False
+        return True
 
 
 def watch_text(

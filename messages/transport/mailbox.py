@@ -83,6 +83,8 @@ class _Waiting(msgspec.Struct):
     """Its sequence number among all messages to this receiver, in both lanes."""
     begun: int = 0
     """How often a handler was called with it."""
+    is_command: bool = False
+    """Whether the program has sent it."""
 
 
 class _Lane:
@@ -182,8 +184,18 @@ class Mailbox:
         tags = (tag_of(waiting.frame) for waiting in (*lane.flight, *lane.queue))
         return dict(collections.Counter(tag for tag in tags if tag != _PING))
 
-    def put(self, frame: bytes) -> None:
+    def commands(self) -> list[bytes]:
+        """Return the ordinary messages of the program that are queued or in flight."""
+        lane = self._lanes[MAIL]
+        waiting = (*lane.flight, *lane.queue)
+        return [one.frame for one in waiting if one.is_command]
+
+    def put(self, frame: bytes, *, is_command: bool = False) -> None:
         """Append a message to its queue; if it is full, drop the oldest of its type.
+
+        Args:
+            frame: The message.
+            is_command: Whether the program has sent it.
 
         Raises:
             MailboxFullError: If it is full, and messages of this type must not be dropped.
@@ -199,7 +211,7 @@ class Mailbox:
             if not self._drop_oldest(kind, tag):
                 break
         self._order += 1
-        kind.lane.queue.append(_Waiting(frame, self._order))
+        kind.lane.queue.append(_Waiting(frame, self._order, 0, is_command))
         kind.count += 1
         kind.size += size
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from messages.transport.lifeline import Lifeline, arm
 
 __all__ = [
     "Started",
+    "ending",
     "environment_with_us",
     "interpreter",
     "is_stopped",
@@ -64,6 +66,22 @@ def resident_bytes(pid: int) -> int | None:
     except (OSError, ValueError, IndexError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def ending(code: int | None) -> str:
+    """Return how a process has ended, in one line.
+
+    Args:
+        code: Its exit code; negative: a signal; None: it has not ended yet.
+    """
+    if code is None:
+        return "closed its channel"
+    if code == forking.EXIT_UNKNOWN:
+        return "ended; how is unknown, since the fork server has ended before it"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+    return f"exited with code {code}"
 
 
 def is_stopped(pid: int) -> bool:

@@ -43,6 +43,7 @@ from rtvoice import (
     SessionUpdateEvent,
     StopAgentCommand,
     SupervisorDiedError,
+    SupervisorRestarted,
     ToolAnswer,
     Tools,
     Turn,
@@ -444,9 +445,9 @@ async def test_a_component_that_cannot_be_kept_up_fails_the_conversation(
 
 @pytest.mark.processes
 @in_a_loop
-async def test_the_conversation_outlives_its_supervisor(server: FakeServer) -> None:
+async def test_the_conversation_outlives_all_its_supervisors(server: FakeServer) -> None:
     agent = agent_of(server)
-    heard = Heard(agent, AgentStartedEvent, AgentStoppedEvent)
+    heard = Heard(agent, AgentStartedEvent, AgentStoppedEvent, SupervisorRestarted)
 
     with pytest.raises(SupervisorDiedError):  # noqa: PT012 - how it is left is the subject
         async with agent:
@@ -454,6 +455,11 @@ async def test_the_conversation_outlives_its_supervisor(server: FakeServer) -> N
             async for _ in agent.events(Turn):
                 break
             os.kill((await heard.expect(AgentStartedEvent)).pids["supervisor"], signal.SIGKILL)
+            killed: set[int] = set()
+            for _ in range(3):
+                restarted = await heard.expect(SupervisorRestarted, lambda it: it.pid not in killed)
+                killed.add(restarted.pid)
+                os.kill(restarted.pid, signal.SIGKILL)
     history = await agent.stop()
 
     assert [turn.content for turn in history] == ["Remember this"]

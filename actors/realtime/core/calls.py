@@ -15,6 +15,7 @@ from messages import Notice, OutputReplaced, ToolAnswer, ToolCall, output_item_i
 
 __all__ = ["Calls"]
 
+UNKNOWN = "outcome unknown: the call was interrupted, and is not run again"
 CUT_OFF = "cancelled: the call was interrupted and did not run"
 _REMEMBERED = 20
 _SEEN = 20
@@ -133,6 +134,29 @@ class Calls:
             call.output_id = message.item_id
             context.outputs[call.call_id] = (message.item_id, message.output)
 
+    def publish_again(self) -> None:
+        """Publish the calls without an output once more: what waited to be run is lost.
+
+        The tools component recognises those that it knows.
+        """
+        for call in self._context.saved.calls:
+            if call.output is None:
+                message = ToolCall(call.call_id, call.name, call.arguments, call.item_id, None)
+                self._context.publish(message)
+
+    def leave_unknown(self) -> None:
+        """Give the calls without an output one that says so: they belong to an earlier session."""
+        for call in self._context.saved.calls:
+            if call.output is None:
+                call.output, call.output_id = UNKNOWN, output_item_id(call.call_id)
+                self._publish_unknown(call.call_id, call.name)
+
+    def _publish_unknown(self, call_id: str, name: str) -> ToolAnswer:
+        item_id = output_item_id(call_id)
+        answer = ToolAnswer(call_id, name, UNKNOWN, failed=True, item_id=item_id)
+        self._context.publish(answer)
+        return answer
+
     def restored(self, plan: restore.Plan) -> None:
         """Begin a new server session, which was sent the calls and outputs of the plan."""
         calls = self._context.saved.calls
@@ -150,6 +174,23 @@ class Calls:
         for message in self._early.values():
             self._answer_orphan(message)
         self._early.clear()
+        if self._context.resumes:
+            self._look_after_orphans(plan)
+        self._context.resumes = self._context.is_abandoned = False
+
+    def _look_after_orphans(self, plan: restore.Plan) -> None:
+        """Have the calls answered that the saved state lacks.
+
+        The tools component has written down each call before it has run it. Without its state,
+        nobody knows whether it has.
+        """
+        calls = {item["call_id"]: item for item in plan.items if "name" in item}
+        for call_id in sorted(self._orphans):
+            name = calls[call_id]["name"]
+            if self._context.is_abandoned:
+                self._answer_orphan(self._publish_unknown(call_id, name))
+            else:
+                self._context.publish(ToolCall(call_id, name, calls[call_id]["arguments"]))
 
     def _note_replayed(self, plan: restore.Plan) -> None:
         self._sent.clear()

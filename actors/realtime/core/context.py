@@ -78,6 +78,11 @@ class Context:
         self._request_id = now // 1_000_000
         self.phase = LinkPhase.OFFLINE
         """The step that the current server session has reached."""
+        self.resumes = False
+        """Whether an earlier conversation goes on, and the server has not been told it yet. The
+        saved state may lack what history has, if there is any."""
+        self.is_abandoned = False
+        """Whether there is no saved state of it: only the history is known."""
         self.finished = False
         """Whether the conversation is over, or cannot continue."""
         self.flushed_ns = 0

@@ -20,7 +20,7 @@ from actors.realtime.core.link import Link
 from actors.realtime.core.responses import MARK
 from actors.realtime.core.server_errors import ServerErrors
 from actors.realtime.core.setup import Setup, within_limits
-from actors.realtime.core.state import Ask, Saved
+from actors.realtime.core.state import Ask, Saved, renewed
 from actors.realtime.core.user import User
 from messages import (
     CapturedAudio,
@@ -34,6 +34,7 @@ from messages import (
     Message,
     Notice,
     PlaybackFlushed,
+    PlaybackLost,
     PlayedPosition,
     ReplayedAudio,
     ReplayEnded,
@@ -80,12 +81,18 @@ class Core:
         self, settings: Settings, info: SessionInfo, saved: Saved | None = None, now: int = 0
     ) -> None:
         self._reborn = not info.first
+        self._resumed = info.resumed
+        is_abandoned = bool(info.resumed) and saved is None
         if saved is None:
             speed = within_limits(settings.speed)
-            saved = Saved(speed=speed, greeted=not info.first, quiet_since_ns=now)
+            goes_on = bool(info.resumed) or not info.first
+            saved = Saved(speed=speed, greeted=goes_on, quiet_since_ns=now)
+        elif info.resumed == "journal":
+            saved = renewed(saved, now)
         server = shown(info.server_url or settings.server)
         setup = Setup(settings, saved)
         self._context = Context(setup, saved, server, now)
+        self._context.resumes, self._context.is_abandoned = bool(info.resumed), is_abandoned
         self._duplex = Duplex(setup, saved, self._context.playback, info.epoch_ns)
         self._interruption = Interruption(self._context, now)
         self._calls = Calls(self._context)
@@ -150,6 +157,12 @@ class Core:
         """Begin: request the history, and connect meanwhile."""
         if self._reborn:
             self._interruption.reborn(now)
+        match self._resumed:
+            case "supervisor":
+                self._user.typed.publish_again()
+                self._calls.publish_again()
+            case "journal":
+                self._calls.leave_unknown()
         self._link.open(now)
 
     def resumed(self, now: int) -> None:
@@ -383,6 +396,7 @@ class Core:
             CaptureEnded: self._closing.capture_ended,
             PlayedPosition: self._answers.position,
             PlaybackFlushed: self._interruption.flushed,
+            PlaybackLost: self._interruption.lost,
             DeviceInUse: self._device_in_use,
             ToolAnswer: self._calls.answered,
             ToolsAvailable: self._tools,

@@ -15,6 +15,7 @@ from messages import (
     Interrupted,
     PausePlayback,
     PlaybackFlushed,
+    PlaybackLost,
     ResumePlayback,
 )
 
@@ -75,6 +76,18 @@ class Interruption:
             self.cut(playback.cut(earlier, message.item_id, message.played_samples))
             return
         self.cut(playback.flushed(message.item_id, message.played_samples, message.flush_ns))
+
+    def lost(self, message: PlaybackLost, now: int) -> None:
+        """Cut off what the speaker had not played: it is lost. The answer is to be resumed."""
+        context = self._context
+        items = context.playback.queue()
+        for item in items:
+            item.length_known = True  # as far as it was saved; more was not heard either
+        cuts = context.playback.cut(items, message.item_id, message.played_samples)
+        self.cut(cuts)
+        if cuts:
+            context.responses.cut_off(cuts[-1].item.response_id)
+            context.activity.progress(now)
 
     def tick(self, now: int) -> None:
         """Give up on an answer of the speaker, or on the decision about a pause, if overdue."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.realtime.core import restore
+from actors.realtime.core import restore, session
 from actors.realtime.core.context import Context
 from actors.realtime.core.playback import Spoken
 from actors.realtime.core.user import User
@@ -101,7 +101,8 @@ class Recovery:
             if item.text_heard is not None
         }
         sound, since = self._user.hearing.remembered, context.capture.since
-        known = restore.Known(context.outputs, heard, sound, since)
+        asks = context.resumes and session.answers_each_turn(context.settings)
+        known = restore.Known(context.outputs, heard, sound, since, asks)
         plan = restore.plan(history, context.saved, speech_from, known)
         context.turns.have_text(plan.transcribed)
         return plan
@@ -114,6 +115,10 @@ class Recovery:
         Args:
             known: the items that the server has.
         """
+        if self._context.resumes and self.plan.left_out:
+            count = f"{self.plan.left_out} older items"
+            text = f"The conversation is long: the model is not told its {count}."
+            self._context.publish(Notice(text))
         self._repair_history()
         self._set_order()
         for event in restore.difference(known, self.plan.items, self._context.event_id):

@@ -198,6 +198,11 @@ class Responses:
         if answer is not None and answer.response_id == response_id:
             answer.announces = announces
 
+    def cut_off(self, response_id: str) -> None:
+        """Record that the end of a response was not heard, so that the next session resumes it."""
+        if self._saved.answer is None:
+            self._saved.answer = Answer(response_id, Ask(), begun=True)
+
     def drop_answer(self) -> None:
         """Forget the current response, so that no other session resumes it."""
         self._saved.answer = None

@@ -78,6 +78,8 @@ class Known(msgspec.Struct):
     """Returns the user's audio from a first to a last sample; empty: it is no longer held."""
     since: int = 0
     """The oldest sample that the microphone can replay."""
+    asks: bool = False
+    """Whether a turn of which the saved state does not know is to be answered."""
 
 
 class Plan(msgspec.Struct):
@@ -87,6 +89,8 @@ class Plan(msgspec.Struct):
     """The items to create, in order."""
     ids: set[str] = set()
     """The ids of `items`."""
+    left_out: int = 0
+    """How many of the oldest items of the history are left out."""
     remembered: int = 0
     """How many of `items` are from history. The others come after all items of history."""
     aliases: dict[str, str] = {}
@@ -210,7 +214,8 @@ def plan(
     result = Plan()
     _decide_speech(result, history, saved, speech_from, known)
     left_out = {turn.item_id for turn in result.again}
-    for item in items[_left_out(len(items)) :]:
+    result.left_out = _left_out(len(items))
+    for item in items[result.left_out :]:
         if item.item_id not in left_out:
             _add(result, item, known)
     result.remembered = len(result.items)
@@ -222,7 +227,7 @@ def plan(
     for call_id in sorted(result.open & set(known.outputs)):
         _answer(result, call_id, *known.outputs[call_id])
     result.hears_speech = bool(result.again) or speech_from is not None
-    result.ask = _ask(saved, result, list(history.values()))
+    result.ask = _ask(saved, result, list(history.values()), known)
     return result
 
 
@@ -337,18 +342,22 @@ def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
     result.answered[call_id] = output
 
 
-def _ask(saved: Saved, result: Plan, history: list[ConversationItem]) -> Ask | None:
+def _ask(saved: Saved, result: Plan, history: list[ConversationItem], known: Known) -> Ask | None:
     """Return the response to request, besides those to speech that is heard again; None: none."""
     answer = saved.answer
     if answer is None:
         others = [*result.again, *result.given_up]
         wanted = (turn.wanted for turn in saved.turns if turn not in others)
-        return Ask() if any(wanted) else None
+        ids = {turn.item_id for turn in saved.turns}
+        waits = known.asks and _awaits_answer(history, ids)
+        return Ask() if waits or any(wanted) else None
     if answer.begun and result.hears_speech:
         return None  # the user continues to speak, and the server answers that
     last = history[-1] if history else None
     if answer.begun and last is not None and last.role == "assistant" and last.complete:
-        if last.kind == "message" and not answer.announces:
+        if last.item_id in known.heard:
+            pass  # complete, but not heard to its end
+        elif last.kind == "message" and not answer.announces:
             return None  # the answer was complete, only its ``response.done`` had not come
     if answer.call:
         return None  # a response is requested when the outputs have come
@@ -366,3 +375,19 @@ def _is_answered(history: list[ConversationItem]) -> bool:
             is_answer = item.kind == "message" and item.role == "assistant"
             return is_answer and item.complete and not item.interrupted
     return False
+
+
+def _awaits_answer(history: list[ConversationItem], known: set[str]) -> bool:
+    """Return whether the last item is the output of a tool, or a turn of the user.
+
+    Args:
+        history: The history.
+        known: Ids of the turns of which it is known whether they are to be answered.
+    """
+    if not history:
+        return False
+    last = history[-1]
+    if last.kind == "function_call_output":
+        return True
+    is_turn = last.kind == "message" and last.role == "user" and last.item_id not in known
+    return is_turn and bool(last.text or last.image)

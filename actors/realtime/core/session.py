@@ -61,6 +61,12 @@ def confirms(settings: Settings) -> bool:
     return settings.interruption == "confirmed" and vad is not None and vad.interrupt_response
 
 
+def answers_each_turn(settings: Settings) -> bool:
+    """Return whether each turn of the user is answered without a request of the program."""
+    vad = settings.turn_detection
+    return vad is None or vad.create_response
+
+
 def tools_update(settings: Settings, tools: Iterable[ToolSpec]) -> dict[str, Any]:
     """Return the update that changes a session's tools."""
     tools = tuple(tools)

@@ -20,6 +20,7 @@ __all__ = [
     "Talk",
     "TypedTurn",
     "UnansweredTurn",
+    "renewed",
 ]
 
 
@@ -221,3 +222,28 @@ class Saved(msgspec.Struct, omit_defaults=True):
     """Whether the notice about half-duplex was published."""
     wire_events: tuple[str, ...] | None = None
     """Names of the wire events that the program has subscribed to; None: as in the settings."""
+
+
+def renewed(saved: Saved, now: int) -> Saved:
+    """Return what is left of the state of an earlier session, whose timeline is another one.
+
+    Args:
+        saved: The state.
+        now: The time.
+    """
+    # The sound of untranscribed speech is gone, so its place in that timeline means nothing.
+    turns = [msgspec.structs.replace(turn, first_sample=-1, last_sample=-1) for turn in saved.turns]
+    return Saved(
+        speed=saved.speed,
+        spoken=False,
+        greeted=True,
+        turns=turns,
+        answer=saved.answer,
+        owed=saved.owed,
+        calls=saved.calls,
+        seen_calls=saved.seen_calls,
+        texts=saved.texts,
+        seen_texts=saved.seen_texts,
+        quiet_since_ns=now,
+        changes=saved.changes,
+    )

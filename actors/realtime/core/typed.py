@@ -56,6 +56,12 @@ class Typed:
             context.responses.want(Ask(), [wire_id])
         context.activity.touch(now)
 
+    def publish_again(self) -> None:
+        """Publish the turns that the server has not confirmed: history may lack them."""
+        for text in self._context.saved.texts:
+            message = UserItem(text.item_id, None, text.text, False, False, 0, 0, text.image)
+            self._context.publish(message)
+
     def confirmed(self, wire_id: str) -> None:
         """Record that the server has the item."""
         saved = self._context.saved

@@ -146,8 +146,7 @@ class User:
         """Return whether a turn is answered without a request of the program."""
         if talk is not None:
             return talk.respond
-        vad = self._context.settings.turn_detection
-        return vad is None or vad.create_response
+        return session.answers_each_turn(self._context.settings)
 
     def _publish_turn(self, turn: UnansweredTurn, now: int, *, by_key: bool = False) -> None:
         """Publish a new turn, and have it answered. ``by_key``: whether it is push-to-talk."""

@@ -1,0 +1,409 @@
+"""A conversation goes on when its supervisor is killed, and on another day from its journal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from messages import (
+    AudioLost,
+    Connected,
+    InputLevel,
+    Interrupted,
+    Notice,
+    PlaybackEnded,
+    PlayedPosition,
+    ProgramPlayout,
+    SendText,
+    SessionFailedError,
+    SetMuted,
+    SetVolume,
+    SupervisorDiedError,
+    SupervisorRestarted,
+    ToolAnswer,
+    Turn,
+    UpdateSettings,
+)
+from messages.transport.spawning import is_stopped
+from rtvoice import Agent, Tools
+from supervisor import Session
+from tests.conversation import Conversation, noise
+from tests.fake_server import Connection, FakeServer
+from tests.rig import TIMEOUT_S, until
+
+
+def kill_supervisor(talk: Conversation, before: Callable[[], None] | None = None) -> None:
+    """Kill the supervisor, and wait for the next one to have told that it goes on."""
+    count = len(talk.of(SupervisorRestarted))
+    pid = talk.session.started.pids["supervisor"]  # type: ignore[union-attr]
+    if before is not None:  # it stands still meanwhile
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: is_stopped(pid), "it is not stopped", every_s=0.001)
+        before()
+    os.kill(pid, signal.SIGKILL)
+    talk.wait_for(lambda: len(talk.of(SupervisorRestarted)) > count)
+
+
+def told(connection: Connection) -> list[tuple[str, str]]:
+    """Return the messages and outputs that a new session of the server was told."""
+    found = []
+    for event in connection.of("conversation.item.create"):
+        item = event["item"]
+        if item["type"] == "message":
+            found.append((item["role"], item["content"][0].get("text", "")))
+        else:
+            found.append((item["type"], item.get("output", item.get("name", ""))))
+    return found
+
+
+def answered(talk: Conversation, number: int = 0) -> None:
+    """Have a question and its answer heard to its end."""
+    talk.connection.hear(f"question_{number}", f"Question {number}")
+    talk.connection.say(f"Answer {number}", noise(100, number), item=f"answer_{number}")
+    talk.expect(PlaybackEnded, lambda ended: ended.item_id == f"answer_{number}")
+
+
+def test_the_next_supervisor_has_the_conversation_and_its_settings(server: FakeServer) -> None:
+    with Conversation(server, InputLevel, greeting="Hello there") as talk:
+        answered(talk)
+        talk.session.send(SetMuted(True))
+        talk.session.send(SetVolume(0.25))
+        talk.session.send(UpdateSettings({"instructions": "Be a pirate."}))
+        talk.session.confirm()
+        before = talk.pids()
+
+        kill_supervisor(talk)
+
+        again = server.connection(1)
+        again.expect("session.update", lambda e: "pirate" in str(e["session"]["instructions"]))
+        server.wait_for(lambda: len(told(again)) >= 2)
+        assert told(again) == [("user", "Question 0"), ("assistant", "Answer 0")]
+        assert not again.of("response.create"), "nothing was owed, and there is no greeting"
+        assert set(before.values()).isdisjoint(talk.pids().values())
+        talk.speak(noise(200, 7))
+        server.wait_for(lambda: len(again.audio) > 4_000)
+        assert not any(again.audio), "it is still muted"
+        (restarted,) = talk.of(SupervisorRestarted)
+        assert restarted.cause == "killed by SIGKILL"
+        assert restarted.items == 2
+        assert restarted.pid == talk.session.started.pids["supervisor"]  # type: ignore[union-attr]
+    assert [turn.text for turn in talk.of(Turn)] == ["Question 0", "Answer 0"]
+    summary = talk.session.summary
+    assert summary is not None
+    assert summary.turns == 2
+
+
+def test_an_answer_goes_on_where_it_was_heard_last(server: FakeServer) -> None:
+    text = " ".join(f"word{number}" for number in range(40))
+    with Conversation(server, PlayedPosition, output="null") as talk:
+        talk.connection.hear("question", "Tell me")
+        talk.connection.say(text, noise(4_000, 1), item="answer")
+        talk.expect(PlayedPosition, lambda at: at.played_samples > 24_000)
+
+        kill_supervisor(talk)
+
+        again = server.connection(1)
+        again.expect("response.create")
+        (_, heard) = told(again)[1]
+        assert text.startswith(heard)
+        assert 9 <= len(heard.split()) <= 20, "a second of four was heard"
+        assert talk.expect(Interrupted).text_heard == heard
+        again.say("and the rest", noise(100, 2), item="rest")
+        talk.expect(Turn, lambda turn: turn.item_id == "rest")
+
+
+def test_a_question_without_an_answer_is_asked_again(server: FakeServer) -> None:
+    with Conversation(server) as talk:
+        answered(talk)
+        talk.session.send(SendText("Who are you?", "typed"))
+        talk.connection.expect("response.create")
+
+        kill_supervisor(talk)
+
+        again = server.connection(1)
+        again.expect("response.create")
+        assert told(again)[-1] == ("user", "Who are you?")
+        again.say("Me", noise(100, 2), item="me")
+        talk.expect(Turn, lambda turn: turn.item_id == "me")
+    assert len([turn for turn in talk.of(Turn) if turn.text == "Who are you?"]) == 1
+    assert len(again.of("response.create")) == 1
+
+
+def test_a_tool_of_the_program_runs_once(server: FakeServer) -> None:
+    tools, runs, go_on = Tools(), [], threading.Event()
+
+    @tools.action("Looks.")
+    def look() -> str:
+        runs.append(time.monotonic())
+        go_on.wait(TIMEOUT_S)
+        return "seen"
+
+    with Conversation(server, tools=tools) as talk:
+        talk.connection.hear("question", "Look")
+        talk.connection.call("look", "{}", call_id="call_1")
+        until(lambda: runs, "it does not run")
+
+        kill_supervisor(talk)
+        go_on.set()
+
+        talk.expect(ToolAnswer, lambda answer: answer.call_id == "call_1")
+        again = server.connection(1)
+        again.expect("response.create")
+        assert ("function_call_output", "seen") in told(again)
+        assert len(runs) == 1
+
+
+def test_an_answer_of_a_tool_that_nobody_has_taken_is_not_lost(server: FakeServer) -> None:
+    """It was sent to a supervisor that had stopped."""
+    tools, go_on, done = Tools(), threading.Event(), threading.Event()
+    runs = threading.Event()
+
+    @tools.action("Looks.")
+    def look() -> str:
+        runs.set()
+        go_on.wait(TIMEOUT_S)
+        done.set()
+        return "seen"
+
+    def answer() -> None:
+        go_on.set()
+        done.wait(TIMEOUT_S)
+
+    with Conversation(server, tools=tools) as talk:
+        talk.connection.hear("question", "Look")
+        talk.connection.call("look", "{}", call_id="call_1")
+        assert runs.wait(TIMEOUT_S)
+
+        kill_supervisor(talk, answer)
+
+        again = server.connection(1)
+        again.expect("response.create")
+        assert ("function_call_output", "seen") in told(again)
+
+
+def test_commands_that_were_not_confirmed_are_sent_again(server: FakeServer) -> None:
+    with Conversation(server) as talk:
+
+        def ask() -> None:
+            talk.session.send(SetMuted(True))
+            talk.session.send(SendText("Who are you?", "typed"))
+
+        talk.expect(Connected)
+        kill_supervisor(talk, ask)
+
+        again = server.connection(1)
+        again.expect("response.create")
+        assert told(again) == [("user", "Who are you?")]
+        talk.speak(noise(200, 7))
+        server.wait_for(lambda: len(again.audio) > 4_000)
+        assert not any(again.audio)
+
+
+def test_sound_waits_for_the_next_supervisor_for_five_seconds(server: FakeServer) -> None:
+    with Conversation(server) as talk:
+        outbox = talk.session._outbox
+
+        def speak() -> None:
+            outbox.detach()
+            for _ in range(8 * 25):
+                outbox.put(encoded(bytes(1920)))
+
+        kill_supervisor(talk, speak)
+
+        lost = talk.expect(AudioLost, lambda lost: "no supervisor" in lost.reason)
+        assert 2_900 <= lost.audio_ms <= 3_200
+
+
+def encoded(pcm: bytes) -> bytes:
+    from messages import ProgramCapture, encode
+
+    return encode(ProgramCapture(pcm, 24_000, time.monotonic_ns()))
+
+
+@pytest.mark.parametrize("how", ["absent", "damaged"])
+def test_without_its_state_a_conversation_goes_on_from_the_journal(
+    server: FakeServer, tmp_path: Path, how: str
+) -> None:
+    journal = tmp_path / "talk.journal"
+
+    def spoil() -> None:
+        state = tmp_path / "talk.journal.state"
+        if how == "absent":
+            state.unlink()
+        else:
+            state.write_bytes(state.read_bytes()[:-3])
+
+    with Conversation(server, journal_path=str(journal)) as talk:
+        answered(talk)
+        talk.connection.hear("question", "And now?")
+        talk.expect(Turn, lambda turn: turn.item_id == "question")
+
+        kill_supervisor(talk, spoil)
+
+        again = server.connection(1)
+        again.expect("response.create")
+        assert [text for _, text in told(again)] == ["Question 0", "Answer 0", "And now?"]
+        talk.expect(Notice, lambda notice: "goes on from the journal alone" in notice.text)
+
+
+def test_a_call_whose_outcome_nobody_knows_is_not_run_again(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    tools = tmp_path / "mytools.py"
+    tools.write_text(
+        "import pathlib, time\nfrom rtvoice import Tools\ntools = Tools()\n"
+        '@tools.action("Looks.")\n'
+        f"def look() -> str:\n    with open({str(runs)!r}, 'a') as file: file.write('x')\n"
+        "    time.sleep(60)\n"
+    )
+    journal = tmp_path / "talk.journal"
+    settings: dict[str, Any] = {"named_tools": f"{tools}:tools", "journal_path": str(journal)}
+    with Conversation(server, **settings) as talk:
+        talk.connection.hear("question", "Look")
+        talk.connection.call("look", "{}", call_id="call_1")
+        until(runs.exists, "it does not run")
+
+        kill_supervisor(talk, (tmp_path / "talk.journal.state").unlink)
+
+        again = server.connection(1)
+        again.expect("response.create")
+        (output,) = [text for kind, text in told(again) if kind == "function_call_output"]
+        assert "outcome unknown" in output
+        assert runs.read_text() == "x"
+
+
+def test_a_supervisor_that_dies_too_often_ends_the_session(server: FakeServer) -> None:
+    session = Session(server=server.url, input="silence", output="null", restarts=1).start()
+    events = session.events(SupervisorRestarted)
+    for _ in range(2):
+        os.kill(session.started.pids["supervisor"], signal.SIGKILL)  # type: ignore[union-attr]
+        events.get(TIMEOUT_S)
+
+    with pytest.raises(SupervisorDiedError, match="2 times within 60 s"):
+        session.wait(TIMEOUT_S)
+
+
+def test_a_session_that_is_ending_is_not_begun_again(server: FakeServer) -> None:
+    session = Session(server=server.url, input="silence", output="null").start()
+    pid = session.started.pids["supervisor"]  # type: ignore[union-attr]
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.1, os.kill, (pid, signal.SIGKILL)).start()
+
+    with pytest.raises(SupervisorDiedError, match="SIGKILL"):
+        session.stop()
+
+
+# -- another day ----------------------------------------------------------------------------------
+
+
+def held(server: FakeServer, journal: Path) -> None:
+    """Hold a conversation that ends by the death of its program."""
+    with Conversation(server, journal_path=str(journal), restarts=0) as talk:
+        answered(talk)
+        talk.session.send(SetVolume(0.25))
+        talk.session.send(SetMuted(True))
+        talk.connection.hear("question", "And now?")
+        talk.expect(Turn, lambda turn: turn.item_id == "question")
+        talk.session.confirm()
+        os.kill(talk.session.started.pids["supervisor"], signal.SIGKILL)  # type: ignore[union-attr]
+        with pytest.raises(SupervisorDiedError):
+            talk.session.wait(TIMEOUT_S)
+        with pytest.raises(SupervisorDiedError):
+            talk.session.stop()
+
+
+@pytest.mark.parametrize("state", ["kept", "absent"])
+def test_another_session_goes_on_with_a_journal(
+    server: FakeServer, tmp_path: Path, state: str
+) -> None:
+    journal = tmp_path / "talk.journal"
+    try:
+        held(server, journal)
+    except SupervisorDiedError:
+        pass
+    assert (tmp_path / "talk.journal.state").stat().st_mode & 0o777 == 0o600
+    if state == "absent":
+        (tmp_path / "talk.journal.state").unlink()
+
+    with Conversation(server, resume=str(journal), greeting="Hello") as talk:
+        again = server.connection(1)
+        again.expect("response.create")
+        assert [text for _, text in told(again)] == ["Question 0", "Answer 0", "And now?"]
+        again.say("Now this", noise(100, 2), item="this")
+        talk.expect(Turn, lambda turn: turn.item_id == "this")
+        assert len(again.of("response.create")) == 1
+        talk.speak(noise(200, 7))
+        server.wait_for(lambda: len(again.audio) > 4_000)
+        assert any(again.audio) is (state == "absent")
+    assert [turn.text for turn in talk.of(Turn)] == ["Now this"]
+    assert not (tmp_path / "talk.journal.state").exists(), "it has ended in order"
+
+    with Conversation(server, resume=str(journal)) as talk:
+        server.wait_for(lambda: len(told(server.connection(2))) == 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "no such file"),
+        ("", "it is not a journal"),
+        ("once upon a time\n", "it is not a journal"),
+        ('28ccf14d {"what":"Journal","version":7}\n', "another version"),
+    ],
+)
+def test_what_is_no_journal_is_refused_and_left_as_it_is(
+    server: FakeServer, tmp_path: Path, text: str | None, why: str
+) -> None:
+    journal = tmp_path / "talk.journal"
+    if text is not None:
+        journal.write_text(text)
+
+    with pytest.raises(SessionFailedError, match=f"cannot go on with the journal .*{why}"):
+        Session(server=server.url, input="silence", output="null", resume=str(journal)).start()
+
+    assert (journal.read_text() if journal.exists() else None) == text
+
+
+def test_a_journal_of_a_session_that_still_runs_is_refused(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    journal = tmp_path / "talk.journal"
+    with Conversation(server, journal_path=str(journal)) as talk:
+        answered(talk)
+        talk.session.confirm()
+        with pytest.raises(SessionFailedError, match="another"):
+            Session(server=server.url, input="silence", output="null", resume=str(journal)).start()
+
+        kill_supervisor(talk)
+        server.wait_for(lambda: len(told(server.connection(1))) == 2)
+
+
+def test_an_agent_has_the_turns_of_the_journal_that_it_goes_on_with(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    journal = tmp_path / "talk.journal"
+    with Conversation(server, journal_path=str(journal)) as talk:
+        answered(talk)
+
+    agent = Agent(server=server.url, audio_input="silence", audio_output="null", resume=journal)
+
+    async def talk() -> list[str]:
+        async with agent:
+            turns = [turn.content for turn in agent.history]
+            await agent.stop()
+        return turns
+
+    assert asyncio.run(talk()) == ["Question 0", "Answer 0"]
+
+
+def played(talk: Conversation) -> bytes:
+    return b"".join(chunk.pcm for chunk in talk.of(ProgramPlayout))
