@@ -14,6 +14,7 @@ __all__ = [
     "DeviceOpenError",
     "DeviceRateError",
     "FileFormatError",
+    "HeaderlessFileError",
     "NoSuchDeviceError",
     "NoSuchFileError",
     "OtherFormatError",
@@ -164,6 +165,21 @@ class OtherFormatError(FileFormatError):
 
     def __str__(self) -> str:
         return f"{super().__str__()}; pip install soundfile adds FLAC, Ogg, MP3 and more"
+
+
+class HeaderlessFileError(FileFormatError):
+    """A file of samples alone, by its name and its content: nothing says how to read them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "has no header")
+
+    def __str__(self) -> str:
+        return (
+            f"{str(self.path)!r} has no header that gives its sample rate, its sample format and "
+            f"its number of channels; give a WAV file. For 24 kHz, 16 bits, mono, sox -t raw "
+            f"-r 24000 -e signed -b 16 -c 1 FILE out.wav makes one, or ffmpeg -f s16le -ar 24000 "
+            f"-ac 1 -i FILE out.wav"
+        )
 
 
 class UnreadableFileError(DeviceError):

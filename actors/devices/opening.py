@@ -17,7 +17,10 @@ __all__ = ["is_file", "is_name", "open_capture", "open_playback", "refuse_as_out
 
 _NOTHING = ("silence", "null")
 _NAME = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
-_FILES = (".wav", ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64")
+_FILES = (
+    *(".wav", ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64"),
+    *(".pcm", ".raw"),
+)
 
 
 def is_file(setting: str) -> bool:

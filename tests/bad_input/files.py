@@ -175,6 +175,11 @@ def not_wav(world: World) -> Outcome:
     return _fails("microphone", input=world.file("in.wav", b"ID3\x04 and so on"))
 
 
+@row("PCM without a header (`in.raw`)")
+def headerless(world: World) -> Outcome:
+    return _fails("microphone", input=world.file("in.raw", bytes(48_000)))
+
+
 @row("A WAV file that is not PCM")
 def not_pcm(world: World) -> Outcome:
     return _fails("microphone", input=_wav(world, bytes(100), kind=0x161))

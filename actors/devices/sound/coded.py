@@ -44,7 +44,8 @@ class CodedFrames:
         """The next frame to read, and the position of the decoder; `read` brings them together."""
         try:
             self._file = self._opened()
-        except soundfile.SoundFileError:
+        # TypeError: libsndfile is not asked about a file whose name ends in .raw.
+        except (soundfile.SoundFileError, TypeError):
             raise FileFormatError(path, unknown.reason) from None
         try:
             refuse_beyond_limits(path, self._file.channels, self._file.samplerate)

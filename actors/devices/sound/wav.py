@@ -13,7 +13,12 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from actors.devices.errors import FileFormatError, OtherFormatError, UnwritableFileError
+from actors.devices.errors import (
+    FileFormatError,
+    HeaderlessFileError,
+    OtherFormatError,
+    UnwritableFileError,
+)
 from actors.files import open_alone, why_not
 from messages import SAMPLE_RATE
 
@@ -30,6 +35,8 @@ _MAX_CHANNELS = 64
 _LOUDEST = 8.0
 """Limit of float samples. Values over 1.0 can be valid until channels are mixed and clipped; beyond
 this limit they are garbage."""
+_HEADERLESS = (".f32", ".pcm", ".raw", ".s16", ".s16le", ".sw")
+"""Ends of the names of files that usually have samples and no header."""
 _HEADS = (b"RIFF", b"RF64", b"BW64")
 _LONG_BYTES = 0xFFFF_FFFF
 """Data length that stands for the length in the chunk ``ds64``."""
@@ -76,6 +83,8 @@ def read_format(file: BinaryIO, path: Path) -> WavFormat:
     if not riff:
         raise FileFormatError(path, "is empty")
     if len(riff) < 12 or riff[:4] not in _HEADS or riff[8:] != b"WAVE":
+        if path.suffix.lower() in _HEADERLESS:
+            raise HeaderlessFileError(path)
         raise OtherFormatError(path, "is not a WAV file")
     kind = channels = rate = bits = sample_bytes = long_size = 0
     while len(head := file.read(8)) == 8:

@@ -106,6 +106,20 @@ def test_what_keeps_a_session_from_working_is_named_and_the_rest_is_checked_too(
     assert KEY not in text
 
 
+def test_an_input_without_a_header_is_a_problem_with_what_is_missing(
+    tmp_path: Path, fake: FakeServer
+) -> None:
+    (tmp_path / "question.raw").write_bytes(bytes(48_000))
+
+    devices = ("--input", "question.raw", "--output", "null")
+    code, found, _ = run(*devices, "--server", fake.url, cwd=tmp_path)
+
+    assert code == 2
+    ((status, text),) = found["microphone"]
+    assert status == "problem"
+    assert text.startswith("'question.raw' has no header that gives its sample rate, its sample")
+
+
 def test_the_sandbox_is_tried_too(tmp_path: Path) -> None:
     code, found, _ = run(*QUIET, "--server", "sandbox", cwd=tmp_path)
 

@@ -17,7 +17,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from actors.devices.errors import DeviceError, FileFormatError, NoSuchFileError, UnwritableFileError
+from actors.devices.errors import (
+    DeviceError,
+    FileFormatError,
+    HeaderlessFileError,
+    NoSuchFileError,
+    UnwritableFileError,
+)
 from actors.devices.sound.source import FileSource
 from actors.devices.sound.wav import WavFrames, WavTarget
 
@@ -185,8 +191,28 @@ def test_what_is_no_wav_file_is_named(tmp_path: Path, content: bytes, said: str)
     assert "a.wav" in str(caught.value)
 
 
-def test_a_compressed_wav_file_is_refused(tmp_path: Path) -> None:
-    path = wav(tmp_path / "a.wav", bytes(100), kind=0x161, bits=16)  # Windows Media Audio
+@pytest.mark.parametrize("name", ["question.raw", "QUESTION.PCM", "a.s16le"])
+def test_samples_without_a_header_are_refused_with_what_is_missing(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(encoded(tone(4800), 1, 16))
+
+    with pytest.raises(HeaderlessFileError, match=r"sample rate.*format.*channels") as caught:
+        FileSource(path)
+
+    assert "sox -t raw -r 24000" in str(caught.value)
+
+
+def test_a_wav_file_may_have_the_name_of_a_file_without_a_header(tmp_path: Path) -> None:
+    path = wav(tmp_path / "a.raw", encoded(tone(4800), 1, 16))
+
+    assert samples_of(path) == 4800
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.raw"])
+def test_a_compressed_wav_file_is_refused(tmp_path: Path, name: str) -> None:
+    path = wav(tmp_path / name, bytes(100), kind=0x161, bits=16)  # Windows Media Audio
 
     with pytest.raises(FileFormatError, match="format 353 with 16 bits"):
         FileSource(path)
