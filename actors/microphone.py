@@ -85,6 +85,8 @@ class _KeptDevice:
         self.heard_from_ns = 0
         """What was captured before this time is silenced: the microphone was muted."""
         self.failure: Exception | None = None
+        self.trouble = ""
+        """The fault of the device that has been reported."""
         self.wake: Callable[[], None] = _nothing
 
     def put(self, block: Captured) -> None:
@@ -196,8 +198,18 @@ class Microphone(Actor):
         self.send(DeviceInUse("input", device.name, device.card))
         if device.stands_in_because and self.session.first:
             self._say_once(f"The user is not heard: {device.stands_in_because}")
-        if device.trouble and self.session.first:
-            self._say_once(f"{device.trouble}.")
+        line.trouble = ""
+        if not self.session.first:
+            line.trouble = device.trouble  # an earlier incarnation has reported it
+        self._say_trouble()
+
+    def _say_trouble(self) -> None:
+        """Report a fault of the device when it is new."""
+        line = self._line
+        if line.device is not None and line.device.trouble != line.trouble:
+            line.trouble = line.device.trouble
+            if line.trouble:
+                self._say_once(f"{line.trouble}.")
 
     def _check(self) -> None:
         device = self._line.device
@@ -211,6 +223,7 @@ class Microphone(Actor):
             self._lose()
             raise
         self._tell_faltering()
+        self._say_trouble()
         self.after(device.check_s, self._check)
 
     def _tell_faltering(self, *, at_once: bool = False) -> None:
@@ -261,6 +274,7 @@ class Microphone(Actor):
         except Exception:
             self._lose()  # the next incarnation opens a new one
             raise
+        self._say_trouble()
         if wait_s is not None:
             self._pump_timer = self.after(wait_s, self._pump)
 

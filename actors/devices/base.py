@@ -80,6 +80,13 @@ class Capture(abc.ABC):
             DeviceLostError: If the device is lost; open a new one.
         """
 
+    def note_cancelled(self) -> None:
+        """Set `trouble`: the channels of the device cancel each other out."""
+        self.trouble = (
+            f"the channels of {self.name!r} cancel each other out, as if one were inverted: only "
+            f"the loudest is used"
+        )
+
     def faltered(self) -> int:
         """Return the number of overruns since the last call."""
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import wave
 from array import array
 from itertools import pairwise
 from pathlib import Path
@@ -91,6 +92,22 @@ def test_the_timeline_is_that_of_the_session(tmp_path: Path) -> None:
         end_ns = block.captured_ns - rig.session.epoch_ns
         assert block.first_sample + BLOCK == pytest.approx(end_ns * 24e-6, abs=2)
         assert block.captured_ns <= time.monotonic_ns()
+
+
+def test_channels_that_cancel_each_other_out_are_reported_once(tmp_path: Path) -> None:
+    path = tmp_path / "speech.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((2, 2, 24_000, 0, "NONE", ""))
+        file.writeframes(array("h", [1000, -1000] * 12_000).tobytes())
+
+    with ProcessRig(Microphone, tmp_path, input=str(path)) as rig:
+        first = rig.expect(Notice).text
+        ended = rig.expect(CaptureEnded)
+        block_after(rig, ended.last_sample)
+
+        assert first.startswith("The channels of")
+        assert "only the loudest is used" in first
+        assert not rig.take(Notice)
 
 
 def test_a_file_is_delivered_in_real_time(tmp_path: Path, speech: Path) -> None:

@@ -244,6 +244,15 @@ def other_rate(world: World) -> Outcome:
     return outcome
 
 
+@row("A WAV file of two channels, one of them inverted")
+def inverted(world: World) -> Outcome:
+    both = array("h", [1000, -1000] * 4800).tobytes()
+    heard, outcome = _hears(_wav(world, both, channels=2))
+
+    assert array("h", [1000] * 4800).tobytes() in heard
+    return outcome
+
+
 @row("A WAV file that was cut off")
 def cut_off(world: World) -> Outcome:
     sound = array("h", [500] * 2400).tobytes()

@@ -356,6 +356,8 @@ class PortAudioCapture(_OnCard, Capture):
             self._parts += data
         else:
             self._parts += self._converter.convert(data)
+            if self._converter.cancelled:
+                self.note_cancelled()
             end_ns -= self._converter.inside_ns  # the converter still holds the newest samples
         size = 2 * self._block
         while len(self._parts) >= size:

@@ -50,6 +50,7 @@ class CodedFrames:
         try:
             refuse_beyond_limits(path, self._file.channels, self._file.samplerate)
             self.rate: int = self._file.samplerate
+            self.channels: int = self._file.channels
             self.frames = self._readable(self._file.frames)
             self.missing = self._file.frames - self.frames
             if not self.frames:
@@ -63,7 +64,7 @@ class CodedFrames:
         self._next = frame
 
     def read(self, frames: int) -> NDArray[np.float32]:
-        """Return the next frames as mono in the range of int16; a damaged part is silence."""
+        """Return the next frames in the range of int16; a damaged part is silence."""
         import numpy as np
 
         first, self._next = self._next, self._next + frames
@@ -73,11 +74,10 @@ class CodedFrames:
             self._at += len(found)
         except self._library.SoundFileError:  # after an error, a decoder cannot be used any more
             self._begin_again()
-            return np.zeros(frames, np.float32)
+            return np.zeros((frames, self.channels), np.float32)
         # A file may hold any float: limit what is too loud, and play NaN as silence.
-        sane = np.nan_to_num(np.clip(found, -_LOUDEST, _LOUDEST))
-        mono: NDArray[np.float32] = sane.mean(axis=1, dtype=np.float32) * np.float32(32768.0)
-        return mono
+        sane: NDArray[np.float32] = np.nan_to_num(np.clip(found, -_LOUDEST, _LOUDEST))
+        return sane * np.float32(32768.0)
 
     def _opened(self) -> Any:
         """Open the file with ``seekable`` off; otherwise soundfile would seek after each read."""

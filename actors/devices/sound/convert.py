@@ -16,11 +16,16 @@ from messages import SAMPLE_RATE
 if TYPE_CHECKING:
     from actors.devices.playout import Playout
 
-__all__ = ["FromCard", "ToCard", "downmixed", "to_floats", "to_pcm"]
+__all__ = ["Downmix", "FromCard", "ToCard", "to_floats", "to_pcm"]
 
 _STEP = 5 * SAMPLE_RATE // 1000
 """Samples pulled at once; few, because audio that is pulled early cannot be flushed any more."""
 _S = 1_000_000_000
+_CANCELLING = 0.05
+"""Energy of the sum of all channels, relative to the sum of their energies, below which they cancel
+each other out. It is 1 for unrelated channels, and below this for two that correlate by -0.95."""
+_HALF_LIFE_S = 0.5
+"""Time after which sound counts half in these energies."""
 
 
 class _CardConverter:
@@ -46,12 +51,45 @@ class _CardConverter:
         return self._fed * _S // self._from_hz - self._given * _S // self._to_hz
 
 
+class Downmix:
+    """Mixes channels to mono: their mean or, while they cancel each other out, the loudest one.
+
+    They do where one of two is inverted, as with a balanced microphone at a stereo input.
+
+    Args:
+        channels: Number of channels.
+        rate: Sample rate in Hz.
+    """
+
+    def __init__(self, channels: int, rate: int) -> None:
+        self.cancelled = False
+        """Whether channels have cancelled each other out so far."""
+        self._rate = rate
+        self._energies = np.zeros(channels)
+        self._energy_of_sum = 0.0
+
+    def mix(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return frames, shape ``(n_frames, channels)``, as mono."""
+        channels = len(self._energies)
+        if channels == 1 or not len(frames):
+            return frames[:, 0]
+        mean: NDArray[np.float32] = frames.mean(axis=1)
+        kept = 0.5 ** (len(frames) / (_HALF_LIFE_S * self._rate))
+        self._energies = kept * self._energies + np.square(frames, dtype=np.float64).sum(axis=0)
+        energy = float(np.square(channels * mean, dtype=np.float64).sum())
+        self._energy_of_sum = kept * self._energy_of_sum + energy
+        if self._energy_of_sum >= _CANCELLING * self._energies.sum():
+            return mean
+        self.cancelled = True
+        return frames[:, self._energies.argmax()]
+
+
 class FromCard:
     """Converts the audio that a card delivers to 24 kHz mono.
 
     Args:
         rate: Sample rate of the card, 8000..192000 Hz.
-        channels: Channels of the card; their mean is taken.
+        channels: Channels of the card; see `Downmix`.
 
     Raises:
         UnsupportedRateError: If the rate is out of range.
@@ -59,12 +97,18 @@ class FromCard:
 
     def __init__(self, rate: int, channels: int) -> None:
         self._channels = channels
+        self._downmix = Downmix(channels, rate)
         self._converter = _CardConverter(rate, SAMPLE_RATE)
 
     def convert(self, data: bytes) -> bytes:
         """Convert a block; the samples still in the resampler come with the next block."""
-        samples = downmixed(to_floats(data), self._channels)
-        return to_pcm(self._converter.convert(samples))
+        frames = to_floats(data).reshape(-1, self._channels)
+        return to_pcm(self._converter.convert(self._downmix.mix(frames)))
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether channels have cancelled each other out so far."""
+        return self._downmix.cancelled
 
     @property
     def inside_ns(self) -> int:
@@ -117,8 +161,3 @@ def to_floats(pcm: bytes) -> NDArray[np.float32]:
 def to_pcm(samples: NDArray[np.float32]) -> bytes:
     """Return float32 samples in the range of int16 as int16 little-endian, clipped."""
     return np.clip(np.rint(samples), -32768, 32767).astype("<i2").tobytes()
-
-
-def downmixed(samples: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    """Return the mean of interleaved channels."""
-    return samples if channels == 1 else samples.reshape(-1, channels).mean(axis=1)

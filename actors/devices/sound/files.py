@@ -57,6 +57,8 @@ class FileCapture(PacedCapture):
         if self._ended:
             return Captured(self._silence, first_ns, due, self._source.position)
         pcm = self._source.read(self._block)
+        if self._source.cancelled:
+            self.note_cancelled()
         self._ended = self._source.position >= self._source.samples
         used = len(pcm) // 2 if self._ended else -1
         pcm += bytes(2 * self._block - len(pcm))

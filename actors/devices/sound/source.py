@@ -28,6 +28,8 @@ class Frames(Protocol):
 
     rate: int
     """Sample rate in Hz."""
+    channels: int
+    """Number of channels."""
     frames: int
     """Number of frames that can be read."""
     missing: int
@@ -36,7 +38,10 @@ class Frames(Protocol):
     def seek(self, frame: int) -> None: ...
 
     def read(self, frames: int) -> NDArray[np.float32]:
-        """Return the next frames as mono in the range of int16; fewer at the end."""
+        """Return the next frames in the range of int16, fewer at the end.
+
+        Their shape is ``(n_frames, channels)``.
+        """
         ...
 
     def close(self) -> None: ...
@@ -76,6 +81,11 @@ class FileSource:
             return self._native.read_raw(samples)
         assert self._converter is not None
         return self._converter.read(samples)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether channels have cancelled each other out so far; then the loudest is returned."""
+        return self._converter is not None and self._converter.downmix.cancelled
 
     def close(self) -> None:
         """Close the file. Calling it twice is harmless."""
@@ -119,7 +129,7 @@ class _FileConverter:
     """Samples before the position, converted and discarded against a click at the start."""
 
     def __init__(self, frames: Frames, position: int) -> None:
-        from actors.devices.sound.convert import to_pcm
+        from actors.devices.sound.convert import Downmix, to_pcm
         from actors.devices.sound.resample import Resampler
 
         self._to_pcm = to_pcm
@@ -128,6 +138,7 @@ class _FileConverter:
         self._frames = frames
         self._frame = whole * (frames.rate // step)
         self._skip = position - whole * (SAMPLE_RATE // step)
+        self.downmix = Downmix(frames.channels, frames.rate)
         self._resampler = Resampler(frames.rate, SAMPLE_RATE)
         self._ready = bytearray()
         self._flushed = False
@@ -145,7 +156,8 @@ class _FileConverter:
     def _convert_more(self) -> None:
         count = min(self._frames.rate // _PIECES_PER_S, self._frames.frames - self._frame)
         self._frame += count
-        self._ready += self._to_pcm(self._resampler.process(self._frames.read(count)))
+        mono = self.downmix.mix(self._frames.read(count))
+        self._ready += self._to_pcm(self._resampler.process(mono))
         if self._frame == self._frames.frames:
             self._flushed = True
             self._ready += self._to_pcm(self._resampler.flush())

@@ -158,7 +158,8 @@ class WavFrames:
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self.format = read_format(file, path)
-        self.rate, self.frames = self.format.rate, self.format.frames
+        self.rate, self.channels = self.format.rate, self.format.channels
+        self.frames = self.format.frames
         self.missing, self.native = self.format.missing, self.format.native
         self._file = file
 
@@ -171,19 +172,17 @@ class WavFrames:
         return self._file.read(frames * self.format.frame_bytes)
 
     def read(self, frames: int) -> NDArray[np.float32]:
-        """Return the next frames as mono in the range of int16."""
-        return _mono(self.read_raw(frames), self.format)
+        """Return the next frames in the range of int16, shape ``(n_frames, channels)``."""
+        return _floats(self.read_raw(frames), self.format)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-def _mono(raw: bytes, form: WavFormat) -> NDArray[np.float32]:
-    """Convert raw frames to float32 mono in the range of int16."""
+def _floats(raw: bytes, form: WavFormat) -> NDArray[np.float32]:
+    """Convert raw frames to float32 in the range of int16, shape ``(n_frames, channels)``."""
     import numpy as np
-
-    from actors.devices.sound.convert import downmixed
 
     raw = raw[: len(raw) // form.frame_bytes * form.frame_bytes]
     wide: NDArray[np.float32]
@@ -200,7 +199,7 @@ def _mono(raw: bytes, form: WavFormat) -> NDArray[np.float32]:
     else:
         scale = np.float32(2.0 ** (16 - form.bits))
         wide = np.frombuffer(raw, f"<i{form.bits // 8}").astype(np.float32) * scale
-    return downmixed(wide, form.channels)
+    return wide.reshape(-1, form.channels)
 
 
 class WavTarget:

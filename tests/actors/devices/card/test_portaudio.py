@@ -242,6 +242,23 @@ def test_the_output_plays_and_is_then_silent(fake: Callable[..., FakePyAudio]) -
     assert {go_on for _, go_on in given} == {0}
 
 
+def test_an_inverted_channel_of_a_stereo_card_does_not_silence_it(
+    fake: Callable[..., FakePyAudio],
+) -> None:
+    module = fake(refuse=lambda rate, channels: channels != 2)
+    with closing(PortAudioCapture("default", 960)) as capture:
+        blocks: list[Captured] = []
+        capture.start(blocks.append, lambda _: None)
+        left = np.frombuffer(tone(4_800), "<i2")
+        stereo = np.stack([left, -left], axis=1)
+        for at in range(0, len(left), 480):
+            module.streams[0].call(stereo[at : at + 480].tobytes(), 480)
+
+        heard = np.frombuffer(b"".join(block.pcm for block in blocks), "<i2")
+        assert np.abs(heard).max() > 7_900
+        assert "cancel each other out" in capture.trouble
+
+
 def test_the_output_of_a_stereo_card_at_48_khz_is_converted(
     fake: Callable[..., FakePyAudio],
 ) -> None:

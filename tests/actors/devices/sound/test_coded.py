@@ -45,6 +45,15 @@ def test_every_format_sounds_the_same(tmp_path: Path, kind: str, channels: int) 
     assert np.linalg.norm(heard) == pytest.approx(np.linalg.norm(meant), rel=0.02)
 
 
+def test_of_two_channels_in_antiphase_one_is_heard(tmp_path: Path) -> None:
+    sound = np.array(tone(24_000))
+    soundfile.write(tmp_path / "a.flac", np.column_stack([sound, -sound]), 24_000)
+
+    got = read_all(tmp_path / "a.flac")
+
+    assert np.abs(got - sound * 32768).max() <= 1
+
+
 @pytest.mark.parametrize("kind", ["FLAC", "OGG", "MP3"])
 def test_a_file_is_read_in_blocks_as_at_once(tmp_path: Path, kind: str) -> None:
     """Soundfile itself seeks after each block, after which an MP3 decoder is out of step."""

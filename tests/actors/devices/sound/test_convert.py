@@ -10,7 +10,7 @@ import pytest
 
 from actors.devices.playout import Playout
 from actors.devices.sound import convert
-from actors.devices.sound.convert import FromCard, ToCard
+from actors.devices.sound.convert import Downmix, FromCard, ToCard
 from actors.devices.sound.resample import Resampler, SoxrResampler
 from actors.devices.units import to_ns
 
@@ -149,3 +149,51 @@ def test_with_soxr_it_is_used() -> None:
     pytest.importorskip("soxr")
 
     assert isinstance(convert.best_resampler(48_000, 24_000), SoxrResampler)
+
+
+# -- channels -------------------------------------------------------------------------------------
+
+RATE = 24_000
+
+
+def mixed(mix: Downmix, frames: np.ndarray, size: int = 480) -> np.ndarray:
+    """Return what comes of frames in blocks."""
+    blocks = [frames[at : at + size].astype(np.float32) for at in range(0, len(frames), size)]
+    return np.concatenate([mix.mix(block) for block in blocks])
+
+
+def test_of_channels_in_antiphase_the_loudest_is_heard() -> None:
+    sound, mix = chirp(1.0), Downmix(3, RATE)
+
+    heard = mixed(mix, np.stack([0.4 * sound, -sound, 0.6 * sound], axis=1))
+
+    assert np.abs(heard + sound).max() < 1
+    assert mix.cancelled
+
+
+@pytest.mark.parametrize("other", [0.0, -0.5, 1.0])
+def test_of_other_channels_the_mean_is_heard(other: float) -> None:
+    sound, mix = chirp(1.0), Downmix(2, RATE)
+
+    heard = mixed(mix, np.stack([sound, other * sound], axis=1))
+
+    assert np.abs(heard - (1 + other) / 2 * sound).max() < 1
+    assert not mix.cancelled
+
+
+def test_silence_and_unrelated_channels_do_not_cancel_out() -> None:
+    noise, mix = np.random.default_rng(7).normal(0, 1000, (RATE, 2)), Downmix(2, RATE)
+
+    heard = mixed(mix, np.concatenate([np.zeros((RATE, 2)), noise]))
+
+    assert np.abs(heard[RATE:] - noise.mean(axis=1)).max() < 1
+    assert not mix.cancelled
+
+
+def test_after_channels_in_antiphase_others_are_heard_as_their_mean() -> None:
+    sound, mix = chirp(2.0), Downmix(2, RATE)
+    opposed, left = np.stack([sound, -sound], axis=1), np.stack([sound, 0 * sound], axis=1)
+
+    heard = mixed(mix, np.concatenate([opposed, left]))
+
+    assert np.abs(heard[-RATE:] - 0.5 * sound[-RATE:]).max() < 1

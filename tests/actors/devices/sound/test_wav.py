@@ -127,6 +127,18 @@ def test_channels_are_mixed_to_one(tmp_path: Path) -> None:
     assert got.tolist() == [2000] * 100
 
 
+def test_of_two_channels_in_antiphase_the_louder_is_heard(tmp_path: Path) -> None:
+    left_right = array("h", [1000, -900] * 4_800).tobytes()
+    path = wav(tmp_path / "a.wav", left_right, channels=2)
+
+    with closing(FileSource(path)) as source:
+        got = source.read(4_800)
+        cancelled = source.cancelled
+
+    assert got == array("h", [1000] * 4_800).tobytes()
+    assert cancelled
+
+
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
 def test_another_rate_keeps_pitch_level_and_length(tmp_path: Path, rate: int) -> None:
     data = encoded(tone(2 * rate, rate), 1, 16)
