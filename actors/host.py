@@ -48,6 +48,7 @@ from messages import (
     level_of,
     tag_of,
 )
+from messages.hints import rtvoice
 from messages.transport.channel import Channel, adopt_stdio
 from messages.transport.page import Page, Slot
 from messages.transport.saved import write_state
@@ -318,7 +319,7 @@ def show_stacks_when_stuck() -> None:
 def main() -> None:
     """Run the process of a component: ``python -m actors NAME``."""
     if len(sys.argv) != 2 or os.isatty(0):
-        sys.exit("python -m actors NAME is started by the supervisor: run python -m supervisor")
+        sys.exit(f"python -m actors NAME is started by the supervisor: run {rtvoice()}")
     channel = adopt_stdio()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     show_stacks_when_stuck()

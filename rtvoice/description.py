@@ -23,6 +23,7 @@ from messages import (
     Settings,
     limits,
 )
+from messages.hints import rtvoice
 from messages.urls import secrets_of
 from rtvoice import checks
 from rtvoice.errors import AgentError
@@ -217,20 +218,20 @@ class Description:
             if not isinstance(device, str | None):
                 raise AgentError(
                     name,
-                    f"python -m supervisor cannot use an object ({type(device).__name__}): objects "
+                    f"{rtvoice()} cannot use an object ({type(device).__name__}): objects "
                     f"need a program of yours (async with agent); give {name} as a name, "
                     f'such as "default", "talk.wav" or "module:attribute"',
                 )
         if self._api_key is not None:
             raise AgentError(
                 "api_key",
-                "python -m supervisor takes the key from OPENAI_API_KEY (or a .env file); leave "
+                f"{rtvoice()} takes the key from OPENAI_API_KEY (or a .env file); leave "
                 "api_key out of the agent",
             )
         if secrets_of(self.server or ""):
             raise AgentError(
                 "server",
-                "python -m supervisor takes the key from OPENAI_API_KEY (or a .env file), or in "
+                f"{rtvoice()} takes the key from OPENAI_API_KEY (or a .env file), or in "
                 "the URL of --server and RTVOICE_SERVER; leave it out of the agent's",
             )
         chosen = {"input": self.audio_input, "output": self.audio_output, "server": self.server}

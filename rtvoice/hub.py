@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["other_supervisor", "supervisor"]
+from messages.hints import other_supervisor
+
+__all__ = ["supervisor"]
 
 _FILE = Path(__file__).resolve().parents[1] / "supervisor.py"
 _OTHER_NAME = "rtvoice_supervisor"
@@ -36,12 +37,3 @@ def supervisor() -> ModuleType:
         del sys.modules[_OTHER_NAME]
         raise
     return module
-
-
-def other_supervisor() -> Path | None:
-    """Return the file of another module with the name ``supervisor``; None: it is our module."""
-    spec = find_spec("supervisor")
-    if spec is None:  # there is no module of that name: load ours by its file all the same
-        return _FILE.with_name("nothing")
-    origin = Path(spec.origin) if spec.origin else _FILE.with_name("nothing")
-    return None if origin.resolve() == _FILE else origin

@@ -30,9 +30,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from messages import FAULTS, Inject, Status, StatusRequest, decode
+from messages.hints import rtvoice
 from messages.transport.channel import Channel
 
 EXIT_OK, EXIT_DOWN, EXIT_USAGE = 0, 1, 2
+_NONE = f"no session accepts faults: start one with {rtvoice('--probes')}"
 _NOTICED_S = 1.0
 """Time after which a component that still works has survived a fault such as a full disk."""
 
@@ -82,7 +84,7 @@ def main() -> int:
         _list(probes)
         return EXIT_OK
     if not probes:
-        return _usage("no session accepts faults: start one with python -m supervisor --probes")
+        return _usage(_NONE)
     if options.component is None or options.fault is None:
         return _usage("name a component and a fault; --list shows them")
     components = probes[0].status()
@@ -124,7 +126,7 @@ def _list(probes: list[Probe]) -> None:
         for name, entry in probe.status().items():
             print(f"  {name:12} {entry['state']:8} process {entry['pid']}")
     if not probes:
-        print("no session accepts faults: start one with python -m supervisor --probes")
+        print(_NONE)
     print("faults")
     for name, text in FAULTS.items():
         print(f"  {name:15} {text}")

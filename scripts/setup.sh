@@ -20,6 +20,8 @@
 venv=${RTVOICE_VENV:-$root/.venv}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 log=$venv/setup.log
+run=./scripts/run
+[ "$(pwd -P)" = "$root" ] || run=$root/scripts/run
 
 say() { printf 'rtvoice: %s\n' "$*" >&2; }
 
@@ -47,7 +49,7 @@ is_set_up() {
 remind() {
     [ ! -s "$venv/missing" ] ||
         say "without $(paste -s -d , "$venv/missing" | sed 's/,/, /g')" \
-            "('./scripts/run --setup' says why and tries again)"
+            "('$run --setup' says why and tries again)"
 }
 
 # --- Python ---------------------------------------------------------------------------------------
@@ -295,7 +297,7 @@ install_optional() {
     optional audio PyAudio pyaudio "the microphone and speaker of this machine (10 s to build)"
     # shellcheck disable=SC2046
     if [ -s "$venv/missing.new" ] && set -- $(pyaudio_packages) && [ $# -gt 0 ]; then
-        say "    $(how_to_get "$@"), then: ./scripts/run --setup"
+        say "    $(how_to_get "$@"), then: $run --setup"
     fi
     optional files soundfile soundfile "FLAC, Ogg and MP3 files as input (4 MB)"
     optional sandbox pocketsphinx pocketsphinx "speech recognition in the sandbox (30 MB)"

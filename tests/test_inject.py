@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from messages.hints import rtvoice
 from supervisor import ConfigurationError, Session
 from tests.fake_server import FakeServer
 from tests.rig import TIMEOUT_S
@@ -69,7 +70,7 @@ def test_it_lists_what_can_be_broken_and_how(session: Session) -> None:
         (["nobody", "raise"], "'nobody' is not a component; give one of recorder, history"),
         (["speaker", "sneeze"], "'sneeze' is not a fault; give one of raise, system-exit"),
         (["speaker"], "name a component and a fault; --list shows them"),
-        (["--session", "1", "speaker", "raise"], "start one with python -m supervisor --probes"),
+        (["--session", "1", "speaker", "raise"], f"start one with {rtvoice('--probes')}"),
     ],
 )
 def test_wrong_usage_is_told(session: Session, arguments: list[str], told: str) -> None:

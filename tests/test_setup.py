@@ -203,9 +203,8 @@ def test_an_extra_that_fails_takes_nothing_with_it_and_is_tried_again_when_asked
     assert failed.stdout
     without_audio = [step for step in RUN if step != "installed requirements-audio"]
     assert [step for step in after_failure if "first" not in step] == without_audio
-    assert reminded.stderr == (
-        "rtvoice: without PyAudio ('./scripts/run --setup' says why and tries again)\n"
-    )
+    again = f"{project.root}/scripts/run --setup"
+    assert reminded.stderr == f"rtvoice: without PyAudio ('{again}' says why and tries again)\n"
     assert reminded.stdout
     assert tried_again.returncode == 0
     assert tried_again.stdout == ""

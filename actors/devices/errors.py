@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from messages import UserError
+from messages.hints import install, rtvoice
 
 __all__ = [
     "DeviceBusyError",
@@ -26,7 +27,6 @@ __all__ = [
 
 _NODES = Path("/dev/snd")
 """Folder of the sound devices on Linux."""
-_LIST = "python -m supervisor --list-devices shows them"
 
 
 class DeviceError(UserError):
@@ -66,7 +66,7 @@ class DeviceOpenError(DeviceError):
         return (
             f"the {self.direction} device {self.device!r} does not open: {self.reason}. Perhaps "
             f"another program is using it, or this program may not. {_forbidden()}Otherwise choose "
-            f"another {self.direction} device ({_LIST})"
+            f"another {self.direction} device ({_list()})"
         )
 
 
@@ -79,7 +79,7 @@ class DeviceBusyError(DeviceOpenError):
     def __str__(self) -> str:
         return (
             f"the {self.direction} device {self.device!r} is in use by another program: end that, "
-            f"or choose another {self.direction} device ({_LIST})"
+            f"or choose another {self.direction} device ({_list()})"
         )
 
 
@@ -94,7 +94,8 @@ class DeviceRateError(DeviceOpenError):
     def __str__(self) -> str:
         return (
             f"the {self.direction} device {self.device!r} does not open: {self.reason}; set "
-            f"another rate in the sound settings of the system, or choose another device ({_LIST})"
+            f"another rate in the sound settings of the system, or choose another device "
+            f"({_list()})"
         )
 
 
@@ -119,7 +120,7 @@ class SoundLibraryError(DeviceError):
     def __str__(self) -> str:
         return (
             f"no sound card can be used, because {self.reason}. To install what is needed: "
-            f"pip install pyaudio (before it, on Linux apt-get install portaudio19-dev, on "
+            f"{install('pyaudio')} (before it, on Linux apt-get install portaudio19-dev, on "
             f"macOS brew install portaudio). {_without_sound_card(self.direction)}"
         )
 
@@ -164,7 +165,7 @@ class OtherFormatError(FileFormatError):
     """A file that is not a plain WAV file; the package ``soundfile`` may be able to read it."""
 
     def __str__(self) -> str:
-        return f"{super().__str__()}; pip install soundfile adds FLAC, Ogg, MP3 and more"
+        return f"{super().__str__()}; {install('soundfile')} adds FLAC, Ogg, MP3 and more"
 
 
 class HeaderlessFileError(FileFormatError):
@@ -202,6 +203,10 @@ class UnwritableFileError(DeviceError):
 
     def __str__(self) -> str:
         return f"cannot write to {str(self.path)!r}: {self.reason}"
+
+
+def _list() -> str:
+    return f"{rtvoice('--list-devices')} shows them"
 
 
 def _forbidden() -> str:

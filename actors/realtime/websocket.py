@@ -31,6 +31,7 @@ from websockets.sync.client import get_proxy  # type: ignore[attr-defined] # it 
 from websockets.uri import parse_uri
 
 from actors.realtime.address import is_local
+from messages.hints import install
 
 __all__ = ["USER_AGENT", "Socket", "connect", "explain"]
 
@@ -178,7 +179,7 @@ def _through(proxy: str, error: Exception, variable: str) -> str:
         case InvalidProxyStatus(response=response):
             what = f"the proxy {proxy} refuses (HTTP {response.status_code})"
         case ImportError():
-            return f"the SOCKS proxy {proxy} needs a package: pip install python-socks"
+            return f"the SOCKS proxy {proxy} needs a package: {install('python-socks')}"
         case InvalidProxy() | ProxyError():
             what = f"{variable} is not a valid proxy; write it as http://host:port"
             return f"{what}, or have NO_PROXY name the server"

@@ -22,6 +22,7 @@ from actors.devices.opening import is_file
 from actors.files import path_of, same_file
 from messages import LEVELS, validation
 from messages.errors import ConfigurationError, InvalidSettingError
+from messages.hints import rtvoice
 from messages.settings import SETTINGS, Option
 from rtvoice.command.choice import NEVER, Choice, UsageError, choose, read_env_file
 from rtvoice.command.printing import OutputError, open_closed_streams
@@ -47,16 +48,16 @@ Talk with a voice assistant. Without options:
                               a transcript; it never uses the service
 """
 
+_EXAMPLES = {
+    "": "talk, or watch the demo",
+    "assistant.py:agent": "talk with an agent of your own",
+    "--input silence --output null": "type instead of talking",
+    "--list-devices": "the devices for --input and --output",
+    "--doctor": "check whether a session would work here",
+    "--record talk.wav --events events.jsonl": "",
+    "--input question.wav --output reply.wav --server sandbox": "",
+}
 _EPILOG = """\
-examples:
-  python -m supervisor                                talk, or watch the demo
-  python -m supervisor assistant.py:agent             talk with an agent of your own
-  python -m supervisor --input question.wav --output reply.wav --server sandbox
-  python -m supervisor --input silence --output null  type instead of talking
-  python -m supervisor --list-devices                 the devices for --input and --output
-  python -m supervisor --doctor                       check whether a session would work here
-  python -m supervisor --record talk.wav --events events.jsonl
-
 an agent (assistant.py):
   from rtvoice import Agent
   agent = Agent("You are a pirate.", voice="cedar", transcription_model="gpt-transcribe")
@@ -84,9 +85,9 @@ exit codes:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m supervisor",
+        prog=rtvoice(),
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=f"{_examples()}\n{_EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -118,6 +119,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-level", type=lambda text: level(text.upper()), metavar="LEVEL", help=levels)
     add("--version", action="version", version=_version())
     return parser
+
+
+def _examples() -> str:
+    lines = [
+        f"  {rtvoice(arguments)}".ljust(len(rtvoice()) + 34) + what
+        for arguments, what in _EXAMPLES.items()
+    ]
+    return "\n".join(["examples:", *map(str.rstrip, lines), ""])
 
 
 def _version() -> str:
@@ -262,7 +271,7 @@ def _obey(options: argparse.Namespace) -> int:
         return _converse(options, choice, level)
     except UsageError as error:
         _complain(str(error))
-        print("See python -m supervisor --help.", file=sys.stderr)
+        print(f"See {rtvoice('--help')}.", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_KILLED

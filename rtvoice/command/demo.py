@@ -6,7 +6,6 @@ web page or a telephone does. Everything else runs as in a normal session.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ import threading
 import time
 import wave
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,6 +32,7 @@ from messages import (
     StopSession,
     ToolAnswer,
 )
+from messages.hints import install, rtvoice
 from rtvoice.command.console import Console
 
 __all__ = ["Demo", "DemoVoice", "ScriptedMicrophone"]
@@ -173,7 +174,7 @@ class Demo:
         self._console = console
         self._folder = folder or _folder()
         self._voice = DemoVoice()
-        self._recogniser = importlib.util.find_spec("pocketsphinx") is not None
+        self._recogniser = find_spec("pocketsphinx") is not None
         self._send: Callable[[Message], None] = lambda _: None
         self._microphone: ScriptedMicrophone | None = None
         self._messages: list[Message] = []
@@ -231,14 +232,13 @@ class Demo:
             path = self._folder / name
             if path.exists():
                 say(f"Recorded: {path} ({_seconds_of(path)}), {what}.")
+        first = "" if find_spec("pyaudio") else f"{install('pyaudio')}, then "
         say(
-            "To talk yourself, on a machine with a microphone: pip install pyaudio and "
-            "python -m supervisor. With OPENAI_API_KEY set, the OpenAI service answers."
+            f"To talk yourself, on a machine with a microphone: {first}{rtvoice()}. With "
+            f"OPENAI_API_KEY set, the OpenAI service answers."
         )
-        say(
-            "Or with files: python -m supervisor --input question.wav --output reply.wav "
-            "(see --help)."
-        )
+        with_files = rtvoice("--input question.wav --output reply.wav")
+        say(f"Or with files: {with_files} (see --help).")
 
     # -- the script ---------------------------------------------------------------------------
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ListenerDiedError", "Recogniser", "RecogniserPool"]
 
-INSTALL: Final = "pip install pocketsphinx"
-
 _RATE: Final = 24_000
 _MODEL_RATE: Final = 16_000
 _MARGIN_S: Final = (0.05, 0.10)

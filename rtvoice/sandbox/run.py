@@ -15,7 +15,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final, NoReturn
 
-from rtvoice.sandbox import listen, speak
+from messages.hints import install
+from rtvoice.sandbox import speak
 from rtvoice.sandbox.listen import ListenerDiedError, RecogniserPool
 from rtvoice.sandbox.phrases import printed_list
 from rtvoice.sandbox.server import Sandbox, listen_on
@@ -135,7 +136,9 @@ def _listener_line(listener: RecogniserPool) -> str:
         return "recogniser: pocketsphinx"
     if os.environ.get("RTVOICE_SANDBOX_LISTEN") == "none":
         return "recogniser: none (RTVOICE_SANDBOX_LISTEN=none)"
-    return f"recogniser: none, so speech is only measured. To install one: {listen.INSTALL}"
+    return (
+        f"recogniser: none, so speech is only measured. To install one: {install('pocketsphinx')}"
+    )
 
 
 def _voice_line(voice: Synthesizer) -> str:

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from messages.hints import install, other_supervisor, rtvoice
 from rtvoice import __version__
 from rtvoice.command.doctor.result import Result, ok, problem, warning
-from rtvoice.hub import other_supervisor
-from rtvoice.sandbox.listen import INSTALL as INSTALL_EARS
 from rtvoice.sandbox.speak import INSTALL as INSTALL_VOICE
 
 __all__ = ["names", "packages", "python", "sandbox_extras"]
@@ -56,7 +55,7 @@ def packages() -> Iterator[Result]:
         elif have or "extra ==" not in line:
             wrong.append(f"{match['name']} {have or 'is missing'}, {want} or later is needed")
     if wrong:
-        yield problem("packages", f"{'; '.join(wrong)}: pip install --upgrade rtvoice")
+        yield problem("packages", f"{'; '.join(wrong)}: {install('--upgrade rtvoice')}")
     else:
         yield ok("packages", ", ".join(found))
 
@@ -82,8 +81,7 @@ def names() -> Iterator[Result]:
     if other is not None:
         yield warning(
             "names",
-            f"python -m supervisor runs another package ({other.parent}): run rtvoice or "
-            f"python -m rtvoice instead",
+            f"python -m supervisor runs another package ({other.parent}): run {rtvoice()} instead",
         )
     hiding = [path.name for name in _wanted() for path in _sources(folder, name)]
     if hiding:
@@ -111,7 +109,7 @@ def sandbox_extras() -> Iterator[Result]:
     """Check whether the sandbox can hear and speak."""
     missing = []
     if find_spec("pocketsphinx") is None:
-        missing.append(f"it does not understand speech ({INSTALL_EARS})")
+        missing.append(f"it does not understand speech ({install('pocketsphinx')})")
     if shutil.which("espeak-ng") is None:
         missing.append(f"it beeps instead of speaking ({INSTALL_VOICE})")
     if missing:

@@ -25,6 +25,7 @@ from actors.devices.card.soundcheck import (
 from actors.devices.errors import SoundLibraryError, SoundSystemStuckError
 from actors.realtime.core.duplex import is_headset
 from messages import SAMPLE_RATE
+from messages.hints import install
 from rtvoice.command.doctor.result import Result, ok, problem, warning
 from rtvoice.sandbox.launch import child_environment
 
@@ -44,10 +45,10 @@ _STEPS = {
     "listening": ("microphone", "listening"),
     "chirp": ("speaker", "playing"),
 }
-_INSTALL = {
-    "linux": "apt-get install portaudio19-dev, then pip install pyaudio",
-    "darwin": "brew install portaudio, then pip install pyaudio",
-    "win32": "pip install pyaudio (with Python 3.13 or earlier)",
+_BEFORE = {
+    "linux": "apt-get install portaudio19-dev, then ",
+    "darwin": "brew install portaudio, then ",
+    "win32": "",
 }
 _RESTART = {
     "linux": "restart it (systemctl --user restart pipewire pulseaudio) or log in again",
@@ -95,7 +96,9 @@ def devices(found: list[SoundDevice]) -> Iterator[Result]:
 
 
 def _install() -> str:
-    return _INSTALL.get(sys.platform, "install PortAudio, then pip install pyaudio")
+    before = _BEFORE.get(sys.platform, "install PortAudio, then ")
+    after = " (with Python 3.13 or earlier)" if sys.platform == "win32" else ""
+    return f"{before}{install('pyaudio')}{after}"
 
 
 def _restart() -> str:

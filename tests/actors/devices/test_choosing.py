@@ -20,6 +20,7 @@ from actors.devices.sound.files import FileCapture, FilePlayback
 from actors.devices.sound.wav import WavTarget
 from actors.devices.units import block_samples, to_ns, to_samples
 from messages import SessionInfo, Settings
+from messages.hints import install
 
 SESSION = SessionInfo(epoch_ns=0, directory="")
 
@@ -105,7 +106,7 @@ def test_without_pyaudio_the_error_says_what_to_install(
         choose(Settings(), SESSION)
 
     said = str(caught.value)
-    assert "pip install pyaudio" in said
+    assert install("pyaudio") in said
     assert "portaudio19-dev" in said
     assert "brew install portaudio" in said
     assert ("silence" if direction == "input" else "null") in said

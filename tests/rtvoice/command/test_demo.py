@@ -28,6 +28,7 @@ from messages import (
     ToolAnswer,
     Turn,
 )
+from messages.hints import install, rtvoice
 from rtvoice.command import demo as demo_module
 from rtvoice.command.console import Console
 from rtvoice.command.demo import Demo, DemoVoice, ScriptedMicrophone, Sound
@@ -184,6 +185,20 @@ def test_the_recordings_are_named_with_their_lengths(demo: Demo, tmp_path: Path)
     text = demo.shown()
     assert f"{tmp_path / 'reply.wav'} (1.0 s)" in text
     assert f"{tmp_path / 'recording.wav'} (incomplete)" in text
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_at_the_end_commands_are_named_that_work_here(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr(demo_module, "find_spec", lambda _: there or None)
+
+    demo.finish()
+
+    text = demo.shown()
+    first = "" if there else f"{install('pyaudio')}, then "
+    assert f"on a machine with a microphone: {first}{rtvoice()}." in text
+    assert f"Or with files: {rtvoice('--input question.wav')}" in text
 
 
 def test_the_session_is_the_sandboxes_and_the_devices_are_files(demo: Demo, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from actors.devices.card.listing import SoundDevice
 from actors.devices.card.soundcheck import DeviceOpened, Echo, MicrophoneHeard, Request
 from actors.devices.errors import SoundLibraryError, SoundSystemStuckError
 from messages import Settings
+from messages.hints import install
 from rtvoice.command import doctor
 from rtvoice.command.doctor import files, machine, result, server, sound
 from rtvoice.command.doctor.result import Result, ok, within
@@ -155,7 +156,7 @@ def test_without_pyaudio_it_says_what_to_install(tmp_path: Path, fake: FakeServe
         status, text = one["sound"][0]
         assert status == "warning"
         assert "PyAudio is not installed; to install it: " in text
-        assert "pip install pyaudio" in text
+        assert "/scripts/run --setup" in text or "pip install pyaudio" in text
 
 
 def test_a_file_that_hides_a_package_is_named_and_does_no_harm(
@@ -298,7 +299,7 @@ def test_a_package_that_is_too_old_or_missing_is_a_problem(monkeypatch: pytest.M
     assert told.status == "problem"
     assert told.text == (
         "numpy 1.9.3, 1.26 or later is needed; structlog is missing, 0 or later is needed: "
-        "pip install --upgrade rtvoice"
+        f"{install('--upgrade rtvoice')}"
     )
 
 

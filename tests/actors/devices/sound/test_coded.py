@@ -16,6 +16,7 @@ from actors.devices.opening import is_file
 from actors.devices.sound.files import FileCapture
 from actors.devices.sound.source import FileSource
 from messages import SAMPLE_RATE
+from messages.hints import install
 from tests.actors.devices.sound.test_wav import encoded, read_all, tone, wav
 
 soundfile = pytest.importorskip("soundfile", reason="NO SOUNDFILE: pip install soundfile")
@@ -120,7 +121,7 @@ def test_what_is_no_sound_file_is_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(FileFormatError, match="give a WAV file") as caught:
         FileSource(path)
 
-    assert "pip install" not in str(caught.value)
+    assert "adds FLAC" not in str(caught.value)
 
 
 def test_without_soundfile_it_is_said_what_would_help(
@@ -129,7 +130,7 @@ def test_without_soundfile_it_is_said_what_would_help(
     path = made(tmp_path, "FLAC")
     monkeypatch.setitem(sys.modules, "soundfile", None)
 
-    with pytest.raises(FileFormatError, match="pip install soundfile adds FLAC"):
+    with pytest.raises(FileFormatError, match=f"{install('soundfile')} adds FLAC"):
         FileSource(path)
 
 
