@@ -55,7 +55,7 @@ def interpreter() -> str:
         return own
     raise ConfigurationError(
         f"this program runs in {own or 'an embedded Python'}, which cannot start the processes "
-        f"of a session: set {_PYTHON} to the Python in which rtvoice is installed"
+        f"of a session: set {_PYTHON} to the Python interpreter in which rtvoice is installed"
     )
 
 

@@ -102,7 +102,7 @@ def test_a_program_that_no_python_runs_is_told_what_to_set(
     monkeypatch.setattr(sys, "executable", executable)
     agent = Agent(server="sandbox", audio_input="silence", audio_output="null")
 
-    with pytest.raises(ConfigurationError, match="set RTVOICE_PYTHON to the Python"):
+    with pytest.raises(ConfigurationError, match="set RTVOICE_PYTHON to the Python interpreter"):
         agent.run_sync()
 
 
