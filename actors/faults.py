@@ -15,6 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+if sys.platform != "win32":
+    import resource
+
 from messages import FAULTS, AssistantAudio, encode
 from messages.transport.channel import Channel
 
@@ -119,8 +122,6 @@ def _free_disk(_: FaultHost) -> None:
 def _limit_files(most: int | None) -> None:
     if sys.platform == "win32":
         raise InjectedError("the size of files cannot be limited on Windows")
-    import resource
-
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard if most is None else most, hard))
 

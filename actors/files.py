@@ -8,6 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 __all__ = ["lock", "open_alone", "path_of", "same_file", "why_not"]
 
 _WAIT_S = 1.0
@@ -101,8 +106,6 @@ def lock(file: int) -> None:
 if sys.platform == "win32":  # never tested
 
     def _locked(file: int) -> bool:
-        import msvcrt
-
         at = os.lseek(file, 0, os.SEEK_CUR)
         os.lseek(file, 0x7FFF_FFFF, os.SEEK_SET)  # a byte far behind the data
         try:
@@ -115,8 +118,6 @@ if sys.platform == "win32":  # never tested
 else:
 
     def _locked(file: int) -> bool:
-        import fcntl
-
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -83,6 +83,8 @@ class Host:
         self.logger = Logger(lambda message: self.send(message, self.epoch), logging.INFO)
         self._slot: Slot
         self._probes = False
+        self._faults: Any = None
+        """The module of the faults that can be injected; None: they cannot."""
         self._ended = threading.Event()
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
@@ -111,6 +113,8 @@ class Host:
         assert isinstance(init, Init), init
         self.name = init.name
         self._probes = init.probes
+        if init.probes:
+            self._faults = importlib.import_module("actors.faults")
         self._slot = Page(Path(init.page_path)).slot(init.slot)
         self.logger.level = level_of(init.log_level)
         limit_memory(init.memory_mib)
@@ -227,17 +231,13 @@ class Host:
         if isinstance(message, Wanted):
             self.wanted = frozenset(message.tags)
         if isinstance(message, Inject) and self._probes:
-            from actors.faults import commit
-
-            commit(message.fault, self)
+            self._faults.commit(message.fault, self)
 
     def trip(self, moment: str) -> None:
         """Raise if a fault is armed for this moment: ``open`` or ``close``."""
         if moment in self.armed:
-            from actors.faults import InjectedError
-
             self.armed.discard(moment)
-            raise InjectedError(f"injected, on {moment}")
+            raise self._faults.InjectedError(f"injected, on {moment}")
 
     def new_inbox(self) -> Inbox:
         """Return the inbox of a new incarnation."""

@@ -6,6 +6,8 @@ unit that is not a character. Strict decoders refuse the whole text because of i
 
 from __future__ import annotations
 
+import encodings.utf_16_le  # noqa: F401 - its first use would import it, in a handler
+import json
 from typing import Any
 
 __all__ = ["loads", "repaired"]
@@ -17,8 +19,6 @@ def loads(text: bytes | str) -> Any:
     Raises:
         ValueError: The text is not JSON, or it is nested too deeply.
     """
-    import json  # rarely needed: a child imports only what it uses
-
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
 import traceback
@@ -75,8 +75,6 @@ def _extend_path(folder: str) -> None:
 
 
 def _load_file(name: str, path: Path) -> ModuleType:
-    import importlib.util
-
     path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - symbolic links stay as they are
     if not path.is_file():
         raise LoadError(name, f"there is no file {path}")

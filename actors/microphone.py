@@ -238,9 +238,7 @@ class Microphone(Actor):
     def _replace(self, reason: str) -> NoReturn:
         """Report that the device is lost, and ask for a new process: it may not even close."""
         assert self._line.device is not None
-        from actors.devices.card.card import note_loss
-
-        note_loss(self.session, "input")
+        self._line.device.note_loss()
         self.send(DeviceLost(self.name, self._line.device.name, reason))
         self._go_to_new_process(f"its device is lost: {reason}")
 

@@ -293,9 +293,7 @@ class Speaker(Actor):
 
     def _replace(self, reason: str) -> NoReturn:
         """Report that the device is lost, and ask for a new process: it may not even close."""
-        from actors.devices.card.card import note_loss
-
-        note_loss(self.session, "output")
+        self._device.note_loss()
         self.send(DeviceLost(self.name, self._device.name, reason))
         self._settle()
         self._hand_over()

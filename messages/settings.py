@@ -19,6 +19,7 @@ settings.
 
 # No `from __future__ import annotations`: see above.
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -157,8 +158,6 @@ def _server(server: str) -> str:
 
 
 def _tool_choice(choice: str) -> str:
-    import re
-
     if re.fullmatch("[a-zA-Z0-9_-]{1,64}", choice) is None:
         raise ValueError
     return choice
@@ -632,6 +631,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     muted: Annotated[
         bool, Setting("Whether the microphone is muted at the start.", parameter=None)
     ] = False
+    program_input_rate: Annotated[
+        int,
+        Setting(
+            "Sample rate expected of the program's input device, in Hz; set by the session.",
+            parameter=None,
+        ),
+    ] = 24_000
     program_output_rate: Annotated[
         int,
         Setting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote, unquote_plus
 
 __all__ = ["authority_of", "secrets_of", "shown"]
 
@@ -26,8 +27,6 @@ def authority_of(url: str) -> tuple[str, str]:
 
 def secrets_of(url: str) -> tuple[str, ...]:
     """Return what is secret in a URL, the longest first: a password, keys in the query."""
-    from urllib.parse import unquote, unquote_plus
-
     query = url.partition("#")[0].partition("?")[2]
     named = [part.partition("=") for part in query.split("&")]
     keys = [value for name, _, value in named if value and _SECRET.search(name)]

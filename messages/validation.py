@@ -6,6 +6,7 @@ import it: settings that reach a component are already valid.
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -263,7 +264,5 @@ def _shown(value: object) -> str:
 
 
 def _meant(name: str, known: Mapping[str, Any]) -> str:
-    import difflib
-
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""

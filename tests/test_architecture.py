@@ -186,6 +186,72 @@ def test_the_supervisors_own_process_imports_nothing_of_a_program() -> None:
     assert not {"asyncio", "numpy", "structlog", "actors.embedding"} & set(heavy)
 
 
+_OPENS = "called while a component opens, under start_s"
+_LOADS = "called while a component, or the user's code, is imported"
+_THREAD = "called on a thread of its own, which no handler waits for"
+_OTHER = "called in the supervisor or the program"
+LATE = {
+    "actors/devices/card/portaudio.py _Library.__init__": _OPENS,
+    "actors/devices/card/portaudio.py PortAudioCapture.__init__": _OPENS,
+    "actors/devices/card/portaudio.py PortAudioPlayback.__init__": _OPENS,
+    "actors/devices/opening.py open_capture": _OPENS,
+    "actors/devices/opening.py open_playback": _OPENS,
+    "actors/devices/own/named.py load_capture": _OPENS,
+    "actors/devices/own/named.py load_playback": _OPENS,
+    "actors/devices/own/program.py ProgramInput.__init__": _OPENS,
+    "actors/devices/own/program.py ProgramInput._change_rate": "only what a thread has imported",
+    "actors/devices/own/program.py ProgramOutput.__init__": _OPENS,
+    "actors/devices/sound/coded.py CodedFrames.__init__": _OPENS,
+    "actors/devices/sound/resample.py SoxrResampler.__init__": _OPENS,
+    "actors/devices/sound/source.py _FileConverter.__init__": _OPENS,
+    "actors/devices/sound/source.py _open": _OPENS,
+    "actors/devices/sound/wav.py WavFrames.__init__": _OPENS,
+    "actors/host.py Host._import": _LOADS,
+    "actors/host.py die_with_parent": _LOADS,
+    "actors/host.py limit_memory": _LOADS,
+    "actors/loading.py _load_module": _LOADS,
+    "actors/loading.py _near": _LOADS,
+    "actors/realtime/connection.py Connection._run": _THREAD,
+    "actors/tools/actor.py ToolExecutor.opened": _OPENS,
+    "actors/tools/executor.py Executor._run_loop": _THREAD,
+    "actors/tools/executor.py _end_tasks": _THREAD,
+    "actors/tools/schema.py _field_types": _LOADS,
+    "actors/tools/signature.py _annotations": _LOADS,
+    "actors/tools/signature.py _signature": _LOADS,
+    "messages/settings.py _server": _OTHER,
+}
+"""Functions that import something, and why none of them is part of a handler."""
+_NO_CHILD = ("actors/embedding/", "actors/supervision/", "actors/devices/card/probe.py")
+_NO_CHILD += ("actors/devices/card/soundcheck.py",)
+"""What runs in other processes than those of the components."""
+
+
+def test_no_handler_imports_anything() -> None:
+    """An import can take longer than a handler may, which tests/test_late_imports.py shows."""
+    found = {
+        f"{path.relative_to(ROOT).as_posix()} {function}"
+        for folder in ("actors", "messages")
+        for path in (ROOT / folder).rglob("*.py")
+        for function in _importing_functions(ast.parse(path.read_text(encoding="utf-8")))
+    }
+
+    assert {name for name in found if not name.startswith(_NO_CHILD)} == set(LATE)
+
+
+def _importing_functions(node: ast.AST, inside: str = "", owner: str = "") -> Iterator[str]:
+    """Yield the functions of a module that import something when they are called."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _importing_functions(child, inside or f"{owner}{child.name}", owner)
+        elif isinstance(child, ast.ClassDef):
+            yield from _importing_functions(child, inside, f"{owner}{child.name}.")
+        else:
+            by_name = isinstance(child, ast.Attribute) and child.attr == "import_module"
+            if inside and (by_name or isinstance(child, ast.Import | ast.ImportFrom)):
+                yield inside
+            yield from _importing_functions(child, inside, owner)
+
+
 def _heavy(code: str) -> list[str]:
     """Return what a child had better not have imported."""
     libraries = "numpy structlog asyncio pyaudio pocketsphinx hypothesis"

@@ -20,6 +20,10 @@ OUTPUT_METHODS = ("start", "stop", "play_chunk", "clear_buffer")
 """Methods that a device written by a user must have; see `actors.devices.own.hosted`."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class Captured(NamedTuple):
     """One block that a capture device delivers."""
 
@@ -55,6 +59,8 @@ class Capture(abc.ABC):
     """Messages to send once it is open."""
     lookout: Lookout | None = None
     """Monitor that reports when a better device should be opened; None: none is wanted."""
+    note_loss: Callable[[], None] = staticmethod(_nothing)
+    """Records that the device was lost, so that the next one is reported even if it is the same."""
     trouble: str = ""
     """A fault with which the device goes on, as a sentence without full stop; empty: none."""
 
@@ -126,6 +132,8 @@ class Playback(abc.ABC):
     """Messages to send once it is open."""
     lookout: Lookout | None = None
     """Monitor that reports when a better device should be opened; None: none is wanted."""
+    note_loss: Callable[[], None] = staticmethod(_nothing)
+    """Records that the device was lost, so that the next one is reported even if it is the same."""
     writes: Path | None = None
     """The file that it writes; None: it writes none."""
 

@@ -67,7 +67,7 @@ def open_capture(
     if wanted.lower() == "program":
         from actors.devices.own.program import ProgramInput
 
-        return ProgramInput(block, goes_on=not session.first)
+        return ProgramInput(block, rate=settings.program_input_rate, goes_on=not session.first)
     if is_name(wanted):
         from actors.devices.own.named import load_capture
 

@@ -1,11 +1,13 @@
-"""Conversions between samples, nanoseconds and blocks."""
+"""Conversions between samples, nanoseconds and blocks, and the sample rates that are possible."""
 
 from __future__ import annotations
 
 from messages import PCM_BYTES_PER_MS, SAMPLE_RATE, Settings
 
-__all__ = ["block_samples", "to_ns", "to_samples"]
+__all__ = ["RATES", "block_samples", "to_ns", "to_samples"]
 
+RATES = range(8_000, 192_001)
+"""Sample rates that can be converted, in Hz."""
 _NS_PER_S = 1_000_000_000
 _BLOCK_MS = (10, 100)
 """Shortest and longest block."""

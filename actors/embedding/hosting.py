@@ -160,6 +160,8 @@ class Hosting:
         found: dict[str, Any] = {}
         if self._input is not None:
             found["input"] = "program"
+            with contextlib.suppress(DeviceCallError):  # asked again once the device has started
+                found["program_input_rate"] = rate_of(self._devices[0])
         if self._output is not None:
             device = self._devices[1]
             found["output"] = "program"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import NamedTuple
+from urllib.parse import quote
 
 from messages import Settings
 from messages.urls import authority_of
@@ -39,8 +40,6 @@ def address_of(settings: Settings, key: str, url: str = "") -> Address:
     """
     url = url or (OPENAI_URL if settings.server == "openai" else settings.server)
     if "model=" not in url.partition("?")[2]:
-        from urllib.parse import quote
-
         url += ("&" if "?" in url else "?") + f"model={quote(settings.model, safe='')}"
     if not key:
         return Address(url, {}, "missing_api_key" if url.startswith(OPENAI_URL) else "", False)

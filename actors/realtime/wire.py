@@ -14,6 +14,8 @@ from typing import Annotated, Any, Union
 
 import msgspec
 
+from actors.realtime.mending import mend
+
 __all__ = [
     "BETA",
     "DECODED",
@@ -405,8 +407,6 @@ def _decode(text: bytes | str) -> ServerEvent | UnknownEvent | PartialEvent | Ba
 
 def _decode_partly(text: bytes | str) -> ServerEvent | UnknownEvent | PartialEvent | BadFrame:
     """Return an event with its valid fields."""
-    from actors.realtime.mending import mend  # servers that need it are rare
-
     try:
         mended = mend(text, _BY_NAME, ErrorBody)
     except ValueError:

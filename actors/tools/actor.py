@@ -98,6 +98,9 @@ class ToolExecutor(Actor):
             self._refuse_equal_names()
         else:  # set during the session: name clashes can only be logged now
             self._take_program_tools()
+        if any(tool.is_async for tool in self._own):
+            import asyncio  # noqa: F401 - the import would delay the first call
+
         if "executor" not in self.keep:
             self.keep["executor"] = Executor()
         self._executor: Executor = self.keep["executor"]

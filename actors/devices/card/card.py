@@ -31,7 +31,7 @@ from actors.devices.errors import (
 )
 from messages import DeviceChanged, Message, Notice, SessionInfo
 
-__all__ = ["CardKind", "note_loss", "open_card"]
+__all__ = ["CardKind", "open_card"]
 
 D = TypeVar("D", bound=Capture | Playback)
 
@@ -129,12 +129,6 @@ def _within(seconds: float, overdue: Callable[[], None]) -> Iterator[None]:
         timer.cancel()
 
 
-def note_loss(session: SessionInfo, direction: Direction) -> None:
-    """Record that the device was lost, so that the next one is reported even if it is the same."""
-    path = _path(session, direction)
-    _write(path, msgspec.structs.replace(_read(path), using=None))
-
-
 class _Opening(Generic[D]):
     """One opening of a device, guided by the record of earlier processes."""
 
@@ -204,8 +198,12 @@ class _Opening(Generic[D]):
             known = found.device.id  # an index or a part of a name may fit another device later
         device.news = tuple(self._news(device, found, known))
         device.lookout = self._lookout(found, known)
+        device.note_loss = self._note_loss
         had_one = self._record.had_one or found is not None
         _write(self._path, _Record(known, device.name, had_one=had_one))
+
+    def _note_loss(self) -> None:
+        _write(self._path, msgspec.structs.replace(_read(self._path), using=None))
 
     def _news(self, device: D, found: Found | None, known: DeviceId | None) -> Iterator[Message]:
         if not self._first:

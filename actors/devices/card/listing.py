@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -118,8 +119,6 @@ def why_not_open(
 
 def sound_card_present(timeout_s: float = _PROBE_S) -> tuple[bool, bool]:
     """Return whether there is a default input, and a default output. Never raises."""
-    from importlib.util import find_spec
-
     if find_spec("pyaudio") is None:
         return False, False
     try:

@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, NoReturn, Protocol
 
+from actors.devices.units import RATES
 from messages import (
     SAMPLE_RATE,
     DeviceFailed,
@@ -370,7 +371,7 @@ class HostedInput(_Hosted):
 
     async def _use(self) -> None:
         self._rate = rate_of(self._device)
-        if not 8_000 <= self._rate <= 192_000:
+        if self._rate not in RATES:
             _refuse("sample_rate", f"it is {self._rate} Hz; it must be between 8000 and 192000")
         self._odd = b""
         self._sent_s, self._began = 0.0, time.monotonic()

@@ -28,7 +28,7 @@ from actors.devices.own.hosted import (
 )
 from actors.devices.own.program import ProgramInput, ProgramOutput
 from actors.devices.playout import Playout
-from messages import Message, ProgramCapture, ProgramCaptureEnded, ProgramPlayed
+from messages import SAMPLE_RATE, Message, ProgramCapture, ProgramCaptureEnded, ProgramPlayed
 
 __all__ = ["LocalCapture", "LocalDeviceError", "LocalPlayback"]
 
@@ -139,7 +139,10 @@ class LocalCapture(Capture):
 
     def __init__(self, name: str, device: InputDevice, block: int) -> None:
         self.name = name
-        self._blocks = ProgramInput(block)
+        rate = SAMPLE_RATE
+        with contextlib.suppress(DeviceCallError):  # asked again once the device has started
+            rate = rate_of(device)
+        self._blocks = ProgramInput(block, rate=rate)
         self._timer: asyncio.TimerHandle | None = None
         self._loop = _DeviceLoop(name)
         self._hosted = HostedInput(device, self._take)

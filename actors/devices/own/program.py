@@ -6,13 +6,16 @@ Both run in `pump`, usually on the actor's thread; they have no thread and no cl
 from __future__ import annotations
 
 import collections
+import importlib
+import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from actors.devices.base import Capture, Captured, Playback
 from actors.devices.errors import DeviceError
 from actors.devices.playout import Playout
-from actors.devices.units import to_ns, to_samples
+from actors.devices.units import RATES, to_ns, to_samples
 from messages import (
     SAMPLE_RATE,
     Message,
@@ -24,7 +27,7 @@ from messages import (
 )
 
 if TYPE_CHECKING:
-    from actors.devices.sound.resample import Resampler
+    from actors.devices.own.conversion import Conversion
 
 __all__ = ["ProgramInput", "ProgramOutput", "ProgramRateError"]
 
@@ -40,6 +43,9 @@ _CATCH_UP = 200 * SAMPLE_RATE // 1000
 the speed, so that no delay remains."""
 _MAX_WAITING = 30 * SAMPLE_RATE * 2
 """Bytes of captured audio that may wait; beyond this, the oldest are dropped."""
+_MOST_PIECES = 3000
+"""Pieces that may wait for the import of what converts them, 30 s of 10 ms; then as above."""
+_CONVERSION = "actors.devices.own.conversion"
 _AHEAD = 200 * SAMPLE_RATE // 1000
 """Audio for playback is sent to the program at most this far ahead of real time."""
 _HAND_OVER = 100 * SAMPLE_RATE // 1000
@@ -67,6 +73,8 @@ class ProgramInput(Capture):
 
     Args:
         block: Length of a block in samples.
+        rate: The sample rate that is expected, in Hz. What converts it is imported now; if another
+            one comes, on a thread, while the audio waits.
         goes_on: Whether an earlier process of the session may have received audio; then silence is
             delivered without waiting for the first piece.
     """
@@ -74,12 +82,17 @@ class ProgramInput(Capture):
     name = "program"
     jump_ns = 2 * _QUIET_NS
 
-    def __init__(self, block: int, *, goes_on: bool = False) -> None:
+    def __init__(self, block: int, *, rate: int = SAMPLE_RATE, goes_on: bool = False) -> None:
         self._block = block
+        self._arrived: collections.deque[ProgramCapture | None] = collections.deque()
+        """What is not converted yet; None: a pause."""
         self._waiting = bytearray()
         self._odd = b""
         self._rate = SAMPLE_RATE
-        self._resampler: Resampler | None = None
+        self._conversion: Conversion | None = None
+        self._importing: threading.Thread | None = None
+        if rate != SAMPLE_RATE:
+            importlib.import_module(_CONVERSION)
         self._deliver: Callable[[Captured], None] = _ignore
         self._due_ns = 0
         """When a sound card would deliver the next block; 0: no audio has come yet."""
@@ -110,17 +123,55 @@ class ProgramInput(Capture):
         """
         if self._ended:
             return
+        if message.sample_rate not in RATES:
+            raise ProgramRateError(message.sample_rate)
         self._quiet = False
         self._first_ns = self._first_ns or message.captured_ns
-        if message.sample_rate != self._rate:
-            self._resampler = _resampler(message.sample_rate, SAMPLE_RATE)
-            self._rate = message.sample_rate
-        pcm = self._odd + message.pcm if self._odd else message.pcm
+        self._arrive(message)
+
+    def _arrive(self, message: ProgramCapture | None) -> None:
+        if len(self._arrived) >= _MOST_PIECES:
+            self._arrived.popleft()
+            self._lost = True
+        self._arrived.append(message)
+        self._convert()
+
+    def _convert(self) -> None:
+        """Convert what has arrived, unless what is needed for that is still imported."""
+        while self._arrived:
+            message = self._arrived[0]
+            if message is None:
+                self._waiting += self._conversion.flush() if self._conversion is not None else b""
+                self._odd = b""
+            elif message.sample_rate == self._rate or self._change_rate(message.sample_rate):
+                self._append(message.pcm)
+            else:
+                return
+            self._arrived.popleft()
+
+    def _change_rate(self, rate: int) -> bool:
+        """Prepare for audio with another rate; return False while the import is under way."""
+        if rate == SAMPLE_RATE:
+            self._conversion, self._rate = None, rate
+            return True
+        if self._importing is None and _CONVERSION not in sys.modules:
+            self._importing = threading.Thread(
+                target=importlib.import_module, args=(_CONVERSION,), name="import", daemon=True
+            )
+            self._importing.start()
+        if self._importing is not None and self._importing.is_alive():
+            return False
+        module = importlib.import_module(_CONVERSION)  # raises what was raised on the thread
+        self._conversion, self._rate = module.Conversion(rate, SAMPLE_RATE), rate
+        return True
+
+    def _append(self, pcm: bytes) -> None:
+        pcm = self._odd + pcm if self._odd else pcm
         if len(pcm) % 2:
             pcm, self._odd = pcm[:-1], pcm[-1:]
         else:
             self._odd = b""
-        self._waiting += _converted(pcm, self._resampler)
+        self._waiting += pcm if self._conversion is None else self._conversion.process(pcm)
         if (extra := len(self._waiting) - _MAX_WAITING) > 0:
             del self._waiting[: extra + extra % 2]
             self._lost = True
@@ -134,18 +185,14 @@ class ProgramInput(Capture):
 
     def pause(self) -> None:
         """Deliver what is left, then silence until more audio comes: the device has failed."""
-        if self._resampler is not None:
-            from actors.devices.sound.convert import to_pcm
-
-            self._waiting += to_pcm(self._resampler.flush())
-            self._resampler = _resampler(self._rate, SAMPLE_RATE)
-        self._odd = b""
+        self._arrive(None)
         self._quiet = True
 
     def pump(self, now_ns: int) -> float | None:
+        self._convert()
         block_ns = to_ns(self._block)
         if not self._due_ns:
-            if not (self._waiting or self._quiet or self._goes_on):
+            if not (self._arrived or self._waiting or self._quiet or self._goes_on):
                 return None
             self._due_ns = self._first_ns or now_ns
         if self._due_ns < now_ns - _MOST_LATE_NS:
@@ -176,7 +223,7 @@ class ProgramInput(Capture):
         pcm = bytes(self._waiting[:size])
         del self._waiting[:size]
         used = -1
-        if self._ended and not self._waiting and not self._silent:
+        if self._ended and not (self._arrived or self._waiting or self._silent):
             self._silent = True
             used = len(pcm) // 2
         self._position += len(pcm) // 2
@@ -206,7 +253,11 @@ class ProgramOutput(Playback):
     def __init__(self, rate: int, *, scales: bool = False) -> None:
         self._rate = rate
         self.scales = scales
-        self._resampler = _resampler(SAMPLE_RATE, rate)
+        if rate not in RATES:
+            raise ProgramRateError(rate)
+        self._conversion: Conversion | None = None
+        if rate != SAMPLE_RATE:
+            self._conversion = importlib.import_module(_CONVERSION).Conversion(SAMPLE_RATE, rate)
         self._playout: Playout | None = None
         self._given = 0
         """Samples of 24 kHz taken from the playout, without those that a flush took back."""
@@ -253,7 +304,8 @@ class ProgramOutput(Playback):
         self._given = self._heard(now_ns)
         self._reported = min(self._reported, self._given)
         self._sent = self._given * self._rate // SAMPLE_RATE
-        self._resampler = _resampler(SAMPLE_RATE, self._rate)
+        if self._conversion is not None:
+            self._conversion.flush()  # the rest is not heard
         self._behind_ns = 0
         while len(self._runs) > 1 and self._runs[-1][0] > self._given:
             self._runs.pop()  # none of this run was heard
@@ -274,7 +326,7 @@ class ProgramOutput(Playback):
 
     def _handed_over(self, pcm: bytes) -> Message:
         self._given += len(pcm) // 2
-        pcm = _converted(pcm, self._resampler)
+        pcm = pcm if self._conversion is None else self._conversion.process(pcm)
         message = ProgramPlayout(pcm, self._sent)
         self._sent += len(pcm) // 2
         return message
@@ -299,22 +351,3 @@ class ProgramOutput(Playback):
 
 def _ignore(_: Captured) -> None:
     pass
-
-
-def _resampler(from_hz: int, to_hz: int) -> Resampler | None:
-    if from_hz == to_hz:
-        return None
-    from actors.devices.sound.resample import Resampler, UnsupportedRateError
-
-    try:
-        return Resampler(from_hz, to_hz)
-    except UnsupportedRateError as error:
-        raise ProgramRateError(error.hz) from None
-
-
-def _converted(pcm: bytes, resampler: Resampler | None) -> bytes:
-    if resampler is None:
-        return pcm
-    from actors.devices.sound.convert import to_floats, to_pcm
-
-    return to_pcm(resampler.process(to_floats(pcm)))

@@ -6,14 +6,13 @@ Import it only when needed: it also imports numpy and cffi.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from actors.devices.errors import FileFormatError, OtherFormatError
 from actors.devices.sound.wav import refuse_beyond_limits
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["CodedFrames"]
 
@@ -65,8 +64,6 @@ class CodedFrames:
 
     def read(self, frames: int) -> NDArray[np.float32]:
         """Return the next frames in the range of int16; a damaged part is silence."""
-        import numpy as np
-
         first, self._next = self._next, self._next + frames
         try:
             self._go_to(first)

@@ -94,7 +94,10 @@ class SoxrResampler:
     """
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
+        import soxr
+
         _check_rates(from_hz, to_hz)
+        self._library = soxr
         self._rates = from_hz, to_hz
         self._stream = self._new_stream()
 
@@ -108,9 +111,8 @@ class SoxrResampler:
         return rest
 
     def _new_stream(self) -> soxr.ResampleStream:
-        import soxr
-
-        stream = soxr.ResampleStream(*self._rates, 1, dtype="float32", quality="HQ", vr=True)
+        make = self._library.ResampleStream
+        stream = make(*self._rates, 1, dtype="float32", quality="HQ", vr=True)
         stream.set_io_ratio(*self._rates)
         return stream
 

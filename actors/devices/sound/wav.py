@@ -19,6 +19,7 @@ from actors.devices.errors import (
     OtherFormatError,
     UnwritableFileError,
 )
+from actors.devices.units import RATES
 from actors.files import open_alone, why_not
 from messages import SAMPLE_RATE
 
@@ -26,15 +27,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["WavFormat", "WavFrames", "WavTarget", "read_format", "refuse_beyond_limits"]
+__all__ = ["FLOAT", "WavFormat", "WavFrames", "WavTarget", "read_format", "refuse_beyond_limits"]
 
-_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_BITS = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}
-_RATES = range(8_000, 192_001)
+_PCM, FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_BITS = {_PCM: (8, 16, 24, 32), FLOAT: (32, 64)}
 _MAX_CHANNELS = 64
-_LOUDEST = 8.0
-"""Limit of float samples. Values over 1.0 can be valid until channels are mixed and clipped; beyond
-this limit they are garbage."""
 _HEADERLESS = (".f32", ".pcm", ".raw", ".s16", ".s16le", ".sw")
 """Ends of the names of files that usually have samples and no header."""
 _HEADS = (b"RIFF", b"RF64", b"BW64")
@@ -148,13 +145,16 @@ def refuse_beyond_limits(path: Path, channels: int, rate: int) -> None:
     """
     if not 0 < channels <= _MAX_CHANNELS:
         raise FileFormatError(path, f"has {channels} channels, not 1 to {_MAX_CHANNELS}")
-    if rate not in _RATES:
-        limits = f"{_RATES.start} to {_RATES.stop - 1} Hz"
+    if rate not in RATES:
+        limits = f"{RATES.start} to {RATES.stop - 1} Hz"
         raise FileFormatError(path, f"has a sample rate of {rate} Hz, not {limits}")
 
 
 class WavFrames:
-    """The frames of a WAV file; see `actors.devices.sound.source.Frames`."""
+    """The frames of a WAV file; see `actors.devices.sound.source.Frames`.
+
+    `read` is only for a file that is not `native`, since it needs numpy.
+    """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self.format = read_format(file, path)
@@ -162,6 +162,10 @@ class WavFrames:
         self.frames = self.format.frames
         self.missing, self.native = self.format.missing, self.format.native
         self._file = file
+        if not self.native:
+            from actors.devices.sound.samples import floats
+
+            self._floats = floats
 
     def seek(self, frame: int) -> None:
         """Set the frame at which the next read begins."""
@@ -173,33 +177,11 @@ class WavFrames:
 
     def read(self, frames: int) -> NDArray[np.float32]:
         """Return the next frames in the range of int16, shape ``(n_frames, channels)``."""
-        return _floats(self.read_raw(frames), self.format)
+        return self._floats(self.read_raw(frames), self.format)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def _floats(raw: bytes, form: WavFormat) -> NDArray[np.float32]:
-    """Convert raw frames to float32 in the range of int16, shape ``(n_frames, channels)``."""
-    import numpy as np
-
-    raw = raw[: len(raw) // form.frame_bytes * form.frame_bytes]
-    wide: NDArray[np.float32]
-    if form.kind == _FLOAT:
-        floats = np.nan_to_num(np.frombuffer(raw, f"<f{form.bits // 8}"))
-        wide = floats.clip(-_LOUDEST, _LOUDEST).astype(np.float32) * 32768.0
-    elif form.bits == 8:
-        wide = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128.0) * 256.0
-    elif form.bits == 24:
-        parts = np.frombuffer(raw, np.uint8).reshape(-1, form.sample_bytes or 3)
-        padded = np.zeros((len(parts), 4), np.uint8)
-        padded[:, 1:] = parts[:, :3]  # of four bytes, the last repeats the sign
-        wide = padded.view("<i4").reshape(-1).astype(np.float32) / 65536.0
-    else:
-        scale = np.float32(2.0 ** (16 - form.bits))
-        wide = np.frombuffer(raw, f"<i{form.bits // 8}").astype(np.float32) * scale
-    return wide.reshape(-1, form.channels)
 
 
 class WavTarget:

@@ -11,7 +11,6 @@ import pytest
 
 from actors.base import StartAnew
 from actors.devices.card import card, lookout
-from actors.devices.card.card import note_loss
 from actors.devices.card.listing import DeviceId, SoundDevice
 from actors.devices.card.lookout import Lookout
 from actors.devices.errors import (
@@ -36,6 +35,7 @@ class Machine:
         self._folder, self._patch = folder, monkeypatch
         self._first = True
         self.stuck: list[Exception] = []
+        self.opened: dict[str, Any] = {}
         self.has()
 
     def has(self, devices: Devices = DEVICES, **options: Any) -> FakePyAudio:
@@ -61,12 +61,13 @@ class Machine:
         else:
             opened = open_playback(settings, self.session, self.stuck.append)
         self._first = False
+        self.opened[direction] = opened
         opened.close()
         return opened
 
     def loses(self, direction: Any = "input") -> None:
         """Note that the device was lost."""
-        note_loss(self.session, direction)
+        self.opened[direction].note_loss()
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from array import array
+from collections.abc import Iterator
 from itertools import pairwise
 from math import pi, sin
 
@@ -15,9 +18,11 @@ from actors.devices.base import Captured
 from actors.devices.own.program import ProgramInput, ProgramOutput, ProgramRateError
 from actors.devices.playout import Playout
 from messages import ProgramCapture, ProgramFlush, ProgramPlayed, ProgramPlayout
+from tests.rig import TIMEOUT_S, until
 
 MS = 1_000_000
 START = 5_000 * MS
+CONVERSION = "actors.devices.own.conversion"
 
 
 def pcm(samples: int, start: int = 1) -> bytes:
@@ -27,8 +32,8 @@ def pcm(samples: int, start: int = 1) -> bytes:
 class Input:
     """A program input with a clock moved by hand."""
 
-    def __init__(self, block: int = 960) -> None:
-        self.device = ProgramInput(block)
+    def __init__(self, block: int = 960, rate: int = 24_000) -> None:
+        self.device = ProgramInput(block, rate=rate)
         self.blocks: list[Captured] = []
         self.device.start(self.blocks.append, lambda _: None)
         self.now = START
@@ -153,7 +158,7 @@ def test_more_than_can_wait_drops_the_oldest_and_is_reported() -> None:
 
 
 def test_another_rate_is_converted() -> None:
-    program = Input()
+    program = Input(rate=48_000)
     tone = array("h", [int(8000 * sin(2 * pi * 440 * i / 48_000)) for i in range(48_000)])
 
     program.feed(tone.tobytes(), 48_000)
@@ -165,6 +170,72 @@ def test_another_rate_is_converted() -> None:
     assert len(used) == 1
     crossings = sum(a < 0 <= b for a, b in pairwise(heard))
     assert crossings == pytest.approx(440, abs=2)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Hold up the import of what converts rates until the event is set."""
+    released = threading.Event()
+
+    class Slow:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == CONVERSION:
+                assert released.wait(TIMEOUT_S)
+
+    for name in [name for name in sys.modules if name == CONVERSION]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Slow(), *sys.meta_path])
+    yield released
+    released.set()
+
+
+def imported() -> None:
+    """Wait until the import that was held up is over."""
+    until(
+        lambda: all(thread.name != "import" for thread in threading.enumerate()),
+        "the import does not end",
+    )
+
+
+def test_a_rate_that_is_not_expected_waits_for_what_converts_it(held: threading.Event) -> None:
+    program = Input()
+    program.feed(pcm(2_400))
+    program.feed(array("h", [2_000] * 4_000).tobytes(), 8_000)
+    program.run(1_000)
+    before = program.heard
+    held.set()
+    imported()
+    for _ in range(50):
+        program.feed(bytes(320), 8_000)
+        program.run(20)
+
+    assert before.rstrip(b"\0") == pcm(2_400)
+    late = array("h", program.heard[len(before) :])
+    assert sum(abs(sample - 2_000) < 100 for sample in late) == pytest.approx(12_000, abs=100)
+
+
+def test_what_waits_for_what_converts_it_is_heard_before_the_end(held: threading.Event) -> None:
+    program = Input()
+    program.feed(array("h", [2_000] * 4_000).tobytes(), 8_000)
+    program.device.end()
+    program.run(500)
+    ended_early = any(block.used >= 0 for block in program.blocks)
+    held.set()
+    imported()
+    program.run(1_000)
+
+    assert not ended_early
+    assert sum(block.used >= 0 for block in program.blocks) == 1
+    heard = array("h", program.heard)
+    assert sum(abs(sample - 2_000) < 100 for sample in heard) == pytest.approx(12_000, abs=100)
+
+
+def test_an_expected_rate_is_prepared_for_at_once() -> None:
+    sys.modules.pop(CONVERSION, None)
+
+    ProgramInput(960, rate=8_000)
+
+    assert CONVERSION in sys.modules
 
 
 def test_a_rate_that_cannot_be_converted_is_an_error() -> None:
