@@ -91,6 +91,7 @@ from messages import (
     encode,
     level_of,
 )
+from messages.paths import printable, text_of_path
 from messages.transport.channel import adopt_stdio
 from messages.transport.loop import Loop
 from messages.transport.mailbox import Suspect
@@ -399,8 +400,8 @@ class Supervisor:
             SessionStarted(
                 pids,
                 shown(self._server_url()),
-                settings.input,
-                settings.output,
+                printable(settings.input),
+                printable(settings.output),
                 bool(self._sandbox),
                 self._epoch_ns,
                 self._summary.items,
@@ -422,9 +423,9 @@ class Supervisor:
         return Init(
             child.name,
             child.spec.target,
-            str(self._page_path),
+            text_of_path(str(self._page_path)),
             child.slot.index,
-            given.get("agent") if child.name == "tools" else None,
+            self.settings.agent if child.name == "tools" else None,
             str(given.get("log_level", "INFO")),
             bool(given.get("probes", False)),
             child.memory_mib,
@@ -435,7 +436,7 @@ class Supervisor:
         """Return the facts of the session that a component is opened with."""
         return SessionInfo(
             epoch_ns=self._epoch_ns,
-            directory=str(self.directory),
+            directory=text_of_path(str(self.directory)),
             server_url=self._server_url(),
             first=first and self._resumed != "supervisor",
             resumed=self._resumed if first else "",

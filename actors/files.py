@@ -13,6 +13,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+from messages.paths import path_of_text
+
 __all__ = ["lock", "open_alone", "path_of", "same_file", "why_not"]
 
 _WAIT_S = 1.0
@@ -51,8 +53,12 @@ def why_not(path: Path, error: OSError) -> str:
 
 
 def path_of(text: str) -> Path:
-    """Return the path that a user wrote, with ``~`` and ``~user`` replaced if the user exists."""
-    path = Path(text)
+    """Return the path that a user wrote, with ``~`` and ``~user`` replaced if the user exists.
+
+    Args:
+        text: The path, as it was given or as it is in settings (`messages.paths`).
+    """
+    path = Path(path_of_text(text))
     try:
         return path.expanduser()
     except RuntimeError:  # there is no such user

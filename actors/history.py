@@ -217,7 +217,7 @@ class History(Actor):
 
     def _path(self) -> Path:
         given = self.settings.resume or self.settings.journal_path
-        return path_of(given) if given else Path(self.session.directory) / "history.journal"
+        return path_of(given) if given else self.session.file("history.journal")
 
     def _rebuild(self, journal: Journal) -> None:
         now = time.monotonic()

@@ -49,6 +49,7 @@ from messages import (
     tag_of,
 )
 from messages.hints import rtvoice
+from messages.paths import path_of_text
 from messages.transport.channel import Channel, adopt_stdio
 from messages.transport.page import Page, Slot
 from messages.transport.saved import write_state
@@ -115,11 +116,12 @@ class Host:
         self._probes = init.probes
         if init.probes:
             self._faults = importlib.import_module("actors.faults")
-        self._slot = Page(Path(init.page_path)).slot(init.slot)
+        self._slot = Page(Path(path_of_text(init.page_path))).slot(init.slot)
         self.logger.level = level_of(init.log_level)
         limit_memory(init.memory_mib)
         pass_on_library_logs(self.logger)
-        sys.path.extend(folder for folder in init.import_path if folder not in sys.path)
+        folders = map(path_of_text, init.import_path)
+        sys.path.extend(folder for folder in folders if folder not in sys.path)
         try:
             module, _, attribute = init.target.partition(":")
             kind = getattr(importlib.import_module(module), attribute)

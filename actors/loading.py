@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from messages import UserError
+from messages.paths import path_of_text, printable
 
 __all__ = ["LoadError", "load", "raised"]
 
@@ -28,7 +29,7 @@ class LoadError(UserError):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.problem}"
+        return f"{printable(self.name)}: {self.problem}"
 
 
 def load(name: str, noun: str, fits: Callable[[object], bool]) -> Any:
@@ -43,7 +44,7 @@ def load(name: str, noun: str, fits: Callable[[object], bool]) -> Any:
     Raises:
         LoadError: If there is no such file, module or attribute, or if the import raises.
     """
-    where, colon, attribute = name.rpartition(":")
+    where, colon, attribute = path_of_text(name).rpartition(":")
     if not colon or not where or not attribute:
         raise LoadError(name, "write it as module:attribute or path/file.py:attribute")
     _extend_path(str(Path.cwd()))
@@ -135,7 +136,7 @@ def _hidden_by_ours(name: str, error: BaseException) -> Path | None:
     In a component our modules come first on ``sys.path``, so that nothing can replace them.
     """
     if isinstance(error, AttributeError | ImportError):
-        where = Path(name.rpartition(":")[0])
+        where = Path(path_of_text(name).rpartition(":")[0])
         folders = [where.parent, Path.cwd()] if where.suffix == ".py" else [Path.cwd()]
         for folder in folders:
             for ours in _OURS:

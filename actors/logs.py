@@ -51,7 +51,7 @@ class Logger:
 def _pack(value: Any) -> bytes:
     try:
         packed = msgspec.msgpack.encode(value)
-    except (TypeError, OverflowError):
+    except (TypeError, OverflowError, UnicodeEncodeError):
         packed = msgspec.msgpack.encode(_cut(repr(value)))
     if len(packed) > _LOG_CHARS:
         packed = msgspec.msgpack.encode(_cut(repr(value)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import msgspec
@@ -103,7 +102,7 @@ class _Legacy:
     """A file in which a process leaves audio to the next one that nobody has heard."""
 
     def __init__(self, session: SessionInfo) -> None:
-        self._path = Path(session.directory) / "speaker.rest"
+        self._path = session.file("speaker.rest")
 
     def leave(self, rest: _Rest) -> None:
         """Write audio for the next process.

@@ -86,7 +86,8 @@ class SentImage(msgspec.Struct, frozen=True, omit_defaults=True):
     """An image that the user has shown, as it is kept in the conversation."""
 
     path: str
-    """The file that holds it: until the end of the session or, next to a journal, permanently."""
+    """The file that holds it: until the end of the session or, next to a journal, permanently; in
+    the form of `messages.paths`."""
     media_type: Literal["image/png", "image/jpeg"]
     detail: Literal["auto", "low", "high"] = "auto"
     """Resolution at which the model sees it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from messages.base import Message
+from messages.paths import path_of_text
 
 __all__ = [
     "FAULTS",
@@ -32,7 +34,7 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     epoch_ns: int
     """``time.monotonic_ns()`` of sample 0 of the session timeline."""
     directory: str
-    """The directory of the session's temporary files, deleted at its end."""
+    """The directory of the session's temporary files, deleted at its end; see `messages.paths`."""
     server_url: str = ""
     """The URL to which realtime connects."""
     first: bool = True
@@ -41,6 +43,10 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Whether all components are new, and go on with an earlier conversation: ``supervisor``: the
     supervisor has died a moment ago, and with it all of them; ``journal``: an earlier session has
     left a journal (`Settings.resume`), and what was saved is of another timeline."""
+
+    def file(self, name: str) -> Path:
+        """Return a path in the directory."""
+        return Path(path_of_text(self.directory), name)
 
 
 class StartSession(Message, frozen=True, array_like=True, tag=120):

@@ -97,6 +97,8 @@ class Setting(msgspec.Struct, frozen=True):
     """The allowed values, as the end of the sentence "give …"; empty: they follow from the type."""
     none: tuple[str, ...] = ()
     """Words that mean None."""
+    is_path: bool = False
+    """Whether it is a path or a list of paths, or may contain one; see `messages.paths`."""
     form: Callable[[Any], Any] | None = None
     """Checks a value of the right type, and returns it in the form in which it is stored. Raises
     ValueError if it is not allowed; without a text, `allowed` gives the error."""
@@ -551,6 +553,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Setting(
             "``module:attr`` or ``file.py:attr`` of `Tools` that run in the tools process.",
             parameter=None,
+            is_path=True,
         ),
     ] = None
 
@@ -570,6 +573,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 "default, a device's index or name, a WAV file, silence",
                 "DEV",
             ),
+            is_path=True,
         ),
     ] = "default"
     output: Annotated[
@@ -583,6 +587,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             option=Option(
                 "--output", "devices", "default, a device's index or name, a WAV file, null", "DEV"
             ),
+            is_path=True,
         ),
     ] = "default"
     duplex: Annotated[
@@ -667,6 +672,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ),
             allowed="a path, or None",
             form=_filled,
+            is_path=True,
         ),
     ] = None
     journal_path: Annotated[
@@ -677,6 +683,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             option=Option("--journal", "files", "keep the conversation in a file", "FILE"),
             allowed="a path, or None",
             form=_filled,
+            is_path=True,
         ),
     ] = None
 
@@ -701,6 +708,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Setting(
             "``module:attr`` or ``file.py:attr`` of the agent, which the tools process loads.",
             parameter=None,
+            is_path=True,
         ),
     ] = None
     components: Annotated[
@@ -718,6 +726,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Setting(
             "Folders in which the user's modules are looked up, after the installed packages.",
             parameter=None,
+            is_path=True,
         ),
     ] = ()
     wire_events: Annotated[

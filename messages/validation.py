@@ -17,6 +17,7 @@ import msgspec
 
 from messages import limits
 from messages.errors import InvalidSettingError
+from messages.paths import text_of_path
 from messages.settings import CHANGEABLE, SETTINGS, Settings
 
 __all__ = [
@@ -57,12 +58,23 @@ def checked(name: str, value: object) -> Any:
     setting, kind = SETTINGS[name], _TYPES[name]
     if isinstance(value, str) and value in setting.none:
         return None
+    if setting.is_path:
+        value = _with_paths(value)
     found = of_type(name, value, kind, setting.allowed)
     try:
         return found if setting.form is None else setting.form(found)
     except ValueError as error:
         problem = str(error) or _wrong(found, kind, setting.allowed)
         raise InvalidSettingError(name, problem) from None
+
+
+def _with_paths(value: object) -> object:
+    """Return a path, or a list of paths, in the form that messages can contain."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
+        return text_of_path(value)
+    return [*map(_with_paths, value)] if isinstance(value, list | tuple) else value
 
 
 def of_type(name: str, value: object, kind: Any, words: str = "") -> Any:

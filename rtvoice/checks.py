@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from actors.files import path_of
 from actors.tools.registry import Tools
 from messages import MAX_IMAGE_BYTES, validation
 from messages.errors import InvalidSettingError
@@ -272,7 +273,7 @@ def make_folder(name: str, path: str | None) -> None:
     if path is None:
         return
     try:
-        Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+        path_of(path).absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AgentError(name, f"{path} cannot be written: {error.strerror or error}") from None
 

@@ -36,6 +36,7 @@ from messages import (
     WantWireEvents,
     WireEvent,
 )
+from messages.paths import printable
 from messages.urls import shown
 from rtvoice.bus import EventBus
 from rtvoice.events import (
@@ -469,4 +470,4 @@ def _log_places(described: Mapping[str, Any], started: SessionStarted | None) ->
         f"component {name}: {target} {child(name)}"
         for name, target in described["components"].items()
     ]
-    _logger.info("started on %s; %s", shown(described["server"]), "; ".join(parts))
+    _logger.info("started on %s; %s", shown(described["server"]), printable("; ".join(parts)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from messages import UserError
 from messages.hints import install, rtvoice
+from messages.paths import path_of_text
 
 __all__ = [
     "DeviceBusyError",
@@ -49,7 +50,8 @@ class NoSuchDeviceError(DeviceError):
     def __str__(self) -> str:
         what = self.reason
         if self.wanted != "default":
-            what = f"no {self.direction} device is named {self.wanted!r} or has that index"
+            wanted = path_of_text(self.wanted)
+            what = f"no {self.direction} device is named {wanted!r} or has that index"
         if self.names:
             return f"{what}; there are: {', '.join(self.names)}"
         return f"{what}. {_forbidden()}{_without_sound_card(self.direction)}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from pathlib import Path
 
 from messages import SessionInfo
 
@@ -121,10 +120,11 @@ class ItemMark:
 
 
 def _map(session: SessionInfo, name: str) -> mmap.mmap:
-    if not Path(session.directory).is_dir() or not session.directory:
+    path = session.file(name)
+    if not (session.directory and path.parent.is_dir()):
         return mmap.mmap(-1, _BYTES)  # anonymous memory: nothing survives the process then
     flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if session.first else 0)
-    descriptor = os.open(Path(session.directory) / name, flags, 0o600)
+    descriptor = os.open(path, flags, 0o600)
     try:
         if os.fstat(descriptor).st_size < _BYTES:
             # Write the page, instead of a hole: on a full disk, storing into a mapped hole would

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from actors.base import Actor
+from actors.files import path_of
 from actors.realtime import wire
 from actors.realtime.address import KEY_VARIABLE, address_of
 from actors.realtime.connection import (
@@ -280,7 +281,7 @@ class Realtime(Actor):
 
     def _picture_folder(self) -> Path:
         journal = self.settings.journal_path
-        return Path(f"{journal}.images" if journal else f"{self.session.directory}/images")
+        return path_of(f"{journal}.images") if journal else self.session.file("images")
 
     def _connect(self, *, spare: bool = False) -> None:
         self._connecting.pop(spare, None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from messages import SendImage, SentImage
+from messages.paths import path_of_text, text_of_path
 
 __all__ = ["REFERENCE", "Pictures"]
 
@@ -40,7 +41,9 @@ class Pictures:
         half = path.with_name(f"{name}.part")
         half.write_bytes(message.data)
         half.replace(path)
-        return SentImage(str(path), message.media_type, message.detail, len(message.data))
+        return SentImage(
+            text_of_path(str(path)), message.media_type, message.detail, len(message.data)
+        )
 
     def filled(self, item: dict[str, Any]) -> dict[str, Any]:
         """Return an item with its images inserted; the same object if it has none."""
@@ -60,7 +63,7 @@ def _filled(part: dict[str, Any]) -> dict[str, Any]:
         return part
     media_type, _, path = part["image_url"].removeprefix(REFERENCE).partition(":")
     try:
-        data = Path(path).read_bytes()
+        data = Path(path_of_text(path)).read_bytes()
     except OSError:
         return {"type": "input_text", "text": GONE}
     encoded = base64.b64encode(data).decode()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
 from messages.base import Message, decoder, type_of_tag
+from messages.paths import printable
 
 __all__ = [
     "HEAD_BYTES",
@@ -42,9 +44,28 @@ class FrameError(Exception):
 
 
 def encode(message: Message, epoch: int = 0) -> bytes:
-    """Return the frame of a message."""
-    body = _encoder.encode(message)
+    r"""Return the frame of a message; lone surrogates in its texts become ``\udcff``."""
+    try:
+        body = _encoder.encode(message)
+    except UnicodeEncodeError:
+        body = _encoder.encode(_printable(message))
     return _HEAD.pack(len(body) + 2, type(message).tag(), epoch) + body
+
+
+def _printable(value: Any) -> Any:
+    """Return a message, or a part of one, with all its texts printable."""
+    match value:
+        case str():
+            return printable(value)
+        case msgspec.Struct():
+            parts = msgspec.structs.asdict(value)
+            return msgspec.structs.replace(value, **{k: _printable(v) for k, v in parts.items()})
+        case dict():
+            return {_printable(key): _printable(each) for key, each in value.items()}
+        case tuple() | list():
+            return type(value)(map(_printable, value))
+        case _:
+            return value
 
 
 def decode(frame: bytes) -> Message:

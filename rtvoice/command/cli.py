@@ -23,6 +23,7 @@ from actors.files import path_of, same_file
 from messages import LEVELS, validation
 from messages.errors import ConfigurationError, InvalidSettingError
 from messages.hints import rtvoice
+from messages.paths import printable
 from messages.settings import SETTINGS, Option
 from rtvoice.command.choice import NEVER, Choice, UsageError, choose, read_env_file
 from rtvoice.command.printing import OutputError, open_closed_streams
@@ -174,7 +175,7 @@ def _check_files(options: argparse.Namespace) -> None:
         if path is None or (name == "output" and not is_file(path)):
             continue
         if name == "record" and not path.lower().endswith(".wav"):
-            raise UsageError(f"--record: {path} must end in .wav")
+            raise UsageError(f"--record: {printable(path)} must end in .wav")
         _check_output(_source(options, name), path_of(path))
     _check_used_once(options)
 
@@ -225,7 +226,9 @@ def _check_used_once(options: argparse.Namespace) -> None:
         files["AGENT"] = options.agent.rpartition(":")[0]
     for (other, one), (name, path) in combinations(files.items(), 2):
         if same_file(path_of(one), path_of(path)):
-            raise UsageError(f"{name}: {path} is the file of {other} too; choose another")
+            raise UsageError(
+                f"{name}: {printable(path)} is the file of {other} too; choose another"
+            )
 
 
 # -- running it -------------------------------------------------------------------------------
@@ -243,7 +246,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not every terminal can show all characters
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _obey(_parser().parse_args(argv))
     except OutputError as error:

@@ -33,6 +33,7 @@ from messages import (
     ToolAnswer,
 )
 from messages.hints import install, rtvoice
+from messages.paths import printable
 from rtvoice.command.console import Console
 
 __all__ = ["Demo", "DemoVoice", "ScriptedMicrophone"]
@@ -231,7 +232,7 @@ class Demo:
         ):
             path = self._folder / name
             if path.exists():
-                say(f"Recorded: {path} ({_seconds_of(path)}), {what}.")
+                say(f"Recorded: {printable(str(path))} ({_seconds_of(path)}), {what}.")
         first = "" if find_spec("pyaudio") else f"{install('pyaudio')}, then "
         say(
             f"To talk yourself, on a machine with a microphone: {first}{rtvoice()}. With "

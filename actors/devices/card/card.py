@@ -248,7 +248,7 @@ def _may_be_moved(device: DeviceId) -> bool:
 
 
 def _path(session: SessionInfo, direction: Direction) -> Path | None:
-    return Path(session.directory) / f"{direction}-device" if session.directory else None
+    return session.file(f"{direction}-device") if session.directory else None
 
 
 def _read(path: Path | None) -> _Record:

@@ -22,6 +22,7 @@ from actors.devices.opening import is_file, open_capture, open_playback
 from actors.devices.playout import Playout
 from actors.devices.units import to_ns
 from messages import SAMPLE_RATE, SILENCE_DBFS, SessionInfo, Settings
+from messages.paths import path_of_text, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,12 +152,16 @@ def _open(direction: Direction, opening: Callable[[], _Device], report: _Report)
     try:
         device = opening()
     except DeviceError as error:
-        report(DeviceRefused(direction, str(error)))
+        report(DeviceRefused(direction, printable(str(error))))
         return None
     rate, channels = getattr(device, "rate", 0), getattr(device, "channels", 0)
     report(
         DeviceOpened(
-            direction, device.name, rate, channels, device.stands_in_because or device.trouble
+            direction,
+            printable(device.name),
+            rate,
+            channels,
+            device.stands_in_because or device.trouble,
         )
     )
     return device
@@ -332,7 +337,7 @@ def _dbfs(amplitude: float) -> float:
 
 def _main() -> None:
     request = msgspec.json.decode(sys.argv[1], type=Request)
-    sys.path.extend(request.import_path)
+    sys.path.extend(map(path_of_text, request.import_path))
     faulthandler.dump_traceback_later(_MOST_S, exit=True)  # ends us even if the caller is gone
     out = sys.stdout.buffer
     sys.stdout = sys.stderr  # output printed by a user's device must not mix with the findings

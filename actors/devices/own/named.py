@@ -8,6 +8,7 @@ from typing import Any
 from actors.devices.base import INPUT_METHODS, OUTPUT_METHODS, Capture, Playback
 from actors.devices.errors import DeviceError
 from actors.loading import LoadError, load, raised
+from messages.paths import path_of_text, printable
 
 __all__ = ["NamedDeviceError", "load_capture", "load_playback"]
 
@@ -20,7 +21,7 @@ class NamedDeviceError(DeviceError):
         self.name, self.reason = name, reason
 
     def __str__(self) -> str:
-        return f"{self.name!r} is not a device: {self.reason}"
+        return f"{path_of_text(self.name)!r} is not a device: {self.reason}"
 
 
 def load_capture(name: str, block: int) -> Capture:
@@ -41,7 +42,7 @@ def load_capture(name: str, block: int) -> Capture:
         return device
     from actors.devices.own.local import LocalCapture
 
-    return LocalCapture(name, device, block)
+    return LocalCapture(printable(name), device, block)
 
 
 def load_playback(name: str) -> Playback:
@@ -58,7 +59,7 @@ def load_playback(name: str) -> Playback:
         return device
     from actors.devices.own.local import LocalPlayback
 
-    return LocalPlayback(name, device)
+    return LocalPlayback(printable(name), device)
 
 
 def _load(name: str, noun: str, kind: type, methods: tuple[str, ...]) -> Any:

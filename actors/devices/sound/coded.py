@@ -5,6 +5,8 @@ Import it only when needed: it also imports numpy and cffi.
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,8 @@ class CodedFrames:
         except (ImportError, OSError):  # OSError: the package is installed without libsndfile
             raise unknown from None
         self._library = soundfile
-        self._path = path
+        # It would encode a path that is not UTF-8 as UTF-8.
+        self._name = str(path) if sys.platform == "win32" else os.fsencode(path)
         self._next = self._at = 0
         """The next frame to read, and the position of the decoder; `read` brings them together."""
         try:
@@ -79,7 +82,7 @@ class CodedFrames:
     def _opened(self) -> Any:
         """Open the file with ``seekable`` off; otherwise soundfile would seek after each read."""
         steady = type("Steady", (self._library.SoundFile,), {"seekable": lambda _: False})
-        return steady(self._path)
+        return steady(self._name)
 
     def _begin_again(self) -> None:
         self._file.close()
@@ -127,7 +130,7 @@ class CodedFrames:
     def _has(self, frame: int) -> bool:
         """Return whether a frame can be read, with a new decoder, as a failed one is unusable."""
         try:
-            with self._library.SoundFile(self._path) as file:
+            with self._library.SoundFile(self._name) as file:
                 file.seek(frame)
                 return len(file.read(1)) == 1
         except self._library.SoundFileError:

@@ -20,6 +20,7 @@ from actors.devices.card.soundcheck import Request
 from actors.devices.opening import is_file
 from messages import Settings
 from messages.errors import InvalidSettingError
+from messages.paths import printable
 from messages.transport.spawning import environment_with_us
 from messages.validation import checked_settings
 from rtvoice.command.choice import Card, Choice, UsageError, choose, fields_given
@@ -65,6 +66,7 @@ def diagnose(
     secret = environment.get("OPENAI_API_KEY", "").strip()
     results = []
     for result in _Examination(options, environment, check).results():
+        result = msgspec.structs.replace(result, text=printable(result.text))  # noqa: PLW2901
         if secret and secret in result.text:
             result = msgspec.structs.replace(result, text=result.text.replace(secret, "[key]"))  # noqa: PLW2901
         results.append(result)
