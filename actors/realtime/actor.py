@@ -154,7 +154,7 @@ class Realtime(Actor):
         except OSError as error:
             del os.environ["SSLKEYLOGFILE"]
             text = f"SSLKEYLOGFILE cannot be written ({path}: {error.strerror}); it is ignored"
-            self.log.warning(text)
+            self.log.info(text)
             self.send(Notice(f"{text}."))
 
     def handle(self, message: Message) -> None:

@@ -31,7 +31,7 @@ from tests.fake_server import FakeServer
 _HEAD = struct.Struct("<4sI4s4sIHHIIHH4sI")
 
 
-def _wav(
+def wav(
     world: World,
     data: bytes,
     *,
@@ -57,7 +57,7 @@ def _fails(part: str, **settings: object) -> Outcome:
     return Outcome(sitting.text(), sitting.code)
 
 
-def _hears(name: str) -> tuple[bytes, Outcome]:
+def hears(name: str) -> tuple[bytes, Outcome]:
     """Return what a microphone captures of a file to its end, and what the user sees."""
     with Sitting("microphone", listens=(CapturedAudio, CaptureEnded), input=name) as sitting:
         sitting.wait_for(lambda: len(sitting.of(CaptureEnded)) == 1)
@@ -182,12 +182,12 @@ def headerless(world: World) -> Outcome:
 
 @row("A WAV file that is not PCM")
 def not_pcm(world: World) -> Outcome:
-    return _fails("microphone", input=_wav(world, bytes(100), kind=0x161))
+    return _fails("microphone", input=wav(world, bytes(100), kind=0x161))
 
 
 @row("A FLAC file")
 def flac(world: World) -> Outcome:
-    heard, outcome = _hears(_flac(world, 0.5))
+    heard, outcome = hears(_flac(world, 0.5))
 
     assert abs(max(array("h", heard)) - 8000) < 80
     return outcome
@@ -207,7 +207,7 @@ def flac_without_soundfile(world: World) -> Outcome:
 def flac_cut_off(world: World) -> Outcome:
     name = _flac(world, 4.0)
     world.file(name, Path(name).read_bytes()[: Path(name).stat().st_size // 8])
-    heard, outcome = _hears(name)
+    heard, outcome = hears(name)
 
     assert abs(max(array("h", heard)) - 8000) < 80, "what there is, is used"
     return outcome
@@ -222,12 +222,12 @@ def _flac(world: World, seconds: float) -> str:
 
 @row("A WAV file with an impossible sample rate")
 def rate(world: World) -> Outcome:
-    return _fails("microphone", input=_wav(world, bytes(100), rate=500_000))
+    return _fails("microphone", input=wav(world, bytes(100), rate=500_000))
 
 
 @row("A WAV file of 8 bits")
 def eight_bits(world: World) -> Outcome:
-    heard, outcome = _hears(_wav(world, bytes([128 + 64]) * 2400, bits=8))
+    heard, outcome = hears(wav(world, bytes([128 + 64]) * 2400, bits=8))
 
     assert array("h", heard[:4800]) == array("h", [64 * 256] * 2400)
     return outcome
@@ -236,7 +236,7 @@ def eight_bits(world: World) -> Outcome:
 @row("A WAV file of 44.1 kHz, stereo")
 def other_rate(world: World) -> Outcome:
     both = array("h", [1000, 3000] * 4410).tobytes()
-    heard, outcome = _hears(_wav(world, both, channels=2, rate=44_100))
+    heard, outcome = hears(wav(world, both, channels=2, rate=44_100))
 
     middle = array("h", heard[1000:3000])
     assert all(abs(sample - 2000) <= 2 for sample in middle), "the mean of both, at 24 kHz"
@@ -247,16 +247,33 @@ def other_rate(world: World) -> Outcome:
 @row("A WAV file of two channels, one of them inverted")
 def inverted(world: World) -> Outcome:
     both = array("h", [1000, -1000] * 4800).tobytes()
-    heard, outcome = _hears(_wav(world, both, channels=2))
+    heard, outcome = hears(wav(world, both, channels=2))
 
     assert array("h", [1000] * 4800).tobytes() in heard
     return outcome
 
 
+@row("A WAV file with 24 bits in four bytes each")
+def padded(world: World) -> Outcome:
+    sound = struct.pack("<i", 0x123456) * 2400
+    name = wav(world, sound, bits=24)
+    whole = bytearray(Path(name).read_bytes())
+    whole[28:34] = struct.pack("<IH", 4 * 24_000, 4)
+    heard, outcome = hears(world.file(name, bytes(whole)))
+
+    assert heard.rstrip(b"\0") == array("h", [0x1234] * 2400).tobytes()
+    return outcome
+
+
+@row("A WAV file with no samples and another chunk behind them")
+def other_chunk(world: World) -> Outcome:
+    return _fails("microphone", input=wav(world, b"LIST\4\0\0\0INFO", promised=0))
+
+
 @row("A WAV file that was cut off")
 def cut_off(world: World) -> Outcome:
     sound = array("h", [500] * 2400).tobytes()
-    heard, outcome = _hears(_wav(world, sound, promised=4 * len(sound)))
+    heard, outcome = hears(wav(world, sound, promised=4 * len(sound)))
 
     assert sound in heard, "what there is, is used"
     return outcome
@@ -265,7 +282,7 @@ def cut_off(world: World) -> Outcome:
 @row("A WAV file that ends in the middle of a sample")
 def half_a_sample(world: World) -> Outcome:
     sound = array("h", [500] * 2400).tobytes()
-    heard, outcome = _hears(_wav(world, sound + b"\x01", promised=len(sound) + 2))
+    heard, outcome = hears(wav(world, sound + b"\x01", promised=len(sound) + 2))
 
     assert heard.rstrip(b"\0") == sound, "the half one is no sound"
     return outcome
@@ -274,7 +291,7 @@ def half_a_sample(world: World) -> Outcome:
 @row("A WAV file that was written to a pipe, with no lengths in its header")
 def no_lengths(world: World) -> Outcome:
     sound = array("h", [500] * 2400).tobytes()
-    heard, outcome = _hears(_wav(world, sound, promised=0xFFFF_FFFF - 36))
+    heard, outcome = hears(wav(world, sound, promised=0xFFFF_FFFF - 36))
 
     assert heard.rstrip(b"\0") == sound
     return outcome
@@ -282,7 +299,7 @@ def no_lengths(world: World) -> Outcome:
 
 @row("A WAV file that was cut off in its header")
 def broken_header(world: World) -> Outcome:
-    _wav(world, b"")
+    wav(world, b"")
     return _fails("microphone", input=world.file("in.wav", Path("in.wav").read_bytes()[:30]))
 
 
@@ -293,7 +310,7 @@ def empty(world: World) -> Outcome:
 
 @row("A WAV file without samples")
 def no_samples(world: World) -> Outcome:
-    return _fails("microphone", input=_wav(world, b""))
+    return _fails("microphone", input=wav(world, b""))
 
 
 @row("A folder as input")

@@ -72,6 +72,16 @@ def half_a_pair(world: World) -> Outcome:
     return _answered(world, "Party", output=[{"content": [{"transcript": "party \ud83d"}]}])
 
 
+@row("A text with joiners (U+200C in Persian, U+200D in an emoji)")
+def joiners(world: World) -> Outcome:
+    talk, text = (
+        world.talk(),
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f469\u200d\U0001f680",
+    )
+    connection = talk.server.connections[0]
+    return _goes_on(talk.seen_of(lambda: connection.say(text, bytes(480), item="item_joined")))
+
+
 @row("A number out of all bounds")
 def out_of_bounds(world: World) -> Outcome:
     kind = "input_audio_buffer.speech_started"

@@ -71,7 +71,7 @@ def _ends(url: str, **settings: object) -> Outcome:
     return Outcome(sitting.text(), sitting.code)
 
 
-def _tries_again(url: str) -> Outcome:
+def tries_again(url: str) -> Outcome:
     with Sitting("realtime", server=url) as sitting:
         sitting.sees("trying again")
         assert sitting.code is None
@@ -103,7 +103,7 @@ def no_quota(world: World) -> Outcome:
 def rate_limited(world: World) -> Outcome:
     refuse = refusing("429 Too Many Requests", "rate_limit_exceeded", "Rate limit reached.")
     with listening(refuse) as there:
-        return _tries_again(f"ws://{there}/v1/realtime")
+        return tries_again(f"ws://{there}/v1/realtime")
 
 
 @row("A model that does not exist (404)")
@@ -139,7 +139,7 @@ def no_realtime_api(world: World) -> Outcome:
 
 @row("No network, or no server at the address")
 def nothing_listens(world: World) -> Outcome:
-    return _tries_again("ws://127.0.0.1:1/v1/realtime")
+    return tries_again("ws://127.0.0.1:1/v1/realtime")
 
 
 @row("A server that begins no session, for `--connect-timeout` (60 s)")
@@ -169,7 +169,7 @@ def goes_away(world: World) -> Outcome:
 
 @row("A server name that cannot be resolved")
 def unknown_name(world: World) -> Outcome:
-    return _tries_again("wss://realtime.invalid/v1/realtime")
+    return tries_again("wss://realtime.invalid/v1/realtime")
 
 
 @contextlib.contextmanager
@@ -212,20 +212,20 @@ def no_tls(world: World) -> Outcome:
 @row("ws:// to a server with TLS")
 def needs_tls(world: World) -> Outcome:
     with _self_signed() as there:
-        return _tries_again(f"ws://{there}/v1/realtime")
+        return tries_again(f"ws://{there}/v1/realtime")
 
 
 @row("A proxy that refuses")
 def proxy_refuses(world: World) -> Outcome:
     with listening(refusing("407 Proxy Authentication Required")) as there:
         world.patch.setenv("https_proxy", f"http://user:{KEY}@{there}")
-        return _tries_again("wss://realtime.invalid/v1/realtime")
+        return tries_again("wss://realtime.invalid/v1/realtime")
 
 
 @row("A proxy that is not there")
 def no_proxy(world: World) -> Outcome:
     world.patch.setenv("https_proxy", "http://127.0.0.1:1")
-    return _tries_again("wss://realtime.invalid/v1/realtime")
+    return tries_again("wss://realtime.invalid/v1/realtime")
 
 
 @row("Text that is typed although no server was ever reached")

@@ -14,7 +14,7 @@ from tests.bad_input.stage import Talk
 __all__ = ["DOCUMENT", "ROWS", "Outcome", "Row", "World", "row", "rows_of"]
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "bad-input.md"
-_ENDS = {"goes on": None, "ends, 2": 2, "ends, 3": 3}
+_ENDS = {"goes on": None, "ends, 0": 0, "ends, 2": 2, "ends, 3": 3}
 _NOT_FOR_USERS = re.compile(
     r"Traceback|\[Errno|<class|\b(?:[a-z_]+\.)*[A-Z]\w*(?:Error|Exception|Warning)\b"
 )

@@ -26,6 +26,11 @@ _FRAME = re.compile(
 """What a session says at its beginning and its end, and of a machine with too much to do."""
 
 
+def without_frame(text: str) -> str:
+    """Return what a user has seen, but for what any session may say."""
+    return _FRAME.sub("", text)
+
+
 class Screen(io.StringIO):
     """Text that somebody waits for."""
 
@@ -108,7 +113,7 @@ class Sitting:
 
     def text(self, start: int = 0) -> str:
         """Return what the user has seen, but for what any session may say."""
-        return _FRAME.sub("", self.screen.getvalue()[start:])
+        return without_frame(self.screen.getvalue()[start:])
 
     def ends_by_itself(self, after_s: float = 0.0) -> Sitting:
         """Wait for that, so much longer than for anything else."""

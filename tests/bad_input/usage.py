@@ -360,6 +360,11 @@ def env_line(world: World) -> Outcome:
     return _env(world, b"# mine\nOPENAI_API_KEY: secret\nOTHER=1\n")
 
 
+@row("A NUL in a value of `.env`")
+def env_nul(world: World) -> Outcome:
+    return _env(world, b"OPENAI_API_KEY=sec\0ret\nOTHER=1\n")
+
+
 @row("A `.env` that is not text")
 def env_binary(world: World) -> Outcome:
     return _env(world, b"OPENAI_API_KEY=\xff\x00\xfesecret")
@@ -386,6 +391,11 @@ def unknown_setting(world: World) -> Outcome:
 @row('`Session(speed="fast")`')
 def wrong_setting(world: World) -> Outcome:
     return _session(speed="fast")
+
+
+@row('`Session(server="ws://")`')
+def no_host(world: World) -> Outcome:
+    return _session(server="ws://")
 
 
 @row('`Session(input="the gramophone")`, started')
