@@ -155,6 +155,10 @@ class Context:
     def _is_known(self, item_id: str) -> bool:
         return item_id in self.chain or item_id in self.playback.items
 
+    def attributed(self, error: wire.ErrorBody, *, spare: bool = False) -> wire.ErrorBody:
+        """Return an error with the event that it is about, where the server does not name it."""
+        return self._ids[spare].attributed(error)
+
     def created_again(self, error: wire.ErrorBody, *, spare: bool = False) -> bool:
         """Create an item without an id, if it is its id that the server refuses.
 

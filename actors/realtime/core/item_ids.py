@@ -87,6 +87,12 @@ class ItemIds:
         """Forget how an item was created: the server has confirmed or refused it."""
         self._created.pop(self._events.pop(item_id, ""), None)
 
+    def attributed(self, error: wire.ErrorBody) -> wire.ErrorBody:
+        """Return an error about an id with the event that it is about, where only one can be it."""
+        if error.event_id is None and len(self._created) == 1 and _is_about_the_id(error):
+            return msgspec.structs.replace(error, event_id=next(iter(self._created)))
+        return error
+
     def refused(self, error: wire.ErrorBody, new_event_id: str) -> wire.ItemCreate | None:
         """Return an event that creates an item without an id, if the server refuses its id.
 

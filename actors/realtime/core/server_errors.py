@@ -80,7 +80,8 @@ class ServerErrors:
 
     def refused(self, event: wire.ErrorEvent, now: int) -> None:
         """Handle an ``error`` event: the server refuses an event that it was sent."""
-        context, error = self._context, event.error
+        context = self._context
+        error = context.attributed(event.error)
         code = errors.code_of(error)
         if context.created_again(error):
             return

@@ -206,6 +206,7 @@ class Successor:
 
         Other errors are only logged: what is still wrong shows once the session takes over.
         """
+        error = self._context.attributed(error, spare=True)
         if self._context.created_again(error, spare=True):
             return
         code = errors.code_of(error)

@@ -64,6 +64,63 @@ def test_an_item_that_is_refused_for_another_reason_is_not_sent_again(
     assert len(bench.items()) == 1
 
 
+@pytest.mark.parametrize("error", REFUSALS)
+def test_an_error_that_names_no_event_is_about_the_only_item_that_is_created(
+    error: dict[str, Any],
+) -> None:
+    bench = Bench().live().tell(SendText("Hello", "t1"))
+
+    bench.server("error", error={"type": "invalid", **error})
+
+    assert [item.get("id") for item in bench.items()] == ["msg_t1", None]
+    bench.none(ServerError, ItemRemoved)
+
+
+def test_of_a_standby_session_too() -> None:
+    bench = Bench(inactivity_timeout_s=None).live()
+    bench.history = [ConversationItem("u1", "message", "user", "Hello")]
+    for _ in range(100):
+        bench.wait(60)
+        if bench.spare.connects:
+            break
+    bench.connect(spare=True).snapshot()
+
+    bench.server("error", spare=True, error={"type": "invalid", **REFUSALS[0]})
+
+    assert [item.get("id") for item in bench.spare.items()] == ["msg_u1", None]
+
+
+def test_an_item_without_an_id_is_given_up_by_an_error_that_names_no_event() -> None:
+    bench = Bench().live().tell(SendText("Hello", "t1"))
+    error = {"type": "invalid", **REFUSALS[0]}
+
+    bench.server("error", error=error).server("error", error=error)
+
+    assert len(bench.items()) == 2
+    assert bench.one(ItemRemoved).item_id == "t1"
+
+
+def test_an_error_that_names_no_event_is_about_none_of_two_items() -> None:
+    bench = Bench().live().tell(SendText("Hello", "t1")).tell(SendText("And", "t2"))
+
+    bench.server("error", error={"type": "invalid", **REFUSALS[0]})
+
+    assert len(bench.items()) == 2
+    assert bench.one(ServerError).text == "no"
+
+
+@pytest.mark.parametrize("error", OTHERS)
+def test_an_error_that_names_no_event_and_is_not_about_an_id_is_about_no_item(
+    error: dict[str, Any],
+) -> None:
+    bench = Bench().live().tell(SendText("Hello", "t1"))
+
+    bench.server("error", error={"type": "invalid", **error})
+
+    assert len(bench.items()) == 1
+    bench.none(ItemRemoved)
+
+
 def test_an_item_that_is_refused_without_an_id_too_is_given_up() -> None:
     bench = Bench().live().tell(SendText("Hello", "t1"))
 
