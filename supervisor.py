@@ -91,7 +91,7 @@ from messages import (
     encode,
     level_of,
 )
-from messages.paths import printable, text_of_path
+from messages.paths import path_of_text, printable, text_of_path
 from messages.transport.channel import adopt_stdio
 from messages.transport.loop import Loop
 from messages.transport.mailbox import Suspect
@@ -180,7 +180,7 @@ class Supervisor:
         self._defaults = dict(defaults or {})
         self.settings = checked_settings({**self._defaults, **self.given})
         sweep()
-        self.directory = Path(directory) if directory else make_directory()
+        self.directory = Path(path_of_text(directory)) if directory else make_directory()
         self._page_path = self.directory / "page"
         self._page = make_page(self._page_path)
         self.loop = Loop()
@@ -368,10 +368,10 @@ class Supervisor:
     def _kept(self) -> Kept:
         """Return what the next supervisor needs."""
         children = self._children.items()
-        given = {**self.given, "server": shown(str(self.given.get("server", "")))}
+        settings = msgspec.structs.replace(self.settings, server=shown(self.settings.server))
         return Kept(
             epoch_ns=self._epoch_ns,
-            settings={name: msgspec.Raw(msgspec.msgpack.encode(it)) for name, it in given.items()},
+            settings=msgspec.Raw(msgspec.msgpack.encode(settings)),
             commands={name: found for name, child in children if (found := child.commands())},
             states={name: child.state for name, child in children if child.state is not None},
             restarts={name: child.restarts for name, child in children if child.restarts},

@@ -56,6 +56,7 @@ from messages import (
     level_of,
     message_types,
 )
+from messages.paths import text_of_path
 from messages.transport.channel import Channel
 from messages.transport.spawning import Started, ending, environment_with_us, spawn
 from messages.validation import checked_settings
@@ -208,7 +209,9 @@ class Session:
         if self._killed:  # `kill` was called while the process was spawned
             self.kill()
         self._channel = Channel(ours)
-        order = StartSession(self._settings, self._wanted(), str(self._directory), resumed)
+        order = StartSession(
+            self._settings, self._wanted(), text_of_path(str(self._directory)), resumed
+        )
         with contextlib.suppress(OSError):  # the supervisor has ended; the reader reports it
             self._channel.write(order)
         if dropped_ms := self._outbox.attach(self._channel):

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from actors.files import path_of
 from actors.supervision.summary import SummaryState
 from messages import Notice
+from messages.paths import path_of_text
 from messages.transport.loop import Loop
 
 __all__ = ["Kept", "Record", "read", "state_path"]
@@ -34,8 +34,8 @@ class Kept(msgspec.Struct, kw_only=True):
     version: int = VERSION
     epoch_ns: int
     """``time.monotonic_ns()`` of sample 0 of the session timeline, on the machine of then."""
-    settings: dict[str, msgspec.Raw] = {}
-    """The settings that the session was given."""
+    settings: msgspec.Raw
+    """`Settings`, without the secrets in the server's URL."""
     states: dict[str, bytes] = {}
     """What each component has saved last."""
     commands: dict[str, list[bytes]] = {}
@@ -47,7 +47,9 @@ class Kept(msgspec.Struct, kw_only=True):
 
 def state_path(journal: str) -> Path:
     """Return the path of the record that belongs to a journal."""
-    path = path_of(journal)
+    path = Path(path_of_text(journal))
+    with contextlib.suppress(RuntimeError):  # there is no such user
+        path = path.expanduser()
     return path.with_name(f"{path.name}.state")
 
 

@@ -6,11 +6,13 @@ import contextlib
 import zlib
 from pathlib import Path
 
+from messages.paths import path_of_text
+
 __all__ = ["read_state", "remove_state", "write_state"]
 
 
 def _path(directory: str | Path, name: str) -> Path:
-    return Path(directory) / f"{name}.saved"
+    return Path(path_of_text(str(directory)), f"{name}.saved")
 
 
 def write_state(directory: str | Path, name: str, state: bytes) -> None:
