@@ -201,6 +201,8 @@ class Supervisor:
         self._epoch_ns = self._began_ns = time.monotonic_ns()
         self._resumed: Literal["", "supervisor", "journal"] = "supervisor" if resumed else ""
         self._is_prepared = self._is_broken = False
+        self._is_abandoned = False
+        """Whether the program has gone, so that another one may go on with the conversation."""
         self._record = Record(self.loop, self.directory, self._kept, self.publish)
         self._ticked = time.monotonic()
         self._reported_slow = False
@@ -581,6 +583,11 @@ class Supervisor:
         self.loop.later(within_s, self.kill_children)
         self._ending.advance()
 
+    def abandon(self, *, within_s: float) -> None:
+        """End the session because the program has gone."""
+        self._is_abandoned = True
+        self.stop("the program has gone", within_s=within_s)
+
     def child_closed(self) -> None:
         """Close the next component: this one is gone."""
         if self._ending is not None:
@@ -601,7 +608,7 @@ class Supervisor:
             )
         )
         self._exit_code = self._code
-        if self._code == EXIT_OK:
+        if self._code == EXIT_OK and not self._is_abandoned:
             self._record.remove()
         else:
             self._record.write()
@@ -636,7 +643,11 @@ def serve_program() -> int:
     api_key = os.environ.pop("RTVOICE_API_KEY", None)
     try:
         hub = Supervisor(
-            first.settings, api_key=api_key, directory=first.directory, resumed=first.resumed
+            first.settings,
+            api_key=api_key,
+            defaults=first.defaults,
+            directory=first.directory,
+            resumed=first.resumed,
         )
     except ConfigurationError as error:
         channel.write(SessionFailed(str(error)))

@@ -58,6 +58,8 @@ class StartSession(Message, frozen=True, array_like=True, tag=120):
     """As in `Subscribe`."""
     directory: str = ""
     """The directory of the session; empty: the supervisor makes one."""
+    defaults: dict[str, Any] = {}
+    """Fields of `Settings` that are used where neither ``settings`` nor the agent has a value."""
     resumed: bool = False
     """Whether an earlier supervisor of the session has died, and left its record there."""
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -96,6 +96,7 @@ class Session:
         output_device: OutputDevice | None = None,
         tools: ToolSet | str | None = None,
         restarts: int = 3,
+        defaults: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         """Describe a session; nothing is started yet.
@@ -109,6 +110,8 @@ class Session:
                 ``file.py:attr``, the tools process loads them.
             restarts: How many times within a minute a supervisor that dies is replaced; the
                 conversation goes on in the next one.
+            defaults: Fields of `messages.Settings` that are used where neither ``settings`` nor the
+                agent that they name has a value.
             settings: Fields of `messages.Settings`.
 
         Raises:
@@ -124,8 +127,9 @@ class Session:
                 self.send, input_device=input_device, output_device=output_device, tools=tools
             )
             settings |= msgspec.to_builtins(self._hosting.settings)
-        valid = checked_settings(settings)
-        self._settings = {name: msgspec.to_builtins(getattr(valid, name)) for name in settings}
+        self._settings = _plain(settings)
+        self._defaults = _plain(defaults or {})
+        checked_settings({**self._defaults, **self._settings})
         self._loop: asyncio.AbstractEventLoop | None = None
         self._api_key = api_key
         self._process: Started | None = None
@@ -210,13 +214,25 @@ class Session:
             self.kill()
         self._channel = Channel(ours)
         order = StartSession(
-            self._settings, self._wanted(), text_of_path(str(self._directory)), resumed
+            self._settings,
+            self._wanted(),
+            text_of_path(str(self._directory)),
+            self._defaults,
+            resumed,
         )
         with contextlib.suppress(OSError):  # the supervisor has ended; the reader reports it
             self._channel.write(order)
         if dropped_ms := self._outbox.attach(self._channel):
             reason = "there was no supervisor to take it"
             self.send(AudioLost("microphone", dropped_ms, reason))
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the supervisor: 0, 2 (the session could not start) or 3 (it has failed).
+
+        None: it runs. Another code: it has died.
+        """
+        return self._process.returncode if self._over.is_set() and self._process else None
 
     def _remove_directory(self) -> None:
         """Remove what a supervisor that was killed has left."""
@@ -554,6 +570,16 @@ class Session:
             streams = list(self._streams)
         for stream in streams:
             stream.put(None)
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as plain values.
+
+    Raises:
+        ConfigurationError: If one is unknown or out of range.
+    """
+    valid = checked_settings(settings)
+    return {name: msgspec.to_builtins(getattr(valid, name)) for name in settings}
 
 
 _Result = TypeVar("_Result")

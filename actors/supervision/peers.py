@@ -63,8 +63,8 @@ class PeerHub(Protocol):
     def publish(self, message: Message) -> None:
         """Deliver a message of the supervisor's own."""
 
-    def stop(self, reason: str, *, within_s: float | None = None) -> None:
-        """End the session."""
+    def abandon(self, *, within_s: float) -> None:
+        """End the session because the program has gone."""
 
     def fail(self, reason: str) -> None:
         """End the session because it cannot go on."""
@@ -142,4 +142,4 @@ class ProgramPeer:
             self._hub.route_from_program(frame)
 
     def _gone(self, _why: str) -> None:
-        self._hub.stop("the program has gone", within_s=_ABANDONED_S)
+        self._hub.abandon(within_s=_ABANDONED_S)

@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -25,15 +24,13 @@ from messages.errors import ConfigurationError, InvalidSettingError
 from messages.hints import rtvoice
 from messages.paths import printable
 from messages.settings import SETTINGS, Option
+from messages.transport import forking
+from messages.transport.spawning import interpreter
 from rtvoice.command.choice import NEVER, Choice, UsageError, choose, read_env_file
 from rtvoice.command.printing import OutputError, open_closed_streams
-from rtvoice.hub import supervisor
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from rtvoice.command.console import Console
-    from supervisor import Supervisor
 
 __all__ = ["main", "run"]
 
@@ -303,6 +300,8 @@ def _log_level(options: argparse.Namespace) -> int:
 
 
 def _converse(options: argparse.Namespace, choice: Choice, level: int) -> int:
+    with contextlib.suppress(OSError, ConfigurationError):  # it is needed first, so it begins first
+        forking.start(interpreter())
     from rtvoice.command.console import Console
 
     events = _open_events(options.events)
@@ -351,54 +350,45 @@ def _open_events(name: str | None) -> BinaryIO | None:
 
 def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int:
     from rtvoice.command.console import Keyboard, in_foreground, keyboard_help, no_keyboard
+    from rtvoice.command.conversation import CommandSession
 
     if "agent" not in given:
         from rtvoice.command.assistant import ASSISTANT
 
         given = {**ASSISTANT.describe(), **choice.defaults, **given}
-    hub = _supervisor(given, console, choice.defaults)
-    if hub is None:
+    try:
+        session = CommandSession(given, console, console, choice.defaults)
+    except ConfigurationError as error:
+        _complain(str(error))
         return EXIT_USAGE
     console.sandbox_hints = _phrases
     if sys.stdout.isatty():
         console.say("[starting ...]")
-
-    def by_key() -> bool:
-        """Return whether push-to-talk is on; known once the supervisor has loaded the agent."""
-        return hub.settings.turn_detection is None
-
+    by_key = session.has_push_to_talk
     if in_foreground(sys.stdin):
         console.hints = lambda: keyboard_help(push_to_talk=by_key())
-        Keyboard(sys.stdin, hub.send, console, push_to_talk=by_key).start()
+        Keyboard(sys.stdin, session.send, console, push_to_talk=by_key).start()
     else:
         console.hints = lambda: no_keyboard(push_to_talk=by_key())
-    return _run_hub(hub, console)
+    return session.run()
 
 
 def _run_demo(console: Console, given: dict[str, Any]) -> int:
     from rtvoice.command.assistant import ASSISTANT
+    from rtvoice.command.conversation import CommandSession
     from rtvoice.command.demo import Demo
 
     demo = Demo(console)
     settings = {**ASSISTANT.describe(), **given, **demo.settings}
-    hub = _supervisor(settings, demo)
-    if hub is None:
-        return EXIT_USAGE
-    demo.start(hub.send)
-    code = _run_hub(hub, console)
-    demo.finish()
-    return code
-
-
-def _supervisor(
-    given: dict[str, Any], peer: Any, defaults: dict[str, Any] | None = None
-) -> Supervisor | None:
     try:
-        hub: Supervisor = supervisor().Supervisor(given, peer=peer, defaults=defaults)
-        return hub
+        session = CommandSession(settings, demo, console)
     except ConfigurationError as error:
         _complain(str(error))
-        return None
+        return EXIT_USAGE
+    demo.start(session.send)
+    code = session.run()
+    demo.finish()
+    return code
 
 
 def _phrases() -> list[str]:
@@ -410,43 +400,3 @@ def _phrases() -> list[str]:
     phrases = " · ".join(re.sub(r"\s+", " ", phrase) for phrase in printed_list())
     lines = textwrap.wrap(phrases, 92, initial_indent="  ", subsequent_indent="  ")
     return ["The sandbox understands these phrases, spoken or typed:", *lines]
-
-
-def _run_hub(hub: Supervisor, console: Console) -> int:
-    """Run a session. Ctrl-C and SIGTERM end it gracefully; a second Ctrl-C kills it."""
-    from messages import StopSession
-
-    pressed = 0
-
-    def interrupted(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal pressed
-        pressed += 1
-        if pressed == 1:
-            hub.send(StopSession("Ctrl-C"))
-            console.say("[ending; Ctrl-C again kills]")
-        elif pressed == 2:
-            hub.kill_children()
-            raise SystemExit(EXIT_KILLED)
-        else:
-            os._exit(EXIT_KILLED)
-
-    def terminated(number: int, _frame: FrameType | None) -> None:
-        hub.send(StopSession(signal.Signals(number).name))
-
-    def stop_unread() -> None:
-        hub.send(StopSession("nobody reads the events"))
-
-    console.events_closed = stop_unread
-    signal.signal(signal.SIGINT, interrupted)
-    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, terminated)
-    if hasattr(signal, "SIGTTIN"):
-        # In the background, reading the terminal must fail, not stop the process: `Keyboard` ends.
-        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
-    try:
-        return hub.run()
-    except Exception:  # noqa: BLE001 - a bug of ours; its exit code must not look like success
-        traceback.print_exc()
-        return EXIT_BUG

@@ -1,7 +1,7 @@
 """The console of the command: transcript, keyboard, events as JSON lines, log records.
 
-It is a peer of the supervisor, in the same process. A separate thread does all the writing, so that
-a slow terminal or a full pipe never blocks the hub.
+A separate thread does all the writing, so that a slow terminal or a full pipe never blocks the
+thread that reads what the session says.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from messages import (
     StartTalking,
     StopSession,
     StopTalking,
+    SupervisorRestarted,
     ToolAnswer,
     ToolCall,
     Turn,
@@ -309,6 +310,8 @@ def _bracket(message: Message) -> tuple[str, str]:
             return _device(message), "dim"
         case ComponentRestarted(component=component, cause=cause, ms=ms):
             return f"{component} crashed: {cause}; back in {ms:.0f} ms", "bad"
+        case SupervisorRestarted(cause=cause, ms=ms):
+            return f"the supervisor died: {cause}; back in {ms:.0f} ms", "bad"
         case ComponentParked(component=component, cause=cause, retry_s=retry_s):
             return f"{component} keeps crashing: {cause}; next try in {retry_s:g} s", "bad"
         case DeadLetter(component=component, message=name, reason=reason):
@@ -393,7 +396,7 @@ def event_line(event: Event | Level, t: float) -> bytes:
 
 
 class Console:
-    """Shows a session. The hub calls `told` on its own thread, which only queues the message.
+    """Shows a session. `receive` only queues a message.
 
     Args:
         transcript: The stream of the transcript.
@@ -448,7 +451,7 @@ class Console:
     # -- called on other threads --------------------------------------------------------------
 
     def receive(self, message: Message) -> None:
-        """Queue a message of the hub."""
+        """Queue a message of the session."""
         # The two messages that end a session are never dropped: they say why.
         waiting = self._queue.qsize()
         if waiting >= _MAX_QUEUED and not isinstance(message, SessionFailed | SessionEnded):
@@ -511,7 +514,7 @@ class Console:
                 self.events_closed()
             except OSError as error:
                 self._events = None
-                self._complain(
+                self.complain(
                     f"rtvoice: the events cannot be written any more ({error.strerror or error}); "
                     f"the conversation goes on"
                 )
@@ -520,6 +523,9 @@ class Console:
                 self._crashed[component] = (time.monotonic(), message)
             case ComponentRestarted(component) | ComponentParked(component):
                 self._crashed.pop(component, None)
+                self._transcript.show(message)
+            case SupervisorRestarted():
+                self._crashed.clear()
                 self._transcript.show(message)
             case SessionStarted():
                 self._transcript.show(message)
@@ -530,7 +536,7 @@ class Console:
                 self._transcript.levels(self._meter())
             case SessionFailed(reason):
                 self._transcript.break_line()
-                self._complain(f"rtvoice: {reason}")
+                self.complain(f"rtvoice: {reason}")
             case SessionEnded():
                 self._show_old_crashes(all_of_them=True)
                 self._transcript.show(message)
@@ -556,9 +562,10 @@ class Console:
             self._render_log = _log_renderer(colours=self._error_colour)
         if self._errors.isatty():
             self._transcript.break_line()
-        self._complain(self._render_log(record))
+        self.complain(self._render_log(record))
 
-    def _complain(self, text: str) -> None:
+    def complain(self, text: str) -> None:
+        """Write a line to the stream of failures, on any thread."""
         try:
             print(text, file=self._errors, flush=True)
         except (OSError, ValueError):

@@ -162,7 +162,7 @@ class ScriptedMicrophone:
 
 
 class Demo:
-    """A peer of the supervisor that plays the user. It passes all messages on to the console.
+    """Plays the user, and passes all messages of the session on to the console.
 
     Args:
         console: Shows the conversation.
@@ -196,10 +196,10 @@ class Demo:
             "inactivity_timeout_s": 30.0,
         }
 
-    # -- the peer -----------------------------------------------------------------------------
+    # -- the receiver ---------------------------------------------------------------------------
 
     def receive(self, message: Message) -> None:
-        """Handle a message of the hub, on its thread."""
+        """Handle a message of the session, on its reading thread."""
         if type(message) in self._console.wants:
             self._console.receive(message)
         with self._news:

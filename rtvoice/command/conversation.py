@@ -1,0 +1,144 @@
+"""A session that is held at the terminal: the command is its program."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any, Protocol
+
+from actors.embedding.session import Session
+from messages import Message, RtvoiceError, SessionFailed, StopSession, SupervisorDiedError
+from rtvoice.command.console import Console
+
+__all__ = ["CommandSession", "Receiver"]
+
+EXIT_BUG, EXIT_FAILED, EXIT_KILLED = 70, 3, 130
+
+
+class Receiver(Protocol):
+    """What is given the messages of the session: the console, or the demo."""
+
+    wants: frozenset[type[Message]]
+    """The types of the messages."""
+
+    def receive(self, message: Message) -> None:
+        """Receive a message, on the session's reading thread; must return at once."""
+
+
+class CommandSession:
+    """Runs a session until its end, Ctrl-C, SIGTERM or SIGHUP. A second Ctrl-C kills it."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        receiver: Receiver,
+        console: Console,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Check the settings; `run` starts the session.
+
+        Args:
+            settings: Fields of `messages.Settings` as plain values.
+            receiver: Is given the messages.
+            console: Where to say that it ends.
+            defaults: As for `Session`.
+
+        Raises:
+            ConfigurationError: A setting is unknown or out of range.
+        """
+        logging.getLogger("rtvoice").addHandler(logging.NullHandler())  # the console shows them
+        self._session = Session(defaults=defaults, **settings)
+        self._receiver = receiver
+        self._console = console
+        self._defaults = {**(defaults or {}), **settings}
+        self._orders: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        """What signal handlers have the main thread send; None: the session is over."""
+        self._pressed = 0
+        self._has_failed = False
+
+    # -- the listener of the session ----------------------------------------------------------
+
+    @property
+    def kinds(self) -> tuple[type[Message], ...]:
+        """The types of the messages that the session passes to `put`."""
+        return (*self._receiver.wants, SessionFailed)
+
+    def put(self, message: Message | None) -> None:
+        """Pass a message on; None: the session is over."""
+        if message is None:
+            self._orders.put(None)
+            return
+        self._has_failed |= isinstance(message, SessionFailed)
+        self._receiver.receive(message)
+
+    # -- for the command ----------------------------------------------------------------------
+
+    def send(self, message: Message) -> None:
+        """Send a message to the components; from any thread."""
+        self._session.send(message)
+
+    def has_push_to_talk(self) -> bool:
+        """Return whether push-to-talk is on; known once the session has started."""
+        started = self._session.started
+        return started is not None and started.push_to_talk
+
+    def run(self) -> int:
+        """Run the session to its end; return the exit code of the command."""
+        self._handle_signals()
+        self._session.listen(self)
+        # Not on this thread: a signal handler runs only between two steps of it.
+        threading.Thread(target=self._start, name="start", daemon=True).start()
+        while (order := self._orders.get()) is not None:
+            self._session.send(order)
+        try:
+            self._session.wait(1.0)
+        except SupervisorDiedError as error:
+            if not self._has_failed:
+                self._console.complain(f"rtvoice: {error}")
+        except (RtvoiceError, TimeoutError):
+            pass  # the console has shown why
+        code = self._session.exit_code
+        return code if code is not None and 0 <= code < EXIT_BUG else EXIT_FAILED
+
+    def _start(self) -> None:
+        try:
+            self._session.start()
+        except SupervisorDiedError:
+            pass  # `run` says so
+        except RtvoiceError as error:
+            if not self._has_failed:  # nobody else says it
+                self._has_failed = True
+                self._console.complain(f"rtvoice: {error}")
+            self._orders.put(None)
+
+    def _handle_signals(self) -> None:
+        self._console.events_closed = lambda: self._stop("nobody reads the events")
+        signal.signal(signal.SIGINT, self._interrupted)
+        for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, lambda number, _: self._stop(signal.Signals(number).name))
+        if hasattr(signal, "SIGTTIN"):
+            # In the background, reading the terminal must fail, not stop the process: `Keyboard`
+            # ends.
+            signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+
+    def _stop(self, reason: str) -> None:
+        self._orders.put(StopSession(reason))
+
+    def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
+        self._pressed += 1
+        if self._pressed == 1:
+            self._stop("Ctrl-C")
+            self._console.say("[ending; Ctrl-C again kills]")
+        elif self._pressed == 2:
+            self._session.kill()
+            sys.exit(EXIT_KILLED)
+        else:
+            os._exit(EXIT_KILLED)
