@@ -207,7 +207,6 @@ LATE = {
     "actors/devices/sound/source.py _open": _OPENS,
     "actors/devices/sound/wav.py WavFrames.__init__": _OPENS,
     "actors/host.py Host._import": _LOADS,
-    "actors/host.py die_with_parent": _LOADS,
     "actors/host.py limit_memory": _LOADS,
     "actors/loading.py _load_module": _LOADS,
     "actors/loading.py _near": _LOADS,
@@ -219,10 +218,11 @@ LATE = {
     "actors/tools/signature.py _annotations": _LOADS,
     "actors/tools/signature.py _signature": _LOADS,
     "messages/settings.py _server": _OTHER,
+    "messages/transport/lifeline.py arm": _LOADS,
 }
 """Functions that import something, and why none of them is part of a handler."""
 _NO_CHILD = ("actors/embedding/", "actors/supervision/", "actors/devices/card/probe.py")
-_NO_CHILD += ("actors/devices/card/soundcheck.py",)
+_NO_CHILD += ("actors/devices/card/soundcheck.py", "messages/transport/forkserver.py")
 """What runs in other processes than those of the components."""
 
 

@@ -119,6 +119,7 @@ def _slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = [str(tmp_path), str(SLOW), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
     monkeypatch.setenv("LATE_IMPORTS", str(tmp_path / "late"))
+    monkeypatch.setenv("RTVOICE_FORK", "0")  # what is forked has more modules from the start
     monkeypatch.chdir(tmp_path)
 
 
