@@ -1,4 +1,4 @@
-"""A lifeline: the kernel kills a process group as soon as the process that holds the line ends.
+"""A lifeline: the kernel signals a process group as soon as the process that holds the line ends.
 
 It needs no code in the group, so it works while a process is stopped, imports, or keeps the GIL.
 """
@@ -39,7 +39,7 @@ class Lifeline:
         self.theirs = _closed(self.theirs)
 
     def close(self) -> None:
-        """Close both ends; a group that is left is killed."""
+        """Close both ends; a group that is left is sent its signal."""
         self.theirs = _closed(self.theirs)
         self._ours = _closed(self._ours)
 
@@ -54,12 +54,13 @@ def _closed(descriptor: int) -> int:
     return -1
 
 
-def arm(theirs: int, group: int) -> None:
-    """Have the kernel kill a process group when the holder of this line ends.
+def arm(theirs: int, group: int, number: int = getattr(signal, "SIGKILL", 9)) -> None:
+    """Have the kernel signal a process group when the holder of this line ends.
 
     Args:
         theirs: The group's end of the line. Some process of the group has to keep it open.
         group: The number of the process group, which is that of its first process.
+        number: The signal.
 
     Raises:
         EOFError: If the holder has ended before.
@@ -71,7 +72,7 @@ def arm(theirs: int, group: int) -> None:
     # The owner of a descriptor is told by a signal that it can be read, or has been hung up. The
     # signal may be chosen (fcntl(2), F_SETSIG), and SIGKILL ends stopped processes too.
     fcntl.fcntl(theirs, fcntl.F_SETOWN, -group)
-    fcntl.fcntl(theirs, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(theirs, fcntl.F_SETSIG, number)
     fcntl.fcntl(theirs, fcntl.F_SETFL, fcntl.fcntl(theirs, fcntl.F_GETFL) | fcntl.FASYNC)
     poll = select.poll()
     poll.register(theirs, 0)  # no events: hang-up only
