@@ -6,10 +6,12 @@ the same one. Where there is none, or it has ended, processes are started with `
 
 from __future__ import annotations
 
+import array
 import atexit
 import contextlib
 import errno
 import os
+import re
 import select
 import signal
 import socket
@@ -34,32 +36,52 @@ __all__ = [
     "STAGES",
     "Answer",
     "Forked",
+    "Inherited",
     "Order",
     "Stage",
     "adopt",
     "available",
     "fork",
+    "is_open",
+    "server_pid",
     "start",
 ]
 
 MAX_BYTES = 1 << 20
 """Longest datagram; the kernel takes less (``net.core.wmem_default``)."""
+_ANSWER_BYTES = 1024
 EXIT_UNKNOWN = 256
 """In place of an exit code: the fork server, which would know it, has ended before."""
 LIFELINE, FOLDER, REQUESTS = 3, 4, 5
 """Numbers of the descriptors that a forked child begins with, after its standard streams."""
-_PATIENCE_S = 5.0
+_PATIENCE_S = 2.0
 """A fork server that does not answer for this long is given up. It answers within milliseconds; on
 a machine with a load of 40, within a second."""
+_START_PATIENCE_S = 20.0
+"""The same while it still imports what the first child needs."""
+_MOST_FAILURES = 3
+"""After so many fork servers in a row that ended before they were ready, no other is started."""
 _SWITCH = "RTVOICE_FORK"
 """Environment variable that switches the fork server off, with the value 0."""
-_FIXED = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "RTVOICE_PYTHON")
-"""Variables that take effect when an interpreter starts; children inherit what they have done."""
-_SHARED = (*_FIXED, "PATH", "HOME", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV", "TZ", "RTVOICE_")
-"""Variables that the fork server itself gets; secrets are in others."""
-_SECRET = "RTVOICE_API_KEY"
+_FIXED = re.compile(
+    r"PYTHON[A-Z0-9]+|PYTHON_(GIL|JIT|TLBC|COLORS|CPU_COUNT|FROZEN_MODULES|CONTEXT_AWARE_WARNINGS"
+    r"|THREAD_INHERIT_CONTEXT|PERF_JIT_SUPPORT)|HOME|LANG|LANGUAGE|LC_[A-Z]+|LD_LIBRARY_PATH"
+    r"|LD_PRELOAD|LD_AUDIT|LD_BIND_NOW|GLIBC_TUNABLES|MALLOC_[A-Z_]+|OPENSSL_(CONF|MODULES|ENGINES"
+    r"|ia32cap)|WEBSOCKETS_[A-Z_]+|COVERAGE_PROCESS_[A-Z]+|RTVOICE_PYTHON"
+)
+"""Variables that take effect when an interpreter starts or a preloaded module is imported; children
+inherit what they have done."""
+_SHARED = re.compile(r"PATH|TZ|RTVOICE_(?!API_KEY$).*")
+"""Further variables that the fork server gets. All others may be secrets: a name is not shared for
+its beginning, such as that of ``LANGCHAIN_API_KEY``."""
 _ROOM = "RTVOICE_FORKSERVER_ROOM"
 """A variable of the fork server without meaning: the space in which its children show theirs."""
+_OVERHEAD = 1024
+"""Bytes of a socket's buffer that a datagram cannot have: the kernel takes 32."""
+_BUSY = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+"""Requests are waiting: no reason to give the fork server up."""
+_RESOURCES = 16
+"""Limits that Linux has (getrlimit(2))."""
 _MORE_BYTES = 4096
 _MOST_BYTES = 100_000
 """The kernel allows 128 KiB for one variable."""
@@ -95,19 +117,51 @@ STAGES = (
 """In the order in which a session needs them."""
 
 
+class Inherited(msgspec.Struct, frozen=True, array_like=True):
+    """What a process inherits from the one that starts it, but for its environment and folder."""
+
+    umask: int
+    ignored: int
+    """Ignored signals, as a mask: bit 0 is signal 1."""
+    blocked: int
+    """Blocked signals, as a mask."""
+    limits: tuple[tuple[int, int], ...]
+    """Soft and hard limits, by the number of the resource."""
+
+    @classmethod
+    def ours(cls) -> Inherited:
+        """Return that of the calling thread; none of it is changed, as `os.umask` would do."""
+        import resource
+
+        found = {}
+        with open("/proc/thread-self/status", "rb") as status:  # noqa: PTH123 - at each start of a process
+            for line in status:
+                name, _, value = line.partition(b":")
+                found[name] = value
+        return cls(
+            int(found[b"Umask"], 8),
+            int(found[b"SigIgn"], 16),
+            int(found[b"SigBlk"], 16),
+            tuple(resource.getrlimit(number) for number in range(_RESOURCES)),
+        )
+
+
 class Order(msgspec.Struct, frozen=True, array_like=True):
     """A request: fork a child that does what ``python -P -m ARGUMENTS`` would do.
 
-    Its environment is waiting in the answers' socket: only the child reads it.
+    When its pid has been received, its environment is sent to the answers' socket, where only the
+    child reads it. A child whose asker has gone, or does not wait any longer, ends there.
     """
 
     DESCRIPTORS: ClassVar = ("answers", "stdin", "stdout", "stderr", "lifeline", "folder")
     """What comes with it."""
 
     arguments: tuple[str, ...]
-    umask: int
+    inherited: Inherited
     forks: bool
     """Whether the child may ask for children itself."""
+    end_signal: int
+    """What the kernel sends to its process group when the asker ends."""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -116,15 +170,19 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     pid: int = 0
     code: int | None = None
     error: int = 0
-    """Not 0: the child could not be forked, because of this error of the system."""
+    """Not 0: no child could be forked, because of this error of the system."""
 
 
 class Forked:
     """A forked process, with the interface of `subprocess.Popen` that is needed here."""
 
-    def __init__(self, pid: int, pidfd: int, answers: socket.socket) -> None:
+    def __init__(
+        self, pid: int, pidfd: int, answers: socket.socket, lifeline: Lifeline | None
+    ) -> None:
         self.pid = pid
         self.returncode: int | None = None
+        self._lifeline = lifeline
+        """Held as long as we live."""
         self._pidfd = pidfd
         self._answers: socket.socket | None = answers
         self._lock = threading.Lock()
@@ -159,10 +217,12 @@ class Forked:
         if answers is not None and _can_be_read(answers, deadline):
             with self._lock:
                 self._hear()
-        if self.returncode is None and self._answers is None and self._pidfd >= 0:
+        pidfd = self._pidfd
+        if self.returncode is None and self._answers is None and pidfd >= 0:
             # The fork server has ended; the process may live on.
-            if _can_be_read(self._pidfd, deadline):
-                self._ended(EXIT_UNKNOWN)
+            if _can_be_read(pidfd, deadline):
+                with self._lock:
+                    self._ended(EXIT_UNKNOWN)
         return self.returncode
 
     def _hear(self) -> None:
@@ -170,7 +230,7 @@ class Forked:
         if self._answers is None:
             return
         try:
-            data = self._answers.recv(MAX_BYTES, socket.MSG_DONTWAIT)
+            data = self._answers.recv(_ANSWER_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -181,9 +241,13 @@ class Forked:
             self._ended(msgspec.msgpack.decode(data, type=Answer).code)
 
     def _ended(self, code: int | None) -> None:
-        self.returncode = code
-        descriptor, self._pidfd = self._pidfd, -1
-        os.close(descriptor)
+        """Note the exit code, unless another thread has; the lock is held."""
+        if self.returncode is None:
+            self.returncode = code
+            descriptor, self._pidfd = self._pidfd, -1
+            os.close(descriptor)
+            if self._lifeline is not None:
+                self._lifeline.close()
 
     def __del__(self) -> None:
         if self._pidfd >= 0:
@@ -192,10 +256,15 @@ class Forked:
             self._answers.close()
 
 
-def _can_be_read(thing: socket.socket | int, deadline: float | None) -> bool:
+def _can_be_read(
+    thing: socket.socket | int, deadline: float | None, *, unless: socket.socket | None = None
+) -> bool:
+    """Wait until there is something to read, or until the other socket has no peer any more."""
     timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
     poll = select.poll()
     poll.register(thing, select.POLLIN)
+    if unless is not None:
+        poll.register(unless, 0)  # no events: hang-up only
     return bool(poll.poll(None if timeout is None else timeout * 1000))
 
 
@@ -211,6 +280,7 @@ class _Client:
         self.requests = requests
         self.is_ready = process is None
         """Whether it is known to have imported everything."""
+        self.pid = os.getppid() if process is None else process.pid
         self._process = process
         """None: it is that of the program that has started us."""
         self._lifeline = lifeline
@@ -230,11 +300,11 @@ class _Client:
     def end(self) -> None:
         """End it if it is ours, and forget it; its children live on."""
         self.requests.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
         if self._lifeline is not None:
-            self._lifeline.close()
+            self._lifeline.close()  # the kernel kills it, even if we may not: we had another uid
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PATIENCE_S)
 
     def forget(self) -> None:
         """Close our copies in a process forked from ours."""
@@ -248,6 +318,8 @@ class _Ours:
 
     def __init__(self) -> None:
         self.client: _Client | None = None
+        self.failures = 0
+        """How many in a row have ended before they were ready."""
         self.lock = threading.Lock()
 
 
@@ -260,8 +332,15 @@ def available() -> bool:
         sys.platform == "linux"
         and hasattr(os, "pidfd_open")
         and hasattr(signal, "pidfd_send_signal")
+        and os.path.exists("/proc/thread-self/status")  # noqa: PTH110 - at each start of a process
         and os.environ.get(_SWITCH, "").strip() != "0"
     )
+
+
+def server_pid() -> int | None:
+    """Return the pid of the fork server that this process uses; None: it has none."""
+    client = _ours.client
+    return None if client is None else client.pid
 
 
 def start(interpreter: str) -> None:
@@ -274,24 +353,30 @@ def start(interpreter: str) -> None:
         if _ours.client is not None:
             if _ours.client.look():
                 return
+            _ours.failures = 0 if _ours.client.is_ready else _ours.failures + 1
             _ours.client.end()
             _ours.client = None
-        if available():
+        if available() and _ours.failures < _MOST_FAILURES:
             _ours.client = _started(interpreter)
 
 
 def _started(interpreter: str) -> _Client:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     lifeline = Lifeline()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [interpreter, "-P", "-m", "messages.transport.forkserver", f"of {os.getpid()}"]
     shown = sum(len(name) + len(value) + 2 for name, value in os.environb.items()) + _MORE_BYTES
-    environment = {name: value for name, value in os.environ.items() if _is_shared(name)}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if _FIXED.fullmatch(name) or _SHARED.fullmatch(name)
+    }
     with theirs, contextlib.ExitStack() as undo:
         undo.callback(ours.close)
         process = subprocess.Popen(
             command,
             stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
+            stderr=None if is_open(2) else subprocess.DEVNULL,
             env={
                 **environment,
                 "PYTHONPATH": os.pathsep.join(_search_path()),
@@ -317,6 +402,7 @@ def fork(
     arguments: Sequence[str],
     environment: Mapping[str, str],
     descriptors: Sequence[int],
+    lifeline: Lifeline | None,
     *,
     forks: bool,
     patient: bool,
@@ -326,58 +412,105 @@ def fork(
     Args:
         arguments: The module and its arguments.
         environment: The whole environment of the child.
-        descriptors: Its standard input, output and error, and its end of a lifeline.
+        descriptors: Its standard input, output and error.
+        lifeline: The line on which its process group depends; None: it depends on nobody, but is
+            continued if it is stopped when we end.
         forks: Whether the child may ask for children itself.
         patient: Whether to wait for a fork server that is not ready yet.
 
     Returns:
-        The child; None: there is no fork server, or none that is ready.
+        The child; None: there is no fork server, or none that is ready or able to.
 
     Raises:
-        OSError: If the system has no process or descriptor left.
+        OSError: If the system has no descriptor left for us.
     """
     with _ours.lock:
         client = _ours.client
         if client is None or not client.look() or not (client.is_ready or patient):
             return None
-    with contextlib.ExitStack() as closing:
+    variables = b"".join(
+        os.fsencode(name) + b"=" + os.fsencode(value) + b"\0" for name, value in environment.items()
+    )
+    with contextlib.ExitStack() as undo, contextlib.ExitStack() as done:
         answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        closing.callback(answers.close)
-        closing.callback(theirs.close)
-        folder = os.open(".", os.O_PATH | os.O_DIRECTORY)
-        closing.callback(os.close, folder)
-        order = Order(tuple(arguments), _umask(), forks)
-        variables = {os.fsencode(name): os.fsencode(it) for name, it in environment.items()}
-        passed = [theirs.fileno(), *descriptors, folder]
+        undo.callback(answers.close)
+        done.callback(theirs.close)
+        if len(variables) > answers.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD:
+            return None
+        folder = _folder()
+        if folder is None:
+            return None
+        done.callback(os.close, folder)
+        held = None
+        if lifeline is None:
+            lifeline = held = Lifeline()
+            undo.callback(held.close)
+            done.callback(held.pass_on)
+            end_signal = signal.SIGCONT
+        else:
+            end_signal = signal.SIGKILL
+        order = Order(tuple(arguments), Inherited.ours(), forks, end_signal)
+        passed = [theirs.fileno(), *descriptors, lifeline.theirs, folder]
         try:
-            answers.send(msgspec.msgpack.encode(variables))
             socket.send_fds(
                 client.requests, [msgspec.msgpack.encode(order)], passed, socket.MSG_DONTWAIT
             )
         except OSError as error:
-            if error.errno != errno.EMSGSIZE:  # a very long environment; others are shorter
+            if error.errno not in _BUSY:
                 _give_up(client)
             return None
-        theirs.close()
-        if not _can_be_read(answers, time.monotonic() + _PATIENCE_S):
-            _give_up(client)
+        theirs.close()  # or we would not notice the end of the fork server
+        pid, pidfd = _answered(client, answers)
+        if not pid:
             return None
+        undo.callback(os.close, pidfd)
         try:
-            data, received, _, _ = socket.recv_fds(answers, MAX_BYTES, 1)
-        except OSError:  # closed, with what we have sent unread
-            data = b""
-        if not data:
-            if client.look():  # alive, but it could not even take the descriptors
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            _give_up(client)
+            answers.send(variables)
+        except OSError:  # it has died already
             return None
-        answer = msgspec.msgpack.decode(data, type=Answer)
-        if answer.error:
-            raise OSError(answer.error, os.strerror(answer.error))
-        client.is_ready = True
-        closing.pop_all()
-        os.close(folder)
-    return Forked(answer.pid, received[0], answers)
+        undo.pop_all()
+        return Forked(pid, pidfd, answers, held)
+
+
+def _folder() -> int | None:
+    """Return a descriptor of our folder, which may be deleted; None: we may not enter it."""
+    try:
+        return os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return None
+
+
+def _answered(client: _Client, answers: socket.socket) -> tuple[int, int]:
+    """Return pid and pidfd of the forked child; 0: there is none.
+
+    Raises:
+        OSError: If the system has no descriptor left for us.
+    """
+    patience_s = _PATIENCE_S if client.is_ready else _START_PATIENCE_S
+    deadline = time.monotonic() + patience_s
+    data, received = b"", array.array("i")
+    if _can_be_read(answers, deadline, unless=client.requests):
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            # `socket.recv_fds` ignores the flags, so that others would inherit it.
+            flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            room = socket.CMSG_LEN(received.itemsize)
+            data, passed, _, _ = answers.recvmsg(_ANSWER_BYTES, room, flags)
+            for _, _, packed in passed:
+                received.frombytes(packed)
+        if not data and client.look():
+            return 0, -1  # it lives, but has no descriptor left
+    if not data:
+        _give_up(client)
+        return 0, -1
+    client.is_ready = True
+    answer = msgspec.msgpack.decode(data, type=Answer)
+    if answer.error:
+        return 0, -1
+    if not received:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return answer.pid, received[0]
 
 
 def _give_up(client: _Client) -> None:
@@ -388,13 +521,12 @@ def _give_up(client: _Client) -> None:
 
 
 def _identity() -> tuple[object, ...]:
-    """Return what a child inherits from the fork server and we may have changed since."""
-    named = {name: value for name, value in os.environ.items() if name.startswith(_FIXED)}
-    return (os.getpid(), os.getresuid(), os.getresgid(), named)
+    """Return what a child inherits from the fork server and we may have changed since.
 
-
-def _is_shared(name: str) -> bool:
-    return name.startswith(_SHARED) and name != _SECRET
+    `adopt` calls this when the environment is still that of the fork server.
+    """
+    named = {name: value for name, value in os.environ.items() if _FIXED.fullmatch(name)}
+    return (os.getpid(), os.getresuid(), os.getresgid(), os.getgroups(), named)
 
 
 def _search_path() -> list[str]:
@@ -402,13 +534,13 @@ def _search_path() -> list[str]:
     return [_ROOT, *([given] if given else [])]
 
 
-def _umask() -> int:
-    """Return the umask; `os.umask` would change it, for all threads."""
-    with open("/proc/self/status", "rb") as status:  # noqa: PTH123 - at each start of a process
-        for line in status:
-            if line.startswith(b"Umask:"):
-                return int(line.split()[1], 8)
-    return 0o022
+def is_open(descriptor: int) -> bool:
+    """Return whether a descriptor is open."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 @atexit.register

@@ -4,12 +4,14 @@ It has one thread, and nothing that a child must not have: no user code, no soun
 secret. The environment of a child, which may hold the key, is read by the child alone.
 
 A request is a datagram: the arguments of ``python -m``, and descriptors. The answer goes to the
-socket that came with it: pid and pidfd at once, and the exit code when the child has ended.
+socket that came with it: pid and pidfd at once, and the exit code when the child has ended. In
+between, whoever has asked sends the environment to the child, through the same socket.
 """
 
 from __future__ import annotations
 
 import array
+import atexit
 import contextlib
 import ctypes
 import errno
@@ -17,11 +19,14 @@ import fcntl
 import gc
 import importlib
 import os
+import resource
 import runpy
 import selectors
 import signal
 import socket
 import sys
+import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,13 +34,15 @@ from typing import Any, NoReturn
 import msgspec
 
 from messages.transport import forking
-from messages.transport.forking import MAX_BYTES, Answer, Order, Stage
+from messages.transport.forking import MAX_BYTES, Answer, Inherited, Order, Stage
 from messages.transport.lifeline import arm
 
 __all__ = ["ForkServer", "main"]
 
-_FREE = 100
-"""Descriptors are moved here before the child gives them their numbers."""
+_FREE = forking.REQUESTS + 1
+"""From here on descriptors are moved before the child gives them their numbers."""
+_PYTHONS = {signal.SIGPIPE, signal.SIGXFSZ}
+"""Signals that each interpreter ignores."""
 
 
 class ForkServer:
@@ -123,7 +130,16 @@ class ForkServer:
             pid = os.fork()
             if pid == 0:
                 self._be_child(order, answers, theirs, descriptors)
-            pidfd = os.pidfd_open(pid)
+            try:
+                # Here, not in the child, which might be stopped before it gets so far.
+                os.setpgid(pid, pid)
+                with contextlib.suppress(EOFError):  # the child sees it too
+                    arm(descriptors[forking.LIFELINE], pid, order.end_signal)
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
             self._children[pid] = answers
             _answer(answers, Answer(pid), pidfd)
             os.close(pidfd)
@@ -145,9 +161,9 @@ class ForkServer:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(ended.si_pid, signal.SIGKILL)
             _, status = os.waitpid(ended.si_pid, 0)
-            answers = self._children.pop(ended.si_pid)
-            _answer(answers, Answer(ended.si_pid, os.waitstatus_to_exitcode(status)))
-            answers.close()
+            if (answers := self._children.pop(ended.si_pid, None)) is not None:
+                _answer(answers, Answer(ended.si_pid, os.waitstatus_to_exitcode(status)))
+                answers.close()
 
     # -- the child ----------------------------------------------------------------------------
 
@@ -157,32 +173,32 @@ class ForkServer:
         code: Any = 1
         try:
             self._let_go()
-            environment = msgspec.msgpack.decode(answers.recv(MAX_BYTES), type=dict[bytes, bytes])
-            folder = _take(descriptors, answers, requests if order.forks else None)
-            os.setpgid(0, 0)
-            arm(forking.LIFELINE, os.getpid())
-            _resemble(order, environment, folder)
+            variables = _receive(answers)
+            if not variables:  # whoever has asked for us has ended, or waits no longer
+                os._exit(1)
+            _inherit(order.inherited)
+            _take(descriptors, answers, requests if order.forks else None)
+            _resemble(order, variables)
             runpy.run_module(order.arguments[0], run_name="__main__", alter_sys=True)
             code = 0
         except SystemExit as end:
             code = end.code
-        except EOFError:  # whoever has asked for it has ended
-            os._exit(1)
         except BaseException:  # noqa: BLE001 - as the interpreter would
             traceback.print_exc()
-        if isinstance(code, str):
-            sys.stderr.write(f"{code}\n")
+        if code is not None and not isinstance(code, int):
+            print(code, file=sys.stderr)  # noqa: T201 - as the interpreter would
             code = 1
-        with contextlib.suppress(OSError, ValueError):
+        threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - as the interpreter would
+        atexit._run_exitfuncs()  # noqa: SLF001 - as the interpreter would
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(code or 0)
+        os._exit((code or 0) & 0xFF)
 
     def _let_go(self) -> None:
         """Release what belongs to the fork server."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         for key in list(self._selector.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]
         for connection in (*self._sockets, *self._children.values()):
@@ -190,55 +206,84 @@ class ForkServer:
         self._selector.close()
 
 
-def _take(descriptors: list[int], answers: socket.socket, requests: socket.socket | None) -> int:
-    """Give the descriptors of a request their numbers, and close all others.
+def _receive(answers: socket.socket) -> bytes:
+    """Wait for the environment; it is as the kernel has it: ``NAME=VALUE`` and a zero each."""
+    with contextlib.suppress(ConnectionError):
+        return answers.recv(MAX_BYTES)
+    return b""
 
-    Returns:
-        The descriptor of the folder.
-    """
+
+def _take(descriptors: list[int], answers: socket.socket, requests: socket.socket | None) -> None:
+    """Give the descriptors of a request their numbers, and close all others."""
     kept = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _FREE) for number in descriptors]
     if requests is not None:
         kept.append(fcntl.fcntl(requests.detach(), fcntl.F_DUPFD_CLOEXEC, _FREE))
     answers.detach()
     for number, descriptor in enumerate(kept):
         os.dup2(descriptor, number, inheritable=number <= 2)
-    os.closerange(len(kept), os.sysconf("SC_OPEN_MAX"))
+    for left in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - numbers, not paths
+        if left >= len(kept):
+            with contextlib.suppress(OSError):  # that of the listing itself
+                os.close(left)
     if requests is not None:
         forking.adopt(forking.REQUESTS)
-    return forking.FOLDER
 
 
-def _resemble(order: Order, environment: dict[bytes, bytes], folder: int) -> None:
+def _resemble(order: Order, variables: bytes) -> None:
     """Make this process what ``python -m`` would have made it."""
-    os.fchdir(folder)
-    os.close(folder)
-    os.umask(order.umask)
+    os.fchdir(forking.FOLDER)
+    os.close(forking.FOLDER)
+    zone = os.environb.get(b"TZ")
     os.environb.clear()
-    os.environb.update(environment)
+    for variable in variables.split(b"\0")[:-1]:
+        name, _, value = variable.partition(b"=")
+        os.environb[name] = value
+    if zone != os.environb.get(b"TZ"):
+        time.tzset()
     sys.argv = list(order.arguments)
-    command = [*Path("/proc/self/cmdline").read_bytes().split(b"\0")[:3]]
-    command += [argument.encode() for argument in order.arguments]
-    _show(command, environment)
-    Path("/proc/self/comm").write_bytes(order.arguments[-1].lstrip("-").encode()[:15])
+    sys.orig_argv[3:] = order.arguments
+    command = [os.fsencode(argument) for argument in sys.orig_argv]
+    with contextlib.suppress(OSError):  # it is only for show
+        _show(command, variables)
+        Path("/proc/self/comm").write_bytes(command[-1].lstrip(b"-")[:15])
     gc.enable()
 
 
-def _show(command: list[bytes], environment: dict[bytes, bytes]) -> None:
+def _inherit(inherited: Inherited) -> None:
+    os.umask(inherited.umask)
+    for number in signal.valid_signals() - _PYTHONS - {signal.SIGKILL, signal.SIGSTOP}:
+        ignored = bool(inherited.ignored >> (number - 1) & 1)
+        if ignored != (signal.getsignal(number) is signal.SIG_IGN):
+            signal.signal(number, signal.SIG_IGN if ignored else _default(number))
+    blocked = {n for n in signal.valid_signals() if inherited.blocked >> (n - 1) & 1}
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    for which, limits in enumerate(inherited.limits):
+        if resource.getrlimit(which) != limits:
+            with contextlib.suppress(OSError, ValueError):  # not permitted
+                resource.setrlimit(which, limits)
+
+
+def _default(number: int) -> Any:
+    return signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+
+
+def _show(command: list[bytes], variables: bytes) -> None:
     """Have ``/proc/PID/cmdline`` and ``environ``, and so `ps`, show this process as it is.
 
     The kernel shows the memory in which it has put them at the start (proc(5), /proc/PID/stat,
     fields 48 to 51).
     """
     fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
-    arguments, arguments_end, variables, variables_end = map(int, fields[45:49])
+    arguments, arguments_end, environment, environment_end = map(int, fields[45:49])
     _overwrite(arguments, arguments_end, b"\0".join(command))
-    shown = b"\0".join(name + b"=" + value for name, value in environment.items())
-    _overwrite(variables, variables_end, shown)
+    _overwrite(environment, environment_end, variables)
 
 
 def _overwrite(start: int, end: int, text: bytes) -> None:
     """Write text to memory, filled up with zeros; what there is no room for is left out."""
     room = end - start
+    if start <= 0 or room <= 0:
+        return  # this kernel does not tell where it is
     ctypes.memmove(start, text[: room - 1].ljust(room, b"\0"), room)
 
 
@@ -259,6 +304,10 @@ def main() -> None:
     os.dup2(empty, 0)
     os.close(empty)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir("/")  # or our folder could not be unmounted
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one or two for each child
     gc.disable()
     data = requests.recv(MAX_BYTES)
     if data:

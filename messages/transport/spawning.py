@@ -183,22 +183,16 @@ def _fork(
     *,
     forks: bool,
 ) -> Started | None:
+    server = forking.server_pid()
+    if server is None or is_stopped(server):  # it would not answer
+        return None
     with open(os.devnull, "r+b", buffering=0) as nothing:  # noqa: PTH123 - a descriptor is needed
         if output is not None:
             streams = [output.fileno(), output.fileno()]
         else:
-            streams = [nothing.fileno(), 2 if _is_open(2) else nothing.fileno()]
-        line = nothing.fileno() if lifeline is None else lifeline.theirs
-        passed = [channel.fileno(), *streams, line]
-        return forking.fork(arguments, environment, passed, forks=forks, patient=forks)
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
+            streams = [nothing.fileno(), 2 if forking.is_open(2) else nothing.fileno()]
+        passed = [channel.fileno(), *streams]
+        return forking.fork(arguments, environment, passed, lifeline, forks=forks, patient=forks)
 
 
 def _popen(
