@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["children", "command", "descriptors", "memory", "parent", "state"]
+__all__ = ["children", "command", "descriptors", "environment", "memory", "parent", "state"]
 
 
 def _stat(pid: int) -> list[str]:
@@ -36,15 +36,19 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
 
 
+def environment(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
 def memory(pid: int) -> bytes:
-    """Return all that can be read of its memory."""
+    """Return all of its memory that can be written to."""
     found = []
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as file:  # noqa: PTH123
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             span, rights, *_ = line.split()
             start, end = (int(edge, 16) for edge in span.split("-"))
-            if rights[0] == "r" and end < 1 << 63:
+            if rights[:2] == "rw":
                 file.seek(start)
-                with contextlib.suppress(OSError):  # what the kernel has put there
+                with contextlib.suppress(OSError):  # that of a device
                     found.append(file.read(end - start))
     return b"".join(found)

@@ -1,7 +1,7 @@
 """Each component is broken in a running conversation, in every possible way, and *works again*.
 
 Being alive is never enough: audio made after the fault must arrive, a call must be answered, a turn
-must be published.
+must be published. Processes are forked and, for one fault or with ``--long`` for all, not forked.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -27,8 +29,10 @@ from messages import (
     ToolAnswer,
     Turn,
 )
+from messages.transport import forking, spawning
 from tests.conversation import Conversation, Typed, noise, wav_channels
 from tests.fake_server import FakeServer
+from tests.messages.transport.test_forking import start_server
 from tests.rig import until
 from tests.test_command import needs_speech
 
@@ -38,15 +42,40 @@ RAISED = ["raise", "system-exit", "raise-on-open", "raise-on-close"]
 DIED = ["exit", "segfault", "memory", "torn-frame", "SIGKILL"]
 HUNG = ["hang", "gil", "SIGSTOP"]
 FAULTS = [*RAISED, *DIED, *HUNG]
+both_ways = pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param(("fork", FAULTS), id="forked"),
+        pytest.param(("popen", ["SIGKILL"]), id="not forked"),
+        pytest.param(("popen", FAULTS), id="not forked, all", marks=pytest.mark.long),
+    ],
+    indirect=True,
+)
+
+
+@pytest.fixture
+def faults(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Return the faults to try, and see that processes are started in the way that is asked for."""
+    way, chosen = request.param
+    popen = mock.Mock(wraps=spawning._popen)
+    monkeypatch.setattr(spawning, "_popen", popen)
+    monkeypatch.setenv("RTVOICE_FORK", "0" if way == "popen" else "")
+    can_fork = forking.available()
+    if can_fork:
+        start_server()
+    yield chosen
+    assert popen.called != can_fork
+
 
 # What is broken has a process, what goes on meanwhile needs none.
 pytestmark = pytest.mark.usefixtures("on_threads")
 
 
+@both_ways
 @pytest.mark.processes("microphone")
-def test_a_broken_microphone_is_heard_again(server: FakeServer) -> None:
+def test_a_broken_microphone_is_heard_again(server: FakeServer, faults: list[str]) -> None:
     with Conversation(server) as talk:
-        for number, fault in enumerate(FAULTS):
+        for number, fault in enumerate(faults):
             talk.break_it("microphone", fault)
             mark = noise(200, seed=number)
 
@@ -57,10 +86,13 @@ def test_a_broken_microphone_is_heard_again(server: FakeServer) -> None:
         assert len(server.connections) == 1
 
 
+@both_ways
 @pytest.mark.processes("speaker")
-def test_a_broken_speaker_plays_what_comes_after_once(server: FakeServer) -> None:
+def test_a_broken_speaker_plays_what_comes_after_once(
+    server: FakeServer, faults: list[str]
+) -> None:
     with Conversation(server) as talk:
-        for number, fault in enumerate(FAULTS):
+        for number, fault in enumerate(faults):
             talk.break_it("speaker", fault)
             mark = noise(300, seed=number)
 
@@ -87,21 +119,26 @@ def test_speech_goes_on_when_the_speaker_breaks_in_the_middle_of_it(server: Fake
             assert all(played.count(part[:480]) <= 2 for part in speech)
 
 
+@both_ways
 @pytest.mark.processes("realtime")
-def test_a_broken_connection_component_is_in_the_conversation_again(server: FakeServer) -> None:
+def test_a_broken_connection_component_is_in_the_conversation_again(
+    server: FakeServer, faults: list[str]
+) -> None:
     with Conversation(server) as talk:
         talk.connection.hear("user_1", "My name is Ada.")
         talk.connection.say("Hello Ada.", noise(100, seed=99), item="answer_1")
         talk.wait_for(lambda: len(talk.of(Turn)) == 2)
 
-        for number, fault in enumerate(RAISED[:2]):
+        for number, fault in enumerate(fault for fault in RAISED[:2] if fault in faults):
             talk.break_it("realtime", fault)
             mark = noise(200, seed=number)
             talk.speak(mark)
             server.wait_for(lambda mark=mark: mark in server.connections[0].audio)
         assert len(server.connections) == 1, "a raise keeps the socket"
 
-        for number, fault in enumerate([*DIED, *HUNG], start=1):
+        for number, fault in enumerate(
+            (fault for fault in [*DIED, *HUNG] if fault in faults), start=1
+        ):
             talk.break_it("realtime", fault)
             connection = server.connection(number)
             connection.expect(
@@ -132,17 +169,18 @@ def test_a_connection_component_that_fails_as_it_starts_or_ends_is_there_again(
             server.wait_for(lambda m=mark: any(m in made.audio for made in server.connections))
 
 
+@both_ways
 @pytest.mark.processes("tools")
-def test_broken_tools_answer_each_call_once(server: FakeServer) -> None:
+def test_broken_tools_answer_each_call_once(server: FakeServer, faults: list[str]) -> None:
     with Conversation(server) as talk:
-        for number, fault in enumerate(["none", *FAULTS]):
+        for number, fault in enumerate(["none", *faults]):
             if fault != "none":
                 talk.break_it("tools", fault)
 
             talk.connection.call("get_current_time", "{}", call_id=f"call_{number}")
 
             talk.expect(ToolAnswer, lambda answer, n=number: answer.call_id == f"call_{n}")
-        last = f"call_{len(FAULTS)}"
+        last = f"call_{len(faults)}"
         talk.connection.expect(
             "conversation.item.create", lambda e: e["item"].get("call_id") == last
         )
@@ -151,15 +189,17 @@ def test_broken_tools_answer_each_call_once(server: FakeServer) -> None:
             for event in talk.connection.of("conversation.item.create")
             if event["item"]["type"] == "function_call_output"
         ]
-        assert answered == [f"call_{number}" for number in range(len(FAULTS) + 1)]
+        assert answered == [f"call_{number}" for number in range(len(faults) + 1)]
 
 
+@both_ways
 @pytest.mark.processes("history")
-def test_a_broken_history_has_every_turn_once_and_in_order(server: FakeServer) -> None:
+def test_a_broken_history_has_every_turn_once_and_in_order(
+    server: FakeServer, faults: list[str]
+) -> None:
     with Conversation(server) as talk:
         expected = []
-        faults = ["none", *FAULTS]
-        for number, fault in enumerate(faults):
+        for number, fault in enumerate(["none", *faults]):
             if fault != "none":
                 talk.break_it("history", fault)
             talk.connection.hear(f"user_{number}", f"Question {number}")
@@ -171,19 +211,22 @@ def test_a_broken_history_has_every_turn_once_and_in_order(server: FakeServer) -
         assert [(turn.role, turn.text) for turn in talk.of(Turn)] == expected
         talk.connection.drop()
         replayed = server.connection(1)
-        last = wire_id(f"answer_{len(faults) - 1}")
+        last = wire_id(f"answer_{len(faults)}")
         replayed.expect("conversation.item.create", lambda e: e["item"]["id"] == last)
         ids = [event["item"]["id"] for event in replayed.of("conversation.item.create")]
-        told = [f"{who}_{n}" for n in range(len(faults)) for who in ("user", "answer")]
+        told = [f"{who}_{n}" for n in range(len(faults) + 1) for who in ("user", "answer")]
         assert ids == [wire_id(item_id) for item_id in told]
 
 
+@both_ways
 @pytest.mark.processes("recorder")
-def test_a_broken_recorder_has_known_audio_at_its_time(server: FakeServer, tmp_path: Path) -> None:
+def test_a_broken_recorder_has_known_audio_at_its_time(
+    server: FakeServer, tmp_path: Path, faults: list[str]
+) -> None:
     path = tmp_path / "recording.wav"
     marks = []
     with Conversation(server, CapturedAudio, recording_path=str(path)) as talk:
-        for number, fault in enumerate(FAULTS):
+        for number, fault in enumerate(faults):
             talk.break_it("recorder", fault)
             marks.append(noise(80, seed=number))
             talk.speak(marks[-1])
@@ -191,8 +234,9 @@ def test_a_broken_recorder_has_known_audio_at_its_time(server: FakeServer, tmp_p
             until(lambda mark=marks[-1]: mark in wav_channels(path)[0], "it is not recorded")
         blocks = talk.of(CapturedAudio)
         lost = [letter.message for letter in talk.of(DeadLetter)]
-        assert {"Inject"} <= set(lost) <= {"Inject", "CapturedAudio"}
-        assert lost.count("CapturedAudio") <= len({"SIGKILL", "SIGSTOP"} & {*FAULTS})
+        assert ("Inject" in lost) == (faults == FAULTS)
+        assert set(lost) <= {"Inject", "CapturedAudio"}
+        assert lost.count("CapturedAudio") <= len({"SIGKILL", "SIGSTOP"} & {*faults})
 
     left, _ = wav_channels(path)
     for mark in marks:

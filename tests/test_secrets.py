@@ -1,4 +1,7 @@
-"""A key or password in the URL of a server is shown nowhere and written nowhere."""
+"""A key or password in the URL of a server is shown nowhere and written nowhere.
+
+Neither do processes have in their memory what they do not need.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,15 @@ from pathlib import Path
 import pytest
 
 from messages import Event, SendText, Turn
+from messages.transport import forking
 from rtvoice import Agent, AgentError
 from rtvoice.testing import SandboxServer
 from supervisor import Session
 from tests.bad_input.reaching import listening, refusing
+from tests.conversation import Conversation
+from tests.fake_server import FakeServer
+from tests.messages.transport.test_forking import start_server
+from tests.proc import environment, memory, parent
 from tests.rig import TIMEOUT_S
 from tests.test_command import environment_of
 
@@ -159,3 +167,37 @@ def test_an_agent_that_the_command_runs_describes_nothing_of_it(
 
     assert CANARY not in str(refused.value)
     assert json.dumps(Agent(server="ws://host/v1?model=m").describe())
+
+
+@pytest.mark.skipif(not forking.available(), reason="nothing is forked here")
+@pytest.mark.parametrize("passed", [True, False], ids=["passed", "in the environment"])
+def test_only_who_needs_the_key_or_the_conversation_has_them_in_its_memory(
+    monkeypatch: pytest.MonkeyPatch, server: FakeServer, passed: bool
+) -> None:
+    forking._end()
+    key, sentence = CANARY + "-key", CANARY + "-sentence"
+    if passed:
+        options = {"api_key": key}
+    else:
+        options = {}
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    start_server()
+    with Conversation(server, **options) as talk:
+        talk.connection.hear("user_1", sentence)
+        talk.expect(Turn)
+        for name in ("speaker", "realtime"):
+            talk.break_it(name, "SIGKILL")
+        assert talk.session.started is not None
+        fork_server = parent(talk.session.started.pids["supervisor"])
+        pids = {**talk.pids(), "fork server": fork_server}
+
+        environments = {name: environment(pid) for name, pid in pids.items()}
+        memories = {name: memory(pid) for name, pid in pids.items()}
+
+    users = {"realtime"} if passed else {"realtime", "tools"}
+    assert fork_server == forking.server_pid()
+    assert {name for name, found in environments.items() if key.encode() in found} == users
+    assert {name for name, found in memories.items() if key.encode() in found} == users
+    told = {name for name, found in memories.items() if sentence.encode() in found}
+    assert "history" in told
+    assert not {"fork server", "microphone", "speaker", "recorder"} & told
