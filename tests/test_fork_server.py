@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from messages import ComponentCrashed, ComponentRestarted, Turn
+from messages import ComponentCrashed, ComponentRestarted, Log, Turn
 from messages.transport import forking
 from messages.transport.spawning import is_stopped
 from tests.conversation import Conversation
@@ -32,12 +32,27 @@ def supervisor_of(talk: Conversation) -> int:
 
 def test_supervisor_and_components_are_forked_from_one_process(server: FakeServer) -> None:
     start_server()
-    with Conversation(server) as talk:
+    with Conversation(server, Log, log_level="DEBUG") as talk:
         pids = talk.pids()
 
         assert {parent(pid) for pid in pids.values()} == {forking.server_pid()}
         assert parent(supervisor_of(talk)) == forking.server_pid()
         assert {command(pid)[-1] for pid in pids.values()} == {*COMPONENTS}
+        for name, pid in pids.items():
+            talk.expect(Log, lambda log, t=f"{name} is process {pid}, forked": log.text == t)
+
+
+def test_without_fork_each_process_is_that_of_whoever_has_started_it(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTVOICE_FORK", "0")
+    with Conversation(server, Log, log_level="DEBUG") as talk:
+        pids = talk.pids()
+
+        assert {parent(pid) for pid in pids.values()} == {supervisor_of(talk)}
+        assert parent(supervisor_of(talk)) == os.getpid()
+        for name, pid in pids.items():
+            talk.expect(Log, lambda log, t=f"{name} is process {pid}, not forked": log.text == t)
 
 
 def test_a_killed_fork_server_costs_no_component_and_is_replaced(server: FakeServer) -> None:
@@ -131,7 +146,9 @@ def test_a_supervisor_that_was_stopped_ends_with_its_program(server: FakeServer)
         assert program.stdout is not None
         pids = json.loads(program.stdout.readline())
         ends = [os.pidfd_open(pid) for pid in pids.values()]
+        # Its end would continue a supervisor that is stopped before (POSIX, _exit(2): SIGHUP).
         os.kill(pids["fork server"], signal.SIGKILL)
+        until(lambda: parent(pids["supervisor"]) != pids["fork server"], "it lives on")
         os.kill(pids["supervisor"], signal.SIGSTOP)
         until(lambda: is_stopped(pids["supervisor"]), "it is not stopped")
 

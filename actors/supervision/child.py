@@ -478,6 +478,8 @@ class Child:
             self._step(steps.NotLaunched(f"no process can be started: {error}"))
             return
         self.pid = self._process.pid
+        how = "forked" if self._process.forked else "not forked"
+        self._hub.log("supervisor", "DEBUG", f"{self.name} is process {self.pid}, {how}")
         self._write(self._hub.init_of(self))
 
     def _open(self, incarnation: int, *, first: bool, resumed: bool) -> None:

@@ -57,6 +57,8 @@ class ChildProcess:
         self._said = said
         self._process = Process(["actors", name], environment)
         self.pid = self._process.pid
+        self.forked = self._process.forked
+        """Whether it was forked from the fork server."""
         self.failure = ""
         """Why it was killed or is about to end; empty: for no known reason."""
         self.connected = True

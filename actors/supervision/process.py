@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 
-from messages.transport.forking import EXIT_UNKNOWN
+from messages.transport.forking import EXIT_UNKNOWN, Forked
 from messages.transport.lifeline import Lifeline
 from messages.transport.spawning import ending, is_stopped, spawn
 
@@ -50,6 +50,8 @@ class Process:
             self._lifeline.close()
             raise
         self.pid = self._popen.pid
+        self.forked = isinstance(self._popen, Forked)
+        """Whether it was forked from the fork server."""
         self._group_ended = False
 
     def kill(self) -> None:

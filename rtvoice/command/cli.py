@@ -70,6 +70,7 @@ environment (also read from a .env file in this folder, which never overrides th
   RTVOICE_INPUT       a device; --input overrides it
   RTVOICE_OUTPUT      a device; --output overrides it
   RTVOICE_LOG_LEVEL   DEBUG, INFO, WARNING (the default) or ERROR; --log-level overrides it
+  RTVOICE_FORK        0: each process is an interpreter of its own, which takes longer to start
   NO_COLOR            no colours
 
 exit codes:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from messages.hints import install, other_supervisor, rtvoice
+from messages.transport.forking import available
 from rtvoice import __version__
 from rtvoice.command.doctor.result import Result, ok, problem, warning
 from rtvoice.sandbox.speak import INSTALL as INSTALL_VOICE
@@ -28,7 +29,7 @@ def python() -> Iterator[Result]:
     """Check the version of Python."""
     text = (
         f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} "
-        f"({platform.machine()})"
+        f"({platform.machine()}); processes are {'forked' if available() else 'not forked'}"
     )
     if sys.version_info[:2] > _NEWEST:
         newest = ".".join(map(str, _NEWEST))

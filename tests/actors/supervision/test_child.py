@@ -66,6 +66,8 @@ class FakeLoop:
 class FakeProcess:
     """A process of a component: does nothing that the test does not say."""
 
+    forked = True
+
     def __init__(
         self,
         loop: FakeLoop,

@@ -543,6 +543,18 @@ def test_a_sound_system_that_hangs_is_told_apart_from_one_that_is_missing(
     assert "to install it: " in told[1].text
 
 
+def test_how_processes_are_started_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    for value in ("", "0"):
+        monkeypatch.setenv("RTVOICE_FORK", value)
+        said += [result.text.rpartition("; ")[2] for result in machine.python()]
+
+    assert said == [
+        "processes are forked" if sys.platform == "linux" else "processes are not forked",
+        "processes are not forked",
+    ]
+
+
 @pytest.mark.parametrize(
     ("platform", "status", "said"),
     [
