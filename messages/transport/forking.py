@@ -106,13 +106,13 @@ STAGES = (
     Stage(("rtvoice.peer",), ("rtvoice.hub:supervisor",)),
     Stage(("actors", "recorder"), ("actors.recorder",)),
     Stage(("actors", "history"), ("actors.history",)),
-    Stage(("actors", "speaker"), ("actors.speaker",)),
+    Stage(("actors", "speaker"), ("actors.speaker", "actors.devices.silence")),
     Stage(("actors", "tools"), ("actors.tools.actor",)),
     Stage(
         ("actors", "realtime"),
         ("actors.realtime.actor", "actors.realtime.websocket", "encodings.idna"),
     ),
-    Stage(("actors", "microphone"), ("actors.microphone",)),
+    Stage(("actors", "microphone"), ("actors.microphone", "actors.devices.own.program")),
 )
 """In the order in which a session needs them."""
 
@@ -230,11 +230,9 @@ class Forked:
         if self._answers is None:
             return
         try:
-            data = self._answers.recv(_ANSWER_BYTES, socket.MSG_DONTWAIT)
+            data = _received(self._answers)
         except BlockingIOError:
             return
-        except OSError:
-            data = b""
         self._answers.close()
         self._answers = None
         if data:
@@ -254,6 +252,18 @@ class Forked:
             os.close(self._pidfd)
         if self._answers is not None:
             self._answers.close()
+
+
+def _received(answers: socket.socket) -> bytes:
+    """Return an answer; empty: the fork server has ended.
+
+    Raises:
+        BlockingIOError: If there is none yet.
+    """
+    with contextlib.suppress(ConnectionResetError):
+        return answers.recv(_ANSWER_BYTES, socket.MSG_DONTWAIT)
+    # The child has ended without reading its environment: the kernel reports that first.
+    return answers.recv(_ANSWER_BYTES, socket.MSG_DONTWAIT)
 
 
 def _can_be_read(

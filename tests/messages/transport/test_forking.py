@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from messages.transport import forking
@@ -446,6 +447,18 @@ def test_the_end_of_the_fork_server_is_not_that_of_its_children(server: int) -> 
         assert child.said() == "here\n"
     assert start_server() != server
     assert said("print('forked')") == "forked\n"
+
+
+def test_the_exit_code_of_a_child_that_has_not_read_its_environment_is_known() -> None:
+    answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with subprocess.Popen(["true"]) as process:
+        child = Forked(process.pid, os.pidfd_open(process.pid), answers, None)
+    answers.send(b"A=1\0")
+
+    with theirs:
+        theirs.send(msgspec.msgpack.encode(forking.Answer(process.pid, 7)))
+
+    assert child.wait(TIMEOUT_S) == 7
 
 
 def test_several_threads_learn_of_an_end_that_nobody_can_explain(server: int) -> None:
