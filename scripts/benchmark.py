@@ -367,6 +367,77 @@ def measure_agent(runs: int = 5) -> None:
         report(f"enter to ready, {what}", ready, limit_ms)
 
 
+_SESSIONS = """
+import json, sys, time
+from pathlib import Path
+begin = time.perf_counter()
+from messages.transport import forking
+from supervisor import Session
+
+def cpu_ms(pid):
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e6
+
+def pss_mib(pid):
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+
+sessions, found = [], {"ready_ms": [], "cpu_ms": [], "pss_mib": []}
+forkserver_ms = 0.0
+for number in range(4):
+    session = Session(server=sys.argv[1], input="silence", output="null")
+    entered = begin if number == 0 else time.perf_counter()
+    session.start()
+    sessions.append(session)
+    found["ready_ms"].append((time.perf_counter() - entered) * 1000)
+    time.sleep(1.5)
+    shared = forking.server_pid()
+    pids = [pid for one in sessions for pid in one.started.pids.values()]
+    cpu = sum(map(cpu_ms, session.started.pids.values()))
+    if shared is not None:
+        cpu += cpu_ms(shared) - forkserver_ms
+        forkserver_ms = cpu_ms(shared)
+    found["cpu_ms"].append(cpu)
+    found["pss_mib"].append(sum(map(pss_mib, [*pids, *([shared] if shared else [])])))
+for session in sessions:
+    session.stop()
+print(json.dumps(found))
+"""
+
+
+def measure_fork(runs: int = 20) -> None:
+    """Measure sessions and restarts with and without fork, side by side."""
+    ways = {"forked": "", "not forked": "0"}
+    figures: dict[str, list[dict[str, list[float]]]] = {way: [] for way in ways}
+    server = Server().url
+    for _ in range(5):
+        for way, value in ways.items():
+            done = subprocess.run(
+                [sys.executable, "-c", _SESSIONS, server],
+                check=True,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "RTVOICE_FORK": value},
+            )
+            figures[way].append(json.loads(done.stdout))
+    rows: dict[str, Callable[[dict[str, list[float]]], float]] = {
+        "first session of a program, import to ready, ms": lambda it: it["ready_ms"][0],
+        "each further one, start to ready, ms": lambda it: statistics.mean(it["ready_ms"][1:]),
+        "CPU of the first session's start, ms": lambda it: it["cpu_ms"][0],
+        "CPU of each further one's, ms": lambda it: statistics.mean(it["cpu_ms"][1:]),
+        "memory of the first session, PSS, MiB": lambda it: it["pss_mib"][0],
+        "of each further one, PSS, MiB": lambda it: (it["pss_mib"][3] - it["pss_mib"][0]) / 3,
+    }
+    print("| | forked | not forked |\n|---|---|---|")
+    for name, figure in rows.items():
+        medians = (statistics.median(map(figure, figures[way])) for way in ways)
+        print(f"| {name} | " + " | ".join(f"{median:.0f}" for median in medians) + " |", flush=True)
+    for way, value in ways.items():
+        print(f"\n{way}: ms from SIGKILL until it works again", flush=True)
+        command = [sys.executable, __file__, "faults", "--only", "SIGKILL", "--runs", str(runs)]
+        subprocess.run(command, check=True, env={**os.environ, "RTVOICE_FORK": value})
+
+
 def measure_latency(seconds: float = 10.0) -> None:
     """Measure the latency of both directions through the hub, while both are in use."""
     with running() as (server, command):
@@ -730,14 +801,19 @@ def _be_bare_stream(direction: Any, seconds: float = 15.0) -> None:
 
 def _pid_now(command: Command, component: str) -> int:
     """Return the current process id of a component; 0: there is none."""
-    supervisor = str(command.pids["supervisor"])
+    supervisor = command.pids["supervisor"]
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
             name = (process / "cmdline").read_bytes().rstrip(b"\0").rpartition(b"\0")[2]
-            if (parent, name) == (supervisor, component.encode()):
+            parent = _parent(int(process.name))
+            # Its parent may be the fork server, which is a child of the supervisor.
+            if name == component.encode() and supervisor in (parent, _parent(parent)):
                 return int(process.name)
     return 0
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) if pid else 0
 
 
 def _converse(server: Server, seconds: float) -> None:
@@ -779,6 +855,7 @@ MEASURES: dict[str, Callable[[], None]] = {
     "core": measure_core,
     "reconnect": measure_reconnect,
     "faults": measure_faults,
+    "fork": measure_fork,
 }
 
 
@@ -787,7 +864,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", help=f"any of {', '.join(MEASURES)}; default all")
+    every = ", ".join(MEASURES)
+    parser.add_argument("what", nargs="*", help=f"any of {every}; default all but faults and fork")
     parser.add_argument("--runs", type=int, default=10, help="runs of each fault (10)")
     parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="only these faults")
     parser.add_argument("--soak", type=float, default=30.0, help="seconds of the card's soak (30)")
@@ -804,9 +882,11 @@ def main() -> None:
     chosen = given.what
     if unknown := set(chosen) - set(MEASURES):
         parser.error(f"{unknown.pop()!r} is not a measurement; give any of {', '.join(MEASURES)}")
-    for name in chosen or [name for name in MEASURES if name != "faults"]:
+    for name in chosen or [name for name in MEASURES if name not in ("faults", "fork")]:
         if name == "faults":
             measure_faults(given.runs, given.only)
+        elif name == "fork":
+            measure_fork(given.runs)
         elif name == "card":
             measure_card(given.soak)
         else:
