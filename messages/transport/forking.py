@@ -27,6 +27,9 @@ import msgspec
 
 from messages.transport.lifeline import Lifeline, arm
 
+if sys.platform == "linux":
+    import resource
+
 __all__ = [
     "EXIT_UNKNOWN",
     "FOLDER",
@@ -131,8 +134,6 @@ class Inherited(msgspec.Struct, frozen=True, array_like=True):
     @classmethod
     def ours(cls) -> Inherited:
         """Return that of the calling thread; none of it is changed, as `os.umask` would do."""
-        import resource
-
         found = {}
         with open("/proc/thread-self/status", "rb") as status:  # noqa: PTH123 - at each start of a process
             for line in status:

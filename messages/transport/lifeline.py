@@ -12,6 +12,9 @@ import signal
 import sys
 import weakref
 
+if sys.platform == "linux":
+    import fcntl
+
 __all__ = ["Lifeline", "arm"]
 
 _held: weakref.WeakSet[Lifeline] = weakref.WeakSet()
@@ -67,8 +70,6 @@ def arm(theirs: int, group: int, number: int = getattr(signal, "SIGKILL", 9)) ->
     """
     if sys.platform != "linux":
         return
-    import fcntl
-
     # The owner of a descriptor is told by a signal that it can be read, or has been hung up. The
     # signal may be chosen (fcntl(2), F_SETSIG), and SIGKILL ends stopped processes too.
     fcntl.fcntl(theirs, fcntl.F_SETOWN, -group)
