@@ -8,6 +8,7 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any, Protocol
@@ -60,7 +61,7 @@ class CommandSession:
         self._orders: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         """What signal handlers have the main thread send; None: the session is over."""
         self._pressed = 0
-        self._has_failed = False
+        self._has_failed = self._has_bug = False
 
     # -- the listener of the session ----------------------------------------------------------
 
@@ -97,12 +98,15 @@ class CommandSession:
         while (order := self._orders.get()) is not None:
             self._session.send(order)
         try:
-            self._session.wait(1.0)
+            if not self._has_bug:
+                self._session.wait(1.0)
         except SupervisorDiedError as error:
             if not self._has_failed:
                 self._console.complain(f"rtvoice: {error}")
         except (RtvoiceError, TimeoutError):
             pass  # the console has shown why
+        if self._has_bug:
+            return EXIT_BUG
         code = self._session.exit_code
         return code if code is not None and 0 <= code < EXIT_BUG else EXIT_FAILED
 
@@ -115,6 +119,10 @@ class CommandSession:
             if not self._has_failed:  # nobody else says it
                 self._has_failed = True
                 self._console.complain(f"rtvoice: {error}")
+            self._orders.put(None)
+        except Exception:  # noqa: BLE001 - a bug of ours; its exit code must not look like success
+            traceback.print_exc()
+            self._has_bug = True
             self._orders.put(None)
 
     def _handle_signals(self) -> None:

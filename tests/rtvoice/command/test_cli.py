@@ -7,19 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-import supervisor
 from messages import (
+    ConfigurationError,
     Message,
-    ServerVad,
     SessionEnded,
     SessionStarted,
-    Settings,
     StopSession,
     Turn,
 )
@@ -30,43 +29,53 @@ from tests.conversation import DEAF
 ROOT = Path(__file__).resolve().parents[3]
 
 
-class FakeSupervisor:
+class FakeSession:
     """Takes what the command gives it, and ends at once as it is told to."""
 
-    made: ClassVar[list[FakeSupervisor]] = []
+    made: ClassVar[list[FakeSession]] = []
     result: ClassVar[Any] = 0
     during: ClassVar[Any] = None
 
-    def __init__(
-        self,
-        settings: Mapping[str, Any],
-        *,
-        peer: Any,
-        defaults: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, *, defaults: Mapping[str, Any] | None = None, **settings: Any) -> None:
         if settings.get("model") == "impossible":
-            raise supervisor.ConfigurationError("model: there is no such thing")
+            raise ConfigurationError("model: there is no such thing")
         self.given = settings
-        self.settings = Settings(turn_detection=settings.get("turn_detection", ServerVad()))
-        self.peer = peer
+        self.started: SessionStarted | None = None
         self.sent: list[Message] = []
         self.killed = False
         self.made.append(self)
 
-    def run(self) -> int:
-        self.peer.receive(SessionStarted({}, "", "a", "b"))
-        if self.during is not None:
-            self.during()
+    def listen(self, listener: Any) -> None:
+        self._put = listener.put
+
+    def start(self) -> None:
+        by_key = self.given.get("turn_detection", "") is None
+        self.started = SessionStarted({}, "", "a", "b", push_to_talk=by_key)
+        self._put(self.started)
         if isinstance(self.result, Exception):
             raise self.result
-        self.peer.receive(Turn("user", "hi", "x"))
-        self.peer.receive(SessionEnded("asked", 1, 0, {}, (), (), 1.0))
-        return self.result
+        self._put(Turn("user", "hi", "x"))
+        if self.during is None:
+            self._end()
+        else:
+            self.during()
+
+    def _end(self) -> None:
+        self._put(SessionEnded("asked", 1, 0, {}, (), (), 1.0))
+        self._put(None)
+
+    def wait(self, _: float) -> None:
+        pass
+
+    @property
+    def exit_code(self) -> int:
+        return int(self.result)
 
     def send(self, message: Message) -> None:
         self.sent.append(message)
+        self._end()
 
-    def kill_children(self) -> None:
+    def kill(self) -> None:
         self.killed = True
 
 
@@ -76,10 +85,11 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", *ours):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(supervisor, "Supervisor", FakeSupervisor)
-    monkeypatch.setattr(FakeSupervisor, "made", [])
-    monkeypatch.setattr(FakeSupervisor, "result", 0)
-    monkeypatch.setattr(FakeSupervisor, "during", None)
+    monkeypatch.setattr("rtvoice.command.conversation.Session", FakeSession)
+    monkeypatch.setenv("RTVOICE_FORK", "0")  # nothing is started
+    monkeypatch.setattr(FakeSession, "made", [])
+    monkeypatch.setattr(FakeSession, "result", 0)
+    monkeypatch.setattr(FakeSession, "during", None)
     monkeypatch.setattr("rtvoice.command.choice.find_card", lambda: Card(False, False))
     before = {number: signal.getsignal(number) for number in HANDLED}
     yield
@@ -91,9 +101,9 @@ HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN)
 NOWHERE = ("--input", "silence", "--output", "null")
 
 
-def started() -> FakeSupervisor:
-    assert len(FakeSupervisor.made) == 1
-    return FakeSupervisor.made[0]
+def started() -> FakeSession:
+    assert len(FakeSession.made) == 1
+    return FakeSession.made[0]
 
 
 def test_a_session_gets_the_built_in_assistant_and_what_was_asked_for() -> None:
@@ -156,7 +166,7 @@ def test_the_devices_of_the_environment_hold_where_the_command_says_nothing(
     assert cli.run([]) == 0
     assert cli.run(["--input", "silence"]) == 0
 
-    first, second = (made.given for made in FakeSupervisor.made)
+    first, second = (made.given for made in FakeSession.made)
     assert (first["input"], first["output"]) == ("Headset", "7")
     assert (second["input"], second["output"]) == ("silence", "7")
 
@@ -191,7 +201,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert cli.run(arguments) == 2
 
     assert words in capsys.readouterr().err
-    assert FakeSupervisor.made == []
+    assert FakeSession.made == []
 
 
 def test_an_invalid_log_level_in_the_environment_is_named(
@@ -218,7 +228,7 @@ def test_the_demo_is_a_session_with_the_sandbox(
 
 @pytest.mark.parametrize("code", [0, 2, 3])
 def test_the_exit_code_is_the_sessions(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    monkeypatch.setattr(FakeSupervisor, "result", code)
+    monkeypatch.setattr(FakeSession, "result", code)
 
     assert cli.run([*NOWHERE]) == code
 
@@ -226,7 +236,7 @@ def test_the_exit_code_is_the_sessions(monkeypatch: pytest.MonkeyPatch, code: in
 def test_a_bug_is_reported_as_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(FakeSupervisor, "result", RuntimeError("a bug"))
+    monkeypatch.setattr(FakeSession, "result", RuntimeError("a bug"))
 
     assert cli.run([*NOWHERE]) == 70
     assert "RuntimeError: a bug" in capsys.readouterr().err
@@ -257,7 +267,7 @@ def test_with_events_on_stdout_the_transcript_goes_to_stderr(
 def test_a_signal_ends_the_session_in_order(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals, reason: str
 ) -> None:
-    monkeypatch.setattr(FakeSupervisor, "during", lambda _: signal.raise_signal(number))
+    monkeypatch.setattr(FakeSession, "during", lambda _: os.kill(os.getpid(), number))
     signal.signal(number, signal.SIG_DFL)  # it is ignored where the tests run under nohup
 
     assert cli.run([*NOWHERE]) == 0
@@ -268,10 +278,12 @@ def test_a_signal_ends_the_session_in_order(
 
 def test_a_second_ctrl_c_kills(monkeypatch: pytest.MonkeyPatch) -> None:
     def press_twice(_: object) -> None:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)  # two signals at once are one
 
-    monkeypatch.setattr(FakeSupervisor, "during", press_twice)
+    monkeypatch.setattr(FakeSession, "during", press_twice)
+    monkeypatch.setattr(FakeSession, "send", lambda *_: None)  # it does not end
 
     with pytest.raises(SystemExit) as end:
         cli.run([*NOWHERE])
