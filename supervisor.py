@@ -201,6 +201,7 @@ class Supervisor:
         self._epoch_ns = self._began_ns = time.monotonic_ns()
         self._resumed: Literal["", "supervisor", "journal"] = "supervisor" if resumed else ""
         self._is_prepared = self._is_broken = False
+        self._can_resume = bool(directory)
         self._is_abandoned = False
         """Whether the program has gone, so that another one may go on with the conversation."""
         self._record = Record(self.loop, self.directory, self._kept, self.publish)
@@ -627,7 +628,7 @@ class Supervisor:
         if self._router.peer is not None:
             self._router.peer.close()
         self.loop.close()
-        if not self._is_broken:  # otherwise the next supervisor goes on with it
+        if not (self._is_broken and self._can_resume):  # the next supervisor goes on with it
             shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -122,7 +122,7 @@ def _break(probe: Probe, component: str, fault: str, timeout_s: float) -> int:
 
 def _list(probes: list[Probe]) -> None:
     for probe in probes:
-        print(f"session of supervisor {probe.pid}")
+        print(f"session of program {probe.pid}")
         for name, entry in probe.status().items():
             print(f"  {name:12} {entry['state']:8} process {entry['pid']}")
     if not probes:
@@ -146,7 +146,12 @@ def _parse() -> argparse.Namespace:
     add("component", nargs="?", help="its name, such as speaker")
     add("fault", nargs="?", help="see --list")
     add("--list", action="store_true", help="show sessions, components and faults")
-    add("--session", type=int, metavar="PID", help="process id of a supervisor; else the newest")
+    add(
+        "--session",
+        type=int,
+        metavar="PID",
+        help="process id of the program of a session; else the newest",
+    )
     add("--timeout", type=float, default=10.0, metavar="S", help="seconds to wait (10)")
     return parser.parse_args()
 

@@ -218,7 +218,6 @@ LATE = {
     "actors/tools/signature.py _annotations": _LOADS,
     "actors/tools/signature.py _signature": _LOADS,
     "messages/settings.py _server": _OTHER,
-    "messages/transport/lifeline.py arm": _LOADS,
 }
 """Functions that import something, and why none of them is part of a handler."""
 _NO_CHILD = ("actors/embedding/", "actors/supervision/", "actors/devices/card/probe.py")

@@ -70,7 +70,8 @@ def test_input_output_recording_journal_and_events(odd: Path, tmp_path: Path) ->
     assert all((odd / file).stat().st_size for file in files.values())
     assert frames_of(odd / "talk.wav") > 2_400
     events = [json.loads(line) for line in (odd / "e").read_text(encoding="utf-8").splitlines()]
-    assert events[0]["input"] == f"{tmp_path}/{SHOWN}/in.wav"
+    (started,) = (event for event in events if event["event"] == "session_started")
+    assert started["input"] == f"{tmp_path}/{SHOWN}/in.wav"
     assert set(events[-1]["files"]) == {
         f"{tmp_path}/{SHOWN}/{name}" for name in ("talk.wav", "j", "out.wav")
     }

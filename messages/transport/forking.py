@@ -185,7 +185,9 @@ class Forked:
         self._lifeline = lifeline
         """Held as long as we live."""
         self._pidfd = pidfd
-        self._answers: socket.socket | None = answers
+        # A bare descriptor: a socket would warn if it is freed before we are, in a cycle.
+        self._answers = answers.detach()
+        os.set_blocking(self._answers, False)
         self._lock = threading.Lock()
 
     def poll(self) -> int | None:
@@ -215,11 +217,11 @@ class Forked:
     def _look(self, timeout: float | None) -> int | None:
         deadline = None if timeout is None else time.monotonic() + timeout
         answers = self._answers
-        if answers is not None and _can_be_read(answers, deadline):
+        if answers >= 0 and _can_be_read(answers, deadline):
             with self._lock:
                 self._hear()
         pidfd = self._pidfd
-        if self.returncode is None and self._answers is None and pidfd >= 0:
+        if self.returncode is None and self._answers < 0 and pidfd >= 0:
             # The fork server has ended; the process may live on.
             if _can_be_read(pidfd, deadline):
                 with self._lock:
@@ -228,14 +230,14 @@ class Forked:
 
     def _hear(self) -> None:
         """Read the exit code; the lock is held."""
-        if self._answers is None:
+        if self._answers < 0:
             return
         try:
             data = _received(self._answers)
         except BlockingIOError:
             return
-        self._answers.close()
-        self._answers = None
+        descriptor, self._answers = self._answers, -1
+        os.close(descriptor)
         if data:
             self._ended(msgspec.msgpack.decode(data, type=Answer).code)
 
@@ -251,20 +253,20 @@ class Forked:
     def __del__(self) -> None:
         if self._pidfd >= 0:
             os.close(self._pidfd)
-        if self._answers is not None:
-            self._answers.close()
+        if self._answers >= 0:
+            os.close(self._answers)
 
 
-def _received(answers: socket.socket) -> bytes:
+def _received(answers: int) -> bytes:
     """Return an answer; empty: the fork server has ended.
 
     Raises:
         BlockingIOError: If there is none yet.
     """
     with contextlib.suppress(ConnectionResetError):
-        return answers.recv(_ANSWER_BYTES, socket.MSG_DONTWAIT)
+        return os.read(answers, _ANSWER_BYTES)
     # The child has ended without reading its environment: the kernel reports that first.
-    return answers.recv(_ANSWER_BYTES, socket.MSG_DONTWAIT)
+    return os.read(answers, _ANSWER_BYTES)
 
 
 def _can_be_read(
