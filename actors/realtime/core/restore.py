@@ -219,7 +219,7 @@ def plan(
         if item.item_id not in left_out:
             _add(result, item, known)
     result.remembered = len(result.items)
-    for text in saved.texts:
+    for text in (*saved.sent_texts, *saved.texts):
         if text.item_id not in history:
             _append(result, text_item(text.item_id, "user", text.text, text.image), text.item_id)
     _leave_out_images(result.items)

@@ -168,7 +168,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     - setup: changes, speed, tools, wire_events
     - talking: talks
     - turns: repeats, safe_sample, turns
-    - typed: seen_texts, texts
+    - typed: seen_texts, sent_texts, texts
     - user: untranscribed
     """
 
@@ -193,6 +193,9 @@ class Saved(msgspec.Struct, omit_defaults=True):
     seen_calls: list[str] = []
     """Ids of the last calls: some servers give the same one again."""
     texts: list[TypedTurn] = []
+    sent_texts: list[TypedTurn] = []
+    """The newest typed turns that the server has confirmed: history may lack them if the supervisor
+    dies."""
     seen_texts: list[str] = []
     """Item ids of the newest typed turns, to recognise a turn that is delivered twice."""
     untranscribed: list[str] = []
@@ -243,6 +246,7 @@ def renewed(saved: Saved, now: int) -> Saved:
         calls=saved.calls,
         seen_calls=saved.seen_calls,
         texts=saved.texts,
+        sent_texts=saved.sent_texts,
         seen_texts=saved.seen_texts,
         quiet_since_ns=now,
         changes=saved.changes,

@@ -14,6 +14,8 @@ __all__ = ["TYPED", "Typed"]
 
 TYPED = "text "
 """Begins the intent of an event that creates a typed item; the id of the item follows."""
+_SENT = 3
+"""Confirmed turns that are kept; each carries its text."""
 _SEEN = 20
 """At most this many item ids are remembered, to recognise a turn that is delivered twice."""
 
@@ -57,15 +59,20 @@ class Typed:
         context.activity.touch(now)
 
     def publish_again(self) -> None:
-        """Publish the turns that the server has not confirmed: history may lack them."""
-        for text in self._context.saved.texts:
+        """Publish the newest turns: history may lack them."""
+        saved = self._context.saved
+        for text in (*saved.sent_texts, *saved.texts):
             message = UserItem(text.item_id, None, text.text, False, False, 0, 0, text.image)
             self._context.publish(message)
 
     def confirmed(self, wire_id: str) -> None:
         """Record that the server has the item."""
         saved = self._context.saved
-        saved.texts = [t for t in saved.texts if restore.wire_id(t.item_id) != wire_id]
+        for text in saved.texts:
+            if restore.wire_id(text.item_id) == wire_id:
+                saved.texts = [other for other in saved.texts if other is not text]
+                saved.sent_texts = [*saved.sent_texts, text][-_SENT:]
+                break
 
     def refused(self, item_id: str) -> None:
         """Drop an item that the server refuses, from the history too."""
@@ -82,7 +89,9 @@ class Typed:
         Args:
             history: the item ids of the history, in order.
         """
-        texts = self._context.saved.texts
+        saved = self._context.saved
+        lacking = [text for text in saved.sent_texts if text.item_id not in history]
+        texts = [*lacking, *saved.texts]
         ids = {text.item_id for text in texts}  # they may come after those that are placed
         before = next((item_id for item_id in reversed(history) if item_id not in ids), None)
         for text in texts:

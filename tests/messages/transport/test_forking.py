@@ -451,9 +451,9 @@ def test_the_end_of_the_fork_server_is_not_that_of_its_children(server: int) -> 
 
 def test_the_exit_code_of_a_child_that_has_not_read_its_environment_is_known() -> None:
     answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    answers.send(b"A=1\0")
     with subprocess.Popen(["true"]) as process:
         child = Forked(process.pid, os.pidfd_open(process.pid), answers, None)
-    answers.send(b"A=1\0")
 
     with theirs:
         theirs.send(msgspec.msgpack.encode(forking.Answer(process.pid, 7)))
