@@ -261,25 +261,34 @@ print("\n".join(project["optional-dependencies"][sys.argv[2]]))
 ' "$root/pyproject.toml" "$1"
 }
 
+# From its source pywebrtc-audio would take as long as WebRTC does: a wheel or nothing.
 pip_install_extra() {
     requirements "$1" >"$venv/requirements-$1.txt"
-    pip_install -r "$venv/requirements-$1.txt"
+    pip_install --only-binary pywebrtc-audio -r "$venv/requirements-$1.txt"
 }
 
-# What an extra is named for is its first requirement. One of the others that cannot be had must not
-# keep it out.
+# What an extra is named for is its first requirement. One of the others that cannot be had must
+# keep out neither that one nor the rest.
 pip_install_first() {
-    [ "$(requirements "$1" | wc -l)" -gt 1 ] || return
+    count=$(requirements "$1" | wc -l)
+    [ "$count" -gt 1 ] || return
     others=$(why)
     requirements "$1" | head -n 1 >"$venv/requirements-$1-first.txt"
-    pip_install -r "$venv/requirements-$1-first.txt" && say "    without the rest of it: $others"
+    pip_install -r "$venv/requirements-$1-first.txt" || return
+    say "    without the rest of it, or a part of that: $others"
+    nth=2
+    while [ "$nth" -le "$count" ]; do
+        requirements "$1" | sed -n "${nth}p" >"$venv/requirements-$1-$nth.txt"
+        pip_install --only-binary pywebrtc-audio -r "$venv/requirements-$1-$nth.txt" || :
+        nth=$((nth + 1))
+    done
 }
 
 # optional EXTRA NAME MODULE USE: an extra that may fail. NAME is what people call the package.
 optional() {
     say "  $2: $4"
     if pip_install_extra "$1" || pip_install_first "$1"; then
-        if tail -c "+$mark" "$log" | grep -q '^Ignoring '; then
+        if tail -c "+$mark" "$log" | grep -qi "^Ignoring $2:"; then
             say "    there is none for Python $python_version; going on without"
             return
         fi

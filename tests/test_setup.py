@@ -212,12 +212,14 @@ def test_an_extra_that_fails_takes_nothing_with_it_and_is_tried_again_when_asked
     assert project.run("run").stderr == ""
 
 
-def test_one_package_of_an_extra_that_fails_does_not_keep_out_what_the_extra_is_for(
-    project: Project,
+@pytest.mark.parametrize(("fails", "other"), [("soxr", "audio-3"), ("pywebrtc_audio", "audio-2")])
+def test_one_package_of_an_extra_that_fails_keeps_no_other_of_it_out(
+    project: Project, fails: str, other: str
 ) -> None:
-    ran = project.run("run", PIP_FAILS_FOR="soxr")
+    ran = project.run("run", PIP_FAILS_FOR=fails)
 
     assert "installed requirements-audio-first" in project.installed
+    assert f"installed requirements-{other}" in project.installed
     assert "without the rest of it" in ran.stderr
     assert "without PyAudio" not in project.run("run").stderr
 
