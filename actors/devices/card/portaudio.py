@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -26,6 +27,7 @@ import msgspec
 from actors.devices.base import Capture, Captured, Playback
 from actors.devices.card.listing import DeviceId, Direction, Found, SoundDevice, choose
 from actors.devices.card.probe import about_all
+from actors.devices.card.reference import ReferenceWriter
 from actors.devices.errors import (
     DeviceBusyError,
     DeviceLostError,
@@ -295,7 +297,7 @@ class PortAudioCapture(_OnCard, Capture):
 
     Args:
         wanted: ``default``, an index or a part of a name.
-        block: Length of a block in samples.
+        block: Length of a block in samples, or a function of the device's name that returns it.
         known: The device that ``wanted`` named before.
 
     Raises:
@@ -305,8 +307,9 @@ class PortAudioCapture(_OnCard, Capture):
     jump_ns = 100_000_000
     jump_loses = True
 
-    def __init__(self, wanted: str, block: int, known: DeviceId | None = None) -> None:
-        self._block = block
+    def __init__(
+        self, wanted: str, block: int | Callable[[str], int], known: DeviceId | None = None
+    ) -> None:
         self._parts = bytearray()
         self._deliver: Callable[[Captured], None] = _ignore
         self._converter: FromCard | None = None
@@ -316,6 +319,11 @@ class PortAudioCapture(_OnCard, Capture):
         self._lost = False
         self._stream = _Stream(wanted, known, "input", self._callback)
         self.name, self.found = self._stream.name, self._stream.found
+        try:
+            self._block = block if isinstance(block, int) else block(self.name)
+        except BaseException:
+            self._stream.close()
+            raise
         if (self._stream.rate, self._stream.channels) != (SAMPLE_RATE, 1):
             from actors.devices.sound.convert import FromCard
 
@@ -374,6 +382,7 @@ class PortAudioPlayback(_OnCard, Playback):
     Args:
         wanted: ``default``, an index or a part of a name.
         known: The device that ``wanted`` named before.
+        directory: Where the reference ring is written, for the echo canceller; None: nowhere.
 
     Raises:
         DeviceError: If the device is not there or does not open.
@@ -382,7 +391,9 @@ class PortAudioPlayback(_OnCard, Playback):
     loses = True
     prefill_ms = 40
 
-    def __init__(self, wanted: str, known: DeviceId | None = None) -> None:
+    def __init__(
+        self, wanted: str, known: DeviceId | None = None, directory: Path | None = None
+    ) -> None:
         self._playout: Playout | None = None
         self._converter: ToCard | None = None
         self._last_dac_ns = 0
@@ -392,6 +403,12 @@ class PortAudioPlayback(_OnCard, Playback):
         self._stream = _Stream(wanted, known, "output", self._callback)
         self.name, self.found = self._stream.name, self._stream.found
         self._latency_s = self._stream.latency_s
+        self._reference: ReferenceWriter | None = None
+        if directory is not None:
+            with contextlib.suppress(OSError):  # a full disk: the echo is not cancelled
+                self._reference = ReferenceWriter(directory, self.name)
+        self._late = False
+        """Whether the card has reported an underrun since the last block of the reference."""
         if (self._stream.rate, self._stream.channels) != (SAMPLE_RATE, 1):
             from actors.devices.sound.convert import ToCard
 
@@ -427,9 +444,19 @@ class PortAudioPlayback(_OnCard, Playback):
         dac_ns = self._last_dac_ns = max(self._last_dac_ns, now + int(ahead_s * 1e9))
         assert self._playout is not None
         self.underflows += bool(status & _UNDERFLOW) and self._playout.running
+        self._late = self._late or bool(status & _UNDERFLOW)
         if self._converter is None:
-            return self._playout.pull(frames, dac_ns)
-        return self._converter.pull(self._playout, frames, dac_ns)
+            return self._pull(frames, dac_ns)
+        return self._converter.pull(self._pull, frames, dac_ns)
+
+    def _pull(self, samples: int, at_ns: int) -> bytes:
+        """Take audio from the playout, and tell the echo canceller what is heard when."""
+        assert self._playout is not None
+        pcm = self._playout.pull(samples, at_ns)
+        if self._reference is not None:
+            self._reference.write(pcm, at_ns, late=self._late)
+            self._late = False
+        return pcm
 
 
 def _ignore(_: Captured) -> None:

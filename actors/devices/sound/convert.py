@@ -5,16 +5,13 @@ It imports numpy, so import it only when needed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.devices.sound.resample import Resampling, best_resampler
 from messages import SAMPLE_RATE
-
-if TYPE_CHECKING:
-    from actors.devices.playout import Playout
 
 __all__ = ["Downmix", "FromCard", "ToCard", "to_floats", "to_pcm"]
 
@@ -132,17 +129,17 @@ class ToCard:
         self._converter = _CardConverter(SAMPLE_RATE, rate)
         self._ready = np.zeros(0, np.float32)
 
-    def pull(self, playout: Playout, frames: int, at_ns: int) -> bytes:
+    def pull(self, take: Callable[[int, int], bytes], frames: int, at_ns: int) -> bytes:
         """Return the next block for the card.
 
         Args:
-            playout: The queue to pull from.
+            take: Takes so many samples from the playout, told when they will be heard.
             frames: Length of the block in frames of the card.
             at_ns: When its first frame will be heard.
         """
         while len(self._ready) < frames:
             due_ns = at_ns + len(self._ready) * _S // self._rate + self._converter.inside_ns
-            samples = to_floats(playout.pull(_STEP, due_ns))
+            samples = to_floats(take(_STEP, due_ns))
             self._ready = np.concatenate((self._ready, self._converter.convert(samples)))
         block, self._ready = self._ready[:frames], self._ready[frames:]
         return to_pcm(np.repeat(block, self._channels))

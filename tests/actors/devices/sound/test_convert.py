@@ -49,7 +49,7 @@ def levels_db(heard: np.ndarray, sound: np.ndarray, up_to_hz: int = 10_000) -> n
 
 def played(to_card: ToCard, playout: Playout, frames: int, channels: int) -> np.ndarray:
     """Return what 110 blocks of a card are, a row for each frame."""
-    data = b"".join(to_card.pull(playout, frames, 0) for _ in range(110))
+    data = b"".join(to_card.pull(playout.pull, frames, 0) for _ in range(110))
     return np.frombuffer(data, "<i2").reshape(-1, channels)
 
 
@@ -94,7 +94,7 @@ def test_it_is_known_when_what_is_pulled_will_be_heard(rate: int, channels: int)
 
     playout, to_card, frames = Click(), ToCard(rate, channels), rate // 100
 
-    on_card = [to_card.pull(playout, frames, number * 10_000_000) for number in range(20)]
+    on_card = [to_card.pull(playout.pull, frames, number * 10_000_000) for number in range(20)]
 
     samples = np.frombuffer(b"".join(on_card), "<i2").reshape(-1, channels)[:, 0].astype(int)
     heard_ns = int(np.abs(samples).argmax()) * 1_000_000_000 // rate
@@ -122,7 +122,7 @@ def test_it_is_known_when_what_is_delivered_was_heard(rate: int, channels: int) 
 def test_little_is_pulled_ahead() -> None:
     playout, to_card = Playout(), ToCard(48_000, 2)
     for number in range(20):
-        to_card.pull(playout, 480, number)
+        to_card.pull(playout.pull, 480, number)
 
         assert to_card.inside_ns <= 16_000_000
 
