@@ -1,0 +1,1 @@
+"""Acoustic echo cancelling in the microphone's process: reference, alignment, engine, guard."""
