@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import collections
+import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import msgspec
 
 from actors.base import Actor, StartAnew
 from actors.devices.base import Capture, Captured
+from actors.devices.card.reference import ReferenceReader
+from actors.devices.echo import choice
 from actors.devices.errors import DeviceError, DeviceLostError
 from actors.devices.faltering import NOT_SERVED, Faltering
 from actors.devices.mark import Mark
-from actors.devices.opening import open_capture
+from actors.devices.opening import is_card, open_capture
 from actors.devices.own.program import ProgramInput
-from actors.devices.units import to_samples
+from actors.devices.units import to_ns, to_samples
 from actors.level import Meter
 from messages import (
     CONTROL,
@@ -28,6 +32,7 @@ from messages import (
     CaptureEnded,
     DeviceInUse,
     DeviceLost,
+    EchoState,
     InputLevel,
     Keep,
     Message,
@@ -42,6 +47,7 @@ from messages import (
 )
 
 if TYPE_CHECKING:
+    from actors.devices.echo.canceller import EchoCanceller
     from actors.inbox import Timer
 
 __all__ = ["Microphone"]
@@ -55,6 +61,11 @@ _ZEROS_S = 3
 _ZEROS_AGAIN_NS = 600_000_000_000
 """Minimum time between two reopenings because of all-zero input; a device that stays silent after
 one is simply quiet."""
+_REFERENCE_NS = 20_000_000
+"""How long a block waits for what the loudspeaker has played, on a busy machine."""
+_REFERENCE_LOOK_S = 0.003
+_ECHO_NS = 5_000_000_000
+"""Interval of reports about the echo while something plays."""
 _NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS = range(7)
 _UNMUTED_MARK, _MUTED_MARK = 1, 2
 
@@ -84,6 +95,8 @@ class _KeptDevice:
         self.faltering = Faltering("microphone")
         self.heard_from_ns = 0
         """What was captured before this time is silenced: the microphone was muted."""
+        self.canceller: EchoCanceller | None = None
+        """Takes the echo out; None: echo is not cancelled in this process."""
         self.failure: Exception | None = None
         self.trouble = ""
         """The fault of the device that has been reported."""
@@ -142,6 +155,12 @@ class Microphone(Actor):
         self._meter = Meter()
         self._told: set[str] = set()
         self._pump_timer: Timer | None = None
+        self._reference_timer: Timer | None = None
+        self._asked: Captured | None = None
+        """The block whose reference was not there yet."""
+        self._echo = EchoState("off")
+        """The last state that was sent."""
+        self._echo_sent_ns = 0
         line = self.keep.get("line")
         self._line: _KeptDevice = line or _KeptDevice(self.session)
         self.keep["line"] = self._line
@@ -189,6 +208,7 @@ class Microphone(Actor):
         line.device = device
         try:
             device.start(line.put, line.fail)
+            self._prepare_canceller(device)
         except BaseException:
             line.close_device()
             raise
@@ -210,6 +230,32 @@ class Microphone(Actor):
             line.trouble = line.device.trouble
             if line.trouble:
                 self._say_once(f"{line.trouble}.")
+
+    def _prepare_canceller(self, device: Capture) -> None:
+        """Import the echo canceller if it is to be used; what is captured meanwhile waits."""
+        line, settings = self._line, self.settings
+        cards = device.card and is_card(settings.output) and bool(self.session.directory)
+        why = choice.why_not(settings, device.name, cards=cards)
+        if not why and line.canceller is None:
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            try:
+                from actors.devices.echo.canceller import EchoCanceller
+            except ImportError as error:
+                why = f"pywebrtc-audio does not load: {error}"
+            else:
+                ring = ReferenceReader(Path(self.session.directory))
+                line.canceller = EchoCanceller(ring, settings)
+                self.log.info("echo cancelling", engine="AEC3", lag=line.canceller.lag)
+        if why:
+            line.canceller = None
+        if why and device.card and settings.echo_cancelling == "on" and self.session.first:
+            self._say_once(f"Echo is not cancelled: {why}")
+        if device.card and is_card(settings.output):
+            self._send_echo(EchoState("off" if why else "learning", reason=why))
+
+    def _send_echo(self, state: EchoState) -> None:
+        self._echo, self._echo_sent_ns = state, time.monotonic_ns()
+        self.send(state)
 
     def _check(self) -> None:
         device = self._line.device
@@ -243,7 +289,7 @@ class Microphone(Actor):
         self._go_to_new_process(f"its device is lost: {reason}")
 
     def _go_to_new_process(self, why: str) -> NoReturn:
-        self._pass_on_waiting()
+        self._pass_on_waiting(at_once=True)
         raise StartAnew(why)
 
     def _look_out(self) -> None:
@@ -258,7 +304,7 @@ class Microphone(Actor):
 
     def _lose(self) -> None:
         """Close a device that has failed, so that the next incarnation opens a new one."""
-        self._pass_on_waiting()
+        self._pass_on_waiting(at_once=True)
         self._tell_faltering(at_once=True)
         self._line.close_device()
 
@@ -279,26 +325,42 @@ class Microphone(Actor):
     # -- its sound ----------------------------------------------------------------------------
 
     def _forward(self) -> None:
-        self._pass_on_waiting()
+        self._pass_on_waiting(at_once=self._line.failure is not None)
         if (failure := self._line.failure) is not None:
             self._lose()
             raise failure
 
-    def _pass_on_waiting(self) -> None:
+    def _pass_on_waiting(self, *, at_once: bool = False) -> None:
         waiting = self._line.waiting
-        while waiting:
+        while waiting and (at_once or not self._awaits_reference(waiting[0])):
             self._pass_on(waiting.popleft())
 
+    def _awaits_reference(self, block: Captured) -> bool:
+        """Return whether a block has to wait for what the loudspeaker played meanwhile."""
+        canceller, now_ns = self._line.canceller, time.monotonic_ns()
+        if canceller is None or now_ns - block.captured_ns > _REFERENCE_NS:
+            return False
+        if canceller.is_ready(block.pcm, now_ns, again=self._asked is block):
+            return False
+        self._asked = block
+        if self._reference_timer is not None:
+            self._reference_timer.cancel()
+        self._reference_timer = self.after(_REFERENCE_LOOK_S, self._pass_on_waiting)
+        return True
+
     def _pass_on(self, block: Captured) -> None:
-        line = self._line
+        line, expected = self._line, self._line.next
         first = self._place(block)
         if line.gap and first > line.mark[_HEARD] > 0:
             self._tell_loss(first - line.mark[_HEARD], block)
-        pcm = block.pcm
-        if self._muted or block.first_ns < line.heard_from_ns:
+        pcm, begins_ns = block.pcm, block.first_ns
+        if line.canceller is not None:
+            pcm = self._without_echo(line.canceller, block, first, lost=first != expected)
+            begins_ns -= to_ns(line.canceller.lag)
+        if self._muted or begins_ns < line.heard_from_ns:
             pcm = bytes(len(pcm))
         else:
-            self._watch_zeros(pcm)
+            self._watch_zeros(block.pcm)
         line.next = first + len(pcm) // 2
         if line.device is not None and line.device.jump_loses:
             line.mark[_HEARD] = line.next
@@ -314,10 +376,27 @@ class Microphone(Actor):
             self.send(CaptureEnded(first + block.used - 1))
             line.mark[_ENDED] = 1
 
+    def _without_echo(
+        self, canceller: EchoCanceller, block: Captured, first: int, *, lost: bool
+    ) -> bytes:
+        """Return a block without the loudspeaker's echo, and report whether that succeeds."""
+        now_ns = time.monotonic_ns()
+        pcm = canceller.process(block.pcm, block.first_ns, now_ns, lost=lost)
+        state = canceller.state(first)
+        changed = (state.state, state.reason) != (self._echo.state, self._echo.reason)
+        due = canceller.plays and now_ns - self._echo_sent_ns > _ECHO_NS
+        if changed or due:
+            if changed:
+                self.log.info("echo", state=state.state, erle_db=state.erle_db, reason=state.reason)
+            self._send_echo(state)
+        return pcm
+
     def _place(self, block: Captured) -> int:
         """Return the position of a block: right after the last one, unless it came too late."""
         line, device = self._line, self._line.device
         at = to_samples(block.first_ns - self.session.epoch_ns)
+        if line.canceller is not None:
+            at -= line.canceller.lag
         if line.dropped:
             self.log.warning("captured audio dropped", blocks=line.dropped)
             line.dropped = 0

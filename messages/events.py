@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from messages.base import Event, Message
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "DeviceFailed",
     "DeviceLost",
     "Disconnected",
+    "EchoState",
     "FatalError",
     "FileOpened",
     "MessagesDropped",
@@ -273,6 +276,27 @@ class DeviceChanged(Event, frozen=True, array_like=True, tag=141):
     """The device that is used now."""
     reason: str = ""
     """Why the chosen device is not used; empty: it is used."""
+
+
+class EchoState(Event, frozen=True, array_like=True, tag=142):
+    """Whether the loudspeaker's echo is cancelled, so that speech can interrupt the assistant.
+
+    The microphone reports each change and, while something is played, every five seconds. With
+    ``duplex="auto"`` the assistant listens while it speaks only if the state is ``cancelled``.
+    """
+
+    event = "echo_state"
+    state: Literal["off", "learning", "cancelled", "failed"]
+    """``off``: it is not to be cancelled; ``learning``: it is not known yet whether it is;
+    ``cancelled``: it is, or nothing of it is heard; ``failed``: it is not."""
+    erle_db: float = 0.0
+    """How much of it is taken away (echo return loss enhancement), in the median; 0.0: unknown."""
+    delay_ms: int | None = None
+    """Time from the loudspeaker to the microphone; None: unknown."""
+    reason: str = ""
+    """Why it is ``off`` or ``failed``, as a phrase."""
+    from_sample: int = 0
+    """The first sample of the session timeline for which this holds."""
 
 
 class FileOpened(Message, frozen=True, array_like=True, tag=118):

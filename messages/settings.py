@@ -406,11 +406,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = ServerVad()
     interruption: Annotated[
-        Literal["immediate", "confirmed"],
+        Literal["immediate", "confirmed"] | None,
         Setting(
             "How the user's speech interrupts the assistant. ``immediate``: at once. "
             "``confirmed``: the assistant pauses, and is interrupted after 400 ms of speech, or by "
-            "a transcript; otherwise, such as after a cough, it continues from where it was.",
+            "a transcript; otherwise, such as after a cough, it continues from where it was. None: "
+            "``confirmed`` where its echo is cancelled (``echo_cancelling``), else ``immediate``.",
             changed_by=UpdateSettings,
             option=Option(
                 "--interruption",
@@ -418,7 +419,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 "your speech interrupts at once, or once it is certain that it is not a cough",
             ),
         ),
-    ] = "immediate"
+    ] = None
     preroll_ms: Annotated[
         int,
         Meta(ge=0, le=5000),
@@ -596,7 +597,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "Whether the service hears the user while the assistant speaks: ``full``, yes; "
             "``half``, no, so that the assistant does not hear itself; then only `interrupt`, or "
             "Enter in the console, interrupts it. ``auto``: ``half`` if both devices are sound "
-            "cards and neither has headset or headphones in its name.",
+            "cards, neither has headset or headphones in its name, and the echo is not cancelled "
+            "(``echo_cancelling``).",
             changed_by=UpdateSettings,
             option=Option(
                 "--full-duplex",
@@ -604,6 +606,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 "listen while the assistant speaks; for headphones, or devices with echo "
                 "cancellation",
                 value="full",
+            ),
+        ),
+    ] = "auto"
+    echo_cancelling: Annotated[
+        Literal["auto", "on", "off"],
+        Setting(
+            "Whether the echo of the loudspeaker is taken out of what the microphone hears, so "
+            "that the user can interrupt by speaking without a headset. It needs "
+            "``pip install 'rtvoice[audio]'``. ``auto``: if both devices are sound cards, and "
+            "neither is a headset or cancels echo itself, by its name. ``on``: whatever the names "
+            "of the cards are.",
+            fixed="the devices were opened with it",
+            option=Option(
+                "--echo-cancelling",
+                "devices",
+                "take the loudspeaker's echo out of what the microphone hears",
             ),
         ),
     ] = "auto"
@@ -625,14 +643,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = 30.0
     block_ms: Annotated[
-        int,
-        Meta(ge=10, le=100),
+        Annotated[int, Meta(ge=10, le=100)] | None,
         Setting(
-            "Length of a captured block.",
+            "Length of a captured block; None: 40, or 20 where echo is cancelled.",
             parameter=None,
             option=Option("--block-ms", "devices", "length of a captured block in ms (40)"),
         ),
-    ] = 40
+    ] = None
     muted: Annotated[
         bool, Setting("Whether the microphone is muted at the start.", parameter=None)
     ] = False

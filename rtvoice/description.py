@@ -67,7 +67,7 @@ class Changes(TypedDict, total=False):
     transcription_delay: Effort | None
     inactivity_timeout_s: float | None
     turn_detection: ServerVad | SemanticVad | None
-    interruption: Literal["immediate", "confirmed"]
+    interruption: Literal["immediate", "confirmed"] | None
     duplex: Literal["auto", "half", "full"]
     noise_reduction: Literal["near_field", "far_field"] | None
     output_modality: Literal["audio", "text"]
@@ -99,9 +99,10 @@ class Description:
     transcription_delay: Effort | None
     inactivity_timeout_s: float | None
     turn_detection: ServerVad | SemanticVad | None
-    interruption: Literal["immediate", "confirmed"]
+    interruption: Literal["immediate", "confirmed"] | None
     preroll_ms: int
     duplex: Literal["auto", "half", "full"]
+    echo_cancelling: Literal["auto", "on", "off"]
     noise_reduction: Literal["near_field", "far_field"] | None
     output_modality: Literal["audio", "text"]
     max_output_tokens: int | None
@@ -142,9 +143,10 @@ class Description:
         transcription_delay: Effort | None = None,
         inactivity_timeout_s: float | None = 60.0,
         turn_detection: ServerVad | SemanticVad | None = _DEFAULTS.turn_detection,
-        interruption: Literal["immediate", "confirmed"] = "immediate",
+        interruption: Literal["immediate", "confirmed"] | None = None,
         preroll_ms: int = 300,
         duplex: Literal["auto", "half", "full"] = "auto",
+        echo_cancelling: Literal["auto", "on", "off"] = "auto",
         noise_reduction: Literal["near_field", "far_field"] | None = None,
         output_modality: Literal["audio", "text"] = "audio",
         max_output_tokens: int | Literal["inf"] | None = None,

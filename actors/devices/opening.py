@@ -8,12 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actors.devices.base import Capture, Playback
+from actors.devices.echo.choice import why_not
 from actors.devices.errors import UnwritableFileError
 from actors.devices.units import block_samples
 from actors.files import path_of, same_file
 from messages import SessionInfo, Settings
 
-__all__ = ["is_file", "is_name", "open_capture", "open_playback", "refuse_as_output"]
+__all__ = [
+    "is_card",
+    "is_file",
+    "is_name",
+    "open_capture",
+    "open_playback",
+    "refuse_as_output",
+]
 
 _NOTHING = ("silence", "null")
 _NAME = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
@@ -30,6 +38,12 @@ def is_file(setting: str) -> bool:
     separators = [mark for mark in (os.sep, os.altsep) if mark]
     looks_like_one = setting.lower().endswith(_FILES) or any(mark in setting for mark in separators)
     return looks_like_one or path_of(setting).is_file()
+
+
+def is_card(setting: str) -> bool:
+    """Return whether a device setting names a sound card, or would be one if there were one."""
+    wanted = setting.strip().lower() or "default"
+    return wanted not in (*_NOTHING, "program") and not is_name(setting) and not is_file(setting)
 
 
 def is_name(setting: str) -> bool:
@@ -80,9 +94,13 @@ def open_capture(
     from actors.devices.card.portaudio import PortAudioCapture
     from actors.devices.silence import SilenceCapture
 
+    def samples(microphone: str) -> int:
+        cards = is_card(settings.output)
+        return block_samples(settings, cancels=not why_not(settings, microphone, cards=cards))
+
     kind = CardKind[Capture](
         "input",
-        lambda name, known: PortAudioCapture(name, block, known),
+        lambda name, known: PortAudioCapture(name, samples, known),
         lambda _: SilenceCapture(block),
     )
     return open_card(wanted, session, kind, stuck)
@@ -126,9 +144,12 @@ def open_playback(
     from actors.devices.card.portaudio import PortAudioPlayback
     from actors.devices.silence import NoPlayback, NullPlayback
 
+    told = None
+    if settings.echo_cancelling != "off" and is_card(settings.input) and session.directory:
+        told = Path(session.directory)
     kind = CardKind[Playback](
         "output",
-        PortAudioPlayback,
+        lambda name, known: PortAudioPlayback(name, known, told),
         lambda had_one: NoPlayback() if had_one else NullPlayback(),
     )
     return open_card(wanted, session, kind, stuck)

@@ -11,6 +11,9 @@ RATES = range(8_000, 192_001)
 _NS_PER_S = 1_000_000_000
 _BLOCK_MS = (10, 100)
 """Shortest and longest block."""
+_DEFAULT_MS, _CANCELLING_MS, _ENGINE_MS = 40, 20, 10
+"""Length of a block where none is set: usually, and where echo is cancelled, which takes 9 ms
+itself; its engine works on multiples of 10 ms."""
 
 
 def to_samples(ns: int) -> int:
@@ -23,7 +26,16 @@ def to_ns(samples: int) -> int:
     return samples * _NS_PER_S // SAMPLE_RATE
 
 
-def block_samples(settings: Settings) -> int:
-    """Return the length of a captured block in samples, from ``settings.block_ms``."""
+def block_samples(settings: Settings, *, cancels: bool = False) -> int:
+    """Return the length of a captured block in samples, from ``settings.block_ms``.
+
+    Args:
+        settings: The settings of the session.
+        cancels: Whether its echo is cancelled.
+    """
     shortest, longest = _BLOCK_MS
-    return min(max(settings.block_ms, shortest), longest) * PCM_BYTES_PER_MS // 2
+    wanted_ms = settings.block_ms or (_CANCELLING_MS if cancels else _DEFAULT_MS)
+    block_ms = min(max(wanted_ms, shortest), longest)
+    if cancels:
+        block_ms -= block_ms % _ENGINE_MS
+    return block_ms * PCM_BYTES_PER_MS // 2

@@ -147,7 +147,7 @@ def _clashing() -> Tools:
         ),
         ({"turn_detection": SemanticVad("soon")}, "turn_detection: eagerness: 'soon' is not val"),
         ({"voice": "fable"}, "'fable' is not a valid voice of the service; give alloy, ash, b"),
-        ({"interruption": "maybe"}, "'maybe' is not valid; give immediate or confirmed"),
+        ({"interruption": "maybe"}, "'maybe' is not valid; give immediate, confirmed or None"),
         ({"output_hold_s": -1}, "-1 is out of range; give a number from 0 to 86400"),
         ({"duplex": "both"}, "'both' is not valid; give auto, half or full"),
         ({"noise_reduction": "near"}, "'near' is not valid; give near_field, far_field or None"),

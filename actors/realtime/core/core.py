@@ -27,6 +27,7 @@ from messages import (
     CaptureEnded,
     CreateResponse,
     DeviceInUse,
+    EchoState,
     EndConversation,
     HistorySnapshot,
     Interrupt,
@@ -398,6 +399,7 @@ class Core:
             PlaybackFlushed: self._interruption.flushed,
             PlaybackLost: self._interruption.lost,
             DeviceInUse: self._device_in_use,
+            EchoState: self._echo_state,
             ToolAnswer: self._calls.answered,
             ToolsAvailable: self._tools,
             SetSpeed: self._set_speed,
@@ -422,6 +424,11 @@ class Core:
     def _device_in_use(self, message: DeviceInUse, now: int) -> None:
         if self._duplex.device(message, now):
             self._context.publish(Notice(duplex.NOTICE))
+
+    def _echo_state(self, message: EchoState, now: int) -> None:
+        self._context.setup.set_cancels_echo(message.state != "off")
+        if notice := self._duplex.echo(message):
+            self._context.publish(Notice(notice))
 
     def _tools(self, message: ToolsAvailable, now: int) -> None:
         self._context.setup.set_tools(message.tools)

@@ -1,13 +1,19 @@
-"""Half-duplex: while the assistant is audible, the server hears silence, and so no echo of it."""
+"""Half-duplex: while the assistant is audible, the server hears silence, and so no echo of it.
+
+Where the microphone cancels the echo, the server hears what is left.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from actors.devices.echo.choice import is_headset
 from actors.realtime.core.playback import PlaybackAccount
 from actors.realtime.core.setup import Setup
 from actors.realtime.core.state import Interval, Saved
-from messages import SAMPLE_RATE, DeviceInUse
+from messages import SAMPLE_RATE, DeviceInUse, EchoState
 
-__all__ = ["NOTICE", "Duplex", "is_headset"]
+__all__ = ["NOTICE", "Duplex"]
 
 _NS = 1_000_000_000
 TAIL_NS = _NS // 4
@@ -17,18 +23,16 @@ STILL_NS = 1 * _NS
 paused, its audio is late, or there is no device."""
 _KEPT_SAMPLES = 60 * SAMPLE_RATE
 """How far back intervals are kept: more than the 30 s that the microphone can replay."""
-_HEADSETS = ("headset", "headphone", "earphone", "earbud", "airpods", "hands-free", "handsfree")
 NOTICE = (
     "The assistant would hear itself over the loudspeaker, so it does not listen while it speaks: "
     "Enter interrupts it (in a program: agent.interrupt()). With headphones, or devices that "
     'cancel echo, let it listen all the time: --full-duplex, or Agent(duplex="full").'
 )
-
-
-def is_headset(device: str) -> bool:
-    """Return whether a device is a headset, by its name: a microphone does not hear it play."""
-    name = device.casefold()
-    return any(kind in name for kind in _HEADSETS)
+_NOT_CANCELLED = (
+    "The echo of the loudspeaker is not cancelled ({reason}), so the assistant does not listen "
+    "while it speaks: Enter interrupts it (in a program: agent.interrupt())."
+)
+_FOR_EVER = 1 << 62
 
 
 class Duplex:
@@ -57,9 +61,12 @@ class Duplex:
         if settings.turn_detection is None:  # push-to-talk: the user decides when it listens
             return False
         if settings.duplex == "auto":
-            echoes = self._saved.echoes
-            return echoes.get("input", False) and echoes.get("output", False)
+            return self._echoes() and self._saved.echo != "cancelled"
         return settings.duplex == "half"
+
+    def _echoes(self) -> bool:
+        echoes = self._saved.echoes
+        return echoes.get("input", False) and echoes.get("output", False)
 
     def device(self, message: DeviceInUse, now: int) -> bool:
         """Record which device is used. Headsets and files cause no echo.
@@ -72,10 +79,30 @@ class Duplex:
         saved.echoes = {**saved.echoes, message.direction: echoes}
         if message.direction == "output" and self._playback.queue():
             self.sounds(now)  # audio that waited for a device is played now
-        if not self.is_half() or saved.notified_duplex:
+        if not self.is_half() or saved.notified_duplex or saved.echo == "learning":
             return False
         saved.notified_duplex = True
         return True
+
+    def echo(self, message: EchoState) -> str:
+        """Record whether the echo is cancelled, from which sample on.
+
+        Returns:
+            A notice to publish: once, when it is found not to be.
+        """
+        saved, intervals = self._saved, self._saved.cancelled
+        saved.echo = message.state
+        begun = bool(intervals) and intervals[-1].end is None
+        if message.state == "cancelled" and not begun:
+            first = message.from_sample
+            kept = [old for old in intervals if (old.end or 0) > first - _KEPT_SAMPLES]
+            saved.cancelled = [*kept, Interval(first)]
+        elif message.state != "cancelled" and begun:
+            intervals[-1].end = max(message.from_sample, intervals[-1].first)
+        if message.state != "failed" or saved.notified_echo or not self.is_half():
+            return ""
+        saved.notified_echo = True
+        return _NOT_CANCELLED.format(reason=message.reason)
 
     def sounds(self, now: int) -> bool:
         """Record that the assistant is audible, or is about to be.
@@ -109,13 +136,17 @@ class Duplex:
 
     def passed(self, pcm: bytes, first_sample: int) -> bytes:
         """Return captured audio as the server hears it: silenced where the assistant is audible."""
-        intervals = self._saved.audible
-        if not intervals or not self.is_half():
+        settings, audible = self._setup.settings, self._saved.audible
+        if not audible or settings.turn_detection is None or settings.duplex == "full":
             return pcm
+        heard: list[Interval] = []
+        if settings.duplex == "auto":
+            if not self._echoes():
+                return pcm
+            heard = self._saved.cancelled
         end_sample, quiet = first_sample + len(pcm) // 2, pcm
-        for interval in intervals:
-            first = max(interval.first, first_sample)
-            end = min(end_sample if interval.end is None else interval.end, end_sample)
+        for first, end in _without(audible, heard):
+            first, end = max(first, first_sample), min(end, end_sample)  # noqa: PLW2901
             if first < end:
                 begin, stop = 2 * (first - first_sample), 2 * (end - first_sample)
                 quiet = quiet[:begin] + bytes(stop - begin) + quiet[stop:]
@@ -124,3 +155,13 @@ class Duplex:
     def _sample(self, now: int) -> int:
         """Return the sample of the session timeline at a time."""
         return (now - self._epoch_ns) * SAMPLE_RATE // _NS
+
+
+def _without(intervals: list[Interval], others: list[Interval]) -> Iterator[tuple[int, int]]:
+    """Return the parts of intervals that are in no other, which are in order."""
+    for interval in intervals:
+        first, last = interval.first, _FOR_EVER if interval.end is None else interval.end
+        for other in others:
+            yield first, min(last, other.first)
+            first = max(first, _FOR_EVER if other.end is None else other.end)
+        yield first, last

@@ -24,8 +24,10 @@ class Setup:
 
     def __init__(self, settings: Settings, saved: Saved) -> None:
         self._saved = saved
-        self.settings = _changed(settings, saved.changes)
+        self._given = _changed(settings, saved.changes)
         """The settings at the start, with the changes that the program has made since."""
+        self.settings = self._in_force()
+        """The same, with what they leave open."""
         names = settings.wire_events if saved.wire_events is None else saved.wire_events
         self.wire_events = frozenset(names)
         """Names of the wire events that the program has subscribed to."""
@@ -39,13 +41,26 @@ class Setup:
         Raises:
             InvalidSettingError: a setting cannot be changed now, or a value is not valid.
         """
-        settings = validation.changed(self.settings, changes)
+        settings = validation.changed(self._given, changes)
         # The API refuses another voice once the session has produced audio.
         if settings.voice != self.settings.voice and self._saved.spoken:
             raise InvalidSettingError("voice", validation.fixed("voice"))
-        self.settings = settings
+        self._given = settings
+        self.settings = self._in_force()
         valid = {name: msgspec.to_builtins(getattr(settings, name)) for name in changes}
         self._saved.changes = {**self._saved.changes, **valid}
+
+    def set_cancels_echo(self, cancels: bool) -> None:
+        """Record whether echo is cancelled: then interruptions are confirmed, unless told."""
+        if cancels != self._saved.cancels_echo:
+            self._saved.cancels_echo = cancels
+            self.settings = self._in_force()
+
+    def _in_force(self) -> Settings:
+        if self._given.interruption is not None:
+            return self._given
+        interruption = "confirmed" if self._saved.cancels_echo else "immediate"
+        return msgspec.structs.replace(self._given, interruption=interruption)
 
     def set_speed(self, speed: float) -> float:
         """Set the speed of speech, clipped to the limits of the API. Return it."""

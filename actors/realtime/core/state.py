@@ -160,12 +160,12 @@ class Saved(msgspec.Struct, omit_defaults=True):
     - calls: calls, seen_calls
     - closing: ending, input_end
     - core: owed, playing
-    - duplex: audible, echoes, notified_duplex
+    - duplex: audible, cancelled, echo, echoes, notified_duplex, notified_echo
     - interruption: paused_by
     - link: connected, greeted
     - outage: offline_since_ns
     - responses: answer
-    - setup: changes, speed, tools, wire_events
+    - setup: cancels_echo, changes, speed, tools, wire_events
     - talking: talks
     - turns: repeats, safe_sample, turns
     - typed: seen_texts, sent_texts, texts
@@ -223,6 +223,14 @@ class Saved(msgspec.Struct, omit_defaults=True):
     """For ``input`` and ``output``, whether the device in use can take part in an echo."""
     notified_duplex: bool = False
     """Whether the notice about half-duplex was published."""
+    cancelled: list[Interval] = []
+    """When the echo of the assistant was cancelled, in the last minute."""
+    echo: str = ""
+    """The last `EchoState`; empty: none has come."""
+    notified_echo: bool = False
+    """Whether it was published that the echo is not cancelled."""
+    cancels_echo: bool = False
+    """Whether echo is cancelled where the devices are, so that interruptions are confirmed."""
     wire_events: tuple[str, ...] | None = None
     """Names of the wire events that the program has subscribed to; None: as in the settings."""
 

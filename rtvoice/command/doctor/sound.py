@@ -22,8 +22,8 @@ from actors.devices.card.soundcheck import (
     Request,
     Trying,
 )
+from actors.devices.echo.choice import is_headset
 from actors.devices.errors import SoundLibraryError, SoundSystemStuckError
-from actors.realtime.core.duplex import is_headset
 from messages import SAMPLE_RATE
 from messages.hints import install
 from rtvoice.command.doctor.result import Result, ok, problem, warning
