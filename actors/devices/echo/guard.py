@@ -36,7 +36,7 @@ _FLOORS, _FIVE, _ROOM_DB = 120, 5, -60.0
 """Tenths of a second whose quietest is the room; at first, its level is assumed."""
 _OPEN_DB, _SHUT_DB, _SOME_DB = 15.0, 12.0, 13.0
 _NEAR_FLOOR = 0.8
-"""Share of the blocks that have to be as quiet as the room to open, where noise hides the rest."""
+"""Share of the blocks that have to be as quiet as the room, where noise hides the rest."""
 _OPEN, _OPEN_AGAIN = 6 * _PER_S // 10, 12 * _PER_S // 10
 """Heard blocks on which it opens: at first, and after it was shut."""
 _UNHEARD = 3 * _PER_S // 2
@@ -150,19 +150,21 @@ class Guard:
         self._look = 0
         found = self._find(self._microphone)
         self._alike = self._alike or found.clarity >= _NOT_THERE
-        if self._is_within_reach(found) and self._cancels(needed):
+        quiet = self._is_quiet(needed)
+        cancelled = quiet or float(np.median(list(self._taken)[-needed:])) >= _OPEN_DB
+        if cancelled and self._is_within_reach(found):
             self._note(found)
             self._open()
         elif self.verdict is Verdict.LEARNING:
-            if not self._alike and self._heard >= _TALKED:
+            # Noise may hide the likeness of a weak echo; then it hides what is left of it too.
+            if quiet or (not self._alike and self._heard >= _TALKED):
                 self._open()
             elif self._heard >= _LEARNED:
                 self._shut()
 
-    def _cancels(self, blocks: int) -> bool:
-        """Return whether little is left of the last heard blocks."""
-        cancelled = float(np.median(list(self._taken)[-blocks:])) >= _OPEN_DB
-        return cancelled or float(np.mean(list(self._quiet)[-blocks:])) >= _NEAR_FLOOR
+    def _is_quiet(self, blocks: int) -> bool:
+        """Return whether what is left of the last heard blocks is no louder than the room."""
+        return float(np.mean(list(self._quiet)[-blocks:])) >= _NEAR_FLOOR
 
     def _watch(self) -> None:
         """Shut if the echo is no longer cancelled."""
@@ -170,7 +172,7 @@ class Guard:
             return
         taken = list(self._taken)
         self.erle_db = float(np.median(taken[-3 * _PER_S // 2 :]))
-        if np.median(taken[-_SHUT:]) >= _SHUT_DB:
+        if np.median(taken[-_SHUT:]) >= _SHUT_DB or self._is_quiet(_SHUT):
             self._suspected = 0
             if self._measure >= _MEASURE:
                 self._look = 0
@@ -234,12 +236,13 @@ class Guard:
 
     def _room(self, heard_db: float) -> float:
         """Return the level of the room; while something plays, it can only fall."""
-        floor_db = min(self._floors) if len(self._floors) > 2 else _ROOM_DB
+        known = len(self._floors) > 2
+        floor_db = min(self._floors) if known else _ROOM_DB
         self._five.append(heard_db)
         if len(self._five) == _FIVE:
             level_db = sum(self._five) / _FIVE
             self._five = []
-            if not self.plays or level_db < floor_db:
+            if not known or not self.plays or level_db < floor_db:
                 self._floors.append(level_db)
         return floor_db
 
