@@ -180,6 +180,13 @@ def test_a_device_of_ones_own_imports_nothing_heavy_by_itself() -> None:
     assert _heavy(code) == []
 
 
+def test_a_card_that_cancels_no_echo_imports_nothing_heavy() -> None:
+    code = "import actors.devices.card.portaudio, actors.devices.card.reference; "
+    code += "import actors.devices.echo.choice"
+
+    assert _heavy(code) == []
+
+
 def test_the_supervisors_own_process_imports_nothing_of_a_program() -> None:
     heavy = _heavy("import supervisor, rtvoice.command.cli; supervisor.Supervisor({})._release()")
 
@@ -253,7 +260,7 @@ def _importing_functions(node: ast.AST, inside: str = "", owner: str = "") -> It
 
 def _heavy(code: str) -> list[str]:
     """Return what a child had better not have imported."""
-    libraries = "numpy structlog asyncio pyaudio pocketsphinx hypothesis"
+    libraries = "numpy structlog asyncio pyaudio pocketsphinx pywebrtc_audio hypothesis"
     others = ["supervisor", "actors.supervision", "actors.embedding", "rtvoice"]
     names = [*libraries.split(), *others]
     code += f"; import sys; print(*(name for name in {names!r} if name in sys.modules))"

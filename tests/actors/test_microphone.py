@@ -9,9 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from actors.devices.base import Captured
+from actors.devices.echo import choice
 from actors.devices.faltering import NOT_SERVED
 from actors.devices.sound.wav import WavTarget
 from actors.microphone import Microphone
@@ -20,6 +22,8 @@ from messages import (
     CapturedAudio,
     CaptureEnded,
     Crashed,
+    DeviceInUse,
+    EchoState,
     Inject,
     InputLevel,
     Notice,
@@ -32,6 +36,8 @@ from messages import (
     SoundFaltered,
     Wanted,
 )
+from tests.actors.devices.card import echoing
+from tests.actors.devices.echo import rooms
 from tests.actors.process import ProcessRig
 from tests.rig import Rig
 
@@ -553,3 +559,107 @@ def test_a_device_that_does_not_start_is_reopened(tmp_path: Path) -> None:
         Rig.open(rig)
 
         assert rig.expect(CapturedAudio)
+
+
+# -- echo -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Have the device hear a loudspeaker; return the level of its echo."""
+    pytest.importorskip("pywebrtc_audio")
+    played = rooms.talk(1, 10.0)
+    heard = rooms.Room(delay_ms=40).heard(played)
+    monkeypatch.setattr(echoing.Echoing, "directory", tmp_path)
+    monkeypatch.setattr(echoing.Echoing, "played", rooms.pcm16(played).tobytes())
+    monkeypatch.setattr(echoing.Echoing, "heard", rooms.pcm16(heard).tobytes())
+    return level(rooms.pcm16(heard).tobytes())
+
+
+def level(pcm: bytes) -> float:
+    samples = np.frombuffer(pcm, "<i2").astype(float)
+    return float(np.sqrt(np.mean(samples**2)))
+
+
+def blocks_until_cancelled(rig: Rig) -> list[CapturedAudio]:
+    rig.expect(EchoState, lambda state: state.state == "cancelled")
+    return rig.take(CapturedAudio)
+
+
+def test_an_open_loudspeaker_is_taken_out_of_what_is_heard_and_of_a_replay(
+    tmp_path: Path, room: float
+) -> None:
+    with Rig(Microphone, tmp_path, input=echoing.CAPTURE, output="default") as rig:
+        first = rig.expect(EchoState)
+        device = rig.expect(DeviceInUse)
+        blocks = blocks_until_cancelled(rig)
+        until = blocks[-1].first_sample + 24_000
+        blocks += rig.take(CapturedAudio)
+        while blocks[-1].first_sample < until:
+            blocks.append(rig.expect(CapturedAudio))
+        rig.tell(ReplayCapture(until - 12_000, 1))
+        rig.expect(ReplayEnded)
+        replayed = b"".join(block.pcm for block in rig.take(ReplayedAudio))
+
+    cleaned = b"".join(block.pcm for block in blocks[-25:])
+    assert (first.state, device.card) == ("learning", True)
+    assert level(cleaned) < room / 10
+    assert level(replayed) < room / 10
+    assert all(a.first_sample + 480 == b.first_sample for a, b in pairwise(blocks))
+
+
+def test_the_lag_of_the_canceller_is_counted(tmp_path: Path, room: float) -> None:
+    rig = Rig(Microphone, tmp_path, input=echoing.CAPTURE, output="default")
+    earlier_ns = rig.session.epoch_ns - 10**9
+    rig.session = msgspec.structs.replace(rig.session, epoch_ns=earlier_ns)
+    with rig:
+        block = rig.expect(CapturedAudio)
+        begun_ns = rig.session.epoch_ns + (block.first_sample + 480) * 10**9 // 24_000
+
+    assert block.captured_ns - begun_ns == pytest.approx(9.3e6, abs=2e6)
+
+
+def test_while_it_is_muted_it_is_silent_and_the_engine_goes_on(tmp_path: Path, room: float) -> None:
+    with Rig(Microphone, tmp_path, input=echoing.CAPTURE, output="default", muted=True) as rig:
+        muted = blocks_until_cancelled(rig)
+
+    assert not any(any(block.pcm) for block in muted)
+
+
+@pytest.mark.parametrize(
+    ("output", "echo_cancelling"), [("null", "auto"), ("default", "off"), ("default", "auto")]
+)
+def test_without_an_open_loudspeaker_everything_is_heard_as_it_was(
+    tmp_path: Path,
+    room: float,
+    monkeypatch: pytest.MonkeyPatch,
+    output: str,
+    echo_cancelling: str,
+) -> None:
+    monkeypatch.setattr(echoing.Echoing, "name", "AirPods")
+    settings = {"output": output, "echo_cancelling": echo_cancelling}
+    with Rig(Microphone, tmp_path, input=echoing.CAPTURE, **settings) as rig:
+        blocks = [rig.expect(CapturedAudio) for _ in range(10)]
+
+    heard = b"".join(block.pcm for block in blocks)
+    assert heard == echoing.Echoing.heard[: len(heard)]
+
+
+def test_demanded_without_its_package_the_start_fails_with_what_to_do(
+    tmp_path: Path, room: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "find_spec", lambda _: None)
+
+    with Rig(Microphone, tmp_path, input="silence") as rig:
+        rig.expect(CapturedAudio)
+        rig.tell(Inject("microphone", "raise"))
+        rig.expect(Crashed)
+        rig.host.keep.clear()
+        rig.settings = msgspec.structs.replace(
+            rig.settings, input=echoing.CAPTURE, echo_cancelling="on"
+        )
+        rig.open(wait=False)
+        crash = rig.expect(Crashed)
+
+    assert "pip install 'rtvoice[audio]'" in crash.error
+    assert crash.plain

@@ -6,7 +6,15 @@ from importlib.util import find_spec
 
 from messages import Settings, UserError
 
-__all__ = ["MISSING", "NoEngineError", "cancels_itself", "is_headset", "why_not", "why_not_with"]
+__all__ = [
+    "INSTALL",
+    "MISSING",
+    "NoEngineError",
+    "cancels_itself",
+    "is_headset",
+    "why_not",
+    "why_not_with",
+]
 
 _HEADSETS = ("headset", "headphone", "earphone", "earbud", "airpods", "hands-free", "handsfree")
 _CANCELLERS = (
@@ -16,7 +24,7 @@ _CANCELLERS = (
 """What devices are named that cancel echo themselves: those of PulseAudio and PipeWire, Krisp, the
 communications devices of Windows."""
 INSTALL = "pip install 'rtvoice[audio]'"
-MISSING = f"the package pywebrtc-audio is not installed: {INSTALL}"
+MISSING = f"pywebrtc-audio is not installed: {INSTALL}"
 
 
 class NoEngineError(UserError):

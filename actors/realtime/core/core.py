@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from actors.realtime import wire
-from actors.realtime.core import duplex, session
+from actors.realtime.core import session
 from actors.realtime.core.actions import Action, Disconnect, SaveState
 from actors.realtime.core.answers import Answers
 from actors.realtime.core.calls import Calls
@@ -422,8 +422,8 @@ class Core:
         self._user.interrupted(now)
 
     def _device_in_use(self, message: DeviceInUse, now: int) -> None:
-        if self._duplex.device(message, now):
-            self._context.publish(Notice(duplex.NOTICE))
+        if notice := self._duplex.device(message, now):
+            self._context.publish(Notice(notice))
 
     def _echo_state(self, message: EchoState, now: int) -> None:
         self._context.setup.set_cancels_echo(message.state != "off")

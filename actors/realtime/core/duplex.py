@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from actors.devices.echo.choice import is_headset
+from actors.devices.echo.choice import INSTALL, MISSING, is_headset
 from actors.realtime.core.playback import PlaybackAccount
 from actors.realtime.core.setup import Setup
 from actors.realtime.core.state import Interval, Saved
 from messages import SAMPLE_RATE, DeviceInUse, EchoState
 
-__all__ = ["NOTICE", "Duplex"]
+__all__ = ["Duplex"]
 
 _NS = 1_000_000_000
 TAIL_NS = _NS // 4
@@ -23,7 +23,7 @@ STILL_NS = 1 * _NS
 paused, its audio is late, or there is no device."""
 _KEPT_SAMPLES = 60 * SAMPLE_RATE
 """How far back intervals are kept: more than the 30 s that the microphone can replay."""
-NOTICE = (
+_NOTICE = (
     "The assistant would hear itself over the loudspeaker, so it does not listen while it speaks: "
     "Enter interrupts it (in a program: agent.interrupt()). With headphones, or devices that "
     'cancel echo, let it listen all the time: --full-duplex, or Agent(duplex="full").'
@@ -38,8 +38,9 @@ _FOR_EVER = 1 << 62
 class Duplex:
     """Records when the assistant was audible, and silences the audio that was captured then.
 
-    Positions are samples of the session timeline, by the clocks of the devices. So the result is
-    the same whether a block arrives live, late, or again for another server session.
+    What was captured while its echo was cancelled is not silenced. Positions are samples of the
+    session timeline, by the clocks of the devices. So the result is the same whether a block
+    arrives live, late, or again for another server session.
     """
 
     def __init__(
@@ -61,28 +62,33 @@ class Duplex:
         if settings.turn_detection is None:  # push-to-talk: the user decides when it listens
             return False
         if settings.duplex == "auto":
-            return self._echoes() and self._saved.echo != "cancelled"
+            return self._echoes() and self._echo_is() != "cancelled"
         return settings.duplex == "half"
+
+    def _echo_is(self) -> str:
+        return self._saved.echo.state if self._saved.echo is not None else "off"
 
     def _echoes(self) -> bool:
         echoes = self._saved.echoes
         return echoes.get("input", False) and echoes.get("output", False)
 
-    def device(self, message: DeviceInUse, now: int) -> bool:
+    def device(self, message: DeviceInUse, now: int) -> str:
         """Record which device is used. Headsets and files cause no echo.
 
         Returns:
-            Whether to publish the `NOTICE`: once, when the conversation becomes half-duplex.
+            A notice to publish: once, when the conversation becomes half-duplex.
         """
         saved = self._saved
         echoes = message.card and not is_headset(message.name)
         saved.echoes = {**saved.echoes, message.direction: echoes}
         if message.direction == "output" and self._playback.queue():
             self.sounds(now)  # audio that waited for a device is played now
-        if not self.is_half() or saved.notified_duplex or saved.echo == "learning":
-            return False
+        if not self.is_half() or saved.notified_duplex or self._echo_is() == "learning":
+            return ""
         saved.notified_duplex = True
-        return True
+        if saved.echo is not None and saved.echo.reason == MISSING:
+            return f"{_NOTICE} Or let it cancel the echo: {INSTALL}."
+        return _NOTICE
 
     def echo(self, message: EchoState) -> str:
         """Record whether the echo is cancelled, from which sample on.
@@ -91,7 +97,7 @@ class Duplex:
             A notice to publish: once, when it is found not to be.
         """
         saved, intervals = self._saved, self._saved.cancelled
-        saved.echo = message.state
+        saved.echo = message
         begun = bool(intervals) and intervals[-1].end is None
         if message.state == "cancelled" and not begun:
             first = message.from_sample

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from messages import SentImage, ToolSpec
+from messages import EchoState, SentImage, ToolSpec
 
 __all__ = [
     "Answer",
@@ -225,8 +225,8 @@ class Saved(msgspec.Struct, omit_defaults=True):
     """Whether the notice about half-duplex was published."""
     cancelled: list[Interval] = []
     """When the echo of the assistant was cancelled, in the last minute."""
-    echo: str = ""
-    """The last `EchoState`; empty: none has come."""
+    echo: EchoState | None = None
+    """The last one that has come."""
     notified_echo: bool = False
     """Whether it was published that the echo is not cancelled."""
     cancels_echo: bool = False

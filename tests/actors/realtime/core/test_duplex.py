@@ -6,7 +6,16 @@ import base64
 
 import pytest
 
-from messages import CapturedAudio, DeviceInUse, Interrupt, Notice, ReplayCapture, ReplayedAudio
+from messages import (
+    CapturedAudio,
+    DeviceInUse,
+    EchoState,
+    Interrupt,
+    Notice,
+    ReplayCapture,
+    ReplayedAudio,
+    UpdateSettings,
+)
 from tests.actors.realtime.core.bench import MS, NS, Bench
 
 LOUD = b"\x22\x11" * 960
@@ -232,3 +241,154 @@ def test_the_kept_intervals_are_bounded() -> None:
         room.wait(0.4)
 
     assert len(room.core.saved.audible) < 150
+
+
+# -- echo that is cancelled -----------------------------------------------------------------------
+
+
+def _cancelling(**settings: object) -> Room:
+    """Return a room with an open loudspeaker whose echo is to be cancelled."""
+    room = _room(**{"duplex": "auto", **settings})
+    room.tell(DeviceInUse("output", "Built-in", card=True))
+    room.tell(EchoState("learning"))
+    room.tell(DeviceInUse("input", "Built-in", card=True))
+    return room
+
+
+def _sample(room: Room) -> int:
+    return (room.now - EPOCH_NS) * 24_000 // NS
+
+
+def test_it_listens_while_it_speaks_from_the_sample_at_which_its_echo_is_cancelled() -> None:
+    room = _cancelling()
+    room.answer(ms=4000)
+    assert not any(room.plays(400)), "it is not known yet"
+
+    room.tell(EchoState("cancelled", from_sample=_sample(room)))
+
+    assert all(room.plays(400, from_ms=400))
+    room.none(Notice)
+
+
+def test_it_is_half_duplex_again_from_the_sample_at_which_it_is_not_and_that_is_said_once() -> None:
+    room = _cancelling()
+    room.tell(EchoState("cancelled", from_sample=_sample(room)))
+    room.answer(ms=8000)
+    room.plays(400)
+
+    room.tell(
+        EchoState("failed", reason="only 6 dB of it are taken away", from_sample=_sample(room))
+    )
+    text = room.one(Notice).text
+    failed = room.plays(400, from_ms=400)
+    room.tell(EchoState("cancelled", from_sample=_sample(room)))
+    room.tell(
+        EchoState("failed", reason="only 5 dB of it are taken away", from_sample=_sample(room))
+    )
+
+    assert not any(failed)
+    assert "only 6 dB of it are taken away" in text
+    room.none(Notice)
+
+
+def test_what_was_silenced_is_so_in_a_replay_too_and_what_was_heard_is_heard() -> None:
+    room = _cancelling()
+    begin = _sample(room)
+    room.answer(ms=4000)
+    room.plays(400)
+    opened = _sample(room)
+    room.tell(EchoState("cancelled", from_sample=opened))
+    room.plays(400, from_ms=400)
+    room.lose()
+    room.configured()
+    replay = room.all(ReplayCapture)[-1]
+    room.clear()
+
+    room.tell(ReplayedAudio(LOUD * 20, begin, replay.request_id))
+
+    pcm = base64.b64decode(room.event("input_audio_buffer.append")["audio"])
+    edge = 2 * (opened - begin)
+    assert not any(pcm[:edge])
+    assert all(pcm[edge:])
+
+
+@pytest.mark.parametrize(("duplex", "heard"), [("half", False), ("full", True)])
+def test_half_and_full_duplex_go_before_it(duplex: str, heard: bool) -> None:
+    room = _cancelling(duplex=duplex)
+    state = "cancelled" if duplex == "half" else "failed"
+    room.tell(EchoState(state, from_sample=_sample(room)))  # type: ignore[arg-type]
+    room.answer(ms=800)
+
+    assert set(room.plays(800)) == {heard}
+
+
+def test_half_duplex_that_is_chosen_in_the_middle_of_an_answer_holds_at_once() -> None:
+    room = _cancelling()
+    room.tell(EchoState("cancelled", from_sample=_sample(room)))
+    room.answer(ms=4000)
+    assert all(room.plays(400))
+
+    room.tell(UpdateSettings({"duplex": "half"}))
+
+    assert not any(room.plays(400, from_ms=400))
+
+
+def test_that_it_is_off_is_said_as_before() -> None:
+    room = _room(duplex="auto")
+    room.tell(EchoState("off", reason="it is switched off"))
+
+    _cards(room)
+
+    assert "--full-duplex" in room.one(Notice).text
+
+
+def test_a_missing_package_is_named_in_the_notice() -> None:
+    room = _room(duplex="auto")
+    room.tell(
+        EchoState("off", reason="pywebrtc-audio is not installed: pip install 'rtvoice[audio]'")
+    )
+
+    _cards(room)
+
+    assert "pip install 'rtvoice[audio]'" in room.one(Notice).text
+
+
+@pytest.mark.parametrize(
+    ("state", "given", "confirmed"),
+    [
+        ("learning", None, True),
+        ("cancelled", None, True),
+        ("off", None, False),
+        ("cancelled", "immediate", False),
+        ("off", "confirmed", True),
+    ],
+)
+def test_interruptions_are_confirmed_where_echo_is_cancelled(
+    state: str, given: str | None, confirmed: bool
+) -> None:
+    room = _room(duplex="auto", interruption=given)
+    room.clear()
+
+    room.tell(EchoState(state))  # type: ignore[arg-type]
+
+    detection = [
+        event["session"]["audio"]["input"]["turn_detection"]
+        for event in room.events("session.update")
+    ]
+    changed = given is None and confirmed
+    assert [each["interrupt_response"] for each in detection] == [False] * changed
+    in_force = room.core._context.settings.interruption
+    assert in_force == ("confirmed" if confirmed else "immediate")
+    assert room.restarted().core._context.settings.interruption == in_force
+
+
+def test_what_is_kept_of_what_was_cancelled_has_a_bound() -> None:
+    room = _cancelling()
+
+    for _ in range(300):
+        room.wait(0.5)
+        room.tell(EchoState("cancelled", from_sample=_sample(room)))
+        room.wait(0.5)
+        room.tell(EchoState("learning", from_sample=_sample(room)))
+
+    assert len(room.core.saved.cancelled) < 80
