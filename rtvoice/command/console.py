@@ -28,6 +28,7 @@ from messages import (
     DeadLetter,
     DeviceChanged,
     DeviceLost,
+    EchoState,
     Event,
     InputLevel,
     Interrupt,
@@ -353,13 +354,22 @@ def _reconnected(message: Reconnected) -> str:
     return text
 
 
-_METER_CELLS, _METER_FROM_DBFS = 10, -60.0
+_METER_CELLS, _METER_FROM_DBFS, _ECHO_CELLS = 10, -60.0, 19
 
 
 def _bar(name: str, level: Level | None) -> str:
     share = 1 - (level.peak_dbfs if level else SILENCE_DBFS) / _METER_FROM_DBFS
     full = min(max(round(share * _METER_CELLS), 0), _METER_CELLS)
     return f"{name} [{'#' * full:-<{_METER_CELLS}}]"
+
+
+def _echo(state: EchoState | None) -> str:
+    """Return what is known of the loudspeaker's echo, for the line of the levels."""
+    if state is None:
+        return ""
+    taken = f" echo -{state.erle_db:.0f} dB" if state.erle_db > 0 else " no echo"
+    texts = {"cancelled": taken, "failed": " echo not cancelled"}
+    return texts.get(state.state, "").ljust(_ECHO_CELLS)  # each hides the one before it
 
 
 def _count(number: int, thing: str) -> str:
@@ -445,6 +455,7 @@ class Console:
         self._crashed: dict[str, tuple[float, ComponentCrashed]] = {}
         self._turns: set[str] = set()
         self._levels: dict[type[Level], Level] = {}
+        self._echo: EchoState | None = None
         self._thread = threading.Thread(target=self._run, name="console", daemon=True)
         self._thread.start()
 
@@ -534,6 +545,8 @@ class Console:
             case Level():
                 self._levels[type(message)] = message
                 self._transcript.levels(self._meter())
+            case EchoState():
+                self._echo = message
             case SessionFailed(reason):
                 self._transcript.break_line()
                 self.complain(f"rtvoice: {reason}")
@@ -545,7 +558,7 @@ class Console:
 
     def _meter(self) -> str:
         heard, played = self._levels.get(InputLevel), self._levels.get(OutputLevel)
-        return f"{_bar('mic', heard)} {_bar('speaker', played)}"
+        return f"{_bar('mic', heard)} {_bar('speaker', played)}{_echo(self._echo)}"
 
     def _show_old_crashes(self, *, all_of_them: bool = False) -> None:
         now = time.monotonic()

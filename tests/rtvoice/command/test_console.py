@@ -23,6 +23,7 @@ from messages import (
     ComponentParked,
     ComponentRestarted,
     DeadLetter,
+    EchoState,
     Event,
     InputLevel,
     Interrupt,
@@ -359,6 +360,22 @@ def test_levels_are_a_meter_at_a_terminal_that_makes_way_for_the_transcript() ->
         "mic [##########] speaker [#########-] "
         "\r\x1b[K"
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        (EchoState("cancelled", 34.2, 60), " echo -34 dB       "),
+        (EchoState("cancelled"), " no echo           "),
+        (EchoState("failed", 6.0), " echo not cancelled"),
+        (EchoState("learning"), " " * 19),
+    ],
+)
+def test_beside_the_levels_is_what_is_taken_of_the_echo(state: EchoState, shown: str) -> None:
+    outputs = Outputs(terminal=True, levels=True).tell(state, InputLevel(-40.0, -30.0))
+
+    assert f"speaker [----------]{shown} " in plain(outputs.transcript.getvalue())
+    assert outputs.lines[0]["event"] == "echo_state"
 
 
 SAID = "One 二 three fou\u0308r 五 six seven eight, one two three. " * 8
