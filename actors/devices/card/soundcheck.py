@@ -1,4 +1,4 @@
-"""The sound check: opens the devices of a session, listens, and plays a chirp to measure its echo.
+"""The sound check: opens the devices of a session, listens, and plays sounds to measure their echo.
 
 ``python -m actors.devices.card.soundcheck REQUEST`` runs as a process, as PortAudio may hang, crash
 or write noise. It writes each result at once, as a line of JSON (`Finding`), so that the caller
@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import faulthandler
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
 from actors.devices.base import Capture, Captured, Playback
+from actors.devices.card.reference import ReferenceReader
+from actors.devices.echo.choice import NoEngineError, why_not
 from actors.devices.errors import DeviceError, DeviceLostError
 from actors.devices.opening import is_file, open_capture, open_playback
 from actors.devices.playout import Playout
 from actors.devices.units import to_ns
-from messages import SAMPLE_RATE, SILENCE_DBFS, SessionInfo, Settings
+from messages import SAMPLE_RATE, SILENCE_DBFS, EchoState, SessionInfo, Settings
 from messages.paths import path_of_text, printable
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ __all__ = [
     "DeviceOpened",
     "DeviceRefused",
     "Echo",
+    "EchoCancelled",
     "Finding",
     "MicrophoneHeard",
     "Request",
@@ -41,6 +46,7 @@ __all__ = [
     "chirp",
     "echo_in",
     "heard_in",
+    "murmur",
 ]
 
 Direction = Literal["input", "output"]
@@ -49,6 +55,8 @@ _BLOCK_MS = 20
 _FIRST_S, _QUIET_S, _ECHO_S = 5.0, 0.6, 0.9
 """Seconds to wait for missing audio; to listen before the chirp; to wait for its echo."""
 _CHIRP_S, _CHIRP_HZ, _LOUDNESS = 0.4, (400.0, 3500.0), 0.15
+_MURMUR_S, _STEP_S, _AFTER_S = 3.0, 0.1, 0.4
+_SYLLABLE_S, _PAUSES = 0.2, 0.2
 _CLEAR = 8.0
 """Ratio of the echo to the rest of the correlation from which it counts as heard; noise reaches 4
 or 5."""
@@ -62,15 +70,16 @@ class Request(msgspec.Struct):
     input: str
     output: str
     import_path: tuple[str, ...] = ()
+    echo_cancelling: Literal["auto", "on", "off"] = "auto"
 
 
 # -- findings -------------------------------------------------------------------------------------
 
 
 class Trying(msgspec.Struct, tag=True):
-    """The step that comes next: opening a device, listening, or playing the chirp."""
+    """The step that comes next: opening a device, listening, or playing a sound."""
 
-    what: Literal["input", "output", "listening", "chirp"]
+    what: Literal["input", "output", "listening", "chirp", "cancelling"]
 
 
 class DeviceOpened(msgspec.Struct, tag=True):
@@ -120,7 +129,16 @@ class Echo(msgspec.Struct, tag=True):
     """Time from playing the chirp until hearing it, by the times that the devices report."""
 
 
-Finding = Trying | DeviceOpened | DeviceRefused | MicrophoneHeard | Echo
+class EchoCancelled(msgspec.Struct, tag=True):
+    """Whether the echo canceller copes with it; as in `messages.EchoState`."""
+
+    state: Literal["off", "learning", "cancelled", "failed"]
+    erle_db: float = 0.0
+    delay_ms: int | None = None
+    reason: str = ""
+
+
+Finding = Trying | DeviceOpened | DeviceRefused | MicrophoneHeard | Echo | EchoCancelled
 _Report = Callable[[Finding], None]
 _Device = TypeVar("_Device", Capture, Playback)
 
@@ -130,8 +148,18 @@ _Device = TypeVar("_Device", Capture, Playback)
 
 def check(request: Request, report: _Report) -> None:
     """Check the devices and report each finding; an output file is not written."""
-    settings = Settings(input=request.input, output=request.output, block_ms=_BLOCK_MS)
-    session = SessionInfo(epoch_ns=time.monotonic_ns(), directory="")
+    settings = Settings(
+        input=request.input,
+        output=request.output,
+        block_ms=_BLOCK_MS,
+        echo_cancelling=request.echo_cancelling,
+    )
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        session = SessionInfo(epoch_ns=time.monotonic_ns(), directory=folder)
+        _check(request, settings, session, report)
+
+
+def _check(request: Request, settings: Settings, session: SessionInfo, report: _Report) -> None:
     playback: Playback | None = None
     capture: Capture | None = None
     try:
@@ -141,7 +169,8 @@ def check(request: Request, report: _Report) -> None:
         report(Trying("input"))
         capture = _open("input", lambda: open_capture(settings, session), report)
         if capture is not None and capture.card:
-            _listen(capture, playback if playback and playback.card else None, report)
+            speaker = playback if playback and playback.card else None
+            _listen(capture, speaker, settings, session, report)
     finally:
         for device in (playback, capture):
             if device is not None:
@@ -167,9 +196,15 @@ def _open(direction: Direction, opening: Callable[[], _Device], report: _Report)
     return device
 
 
-def _listen(capture: Capture, playback: Playback | None, report: _Report) -> None:
-    """Listen for a while and, if there is a loudspeaker, play the chirp meanwhile."""
-    ear, chirped = _Ear(capture), None
+def _listen(
+    capture: Capture,
+    playback: Playback | None,
+    settings: Settings,
+    session: SessionInfo,
+    report: _Report,
+) -> None:
+    """Listen for a while and, if there is a loudspeaker, play meanwhile."""
+    ear, playout = _Ear(capture), Playout()
     try:
         report(Trying("listening"))
         capture.start(ear.put, ear.fail)
@@ -178,17 +213,46 @@ def _listen(capture: Capture, playback: Playback | None, report: _Report) -> Non
         quiet = len(ear.blocks)
         if playback is not None:
             report(Trying("chirp"))
-            chirped = _play(playback, ear)
+            chirped = _play(playback, playout, ear)
+        report(heard_in(ear.blocks, quiet))
+        if playback is not None:
+            echo = echo_in(ear.blocks, *chirped)
+            report(echo)
+            if echo.heard:
+                report(Trying("cancelling"))
+                report(_cancelled(capture, playout, ear, settings, session))
     except DeviceLostError as error:
         is_output = playback is not None and error.device == playback.name
         report(DeviceRefused("output" if is_output else "input", str(error)))
-        return
-    report(heard_in(ear.blocks, quiet))
-    if chirped is not None:
-        report(echo_in(ear.blocks, *chirped))
 
 
-def _play(playback: Playback, ear: _Ear) -> tuple[int, int]:
+def _cancelled(
+    capture: Capture, playout: Playout, ear: _Ear, settings: Settings, session: SessionInfo
+) -> EchoCancelled:
+    """Play three seconds of something like speech, and have its echo cancelled."""
+    try:
+        why = why_not(settings, capture.name, cards=True)
+    except NoEngineError as error:
+        why = str(error)
+    if why:
+        return EchoCancelled("off", reason=why)
+    from actors.devices.echo.canceller import EchoCanceller
+
+    canceller = EchoCanceller(ReferenceReader(Path(session.directory)), settings)
+    playout.push("murmur", 0, murmur().astype("<i2").tobytes(), last=True)
+    state, done = EchoState("learning"), len(ear.blocks)
+    for _ in range(round((_MURMUR_S + _AFTER_S) / _STEP_S)):
+        ear.wait(_STEP_S)
+        for block in ear.blocks[done:]:
+            now_ns = time.monotonic_ns()
+            canceller.process(block.pcm, block.first_ns, now_ns, lost=block.lost)
+            done += 1
+        if canceller.state(0).state != "learning":
+            state = canceller.state(0)
+    return EchoCancelled(state.state, state.erle_db, state.delay_ms, state.reason)
+
+
+def _play(playback: Playback, playout: Playout, ear: _Ear) -> tuple[int, int]:
     """Play the chirp.
 
     Returns:
@@ -197,7 +261,6 @@ def _play(playback: Playback, ear: _Ear) -> tuple[int, int]:
     Raises:
         DeviceLostError: If the device does not play it.
     """
-    playout = Playout()
     playback.start(playout, ear.fail)
     pushed_ns = time.monotonic_ns()
     playout.push("chirp", 0, chirp().astype("<i2").tobytes(), last=True)
@@ -263,6 +326,33 @@ def chirp() -> Samples:
     tone = np.sin(2 * np.pi * (low * t + (high - low) / (2 * _CHIRP_S) * t**2))
     fade = np.minimum(1.0, np.minimum(t, t[::-1]) / 0.02)
     return np.asarray(np.round(_LOUDNESS * _FULL * fade * tone))
+
+
+def murmur() -> Samples:
+    """Return something like speech; 24 kHz, in the range of int16.
+
+    It has syllables with a pitch and two formants each, and pauses: of steady noise the engine
+    takes away less than of a voice.
+    """
+    import numpy as np
+
+    rng, length = np.random.default_rng(1), round(_SYLLABLE_S * SAMPLE_RATE)
+    t = np.linspace(0.0, 1.0, length)
+    parts: list[Samples] = []
+    while sum(map(len, parts)) < _MURMUR_S * SAMPLE_RATE:
+        pitch = rng.uniform(95, 160) * (1 + rng.uniform(-0.2, 0.2) * t)
+        phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+        first, second = rng.uniform(300, 800), rng.uniform(900, 2400)
+        voice = 0.02 * rng.standard_normal(length)
+        for harmonic in range(1, 30):
+            hz = harmonic * pitch.mean()
+            loudness = 1 / (1 + ((hz - first) / 120) ** 2) + 0.5 / (1 + ((hz - second) / 200) ** 2)
+            voice += loudness * np.sin(harmonic * phase + rng.uniform(0, 6.28))
+        voice *= np.sin(np.pi * t)
+        parts.append(_LOUDNESS * _FULL * voice / np.abs(voice).max())
+        if rng.random() < _PAUSES:
+            parts.append(np.zeros(length))
+    return np.round(np.concatenate(parts)[: round(_MURMUR_S * SAMPLE_RATE)])
 
 
 def heard_in(blocks: list[Captured], quiet: int) -> MicrophoneHeard:

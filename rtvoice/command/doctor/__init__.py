@@ -129,7 +129,10 @@ class _Examination:
         yield _QUICK_S, "options", self._settle
         settings, environment = self._settings, self._environment
         if self._choice is None or not self._choice.demo:
-            request = Request(settings.input, settings.output, settings.import_path)
+            request = Request(
+                *(settings.input, settings.output, settings.import_path),
+                echo_cancelling=settings.echo_cancelling,
+            )
             if is_file(settings.output):
                 yield _QUICK_S, "speaker", lambda: files.output(settings)
             yield sound.SOUND_S, "sound", lambda: sound.sound(request, settings.duplex)

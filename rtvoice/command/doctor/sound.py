@@ -17,6 +17,7 @@ from actors.devices.card.soundcheck import (
     DeviceOpened,
     DeviceRefused,
     Echo,
+    EchoCancelled,
     Finding,
     MicrophoneHeard,
     Request,
@@ -32,7 +33,7 @@ from rtvoice.sandbox.launch import child_environment
 __all__ = ["SOUND_S", "devices", "sound"]
 
 _LIST_S, _STEP_S = 6.0, 8.0
-SOUND_S = 5 * _STEP_S
+SOUND_S = 6 * _STEP_S
 """Limit of the whole check; each step has the limit `_STEP_S`."""
 _OFF = 0.05
 """Tolerance of a card's measured sample rate; on a busy machine two seconds give 3 % error."""
@@ -44,6 +45,7 @@ _STEPS = {
     "output": ("speaker", "opening it"),
     "listening": ("microphone", "listening"),
     "chirp": ("speaker", "playing"),
+    "cancelling": ("echo", "cancelling it"),
 }
 _BEFORE = {
     "linux": "apt-get install portaudio19-dev, then ",
@@ -115,7 +117,7 @@ def sound(request: Request, duplex: str = "auto") -> Iterator[Result]:
         request: The devices to open.
         duplex: Whether the assistant listens while it speaks, as in `messages.Settings`.
     """
-    names = []
+    names, echo, cancelled = [], None, EchoCancelled("off")
     for finding in _findings(request):
         match finding:
             case DeviceOpened(name=name):
@@ -126,11 +128,15 @@ def sound(request: Request, duplex: str = "auto") -> Iterator[Result]:
             case MicrophoneHeard():
                 yield from _heard(finding)
             case Echo():
-                worn = any(is_headset(name) for name in names)
-                half = duplex == "half" or (duplex == "auto" and not worn)
-                yield _echo(finding, half=half)
+                echo = finding
+            case EchoCancelled():
+                cancelled = finding
             case Result():
                 yield finding
+    if echo is not None:
+        worn = any(is_headset(name) for name in names)
+        half = duplex == "half" or (duplex == "auto" and not worn)
+        yield _echo(echo, cancelled, duplex, half=half)
 
 
 def _opened(device: DeviceOpened) -> Iterator[Result]:
@@ -164,7 +170,7 @@ def _heard(heard: MicrophoneHeard) -> Iterator[Result]:
         )
 
 
-def _echo(echo: Echo, *, half: bool) -> Result:
+def _echo(echo: Echo, cancelled: EchoCancelled, duplex: str, *, half: bool) -> Result:
     if not echo.heard:
         text = "the microphone does not hear the speaker: a headset, or turned down"
         if half:
@@ -174,10 +180,15 @@ def _echo(echo: Echo, *, half: bool) -> Result:
         f"the microphone hears the speaker ({echo.gain_db:.0f} dB, there and back in "
         f"{echo.round_trip_ms} ms)"
     )
+    if cancelled.state == "cancelled" and duplex != "half":
+        away = "" if cancelled.delay_ms is None else f", {cancelled.delay_ms} ms away"
+        text = f"{heard}, and its echo is cancelled by {cancelled.erle_db:.0f} dB{away}"
+        return ok("echo", f"{text}: you can interrupt the assistant by speaking")
     if half:
+        why = f", and the echo is not cancelled ({cancelled.reason})" if cancelled.reason else ""
         return warning(
             "echo",
-            f"{heard}, so the assistant does not listen while it speaks; to interrupt it by "
+            f"{heard}{why}, so the assistant does not listen while it speaks; to interrupt it by "
             f"speaking, wear a headset",
         )
     return warning(

@@ -18,7 +18,13 @@ from typing import Any
 import pytest
 
 from actors.devices.card.listing import SoundDevice
-from actors.devices.card.soundcheck import DeviceOpened, Echo, MicrophoneHeard, Request
+from actors.devices.card.soundcheck import (
+    DeviceOpened,
+    Echo,
+    EchoCancelled,
+    MicrophoneHeard,
+    Request,
+)
 from actors.devices.errors import SoundLibraryError, SoundSystemStuckError
 from messages import Settings
 from messages.hints import install
@@ -596,7 +602,38 @@ def test_oddities_of_a_card_are_reported() -> None:
 def test_open_speakers_are_judged_by_whether_the_assistant_listens(
     heard: bool, half: bool, status: str, said: str
 ) -> None:
-    told = sound._echo(Echo(heard, -18.2, 179, 60), half=half)
+    duplex = "half" if half else "full"
+    told = sound._echo(Echo(heard, -18.2, 179, 60), EchoCancelled("off"), duplex, half=half)
+
+    assert (told.status, said in told.text) == (status, True), told.text
+
+
+@pytest.mark.parametrize(
+    ("cancelled", "duplex", "status", "said"),
+    [
+        (
+            EchoCancelled("cancelled", 34.2, 61),
+            *("auto", "ok", "its echo is cancelled by 34 dB, 61 ms away: you can interrupt"),
+        ),
+        (EchoCancelled("cancelled", 34.2, 61), "full", "ok", "is cancelled by 34 dB"),
+        (EchoCancelled("cancelled", 34.2, 61), "half", "warning", "does not listen while"),
+        (
+            EchoCancelled("failed", 6.0, None, "only 6 dB of it are taken away"),
+            *("auto", "warning", "not cancelled (only 6 dB of it are taken away), so the"),
+        ),
+        (
+            EchoCancelled("off", reason="pywebrtc-audio is not installed: pip install …"),
+            *("auto", "warning", "pip install"),
+        ),
+        (EchoCancelled("learning"), "auto", "warning", "does not listen while"),
+    ],
+)
+def test_whether_the_echo_is_cancelled_is_said(
+    cancelled: EchoCancelled, duplex: str, status: str, said: str
+) -> None:
+    echo = Echo(True, -18.2, 179, 60)
+
+    told = sound._echo(echo, cancelled, duplex, half=duplex != "full")
 
     assert (told.status, said in told.text) == (status, True), told.text
 
@@ -644,7 +681,8 @@ def test_the_doctor_hears_open_speakers_and_the_guide_shows_it(
     guide = (Path(__file__).parents[3] / "docs/guide/devices.md").read_text(encoding="utf-8")
     shown = guide.partition("```text\nok       python")[2].partition("```")[0]
     assert done.returncode == 0
-    assert "warning  echo       the microphone hears the speaker (" in done.stdout
+    assert "ok       echo       the microphone hears the speaker (" in done.stdout
+    assert "its echo is cancelled by " in done.stdout
     assert [line[:20].rstrip() for line in f"ok       python{shown}".splitlines()] == [
         line[:20].rstrip() for line in done.stdout.splitlines()
     ]

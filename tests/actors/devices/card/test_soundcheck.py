@@ -17,6 +17,7 @@ from actors.devices.card.soundcheck import (
     DeviceOpened,
     DeviceRefused,
     Echo,
+    EchoCancelled,
     Finding,
     MicrophoneHeard,
     Request,
@@ -189,8 +190,13 @@ def tried(request: Request) -> list[Finding]:
 def test_a_microphone_hears_the_speaker_that_it_hears(open_speakers: None) -> None:
     pytest.importorskip("pyaudio")
 
-    *_, heard, echo = tried(Request("default", "default"))
+    *_, heard, echo, trying, cancelled = tried(Request("default", "default"))
 
+    assert trying == Trying("cancelling")
+    assert isinstance(cancelled, EchoCancelled)
+    assert cancelled.state == "cancelled"
+    assert cancelled.erle_db > 15
+    assert cancelled.delay_ms == pytest.approx(60, abs=40)
     assert isinstance(heard, MicrophoneHeard)
     assert isinstance(echo, Echo)
     assert not heard.zeros
