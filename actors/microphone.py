@@ -190,6 +190,9 @@ class Microphone(Actor):
             if self._line.device is not None and self._line.device.lookout is not None:
                 self._line.device.lookout.close()
             self._tell_faltering(at_once=True)
+            if self._line.canceller is not None:
+                blocks, late = self._line.canceller.blocks
+                self.log.info("reference", blocks=blocks, late=late)
 
     def _was_muted(self) -> bool:
         """Return what was set last; the mark knows it where the saved state was withheld."""
