@@ -191,8 +191,7 @@ class Microphone(Actor):
                 self._line.device.lookout.close()
             self._tell_faltering(at_once=True)
             if self._line.canceller is not None:
-                blocks, late = self._line.canceller.blocks
-                self.log.info("reference", blocks=blocks, late=late)
+                self.log.info("reference", **self._line.canceller.account)
 
     def _was_muted(self) -> bool:
         """Return what was set last; the mark knows it where the saved state was withheld."""
@@ -390,7 +389,8 @@ class Microphone(Actor):
         due = canceller.plays and now_ns - self._echo_sent_ns > _ECHO_NS
         if changed or due:
             if changed:
-                self.log.info("echo", state=state.state, erle_db=state.erle_db, reason=state.reason)
+                of_it = {"erle_db": state.erle_db, "reason": state.reason, **canceller.account}
+                self.log.info("echo", state=state.state, **of_it)
             self._send_echo(state)
         return pcm
 

@@ -123,7 +123,12 @@ class Talk:
     def report(self) -> str:
         """Return all that happened but the talk itself."""
         kinds = (EchoState, Interrupted, UserSpeechStarted, SoundFaltered, Notice)
-        return "\n".join(f"{at:.1f} {m}" for at, m in self.of(*kinds))
+        lines = [f"{at:.1f} {m}" for at, m in self.of(*kinds)]
+        for at, log in self.of(Log):
+            if isinstance(log, Log) and log.text == "echo":
+                fields = {key: msgspec.msgpack.decode(value) for key, value in log.fields.items()}
+                lines.append(f"{at:.1f} {fields}")
+        return "\n".join(sorted(lines))
 
     def wait_quiet(self) -> None:
         """Wait until nothing is played any more."""
@@ -135,9 +140,9 @@ class Talk:
         self._session.stop()
         self.wait_for(lambda: self._logged("reference"))
         log = self._logged("reference")[-1]
-        blocks, late = (msgspec.msgpack.decode(log.fields[key]) for key in ("blocks", "late"))
-        print(f"{blocks} blocks, {late} of them without their reference")
-        return 1.0 - late / max(blocks, 1)
+        account = {key: msgspec.msgpack.decode(value) for key, value in log.fields.items()}
+        print(account)
+        return 1.0 - float(account["late"]) / max(account["blocks"], 1)
 
     def _logged(self, text: str) -> list[Log]:
         return [m for _, m in self.messages if isinstance(m, Log) and m.text == text]

@@ -32,10 +32,14 @@ _STAMPS, _SETTLED = 9, 3
 """Stamps whose median counts; so many are needed to trust it."""
 _ALIVE_NS = 100_000_000
 """A writer that is silent for longer is dead: nobody waits for it."""
-_LOOKS = 100
-"""Blocks after which the lead is judged."""
-_LATE_SHARE = 0.1
-_STEP_NS = 10_000_000
+_LOOKS, _SHORT = 25, 8
+"""Blocks by which the lead is judged; if it was too long for so many of them, it is shortened."""
+_SPARE = 5 * SAMPLE_RATE // 1000
+"""Samples by which the reference should be there before it is needed."""
+_LONG_LOOKS = 250
+"""Blocks after which a shortened lead may be longer again."""
+_SILENCE = SAMPLE_RATE // 2
+"""Samples of silence in which the lead may be made longer without any harm."""
 
 
 class Ring(Protocol):
@@ -70,9 +74,11 @@ class Alignment:
         self._written_ns = 0
         """When the last block was found in the ring."""
         self._lead_ns = _LEAD_NS
-        self._looks = self._waits = 0
-        self.blocks = self.late = 0
-        """Blocks returned while a loudspeaker was there; those whose reference came too late."""
+        self._spare: collections.deque[int] = collections.deque(maxlen=_LONG_LOOKS)
+        """By how many samples the reference of the last blocks was there early; negative: late."""
+        self.blocks = self.late = self.moves = 0
+        """Blocks returned while a loudspeaker was there; those whose reference came too late; how
+        often the reference was moved."""
 
     @property
     def lead_ms(self) -> int:
@@ -90,11 +96,10 @@ class Alignment:
         self._read(now_ns)
         if self._at is None or now_ns - self._written_ns > _ALIVE_NS:
             return True
-        ready = self._end >= self._at + samples
+        spare = self._end - self._at - samples
         if not again:
-            self._looks += 1
-            self._waits += not ready
-        return ready
+            self._spare.append(spare)
+        return spare >= 0
 
     def take(self, first_ns: int, samples: int, now_ns: int, *, lost: bool) -> tuple[Samples, bool]:
         """Return the reference of a captured block, and whether it was moved.
@@ -108,9 +113,8 @@ class Alignment:
         self._read(now_ns)
         if not self._zero_ns:
             return np.zeros(samples, np.int16), False
-        if not self._moves:
-            self._judge_lead()
-        moved = self._move(first_ns, lost=lost)
+        moved = self._judge_lead() | self._move(first_ns, lost=lost)
+        self.moves += moved
         assert self._at is not None
         if now_ns - self._written_ns <= _ALIVE_NS:
             self.blocks += 1
@@ -152,16 +156,33 @@ class Alignment:
         self._at, self._off = wanted, 0
         return True
 
-    def _judge_lead(self) -> None:
-        """Lead by less if the loudspeaker is told too late what it plays; while it is silent."""
-        if self._looks < _LOOKS:
-            return
-        if self._at is None or self._samples(self._at - SAMPLE_RATE // 2, SAMPLE_RATE // 2).any():
-            return
-        if self._waits > _LATE_SHARE * self._looks and self._lead_ns > _LEAST_LEAD_NS:
-            self._lead_ns -= _STEP_NS
-            self._at -= to_samples(_STEP_NS)
-        self._looks = self._waits = 0
+    def _judge_lead(self) -> bool:
+        """Lead by less if the loudspeaker is told too late what it plays, or by more again.
+
+        A reference with a hole in each block is worse than one that is moved.
+
+        Returns:
+            Whether the reference was moved while something was played.
+        """
+        spare = sorted(list(self._spare)[-_LOOKS:])
+        if self._at is None or len(spare) < _LOOKS:
+            return False
+        if spare[_SHORT] < 0:
+            wanted_ns = self._lead_ns - to_ns(_SPARE - spare[1])
+        elif len(self._spare) == _LONG_LOOKS and self._is_silent():
+            wanted_ns = self._lead_ns + to_ns(min(self._spare) - _SPARE)
+        else:
+            return False
+        wanted_ns = min(max(wanted_ns, _LEAST_LEAD_NS), _LEAD_NS)
+        change = to_samples(wanted_ns - self._lead_ns)
+        self._lead_ns = wanted_ns
+        self._at += change
+        self._spare.clear()
+        return change < 0
+
+    def _is_silent(self) -> bool:
+        assert self._at is not None
+        return not self._samples(self._at - _SILENCE, _SILENCE).any()
 
     def _samples(self, first: int, samples: int) -> Samples:
         """Return samples by position; zeros where there are none, or none any more."""

@@ -56,9 +56,10 @@ class EchoCanceller:
         return not self._why_off and self._guard.plays
 
     @property
-    def blocks(self) -> tuple[int, int]:
-        """The number of blocks, and of those whose reference came too late."""
-        return self._alignment.blocks, self._alignment.late
+    def account(self) -> dict[str, int]:
+        """What became of the reference: blocks, late ones, moves; and by how much it leads now."""
+        names = ("blocks", "late", "moves", "lead_ms")
+        return {name: getattr(self._alignment, name) for name in names}
 
     def state(self, from_sample: int) -> EchoState:
         """Return what is known now, as it holds from a sample on."""

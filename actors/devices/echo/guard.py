@@ -172,8 +172,10 @@ class Guard:
             return
         taken = list(self._taken)
         self.erle_db = float(np.median(taken[-3 * _PER_S // 2 :]))
-        if np.median(taken[-_SHUT:]) >= _SHUT_DB or self._is_quiet(_SHUT):
+        median_db = float(np.median(taken[-_SHUT:]))
+        if median_db >= _OPEN_DB or self._is_quiet(_SHUT):
             self._suspected = 0
+        if median_db >= _SHUT_DB or self._is_quiet(_SHUT):
             if self._measure >= _MEASURE:
                 self._look = 0
                 self._note(self._find(self._microphone))

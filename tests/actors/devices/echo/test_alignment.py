@@ -152,13 +152,37 @@ def test_a_block_waits_for_its_reference() -> None:
     assert cards.alignment.is_ready(480, cards.now_ms * MS, again=True)
 
 
-def test_a_loudspeaker_that_is_told_late_gets_less_lead_while_it_is_silent() -> None:
+def test_a_loudspeaker_that_is_told_late_gets_less_lead_soon() -> None:
     cards = Cards(ahead_ms=30)
-    cards.captures(20)
-    before = cards.alignment.lead_ms
 
+    aheads = cards.captures(40)
+
+    assert aheads[10] == 40
+    assert aheads[-1] == 25
+    late = cards.alignment.late
+    cards.captures(100)
+    assert cards.alignment.late == late
+
+
+def test_it_gets_more_again_once_it_is_silent() -> None:
+    cards = Cards(ahead_ms=30)
+    cards.captures(40)
+
+    cards.ahead_ms = 80
+    still = cards.captures(300)
     cards.silent = True
-    cards.captures(400)
+    cards.captures(300)
+    cards.silent = False
 
-    assert before == 40
-    assert cards.alignment.lead_ms == 30
+    assert set(still) == {25}
+    assert cards.captures(20)[-1] == 40
+
+
+def test_a_few_late_blocks_change_nothing() -> None:
+    cards = Cards()
+
+    for number in range(200):
+        cards.ahead_ms = 30 if number % 10 == 0 else 80
+        cards.capture()
+
+    assert cards.alignment.lead_ms == 40
