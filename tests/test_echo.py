@@ -1,7 +1,8 @@
 """Open loudspeakers whose echo is cancelled: on a sound card that hears itself, in real processes.
 
 The card is virtual, and its echo comes a fixed time after what is played. RTVOICE_ECHO_MINUTES is
-how long the assistant talks in the long tests; they need a machine with nothing else to do.
+how long the assistant talks in the long tests, RTVOICE_ECHO_TIMES how often it is interrupted or a
+component is killed; they need a machine with nothing else to do.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ pytest.importorskip("pywebrtc_audio")
 
 MINUTES = float(os.environ.get("RTVOICE_ECHO_MINUTES", "10"))
 ROOMS = [40, 80, 150]
-TIMES = 10
+TIMES = int(os.environ.get("RTVOICE_ECHO_TIMES", "10"))
 Condition = Callable[[], object]
 
 

@@ -37,8 +37,13 @@ _FLOORS, _FIVE, _ROOM_DB = 120, 5, -60.0
 _OPEN_DB, _SHUT_DB, _SOME_DB = 15.0, 12.0, 13.0
 _NEAR_FLOOR = 0.8
 """Share of the blocks that have to be as quiet as the room, where noise hides the rest."""
-_OPEN, _OPEN_AGAIN = 6 * _PER_S // 10, 12 * _PER_S // 10
+_OPEN, _OPEN_AGAIN = 4 * _PER_S // 10, 12 * _PER_S // 10
 """Heard blocks on which it opens: at first, and after it was shut."""
+_OPEN_LOUD = 2 * _PER_S
+"""The same where what is left was found to be loud."""
+_LOUD_DB, _LOUD_OVER_DB, _LOUD = -50.0, 8.0, 0.25
+"""Level, absolute and over the room, that counts as a voice (`actors.realtime.core.voice`); share
+of the heard blocks that may have it in what is left, or an answer would interrupt itself."""
 _UNHEARD = 3 * _PER_S // 2
 """Played blocks without echo after which there is none: headphones."""
 _TALKED, _LEARNED = 4 * _PER_S, 8 * _PER_S
@@ -49,8 +54,8 @@ _SHUT = _PER_S
 _LONG = 2 * _PER_S
 _PATIENCE = 3 * _PER_S
 """Heard blocks for which the engine may adapt to a path that has changed."""
-_LOOK = _PER_S // 4
-"""Blocks between two looks."""
+_LOOK, _TRY = _PER_S // 4, _PER_S // 10
+"""Blocks between two looks whether it still cancels, and between two tries to open."""
 _MEASURE = 5 * _PER_S
 _THERE, _NOT_THERE = 15.0, 12.0
 """Clarity from which an echo is there, and below which it is not."""
@@ -85,14 +90,17 @@ class Guard:
         self._hold = 0
         self._taken: collections.deque[float] = collections.deque(maxlen=_PATIENCE)
         self._quiet: collections.deque[bool] = collections.deque(maxlen=_PATIENCE)
+        self._loud: collections.deque[bool] = collections.deque(maxlen=_PATIENCE)
         self._levels: collections.deque[float] = collections.deque(maxlen=_PATIENCE)
         self._unheard = self._heard = 0
         """Blocks in which something was played and nothing was heard, in a row; heard blocks."""
+        self._was_loud = False
+        """Whether what is left was too loud, although much was taken away."""
         self._alike = False
         """Whether what was heard could be an echo of the reference."""
         self._suspected = 0
         """Heard blocks since the engine is suspected not to cancel an echo within its reach."""
-        self._look = self._measure = 0
+        self._look = self._tries = self._measure = 0
         self._echo_db: float | None = None
         """How loud the echo was when it was cancelled; None: it never was."""
         self._microphone = np.zeros(_WINDOW + _AFTER, np.float32)
@@ -120,22 +128,24 @@ class Guard:
         if self._hold <= 0:
             return
         self._look += 1
+        self._tries += 1
         self._measure += 1
         if heard_db > floor_db + _HEARD_DB:
             self._unheard = 0
             self._heard += 1
             self._taken.append(heard_db - left_db)
             self._quiet.append(left_db < floor_db + _HEARD_DB)
+            self._loud.append(left_db > max(_LOUD_DB, floor_db + _LOUD_OVER_DB))
             self._levels.append(heard_db)
             self._suspected += self._suspected > 0
         elif plays:
             self._unheard += 1
-        if self._look < _LOOK:
-            return
-        if self.verdict is Verdict.CANCELLED:
+        if self.verdict is not Verdict.CANCELLED:
+            if self._tries >= _TRY:
+                self._tries = 0
+                self._try()
+        elif self._look >= _LOOK:
             self._watch()
-        else:
-            self._try()
 
     # -- deciding -----------------------------------------------------------------------------
 
@@ -145,14 +155,20 @@ class Guard:
             self._open()
             return
         needed = _OPEN if self.verdict is Verdict.LEARNING else _OPEN_AGAIN
+        needed = _OPEN_LOUD if self._was_loud else needed
         if len(self._taken) < needed:
+            return
+        quiet = self._is_quiet(needed)
+        cancelled = quiet or float(np.median(list(self._taken)[-needed:])) >= _OPEN_DB
+        loud = float(np.mean(list(self._loud)[-needed:])) > _LOUD
+        self._was_loud = self._was_loud or (cancelled and loud)
+        opens = cancelled and not loud
+        if not opens and self._look < _LOOK:
             return
         self._look = 0
         found = self._find(self._microphone)
         self._alike = self._alike or found.clarity >= _NOT_THERE
-        quiet = self._is_quiet(needed)
-        cancelled = quiet or float(np.median(list(self._taken)[-needed:])) >= _OPEN_DB
-        if cancelled and self._is_within_reach(found):
+        if opens and self._is_within_reach(found):
             self._note(found)
             self._open()
         elif self.verdict is Verdict.LEARNING:
@@ -214,10 +230,11 @@ class Guard:
 
     def _clear(self) -> None:
         self._taken.clear()
+        self._loud.clear()
         self._quiet.clear()
         self._levels.clear()
         self._unheard = self._heard = self._suspected = 0
-        self._alike = False
+        self._alike = self._was_loud = False
 
     # -- looking ------------------------------------------------------------------------------
 
