@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import bisect
 import contextlib
 import itertools
 import json
@@ -69,6 +70,7 @@ class Server:
         self.arrived: dict[str, int] = {}
         """When the last event of each type (or the answer to each call) arrived."""
         self.appends = 0
+        self.append_times: list[int] = []
         self.truncated_ms: list[int] = []
         self._news = threading.Condition()
         self._socket: ServerConnection | None = None
@@ -183,6 +185,7 @@ class Server:
         with self._news:
             if kind == "input_audio_buffer.append":
                 self.appends += 1
+                self.append_times.append(now)
                 if made := stamp_of(base64.b64decode(event["audio"])):
                     self.last_stamp = made
                     self.latencies.append(now - made)
@@ -666,14 +669,71 @@ def measure_card(soak_s: float = 30.0) -> None:
         _measure_card_soak(soak_s)
 
 
+def measure_echo(seconds: float = 30.0) -> None:
+    """Measure what cancelling echo costs: CPU of the microphone, and latency."""
+    if os.environ.get("VIRTUAL_SOUND_CARD"):
+        print("echo needs a card of its own: unset VIRTUAL_SOUND_CARD")
+        return
+    with _virtual_card("--echo", "60", "--echo-gain", "60%"):
+        with_it = _echo_costs("auto", 20, seconds)
+        without = _echo_costs("off", 40, seconds)
+        verdict = "ok" if with_it - without <= 30 else "MISSED"
+        what = "microphone, CPU that cancelling echo takes"
+        print(f"{what:44} {with_it - without:8.2f} ms/s (limit 30) {verdict}", flush=True)
+
+
+def _echo_costs(setting: str, block_ms: int, seconds: float) -> float:
+    """Report the latency to the socket; return the CPU time of the microphone in ms a second."""
+    os.environ[BLOCK_MS] = str(block_ms)
+    devices = ("--input", f"{_HERE.with_name('benchmark_devices.py')}:LoggedCapture")
+    options = ("--echo-cancelling", setting, *devices, "--output", "speaker")
+    with running(*options) as (server, command):
+        murmur = _murmur()
+        time.sleep(2.0)
+        server.append_times.clear()
+        pid = _pid_now(command, "microphone")
+        before, begun = _cpu_s(pid), time.monotonic()
+        while time.monotonic() < begun + seconds:
+            server.answer(f"echo_{time.monotonic_ns()}", chunks=1, sound=murmur)
+            time.sleep(5.0)
+        cpu_ms = (_cpu_s(pid) - before) / (time.monotonic() - begun) * 1000
+        captured = sorted((delivered, first) for first, delivered in command.puts())
+        took = [_latency_ms(captured, at) for at in server.append_times]
+    lag_ms = _lag_ms() if setting == "auto" else 0.0
+    name = f"microphone to websocket, echo cancelling {setting}"
+    report(name, [each + lag_ms for each in took], 35 if lag_ms else 45)
+    print(f"{'microphone, CPU, echo cancelling ' + setting:44} {cpu_ms:8.2f} ms/s", flush=True)
+    return cpu_ms
+
+
+def _latency_ms(captured: list[tuple[int, int]], at: int) -> float:
+    """Return the age of the first sample of a block that arrives: the last that was delivered."""
+    return (at - captured[bisect.bisect(captured, (at, 0)) - 1][1]) / 1e6
+
+
+def _lag_ms() -> float:
+    """Return how long the canceller itself holds the sound back."""
+    from actors.devices.card.reference import ReferenceReader
+    from actors.devices.echo.canceller import EchoCanceller
+    from messages import Settings
+
+    return EchoCanceller(ReferenceReader(Path()), Settings()).lag / 24
+
+
+def _murmur() -> bytes:
+    from actors.devices.card.soundcheck import murmur
+
+    return murmur().astype("<i2").tobytes()
+
+
 @contextlib.contextmanager
-def _virtual_card() -> Iterator[None]:
+def _virtual_card(*options: str) -> Iterator[None]:
     """Use the virtual card that is up, or start one."""
     script = str(_HERE.with_name("virtual-sound-card"))
     if os.environ.get("VIRTUAL_SOUND_CARD"):
         yield
         return
-    up = [script, "up", "--for", str(os.getpid())]
+    up = [script, "up", *options, "--for", str(os.getpid())]
     exports = subprocess.run(up, check=True, stdout=subprocess.PIPE, text=True).stdout
     for line in exports.splitlines():
         name, _, value = line.removeprefix("export ").partition("=")
@@ -852,6 +912,7 @@ MEASURES: dict[str, Callable[[], None]] = {
     "load": measure_load,
     "agent": measure_agent,
     "card": measure_card,
+    "echo": measure_echo,
     "core": measure_core,
     "reconnect": measure_reconnect,
     "faults": measure_faults,

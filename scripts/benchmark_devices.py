@@ -23,6 +23,7 @@ __all__ = [
     "PUT_LOG",
     "CardCapture",
     "CardPlayback",
+    "LoggedCapture",
     "StampedCapture",
     "StampedPlayback",
     "stamp_of",
@@ -102,6 +103,23 @@ class CardCapture(PortAudioCapture):
             deliver(block._replace(pcm=stamped(len(block.pcm), block.first_ns)))
 
         super().start(stamp, failed)
+
+
+class LoggedCapture(PortAudioCapture):
+    """The card's microphone; logs when each block began in the air, and when it was delivered."""
+
+    def __init__(self) -> None:
+        super().__init__("mic", 24 * int(os.environ[BLOCK_MS]))
+        self._log = open(os.environ[PUT_LOG], "ab", buffering=0)  # noqa: SIM115, PTH123 - for life
+
+    def start(self, deliver: Any, failed: Any) -> None:
+        """Start, with each block logged."""
+
+        def log(block: Captured) -> None:
+            self._log.write(struct.pack("<QQ", block.first_ns, block.captured_ns))
+            deliver(block)
+
+        super().start(log, failed)
 
 
 class CardPlayback(PortAudioPlayback):
