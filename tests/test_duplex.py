@@ -1,4 +1,7 @@
-"""Open loudspeakers: on a sound card whose microphone hears its speaker, in real processes."""
+"""Open loudspeakers whose echo is not cancelled: on a card whose microphone hears its speaker.
+
+Those whose echo is cancelled are in `tests.test_echo`.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +36,16 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     card.close()
 
 
-def _talk(tmp_path: Path, duplex: str, kill: str | None = None) -> list[Message]:
+def _talk(
+    tmp_path: Path, duplex: str, kill: str | None = None, echo_cancelling: str = "off"
+) -> list[Message]:
     """Have a sentence said; return what was told until it was heard, or interrupted."""
     session = Session(
         server="sandbox",
         input="default",
         output="default",
         duplex=duplex,
+        echo_cancelling=echo_cancelling,
         inactivity_timeout_s=None,
         recording_path=str(tmp_path / "talk.wav"),
         probes=True,

@@ -70,8 +70,9 @@ class Alignment:
         self._zero_ns: collections.deque[int] = collections.deque(maxlen=_STAMPS)
         """The time at which position 0 is heard, by each of the last stamps."""
         self._run = -1
-        self._moves = False
-        """Whether samples are missing in one of the streams, so that the next offset counts."""
+        self._doubts = 0
+        """How often the next offset counts at once, as samples are missing in one of the streams:
+        twice where the stamps begin anew, since the first ones are not reliable."""
         self._off = 0
         """Successive blocks that were off."""
         self._written_ns = 0
@@ -133,7 +134,7 @@ class Alignment:
             if block.run != self._run or block.late:
                 self._run = block.run
                 self._zero_ns.clear()
-                self._moves = True
+                self._doubts = 2
             self._zero_ns.append(block.heard_ns - to_ns(self._end))
             pcm = np.frombuffer(block.pcm, "<i2")
             at = self._end % _KEPT
@@ -152,11 +153,11 @@ class Alignment:
             return False
         offset = abs(wanted - self._at)
         self._off = self._off + 1 if offset > _OFF else 0
-        self._moves = self._moves or lost
-        if len(stamps) < _SETTLED or not (self._off >= _OFF_BLOCKS or self._moves):
-            return False
-        self._moves = self._moves and len(stamps) < _STAMPS  # the first stamps are not reliable
-        if offset <= _OFF_AT_ONCE:
+        self._doubts = max(self._doubts, int(lost))
+        enough = _SETTLED if self._doubts > 1 else _STAMPS
+        counts = self._doubts > 0 and len(stamps) >= enough
+        self._doubts -= counts
+        if not (counts and offset > _OFF_AT_ONCE) and self._off < _OFF_BLOCKS:
             return False
         self._at, self._off = wanted, 0
         return True
