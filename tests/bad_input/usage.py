@@ -160,6 +160,11 @@ def block(world: World) -> Outcome:
     return _says("--block-ms", "5")
 
 
+@row("`--echo-cancelling maybe`")
+def echo(world: World) -> Outcome:
+    return _says("--echo-cancelling", "maybe")
+
+
 @row("`--max-seconds -1`")
 def seconds(world: World) -> Outcome:
     return _says("--max-seconds", "-1")
