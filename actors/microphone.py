@@ -66,7 +66,7 @@ _REFERENCE_NS = 20_000_000
 _REFERENCE_LOOK_S = 0.003
 _ECHO_NS = 5_000_000_000
 """Interval of reports about the echo while something plays."""
-_NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS = range(7)
+_NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS, _LEAD = range(8)
 _UNMUTED_MARK, _MUTED_MARK = 1, 2
 
 
@@ -81,7 +81,8 @@ class _KeptDevice:
         self.mark = Mark(session, "microphone.mark")
         """Survives the death of the process too: the next sample of the timeline, the position in a
         file, whether it has ended, whether the microphone is muted, whether the device of the
-        program has ended, the last sample heard by a sound card, the time of the last reopening."""
+        program has ended, the last sample heard by a sound card, the time of the last reopening,
+        the lead of the echo canceller's reference."""
         self.device: Capture | None = None
         self.waiting: collections.deque[Captured] = collections.deque()
         self.memory: collections.deque[tuple[int, bytes]] = collections.deque()
@@ -246,7 +247,7 @@ class Microphone(Actor):
                 why = f"pywebrtc-audio does not load: {error}"
             else:
                 ring = ReferenceReader(Path(self.session.directory))
-                line.canceller = EchoCanceller(ring, settings)
+                line.canceller = EchoCanceller(ring, settings, line.mark[_LEAD])
                 self.log.info("echo cancelling", engine="AEC3", lag=line.canceller.lag)
         if why:
             line.canceller = None
@@ -384,6 +385,7 @@ class Microphone(Actor):
         """Return a block without the loudspeaker's echo, and report whether that succeeds."""
         now_ns = time.monotonic_ns()
         pcm = canceller.process(block.pcm, block.first_ns, now_ns, lost=lost)
+        self._line.mark[_LEAD] = canceller.lead_ms
         state = canceller.state(first)
         changed = (state.state, state.reason) != (self._echo.state, self._echo.reason)
         due = canceller.plays and now_ns - self._echo_sent_ns > _ECHO_NS

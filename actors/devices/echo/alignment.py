@@ -58,9 +58,13 @@ class Alignment:
 
     Positions are samples in the order of the ring. A stamp says when the sample at a position is
     heard; the median of the last stamps maps times to positions.
+
+    Args:
+        ring: The source of the blocks.
+        lead_ms: The lead that an earlier process has found possible; 0: not known.
     """
 
-    def __init__(self, ring: Ring) -> None:
+    def __init__(self, ring: Ring, lead_ms: int = 0) -> None:
         self._ring = ring
         self._buffer = np.zeros(_KEPT, np.int16)
         self._end = 0
@@ -77,7 +81,9 @@ class Alignment:
         """Successive blocks that were off."""
         self._written_ns = 0
         """When the last block was found in the ring."""
-        self._lead_ns = _LEAD_NS
+        self._lead_ns = min(max(lead_ms * 1_000_000, _LEAST_LEAD_NS), _LEAD_NS)
+        if not lead_ms:
+            self._lead_ns = _LEAD_NS
         self._spare: collections.deque[int] = collections.deque(maxlen=_LONG_LOOKS)
         """By how many samples the reference of the last blocks was there early; negative: late."""
         self._judged = False

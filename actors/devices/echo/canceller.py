@@ -33,12 +33,13 @@ class EchoCanceller:
     Args:
         ring: What the loudspeaker plays.
         settings: The settings of the session.
+        lead_ms: By how much the reference was ahead in an earlier process; 0: not known.
     """
 
-    def __init__(self, ring: Ring, settings: Settings) -> None:
+    def __init__(self, ring: Ring, settings: Settings, lead_ms: int = 0) -> None:
         self._ring = ring
         self._settings = settings
-        self._alignment = Alignment(ring)
+        self._alignment = Alignment(ring, lead_ms)
         self._guard = Guard()
         self._engine = _engine()
         self.lag = _lag()
@@ -54,6 +55,11 @@ class EchoCanceller:
     def plays(self) -> bool:
         """Whether something is played, or its echo may still come."""
         return not self._why_off and self._guard.plays
+
+    @property
+    def lead_ms(self) -> int:
+        """By how much the reference is ahead of its echo, at least."""
+        return self._alignment.lead_ms
 
     @property
     def account(self) -> dict[str, int]:

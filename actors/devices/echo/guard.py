@@ -39,8 +39,6 @@ _NEAR_FLOOR = 0.8
 """Share of the blocks that have to be as quiet as the room, where noise hides the rest."""
 _OPEN, _OPEN_AGAIN = 4 * _PER_S // 10, 12 * _PER_S // 10
 """Heard blocks on which it opens: at first, and after it was shut."""
-_OPEN_LOUD = 2 * _PER_S
-"""The same where what is left was found to be loud."""
 _LOUD_DB, _LOUD_OVER_DB, _LOUD = -50.0, 8.0, 0.25
 """Level, absolute and over the room, that counts as a voice (`actors.realtime.core.voice`); share
 of the heard blocks that may have it in what is left, or an answer would interrupt itself."""
@@ -94,8 +92,6 @@ class Guard:
         self._levels: collections.deque[float] = collections.deque(maxlen=_PATIENCE)
         self._unheard = self._heard = 0
         """Blocks in which something was played and nothing was heard, in a row; heard blocks."""
-        self._was_loud = False
-        """Whether what is left was too loud, although much was taken away."""
         self._alike = False
         """Whether what was heard could be an echo of the reference."""
         self._suspected = 0
@@ -155,13 +151,11 @@ class Guard:
             self._open()
             return
         needed = _OPEN if self.verdict is Verdict.LEARNING else _OPEN_AGAIN
-        needed = _OPEN_LOUD if self._was_loud else needed
         if len(self._taken) < needed:
             return
         quiet = self._is_quiet(needed)
         cancelled = quiet or float(np.median(list(self._taken)[-needed:])) >= _OPEN_DB
         loud = float(np.mean(list(self._loud)[-needed:])) > _LOUD
-        self._was_loud = self._was_loud or (cancelled and loud)
         opens = cancelled and not loud
         if not opens and self._look < _LOOK:
             return
@@ -234,7 +228,7 @@ class Guard:
         self._quiet.clear()
         self._levels.clear()
         self._unheard = self._heard = self._suspected = 0
-        self._alike = self._was_loud = False
+        self._alike = False
 
     # -- looking ------------------------------------------------------------------------------
 

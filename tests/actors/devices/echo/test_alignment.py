@@ -178,6 +178,14 @@ def test_it_gets_more_again_once_it_is_silent() -> None:
     assert cards.captures(20)[-1] == 40
 
 
+def test_a_lead_that_was_found_before_is_kept_from_the_first_block_on() -> None:
+    cards = Cards(ahead_ms=30)
+    cards.alignment = Alignment(cards, lead_ms=25)
+
+    assert set(cards.captures(40)) == {25}
+    assert cards.alignment.moves == 0
+
+
 def test_a_reference_that_is_there_just_in_time_is_left_alone() -> None:
     cards = Cards(ahead_ms=40)
     cards.captures(300)
