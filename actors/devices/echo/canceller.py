@@ -109,7 +109,10 @@ class EchoCanceller:
         output = self._engine.process(heard, reference)
         if moved:
             self._guard.relearn()
+        before = self._guard.lost
         self._judge(heard, reference, output)
+        if self._guard.lost != before:
+            self._engine = _engine()
         return output.astype("<i2", copy=False).tobytes()
 
     def _look(self, now_ns: int) -> None:

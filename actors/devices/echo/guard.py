@@ -81,6 +81,8 @@ class Guard:
         self.verdict = Verdict.LEARNING
         self.erle_db = 0.0
         """How much the engine takes away, in the median of the last 1.5 s of heard echo."""
+        self.lost = 0
+        """How often the engine was seen to have lost the echo: made anew, it finds it sooner."""
         self.lag_ms: int | None = None
         """How much later than the reference the echo comes; None: none was found."""
         self._floors: collections.deque[float] = collections.deque(maxlen=_FLOORS)
@@ -96,6 +98,8 @@ class Guard:
         """Whether what was heard could be an echo of the reference."""
         self._suspected = 0
         """Heard blocks since the engine is suspected not to cancel an echo within its reach."""
+        self._told_lost = False
+        """Whether that was counted as lost."""
         self._look = self._tries = self._measure = 0
         self._echo_db: float | None = None
         """How loud the echo was when it was cancelled; None: it never was."""
@@ -184,7 +188,7 @@ class Guard:
         self.erle_db = float(np.median(taken[-3 * _PER_S // 2 :]))
         median_db = float(np.median(taken[-_SHUT:]))
         if median_db >= _OPEN_DB or self._is_quiet(_SHUT):
-            self._suspected = 0
+            self._suspected, self._told_lost = 0, False
         if median_db >= _SHUT_DB or self._is_quiet(_SHUT):
             if self._measure >= _MEASURE:
                 self._look = 0
@@ -198,7 +202,11 @@ class Guard:
             return
         self._suspected = self._suspected or 1
         if self._is_within_reach(left) and self._suspected < _PATIENCE:
-            return  # the path has changed, and the engine adapts
+            # The path has changed, and the engine adapts; but it may take long for that.
+            if not self._told_lost:
+                self._told_lost = True
+                self.lost += 1
+            return
         self._shut()
 
     def _is_echo_of_something_else(self) -> bool:
@@ -220,6 +228,7 @@ class Guard:
     def _shut(self) -> None:
         self.erle_db = float(np.median(list(self._taken)[-_SHUT:]))
         self.verdict = Verdict.FAILED
+        self.lost += 1
         self._clear()
 
     def _clear(self) -> None:
@@ -228,7 +237,7 @@ class Guard:
         self._quiet.clear()
         self._levels.clear()
         self._unheard = self._heard = self._suspected = 0
-        self._alike = False
+        self._alike = self._told_lost = False
 
     # -- looking ------------------------------------------------------------------------------
 

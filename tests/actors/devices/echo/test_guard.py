@@ -140,6 +140,16 @@ def test_an_engine_that_adapts_to_a_new_path_has_time_for_that(played: Floats) -
     assert [verdict for _, verdict in changes(played, heard, left)] == [Verdict.CANCELLED]
 
 
+def test_an_engine_that_has_lost_the_echo_is_told_from_a_user_who_speaks(played: Floats) -> None:
+    heard, near = ROOM.heard(played), after(4, np.zeros_like(played), talk(3, SECONDS))
+    lost, spoken_over = Guard(), Guard()
+
+    changes(played, heard, after(6, after(4, heard * 0.03, heard * 0.7), heard * 0.03), lost)
+    changes(played, ROOM.heard(played, near), heard * 0.03 + near, spoken_over)
+
+    assert (lost.lost, spoken_over.lost) == (1, 0)
+
+
 def test_streams_that_were_moved_are_judged_anew(played: Floats) -> None:
     heard, guard = ROOM.heard(played), Guard()
     half = len(played) // 2
