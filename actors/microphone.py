@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import msgspec
@@ -246,7 +245,7 @@ class Microphone(Actor):
             except ImportError as error:
                 why = f"pywebrtc-audio does not load: {error}"
             else:
-                ring = ReferenceReader(Path(self.session.directory))
+                ring = ReferenceReader(self.session.file("."))
                 line.canceller = EchoCanceller(ring, settings, line.mark[_LEAD])
                 self.log.info("echo cancelling", engine="AEC3", lag=line.canceller.lag)
         if why:

@@ -202,6 +202,7 @@ LATE = {
     "actors/devices/card/portaudio.py PortAudioCapture.__init__": _OPENS,
     "actors/devices/card/portaudio.py PortAudioPlayback.__init__": _OPENS,
     "actors/devices/opening.py open_capture": _OPENS,
+    "actors/microphone.py Microphone._prepare_canceller": _OPENS,
     "actors/devices/opening.py open_playback": _OPENS,
     "actors/devices/own/named.py load_capture": _OPENS,
     "actors/devices/own/named.py load_playback": _OPENS,

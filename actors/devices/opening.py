@@ -146,7 +146,7 @@ def open_playback(
 
     told = None
     if settings.echo_cancelling != "off" and is_card(settings.input) and session.directory:
-        told = Path(session.directory)
+        told = session.file(".")
     kind = CardKind[Playback](
         "output",
         lambda name, known: PortAudioPlayback(name, known, told),

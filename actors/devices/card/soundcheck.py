@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
@@ -238,7 +237,7 @@ def _cancelled(
         return EchoCancelled("off", reason=why)
     from actors.devices.echo.canceller import EchoCanceller
 
-    canceller = EchoCanceller(ReferenceReader(Path(session.directory)), settings)
+    canceller = EchoCanceller(ReferenceReader(session.file(".")), settings)
     playout.push("murmur", 0, murmur().astype("<i2").tobytes(), last=True)
     state, done = EchoState("learning"), len(ear.blocks)
     for _ in range(round((_MURMUR_S + _AFTER_S) / _STEP_S)):
