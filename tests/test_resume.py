@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
+import random
 import signal
 import threading
 import time
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from messages import (
     AudioLost,
@@ -300,6 +304,99 @@ def test_a_session_that_is_ending_is_not_begun_again(server: FakeServer) -> None
 
     with pytest.raises(SupervisorDiedError, match="SIGKILL"):
         session.stop()
+
+
+# -- whenever it happens ---------------------------------------------------------------------------
+
+
+class Model(threading.Thread):
+    """Answers each question on a fake server: with a call of the tool ``count``, then in speech."""
+
+    def __init__(self, server: FakeServer) -> None:
+        super().__init__(daemon=True)
+        self._server = server
+        self._answered: dict[Connection, int] = {}
+        self._numbers = itertools.count()
+        self.over = False
+
+    def run(self) -> None:
+        while not self.over:
+            with contextlib.suppress(AssertionError):  # nothing has come for a while
+                self._server.wait_for(lambda: self.over or self._asked() is not None)
+            connection = self._asked()
+            if connection is not None and not self.over:
+                self._answered[connection] = self._answered.get(connection, 0) + 1
+                with contextlib.suppress(ConnectionClosed):  # its client has died
+                    self._answer(connection)
+
+    def _asked(self) -> Connection | None:
+        asked = (
+            made
+            for made in self._server.connections
+            if len(made.of("response.create")) > self._answered.get(made, 0)
+        )
+        return next(asked, None)
+
+    def _answer(self, connection: Connection) -> None:
+        items = [event["item"] for event in connection.of("conversation.item.create")]
+        texts = [item["content"][0]["text"] for item in items if item.get("role") == "user"]
+        question, number = texts[-1], next(self._numbers)
+        call_id = f"call_{question}"
+        if any(item.get("call_id") == call_id and "output" in item for item in items):
+            pcm = noise(300, number)
+            connection.say(f"About {question}", pcm, item=f"answer_{question}_{number}")
+        else:
+            connection.call("count", "{}", call_id=call_id)
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.long)])
+def test_each_question_is_answered_whenever_the_supervisor_is_killed(
+    server: FakeServer, tmp_path: Path, kills: int
+) -> None:
+    chance, over = random.Random(kills), threading.Event()
+    tools, runs = Tools(), []
+
+    @tools.action("Counts.")
+    def count() -> str:
+        runs.append(len(runs))
+        return str(len(runs))
+
+    def kill(talk: Conversation) -> None:
+        for _ in range(kills):
+            time.sleep(chance.uniform(0.0, 0.8))  # the moment is what is random
+            kill_supervisor(talk)
+        over.set()
+
+    model = Model(server)
+    asked: list[str] = []
+    with Conversation(server, tools=tools, output="null", restarts=10**6) as talk:
+        model.start()
+        talk.session.send(SetMuted(True))
+        talk.session.confirm()
+        killer = threading.Thread(target=kill, args=(talk,), daemon=True)
+        killer.start()
+        while not over.is_set() or not asked:
+            asked.append(f"question{len(asked)}")
+            ask(talk, asked[-1])
+        killer.join()
+        asked.append("last")
+        ask(talk, "last")
+        talk.speak(noise(100, 1))
+        audio = [bytes(made.audio) for made in server.connections]
+        model.over = True
+        server.news()
+    turns = talk.of(Turn)
+    assert [turn.item_id for turn in turns if turn.role == "user"] == asked
+    assert len({turn.item_id for turn in turns}) == len(turns)
+    assert len(runs) == len(asked), "each call was run once"
+    assert len(talk.of(SupervisorRestarted)) == kills
+    assert not any(map(any, audio)), "it was muted all the time"
+
+
+def ask(talk: Conversation, question: str) -> None:
+    """Type a question, and wait until its answer was said."""
+    talk.session.send(SendText(question, question))
+    talk.expect(Turn, lambda turn: turn.item_id.startswith(f"answer_{question}_"))
 
 
 # -- another day ----------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ from messages import (
     Subscribe,
     SupervisorDiedError,
     SupervisorRestarted,
+    ToolCall,
     Turn,
     decode,
     encode,
@@ -68,7 +69,7 @@ __all__ = ["Session"]
 
 _RESTARTS_S = 60.0
 """Time in which the number of restarts of the supervisor is limited."""
-_TURNS = 1000
+_TOLD = 1000
 _EXIT_USAGE = 2
 """Exit code of a supervisor whose session cannot start."""
 
@@ -144,8 +145,8 @@ class Session:
         self._bug = ""
         """The exception that ends the supervisor."""
         self._is_ending = False
-        self._turns: dict[str, None] = {}
-        """Ids of the newest turns, to recognise one that comes twice."""
+        self._told: dict[str, None] = {}
+        """Ids of the newest turns and calls, to recognise one that comes twice."""
         self._lock = threading.Lock()
         self._streams: list[Listener] = []
         self._crashes: dict[str, ComponentCrashed] = {}
@@ -518,12 +519,13 @@ class Session:
                 return
             case SessionEnding():
                 self._is_ending = True
-            case Turn(item_id=item_id):
-                if item_id in self._turns:  # a supervisor that resumes publishes some again
+            case Turn(item_id=told) | ToolCall(call_id=told):
+                # Realtime, and a history that goes on after a supervisor, publish some again.
+                if told in self._told:
                     return
-                self._turns[item_id] = None
-                if len(self._turns) > _TURNS:
-                    del self._turns[next(iter(self._turns))]
+                self._told[told] = None
+                if len(self._told) > _TOLD:
+                    del self._told[next(iter(self._told))]
             case ComponentCrashed(component):
                 self._crashes[component] = message
             case SessionFailed(reason, component):

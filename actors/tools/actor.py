@@ -33,6 +33,7 @@ __all__ = ["ToolExecutor"]
 
 _MAX_RUNNING = 64
 """Most calls at the same time; a further call is answered with an error."""
+_MAX_OUTPUTS = 3
 _MAX_ANSWERED = 64
 """Number of answered calls whose ids are kept, to recognize a call that is delivered twice."""
 _MAX_RUNS = 2
@@ -48,11 +49,20 @@ class _InFlight(msgspec.Struct):
     runs: int = 1
 
 
+class _Output(msgspec.Struct, frozen=True):
+    """What a call was answered with."""
+
+    output: str
+    failed: bool
+
+
 class _ToolsState(msgspec.Struct):
     """The state that survives a crash."""
 
     calls: dict[str, _InFlight] = msgspec.field(default_factory=dict)
     answered: list[str] = msgspec.field(default_factory=list)
+    outputs: dict[str, _Output] = msgspec.field(default_factory=dict)
+    """Of the newest answers, by call id."""
     speed: float | None = None
     program_tools: tuple[ToolSpec, ...] | None = None
     """The program's tools as last set; None: those of the settings."""
@@ -197,8 +207,9 @@ class ToolExecutor(Actor):
         call_id, name = call.call_id, call.name
         if call_id in self._state.calls or call_id in self._state.answered:
             self.log.debug("a tool call came twice", call_id=call_id, tool=name)
-            if call_id in self._state.answered and self.session.resumed:  # lost with the mailbox
-                self._send_answer(call_id, name, _INTERRUPTED, failed=True)
+            if self.session.resumed and (last := self._state.outputs.get(call_id)):
+                # The supervisor may have died before it delivered the answer.
+                self._send_answer(call_id, name, last.output, failed=last.failed)
             return
         self._state.calls[call_id] = _InFlight(name, call.arguments)
         if len(self._state.calls) > _MAX_RUNNING:
@@ -264,6 +275,11 @@ class ToolExecutor(Actor):
         # First send, then save: two answers after a crash are better than none.
         self._send_answer(call_id, name, output, failed=failed)
         self._state.answered = [*self._state.answered, call_id][-_MAX_ANSWERED:]
+        newest = self._state.answered[-_MAX_OUTPUTS:]
+        self._state.outputs[call_id] = _Output(output, failed)
+        self._state.outputs = {
+            one: found for one, found in self._state.outputs.items() if one in newest
+        }
         self._save()
 
     def _send_answer(self, call_id: str, name: str, output: str, *, failed: bool) -> None:

@@ -134,16 +134,6 @@ class Calls:
             call.output_id = message.item_id
             context.outputs[call.call_id] = (message.item_id, message.output)
 
-    def publish_again(self) -> None:
-        """Publish the calls without an output once more: what waited to be run is lost.
-
-        The tools component recognises those that it knows.
-        """
-        for call in self._context.saved.calls:
-            if call.output is None:
-                message = ToolCall(call.call_id, call.name, call.arguments, call.item_id, None)
-                self._context.publish(message)
-
     def leave_unknown(self) -> None:
         """Give the calls without an output one that says so: they belong to an earlier session."""
         for call in self._context.saved.calls:
@@ -174,9 +164,13 @@ class Calls:
         for message in self._early.values():
             self._answer_orphan(message)
         self._early.clear()
+        if self._context.is_reborn:  # it may have died after saving a call, before publishing it
+            for call in calls:
+                if call.output is None:
+                    self._publish_again(call.call_id, call.item_id, call.name, call.arguments)
         if self._context.resumes:
             self._look_after_orphans(plan)
-        self._context.resumes = self._context.is_abandoned = False
+        self._context.is_reborn = self._context.resumes = self._context.is_abandoned = False
 
     def _look_after_orphans(self, plan: restore.Plan) -> None:
         """Have the calls answered that the saved state lacks.
@@ -190,7 +184,14 @@ class Calls:
             if self._context.is_abandoned:
                 self._answer_orphan(self._publish_unknown(call_id, name))
             else:
-                self._context.publish(ToolCall(call_id, name, calls[call_id]["arguments"]))
+                item = calls[call_id]
+                item_id = self._context.chain.known_as(item["id"])
+                self._publish_again(call_id, item_id, name, item["arguments"])
+
+    def _publish_again(self, call_id: str, item_id: str, name: str, arguments: str) -> None:
+        """Publish a call that the tools component may not know; it recognises one that it does."""
+        before = self._context.chain.previous(restore.wire_id(item_id or call_id, restore.CALL))
+        self._context.publish(ToolCall(call_id, name, arguments, item_id, before))
 
     def _note_replayed(self, plan: restore.Plan) -> None:
         self._sent.clear()

@@ -78,6 +78,8 @@ class Context:
         self._request_id = now // 1_000_000
         self.phase = LinkPhase.OFFLINE
         """The step that the current server session has reached."""
+        self.is_reborn = False
+        """Whether a process before this one has died, and this one has no session yet."""
         self.resumes = False
         """Whether an earlier conversation goes on, and the server has not been told it yet. The
         saved state may lack what history has, if there is any."""

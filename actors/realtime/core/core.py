@@ -9,7 +9,7 @@ import msgspec
 
 from actors.realtime import wire
 from actors.realtime.core import session
-from actors.realtime.core.actions import Action, Disconnect, SaveState
+from actors.realtime.core.actions import Action, Disconnect, Publish, SaveState
 from actors.realtime.core.answers import Answers
 from actors.realtime.core.calls import Calls
 from actors.realtime.core.closing import Closing
@@ -51,6 +51,7 @@ from messages import (
     StartTalking,
     StopTalking,
     ToolAnswer,
+    ToolCall,
     ToolsAvailable,
     UpdateSettings,
     WantWireEvents,
@@ -93,6 +94,7 @@ class Core:
         server = shown(info.server_url or settings.server)
         setup = Setup(settings, saved)
         self._context = Context(setup, saved, server, now)
+        self._context.is_reborn = not info.first
         self._context.resumes, self._context.is_abandoned = bool(info.resumed), is_abandoned
         self._duplex = Duplex(setup, saved, self._context.playback, info.epoch_ns)
         self._interruption = Interruption(self._context, now)
@@ -129,8 +131,9 @@ class Core:
     def take(self) -> list[Action]:
         """Return the actions collected since the last call.
 
-        `SaveState` comes last if the state has changed. The state is compared after each call that
-        does more than pass audio on, so that no part has to report its changes.
+        If the state has changed, `SaveState` comes last, or before the first tool call. The state
+        is compared after each call that does more than pass audio on, so that no part has to report
+        its changes.
         """
         actions = self._context.take()
         if self._is_plain:
@@ -141,7 +144,9 @@ class Core:
         state = _ENCODER.encode(self.saved)
         if state != self._state:
             self._state = state
-            actions.append(SaveState(msgspec.Raw(state)))
+            # Before a call is published: otherwise it could be run and then be unknown.
+            calls = (place for place, action in enumerate(actions) if _is_call(action))
+            actions.insert(next(calls, len(actions)), SaveState(msgspec.Raw(state)))
         return actions
 
     def unsent(self) -> list[str]:
@@ -158,12 +163,8 @@ class Core:
         """Begin: request the history, and connect meanwhile."""
         if self._reborn:
             self._interruption.reborn(now)
-        match self._resumed:
-            case "supervisor":
-                self._user.typed.publish_again()
-                self._calls.publish_again()
-            case "journal":
-                self._calls.leave_unknown()
+        if self._resumed == "journal":
+            self._calls.leave_unknown()
         self._link.open(now)
 
     def resumed(self, now: int) -> None:
@@ -460,3 +461,7 @@ class Core:
 
     def _want_wire_events(self, message: WantWireEvents, now: int) -> None:
         self._context.setup.want_wire_events(message.names)
+
+
+def _is_call(action: Action) -> bool:
+    return isinstance(action, Publish) and isinstance(action.message, ToolCall)

@@ -165,7 +165,7 @@ class Recovery:
             if known is not None and len(known.text) < len(item.text):
                 known.text = item.text
             spoken = item.kind == "message" and item.role == "assistant"
-            cut_off = spoken and not item.complete and not item.interrupted
+            cut_off = spoken and not item.complete
             # An item that this process does not know was cut off with the process before it. That
             # has to be published only once: for the first session.
             if cut_off and (not known.ended if known else self._context.session == 1):

@@ -347,7 +347,10 @@ def _ask(saved: Saved, result: Plan, history: list[ConversationItem], known: Kno
     answer = saved.answer
     if answer is None:
         others = [*result.again, *result.given_up]
-        wanted = (turn.wanted for turn in saved.turns if turn not in others)
+        called = _before_open_call(history, result.open)
+        wanted = (
+            turn.wanted for turn in saved.turns if turn not in others and turn.item_id not in called
+        )
         ids = {turn.item_id for turn in saved.turns}
         waits = known.asks and _awaits_answer(history, ids)
         return Ask() if waits or any(wanted) else None
@@ -391,3 +394,13 @@ def _awaits_answer(history: list[ConversationItem], known: set[str]) -> bool:
         return True
     is_turn = last.kind == "message" and last.role == "user" and last.item_id not in known
     return is_turn and bool(last.text or last.image)
+
+
+def _before_open_call(history: list[ConversationItem], open_calls: set[str]) -> set[str]:
+    """Return the ids of the items before a call without an output.
+
+    The model has answered them with that call; a response follows when the output has come.
+    """
+    places = {item.call_id: place for place, item in enumerate(history)}
+    end = max((places.get(call_id, len(history)) for call_id in open_calls), default=0)
+    return {item.item_id for item in history[:end]}

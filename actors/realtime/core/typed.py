@@ -58,13 +58,6 @@ class Typed:
             context.responses.want(Ask(), [wire_id])
         context.activity.touch(now)
 
-    def publish_again(self) -> None:
-        """Publish the newest turns: history may lack them."""
-        saved = self._context.saved
-        for text in (*saved.sent_texts, *saved.texts):
-            message = UserItem(text.item_id, None, text.text, False, False, 0, 0, text.image)
-            self._context.publish(message)
-
     def confirmed(self, wire_id: str) -> None:
         """Record that the server has the item."""
         saved = self._context.saved
@@ -98,5 +91,10 @@ class Typed:
             if text.placed and text.item_id in history:
                 continue
             text.placed = True
-            self._context.publish(ItemPlaced(text.item_id, before))
+            if self._context.resumes and text.item_id not in history:  # lost with the supervisor
+                self._context.publish(
+                    UserItem(text.item_id, before, text.text, False, False, 0, 0, text.image)
+                )
+            else:
+                self._context.publish(ItemPlaced(text.item_id, before))
             before = text.item_id
