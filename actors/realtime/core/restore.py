@@ -351,7 +351,7 @@ def _ask(saved: Saved, result: Plan, history: list[ConversationItem], known: Kno
         wanted = (
             turn.wanted for turn in saved.turns if turn not in others and turn.item_id not in called
         )
-        ids = {turn.item_id for turn in saved.turns}
+        ids = {*(turn.item_id for turn in saved.turns), *saved.seen_texts, *called}
         waits = known.asks and _awaits_answer(history, ids)
         return Ask() if waits or any(wanted) else None
     if answer.begun and result.hears_speech:
