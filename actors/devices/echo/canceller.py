@@ -106,9 +106,11 @@ class EchoCanceller:
         output, self._held = held[: len(heard)], held[len(heard) :]
         if self._why_off:
             return output.astype("<i2", copy=False).tobytes()
-        output = self._engine.process(heard, reference)
         if moved:
+            # It would search for the echo at its old place for seconds; a new one needs 0.3 s.
+            self._engine = _engine()
             self._guard.relearn()
+        output = self._engine.process(heard, reference)
         before = self._guard.lost
         self._judge(heard, reference, output)
         if self._guard.lost != before:

@@ -15,7 +15,7 @@ pytest.importorskip("pywebrtc_audio")
 from actors.devices.echo.canceller import EchoCanceller
 
 BLOCK, SLOT = 480, 240
-AHEAD_NS = 80_000_000
+AHEAD_NS, LATE_NS = 80_000_000, 20_000_000
 START_NS = 10**12
 SECONDS = 6.0
 ROOM = Room(delay_ms=40)
@@ -32,13 +32,23 @@ class Chain:
         self.written = 0
 
     def run(
-        self, played: Floats, heard: Floats, block: int = BLOCK, lost: tuple[int, ...] = ()
+        self,
+        played: Floats,
+        heard: Floats,
+        block: int = BLOCK,
+        lost: tuple[int, ...] = (),
+        late_from: int = 10**9,
     ) -> Samples:
-        """Play and capture it all; blocks in ``lost`` begin after a gap of 40 ms."""
+        """Play and capture it all.
+
+        Blocks in ``lost`` begin after a gap of 40 ms; from block ``late_from`` on the loudspeaker
+        is told only 20 ms ahead.
+        """
         sound, microphone, out = pcm16(played), pcm16(heard), []
-        ahead = AHEAD_NS * RATE // 10**9
-        self.write(np.zeros(ahead, np.int16), -AHEAD_NS)
+        self.write(np.zeros(AHEAD_NS * RATE // 10**9, np.int16), -AHEAD_NS)
         for at in range(0, len(microphone) - block + 1, block):
+            ahead_ns = LATE_NS if at // block >= late_from else AHEAD_NS
+            ahead = ahead_ns * RATE // 10**9
             while self.written < min(at + block + ahead, len(sound)):
                 part = sound[self.written : self.written + SLOT]
                 self.write(part, self.written * 10**9 // RATE)
@@ -46,12 +56,9 @@ class Chain:
             if at // block - 1 in lost or at // block in lost:
                 continue
             first_ns = START_NS + at * 10**9 // RATE
-            pcm = self.canceller.process(
-                microphone[at : at + block].tobytes(),
-                first_ns,
-                first_ns + block * 10**9 // RATE,
-                lost=at // block - 2 in lost,
-            )
+            pcm, now_ns = microphone[at : at + block].tobytes(), first_ns + block * 10**9 // RATE
+            self.canceller.is_ready(pcm, now_ns)
+            pcm = self.canceller.process(pcm, first_ns, now_ns, lost=at // block - 2 in lost)
             out.append(np.frombuffer(pcm, "<i2"))
             state = self.canceller.state(at)
             if not self.states or state.state != self.states[-1].state:
@@ -116,6 +123,22 @@ def test_after_a_gap_it_cancels_again_soon(tmp_path: Path, played: Floats) -> No
     ]
     assert chain.states[3].from_sample - chain.states[2].from_sample <= 1.5 * RATE
     assert level_db(pcm16(heard), 4, 6) - level_db(cleaned, 4, 5.9) >= 20
+
+
+def test_a_loudspeaker_that_is_told_late_is_cancelled_again_soon(
+    tmp_path: Path, played: Floats
+) -> None:
+    heard, chain = ROOM.heard(played), Chain(tmp_path)
+
+    cleaned = chain.run(played, heard, late_from=100)
+
+    assert chain.canceller.account["moves"] == 1
+    assert chain.canceller.lead_ms < 20
+    assert [state.state for state in chain.states] == [
+        *("learning", "cancelled", "learning", "cancelled")
+    ]
+    assert chain.states[3].from_sample - chain.states[2].from_sample <= 0.8 * RATE
+    assert level_db(pcm16(heard), 2.5, 3.5) - level_db(cleaned, 2.5, 3.5) >= 18
 
 
 def test_with_a_headset_it_passes_everything_with_the_same_lag(
