@@ -34,9 +34,9 @@ _ALIVE_NS = 100_000_000
 """A writer that is silent for longer is dead: nobody waits for it."""
 _LOOKS, _SHORT = 25, 8
 """Blocks by which the lead is judged; if it was too long for so many of them, it is shortened."""
-_FIRST_LOOKS, _FIRST_SHORT = 8, 4
-"""The same at the start, when nothing is lost by a change. The first three stamps of a card are not
-reliable."""
+_SETTLING, _FIRST_LOOKS, _FIRST_SHORT = 50, 10, 5
+"""The same for the first blocks, before the guard opens: both streams of a card still change by how
+much they are delivered ahead or late. Its first three stamps are not reliable."""
 _SPARE = 5 * SAMPLE_RATE // 1000
 """Samples by which the reference should be there before it is needed."""
 _LONG_LOOKS = 250
@@ -86,8 +86,6 @@ class Alignment:
             self._lead_ns = _LEAD_NS
         self._spare: collections.deque[int] = collections.deque(maxlen=_LONG_LOOKS)
         """By how many samples the reference of the last blocks was there early; negative: late."""
-        self._judged = False
-        """Whether the lead was judged at all."""
         self.blocks = self.late = self.moves = 0
         """Blocks returned while a loudspeaker was there; those whose reference came too late; how
         often the reference was moved."""
@@ -176,11 +174,11 @@ class Alignment:
         Returns:
             Whether the reference was moved while something was played.
         """
-        looks, short = (_LOOKS, _SHORT) if self._judged else (_FIRST_LOOKS, _FIRST_SHORT)
+        settling = self.blocks < _SETTLING
+        looks, short = (_FIRST_LOOKS, _FIRST_SHORT) if settling else (_LOOKS, _SHORT)
         spare = sorted(list(self._spare)[-looks:])
         if self._at is None or len(spare) < looks:
             return False
-        self._judged = True
         if spare[short] < 0:
             wanted_ns = self._lead_ns - to_ns(_SPARE - spare[1])
         elif len(self._spare) == _LONG_LOOKS and self._is_silent():

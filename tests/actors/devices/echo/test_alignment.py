@@ -164,6 +164,17 @@ def test_a_loudspeaker_that_is_told_late_gets_less_lead_soon() -> None:
     assert cards.alignment.late == late
 
 
+def test_a_card_that_settles_late_gets_less_lead_as_soon() -> None:
+    cards = Cards(ahead_ms=30)
+    before = cards.captures(16)
+
+    cards.ahead_ms = 20
+    aheads = cards.captures(24)
+
+    assert before[-1] == 25
+    assert set(aheads[12:]) == {15}
+
+
 def test_it_gets_more_again_once_it_is_silent() -> None:
     cards = Cards(ahead_ms=30)
     cards.captures(40)
