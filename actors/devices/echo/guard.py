@@ -221,7 +221,7 @@ class Guard:
 
     def _open(self) -> None:
         if self._taken:
-            self.erle_db = float(np.median(self._taken))
+            self.erle_db = float(np.median(list(self._taken)[-_OPEN:]))
         self.verdict = Verdict.CANCELLED
         self._clear()
 

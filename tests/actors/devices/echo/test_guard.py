@@ -58,6 +58,15 @@ def test_it_opens_within_a_second_and_knows_how_far_the_echo_is(
     assert guard.lag_ms == pytest.approx(delay_ms, abs=3)
 
 
+def test_it_opens_on_what_is_cancelled_now_and_reports_that(played: Floats) -> None:
+    heard, guard = ROOM.heard(played[: 2 * RATE]), Guard()
+
+    changes(played[: 2 * RATE], heard, after(1, heard * 0.7, heard * 0.03), guard)
+
+    assert guard.verdict is Verdict.CANCELLED
+    assert guard.erle_db >= 15
+
+
 def test_it_does_not_open_where_nothing_is_cancelled_and_then_says_so(played: Floats) -> None:
     heard = ROOM.heard(played)
 
