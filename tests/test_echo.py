@@ -52,7 +52,7 @@ class Talk:
     """A conversation with the sandbox over an open loudspeaker, in which the assistant talks."""
 
     def __init__(self, echo_ms: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.card = Card("--echo", str(echo_ms), "--echo-gain", "60%")
+        self.card = Card("--echo", str(echo_ms), "--echo-gain", "60%", "--noise", "8")
         for name, value in self.card.variables.items():
             monkeypatch.setenv(name, value)
         self.messages: list[tuple[float, Message]] = []
@@ -116,6 +116,11 @@ class Talk:
         self.wait_for(lambda: self.of(ComponentRestarted, since=began))
         return time.monotonic()
 
+    def is_settled(self) -> bool:
+        """Return whether the echo has been cancelled for a second."""
+        told = self.of(EchoState, since=time.monotonic() - 1.0)
+        return self.state == "cancelled" and not told
+
     @property
     def state(self) -> str:
         states = [m.state for _, m in self.messages if isinstance(m, EchoState)]
@@ -178,7 +183,8 @@ def test_it_listens_while_it_speaks_and_does_not_hear_itself(talk: Talk) -> None
 def test_the_user_interrupts_it_by_speaking(talk: Talk, tmp_path: Path) -> None:
     user = voice(tmp_path)
     talk.ask()
-    talk.wait_for(lambda: talk.state == "cancelled")
+    talk.wait_for(talk.is_settled)
+    assert talk.of(Interrupted) == [], talk.report()
 
     talk.card.play(user)
 
