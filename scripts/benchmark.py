@@ -42,6 +42,9 @@ from websockets.frames import DATA_OPCODES, Frame
 from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
+from messages import SupervisorRestarted
+from supervisor import Session
+
 # -- the server ---------------------------------------------------------------------------------
 
 
@@ -439,6 +442,37 @@ def measure_fork(runs: int = 20) -> None:
         print(f"\n{way}: ms from SIGKILL until it works again", flush=True)
         command = [sys.executable, __file__, "faults", "--only", "SIGKILL", "--runs", str(runs)]
         subprocess.run(command, check=True, env={**os.environ, "RTVOICE_FORK": value})
+    print(flush=True)
+    measure_supervisor(runs)
+
+
+def measure_supervisor(runs: int = 20) -> None:
+    """Measure how long a session is without a supervisor when that is killed."""
+    for way, value in (("forked", ""), ("not forked", "0")):
+        os.environ["RTVOICE_FORK"] = value
+        server = Server()
+        session = Session(server=server.url, input="silence", output="null", restarts=10**6)
+        restarted = session.events(SupervisorRestarted)
+        open_ms, heard_ms = [], []
+        with session:
+            server.wait_for(lambda: server.appends > 0)
+            for _ in range(runs):
+                assert session.started is not None
+                server.appends = 0
+                os.kill(session.started.pids["supervisor"], signal.SIGKILL)
+                killed_ns = time.monotonic_ns()
+                restarted.get(30.0)
+                open_ms.append((time.monotonic_ns() - killed_ns) / 1e6)
+                connected = server.appends  # of the session with the server before
+                server.wait_for(partial(_has_heard, server, connected))
+                heard_ms.append((time.monotonic_ns() - killed_ns) / 1e6)
+        limit_ms = 500 if way == "forked" else 1500
+        report(f"SIGKILL of the supervisor to all open, {way}", open_ms, limit_ms)
+        report(f"to the user heard again, {way}", heard_ms, limit_ms)
+
+
+def _has_heard(server: Server, count: int) -> bool:
+    return server.appends > count
 
 
 def measure_latency(seconds: float = 10.0) -> None:

@@ -349,11 +349,14 @@ class Model(threading.Thread):
             connection.call("count", "{}", call_id=call_id)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.long)])
+LONG = [pytest.param(seed, 20, marks=pytest.mark.long) for seed in range(1, 11)]
+
+
+@pytest.mark.parametrize(("seed", "kills"), [(0, 2), *LONG])
 def test_each_question_is_answered_whenever_the_supervisor_is_killed(
-    server: FakeServer, tmp_path: Path, kills: int
+    server: FakeServer, seed: int, kills: int
 ) -> None:
-    chance, over = random.Random(kills), threading.Event()
+    chance, over = random.Random(seed), threading.Event()
     tools, runs = Tools(), []
 
     @tools.action("Counts.")
