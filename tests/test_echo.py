@@ -162,7 +162,7 @@ def talk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 def voice(folder: Path) -> bytes:
     """Return a user's words at 24 kHz, without silence before them."""
-    with wave.open(str(spoken(folder / "user.wav", "stop talking please"))) as file:
+    with wave.open(str(spoken(folder / "user.wav", "excuse me for a moment"))) as file:
         rate, pcm = file.getframerate(), file.readframes(file.getnframes())
     sound = np.trim_zeros(np.frombuffer(pcm, "<i2").astype(float))
     at = np.arange(0, len(sound), rate / 24_000)
