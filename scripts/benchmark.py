@@ -455,7 +455,7 @@ def measure_supervisor(runs: int = 20) -> None:
         restarted = session.events(SupervisorRestarted)
         open_ms, heard_ms = [], []
         with session:
-            server.wait_for(lambda: server.appends > 0)
+            server.wait_for(partial(_has_heard, server, 0))
             for _ in range(runs):
                 assert session.started is not None
                 server.appends = 0

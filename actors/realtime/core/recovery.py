@@ -168,7 +168,9 @@ class Recovery:
             cut_off = spoken and not item.complete
             # An item that this process does not know was cut off with the process before it. That
             # has to be published only once: for the first session.
-            if cut_off and (not known.ended if known else self._context.session == 1):
+            # What was published before the supervisor died may be lost with it.
+            is_lost = self._context.resumes or (known is not None and not known.ended)
+            if cut_off and (is_lost or (known is None and self._context.session == 1)):
                 self._end_item(known or Spoken(item.item_id, "", session=0), item.text, before)
             before = item.item_id
 
