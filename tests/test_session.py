@@ -247,7 +247,11 @@ signal.signal(signal.SIGUSR2, raise_here)
 
 def test_a_component_that_keeps_the_gil_dies_with_the_supervisor(server: FakeServer) -> None:
     session = Session(
-        server=server.url, components={"echo": "tests.tiny:Echo"}, hang_s=600.0, **QUIET
+        server=server.url,
+        components={"echo": "tests.tiny:Echo"},
+        hang_s=600.0,
+        restarts=0,
+        **QUIET,
     ).start()
     assert session.started is not None
     pids = session.started.pids

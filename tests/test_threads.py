@@ -28,8 +28,10 @@ def conversation() -> list[object]:
     def double(number: int) -> int:
         return 2 * number
 
-    with FakeServer() as server, Session(server=server.url, tools=tools, **QUIET) as session:
+    with FakeServer() as server:
+        session = Session(server=server.url, tools=tools, **QUIET)
         events = session.events(Event)
+        session.start()
         session.send(SendText("Twice two?", "text_1"))
         connection = server.connection()
         connection.expect("response.create")

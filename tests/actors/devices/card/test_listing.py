@@ -139,7 +139,7 @@ def test_the_lack_of_pyaudio_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_without_pyaudio_there_is_no_sound_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(listing, "find_spec", lambda name: None)
 
     assert listing.sound_card_present() == (False, False)
 
@@ -148,7 +148,7 @@ def test_without_pyaudio_there_is_no_sound_card(monkeypatch: pytest.MonkeyPatch)
 def test_a_probe_that_crashes_or_cannot_be_started_means_no_sound_card(
     monkeypatch: pytest.MonkeyPatch, python: str
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(listing, "find_spec", lambda name: object())
     monkeypatch.setattr(sys, "executable", python)
 
     assert listing.sound_card_present() == (False, False)
