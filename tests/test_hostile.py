@@ -244,6 +244,7 @@ def test_a_restart_waits_until_the_machine_has_descriptors_again(server: FakeSer
     if not hasattr(resource, "prlimit"):
         pytest.skip("only Linux changes the limits of another process")
     with Conversation(server, Log) as talk:
+        server.connection(0)
         supervisor = talk.session.started.pids["supervisor"]  # type: ignore[union-attr]
         limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
         resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, limits[1]))

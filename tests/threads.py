@@ -118,6 +118,7 @@ class _Threads:
     def __init__(self, processes: Collection[str]) -> None:
         self._processes = processes
         self._started: list[_Thread] = []
+        self._ending = False
 
     def spawn(
         self,
@@ -128,6 +129,8 @@ class _Threads:
         **options: Any,
     ) -> tuple[Any, socket.socket]:
         """Do what `spawning.spawn` does."""
+        if self._ending:
+            raise OSError("the test is over")  # or a session would replace its supervisor
         run = self.RUN.get(arguments[0])
         if run is None or arguments[-1] in self._processes:  # None: the sandbox
             return spawn(arguments, environment, output, lifeline, **options)
@@ -138,9 +141,13 @@ class _Threads:
 
     def end(self) -> None:
         """End the sessions that the test has left, and wait for the end of all."""
+        self._ending = True
         for thread in self._started:  # a supervisor ends its components, which come after it
             thread.kill()
             thread.wait(TIMEOUT_S)
+        for reader in threading.enumerate():
+            if reader.name == "rtvoice-read":
+                reader.join(TIMEOUT_S)
 
 
 @contextlib.contextmanager
