@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.devices.sound.wav import FLOAT, WavFormat
+from actors.devices.sound.wav_format import FLOAT, WavFormat
 
 __all__ = ["floats"]
 

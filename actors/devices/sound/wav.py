@@ -11,7 +11,7 @@ import errno
 import os
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 from actors.devices.errors import (
     FileFormatError,
@@ -19,6 +19,7 @@ from actors.devices.errors import (
     OtherFormatError,
     UnwritableFileError,
 )
+from actors.devices.sound.wav_format import FLOAT, PCM, WavFormat
 from actors.devices.units import RATES
 from actors.files import open_alone, why_not
 from messages import SAMPLE_RATE
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FLOAT", "WavFormat", "WavFrames", "WavTarget", "read_format", "refuse_beyond_limits"]
+__all__ = ["WavFormat", "WavFrames", "WavTarget", "read_format", "refuse_beyond_limits"]
 
-_PCM, FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_BITS = {_PCM: (8, 16, 24, 32), FLOAT: (32, 64)}
+_EXTENSIBLE = 0xFFFE
+_BITS = {PCM: (8, 16, 24, 32), FLOAT: (32, 64)}
 _MAX_CHANNELS = 64
 _HEADERLESS = (".f32", ".pcm", ".raw", ".s16", ".s16le", ".sw")
 """Ends of the names of files that usually have samples and no header."""
@@ -42,30 +43,6 @@ _UNKNOWN_BYTES = 0x7FFF_0000
 """A data length from here on is a placeholder of a program that did not know the length."""
 _HEAD = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _MAX_DATA_BYTES = 0xFFFF_FFFF - _HEAD.size
-
-
-class WavFormat(NamedTuple):
-    """The format of a WAV file's samples, and their position in the file."""
-
-    kind: int
-    channels: int
-    rate: int
-    bits: int
-    data_start: int
-    frames: int
-    missing: int = 0
-    """Frames that the header promises and the file does not have."""
-    sample_bytes: int = 0
-    """How many bytes each sample takes, if not the bits alone; 0: as the bits say."""
-
-    @property
-    def frame_bytes(self) -> int:
-        return self.channels * (self.sample_bytes or self.bits // 8)
-
-    @property
-    def native(self) -> bool:
-        """Whether the samples have the session's format, so that no conversion is needed."""
-        return self[:4] == (_PCM, 1, SAMPLE_RATE, 16)
 
 
 def read_format(file: BinaryIO, path: Path) -> WavFormat:
@@ -126,13 +103,13 @@ def _format(body: bytes, path: Path) -> tuple[int, int, int, int, int]:
     kind, channels, rate, _, align, bits = struct.unpack_from("<HHIIHH", body)
     if kind == _EXTENSIBLE and len(body) >= 26:
         kind = int.from_bytes(body[24:26], "little")
-    if kind == _PCM:
+    if kind == PCM:
         bits = (bits + 7) // 8 * 8  # 12 or 20 bits are the upper bits of whole bytes
     if bits not in _BITS.get(kind, ()):
         raise OtherFormatError(path, f"is a WAV file of format {kind} with {bits} bits")
     refuse_beyond_limits(path, channels, rate)
     sample_bytes = bits // 8
-    if kind == _PCM and bits == 24 and align == 4 * channels:  # as arecord -f S24_LE writes
+    if kind == PCM and bits == 24 and align == 4 * channels:  # as arecord -f S24_LE writes
         sample_bytes = 4
     return kind, channels, rate, bits, sample_bytes
 
@@ -263,7 +240,7 @@ class WavTarget:
         size = self.frames * self._frame_bytes
         head = _HEAD.pack(
             b"RIFF", size + _HEAD.size - 8, b"WAVE",
-            b"fmt ", 16, _PCM, channels, SAMPLE_RATE,
+            b"fmt ", 16, PCM, channels, SAMPLE_RATE,
             SAMPLE_RATE * self._frame_bytes, self._frame_bytes, 16,
             b"data", size,
         )  # fmt: skip
