@@ -54,9 +54,9 @@ from actors.supervision.child import Child
 from actors.supervision.directory import make_directory, make_page, sweep
 from actors.supervision.hub import SessionStage
 from actors.supervision.lifecycle import Phase
-from actors.supervision.peers import LocalPeer, Peer, ProgramPeer
+from actors.supervision.peers import ProgramPeer
 from actors.supervision.probe import Probe
-from actors.supervision.record import Kept, Record, read, state_path
+from actors.supervision.record import Kept, Record, UnusableRecordError, read, state_path
 from actors.supervision.restarting import RestartPolicy
 from actors.supervision.routing import Router
 from actors.supervision.sandbox import SandboxChild
@@ -123,7 +123,6 @@ __all__ = [
     "ConfigurationError",
     "EventStream",
     "Listener",
-    "Peer",
     "RestartPolicy",
     "RtvoiceError",
     "Session",
@@ -152,7 +151,6 @@ class Supervisor:
         self,
         settings: Mapping[str, Any],
         *,
-        peer: Peer | None = None,
         api_key: str | None = None,
         defaults: Mapping[str, Any] | None = None,
         specs: Sequence[ChildSpec] = SPECS,
@@ -164,7 +162,6 @@ class Supervisor:
         Args:
             settings: Fields of `messages.Settings` as plain values. A field that is absent comes
                 from the agent (``settings["agent"]``), then from ``defaults``.
-            peer: The program, if it is in this process.
             api_key: For the realtime component alone; None: ``OPENAI_API_KEY`` of the environment.
             defaults: Fields that are used where neither ``settings`` nor the agent has a value.
             specs: The components, in start order.
@@ -188,7 +185,6 @@ class Supervisor:
         self._specs = specs
         self._api_key = api_key
         self._router = Router(self._note)
-        self._router.peer = LocalPeer(peer) if peer else None
         self.route, self.publish = self._router.route, self._router.publish
         self.route_from_program = self._router.route_from_program
         self._children: dict[str, Child] = {}
@@ -201,6 +197,8 @@ class Supervisor:
         self._epoch_ns = self._began_ns = time.monotonic_ns()
         self._resumed: Literal["", "supervisor", "journal"] = "supervisor" if resumed else ""
         self._is_prepared = self._is_broken = False
+        self._unconfirmed: int | None = None
+        """Number of the last command that the program wants to be confirmed."""
         self._can_resume = bool(directory)
         self._is_abandoned = False
         """Whether the program has gone, so that another one may go on with the conversation."""
@@ -348,7 +346,7 @@ class Supervisor:
             return
         try:
             kept, why = read(path), "there is none"
-        except ValueError as error:
+        except UnusableRecordError as error:
             kept, why = None, str(error)
         if kept is None:
             self.publish(
@@ -394,6 +392,7 @@ class Supervisor:
     def _started(self) -> None:
         self.stage = SessionStage.RUNNING
         self._record.begin(self._record_path)  # now: no other session has the journal
+        self._confirm()
         pids = {name: child.pid for name, child in self._children.items()}
         pids["supervisor"] = os.getpid()
         if self._sandbox is not None:
@@ -474,14 +473,28 @@ class Supervisor:
                     self._router.peer.tags = frozenset(tags)
                     self._router.announce_wanted(self._children.values())
             case Confirm(number):
-                self._record.write()
-                self._router.tell_program(Confirmed(number))
+                self._unconfirmed = number
+                self._confirm()
             case StatusRequest(call_id):
                 self._router.tell_program(Status(call_id, self.status()))
             case Inject(name, fault):
                 self._inject(name, fault, frame)
             case _:
                 self.route_from_program(frame)
+
+    def _confirm(self) -> None:
+        """Confirm the commands of the program, once the record has them.
+
+        Before all components are open there is no record: if this supervisor died, nobody would
+        know of them.
+        """
+        if self._unconfirmed is None or self.stage is SessionStage.STARTING:
+            return
+        for child in self._children.values():
+            child.mailbox.confirm()
+        self._record.write()
+        self._router.tell_program(Confirmed(self._unconfirmed))
+        self._unconfirmed = None
 
     @property
     def wanted(self) -> tuple[int, ...]:
@@ -506,7 +519,11 @@ class Supervisor:
                 self.fail(reason, "realtime")
             case _:
                 self._record.changed()
-                return self._summary.note(message)
+                is_news = self._summary.note(message)
+                if not is_news and self._resumed:
+                    # An earlier supervisor may have died before it delivered the turn.
+                    self._router.tell_program(message)
+                return is_news
         return True
 
     def dead_letter(self, name: str, suspect: Suspect, reason: str) -> None:

@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
-from messages import Event, Message, SessionFailed, SessionStarted, StopSession, message_types
+from messages import (
+    Event,
+    Message,
+    SessionFailed,
+    SessionStarted,
+    StopSession,
+    Subscribe,
+    decode,
+    message_types,
+)
+from messages.transport.channel import Channel
 from supervisor import ChildSpec, Supervisor
 from tests.rig import TIMEOUT_S
 
 M = TypeVar("M", bound=Message)
+
+
+class Wire:
+    """The program's end of a supervisor in this process: reads what it is sent."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        wants: Iterable[type[Message]],
+        receive: Callable[[Message], None],
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        self._channel = Channel(ours)
+        self._receive = receive
+        supervisor.attach(theirs)
+        supervisor.send(Subscribe(tuple(kind.tag() for kind in wants)))
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until everything is read that the supervisor has sent before its end."""
+        self._thread.join(TIMEOUT_S)
+
+    def _read(self) -> None:
+        with contextlib.suppress(EOFError):
+            while True:
+                self._receive(decode(self._channel.read()))
+        self._channel.close()
 
 
 class Hub:
@@ -26,7 +66,8 @@ class Hub:
         self.error: BaseException | None = None
         self._news = threading.Condition()
         defaults = {"server": "ws://127.0.0.1:1", "hang_s": 0.5, "probes": True}
-        self.supervisor = Supervisor({**defaults, **settings}, peer=self, specs=specs)
+        self.supervisor = Supervisor({**defaults, **settings}, specs=specs)
+        self._wire = Wire(self.supervisor, self.wants, self.receive)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Hub:
@@ -44,7 +85,7 @@ class Hub:
         self.stop()
 
     def receive(self, message: Message) -> None:
-        """Collect (on the hub's thread)."""
+        """Collect a message."""
         with self._news:
             self.messages.append(message)
             self._news.notify_all()
@@ -97,5 +138,6 @@ class Hub:
             self.error = error
             raise
         finally:
+            self._wire.wait()
             with self._news:
                 self._news.notify_all()

@@ -19,9 +19,12 @@ from messages import (
     ComponentCrashed,
     ComponentParked,
     ComponentRestarted,
+    Confirm,
+    Confirmed,
     DeadLetter,
     FlushPlayback,
     Inject,
+    Message,
     MessagesDropped,
     Notice,
     PlaybackFlushed,
@@ -168,6 +171,27 @@ def test_one_that_wants_another_before_it_was_open_cannot_start() -> None:
         failed = hub.expect(SessionFailed)
 
     assert failed.reason == "restless cannot start: its device hung"
+
+
+class Asking(Hub):
+    """Wants to know whether its commands are safe before the session has started."""
+
+    def __init__(self) -> None:
+        self.recorded: list[bool] = []
+        super().__init__([ECHO])
+        self.supervisor.send(Confirm(1))
+
+    def receive(self, message: Message) -> None:
+        if isinstance(message, Confirmed):
+            self.recorded.append((self.supervisor.directory / "session.state").exists())
+        super().receive(message)
+
+
+def test_nothing_is_confirmed_before_the_record_has_it() -> None:
+    with Asking() as hub:
+        assert hub.expect(Confirmed).number == 1
+
+    assert hub.recorded == [True]
 
 
 def test_saved_state_survives_the_process() -> None:

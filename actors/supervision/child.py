@@ -71,7 +71,7 @@ class ComponentHub(Hub, Protocol):
         """Return what its actor is told when it is opened."""
 
     def state_changed(self) -> None:
-        """Take note that something has changed which the next supervisor needs."""
+        """Have the record written: something has changed which the next supervisor needs."""
 
     def route(self, frame: bytes, source: Child | None = None) -> None:
         """Deliver a message of the component to everyone who accepts its type."""
@@ -191,18 +191,19 @@ class Child:
 
         Args:
             state: What that has saved last; None: nothing.
-            commands: The messages of the program that it had not handled.
+            commands: The confirmed messages of the program that it had not handled.
             restarts: How often it came back after a crash.
         """
         self._state = SavedState(state)
         self._restarts_before = restarts
         for frame in commands:
             self.mailbox.put(frame, is_command=True)
+        self.mailbox.confirm()
 
     def commands(self) -> list[bytes]:
-        """Return the messages of the program whose effect may not be in `state` yet."""
+        """Return the confirmed messages of the program whose effect may not be in `state` yet."""
         self.mailbox.settle(self.slot)
-        waiting = self.mailbox.commands()
+        waiting = self.mailbox.confirmed()
         if self._process is not None and self._process.connected:
             self._process.drain()  # what is handled was saved before, but perhaps not read yet
         return waiting

@@ -1,4 +1,4 @@
-"""The program as the hub sees it: in this process, or at the other end of a socket."""
+"""The program as the hub sees it: at the other end of a socket."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from messages import (
 )
 from messages.transport.loop import Line, Loop
 
-__all__ = ["LocalPeer", "Peer", "PeerHub", "ProgramPeer"]
+__all__ = ["PeerHub", "ProgramPeer"]
 
 _DROPPED_TAGS = frozenset((*AUDIO_TAGS, WireEvent.tag(), Log.tag()))
 """Tags of the messages that are dropped for a program that does not read."""
@@ -39,18 +39,8 @@ _MAX_PEER_BYTES = 16 * 1024 * 1024
 with twice as much the session fails."""
 
 
-class Peer(Protocol):
-    """A program in this process; it sends with `Supervisor.send`."""
-
-    wants: frozenset[type[Message]]
-    """The messages it has subscribed to."""
-
-    def receive(self, message: Message) -> None:
-        """Receive a message, on the hub's thread; must return at once."""
-
-
 class PeerHub(Protocol):
-    """What a program at the other end of a socket needs of the hub."""
+    """What the program needs of the hub."""
 
     loop: Loop
 
@@ -70,31 +60,8 @@ class PeerHub(Protocol):
         """End the session because it cannot go on."""
 
 
-class LocalPeer:
-    """A program in this process: receives decoded messages."""
-
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-        self.tags = frozenset(kind.tag() for kind in peer.wants)
-        """Tags of the messages it has subscribed to."""
-
-    @property
-    def dropped(self) -> int:
-        """Number of messages dropped: none."""
-        return 0
-
-    def tell_drops(self, now: float) -> None:
-        """Report what was dropped: nothing."""
-
-    def put(self, frame: bytes) -> None:
-        self._peer.receive(decode(frame))
-
-    def close(self) -> None:
-        """Nothing is buffered."""
-
-
 class ProgramPeer:
-    """The embedding program at the other end of our standard input: receives frames."""
+    """The program that has started this process: receives frames, and sends requests."""
 
     def __init__(self, hub: PeerHub, connection: socket.socket) -> None:
         self.tags: frozenset[int] = frozenset()

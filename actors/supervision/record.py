@@ -7,6 +7,7 @@ it is whole whenever the process is killed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import zlib
 from collections.abc import Callable
@@ -19,13 +20,23 @@ from messages import Notice
 from messages.paths import path_of_text
 from messages.transport.loop import Loop
 
-__all__ = ["Kept", "Record", "read", "state_path"]
+__all__ = ["Kept", "Record", "UnusableRecordError", "read", "state_path"]
 
 VERSION = 1
 _DELAY_S = 0.05
 """The record is behind by this at most, but for what was confirmed to the program."""
 _LINK = "session.state"
 """In the directory of the session: a link to the record, whatever its path."""
+
+
+class UnusableRecordError(Exception):
+    """A record is not used; the text says why."""
+
+
+class _Head(msgspec.Struct):
+    """What each version of a record has."""
+
+    version: int
 
 
 class Kept(msgspec.Struct, kw_only=True):
@@ -39,7 +50,8 @@ class Kept(msgspec.Struct, kw_only=True):
     states: dict[str, bytes] = {}
     """What each component has saved last."""
     commands: dict[str, list[bytes]] = {}
-    """For each component, the frames of the program that it had not handled."""
+    """For each component, the frames of the program that it had not handled, and that the program
+    will not send again: they were confirmed."""
     restarts: dict[str, int] = {}
     """How often each component came back after a crash."""
     summary: SummaryState = msgspec.field(default_factory=SummaryState)
@@ -57,32 +69,34 @@ def read(path: Path) -> Kept | None:
     """Return the contents of a record; None: there is none.
 
     Raises:
-        ValueError: It is damaged, or of another version; the text says which.
+        UnusableRecordError: It is damaged, or of another version.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ValueError(f"it cannot be read: {error.strerror}") from error
+        raise UnusableRecordError(f"it cannot be read: {error.strerror}") from error
     head, _, body = data.partition(b"\n")
+    if head != b"%08x" % zlib.crc32(body):
+        raise UnusableRecordError("it is damaged")
     try:
-        if int(head, 16) != zlib.crc32(body):
-            raise ValueError
-        version = msgspec.msgpack.decode(body, type=dict[str, msgspec.Raw])["version"]
-        if msgspec.msgpack.decode(version) != VERSION:
-            raise ValueError("it was written by another version of rtvoice")
-        return msgspec.msgpack.decode(body, type=Kept)
-    except (ValueError, KeyError, msgspec.MsgspecError) as error:
-        other = str(error) if "version" in str(error) else "it is damaged"
-        raise ValueError(other) from error
+        if msgspec.msgpack.decode(body, type=_Head).version == VERSION:
+            return msgspec.msgpack.decode(body, type=Kept)
+    except msgspec.MsgspecError:
+        pass  # whole, so another version has written it
+    raise UnusableRecordError("it was written by another version of rtvoice")
 
 
 class Record:
     """Writes the record of a session, at most once in 50 ms, or at once where that matters."""
 
     def __init__(
-        self, loop: Loop, directory: Path, kept: Callable[[], Kept], told: Callable[[Notice], None]
+        self,
+        loop: Loop,
+        directory: Path,
+        kept: Callable[[], Kept],
+        publish: Callable[[Notice], None],
     ) -> None:
         """Prepare it; nothing is written until `begin`.
 
@@ -90,12 +104,12 @@ class Record:
             loop: The hub's loop.
             directory: The directory of the session.
             kept: Returns what is to be written.
-            told: Is given a notice when it cannot be written.
+            publish: Called with a notice when it cannot be written.
         """
         self._loop = loop
         self._link = directory / _LINK
         self._kept = kept
-        self._told = told
+        self._publish = publish
         self._path: Path | None = None
         self._is_due = self._has_failed = False
 
@@ -135,7 +149,7 @@ class Record:
         except OSError as error:
             if not self._has_failed:
                 self._has_failed = True
-                self._told(
+                self._publish(
                     Notice(
                         f"The state of the conversation cannot be kept in {self._path}: "
                         f"{error.strerror}. If the supervisor died now, the conversation would go "
@@ -160,7 +174,7 @@ def _replace(path: Path, data: bytes) -> None:
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         if os.write(descriptor, data) != len(data):
-            raise OSError(28, os.strerror(28))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(descriptor)
     new.replace(path)

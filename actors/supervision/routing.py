@@ -6,7 +6,7 @@ import collections
 from collections.abc import Callable, Iterable
 
 from actors.supervision.child import Child
-from actors.supervision.peers import LocalPeer, ProgramPeer
+from actors.supervision.peers import ProgramPeer
 from actors.supervision.tags import HUB_TAGS, ON_DEMAND_TAGS, SOUND_TAGS
 from messages import Message, Wanted, decode, encode, tag_of
 
@@ -29,7 +29,7 @@ class Router:
         Args:
             note: Is given the messages with `HUB_TAGS`; returns whether they are to be delivered.
         """
-        self.peer: LocalPeer | ProgramPeer | None = None
+        self.peer: ProgramPeer | None = None
         """The program."""
         self._note = note
         self._table: dict[int, list[Child]] = {}

@@ -47,8 +47,6 @@ class Summary:
         before = before or SummaryState()
         self._counts: collections.Counter[str] = collections.Counter(before.counts)
         self._told: dict[str, None] = dict.fromkeys(before.told)
-        self._before = frozenset(before.told)
-        """Ids of what an earlier supervisor had; perhaps it could not deliver them any more."""
         self._files: dict[str, None] = dict.fromkeys(before.files)
         self._lost: list[str] = list(before.lost)
         self._more_lost = before.more_lost
@@ -82,7 +80,7 @@ class Summary:
                         del self._told[next(iter(self._told))]
                     self._counts[kind] += 1
                 else:  # history died after it had published the turn and before it saved that
-                    return told in self._before or not isinstance(message, Turn)
+                    return not isinstance(message, Turn)
             case SoundFaltered(name, reason):
                 before = self._faltered.get((name, reason))
                 self._faltered[name, reason] = before.plus(message) if before else message

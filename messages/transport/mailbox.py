@@ -85,6 +85,8 @@ class _Waiting(msgspec.Struct):
     """How often a handler was called with it."""
     is_command: bool = False
     """Whether the program has sent it."""
+    is_confirmed: bool = False
+    """Whether it was confirmed to the program, which will not send it again."""
 
 
 class _Lane:
@@ -184,11 +186,16 @@ class Mailbox:
         tags = (tag_of(waiting.frame) for waiting in (*lane.flight, *lane.queue))
         return dict(collections.Counter(tag for tag in tags if tag != _PING))
 
-    def commands(self) -> list[bytes]:
-        """Return the ordinary messages of the program that are queued or in flight."""
+    def confirm(self) -> None:
+        """Record that the messages of the program that are here are confirmed to it."""
         lane = self._lanes[MAIL]
-        waiting = (*lane.flight, *lane.queue)
-        return [one.frame for one in waiting if one.is_command]
+        for waiting in (*lane.flight, *lane.queue):
+            waiting.is_confirmed = waiting.is_command
+
+    def confirmed(self) -> list[bytes]:
+        """Return the confirmed messages of the program that are queued or in flight."""
+        lane = self._lanes[MAIL]
+        return [one.frame for one in (*lane.flight, *lane.queue) if one.is_confirmed]
 
     def put(self, frame: bytes, *, is_command: bool = False) -> None:
         """Append a message to its queue; if it is full, drop the oldest of its type.

@@ -14,6 +14,7 @@ from messages import Message, StopSession
 from rtvoice.command.console import Console
 from supervisor import SPECS, Supervisor
 from tests.fake_server import FakeServer
+from tests.hub import Wire
 from tests.rig import TIMEOUT_S
 
 __all__ = ["Sitting", "Talk", "talking"]
@@ -76,7 +77,8 @@ class Sitting:
         self.wants = self._console.wants | frozenset(listens)
         given = {"input": "silence", "output": "null", "server": "ws://127.0.0.1:1"}
         specs = [spec for spec in SPECS if spec.name in (only or ALL)]
-        self.supervisor = Supervisor({**given, **settings}, peer=self, specs=specs)
+        self.supervisor = Supervisor({**given, **settings}, specs=specs)
+        self._wire = Wire(self.supervisor, self.wants, self.receive)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Sitting:
@@ -131,6 +133,7 @@ class Sitting:
         try:
             self.code = self.supervisor.run()
         finally:
+            self._wire.wait()
             self._console.close(TIMEOUT_S)
 
 

@@ -16,6 +16,7 @@ from messages import (
     Keep,
     Message,
     Newest,
+    SendText,
     SetVolume,
     ToolCall,
     decode,
@@ -70,6 +71,22 @@ def test_control_is_never_dropped_but_a_full_mailbox_is_told() -> None:
         mailbox.put(call(0))
 
     assert not mailbox.dropped
+
+
+def test_a_command_is_kept_for_the_next_supervisor_once_it_is_confirmed(slot: Slot) -> None:
+    box = Mailbox({})
+    box.put(encode(SendText("of the program", "1")), is_command=True)
+    box.put(encode(SendText("of a component", "2")))
+    assert box.confirmed() == []  # the program sends it again
+
+    box.confirm()
+    box.put(encode(SendText("later", "3")), is_command=True)
+    assert box.confirmed() == [encode(SendText("of the program", "1"))]
+
+    box.take(slot)
+    slot.settle(MAIL, 1)
+    box.settle(slot)
+    assert box.confirmed() == []
 
 
 def test_audio_is_bounded_by_its_length(slot: Slot) -> None:
