@@ -211,7 +211,7 @@ def test_a_program_that_has_gone_is_not_waited_for_by_a_component_that_does_not_
     session = Session(server=server.url, components=deaf, stop_s=3600, **QUIET).start()
     assert session.started is not None
 
-    session._channel.close()
+    session._supervisor.hang_up()
 
     wait_until_gone(list(session.started.pids.values()), TIMEOUT_S)
 
@@ -298,7 +298,7 @@ def test_a_start_that_is_cancelled_leaves_nothing(server: FakeServer) -> None:
     async def cancelled() -> Session:
         session = Session(server=server.url, **QUIET)
         starting = asyncio.create_task(session.__aenter__())
-        while session._process is None:  # noqa: ASYNC110 - nobody tells
+        while session._supervisor.pid is None:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.001)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -307,8 +307,8 @@ def test_a_start_that_is_cancelled_leaves_nothing(server: FakeServer) -> None:
 
     session = asyncio.run(cancelled())
 
-    assert session._process is not None
-    wait_until_gone([session._process.pid], 2.0)
+    assert session._supervisor.pid is not None
+    wait_until_gone([session._supervisor.pid], 2.0)
     with pytest.raises((SessionFailedError, SupervisorDiedError)):
         session.stop()
 

@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import IO, Any, ClassVar
 from unittest import mock
 
-import actors.embedding.session as embedding
+import actors.embedding.supervisor_process as embedding
 import actors.host as hosting
 import actors.supervision.process as supervision
 from actors.supervision.child import Child
@@ -147,7 +147,8 @@ class _Threads:
             thread.wait(TIMEOUT_S)
         for reader in threading.enumerate():
             if reader.name == "rtvoice-read":
-                reader.join(TIMEOUT_S)
+                with contextlib.suppress(RuntimeError):  # it has not begun yet
+                    reader.join(TIMEOUT_S)
 
 
 @contextlib.contextmanager

@@ -5,14 +5,14 @@ from __future__ import annotations
 import collections
 import threading
 
-from messages import Confirm, ProgramCapture, ProgramPlayed, StatusRequest, encode, tag_of
+from messages import AudioLost, Confirm, ProgramCapture, ProgramPlayed, decode, encode, tag_of
 from messages.transport.channel import Channel
 
 __all__ = ["Outbox"]
 
-_MAX_SOUND_BYTES = 5 * 48_000
-"""Sound that waits for a supervisor, at 24 kHz for 5 s; older sound is dropped."""
-_PASSING = frozenset(kind.tag() for kind in (ProgramCapture, ProgramPlayed, StatusRequest, Confirm))
+_MAX_SOUND_S = 5.0
+"""Sound that waits for a supervisor; older sound is dropped."""
+_PASSING = frozenset(kind.tag() for kind in (ProgramCapture, ProgramPlayed, Confirm))
 """Tags of messages that are worthless to the next supervisor once they were sent."""
 _SOUND = ProgramCapture.tag()
 
@@ -26,9 +26,8 @@ class Outbox:
 
     def __init__(self) -> None:
         self._waiting: collections.deque[bytes] = collections.deque()
-        self._sound_bytes = 0
-        """Of the sound among them."""
-        self._dropped_bytes = 0
+        self._sound_s = self._dropped_s = 0.0
+        """Length of the sound that has come while there was no supervisor; of what was dropped."""
         self._sent: collections.deque[tuple[int, bytes]] = collections.deque()
         """Commands that were sent and are not confirmed, with their numbers."""
         self._count = 0
@@ -47,35 +46,35 @@ class Outbox:
         with self._news:
             self._waiting.append(frame)
             tag = tag_of(frame)
-            if tag == _SOUND:
-                self._sound_bytes += len(frame)
-                while self._channel is None and self._sound_bytes > _MAX_SOUND_BYTES:
-                    self._drop_oldest_sound()
-            elif tag not in _PASSING:
+            if tag not in _PASSING:
                 self._count += 1
+            elif tag == _SOUND and self._channel is None:
+                self._sound_s += _seconds(frame)
+                while self._sound_s > _MAX_SOUND_S:
+                    self._drop_oldest_sound()
             self._news.notify_all()
 
     def _drop_oldest_sound(self) -> None:
         oldest = next(frame for frame in self._waiting if tag_of(frame) == _SOUND)
         self._waiting.remove(oldest)
-        self._sound_bytes -= len(oldest)
-        self._dropped_bytes += len(oldest)
+        self._sound_s -= _seconds(oldest)
+        self._dropped_s += _seconds(oldest)
 
-    def attach(self, channel: Channel) -> int:
-        """Send to this supervisor from now on, first what is not confirmed.
-
-        Returns:
-            How many milliseconds of sound were dropped meanwhile.
-        """
+    def attach(self, channel: Channel) -> None:
+        """Send to this supervisor from now on, first what is not confirmed."""
         with self._news:
             self._waiting.extendleft(frame for _, frame in reversed(self._sent))
             self._sent_count -= len(self._sent)
             self._sent.clear()
             self._asked = False
             self._channel = channel
-            dropped, self._dropped_bytes = self._dropped_bytes, 0
+            if self._dropped_s:
+                lost_ms = round(self._dropped_s * 1000)
+                lost = AudioLost("microphone", lost_ms, "there was no supervisor to take it")
+                self._waiting.append(encode(lost))
+                self._count += 1
+            self._sound_s = self._dropped_s = 0.0
             self._news.notify_all()
-        return dropped // 48
 
     def detach(self) -> None:
         """Keep what comes: the supervisor has ended."""
@@ -123,10 +122,7 @@ class Outbox:
                 self._asked = True
                 return channel, encode(Confirm(self._sent_count))
             frame = self._waiting.popleft()
-            tag = tag_of(frame)
-            if tag == _SOUND:
-                self._sound_bytes -= len(frame)
-            elif tag not in _PASSING:
+            if tag_of(frame) not in _PASSING:
                 self._sent_count += 1
                 self._sent.append((self._sent_count, frame))
             return channel, frame
@@ -143,4 +139,10 @@ class Outbox:
                 self._channel = None
             if tag_of(frame) == _SOUND:
                 self._waiting.appendleft(frame)
-                self._sound_bytes += len(frame)
+
+
+def _seconds(frame: bytes) -> float:
+    """Return the length of a block of sound."""
+    sound = decode(frame)
+    assert isinstance(sound, ProgramCapture)
+    return len(sound.pcm) / 2 / sound.sample_rate

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import itertools
 import logging
-import os
 import queue
-import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from actors.embedding.outbox import Outbox
 from actors.embedding.stream import EventStream, Listener
-from actors.supervision.directory import make_directory
+from actors.embedding.supervisor_process import SupervisorProcess
 from actors.supervision.specs import SPECS
 from messages import (
     FAULTS,
-    AudioLost,
     ComponentCrashed,
     ComponentCrashedError,
     ConfigurationError,
     Confirmed,
     Event,
-    FrameError,
     Inject,
     Log,
     Message,
@@ -49,17 +42,13 @@ from messages import (
     StopSession,
     Subscribe,
     SupervisorDiedError,
-    SupervisorRestarted,
     ToolCall,
     Turn,
-    decode,
     encode,
     level_of,
     message_types,
 )
-from messages.paths import text_of_path
-from messages.transport.channel import Channel
-from messages.transport.spawning import Started, ending, environment_with_us, spawn
+from messages.transport.spawning import ending
 from messages.validation import checked_settings
 
 if TYPE_CHECKING:
@@ -67,11 +56,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-_RESTARTS_S = 60.0
-"""Time in which the number of restarts of the supervisor is limited."""
 _TOLD = 1000
-_EXIT_USAGE = 2
-"""Exit code of a supervisor whose session cannot start."""
+"""Number of turns and calls that are remembered, to recognise one that comes twice."""
 
 
 class Session:
@@ -85,6 +71,9 @@ class Session:
                 print(event.role, event.text)
 
     In asyncio: ``async with Session(...) as session`` and ``async for event in session.events()``.
+
+    It has more attributes than other classes: it is used by any thread and by two of its own, and
+    each is one thing that somebody waits for.
     """
 
     _QUEUED = 10_000
@@ -132,21 +121,11 @@ class Session:
         self._defaults = _plain(defaults or {})
         checked_settings({**self._defaults, **self._settings})
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._api_key = api_key
-        self._process: Started | None = None
-        self._channel: Channel
-        self._directory: Path | None = None
         self._outbox = Outbox()
-        self._restarts = restarts
-        self._deaths: collections.deque[float] = collections.deque()
-        """When a supervisor has died, within the last minute."""
-        self._death: tuple[float, str] | None = None
-        """When the last supervisor has died, and why, until the next one runs; None: it runs."""
-        self._bug = ""
-        """The exception that ends the supervisor."""
+        self._supervisor = SupervisorProcess(self._order, self._outbox, api_key, restarts)
         self._is_ending = False
         self._told: dict[str, None] = {}
-        """Ids of the newest turns and calls, to recognise one that comes twice."""
+        """Ids of the newest turns and calls."""
         self._lock = threading.Lock()
         self._streams: list[Listener] = []
         self._crashes: dict[str, ComponentCrashed] = {}
@@ -156,7 +135,6 @@ class Session:
         self._started = threading.Event()
         self._over = threading.Event()
         self._failure: RtvoiceError | None = None
-        self._killed = False
         self.started: SessionStarted | None = None
         """Process ids and devices; None until the session runs."""
         self.summary: SessionEnded | None = None
@@ -174,16 +152,12 @@ class Session:
             SessionFailedError: If a component cannot start; the reason says which and why.
             SupervisorDiedError: If the supervisor ended without giving a reason.
         """
-        if self._process is not None:
+        if self._supervisor.pid is not None:
             raise RuntimeError("a session is started once; make a new one")
         if timeout_s is None:
-            timeout_s = max(30.0, 2 * checked_settings(self._settings).start_s)
-        self._directory = make_directory()
-        try:
-            self._spawn(resumed=False)
-        except BaseException:
-            self._remove_directory()
-            raise
+            settings = checked_settings({**self._defaults, **self._settings})
+            timeout_s = max(30.0, 2 * settings.start_s)
+        self._supervisor.start()
         if self._hosting is not None:  # before any message can arrive for it
             self._hosting.prepare(self._loop)
         for name, target in (("read", self._read), ("write", self._outbox.run)):
@@ -197,48 +171,13 @@ class Session:
             self._hosting.start()
         return self
 
-    def _spawn(self, *, resumed: bool) -> None:
-        """Start a supervisor.
-
-        Raises:
-            SessionFailedError: If no process can be started.
-        """
-        environment = environment_with_us(os.environ)
-        if self._api_key is not None:
-            environment["RTVOICE_API_KEY"] = self._api_key
-        try:
-            self._process, ours = spawn(["rtvoice.peer"], environment, forks=True)
-        except OSError as error:
-            why = f"the supervisor cannot start: no process can be started: {error}"
-            raise SessionFailedError(why) from error
-        if self._killed:  # `kill` was called while the process was spawned
-            self.kill()
-        self._channel = Channel(ours)
-        order = StartSession(
-            self._settings,
-            self._wanted(),
-            text_of_path(str(self._directory)),
-            self._defaults,
-            resumed,
-        )
-        with contextlib.suppress(OSError):  # the supervisor has ended; the reader reports it
-            self._channel.write(order)
-        if dropped_ms := self._outbox.attach(self._channel):
-            reason = "there was no supervisor to take it"
-            self.send(AudioLost("microphone", dropped_ms, reason))
-
     @property
     def exit_code(self) -> int | None:
         """Exit code of the supervisor: 0, 2 (the session could not start) or 3 (it has failed).
 
         None: it runs. Another code: it has died.
         """
-        return self._process.returncode if self._over.is_set() and self._process else None
-
-    def _remove_directory(self) -> None:
-        """Remove what a supervisor that was killed has left."""
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        return self._supervisor.exit_code if self._over.is_set() else None
 
     def stop(self, reason: str = "the program asked", timeout_s: float = 10.0) -> SessionEnded:
         """End the session in order; a second call returns the same summary.
@@ -251,7 +190,7 @@ class Session:
             SessionFailedError: If the session has failed before; ``reason`` says why.
             SupervisorDiedError: If the supervisor ended without a summary.
         """
-        if self._process is None:
+        if self._supervisor.pid is None:
             raise RuntimeError("the session was never started")
         if not self._over.is_set():
             self.send(StopSession(reason))
@@ -280,9 +219,7 @@ class Session:
 
     def kill(self) -> None:
         """Kill the supervisor, also one that is being spawned; its children end with it."""
-        self._killed = True
-        if self._process is not None:
-            self._process.kill()
+        self._supervisor.kill()
 
     # -- messages -----------------------------------------------------------------------------
 
@@ -338,7 +275,7 @@ class Session:
 
     def subscribe(self) -> None:
         """Subscribe to the message types that the listeners want now."""
-        if self._process is not None:
+        if self._supervisor.pid is not None:
             self.send(Subscribe(self._wanted()))
 
     def set_tools(
@@ -432,6 +369,10 @@ class Session:
 
     # -- threads ------------------------------------------------------------------------------
 
+    def _order(self, directory: str, resumed: bool) -> StartSession:
+        """Return the first message to a supervisor."""
+        return StartSession(self._settings, self._wanted(), directory, self._defaults, resumed)
+
     def _wanted(self) -> tuple[int, ...]:
         kinds: set[type[Message]] = {Event, Status, Log}
         with self._lock:
@@ -447,73 +388,29 @@ class Session:
             self._streams.remove(stream)
 
     def _read(self) -> None:
-        """Take the messages of one supervisor after the other, until the session is over."""
-        while True:
-            cause = ""
-            try:
-                while True:
-                    self._take(decode(self._channel.read()))
-            except EOFError:
-                pass
-            except FrameError as error:
-                cause = str(error)
-                assert self._process is not None
-                self._process.kill()
-            except Exception as error:  # noqa: BLE001 - of the program's code, such as a log filter
-                why = f"the program failed to handle a message: {type(error).__name__}: {error}"
-                self._failure = self._failure or SessionFailedError(why)
-                self._failure.__cause__ = error
-                self.kill()
-            if not self._go_on(cause):
-                break
+        """Take the messages of the supervisors, until the session is over."""
+        try:
+            for message in self._supervisor.messages(self._may_resume):
+                self._take(message)
+        except Exception as error:  # noqa: BLE001 - of the program's code, such as a log filter
+            why = f"the program failed to handle a message: {type(error).__name__}: {error}"
+            self._failure = self._failure or SessionFailedError(why)
+            self._failure.__cause__ = error
+            self.kill()
+            self._supervisor.wait()
         self._end()
 
-    def _go_on(self, cause: str) -> bool:
-        """Replace a supervisor that has died; return False if the session is over.
-
-        Args:
-            cause: Why it had to be killed; empty: it has ended by itself.
-        """
-        assert self._process is not None
-        self._outbox.detach()
-        code = self._process.wait()
-        self._channel.close()
-        if self._is_ending or self._killed or self.summary is not None or self._failure is not None:
-            return False
-        now = time.monotonic()
-        cause = self._bug or cause or ending(code)
-        self._bug = ""
-        while self._deaths and now - self._deaths[0] > _RESTARTS_S:
-            self._deaths.popleft()
-        self._deaths.append(now)
-        if not self._started.is_set() or code == _EXIT_USAGE:
-            return False
-        if len(self._deaths) > self._restarts:
-            why = f"the supervisor has ended: {cause}"
-            if self._restarts:
-                why = f"{why}; it has died {len(self._deaths)} times within {_RESTARTS_S:g} s"
-            self._failure = SupervisorDiedError(why)
-            return False
-        self._death = self._death or (now, cause)
-        try:
-            self._spawn(resumed=True)
-        except RtvoiceError as error:
-            self._failure = error
-            return False
-        return True
+    def _may_resume(self) -> bool:
+        """Return whether a supervisor that has died is to be replaced."""
+        is_over = self.summary is not None or self._failure is not None or self._is_ending
+        return self._started.is_set() and not is_over
 
     def _take(self, message: Message) -> None:
         match message:
-            case SessionStarted() if self._death is not None:
-                began, cause = self._death
-                self._death = None
-                ms = round((time.monotonic() - began) * 1000, 1)
-                pid = message.pids["supervisor"]
-                self.started = message
-                message = SupervisorRestarted(pid, cause, ms, message.items)
             case SessionStarted():
                 self.started = message
                 self._started.set()
+                message = self._supervisor.restarted(message) or message
             case Confirmed(number):
                 self._outbox.confirmed(number)
                 return
@@ -541,7 +438,7 @@ class Session:
                     self._answers[call_id].put(message)
                 return
             case Log("CRITICAL", text, component="supervisor"):
-                self._bug = text
+                self._supervisor.bug = text
                 _log(message)
             case Log():
                 _log(message)
@@ -556,12 +453,12 @@ class Session:
             stream.put(message)
 
     def _end(self) -> None:
-        assert self._process is not None
-        code = self._process.wait()
         if self.summary is None and self._failure is None:
-            self._failure = SupervisorDiedError(f"the supervisor has ended: {ending(code)}")
+            self._failure = self._supervisor.failure or SupervisorDiedError(
+                f"the supervisor has ended: {ending(self._supervisor.exit_code)}"
+            )
         self._outbox.close()
-        self._remove_directory()
+        self._supervisor.clean_up()
         if self._hosting is not None:
             self._hosting.stop(2.0)
         self._over.set()
