@@ -71,7 +71,7 @@ def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _of_reasoning(settings)
     yield from _of_transcription(settings)
     if settings.resume is not None and settings.journal_path is not None:
-        yield "journal_path", "leave it out: with resume, the journal of that is continued"
+        yield "journal_path", "leave it out: the journal that resume names is continued"
 
 
 def _of_the_voice(settings: Settings) -> Iterator[tuple[str, str]]:

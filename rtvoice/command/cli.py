@@ -46,6 +46,8 @@ Talk with a voice assistant. Without options:
                               a transcript; it never uses the service
 """
 
+_WIDTH = 100
+"""Columns of the help."""
 _EXAMPLES = {
     "": "talk, or watch the demo",
     "assistant.py:agent": "talk with an agent of your own",
@@ -121,11 +123,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _examples() -> str:
-    lines = [
-        f"  {rtvoice(arguments)}".ljust(len(rtvoice()) + 34) + what
-        for arguments, what in _EXAMPLES.items()
-    ]
-    return "\n".join(["examples:", *map(str.rstrip, lines), ""])
+    lines = [line for example in _EXAMPLES.items() for line in _example(*example)]
+    return "\n".join(["examples:", *lines, ""])
+
+
+def _example(arguments: str, what: str) -> list[str]:
+    """Return the lines of an example; the path in a command may be long."""
+    import textwrap
+
+    command = f"  {rtvoice(arguments)}"
+    line = f"{command.ljust(len(rtvoice()) + 34)}{what}".rstrip()
+    if len(line) <= _WIDTH:
+        return [line]
+    parts = textwrap.wrap(command, _WIDTH - 2, subsequent_indent=" " * 6, break_on_hyphens=False)
+    explained = [f"      # {what}"] if what else []
+    return [*(f"{part} \\" for part in parts[:-1]), parts[-1], *explained]
 
 
 def _version() -> str:
@@ -168,6 +180,8 @@ def _check_files(options: argparse.Namespace) -> None:
             raise UsageError(f"there is no file {where} (AGENT is {options.agent!r})")
     if options.input is not None and is_file(options.input):
         _check_input(_source(options, "input"), path_of(options.input))
+    if options.resume is not None and not path_of(options.resume).is_file():
+        raise UsageError(f"--resume: there is no file {printable(options.resume)}")
     for name in ("output", "record", "journal"):
         path = getattr(options, name)
         if path is None or (name == "output" and not is_file(path)):
@@ -215,7 +229,7 @@ def _check_used_once(options: argparse.Namespace) -> None:
     """Raise if one file is written for two purposes, or read and written."""
     files = {
         _source(options, name): path
-        for name in ("input", "output", "record", "journal", "events")
+        for name in ("input", "output", "record", "journal", "resume", "events")
         if (path := getattr(options, name)) is not None
         and path != "-"
         and (name not in ("input", "output") or is_file(path))

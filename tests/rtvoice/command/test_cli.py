@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -191,6 +192,7 @@ def test_a_file_that_the_environment_names_and_is_not_there_is_refused(
         ([*NOWHERE, "--record", "talk.mp3"], "talk.mp3 must end in .wav"),
         (["--output", "no/such/reply.wav"], "--output: no/such/reply.wav cannot be written"),
         ([*NOWHERE, "--journal", "no/such/journal"], "--journal: no/such/journal cannot"),
+        ([*NOWHERE, "--resume", "none.journal"], "--resume: there is no file none.journal"),
         ([*NOWHERE, "--events", "no/such/events"], "--events: no/such/events cannot be written"),
         ([*NOWHERE, "--model", "impossible"], "model: there is no such thing"),
     ],
@@ -356,6 +358,18 @@ def test_help_teaches() -> None:
     assert all(len(line) <= 100 for line in shown.splitlines())
 
 
+def test_examples_fit_where_the_command_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "/home/somebody/projects/voice/rtvoice/scripts/run"
+    monkeypatch.setattr(cli, "rtvoice", lambda arguments="": f"{script} {arguments}".strip())
+
+    shown = cli._examples()
+
+    assert all(len(line) <= 100 for line in shown.splitlines())
+    whole = re.sub(r" \\\n\s+", " ", shown)
+    assert f"{script} --input question.wav --output reply.wav --server sandbox\n" in whole
+    assert f"{script} --doctor" in whole
+
+
 def test_a_short_session_with_the_sandbox() -> None:
     found = command(*NOWHERE, "--max-seconds", "0.2", "--events", "-", **DEAF)
 
@@ -383,6 +397,7 @@ def test_an_agent_that_does_not_load_says_why(tmp_path: Path) -> None:
         (["--input", "in.wav", "--journal", "./in.wav"], "--journal: ./in.wav is the file of"),
         (["--output", "o.wav", "--record", "o.wav"], "--record: o.wav is the file of --output"),
         (["--input", "in.flac", "--events", "in.flac"], "--events: in.flac is the file of --input"),
+        ([*NOWHERE, "--resume", "bare", "--events", "bare"], "--events: bare is the file of --res"),
         (["--input", "bare", "--events", "bare"], "--events: bare is the file of --input"),
         (["--input", "in.wav", "--output", "link.wav"], "--output: link.wav is the file of"),
         (["a.py:agent", "--events", "a.py"], "AGENT: a.py is the file of --events"),
