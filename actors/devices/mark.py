@@ -10,6 +10,7 @@ import mmap
 import os
 
 from messages import SessionInfo
+from messages.transport.mapped import map_file
 
 __all__ = ["ItemMark", "Mark"]
 
@@ -123,13 +124,4 @@ def _map(session: SessionInfo, name: str) -> mmap.mmap:
     path = session.file(name)
     if not (session.directory and path.parent.is_dir()):
         return mmap.mmap(-1, _BYTES)  # anonymous memory: nothing survives the process then
-    flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if session.first else 0)
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        if os.fstat(descriptor).st_size < _BYTES:
-            # Write the page, instead of a hole: on a full disk, storing into a mapped hole would
-            # kill the process with SIGBUS.
-            os.write(descriptor, bytes(_BYTES))
-        return mmap.mmap(descriptor, _BYTES)
-    finally:
-        os.close(descriptor)
+    return map_file(path, _BYTES, os.O_CREAT | (os.O_TRUNC if session.first else 0))

@@ -8,9 +8,10 @@ acknowledged later (`Rule.held`).
 
 from __future__ import annotations
 
-import mmap
 import os
 from pathlib import Path
+
+from messages.transport.mapped import map_file
 
 __all__ = ["HELD", "LOCAL", "MAIL", "PAGE_BYTES", "SLOTS", "Page", "Slot"]
 
@@ -29,16 +30,8 @@ class Page:
     """The mapped file, which holds one `Slot` for each child."""
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
-        flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
-        descriptor = os.open(path, flags, 0o600)
-        try:
-            if create:
-                # Write the page, instead of a hole: on a full disk, storing into a mapped hole
-                # would kill the process with SIGBUS.
-                os.write(descriptor, bytes(PAGE_BYTES))
-            self._map = mmap.mmap(descriptor, PAGE_BYTES)
-        finally:
-            os.close(descriptor)
+        flags = os.O_CREAT | os.O_EXCL if create else 0
+        self._map = map_file(path, PAGE_BYTES, flags)
         self._numbers = memoryview(self._map).cast("Q")
 
     def slot(self, index: int) -> Slot:

@@ -30,6 +30,8 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
+from messages.transport.mapped import map_file
+
 __all__ = ["NAME", "Played", "ReferenceReader", "ReferenceWriter"]
 
 NAME = "speaker.reference"
@@ -71,12 +73,11 @@ class ReferenceWriter:
     def __init__(self, directory: Path, device: str) -> None:
         path = directory / NAME
         if not path.exists():
-            # Written as a whole and then renamed: no reader ever maps a file that is too short, and
-            # on a full disk a store into a mapped hole would kill the process with SIGBUS.
+            # Filled and then renamed: no reader ever maps a file that is too short.
             new = path.with_suffix(".new")
-            new.write_bytes(bytes(_BYTES))
+            map_file(new, _BYTES, os.O_CREAT | os.O_TRUNC).close()
             new.replace(path)
-        self._map = _map(path, mmap.ACCESS_WRITE)
+        self._map = map_file(path, _BYTES)
         self._written: int = _SEQUENCE.unpack_from(self._map, 0)[0]
         self._run = _SEQUENCE.unpack_from(self._map, 8)[0] + 1
         name = device.encode()[:_NAME_BYTES]
@@ -155,7 +156,7 @@ class ReferenceReader:
     def _is_open(self) -> bool:
         if self._map is None:
             try:
-                self._map = _map(self._path, mmap.ACCESS_READ)
+                self._map = map_file(self._path, _BYTES, access=mmap.ACCESS_READ)
             except OSError:
                 return False
         return True
@@ -165,11 +166,3 @@ class ReferenceReader:
         if self._map is not None:
             self._map.close()
             self._map = None
-
-
-def _map(path: Path, access: int) -> mmap.mmap:
-    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-    try:
-        return mmap.mmap(descriptor, _BYTES, access=access)
-    finally:
-        os.close(descriptor)
