@@ -36,6 +36,7 @@ from messages import (
     SoundFaltered,
     Wanted,
 )
+from messages.hints import install
 from tests.actors.devices.card import echoing
 from tests.actors.devices.echo import rooms
 from tests.actors.process import ProcessRig
@@ -661,5 +662,5 @@ def test_demanded_without_its_package_the_start_fails_with_what_to_do(
         rig.open(wait=False)
         crash = rig.expect(Crashed)
 
-    assert "pip install 'rtvoice[audio]'" in crash.error
+    assert install("pywebrtc-audio") in crash.error
     assert crash.plain

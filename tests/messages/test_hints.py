@@ -53,6 +53,7 @@ def test_in_a_checkout_that_its_script_has_set_up_the_script_is_named(
     assert hints.rtvoice("--doctor") == "./scripts/run --doctor"
     assert hints.rtvoice() == "./scripts/run"
     assert hints.install("pyaudio") == "./scripts/run --setup"
+    assert hints.install("pywebrtc-audio") == "./scripts/run --setup"
     assert hints.install("python-socks") == f"{environment}/bin/python -m pip install python-socks"
 
 

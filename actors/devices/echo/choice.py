@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from messages import Settings, UserError
+from messages.hints import install
 
 __all__ = [
-    "INSTALL",
     "MISSING",
     "NoEngineError",
     "cancels_itself",
@@ -23,15 +23,15 @@ _CANCELLERS = (
 )
 """What devices are named that cancel echo themselves: those of PulseAudio and PipeWire, Krisp, the
 communications devices of Windows."""
-INSTALL = "pip install 'rtvoice[audio]'"
-MISSING = f"pywebrtc-audio is not installed: {INSTALL}"
+MISSING = "pywebrtc-audio is not installed: "
+"""The reason where the package is missing; the command that installs it follows."""
 
 
 class NoEngineError(UserError):
     """Echo cancelling is demanded, and the package for it is not installed."""
 
     def __str__(self) -> str:
-        return f"echo_cancelling is on, but {MISSING}"
+        return f"echo_cancelling is on, but {_missing()}"
 
 
 def is_headset(device: str) -> bool:
@@ -66,7 +66,7 @@ def why_not(settings: Settings, microphone: str, *, cards: bool) -> str:
     if find_spec("pywebrtc_audio") is None:
         if settings.echo_cancelling == "on":
             raise NoEngineError
-        return MISSING
+        return _missing()
     return ""
 
 
@@ -79,3 +79,7 @@ def why_not_with(settings: Settings, device: str) -> str:
     if cancels_itself(device):
         return f"{device} cancels echo itself"
     return ""
+
+
+def _missing() -> str:
+    return f"{MISSING}{install('pywebrtc-audio')}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from actors.devices.echo.choice import INSTALL, MISSING, is_headset
+from actors.devices.echo.choice import MISSING, is_headset
 from actors.realtime.core.playback import PlaybackAccount
 from actors.realtime.core.setup import Setup
 from actors.realtime.core.state import Interval, Saved
@@ -86,8 +86,9 @@ class Duplex:
         if not self.is_half() or saved.notified_duplex or self._echo_is() == "learning":
             return ""
         saved.notified_duplex = True
-        if saved.echo is not None and saved.echo.reason == MISSING:
-            return f"{_NOTICE} Or let it cancel the echo: {INSTALL}."
+        reason = saved.echo.reason if saved.echo is not None else ""
+        if reason.startswith(MISSING):
+            return f"{_NOTICE} Or let it cancel the echo: {reason.removeprefix(MISSING)}."
         return _NOTICE
 
     def echo(self, message: EchoState) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import pytest
 
 from actors.devices.echo import choice
 from messages import Settings
+from messages.hints import install
 
 
 @pytest.fixture
@@ -47,9 +49,8 @@ def test_without_the_package_it_is_off_and_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr(choice, "find_spec", lambda _: None)
 
-    assert choice.why_not(Settings(), "Built-in", cards=True).endswith(
-        "pywebrtc-audio is not installed: pip install 'rtvoice[audio]'"
-    )
-    with pytest.raises(choice.NoEngineError, match="pip install"):
+    how = f"pywebrtc-audio is not installed: {install('pywebrtc-audio')}"
+    assert choice.why_not(Settings(), "Built-in", cards=True) == how
+    with pytest.raises(choice.NoEngineError, match=re.escape(f"is on, but {how}")):
         choice.why_not(Settings(echo_cancelling="on"), "Built-in", cards=True)
     assert choice.why_not(Settings(echo_cancelling="off"), "Built-in", cards=True)
