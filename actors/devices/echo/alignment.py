@@ -23,23 +23,33 @@ Samples = NDArray[np.int16]
 _LEAD_NS = 40_000_000
 _LEAST_LEAD_NS = 10_000_000
 _KEPT = 4 * SAMPLE_RATE
+"""Samples of the reference that are kept."""
+
 _OFF = 30 * SAMPLE_RATE // 1000
-"""Offset of the stamps that moves the reference, if it lasts."""
+"""Samples by which the stamps must differ from the reference to move it, if they do so for
+`_OFF_BLOCKS`."""
 _OFF_BLOCKS = 3
 _OFF_AT_ONCE = 4 * SAMPLE_RATE // 1000
-"""The same once something is known to be missing in one of the streams."""
-_STAMPS, _SETTLED = 9, 3
-"""Stamps whose median counts; so many are needed to trust it."""
+"""Samples by which they must differ to move it at once, where one of the streams has a gap."""
+_STAMPS = 9
+"""Stamps whose median counts."""
+_FIRST_STAMPS = 3
+"""Stamps whose median is trusted where they begin anew."""
 _ALIVE_NS = 100_000_000
 """A writer that is silent for longer is dead: nobody waits for it."""
-_LOOKS, _SHORT = 25, 8
-"""Blocks by which the lead is judged; if it was too long for so many of them, it is shortened."""
-_SETTLING, _FIRST_LOOKS, _FIRST_SHORT = 50, 10, 5
-"""The same for the first blocks, before the guard opens: both streams of a card still change by how
-much they are delivered ahead or late. Its first three stamps are not reliable."""
-_SPARE = 5 * SAMPLE_RATE // 1000
+
+_LEAD_BLOCKS = 25
+"""Blocks by which the lead is judged."""
+_LATE_BLOCKS = 8
+"""Blocks of these whose reference may come too late; if there are more, the lead is shortened."""
+_SETTLING = 50
+"""Blocks, the first ones, in which the lead is judged sooner: the guard is not open yet, and both
+streams of a card still change by how much they are delivered ahead or late."""
+_FIRST_LEAD_BLOCKS = 10
+_FIRST_LATE_BLOCKS = 5
+_MARGIN = 5 * SAMPLE_RATE // 1000
 """Samples by which the reference should be there before it is needed."""
-_LONG_LOOKS = 250
+_LONG_BLOCKS = 250
 """Blocks after which a shortened lead may be longer again."""
 _SILENCE = SAMPLE_RATE // 2
 """Samples of silence in which the lead may be made longer without any harm."""
@@ -74,21 +84,25 @@ class Alignment:
         self._zero_ns: collections.deque[int] = collections.deque(maxlen=_STAMPS)
         """The time at which position 0 is heard, by each of the last stamps."""
         self._run = -1
-        self._doubts = 0
-        """How often the next offset counts at once, as samples are missing in one of the streams:
-        twice where the stamps begin anew, since the first ones are not reliable."""
-        self._off = 0
-        """Successive blocks that were off."""
+        """Number of the writer of the last block."""
+        self._checks = 0
+        """Checks to come in which a small offset counts at once, as one of the streams has a gap:
+        two where the stamps begin anew, since the first three are not reliable."""
+        self._off_blocks = 0
+        """Successive blocks for which the stamps differed."""
         self._written_ns = 0
         """When the last block was found in the ring."""
         self._lead_ns = min(max(lead_ms * 1_000_000, _LEAST_LEAD_NS), _LEAD_NS)
         if not lead_ms:
             self._lead_ns = _LEAD_NS
-        self._spare: collections.deque[int] = collections.deque(maxlen=_LONG_LOOKS)
+        self._margins: collections.deque[int] = collections.deque(maxlen=_LONG_BLOCKS)
         """By how many samples the reference of the last blocks was there early; negative: late."""
-        self.blocks = self.late = self.moves = 0
-        """Blocks returned while a loudspeaker was there; those whose reference came too late; how
-        often the reference was moved."""
+        self.blocks = 0
+        """Blocks returned while a loudspeaker was there."""
+        self.late = 0
+        """Those whose reference came too late."""
+        self.moves = 0
+        """How often the reference was moved."""
 
     @property
     def lead_ms(self) -> int:
@@ -106,10 +120,10 @@ class Alignment:
         self._read(now_ns)
         if self._at is None or now_ns - self._written_ns > _ALIVE_NS:
             return True
-        spare = self._end - self._at - samples
+        margin = self._end - self._at - samples
         if not again:
-            self._spare.append(spare)
-        return spare >= 0
+            self._margins.append(margin)
+        return margin >= 0
 
     def take(self, first_ns: int, samples: int, now_ns: int, *, lost: bool) -> tuple[Samples, bool]:
         """Return the reference of a captured block, and whether it was moved.
@@ -123,7 +137,7 @@ class Alignment:
         self._read(now_ns)
         if not self._zero_ns:
             return np.zeros(samples, np.int16), False
-        moved = self._judge_lead() | self._move(first_ns, lost=lost)
+        moved = self._adapt_lead() | self._move(first_ns, lost=lost)
         self.moves += moved
         assert self._at is not None
         if now_ns - self._written_ns <= _ALIVE_NS:
@@ -138,7 +152,7 @@ class Alignment:
             if block.run != self._run or block.late:
                 self._run = block.run
                 self._zero_ns.clear()
-                self._doubts = 2
+                self._checks = 2
             self._zero_ns.append(block.heard_ns - to_ns(self._end))
             pcm = np.frombuffer(block.pcm, "<i2")
             at = self._end % _KEPT
@@ -149,25 +163,25 @@ class Alignment:
             self._written_ns = now_ns
 
     def _move(self, first_ns: int, *, lost: bool) -> bool:
-        """Follow the stamps if they are off. Return whether the reference was moved."""
+        """Follow the stamps if they differ. Return whether the reference was moved."""
         stamps = sorted(self._zero_ns)
         wanted = to_samples(first_ns + self._lead_ns - stamps[len(stamps) // 2])
         if self._at is None:
             self._at = wanted
             return False
         offset = abs(wanted - self._at)
-        self._off = self._off + 1 if offset > _OFF else 0
-        self._doubts = max(self._doubts, int(lost))
-        enough = _SETTLED if self._doubts > 1 else _STAMPS
-        counts = self._doubts > 0 and len(stamps) >= enough
-        self._doubts -= counts
-        if not (counts and offset > _OFF_AT_ONCE) and self._off < _OFF_BLOCKS:
+        self._off_blocks = self._off_blocks + 1 if offset > _OFF else 0
+        self._checks = max(self._checks, int(lost))
+        enough = _FIRST_STAMPS if self._checks > 1 else _STAMPS
+        checks = self._checks > 0 and len(stamps) >= enough
+        self._checks -= checks
+        if not (checks and offset > _OFF_AT_ONCE) and self._off_blocks < _OFF_BLOCKS:
             return False
-        self._at, self._off = wanted, 0
+        self._at, self._off_blocks = wanted, 0
         return True
 
-    def _judge_lead(self) -> bool:
-        """Lead by less if the loudspeaker is told too late what it plays, or by more again.
+    def _adapt_lead(self) -> bool:
+        """Shorten the lead if the reference comes too late for it; later, lengthen it again.
 
         A reference with a hole in each block is worse than one that is moved.
 
@@ -175,21 +189,22 @@ class Alignment:
             Whether the reference was moved while something was played.
         """
         settling = self.blocks < _SETTLING
-        looks, short = (_FIRST_LOOKS, _FIRST_SHORT) if settling else (_LOOKS, _SHORT)
-        spare = sorted(list(self._spare)[-looks:])
-        if self._at is None or len(spare) < looks:
+        blocks = _FIRST_LEAD_BLOCKS if settling else _LEAD_BLOCKS
+        may_be_late = _FIRST_LATE_BLOCKS if settling else _LATE_BLOCKS
+        margins = sorted(list(self._margins)[-blocks:])
+        if self._at is None or len(margins) < blocks:
             return False
-        if spare[short] < 0:
-            wanted_ns = self._lead_ns - to_ns(_SPARE - spare[1])
-        elif len(self._spare) == _LONG_LOOKS and self._is_silent():
-            wanted_ns = self._lead_ns + to_ns(max(min(self._spare) - _SPARE, 0))
+        if margins[may_be_late] < 0:
+            wanted_ns = self._lead_ns - to_ns(_MARGIN - margins[1])
+        elif len(self._margins) == _LONG_BLOCKS and self._is_silent():
+            wanted_ns = self._lead_ns + to_ns(max(min(self._margins) - _MARGIN, 0))
         else:
             return False
         wanted_ns = min(max(wanted_ns, _LEAST_LEAD_NS), _LEAD_NS)
         change = to_samples(wanted_ns - self._lead_ns)
         self._lead_ns = wanted_ns
         self._at += change
-        self._spare.clear()
+        self._margins.clear()
         return change < 0
 
     def _is_silent(self) -> bool:

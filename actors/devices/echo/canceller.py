@@ -22,9 +22,10 @@ Samples = NDArray[np.int16]
 
 _ENGINE_BLOCK = SAMPLE_RATE // 100
 """The engine works on blocks of 10 ms; a shorter one it would pad with zeros."""
-_NOISE_BLOCKS, _NOISE = 20, 800
+_NOISE_BLOCKS = 20
+_NOISE_RMS = 800
 _LOOK_NS = 500_000_000
-"""Interval of the looks for another loudspeaker."""
+"""How often it is checked which loudspeaker is in use."""
 
 
 class EchoCanceller:
@@ -45,8 +46,10 @@ class EchoCanceller:
         self.lag = _lag()
         """Samples by which the output is later than the input."""
         self._held = np.zeros(self.lag, np.int16)
-        """The last input, which follows where nothing is to be cancelled."""
-        self._judged = tuple(np.zeros(0, np.int16) for _ in range(3))
+        """The end of the input that is not returned yet where nothing is to be cancelled: the
+        output is as late then as that of the engine."""
+        self._unjudged = tuple(np.zeros(0, np.int16) for _ in range(3))
+        """The end of microphone, reference and output, too short for the guard."""
         self._why_off = ""
         """Why nothing is to be cancelled with the loudspeaker in use; empty: it is."""
         self._looked_ns = 0
@@ -128,12 +131,12 @@ class EchoCanceller:
         self._why_off = why_off
 
     def _judge(self, *streams: Samples) -> None:
-        joined = [np.concatenate(pair) for pair in zip(self._judged, streams, strict=True)]
+        joined = [np.concatenate(pair) for pair in zip(self._unjudged, streams, strict=True)]
         whole = len(joined[0]) // FRAME * FRAME
         for at in range(0, whole, FRAME):
             microphone, reference, output = (each[at : at + FRAME] for each in joined)
             self._guard.judge(microphone, reference, output)
-        self._judged = tuple(each[whole:] for each in joined)
+        self._unjudged = tuple(each[whole:] for each in joined)
 
 
 def _engine() -> AudioProcessor:
@@ -145,7 +148,7 @@ def _lag() -> int:
     """Measure by how many samples the engine is late: with noise, and nothing played."""
     engine, nothing = _engine(), np.zeros(_ENGINE_BLOCK, np.int16)
     size = _ENGINE_BLOCK * _NOISE_BLOCKS
-    noise = (np.random.default_rng(5).standard_normal(size) * _NOISE).astype(np.int16)
+    noise = (np.random.default_rng(5).standard_normal(size) * _NOISE_RMS).astype(np.int16)
     parts = [
         engine.process(noise[at : at + _ENGINE_BLOCK], nothing)
         for at in range(0, size, _ENGINE_BLOCK)

@@ -2,9 +2,9 @@
 
 It looks at blocks of 20 ms in which something is heard while the loudspeaker plays. How much the
 engine takes away of them (microphone minus output) separates the two cases, measured in 24 rooms:
-24 to 49 dB in the median while it works, 1 to 12 dB while it does not. But a user who speaks over
-the assistant, or with headphones, also makes it small. So, before it decides on little, it looks
-whether the microphone hears the reference at all, and whether the output still does
+24 to 49 dB in the median while it works, 1 to 12 dB while it does not. But it is small too while
+the user speaks over the assistant, or wears headphones. So before the guard takes that for a
+failure, it looks for an echo of the reference, in the microphone and in the output
 (`actors.devices.echo.likeness`).
 """
 

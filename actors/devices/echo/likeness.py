@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DECIMATION", "RATE", "Likeness", "decimated", "likeness"]
+__all__ = ["RATE", "Likeness", "decimated", "likeness"]
 
-DECIMATION = 3
+_DECIMATION = 3
 RATE = 8_000
 _BAND_HZ = (300, 3400)
 _TINY = 1e-6
+"""Against division by zero: a share of the strongest frequency."""
 
 Floats = NDArray[np.float32]
 
@@ -33,7 +34,7 @@ class Likeness(NamedTuple):
 
 def decimated(samples: NDArray[np.int16]) -> Floats:
     """Return samples of 24 kHz at 8 kHz; what aliases above 4 kHz is outside the band or weak."""
-    means: Floats = samples.reshape(-1, DECIMATION).mean(axis=1, dtype=np.float32)
+    means: Floats = samples.reshape(-1, _DECIMATION).mean(axis=1, dtype=np.float32)
     return means
 
 
