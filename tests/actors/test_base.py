@@ -19,6 +19,7 @@ from messages import (
     SetVolume,
 )
 from messages.transport.page import HELD, MAIL
+from messages.transport.saved import read_state, write_state
 from tests.actors.process import ProcessRig
 from tests.rig import TIMEOUT_S, Rig
 from tests.tiny import DeafToStop
@@ -82,6 +83,37 @@ def test_state_saved_reaches_the_next_incarnation(tmp_path: Path) -> None:
 
         rig.expect(SetVolume)
         assert rig.expect(SetVolume).volume == 0.5
+
+
+def test_state_saved_lies_in_a_file_of_the_session_too(tmp_path: Path) -> None:
+    with Rig(Echo, tmp_path) as rig:
+        rig.tell(SetVolume(0.5))
+        saved = rig.wait_state(bool)
+
+        assert read_state(tmp_path, "echo") == saved
+
+
+def test_a_process_whose_supervisor_has_died_leaves_the_file_to_the_next_one(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(Echo, tmp_path)
+    rig.host.session, rig.host.name = rig.session, "echo"
+    rig.host.save(b"in time", 1)
+    rig.channel.close()
+    rig.host.ready()  # cannot be sent
+    rig.host.save(b"late", 1)
+    rig.host.close()
+
+    assert read_state(tmp_path, "echo") == b"in time"
+
+
+def test_a_damaged_file_of_a_state_is_none(tmp_path: Path) -> None:
+    write_state(tmp_path, "echo", b"whole")
+    path = tmp_path / "echo.saved"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    assert read_state(tmp_path, "echo") is None
+    assert read_state(tmp_path, "other") is None
 
 
 def test_what_is_kept_survives_a_raise(tmp_path: Path) -> None:

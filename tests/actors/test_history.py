@@ -519,6 +519,7 @@ def test_the_journal_of_an_earlier_session_is_moved_aside(tmp_path: Path) -> Non
     path = tmp_path / "talk.journal"
     path.write_text("precious\n")
     (tmp_path / "talk.journal.1").write_text("more precious\n")
+    (tmp_path / "talk.journal.state").write_text("its record")
 
     with rig_of(tmp_path, journal_path=str(path)) as rig:
         assert snapshot(rig) == []
@@ -528,6 +529,8 @@ def test_the_journal_of_an_earlier_session_is_moved_aside(tmp_path: Path) -> Non
     assert (tmp_path / "talk.journal.1").read_text() == "more precious\n"
     assert (tmp_path / "talk.journal.2").read_text() == "precious\n"
     assert "precious" not in path.read_text()
+    assert (tmp_path / "talk.journal.2.state").read_text() == "its record"
+    assert not (tmp_path / "talk.journal.state").exists()
 
 
 def test_a_journal_in_the_home_folder_is_written_there(

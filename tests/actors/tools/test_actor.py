@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -130,9 +131,10 @@ def call(name: str, call_id: str = "call_1", **arguments: object) -> ToolCall:
     return ToolCall(call_id, name, json.dumps(arguments))
 
 
-def died(rig: Rig) -> Rig:
+def died(rig: Rig, resumed: Literal["", "supervisor", "journal"] = "") -> Rig:
     """Return a rig for a new process of the same session: only what was saved is known."""
     again = Rig(rig.kind, Path(rig.session.directory))
+    again.session = msgspec.structs.replace(again.session, resumed=resumed)
     again.settings, again.state = rig.settings, rig.state
     return again
 
@@ -420,6 +422,22 @@ def test_a_call_that_comes_twice_is_run_once(tmp_path: Path, agent: str) -> None
         assert module_of(agent).runs == ["a"]
 
 
+@pytest.mark.parametrize("resumed", ["", "supervisor"])
+def test_an_answer_that_may_be_lost_with_the_supervisor_is_given_again(
+    tmp_path: Path, agent: str, resumed: Literal["", "supervisor"]
+) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("divide", a=1))
+        answer = rig.expect(ToolAnswer)
+        rig.wait_state(lambda state: msgspec.msgpack.decode(state)["answered"] == ["call_1"])
+
+        with died(rig, resumed) as again:
+            again.tell(call("divide", a=1))
+            again.wait_handled(mail=1)
+
+            assert again.take(ToolAnswer) == ([answer] if resumed else [])
+
+
 def test_too_many_calls_at_once_are_answered(tmp_path: Path) -> None:
     spec = ToolSpec("ask", "asks", {"type": "object"})
     with Rig(ToolExecutor, tmp_path, program_tools=(spec,)) as rig:
@@ -523,6 +541,22 @@ def test_a_call_in_a_process_that_died_is_answered_as_unknown(tmp_path: Path, ag
 
             assert (answer.call_id, answer.failed) == ("call_1", True)
             assert answer.output == "outcome unknown: the tool was interrupted"
+            assert module_of(agent).runs == ["a"]
+
+
+def test_of_calls_of_another_day_the_outcome_is_unknown(tmp_path: Path, agent: str) -> None:
+    ask = ToolSpec("ask", "asks", {"type": "object"})
+    with Rig(ToolExecutor, tmp_path, agent=agent, program_tools=(ask,)) as rig:
+        rig.tell(call("look", "call_1", gate="a"))
+        rig.tell(call("ask", "call_2"))
+        rig.wait_handled(mail=2)
+
+        with died(rig, "journal") as again:
+            answers = [again.expect(ToolAnswer) for _ in range(2)]
+            assert {answer.output for answer in answers} == {
+                "outcome unknown: the tool was interrupted"
+            }
+            assert again.take(ProgramToolCall) == []
             assert module_of(agent).runs == ["a"]
 
 

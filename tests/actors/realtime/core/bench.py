@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -62,12 +62,15 @@ class Bench:
         *,
         saved: Saved | None = None,
         first: bool = True,
+        resumed: Literal["", "supervisor", "journal"] = "",
         tools: tuple[ToolSpec, ...] | None = (),
         **settings: Any,
     ) -> None:
         self.settings = Settings(**settings)
         self.now = 1000 * NS
-        info = SessionInfo(epoch_ns=0, directory="", server_url="ws://test/v1", first=first)
+        info = SessionInfo(
+            epoch_ns=0, directory="", server_url="ws://test/v1", first=first, resumed=resumed
+        )
         self.info = info
         self.core = Core(self.settings, info, saved, self.now)
         self.published: list[Message] = []
@@ -182,7 +185,11 @@ class Bench:
         return self
 
     def restarted(self, **settings: Any) -> Bench:
-        """Return a bench with a new process, which has only the saved state."""
+        """Return a bench with a new process, which has only the saved state.
+
+        Args:
+            settings: settings that differ, or ``resumed``.
+        """
         other = Bench.__new__(Bench)
         values = {f: getattr(self.settings, f) for f in self.settings.__struct_fields__}
         other.__init__(  # type: ignore[misc]

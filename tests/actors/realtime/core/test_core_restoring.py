@@ -443,6 +443,21 @@ def test_after_a_death_too_history_learns_how_the_answer_ended() -> None:
     assert item.previous_item_id == "u1"
 
 
+def test_an_end_that_was_lost_with_the_supervisor_is_published_again() -> None:
+    bench = Bench().live().begin().say("It is", 500)
+    bench.lose()  # the end of the answer is published, and lost
+    bench.history = [_assistant("a1", "It is", complete=False, interrupted=True)]
+
+    again = bench.restarted()
+    again.clear_but_requests()
+    again.configured().none(AssistantItem)
+    again = bench.restarted(resumed="supervisor")
+    again.clear_but_requests()
+    again.configured()
+
+    assert again.one(AssistantItem).status == "incomplete"
+
+
 @both
 def test_a_complete_answer_is_not_requested_again(how: str) -> None:
     bench = Bench().live().tell(SendText("Well?", "t1")).answer()
@@ -675,6 +690,24 @@ def test_a_text_that_history_has_is_not_taken_back() -> None:
     bench.none(UserTranscript)
 
 
+def test_a_call_that_was_saved_and_maybe_not_published_is_published_again() -> None:
+    bench = Bench().live().begin().call("c1").done()
+    bench.history = [_user("u1", "What time is it?")]
+    published = bench.one(ToolCall)
+
+    call = _again(bench, "process").one(ToolCall)
+
+    assert (call.call_id, call.name, call.item_id) == ("c1", published.name, published.item_id)
+    assert call.previous_item_id == "u1"
+
+
+def test_a_call_that_has_its_output_is_not_published_again() -> None:
+    bench = Bench().live().begin().call("c1").done()
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+
+    _again(bench, "process").none(ToolCall)
+
+
 def test_calls_are_not_run_again() -> None:
     bench = Bench().live().begin().call("c1").done()
     bench.history = [_call()]
@@ -828,6 +861,26 @@ def test_a_text_typed_before_the_history_was_known_is_put_behind_it(known: int) 
         if isinstance(told, UserItem | ItemPlaced):
             before[told.item_id] = told.previous_item_id
     assert before == {"t1": "u1", "t2": "t1"}
+
+
+def test_typed_texts_that_were_lost_with_the_supervisor_are_published_again() -> None:
+    bench = Bench().live()
+    for number in range(4):
+        bench.tell(SendText(f"Text {number}", f"t{number}"))
+        bench.added(f"msg_t{number}")  # the server has it, so that it is not sent again
+    bench.tell(SendText("Text 4", "t4"))
+    bench.history = [_user("u1", "Hello"), _user("t1", "Text 1")]
+
+    again = bench.restarted(resumed="supervisor")
+    again.clear_but_requests()
+    again.configured()
+
+    found = [(item.item_id, item.previous_item_id, item.text) for item in again.all(UserItem)]
+    assert found == [
+        ("t2", "t1", "Text 2"),
+        ("t3", "t2", "Text 3"),
+        ("t4", "t3", "Text 4"),
+    ]
 
 
 def test_the_place_of_a_sent_item_at_the_server_is_published() -> None:

@@ -247,3 +247,43 @@ def test_a_response_is_requested_where_one_is_missing(
             assert ask.resumed
         case _:
             assert ask is None
+
+
+# -- what the saved state of a lost supervisor does not know ---------------------------------------
+
+OPEN = OpenCall("c1", "fc1", "n", "{}", "r1")
+
+
+@pytest.mark.parametrize(
+    ("history", "saved", "asks"),
+    [
+        ([_message("u1", "Hi")], Saved(), True),
+        ([_message("u1", "Hi"), _message("a1", "Hello", "assistant")], Saved(), False),
+        ([_call("c1"), _output("c1")], Saved(), True),
+        ([_message("t1", "Hi")], Saved(seen_texts=["t1"]), False),
+        ([_message("u1", "Hi")], Saved(calls=[OPEN]), False),
+        ([_message("u1", "Hi"), _call("c1")], Saved(calls=[OPEN]), False),
+        ([_call("c1"), _message("u2", "And?")], Saved(calls=[OPEN]), True),
+    ],
+)
+def test_a_turn_that_only_history_knows_is_answered_unless_its_answer_is_under_way(
+    history: list[ConversationItem], saved: Saved, asks: bool
+) -> None:
+    assert (plan(history, saved, None, Known(asks=True)).ask is not None) == asks
+    assert plan(history, saved, None).ask is None
+
+
+@pytest.mark.parametrize("is_in_history", [True, False])
+def test_a_turn_that_the_model_has_answered_with_a_call_is_not_asked_again(
+    is_in_history: bool,
+) -> None:
+    saved = Saved(turns=[UnansweredTurn("t1", False)], calls=[OPEN])
+    history = [_message("t1", "What time is it?"), *([_call("c1")] if is_in_history else [])]
+
+    assert plan(history, saved, None).ask is None
+
+
+def test_a_turn_after_an_open_call_is_asked_again() -> None:
+    saved = Saved(turns=[UnansweredTurn("t2", False)], calls=[OPEN])
+
+    assert plan([_call("c1"), _message("t2", "And?")], saved, None).ask == Ask()
