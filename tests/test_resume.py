@@ -8,6 +8,8 @@ import itertools
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from actors.supervision import record
 from messages import (
     AudioLost,
     Connected,
@@ -42,6 +45,7 @@ from supervisor import Session
 from tests.conversation import Conversation, noise
 from tests.fake_server import Connection, FakeServer
 from tests.rig import TIMEOUT_S, until
+from tests.test_session import wait_until_gone
 
 
 def kill_supervisor(talk: Conversation, before: Callable[[], None] | None = None) -> None:
@@ -450,6 +454,31 @@ def test_another_session_goes_on_with_a_journal(
 
     with Conversation(server, resume=str(journal)) as talk:
         server.wait_for(lambda: len(told(server.connection(2))) == 4)
+
+
+PROGRAM = """
+import sys
+from messages import SetVolume
+from supervisor import Session
+session = Session(server=sys.argv[1], input="silence", output="null", journal_path=sys.argv[2])
+session.start()
+session.send(SetVolume(0.25))
+session.confirm()
+print(session.started.pids["supervisor"], flush=True)
+session.wait()
+"""
+
+
+def test_the_state_is_kept_when_the_program_is_killed(server: FakeServer, tmp_path: Path) -> None:
+    journal = tmp_path / "talk.journal"
+    program = [sys.executable, "-c", PROGRAM, server.url, str(journal)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        supervisor = int(running.stdout.readline())
+        running.kill()
+    wait_until_gone([supervisor], TIMEOUT_S)
+
+    assert record.read(record.state_path(str(journal))) is not None
 
 
 @pytest.mark.parametrize(
