@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 
-from messages.transport.forking import EXIT_UNKNOWN, Forked
+from messages.transport.forked import EXIT_UNKNOWN, Forked
 from messages.transport.lifeline import Lifeline
 from messages.transport.spawning import ending, is_stopped, spawn
 

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -21,42 +20,15 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import msgspec
 
+from messages.transport.fork_protocol import ANSWER_BYTES, STAGES, Answer, Inherited, Order
+from messages.transport.forked import Forked, can_be_read
 from messages.transport.lifeline import Lifeline, arm
 
-if sys.platform == "linux":
-    import resource
+__all__ = ["adopt", "available", "fork", "is_open", "server_pid", "start"]
 
-__all__ = [
-    "EXIT_UNKNOWN",
-    "FOLDER",
-    "LIFELINE",
-    "MAX_BYTES",
-    "REQUESTS",
-    "STAGES",
-    "Answer",
-    "Forked",
-    "Inherited",
-    "Order",
-    "Stage",
-    "adopt",
-    "available",
-    "fork",
-    "is_open",
-    "server_pid",
-    "start",
-]
-
-MAX_BYTES = 1 << 20
-"""Longest datagram; the kernel takes less (``net.core.wmem_default``)."""
-_ANSWER_BYTES = 1024
-EXIT_UNKNOWN = 256
-"""In place of an exit code: the fork server, which would know it, has ended before."""
-LIFELINE, FOLDER, REQUESTS = 3, 4, 5
-"""Numbers of the descriptors that a forked child begins with, after its standard streams."""
 _PATIENCE_S = 2.0
 """A fork server that does not answer for this long is given up. It answers within milliseconds; on
 a machine with a load of 40, within a second."""
@@ -83,202 +55,10 @@ _OVERHEAD = 1024
 """Bytes of a socket's buffer that a datagram cannot have: the kernel takes 32."""
 _BUSY = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 """Requests are waiting: no reason to give the fork server up."""
-_RESOURCES = 16
-"""Limits that Linux has (getrlimit(2))."""
 _MORE_BYTES = 4096
 _MOST_BYTES = 100_000
 """The kernel allows 128 KiB for one variable."""
 _ROOT = str(Path(__file__).resolve().parents[2])
-
-
-class Stage(msgspec.Struct, frozen=True, array_like=True):
-    """Modules that the fork server imports before it forks a child of this kind."""
-
-    arguments: tuple[str, ...]
-    """The first arguments of the child."""
-    modules: tuple[str, ...]
-    """With ``module:function``, the function is called too."""
-
-    def is_for(self, arguments: tuple[str, ...]) -> bool:
-        """Return whether a child with these arguments needs it."""
-        return arguments[: len(self.arguments)] == self.arguments
-
-
-STAGES = (
-    Stage((), ("actors.host:warm_up", "random", "resource")),
-    Stage(("rtvoice.peer",), ("rtvoice.hub:supervisor",)),
-    Stage(("actors", "recorder"), ("actors.recorder",)),
-    Stage(("actors", "history"), ("actors.history",)),
-    Stage(("actors", "speaker"), ("actors.speaker", "actors.devices.silence")),
-    Stage(("actors", "tools"), ("actors.tools.actor",)),
-    Stage(
-        ("actors", "realtime"),
-        ("actors.realtime.actor", "actors.realtime.websocket", "encodings.idna"),
-    ),
-    Stage(("actors", "microphone"), ("actors.microphone", "actors.devices.own.program")),
-)
-"""In the order in which a session needs them."""
-
-
-class Inherited(msgspec.Struct, frozen=True, array_like=True):
-    """What a process inherits from the one that starts it, but for its environment and folder."""
-
-    umask: int
-    ignored: int
-    """Ignored signals, as a mask: bit 0 is signal 1."""
-    blocked: int
-    """Blocked signals, as a mask."""
-    limits: tuple[tuple[int, int], ...]
-    """Soft and hard limits, by the number of the resource."""
-
-    @classmethod
-    def ours(cls) -> Inherited:
-        """Return that of the calling thread; none of it is changed, as `os.umask` would do."""
-        found = {}
-        with open("/proc/thread-self/status", "rb") as status:  # noqa: PTH123 - at each start of a process
-            for line in status:
-                name, _, value = line.partition(b":")
-                found[name] = value
-        return cls(
-            int(found[b"Umask"], 8),
-            int(found[b"SigIgn"], 16),
-            int(found[b"SigBlk"], 16),
-            tuple(resource.getrlimit(number) for number in range(_RESOURCES)),
-        )
-
-
-class Order(msgspec.Struct, frozen=True, array_like=True):
-    """A request: fork a child that does what ``python -P -m ARGUMENTS`` would do.
-
-    When its pid has been received, its environment is sent to the answers' socket, where only the
-    child reads it. A child whose asker has gone, or does not wait any longer, ends there.
-    """
-
-    DESCRIPTORS: ClassVar = ("answers", "stdin", "stdout", "stderr", "lifeline", "folder")
-    """What comes with it."""
-
-    arguments: tuple[str, ...]
-    inherited: Inherited
-    forks: bool
-    """Whether the child may ask for children itself."""
-    end_signal: int
-    """What the kernel sends to its process group when the asker ends."""
-
-
-class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """The fork server's answer: a pid; when the child has ended, its exit code too."""
-
-    pid: int = 0
-    code: int | None = None
-    error: int = 0
-    """Not 0: no child could be forked, because of this error of the system."""
-
-
-class Forked:
-    """A forked process, with the interface of `subprocess.Popen` that is needed here."""
-
-    def __init__(
-        self, pid: int, pidfd: int, answers: socket.socket, lifeline: Lifeline | None
-    ) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-        self._lifeline = lifeline
-        """Held as long as we live."""
-        self._pidfd = pidfd
-        # A bare descriptor: a socket would warn if it is freed before we are, in a cycle.
-        self._answers = answers.detach()
-        os.set_blocking(self._answers, False)
-        self._lock = threading.Lock()
-
-    def poll(self) -> int | None:
-        """Return its exit code; None: it runs."""
-        return self._look(0)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end, and return its exit code.
-
-        Raises:
-            subprocess.TimeoutExpired: If it still runs.
-        """
-        code = self._look(timeout)
-        if code is None:
-            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
-        return code
-
-    def kill(self) -> None:
-        """Send it SIGKILL."""
-        self.send_signal(signal.SIGKILL)
-
-    def send_signal(self, number: int) -> None:
-        """Send it a signal, if it has not ended."""
-        with self._lock, contextlib.suppress(ProcessLookupError, OSError):
-            signal.pidfd_send_signal(self._pidfd, number)
-
-    def _look(self, timeout: float | None) -> int | None:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        answers = self._answers
-        if answers >= 0 and _can_be_read(answers, deadline):
-            with self._lock:
-                self._hear()
-        pidfd = self._pidfd
-        if self.returncode is None and self._answers < 0 and pidfd >= 0:
-            # The fork server has ended; the process may live on.
-            if _can_be_read(pidfd, deadline):
-                with self._lock:
-                    self._ended(EXIT_UNKNOWN)
-        return self.returncode
-
-    def _hear(self) -> None:
-        """Read the exit code; the lock is held."""
-        if self._answers < 0:
-            return
-        try:
-            data = _received(self._answers)
-        except BlockingIOError:
-            return
-        descriptor, self._answers = self._answers, -1
-        os.close(descriptor)
-        if data:
-            self._ended(msgspec.msgpack.decode(data, type=Answer).code)
-
-    def _ended(self, code: int | None) -> None:
-        """Note the exit code, unless another thread has; the lock is held."""
-        if self.returncode is None:
-            self.returncode = code
-            descriptor, self._pidfd = self._pidfd, -1
-            os.close(descriptor)
-            if self._lifeline is not None:
-                self._lifeline.close()
-
-    def __del__(self) -> None:
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-        if self._answers >= 0:
-            os.close(self._answers)
-
-
-def _received(answers: int) -> bytes:
-    """Return an answer; empty: the fork server has ended.
-
-    Raises:
-        BlockingIOError: If there is none yet.
-    """
-    with contextlib.suppress(ConnectionResetError):
-        return os.read(answers, _ANSWER_BYTES)
-    # The child has ended without reading its environment: the kernel reports that first.
-    return os.read(answers, _ANSWER_BYTES)
-
-
-def _can_be_read(
-    thing: socket.socket | int, deadline: float | None, *, unless: socket.socket | None = None
-) -> bool:
-    """Wait until there is something to read, or until the other socket has no peer any more."""
-    timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-    poll = select.poll()
-    poll.register(thing, select.POLLIN)
-    if unless is not None:
-        poll.register(unless, 0)  # no events: hang-up only
-    return bool(poll.poll(None if timeout is None else timeout * 1000))
 
 
 class _Client:
@@ -504,12 +284,12 @@ def _answered(client: _Client, answers: socket.socket) -> tuple[int, int]:
     patience_s = _PATIENCE_S if client.is_ready else _START_PATIENCE_S
     deadline = time.monotonic() + patience_s
     data, received = b"", array.array("i")
-    if _can_be_read(answers, deadline, unless=client.requests):
+    if can_be_read(answers, deadline, unless=client.requests):
         with contextlib.suppress(BlockingIOError, ConnectionError):
             # `socket.recv_fds` ignores the flags, so that others would inherit it.
             flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
             room = socket.CMSG_LEN(received.itemsize)
-            data, passed, _, _ = answers.recvmsg(_ANSWER_BYTES, room, flags)
+            data, passed, _, _ = answers.recvmsg(ANSWER_BYTES, room, flags)
             for _, _, packed in passed:
                 received.frombytes(packed)
         if not data and client.look():

@@ -33,13 +33,22 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from messages.transport import forking
-from messages.transport.forking import MAX_BYTES, Answer, Inherited, Order, Stage
+from messages.transport.fork_protocol import (
+    FOLDER,
+    LIFELINE,
+    MAX_BYTES,
+    REQUESTS,
+    Answer,
+    Inherited,
+    Order,
+    Stage,
+)
+from messages.transport.forking import adopt
 from messages.transport.lifeline import arm
 
 __all__ = ["ForkServer", "main"]
 
-_FREE = forking.REQUESTS + 1
+_FREE = REQUESTS + 1
 """From here on descriptors are moved before the child gives them their numbers."""
 _PYTHONS = {signal.SIGPIPE, signal.SIGXFSZ}
 """Signals that each interpreter ignores."""
@@ -134,7 +143,7 @@ class ForkServer:
                 # Here, not in the child, which might be stopped before it gets so far.
                 os.setpgid(pid, pid)
                 with contextlib.suppress(EOFError):  # the child sees it too
-                    arm(descriptors[forking.LIFELINE], pid, order.end_signal)
+                    arm(descriptors[LIFELINE], pid, order.end_signal)
                 pidfd = os.pidfd_open(pid)
             except OSError:
                 os.kill(pid, signal.SIGKILL)
@@ -226,13 +235,13 @@ def _take(descriptors: list[int], answers: socket.socket, requests: socket.socke
             with contextlib.suppress(OSError):  # that of the listing itself
                 os.close(left)
     if requests is not None:
-        forking.adopt(forking.REQUESTS)
+        adopt(REQUESTS)
 
 
 def _resemble(order: Order, variables: bytes) -> None:
     """Make this process what ``python -m`` would have made it."""
-    os.fchdir(forking.FOLDER)
-    os.close(forking.FOLDER)
+    os.fchdir(FOLDER)
+    os.close(FOLDER)
     zone = os.environb.get(b"TZ")
     os.environb.clear()
     for variable in variables.split(b"\0")[:-1]:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from messages.errors import ConfigurationError
 from messages.transport import forking
+from messages.transport.forked import EXIT_UNKNOWN
 from messages.transport.lifeline import Lifeline, arm
 
 __all__ = [
@@ -76,7 +77,7 @@ def ending(code: int | None) -> str:
     """
     if code is None:
         return "closed its channel"
-    if code == forking.EXIT_UNKNOWN:
+    if code == EXIT_UNKNOWN:
         return "ended; how is unknown, since the fork server has ended before it"
     if code < 0:
         with contextlib.suppress(ValueError):
@@ -103,13 +104,13 @@ def waited_s(pid: int) -> float:
 
 
 class Started(Protocol):
-    """A process, as far as `subprocess.Popen` and `forking.Forked` are alike."""
+    """A process, as far as `subprocess.Popen` and `Forked` are alike."""
 
     pid: int
 
     @property
     def returncode(self) -> int | None:
-        """Its exit code, negative for a signal; None: it runs. See `forking.EXIT_UNKNOWN`."""
+        """Its exit code, negative for a signal; None: it runs. See `forked.EXIT_UNKNOWN`."""
 
     def poll(self) -> int | None:
         """Return its exit code; None: it runs."""

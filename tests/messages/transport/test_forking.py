@@ -23,7 +23,8 @@ import msgspec
 import pytest
 
 from messages.transport import forking
-from messages.transport.forking import EXIT_UNKNOWN, Forked
+from messages.transport.fork_protocol import Answer, Stage
+from messages.transport.forked import EXIT_UNKNOWN, Forked
 from messages.transport.lifeline import Lifeline
 from messages.transport.spawning import (
     Started,
@@ -456,7 +457,7 @@ def test_the_exit_code_of_a_child_that_has_not_read_its_environment_is_known() -
         child = Forked(process.pid, os.pidfd_open(process.pid), answers, None)
 
     with theirs:
-        theirs.send(msgspec.msgpack.encode(forking.Answer(process.pid, 7)))
+        theirs.send(msgspec.msgpack.encode(Answer(process.pid, 7)))
 
     assert child.wait(TIMEOUT_S) == 7
 
@@ -477,7 +478,7 @@ def test_fork_servers_that_end_before_they_are_ready_are_not_started_for_ever(
     server: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forking._end()
-    monkeypatch.setattr(forking, "STAGES", (forking.Stage((), ("os:abort",)),))
+    monkeypatch.setattr(forking, "STAGES", (Stage((), ("os:abort",)),))
     pids = set()
 
     for _ in range(6):
