@@ -26,6 +26,7 @@ __all__ = [
 MAX_BYTES = 1 << 20
 """Longest datagram; the kernel takes less (``net.core.wmem_default``)."""
 ANSWER_BYTES = 1024
+"""Room for an `Answer`, which is a few bytes long."""
 LIFELINE, FOLDER, REQUESTS = 3, 4, 5
 """Numbers of the descriptors that a forked child begins with, after its standard streams."""
 _RESOURCES = 16

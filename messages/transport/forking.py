@@ -217,42 +217,21 @@ def fork(
     Raises:
         OSError: If the system has no descriptor left for us.
     """
-    with _ours.lock:
-        client = _ours.client
-        if client is None or not client.look() or not (client.is_ready or patient):
-            return None
-    variables = b"".join(
-        os.fsencode(name) + b"=" + os.fsencode(value) + b"\0" for name, value in environment.items()
-    )
-    with contextlib.ExitStack() as undo, contextlib.ExitStack() as done:
-        answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        undo.callback(answers.close)
-        done.callback(theirs.close)
-        if len(variables) > answers.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD:
-            return None
-        folder = _folder()
-        if folder is None:
-            return None
-        done.callback(os.close, folder)
-        held = None
+    client = _usable(patient=patient)
+    if client is None:
+        return None
+    variables = _joined(environment)
+    with contextlib.ExitStack() as undo:
+        held, end_signal = None, signal.SIGKILL
         if lifeline is None:
             lifeline = held = Lifeline()
             undo.callback(held.close)
-            done.callback(held.pass_on)
             end_signal = signal.SIGCONT
-        else:
-            end_signal = signal.SIGKILL
         order = Order(tuple(arguments), Inherited.ours(), forks, end_signal)
-        passed = [theirs.fileno(), *descriptors, lifeline.theirs, folder]
-        try:
-            socket.send_fds(
-                client.requests, [msgspec.msgpack.encode(order)], passed, socket.MSG_DONTWAIT
-            )
-        except OSError as error:
-            if error.errno not in _BUSY:
-                _give_up(client)
+        answers = _asked(client, order, [*descriptors, lifeline.theirs], len(variables))
+        if answers is None:
             return None
-        theirs.close()  # or we would not notice the end of the fork server
+        undo.callback(answers.close)
         pid, pidfd = _answered(client, answers)
         if not pid:
             return None
@@ -261,8 +240,66 @@ def fork(
             answers.send(variables)
         except OSError:  # it has died already
             return None
+        if held is not None:
+            held.pass_on()
         undo.pop_all()
         return Forked(pid, pidfd, answers, held)
+
+
+def _usable(*, patient: bool) -> _Client | None:
+    """Return our fork server; None: there is none, or it is not ready and we are not patient."""
+    with _ours.lock:
+        client = _ours.client
+        if client is None or not client.look() or not (client.is_ready or patient):
+            return None
+        return client
+
+
+def _joined(environment: Mapping[str, str]) -> bytes:
+    """Return an environment as the kernel has it: ``NAME=VALUE`` and a zero for each variable."""
+    return b"".join(
+        os.fsencode(name) + b"=" + os.fsencode(value) + b"\0" for name, value in environment.items()
+    )
+
+
+def _asked(
+    client: _Client, order: Order, descriptors: Sequence[int], environment_bytes: int
+) -> socket.socket | None:
+    """Send a request, and return the socket to which the answers come.
+
+    Args:
+        client: Whom to ask.
+        order: The request.
+        descriptors: `Order.DESCRIPTORS` but for the first and the last, which are ours.
+        environment_bytes: Length of the environment, which is to be sent to this socket.
+
+    Returns:
+        The socket; None: the request could not be sent, or the environment would be too long.
+
+    Raises:
+        OSError: If the system has no descriptor left for us.
+    """
+    with contextlib.ExitStack() as undo, contextlib.ExitStack() as done:
+        answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        undo.callback(answers.close)
+        done.callback(theirs.close)  # or we would not notice the end of the fork server
+        if environment_bytes > answers.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD:
+            return None
+        folder = _folder()
+        if folder is None:
+            return None
+        done.callback(os.close, folder)
+        passed = [theirs.fileno(), *descriptors, folder]
+        try:
+            socket.send_fds(
+                client.requests, [msgspec.msgpack.encode(order)], passed, socket.MSG_DONTWAIT
+            )
+        except OSError as error:
+            if error.errno not in _BUSY:
+                _give_up(client)
+            return None
+        undo.pop_all()
+        return answers
 
 
 def _folder() -> int | None:
