@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -58,7 +57,6 @@ _BUSY = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 _MORE_BYTES = 4096
 _MOST_BYTES = 100_000
 """The kernel allows 128 KiB for one variable."""
-_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 class _Client:
@@ -136,8 +134,13 @@ def server_pid() -> int | None:
     return None if client is None else client.pid
 
 
-def start(interpreter: str) -> None:
+def start(interpreter: str, environment: Mapping[str, str]) -> None:
     """Start the fork server of this process, unless it has one.
+
+    Args:
+        interpreter: The Python to start it with.
+        environment: That of this process, with our packages first in ``PYTHONPATH``. The fork
+            server gets those of its variables that are known not to be secrets.
 
     Raises:
         OSError: If the system has no process or descriptor left.
@@ -150,17 +153,17 @@ def start(interpreter: str) -> None:
             _ours.client.end()
             _ours.client = None
         if available() and _ours.failures < _MOST_FAILURES:
-            _ours.client = _started(interpreter)
+            _ours.client = _started(interpreter, environment)
 
 
-def _started(interpreter: str) -> _Client:
+def _started(interpreter: str, environment: Mapping[str, str]) -> _Client:
     lifeline = Lifeline()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [interpreter, "-P", "-m", "messages.transport.forkserver", f"of {os.getpid()}"]
-    shown = sum(len(name) + len(value) + 2 for name, value in os.environb.items()) + _MORE_BYTES
-    environment = {
+    shown = len(_joined(environment)) + _MORE_BYTES
+    shared = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in environment.items()
         if _FIXED.fullmatch(name) or _SHARED.fullmatch(name)
     }
     with theirs, contextlib.ExitStack() as undo:
@@ -171,8 +174,7 @@ def _started(interpreter: str) -> _Client:
             stdout=subprocess.DEVNULL,
             stderr=None if is_open(2) else subprocess.DEVNULL,
             env={
-                **environment,
-                "PYTHONPATH": os.pathsep.join(_search_path()),
+                **shared,
                 "OPENBLAS_NUM_THREADS": "1",
                 _ROOM: "-" * min(shown, _MOST_BYTES),
             },
@@ -357,11 +359,6 @@ def _identity() -> tuple[object, ...]:
     """
     named = {name: value for name, value in os.environ.items() if _FIXED.fullmatch(name)}
     return (os.getpid(), os.getresuid(), os.getresgid(), os.getgroups(), named)
-
-
-def _search_path() -> list[str]:
-    given = os.environ.get("PYTHONPATH")
-    return [_ROOT, *([given] if given else [])]
 
 
 def is_open(descriptor: int) -> bool:

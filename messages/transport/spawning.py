@@ -25,6 +25,7 @@ __all__ = [
     "is_stopped",
     "resident_bytes",
     "spawn",
+    "start_fork_server",
     "waited_s",
 ]
 
@@ -125,6 +126,16 @@ class Started(Protocol):
         """Send it a signal."""
 
 
+def start_fork_server() -> None:
+    """Start the fork server of this process, unless it has one or processes are not forked here.
+
+    Raises:
+        ConfigurationError: If there is no Python to start.
+        OSError: If the system has no process or descriptor left.
+    """
+    forking.start(interpreter(), environment_with_us(os.environ))
+
+
 def spawn(
     arguments: Sequence[str],
     environment: Mapping[str, str],
@@ -163,7 +174,7 @@ def spawn(
         undo.callback(ours.close)
         process: Started | None = None
         if forked and forking.available():
-            forking.start(python)
+            start_fork_server()
             process = _fork(arguments, environment, theirs, output, lifeline, forks=forks)
         if process is None:
             process = _popen(

@@ -24,8 +24,7 @@ from messages.errors import ConfigurationError, InvalidSettingError
 from messages.hints import rtvoice
 from messages.paths import printable
 from messages.settings import SETTINGS, Option
-from messages.transport import forking
-from messages.transport.spawning import interpreter
+from messages.transport.spawning import start_fork_server
 from rtvoice.command.choice import NEVER, Choice, UsageError, choose, read_env_file
 from rtvoice.command.printing import OutputError, open_closed_streams
 
@@ -316,7 +315,7 @@ def _log_level(options: argparse.Namespace) -> int:
 
 def _converse(options: argparse.Namespace, choice: Choice, level: int) -> int:
     with contextlib.suppress(OSError, ConfigurationError):  # it is needed first, so it begins first
-        forking.start(interpreter())
+        start_fork_server()
     from rtvoice.command.console import Console
 
     events = _open_events(options.events)

@@ -7,12 +7,12 @@ import os
 import queue
 import subprocess
 import sys
-import sysconfig
 import threading
 from collections import deque
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
+
+from messages.transport.spawning import environment_with_us
 
 __all__ = ["SandboxError", "SandboxProcess", "child_environment", "start_sandbox"]
 
@@ -123,11 +123,8 @@ def start_sandbox(port: int = 0, timeout_s: float = 10.0, *options: str) -> Sand
 
 def child_environment() -> dict[str, str]:
     """Return an environment for our children: without keys, and with a path to this package."""
-    environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    root = str(Path(__file__).resolve().parents[2])
-    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        path = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{root}{os.pathsep}{path}" if path else root
+    shared = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    environment = environment_with_us(shared)
     # Otherwise numpy starts a thread for each core, which nothing here needs.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     return environment

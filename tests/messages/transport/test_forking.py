@@ -32,6 +32,7 @@ from messages.transport.spawning import (
     interpreter,
     is_stopped,
     spawn,
+    start_fork_server,
 )
 from tests.proc import children, command, descriptors, memory, state
 from tests.rig import TIMEOUT_S, until
@@ -91,7 +92,7 @@ def said(code: str, **how: Any) -> str:
 
 
 def is_ready() -> bool:
-    forking.start(interpreter())  # the last one may just have been killed
+    start_fork_server()  # the last one may just have been killed
     client = forking._ours.client
     return client is not None and client.look() and client.is_ready
 
@@ -352,10 +353,12 @@ def test_another_user_needs_another_fork_server() -> None:
     program = """
 import os, select, sys
 from messages.transport import forking
-forking.start(sys.executable)
+from messages.transport.spawning import environment_with_us
+environment = environment_with_us(os.environ)
+forking.start(sys.executable, environment)
 end = os.pidfd_open(forking.server_pid())
 os.setresuid(65534, 65534, 65534)
-forking.start("/bin/true")  # ends the other one, which this user may not kill
+forking.start("/bin/true", environment)  # ends the other one, which this user may not kill
 print(bool(select.select([end], [], [], 10)[0]))
 """
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "True\n"
@@ -482,7 +485,7 @@ def test_fork_servers_that_end_before_they_are_ready_are_not_started_for_ever(
     pids = set()
 
     for _ in range(6):
-        forking.start(interpreter())
+        start_fork_server()
         if (pid := forking.server_pid()) is not None:
             pids.add(pid)
             until(lambda: not forking._ours.client.look(), "it lives on")  # type: ignore[union-attr]
@@ -621,7 +624,7 @@ def test_a_stopped_process_that_depends_on_nobody_is_continued_by_the_end_of_the
     program = """
 import os, socket, sys, time
 from messages.transport import forking
-from messages.transport.spawning import environment_with_us, interpreter, spawn
+from messages.transport.spawning import environment_with_us, spawn
 code = "import sys\\nsys.stdin.read()"
 process, channel = spawn(["tests.child", code], environment_with_us(os.environ), forks=True)
 print(type(process).__name__, process.pid, forking.server_pid(), flush=True)
