@@ -442,6 +442,18 @@ def test_a_death_loses_nothing_and_publishes_nothing_twice(tmp_path: Path) -> No
             assert again.take(Turn) == []
 
 
+def test_after_the_death_of_the_supervisor_the_turns_are_published_again(tmp_path: Path) -> None:
+    with rig_of(tmp_path) as rig:
+        rig.tell(typed("a", None, "one"))
+        rig.expect(Turn)
+        rig.wait_handled(mail=1)
+
+        again = rig_of(tmp_path, first=False, state=rig.state)
+        again.session = msgspec.structs.replace(again.session, resumed="supervisor")
+        with again:
+            assert again.expect(Turn) == Turn("user", "one", "a")
+
+
 def test_an_image_is_the_same_after_a_death(tmp_path: Path) -> None:
     shown = msgspec.structs.replace(
         typed("a", None), image=SentImage("/x/a.png", "image/png", "low", 7)

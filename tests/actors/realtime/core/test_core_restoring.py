@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from actors.realtime.core.actions import SaveState
 from actors.realtime.core.restore import GO_ON, wire_id
 from messages import (
     AssistantAudio,
@@ -699,6 +700,26 @@ def test_a_call_that_was_saved_and_maybe_not_published_is_published_again() -> N
 
     assert (call.call_id, call.name, call.item_id) == ("c1", published.name, published.item_id)
     assert call.previous_item_id == "u1"
+
+
+def test_a_call_is_saved_before_it_is_published() -> None:
+    bench = Bench().live().begin()
+    bench.clear()
+
+    bench.call("c1").done()
+
+    kinds = [type(getattr(action, "message", action)) for action in bench.actions]
+    assert kinds.index(SaveState) < kinds.index(ToolCall)
+
+
+def test_a_call_of_an_earlier_session_that_was_not_answered_has_an_unknown_outcome() -> None:
+    bench = Bench().live().begin().call("c1").done()
+    bench.history = [_call()]
+
+    again = bench.restarted(resumed="journal")
+
+    assert "unknown" in again.one(ToolAnswer).output
+    again.none(ToolCall)
 
 
 def test_a_call_that_has_its_output_is_not_published_again() -> None:
