@@ -222,7 +222,7 @@ class Supervisor:
             self._is_broken = True
             with contextlib.suppress(Exception):  # the hub is broken: this may fail too
                 text = f"{type(error).__name__}: {error}"
-                self._router.tell_program(Log("CRITICAL", text, component="supervisor"))
+                self._router.send_to_program(Log("CRITICAL", text, component="supervisor"))
             raise
         finally:  # also on a bug of ours (G16): the caller gets the exception, no child lives on
             self._end_processes()
@@ -476,7 +476,7 @@ class Supervisor:
                 self._unconfirmed = number
                 self._confirm()
             case StatusRequest(call_id):
-                self._router.tell_program(Status(call_id, self.status()))
+                self._router.send_to_program(Status(call_id, self.status()))
             case Inject(name, fault):
                 self._inject(name, fault, frame)
             case _:
@@ -493,7 +493,7 @@ class Supervisor:
         for child in self._children.values():
             child.mailbox.confirm()
         self._record.write()
-        self._router.tell_program(Confirmed(self._unconfirmed))
+        self._router.send_to_program(Confirmed(self._unconfirmed))
         self._unconfirmed = None
 
     @property
@@ -522,7 +522,7 @@ class Supervisor:
                 is_news = self._summary.note(message)
                 if not is_news and self._resumed:
                     # An earlier supervisor may have died before it delivered the turn.
-                    self._router.tell_program(message)
+                    self._router.send_to_program(message)
                 return is_news
         return True
 
@@ -548,7 +548,7 @@ class Supervisor:
             child.keep_log(record)
         is_wanted = level_of(record.level) >= level_of(self.settings.log_level)
         if is_wanted and self._router.is_subscribed(Log.tag()):
-            self._router.tell_program(msgspec.structs.replace(record, component=name))
+            self._router.send_to_program(msgspec.structs.replace(record, component=name))
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -561,9 +561,9 @@ class Supervisor:
             if overslept:
                 child.forgive(now)
             child.check(now, self.settings.hang_s)
-            child.tell_drops(now)
+            child.publish_drops(now)
         if self._router.peer is not None:
-            self._router.peer.tell_drops(now)
+            self._router.peer.publish_drops(now)
         if self.stage is SessionStage.STARTING and now - self._began_ns / 1e9 > _SLOW_START_S:
             self._report_slow_start()
         self.loop.later(interval, self._tick)
@@ -613,9 +613,9 @@ class Supervisor:
 
     def _ended(self, reason: str) -> None:
         for child in self._children.values():
-            child.tell_drops(math.inf)
+            child.publish_drops(math.inf)
         if self._router.peer is not None:
-            self._router.peer.tell_drops(math.inf)
+            self._router.peer.publish_drops(math.inf)
         self.publish(
             self._summary.ended(
                 reason,

@@ -69,7 +69,7 @@ class _KnownItem(msgspec.Struct):
     heard: str | None = None
     """The part of ``text`` that was heard, if it was interrupted."""
     removed: bool = False
-    told: bool = False
+    published: bool = False
     blocks_since: float | None = None
     """Since when this unfinished answer has kept a later turn from being published."""
     call_id: str = ""
@@ -141,10 +141,10 @@ class Conversation:
                 return self._change(self._outputs[call_id], now, self._replaced, message)
         return False
 
-    def tell(self, item_id: str) -> None:
+    def mark_published(self, item_id: str) -> None:
         """Record that a turn was published."""
         if item_id in self._items:
-            self._items[item_id].told = True
+            self._items[item_id].published = True
 
     def _change(self, item_id: str, now: float, change: Any, message: Message) -> bool:
         item = self._items.get(item_id)
@@ -238,7 +238,7 @@ class Conversation:
 
     def turns(self, now: float) -> tuple[list[Turn], float]:
         """Return the turns to publish now, in order, and the time at which more may be due."""
-        pending = [item for item in self._order() if item.is_turn and not item.told]
+        pending = [item for item in self._order() if item.is_turn and not item.published]
         turns: list[Turn] = []
         for place, item in enumerate(pending):
             due = self._due(item)
@@ -253,7 +253,7 @@ class Conversation:
 
     def newest(self, count: int) -> list[Turn]:
         """Return the newest turns of those that were published, in order."""
-        return [_turn(item) for item in self._order() if item.is_turn and item.told][-count:]
+        return [_turn(item) for item in self._order() if item.is_turn and item.published][-count:]
 
     def _due(self, item: _KnownItem) -> float:
         """Return the time from which a turn may be published; inf: unknown yet."""

@@ -198,7 +198,7 @@ class History(Actor):
         if self.session.resumed == "supervisor":  # it may have died before it delivered them
             for turn in self._conversation.newest(_AGAIN):
                 self.send(turn)
-        self._tell()
+        self._publish()
 
     def handle(self, message: Message) -> None:
         if isinstance(message, HistoryRequest):
@@ -206,11 +206,11 @@ class History(Actor):
             return
         if self._conversation.apply(message, time.monotonic()):
             self._write(type(message).__name__, msgspec.structs.asdict(message))
-            self._tell()
+            self._publish()
 
     def closed(self) -> None:
         if self.host.over and not self.host.orphaned and self._journal is not None:
-            self._tell(math.inf)  # the session ends: waiting longer is useless
+            self._publish(math.inf)  # the session ends: waiting longer is useless
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -228,7 +228,7 @@ class History(Actor):
                 if message is not None:
                     self._conversation.apply(message, now)
                 elif record["what"] == "Told":
-                    self._conversation.tell(record["item_id"])
+                    self._conversation.mark_published(record["item_id"])
             except (ValueError, KeyError):  # written by another version
                 damaged += 1
         if damaged:
@@ -254,7 +254,7 @@ class History(Actor):
                 )
             )
 
-    def _tell(self, now: float | None = None) -> None:
+    def _publish(self, now: float | None = None) -> None:
         """Publish the turns that are due, then record that: twice is better than never."""
         if self._timer is not None:
             self._timer.cancel()
@@ -263,10 +263,10 @@ class History(Actor):
         turns, more_at = self._conversation.turns(now)
         for turn in turns:
             self.send(turn)
-            self._conversation.tell(turn.item_id)
+            self._conversation.mark_published(turn.item_id)
             self._write("Told", {"item_id": turn.item_id})
         if more_at < math.inf:
-            self._timer = self.after(max(0.0, more_at - now), self._tell)
+            self._timer = self.after(max(0.0, more_at - now), self._publish)
 
 
 def _refuse_what_is_no_journal(path: Path) -> None:

@@ -153,7 +153,7 @@ class Microphone(Actor):
         self._all_zeros = True
         """Whether the device has delivered nothing but zeros."""
         self._meter = Meter()
-        self._told: set[str] = set()
+        self._said: set[str] = set()
         self._pump_timer: Timer | None = None
         self._reference_timer: Timer | None = None
         self._asked: Captured | None = None
@@ -189,7 +189,7 @@ class Microphone(Actor):
             self._line.wake = _nothing
             if self._line.device is not None and self._line.device.lookout is not None:
                 self._line.device.lookout.close()
-            self._tell_faltering(at_once=True)
+            self._report_faltering(at_once=True)
             if self._line.canceller is not None:
                 self.log.info("reference", **self._line.canceller.account)
 
@@ -270,18 +270,18 @@ class Microphone(Actor):
         except Exception:
             self._lose()
             raise
-        self._tell_faltering()
+        self._report_faltering()
         self._say_trouble()
         self.after(device.check_s, self._check)
 
-    def _tell_faltering(self, *, at_once: bool = False) -> None:
+    def _report_faltering(self, *, at_once: bool = False) -> None:
         """Report overruns of the sound card, at most once a second."""
         line = self._line
         if line.device is not None:
             line.faltering.note(NOT_SERVED, line.device.faltered())
-        for told in line.faltering.tell(time.monotonic_ns(), at_once=at_once):
-            self.log.info("sound faltered", times=told.count, because=told.reason)
-            self.send(told)
+        for report in line.faltering.report(time.monotonic_ns(), at_once=at_once):
+            self.log.info("sound faltered", times=report.count, because=report.reason)
+            self.send(report)
 
     def _replace(self, reason: str) -> NoReturn:
         """Report that the device is lost, and ask for a new process: it may not even close."""
@@ -307,7 +307,7 @@ class Microphone(Actor):
     def _lose(self) -> None:
         """Close a device that has failed, so that the next incarnation opens a new one."""
         self._pass_on_waiting(at_once=True)
-        self._tell_faltering(at_once=True)
+        self._report_faltering(at_once=True)
         self._line.close_device()
 
     def _pump(self) -> None:
@@ -354,7 +354,7 @@ class Microphone(Actor):
         line, expected = self._line, self._line.next
         first = self._place(block)
         if line.gap and first > line.mark[_HEARD] > 0:
-            self._tell_loss(first - line.mark[_HEARD], block)
+            self._report_loss(first - line.mark[_HEARD], block)
         pcm, begins_ns = block.pcm, block.first_ns
         if line.canceller is not None:
             pcm = self._without_echo(line.canceller, block, first, lost=first != expected)
@@ -419,7 +419,7 @@ class Microphone(Actor):
             return at
         return line.next
 
-    def _tell_loss(self, samples: int, block: Captured) -> None:
+    def _report_loss(self, samples: int, block: Captured) -> None:
         """Report sound that was not captured; a file or a program waits instead."""
         if self._line.device is not None and self._line.device.jump_loses and not self._muted:
             ms = samples // (PCM_BYTES_PER_MS // 2)
@@ -503,8 +503,8 @@ class Microphone(Actor):
         self._pump()
 
     def _say_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._said:
+            self._said.add(text)
             self.log.info(text)
             self.send(Notice(text[0].upper() + text[1:]))
 

@@ -66,7 +66,7 @@ class Recorder(Actor):
 
     def closed(self) -> None:
         if self._lost:
-            self._tell_loss()
+            self._report_loss()
         if self._target is not None:
             self._target.close()
 
@@ -92,7 +92,7 @@ class Recorder(Actor):
                 self._lost += len(pcm) // 2
             elif self._failing:
                 self._failing = False
-                self._tell_loss()
+                self._report_loss()
 
     def _open(self) -> WavTarget | None:
         """Return the open file; None if opening it has failed less than `_REOPEN_S` ago."""
@@ -104,7 +104,7 @@ class Recorder(Actor):
             self._target = WavTarget(self._path, 2, fresh=False)
         return self._target
 
-    def _tell_loss(self) -> None:
+    def _report_loss(self) -> None:
         ms, self._lost = self._lost * 1000 // SAMPLE_RATE, 0
         self.send(AudioLost("recorder", ms, "the recording could not be written"))
 

@@ -192,7 +192,7 @@ class Speaker(Actor):
             device.close()
             raise
         self.keep["device"] = device
-        self._tell_loss()
+        self._report_loss()
         self.log.info("speaker open", device=device.name, volume=self._volume)
         self.send(DeviceInUse("output", device.name, device.card))
         if device.stands_in_because and self.session.first:
@@ -208,7 +208,7 @@ class Speaker(Actor):
         device: Playback | None = self.keep.get("device")
         if device is not None and device.lookout is not None:
             device.lookout.close()
-        self._tell_faltering(at_once=True)
+        self._report_faltering(at_once=True)
 
     def handle(self, message: Message) -> None:
         match message:
@@ -228,7 +228,7 @@ class Speaker(Actor):
                 if isinstance(self._device, ProgramOutput):
                     self._device.played(message)
 
-    def _tell_loss(self) -> None:
+    def _report_loss(self) -> None:
         """Report audio that a dead process had taken; how much of it was heard is unknown.
 
         What a file has of it is not in the recording yet, and is sent there.
@@ -271,10 +271,10 @@ class Speaker(Actor):
         except Exception:
             self._lose()
             raise
-        self._tell_faltering()
+        self._report_faltering()
         self.after(self._device.check_s, self._check)
 
-    def _tell_faltering(self, *, at_once: bool = False) -> None:
+    def _report_faltering(self, *, at_once: bool = False) -> None:
         """Report underruns, at most once a second."""
         if self._faltering_timer is not None:
             self._faltering_timer.cancel()
@@ -284,11 +284,11 @@ class Speaker(Actor):
             faltering.note(CAME_LATE, *self.keep["playout"].faltered())
         if "device" in self.keep:
             faltering.note(NOT_SERVED, self.keep["device"].faltered())
-        for told in faltering.tell(time.monotonic_ns(), at_once=at_once):
-            self.log.info("sound faltered", times=told.count, because=told.reason)
-            self.send(told)
-        if faltering.untold():
-            self._faltering_timer = self.after(_SOON_S, self._tell_faltering)
+        for report in faltering.report(time.monotonic_ns(), at_once=at_once):
+            self.log.info("sound faltered", times=report.count, because=report.reason)
+            self.send(report)
+        if faltering.has_unreported():
+            self._faltering_timer = self.after(_SOON_S, self._report_faltering)
 
     def _replace(self, reason: str) -> NoReturn:
         """Report that the device is lost, and ask for a new process: it may not even close."""
@@ -327,7 +327,7 @@ class Speaker(Actor):
 
     def _lose(self) -> None:
         """Close a device that has failed, so that the next incarnation opens a new one."""
-        self._tell_faltering(at_once=True)
+        self._report_faltering(at_once=True)
         self.keep.pop("device").close()
 
     def _on_failure(self, error: Exception) -> None:
@@ -450,7 +450,7 @@ class Speaker(Actor):
     def _report(self) -> None:
         self._timer = None
         self._settle()
-        self._tell_faltering()
+        self._report_faltering()
         self._go_on()
         if self._device.trouble != self._trouble:
             self._trouble = self._device.trouble
@@ -466,10 +466,10 @@ class Speaker(Actor):
             first = to_samples(audio.run_ns - self.session.epoch_ns) + audio.offset
             self.send(PlayedAudio(audio.pcm, audio.item_id, first))
             self._levels.heard(audio.pcm)
-        self._tell_positions(settled, now_ns)
+        self._report_positions(settled, now_ns)
         self._release()
 
-    def _tell_positions(self, settled: Settled, now_ns: int) -> None:
+    def _report_positions(self, settled: Settled, now_ns: int) -> None:
         for item_id, played in settled.finished:
             self._mark.note_heard(item_id)
             self.send(PlayedPosition(item_id, played, now_ns, True))

@@ -129,7 +129,7 @@ def test_the_supervisor_does_not_remember_every_turn_of_a_long_conversation() ->
                 hub.settled("echo")
         hub.expect(Turn, lambda turn: turn.item_id == "item_1499")
 
-        assert len(hub.supervisor._summary._told) == 1000
+        assert len(hub.supervisor._summary._seen) == 1000
 
 
 # -- the program ------------------------------------------------------------------------------

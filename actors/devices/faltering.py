@@ -31,7 +31,7 @@ class Faltering:
             before, silent_before = self._unreported.get(reason, (0, 0))
             self._unreported[reason] = before + count, silent_before + silent_ns
 
-    def tell(self, now_ns: int, *, at_once: bool = False) -> list[SoundFaltered]:
+    def report(self, now_ns: int, *, at_once: bool = False) -> list[SoundFaltered]:
         """Return the reports to send now.
 
         Args:
@@ -48,6 +48,6 @@ class Faltering:
             for reason, (count, silent_ns) in unreported.items()
         ]
 
-    def untold(self) -> bool:
+    def has_unreported(self) -> bool:
         """Return whether counts wait for the next report."""
         return bool(self._unreported)

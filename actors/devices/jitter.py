@@ -24,7 +24,7 @@ class Prefill:
         self._faltered = False
         """Whether there was an underrun since the end of the last item."""
         self._count, self._silent_ns = 0, 0
-        """Underruns, and the nanoseconds of silence they caused, since the last `told`."""
+        """Underruns, and the nanoseconds of silence they caused, since the last `take_faltered`."""
 
     def is_enough(self, queued: int, asked: int, *, grows: bool) -> bool:
         """Return whether an item may start.
@@ -57,7 +57,7 @@ class Prefill:
             self._now = max(self._now - _BLOCK, self._least)
         self._faltered = False
 
-    def told(self) -> tuple[int, int]:
+    def take_faltered(self) -> tuple[int, int]:
         """Return the underruns, and the nanoseconds of silence, since the last call."""
         counted = self._count, self._silent_ns
         self._count, self._silent_ns = 0, 0

@@ -291,7 +291,7 @@ class Playout:
     def faltered(self) -> tuple[int, int]:
         """Return the underruns, and the nanoseconds of silence, since the last call."""
         with self._lock:
-            return self._prefill.told()
+            return self._prefill.take_faltered()
 
     @property
     def running(self) -> bool:

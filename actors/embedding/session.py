@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-_TOLD = 1000
+_REMEMBERED = 1000
 """Number of turns and calls that are remembered, to recognise one that comes twice."""
 
 
@@ -124,7 +124,7 @@ class Session:
         self._outbox = Outbox()
         self._supervisor = SupervisorProcess(self._order, self._outbox, api_key, restarts)
         self._is_ending = False
-        self._told: dict[str, None] = {}
+        self._passed_on: dict[str, None] = {}
         """Ids of the newest turns and calls."""
         self._lock = threading.Lock()
         self._streams: list[Listener] = []
@@ -416,13 +416,13 @@ class Session:
                 return
             case SessionEnding():
                 self._is_ending = True
-            case Turn(item_id=told) | ToolCall(call_id=told):
+            case Turn(item_id=its_id) | ToolCall(call_id=its_id):
                 # Realtime, and a history that goes on after a supervisor, publish some again.
-                if told in self._told:
+                if its_id in self._passed_on:
                     return
-                self._told[told] = None
-                if len(self._told) > _TOLD:
-                    del self._told[next(iter(self._told))]
+                self._passed_on[its_id] = None
+                if len(self._passed_on) > _REMEMBERED:
+                    del self._passed_on[next(iter(self._passed_on))]
             case ComponentCrashed(component):
                 self._crashes[component] = message
             case SessionFailed(reason, component):

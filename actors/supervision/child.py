@@ -273,9 +273,9 @@ class Child:
         self._watch.forgive(now)
         self._life.forgive(now)
 
-    def tell_drops(self, now: float) -> None:
+    def publish_drops(self, now: float) -> None:
         """Publish what was dropped since the last time, at most once a second before the end."""
-        self._drops.tell(now, self.mailbox.lost)
+        self._drops.publish_new(now, self.mailbox.lost)
 
     def keep_log(self, record: Log) -> None:
         """Keep a record of its log for the crash that may follow."""
@@ -360,12 +360,12 @@ class Child:
             return  # of an earlier incarnation
         if tag >= ROUTED_FROM:
             if tag in AUDIO_TAGS:
-                self._watch.told_audio = True
+                self._watch.sent_audio = True
             self._hub.route(frame, self)
         else:
-            self._told(decode(frame))
+            self._handle(decode(frame))
 
-    def _told(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         match message:
             case Room():
                 self._pump()

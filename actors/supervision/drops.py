@@ -20,23 +20,23 @@ class DropReport:
     def __init__(self, name: str, publish: Callable[[Message], None]) -> None:
         self._name = name
         self._publish = publish
-        self._told: dict[int, Dropped] = {}
-        self._told_at = 0.0
+        self._published: dict[int, Dropped] = {}
+        self._published_at = 0.0
 
-    def tell(self, now: float, lost: Mapping[int, Dropped]) -> None:
+    def publish_new(self, now: float, lost: Mapping[int, Dropped]) -> None:
         """Publish what was dropped since the last report, if that is long enough ago.
 
         Args:
             now: Seconds of `time.monotonic`; infinite for the last report.
             lost: Everything dropped since the start, by tag.
         """
-        if now - self._told_at < DROPS_S:
+        if now - self._published_at < DROPS_S:
             return
-        self._told_at = now
+        self._published_at = now
         for tag, dropped in lost.items():
-            before = self._told.get(tag, Dropped())
+            before = self._published.get(tag, Dropped())
             if dropped.count > before.count:
-                self._told[tag] = Dropped(dropped.count, dropped.audio_bytes)
+                self._published[tag] = Dropped(dropped.count, dropped.audio_bytes)
                 self._publish(
                     MessagesDropped(
                         self._name,

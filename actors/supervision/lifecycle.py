@@ -193,7 +193,7 @@ class Lifecycle:
             case AllSent(), Phase.OPEN if self.asked_to_close:
                 return self._finish()
             case GiveUp(why), _:
-                return [Kill(why), *self._finish(tell=False)]
+                return [Kill(why), *self._finish(stop=False)]
         return []
 
     def forgive(self, now: float) -> None:
@@ -362,12 +362,12 @@ class Lifecycle:
 
     # -- closing ------------------------------------------------------------------------------
 
-    def _finish(self, *, tell: bool = True) -> list[Action]:
+    def _finish(self, *, stop: bool = True) -> list[Action]:
         """Start no incarnation any more; the process, if there is one, is to end."""
         if not self.has_process:
             return self._close()
         self.phase = Phase.CLOSING
-        return [StopProcess("the session ends")] if tell else []
+        return [StopProcess("the session ends")] if stop else []
 
     def _close(self) -> list[Action]:
         self.phase = Phase.CLOSED

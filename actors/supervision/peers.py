@@ -70,28 +70,28 @@ class ProgramPeer:
         self._connection = connection
         self.dropped = 0
         """Number of sound messages and log records dropped because it did not read."""
-        self._untold: dict[int, int] = {}
+        self._unreported: dict[int, int] = {}
         """Number of those not yet reported, by tag."""
-        self._told_at = 0.0
+        self._published_at = 0.0
         self._line = Line(hub.loop, connection, self._read, self._gone)
 
     def put(self, frame: bytes) -> None:
         tag, unsent = tag_of(frame), self._line.unsent
         if unsent > _MAX_PEER_BYTES and tag in _DROPPED_TAGS:
             self.dropped += 1
-            self._untold[tag] = self._untold.get(tag, 0) + 1
+            self._unreported[tag] = self._unreported.get(tag, 0) + 1
         elif unsent > 2 * _MAX_PEER_BYTES and tag not in _LAST_TAGS:
             self._hub.loop.call(lambda: self._hub.fail("the program does not read what it is told"))
         else:
             self._line.write([frame])
 
-    def tell_drops(self, now: float) -> None:
+    def publish_drops(self, now: float) -> None:
         """Publish what was dropped since the last report; at most once a second."""
-        if not self._untold or now - self._told_at < DROPS_S:
+        if not self._unreported or now - self._published_at < DROPS_S:
             return
-        self._told_at = now
-        untold, self._untold = self._untold, {}
-        for tag, count in untold.items():
+        self._published_at = now
+        unreported, self._unreported = self._unreported, {}
+        for tag, count in unreported.items():
             self._hub.publish(MessagesDropped("program", type_name(tag), count))
 
     def close(self) -> None:

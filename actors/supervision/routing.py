@@ -80,8 +80,8 @@ class Router:
         for frame in early or ():
             self.route_from_program(frame)
 
-    def tell_program(self, message: Message) -> None:
-        """Give a message to the program alone, whether it has subscribed to it or not."""
+    def send_to_program(self, message: Message) -> None:
+        """Send a message to the program alone, whether it has subscribed to it or not."""
         if self.peer is not None:
             self.peer.put(encode(message))
 

@@ -24,7 +24,7 @@ NOTED = (Turn, ToolCall, AudioLost, DeadLetter, FileOpened, SoundFaltered)
 """The message types that `Summary.note` needs."""
 _LOST = 100
 """At most this many losses are listed one by one; the others are counted."""
-_TOLD = 1000
+_REMEMBERED = 1000
 """The newest turns and calls that are remembered, to recognise one that comes twice."""
 
 
@@ -46,7 +46,7 @@ class Summary:
         """Begin with what an earlier supervisor has collected."""
         before = before or SummaryState()
         self._counts: collections.Counter[str] = collections.Counter(before.counts)
-        self._told: dict[str, None] = dict.fromkeys(before.told)
+        self._seen: dict[str, None] = dict.fromkeys(before.told)
         self._files: dict[str, None] = dict.fromkeys(before.files)
         self._lost: list[str] = list(before.lost)
         self._more_lost = before.more_lost
@@ -57,7 +57,7 @@ class Summary:
         """What was collected so far."""
         return SummaryState(
             dict(self._counts),
-            list(self._told),
+            list(self._seen),
             list(self._files),
             list(self._lost),
             self._more_lost,
@@ -72,12 +72,12 @@ class Summary:
     def note(self, message: Message) -> bool:
         """Record a message; return False if it is a repetition that must not be delivered."""
         match message:
-            case Turn(item_id=told) | ToolCall(call_id=told):
+            case Turn(item_id=its_id) | ToolCall(call_id=its_id):
                 kind = type(message).__name__
-                if told not in self._told:
-                    self._told[told] = None
-                    if len(self._told) > _TOLD:
-                        del self._told[next(iter(self._told))]
+                if its_id not in self._seen:
+                    self._seen[its_id] = None
+                    if len(self._seen) > _REMEMBERED:
+                        del self._seen[next(iter(self._seen))]
                     self._counts[kind] += 1
                 else:  # history died after it had published the turn and before it saved that
                     return not isinstance(message, Turn)
@@ -101,8 +101,8 @@ class Summary:
 
     def faltered(self, name: str) -> int:
         """Return the number of underruns and gaps of a component; from any thread."""
-        told = list(self._faltered.values())  # a copy: another thread may change it
-        return sum(one.count for one in told if one.component == name)
+        faltered = list(self._faltered.values())  # a copy: another thread may change it
+        return sum(one.count for one in faltered if one.component == name)
 
     def ended(
         self,
@@ -134,5 +134,5 @@ class Summary:
             tuple(self._files),
             round(seconds, 3),
             failed,
-            tuple(told.text for told in self._faltered.values()),
+            tuple(one.text for one in self._faltered.values()),
         )

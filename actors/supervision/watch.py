@@ -20,7 +20,7 @@ class Watch:
     """
 
     def __init__(self, slot: Slot) -> None:
-        self.told_audio = False
+        self.sent_audio = False
         """Whether this incarnation has sent sound."""
         self._slot = slot
         self._handled: tuple[int, ...] = ()
@@ -35,7 +35,7 @@ class Watch:
         dies in between has made no progress.
         """
         self._pings = mailbox.pings  # sent to the last incarnation, which did not answer
-        self.told_audio = False
+        self.sent_audio = False
         self._stopped_at = math.inf
 
     def opened(self, now: float) -> None:
@@ -97,4 +97,4 @@ class Watch:
         slot = self._slot
         mailbox.settle(slot)
         answered = self._pings - mailbox.pings
-        return slot.handled(MAIL) > answered or slot.handled(HELD) > 0 or self.told_audio
+        return slot.handled(MAIL) > answered or slot.handled(HELD) > 0 or self.sent_audio

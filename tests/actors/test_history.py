@@ -63,7 +63,7 @@ def ids(conversation: Conversation) -> list[str]:
 def told(conversation: Conversation, now: float) -> list[str]:
     turns, _ = conversation.turns(now)
     for turn in turns:
-        conversation.tell(turn.item_id)
+        conversation.mark_published(turn.item_id)
     return [turn.item_id for turn in turns]
 
 

@@ -11,11 +11,11 @@ S = 1_000_000_000
 def test_an_underrun_is_reported_at_once_and_later_ones_summed_for_a_second() -> None:
     faltering = Faltering("speaker")
     faltering.note("late", 1, 30_000_000)
-    first = faltering.tell(5 * S)
+    first = faltering.report(5 * S)
     faltering.note("late", 2, 20_000_000)
     faltering.note("late", 1, 40_000_000)
 
-    early, due = faltering.tell(6 * S - 1), faltering.tell(6 * S)
+    early, due = faltering.report(6 * S - 1), faltering.report(6 * S)
 
     assert first == [SoundFaltered("speaker", "late", 1, 30)]
     assert early == []
@@ -27,25 +27,25 @@ def test_each_reason_has_its_own_report() -> None:
     faltering.note("late", 1)
     faltering.note("busy", 2)
 
-    assert [told.reason for told in faltering.tell(0)] == ["late", "busy"]
+    assert [report.reason for report in faltering.report(0)] == ["late", "busy"]
 
 
 def test_without_underruns_nothing_is_reported() -> None:
     faltering = Faltering("speaker")
     faltering.note("late", 0)
 
-    assert faltering.tell(0) == []
-    assert not faltering.untold()
+    assert faltering.report(0) == []
+    assert not faltering.has_unreported()
 
 
 def test_at_the_end_the_rest_is_reported() -> None:
     faltering = Faltering("speaker")
     faltering.note("late", 1)
-    faltering.tell(0)
+    faltering.report(0)
     faltering.note("late", 1)
 
-    assert faltering.untold()
-    assert len(faltering.tell(1, at_once=True)) == 1
+    assert faltering.has_unreported()
+    assert len(faltering.report(1, at_once=True)) == 1
 
 
 def test_underruns_and_overruns_are_reported_in_a_sentence() -> None:

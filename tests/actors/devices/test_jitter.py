@@ -60,4 +60,4 @@ def test_counts_are_reported_once() -> None:
     prefill.falter()
     prefill.note_silence(7)
 
-    assert [prefill.told(), prefill.told()] == [(1, 7), (0, 0)]
+    assert [prefill.take_faltered(), prefill.take_faltered()] == [(1, 7), (0, 0)]

@@ -104,7 +104,7 @@ def test_an_answered_ping_is_no_progress_and_handled_mail_is(it: Watched) -> Non
 def test_a_timer_is_no_progress_and_sound_is(it: Watched) -> None:
     it.slot.end_local(7)
     timer = it.watch.progress(it.mailbox)
-    it.watch.told_audio = True
+    it.watch.sent_audio = True
 
     assert (timer, it.watch.progress(it.mailbox)) == (False, True)
 
@@ -116,7 +116,7 @@ def test_held_messages_that_are_done_are_progress(it: Watched) -> None:
 
 
 def test_sound_that_one_made_is_no_progress_of_the_next(it: Watched) -> None:
-    it.watch.told_audio = True
+    it.watch.sent_audio = True
 
     it.watch.begin(it.mailbox)
 

@@ -37,7 +37,7 @@ class History:
     def tell_turns(self) -> None:
         turns, _ = self._conversation.turns(self.clock.now / NS)
         for turn in turns:
-            self._conversation.tell(turn.item_id)
+            self._conversation.mark_published(turn.item_id)
             self.turns.append(turn)
 
     def snapshot(self, request: HistoryRequest) -> None:
