@@ -241,7 +241,7 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, number: int) -> None:
         (["--server", "openai", "--input", "silence"], "OPENAI_API_KEY"),
     ],
 )
-def test_what_cannot_work_is_told_and_ends_with_2(
+def test_what_cannot_work_is_shown_and_ends_with_2(
     tmp_path: Path, arguments: list[str], told: str
 ) -> None:
     server = [] if "--server" in arguments else ["--server", "sandbox"]

@@ -246,7 +246,7 @@ def test_a_broken_recorder_has_known_audio_at_its_time(
 
 
 @pytest.mark.processes("recorder")
-def test_a_crash_is_told_with_its_cause_and_the_place_where_it_happened(
+def test_a_crash_is_published_with_its_cause_and_the_place_where_it_happened(
     server: FakeServer,
 ) -> None:
     causes = (
@@ -267,7 +267,7 @@ def test_a_crash_is_told_with_its_cause_and_the_place_where_it_happened(
 
 
 @pytest.mark.processes("tools")
-def test_what_is_lost_is_told_and_counted_at_the_end(server: FakeServer) -> None:
+def test_what_is_lost_is_published_and_listed_at_the_end(server: FakeServer) -> None:
     with Conversation(server) as talk:
         talk.break_it("tools", "exit")
         letter = talk.expect(DeadLetter)
@@ -282,7 +282,7 @@ def test_what_is_lost_is_told_and_counted_at_the_end(server: FakeServer) -> None
 
 
 @pytest.mark.processes("recorder")
-def test_a_full_disk_costs_the_recording_a_hole_that_is_told(
+def test_a_full_disk_costs_the_recording_a_hole_that_is_published(
     server: FakeServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "recording.wav"

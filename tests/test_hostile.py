@@ -68,7 +68,7 @@ def test_dead_letters_for_a_component_that_takes_no_more_of_them_have_an_end() -
     assert "906 more, each told when it happened" in hub.expect(SessionEnded).lost
 
 
-def test_a_component_that_describes_itself_oddly_cannot_start_and_that_is_told() -> None:
+def test_a_component_that_describes_itself_oddly_fails_the_session_with_the_reason() -> None:
     with Hub([ECHO, hostile("DescribesAList")]) as hub:
         failed = hub.expect(SessionFailed)
 
@@ -136,7 +136,7 @@ def test_the_supervisor_does_not_remember_every_turn_of_a_long_conversation() ->
 
 
 @pytest.mark.usefixtures("on_threads")
-def test_a_program_tells_its_component_messages_of_a_type_of_its_own(server: FakeServer) -> None:
+def test_a_program_sends_its_component_messages_of_a_type_of_its_own(server: FakeServer) -> None:
     own = {"own": "tests.hostile:TakesItsOwn"}
     with Session(server=server.url, components=own, **QUIET) as session:
         turns = session.events(Turn)
@@ -158,7 +158,9 @@ def test_what_cannot_be_sent_is_refused_and_the_session_goes_on(server: FakeServ
 
 
 @pytest.mark.usefixtures("on_threads")
-def test_a_program_whose_logging_raises_is_told_and_not_left_waiting(server: FakeServer) -> None:
+def test_a_program_whose_logging_raises_gets_the_failure_and_waits_no_more(
+    server: FakeServer,
+) -> None:
     def refuse(record: logging.LogRecord) -> bool:
         raise ValueError("no such filter")
 

@@ -75,7 +75,7 @@ def test_it_lists_what_can_be_broken_and_how(session: Session) -> None:
         (["--session", "1", "speaker", "raise"], f"start one with {rtvoice('--probes')}"),
     ],
 )
-def test_wrong_usage_is_told(session: Session, arguments: list[str], told: str) -> None:
+def test_wrong_usage_is_explained(session: Session, arguments: list[str], told: str) -> None:
     done = inject(*arguments)
 
     assert done.returncode == 2

@@ -298,7 +298,7 @@ def test_one_bad_opening_now_and_then_costs_no_saved_state() -> None:
         assert not hub.of(Notice)
 
 
-def test_state_that_kills_twice_is_withheld_and_that_is_told() -> None:
+def test_state_that_kills_twice_is_withheld_and_that_is_published() -> None:
     with Hub([faulty("DiesOfItsState")]) as hub:
         hub.supervisor.send(SetMuted(True))
         hub.settled("diesofitsstate")
@@ -443,7 +443,7 @@ def test_a_start_that_is_stopped_does_not_wait_for_mail_to_be_handled(folder: Pa
     assert hub.expect(SessionEnded).lost == ("1 SendText to echo (it has ended)",)
 
 
-def test_mail_that_nobody_could_handle_before_the_end_is_told(folder: Path) -> None:
+def test_mail_that_nobody_could_handle_before_the_end_is_listed_as_lost(folder: Path) -> None:
     with Hub([faulty("LoadsNoMore")], stop_s=2.0) as hub:
         (folder / "broken").touch()
         os.kill(hub.pid("loadsnomore"), signal.SIGKILL)

@@ -116,7 +116,7 @@ def test_a_url_that_is_wrong_shows_nothing_of_it(
 
 
 @places
-def test_a_program_is_told_and_logs_nothing_of_it(
+def test_a_program_sees_the_address_and_nothing_of_the_secret(
     place: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with (

@@ -53,7 +53,7 @@ def wait_until_gone(pids: list[int], within_s: float) -> None:
     until(lambda: not any(map(alive, pids)), f"one of {pids} lives on", within_s)
 
 
-def test_a_session_runs_in_a_thread_and_tells_what_was_done(server: FakeServer) -> None:
+def test_a_session_runs_in_a_thread_and_returns_its_summary(server: FakeServer) -> None:
     with Session(server=server.url, **QUIET) as session:
         events = session.events(Turn)
         session.send(SendText("Hello", "text_1"))
@@ -166,7 +166,7 @@ def test_a_tool_of_the_program_runs_in_the_program(server: FakeServer) -> None:
     assert (answer.output, answer.failed) == (str(os.getpid()), False)
 
 
-def test_what_cannot_start_is_told_with_its_reason(tmp_path: Path) -> None:
+def test_a_session_that_cannot_start_raises_with_the_reason(tmp_path: Path) -> None:
     missing = tmp_path / "none.wav"
     session = Session(server="ws://127.0.0.1:9/", input=str(missing), output="null")
 
@@ -192,7 +192,7 @@ def test_a_killed_component_comes_back_under_a_program(server: FakeServer) -> No
     assert restarted.component == "history"
 
 
-def test_the_death_of_the_supervisor_is_told_and_leaves_no_process(server: FakeServer) -> None:
+def test_the_death_of_the_supervisor_is_raised_and_leaves_no_process(server: FakeServer) -> None:
     session = Session(server=server.url, restarts=0, **QUIET).start()
     assert session.started is not None
     pids = list(session.started.pids.values())

@@ -251,7 +251,7 @@ def test_sound_made_is_progress() -> None:
         assert not hub.of(ComponentParked)
 
 
-def test_state_that_crashes_twice_is_withheld_and_that_is_told() -> None:
+def test_state_that_crashes_twice_is_withheld_and_that_is_published() -> None:
     poison = ChildSpec(name="poison", target="tests.tiny:PoisonState")
     with Hub([poison]) as hub:
         hub.supervisor.send(SetMuted(True))
@@ -265,7 +265,7 @@ def test_state_that_crashes_twice_is_withheld_and_that_is_told() -> None:
         assert len(raised) == 2
 
 
-def test_what_a_full_mailbox_drops_is_told_and_counted() -> None:
+def test_what_a_full_mailbox_drops_is_published_and_counted() -> None:
     slow = ChildSpec(name="slow", target="tests.tiny:Slow", window=1)
     with Hub([slow]) as hub:
         say(hub, "!sleep")
@@ -404,7 +404,7 @@ def test_what_an_earlier_incarnation_writes_is_discarded() -> None:
         assert [turn.text for turn in hub.of(Turn)] == ["now"]
 
 
-def test_a_crash_is_told_with_its_traceback() -> None:
+def test_a_crash_is_published_with_its_traceback() -> None:
     with Hub([ECHO]) as hub:
         say(hub, "!raise")
 
@@ -520,7 +520,7 @@ def test_a_flush_overtakes_queued_audio_and_empties_it() -> None:
         assert hub.of(PlaybackFlushed)[1].played_samples == 0
 
 
-def test_a_turn_that_is_told_twice_is_passed_on_once() -> None:
+def test_a_turn_that_is_published_twice_is_passed_on_once() -> None:
     with Hub([ECHO]) as hub:
         for item_id in ("one", "one", "two"):
             hub.supervisor.send(SendText("hello", item_id))

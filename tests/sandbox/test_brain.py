@@ -131,7 +131,7 @@ def test_the_volume_stays_between_0_and_1():
         ("get_weather", "{}", '{"sky": "fog", "t": [1, 2]}', None),
     ],
 )
-def test_the_output_of_a_tool_is_told(name, arguments, result, sentence):
+def test_the_output_of_a_tool_is_spoken(name, arguments, result, sentence):
     answer = think([user("x"), call(name, arguments), output(result)], TOOLS)
 
     assert isinstance(answer, SpokenAnswer)
@@ -147,7 +147,7 @@ def test_json_is_read_as_words():
     assert answer == SpokenAnswer("The answer of f is sky fog, t 1, 2.")
 
 
-def test_two_outputs_are_told_in_one_answer():
+def test_two_outputs_are_spoken_in_one_answer():
     first = ServerItem("c1", "function_call", name="f", arguments="{}", call_id="1")
     second = ServerItem("c2", "function_call", name="g", arguments="{}", call_id="2")
     outputs = [

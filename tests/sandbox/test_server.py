@@ -185,7 +185,7 @@ def test_g711_output_has_a_third_of_the_samples_and_half_of_their_bytes(client, 
 # Connections.
 
 
-def test_beta_clients_are_told_and_closed(sandbox):
+def test_beta_clients_are_sent_an_error_and_closed(sandbox):
     with Client(sandbox.url, additional_headers={"OpenAI-Beta": "realtime=v1"}) as beta:
         error = beta.receive()["error"]
         with pytest.raises(ConnectionClosed) as closed:

@@ -676,7 +676,7 @@ def test_without_transcription_nothing_is_transcribed(talk):
     assert talk.listen() == []
 
 
-def test_without_a_recogniser_transcription_fails_and_the_length_is_told(talk):
+def test_without_a_recogniser_transcription_fails_and_the_answer_names_the_length(talk):
     talk.configure(audio={"input": {"transcription": {"model": "gpt-transcribe"}}})
     talk.append(TURN)
     talk.heard = None

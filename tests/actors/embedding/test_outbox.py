@@ -132,7 +132,7 @@ def test_five_seconds_of_sound_wait_at_any_rate_and_the_rest_is_reported(
     assert supervisor.read() == AudioLost("microphone", 3_000, "there was no supervisor to take it")
 
 
-def test_who_waits_for_a_confirmation_is_told_when_the_session_is_over(outbox: Outbox) -> None:
+def test_waiting_for_a_confirmation_ends_when_the_session_is_over(outbox: Outbox) -> None:
     outbox.put(encode(SetMuted(True)))
     outbox.close()
 

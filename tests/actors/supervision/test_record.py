@@ -74,7 +74,7 @@ def test_a_removed_record_is_not_written_again(tmp_path: Path) -> None:
     assert not rig.path.exists()
 
 
-def test_a_record_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_is_published_once(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.record.begin(rig.path)
     directory = tmp_path.rename(tmp_path.with_name("away"))

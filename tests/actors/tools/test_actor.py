@@ -221,7 +221,7 @@ def test_the_agent_describes_its_settings(tmp_path: Path, agent: str) -> None:
 # -- built-in tools ---------------------------------------------------------------------------
 
 
-def test_the_time_is_told(tmp_path: Path) -> None:
+def test_the_time_is_answered(tmp_path: Path) -> None:
     with Rig(ToolExecutor, tmp_path) as rig:
         rig.tell(call("get_current_time"))
 
@@ -375,7 +375,7 @@ def test_a_traceback_goes_to_the_log(tmp_path: Path, agent: str) -> None:
     assert logged[0].endswith("ZeroDivisionError")
 
 
-def test_what_a_tool_raised_with_is_told_to_the_model_and_not_to_the_log(
+def test_the_text_of_a_tools_exception_is_sent_to_the_model_and_not_logged(
     tmp_path: Path, agent: str
 ) -> None:
     with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
@@ -635,7 +635,7 @@ def test_tools_are_loaded_by_name(tmp_path: Path, agent: str) -> None:
         assert rig.expect(ToolAnswer).output == "3"
 
 
-def test_tools_by_name_that_are_none_are_told(tmp_path: Path, agent: str) -> None:
+def test_a_name_that_is_not_of_tools_is_refused(tmp_path: Path, agent: str) -> None:
     error = refused(Rig(ToolExecutor, tmp_path, named_tools=agent.replace(":agent", ":runs")))
 
     assert "runs is of type list, not an rtvoice.Tools" in error
@@ -665,7 +665,7 @@ def test_tools_set_later_do_not_take_a_name_that_is_taken(tmp_path: Path) -> Non
         assert rig.expect(SetVolume).volume == 0.3
 
 
-def test_a_program_is_told_that_nobody_waits_any_more(tmp_path: Path) -> None:
+def test_a_call_that_nobody_waits_for_is_cancelled_in_the_program(tmp_path: Path) -> None:
     spec = ToolSpec("ask", "asks", {"type": "object"})
     with Rig(ToolExecutor, tmp_path, program_tools=(spec,), tool_timeout_s=0.1) as rig:
         rig.tell(call("ask"))

@@ -130,7 +130,7 @@ def test_each_failure_says_what_is_wrong(tmp_path: Path, name: str, words: str) 
     assert "\n" not in text
 
 
-def test_what_importing_raised_is_told_with_its_place(tmp_path: Path) -> None:
+def test_an_exception_of_an_import_is_reported_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "places.py").write_text("import json\n\njson.loads('{')\n")
 
     with pytest.raises(AgentLoadError) as failure:

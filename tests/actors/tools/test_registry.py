@@ -95,7 +95,7 @@ def test_a_name_that_the_service_refuses_is_refused_here(name: str) -> None:
         Tools().action("x", name=name)(lambda: 1)
 
 
-def test_the_schema_is_strict_and_tells_everything() -> None:
+def test_the_schema_is_strict_and_complete() -> None:
     def weather(
         city: Annotated[str, "a city's name"],
         days: int = 1,
@@ -259,7 +259,7 @@ def test_no_arguments_may_be_no_text() -> None:
         ("[]", "expected object, got array"),
     ],
 )
-def test_wrong_arguments_are_told_in_words(arguments: str, words: str) -> None:
+def test_wrong_arguments_are_explained_in_words(arguments: str, words: str) -> None:
     def weather(city: str, days: int = 1, unit: Literal["C", "F"] = "C") -> None: ...
 
     with pytest.raises(ToolArgumentsError, match="weather was not run") as refusal:
@@ -473,7 +473,7 @@ def test_a_type_beside_the_tool_is_found_without_a_decorator() -> None:
 # -- the context ------------------------------------------------------------------------------
 
 
-def test_a_context_is_given_wherever_it_stands_and_never_told() -> None:
+def test_a_context_is_passed_wherever_it_stands_and_is_not_in_the_schema() -> None:
     def first(context: ToolContext, x: int) -> None: ...
     def positional(x: int, context: ToolContext, /) -> None: ...
     def named(x: int, *, context: ToolContext | None = None) -> None: ...
@@ -532,7 +532,7 @@ def test_sets_of_tools_are_joined_and_tools_removed() -> None:
 # -- results that are hard to tell ------------------------------------------------------------
 
 
-def test_a_huge_result_is_cut_off_and_that_is_told() -> None:
+def test_a_huge_result_is_cut_off_and_says_so() -> None:
     output = output_of("x" * 1_000_000)
 
     assert len(output) < MAX_OUTPUT + 100
@@ -556,7 +556,7 @@ def test_arrays_of_numpy_are_lists() -> None:
     assert output_of({"a": numpy.arange(3), "b": numpy.float32(0.5)}) == '{"a":[0,1,2],"b":0.5}'
 
 
-def test_what_raises_while_it_is_written_is_told() -> None:
+def test_an_exception_while_a_result_is_written_is_reported() -> None:
     class Model:
         def model_dump(self, *, mode: str) -> object:
             raise RuntimeError("the database is gone")

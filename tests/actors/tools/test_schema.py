@@ -234,7 +234,7 @@ def test_a_parameter_may_have_the_name_of_its_tool_and_of_a_type() -> None:
     assert tool.bind('{"point": {"x": 1}}') == ([], {"point": Point(1)})
 
 
-def test_a_default_that_is_no_json_is_not_told() -> None:
+def test_a_default_that_is_not_json_is_not_in_the_schema() -> None:
     tool = tool_with(int, default=object())
 
     assert tool.schema["properties"]["value"] == {"type": "integer"}
@@ -285,7 +285,7 @@ def test_pydantic_models_are_taken(weather: Tool) -> None:
     assert weather.function(**named) == "Rome 5 0 None 1"
 
 
-def test_the_schema_of_a_pydantic_model_is_told_whole(weather: Tool) -> None:
+def test_the_schema_of_a_pydantic_model_is_complete(weather: Tool) -> None:
     properties = weather.schema["properties"]
 
     assert "$defs" not in weather.schema
@@ -304,7 +304,7 @@ def test_the_schema_of_a_pydantic_model_is_told_whole(weather: Tool) -> None:
     }
 
 
-def test_what_a_pydantic_model_refuses_is_told_in_words(weather: Tool) -> None:
+def test_what_a_pydantic_model_refuses_is_explained_in_words(weather: Tool) -> None:
     given_arguments = {"question": {"city": "R", "window": {"hours": 0}}, "more": []}
 
     with pytest.raises(ToolArgumentsError) as refusal:

@@ -62,7 +62,7 @@ def test_the_newest_are_kept_and_the_dropped_are_counted(slot: Slot) -> None:
     assert mailbox.dropped == {CapturedAudio.tag(): Dropped(3, 0)}
 
 
-def test_control_is_never_dropped_but_a_full_mailbox_is_told() -> None:
+def test_control_is_never_dropped_but_a_full_mailbox_raises() -> None:
     mailbox = Mailbox(RULES)
     for number in range(CONTROL.messages):
         mailbox.put(call(number))

@@ -529,7 +529,7 @@ def test_a_sound_check_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.M
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_a_sound_system_that_hangs_is_told_apart_from_one_that_is_missing(
+def test_a_sound_system_that_hangs_is_distinguished_from_one_that_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = []
@@ -569,7 +569,7 @@ def test_how_processes_are_started_is_said(monkeypatch: pytest.MonkeyPatch) -> N
         ("win32", "warning", "Privacy & security, Microphone"),
     ],
 )
-def test_zeros_are_a_lack_of_permission_where_that_is_how_it_is_told(
+def test_zeros_are_a_lack_of_permission_where_the_system_shows_it_so(
     monkeypatch: pytest.MonkeyPatch, platform: str, status: str, said: str
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)

@@ -98,7 +98,7 @@ def test_lost_microphone_blocks_are_followed_at_once() -> None:
     assert cards.capture(lost=True) == 40
 
 
-def test_lost_microphone_blocks_that_nobody_told_of_are_followed_soon() -> None:
+def test_lost_microphone_blocks_that_nobody_reported_are_followed_soon() -> None:
     cards = Cards()
     cards.captures(20)
 
@@ -152,7 +152,7 @@ def test_a_block_waits_for_its_reference() -> None:
     assert cards.alignment.is_ready(480, cards.now_ms * MS, again=True)
 
 
-def test_a_loudspeaker_that_is_told_late_gets_less_lead_soon() -> None:
+def test_a_reference_that_comes_late_gets_less_lead_soon() -> None:
     cards = Cards(ahead_ms=30)
 
     aheads = cards.captures(40)

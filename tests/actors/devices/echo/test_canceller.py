@@ -125,7 +125,7 @@ def test_after_a_gap_it_cancels_again_soon(tmp_path: Path, played: Floats) -> No
     assert level_db(pcm16(heard), 4, 6) - level_db(cleaned, 4, 5.9) >= 20
 
 
-def test_a_loudspeaker_that_is_told_late_is_cancelled_again_soon(
+def test_a_reference_that_comes_late_is_cancelled_again_soon(
     tmp_path: Path, played: Floats
 ) -> None:
     heard, chain = ROOM.heard(played), Chain(tmp_path)

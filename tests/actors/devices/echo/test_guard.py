@@ -149,7 +149,7 @@ def test_an_engine_that_adapts_to_a_new_path_has_time_for_that(played: Floats) -
     assert [verdict for _, verdict in changes(played, heard, left)] == [Verdict.CANCELLED]
 
 
-def test_an_engine_that_has_lost_the_echo_is_told_from_a_user_who_speaks(played: Floats) -> None:
+def test_a_lost_echo_is_distinguished_from_a_user_who_speaks(played: Floats) -> None:
     heard, near = ROOM.heard(played), after(4, np.zeros_like(played), talk(3, SECONDS))
     lost, spoken_over = Guard(), Guard()
 

@@ -80,7 +80,7 @@ def test_reading_can_begin_anywhere(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["FLAC", "MP3", "AIFF"])
-def test_a_file_that_was_cut_off_is_read_as_far_as_it_goes_and_that_is_told(
+def test_a_file_that_was_cut_off_is_read_as_far_as_it_goes_and_reported(
     tmp_path: Path, kind: str
 ) -> None:
     whole = made(tmp_path, kind, seconds=4)

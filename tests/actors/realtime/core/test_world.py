@@ -78,7 +78,7 @@ def _keeps_the_laws(
     world = play(seed, session_s, kind, moves, is_rough=is_rough)
 
     laws.hold(world)
-    laws.turns_are_told(world)
+    laws.turns_are_published(world)
     laws.questions_are_answered_once(world)
     asked = [what for what, _ in moves if what in said]
     if asked and asked[-1] in ("type", "show"):
@@ -125,7 +125,7 @@ def test_what_is_typed_while_speech_is_committed_stands_where_the_server_has_it(
     world.settle()
 
     laws.hold(world)
-    laws.turns_are_told(world)
+    laws.turns_are_published(world)
 
 
 @pytest.mark.long
@@ -158,7 +158,7 @@ def _talk(hours: float, session_s: float, drop_every_s: float, *, seed: int) -> 
 
 def _is_one_conversation(world: World, renewals: int, drops: int) -> None:
     laws.hold(world)
-    laws.turns_are_told(world)
+    laws.turns_are_published(world)
     gaps = [event.gap_ms for event in world.of(Reconnected)]
     assert all(event.state_restored for event in world.of(Reconnected))
     assert gaps.count(0) >= renewals
@@ -172,7 +172,7 @@ def test_two_minutes_with_a_drop_every_forty_seconds_are_one_conversation(seed: 
     world = _talk(2 / 60, 36, 40, seed=seed)
 
     laws.hold(world)
-    laws.turns_are_told(world)
+    laws.turns_are_published(world)
     assert world.greetings == 1
     assert len(world.of(Reconnected)) >= 4
 

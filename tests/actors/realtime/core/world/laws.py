@@ -10,7 +10,13 @@ from messages import ConversationItem, ItemRemoved, ResponseEnded
 from rtvoice.sandbox.conversation import ServerItem
 from tests.actors.realtime.core.world.world import World
 
-__all__ = ["hold", "is_answered", "is_interrupted", "questions_are_answered_once", "turns_are_told"]
+__all__ = [
+    "hold",
+    "is_answered",
+    "is_interrupted",
+    "questions_are_answered_once",
+    "turns_are_published",
+]
 
 
 def hold(world: World) -> None:
@@ -96,7 +102,7 @@ def _difference(theirs: list[ServerItem], ours: list[ConversationItem]) -> str:
     return "\n".join(["server - history", *difflib.unified_diff(one, other, lineterm="")])
 
 
-def turns_are_told(world: World) -> None:
+def turns_are_published(world: World) -> None:
     """What the user has said and typed is there once, in order, in history and as turns.
 
     The text of speech may be lost with the connection; that it was said is not. A cough has no
