@@ -166,8 +166,8 @@ class Supervisor:
             defaults: Fields that are used where neither ``settings`` nor the agent has a value.
             specs: The components, in start order.
             directory: The directory of the session; empty: a new one.
-            resumed: Whether an earlier supervisor of the session has died, and left its record in
-                the directory.
+            resumed: Whether to continue the session of a dead supervisor, from its record in the
+                directory.
 
         Raises:
             ConfigurationError: A setting is unknown or out of range, or the session's directory
@@ -193,7 +193,7 @@ class Supervisor:
         self._ending: Shutdown | None = None
         self._sandbox: SandboxChild | None = None
         self._described = False
-        """Whether the settings of the agent are known."""
+        """Whether the settings in the user's agent are known."""
         self._epoch_ns = self._began_ns = time.monotonic_ns()
         self._resumed: Literal["", "supervisor", "journal"] = "supervisor" if resumed else ""
         self._is_prepared = self._is_broken = False
@@ -201,7 +201,7 @@ class Supervisor:
         """Number of the last command that the program wants to be confirmed."""
         self._can_resume = bool(directory)
         self._is_abandoned = False
-        """Whether the program has gone, so that another one may go on with the conversation."""
+        """Whether the program has disappeared; another program may resume the conversation."""
         self._record = Record(self.loop, self.directory, self._kept, self.publish)
         self._ticked = time.monotonic()
         self._reported_slow = False

@@ -50,7 +50,7 @@ class ActorHost(Protocol):
     over: bool
     """Whether no incarnation follows: the supervisor said stop, or is gone."""
     orphaned: bool
-    """Whether the supervisor is gone; the next one goes on with what was saved until then."""
+    """Whether the supervisor is gone; the next one starts from the state saved so far."""
 
     def new_inbox(self) -> Inbox:
         """Return the inbox of a new incarnation."""
@@ -98,7 +98,7 @@ class Actor(pykka.ThreadingActor):
         this process finds them. When the process ends, the host calls their ``close()`` in reverse
         order."""
         self.resumed: bool = host.resumed
-        """Whether `keep` comes from an incarnation that raised."""
+        """Whether an incarnation that raised has filled `keep`."""
         self.name: str = host.name
         self.log: Logger = host.logger
         self._epoch = host.epoch

@@ -71,7 +71,7 @@ class _KnownItem(msgspec.Struct):
     removed: bool = False
     published: bool = False
     blocks_since: float | None = None
-    """Since when this unfinished answer has kept a later turn from being published."""
+    """Since when this unfinished answer has delayed the publication of a later turn."""
     call_id: str = ""
     name: str = ""
     arguments: str = ""
@@ -82,7 +82,7 @@ class _KnownItem(msgspec.Struct):
 
     @property
     def is_turn(self) -> bool:
-        """Whether this is speech or typed text, or will be."""
+        """Whether the item is a turn: speech or text, or an answer in progress."""
         if self.kind == "assistant":
             said = self.status == "in_progress" or self.text or self.audio_samples
             return bool(said) and not self.removed
@@ -90,12 +90,12 @@ class _KnownItem(msgspec.Struct):
 
     @property
     def awaits_transcript(self) -> bool:
-        """Whether its text may still come."""
+        """Whether the transcript may still come."""
         return self.expects_transcript and not self.transcript_came
 
     @property
     def transcribed(self) -> bool:
-        """Whether ``text`` is what was said."""
+        """Whether ``text`` has the words of the turn; False: there is no transcript."""
         return not self.spoken or (self.transcript_came and not self.transcript_failed)
 
 

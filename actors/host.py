@@ -79,7 +79,7 @@ class Host:
         self.over = False
         """Whether no incarnation follows: the hub said stop, or is gone."""
         self.orphaned = False
-        """Whether the hub is gone. The next one goes on with what was saved until then."""
+        """Whether the hub is gone; the next one starts from the state saved so far."""
         self.accounts: Accounts
         self.logger = Logger(lambda message: self.send(message, self.epoch), logging.INFO)
         self._slot: Slot

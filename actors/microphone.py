@@ -151,7 +151,7 @@ class Microphone(Actor):
     def opened(self) -> None:
         self._zero_blocks = 0
         self._all_zeros = True
-        """Whether the device has delivered nothing but zeros."""
+        """Whether the device has delivered only zeros so far."""
         self._meter = Meter()
         self._said: set[str] = set()
         self._pump_timer: Timer | None = None

@@ -79,7 +79,7 @@ class _Levels:
         self._speaker = speaker
         self._meter = Meter()
         self._sounding = True
-        """Whether the last level sent, perhaps by an earlier incarnation, was not silence."""
+        """Whether the last level sent was above silence; True also if it is not known."""
 
     def heard(self, pcm: bytes) -> None:
         """Send the levels of sound that was heard."""
@@ -149,9 +149,9 @@ class Speaker(Actor):
         self._levels = _Levels(self)
         self._legacy = _Legacy(self.session)
         self._settled = False
-        """Whether something was heard between the last two calls of `_settle`."""
+        """Whether sound was heard between the last two calls of `_settle`."""
         self._flushed_ns = 0
-        """Time of the last flush, as its sender counts; audio sent before it is discarded."""
+        """Time of the last flush by the sender's clock; audio sent before it is discarded."""
         self._too_late: collections.deque[str] = collections.deque(maxlen=_ITEMS)
         mark = self._mark = self.keep.get("mark") or ItemMark(self.session, "speaker.mark")
         self.keep["mark"] = mark

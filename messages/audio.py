@@ -49,7 +49,7 @@ class CapturedAudio(Message, frozen=True, array_like=True, tag=20):
     captured_ns: int
     """``time.monotonic_ns()`` when the device had delivered the last sample of the block."""
     gap: bool = False
-    """Whether audio before this block is lost (the device was reopened, or the process died)."""
+    """Whether audio before this block is lost: the device was reopened, or the process died."""
 
 
 class AssistantAudio(Message, frozen=True, array_like=True, tag=21):
@@ -146,7 +146,7 @@ class DeviceInUse(Message, frozen=True, array_like=True, tag=80):
     direction: Literal["input", "output"]
     name: str
     card: bool
-    """Whether it is a sound card, so that a microphone hears the loudspeaker in the room."""
+    """Whether the device is a sound card, so that the microphone hears the loudspeaker."""
 
 
 class ReplayCapture(Message, frozen=True, array_like=True, tag=26):
@@ -206,7 +206,7 @@ class ProgramCaptureEnded(Message, frozen=True, array_like=True, tag=33):
     attempts = 3
     error: str | None = None
     pauses: bool = False
-    """Whether the device will be started again; until then, there is silence."""
+    """Whether the program will start the device again; until then, silence is captured."""
 
 
 class ProgramPlayout(Message, frozen=True, array_like=True, tag=34):
@@ -232,7 +232,7 @@ class ProgramPlayed(Message, frozen=True, array_like=True, tag=36):
     played_samples: int
     at_ns: int
     playing: bool = False
-    """Whether the device still plays; the position then counts even if it does not grow."""
+    """Whether the device still plays; if so, a position that does not grow counts too."""
     waiting_samples: int = 0
     """Samples that the device has not taken yet."""
 

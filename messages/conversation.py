@@ -206,7 +206,7 @@ class ToolAnswer(Event, frozen=True, array_like=True, tag=50):
     """The answer for the model: JSON text or a sentence."""
     failed: bool = False
     respond: bool = True
-    """Whether the model should speak about it."""
+    """Whether the model should speak about the output."""
     item_id: str = ""
 
 
@@ -299,7 +299,7 @@ class SendImage(Message, frozen=True, array_like=True, tag=76):
     """Chosen by the sender, at most 32 characters; makes handling it twice harmless."""
     detail: Literal["auto", "low", "high"] = "auto"
     respond: bool = True
-    """Whether the assistant answers; otherwise the turn is kept until an answer is requested."""
+    """Whether the assistant answers; if not, the turn waits until an answer is requested."""
 
 
 class StartTalking(Message, frozen=True, array_like=True, tag=69):
@@ -321,7 +321,7 @@ class StopTalking(Message, frozen=True, array_like=True, tag=75):
     at_ns: int = 0
     """``time.monotonic_ns()`` when the key was released; 0: now."""
     respond: bool = True
-    """Whether the assistant answers; otherwise the turn is kept until an answer is requested."""
+    """Whether the assistant answers; if not, the turn waits until an answer is requested."""
 
 
 class Interrupt(Message, frozen=True, array_like=True, tag=57):

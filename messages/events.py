@@ -47,7 +47,7 @@ class SessionStarted(Event, frozen=True, array_like=True, tag=100):
     items: int = 0
     """Number of turns and tool calls of a conversation that goes on."""
     push_to_talk: bool = False
-    """Whether the program says when the user's turn begins and ends."""
+    """Whether the program marks the beginning and end of the user's turns."""
 
 
 class ComponentCrashed(Event, frozen=True, array_like=True, tag=101):
@@ -72,13 +72,13 @@ class ComponentRestarted(Event, frozen=True, array_like=True, tag=102):
     pid: int
     cause: str
     ms: float
-    """Time from the detection of the crash until it was open again."""
+    """Time from the detection of the crash until the component was open again."""
     incarnation: int
-    """Number of its incarnation; the first is 1."""
+    """Number of the incarnation; the first is 1."""
     process: bool
-    """Whether it has a new process."""
+    """Whether the component has a new process."""
     crashed: bool = True
-    """False: it asked for a new process, because its sound device was lost or is back."""
+    """False: the component asked for a new process: its sound device was lost or is back."""
 
 
 class SupervisorRestarted(Event, frozen=True, array_like=True, tag=114):
@@ -287,10 +287,10 @@ class EchoState(Event, frozen=True, array_like=True, tag=142):
 
     event = "echo_state"
     state: Literal["off", "learning", "cancelled", "failed"]
-    """``off``: it is not to be cancelled; ``learning``: it is not known yet whether it is;
-    ``cancelled``: it is, or nothing of it is heard; ``failed``: it is not."""
+    """``off``: the echo is not to be cancelled; ``learning``: not known yet; ``cancelled``: the
+    echo is cancelled, or there is none; ``failed``: the echo is not cancelled."""
     erle_db: float = 0.0
-    """How much of it is taken away (echo return loss enhancement), in the median; 0.0: unknown."""
+    """Median attenuation of the echo (echo return loss enhancement); 0.0: unknown."""
     delay_ms: int | None = None
     """Time from the loudspeaker to the microphone; None: unknown."""
     reason: str = ""

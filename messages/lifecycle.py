@@ -98,7 +98,7 @@ class Crashed(Message, frozen=True, array_like=True, tag=5):
     during: str
     """``import``, ``open``, ``handle`` or ``close``."""
     spent: bool = False
-    """Whether the process must not be used again, because it is out of memory."""
+    """Whether the process is out of memory, so that it must not be used again."""
     plain: bool = False
     """Whether ``error`` is a sentence for the user (`UserError`)."""
     renews: bool = False

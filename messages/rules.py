@@ -37,7 +37,7 @@ class Rule(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def replaces(self) -> bool:
-        """Whether a message replaces the one before it, such as a position."""
+        """Whether a message, such as a position, replaces the message before it."""
         return self.drops and self.messages == 1
 
 

@@ -40,9 +40,9 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     first: bool = True
     """Whether this component is opened for the first time in this session."""
     resumed: Literal["", "supervisor", "journal"] = ""
-    """Whether all components are new, and go on with an earlier conversation: ``supervisor``: the
-    supervisor has died a moment ago, and with it all of them; ``journal``: an earlier session has
-    left a journal (`Settings.resume`), and what was saved is of another timeline."""
+    """Why all components are new although the conversation is not; empty: the conversation is new.
+    ``supervisor``: the supervisor has died, and all components with it; ``journal``: the session
+    resumes the journal of an earlier one (`Settings.resume`), whose timeline was another one."""
 
     def file(self, name: str) -> Path:
         """Return a path in the directory."""
@@ -61,7 +61,7 @@ class StartSession(Message, frozen=True, array_like=True, tag=120):
     defaults: dict[str, Any] = {}
     """Fields of `Settings` that are used where neither ``settings`` nor the agent has a value."""
     resumed: bool = False
-    """Whether an earlier supervisor of the session has died, and left its record there."""
+    """Whether to continue the session of a dead supervisor, from its record in the directory."""
 
 
 class Subscribe(Message, frozen=True, array_like=True, tag=121):

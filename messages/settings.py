@@ -84,11 +84,11 @@ class Setting(msgspec.Struct, frozen=True):
     parameter: str | None = ""
     """The parameter of ``rtvoice.Agent``; empty: it has the same name; None: there is none."""
     changed_by: type[Message] | None = None
-    """The message that changes it during a conversation; None: it cannot change."""
+    """The message that changes the setting during a conversation; None: it cannot change."""
     fixed: str = ""
-    """Why it cannot change during a conversation, or only at its start."""
+    """Why the setting cannot change during a conversation, or only at its start."""
     can_unset: bool = True
-    """Whether it can change to None; some fields of the API do not accept null."""
+    """Whether the setting can change to None; some fields of the API do not accept null."""
     session_field: str = ""
     """Its field in the session of the Realtime API, as a dotted path; empty: there is none."""
     option: Option | None = None
@@ -98,7 +98,7 @@ class Setting(msgspec.Struct, frozen=True):
     none: tuple[str, ...] = ()
     """Words that mean None."""
     is_path: bool = False
-    """Whether it is a path or a list of paths, or may contain one; see `messages.paths`."""
+    """Whether the value is a path or a list of paths, or may contain one; see `messages.paths`."""
     form: Callable[[Any], Any] | None = None
     """Checks a value of the right type, and returns it in the form in which it is stored. Raises
     ValueError if it is not allowed; without a text, `allowed` gives the error."""
@@ -204,7 +204,7 @@ class ServerVad(msgspec.Struct, frozen=True, tag="server_vad", forbid_unknown_fi
     """If nobody speaks for this long after an answer, the assistant speaks again, repeatedly until
     the inactivity timeout, which its speech does not reset. None: it waits for the user."""
     create_response: bool = True
-    """Whether a turn is answered automatically; False: it is kept until an answer is requested
+    """Whether a turn is answered automatically; False: the turn waits until an answer is requested
     (`CreateResponse`)."""
     interrupt_response: bool = True
     """Whether the user's speech interrupts an answer, at the server and in the speaker."""

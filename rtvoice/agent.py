@@ -249,7 +249,7 @@ class Agent(Description):
 
     @property
     def ready(self) -> bool:
-        """Whether every component is open and connected: the user can speak and be answered.
+        """Whether every component is open and the server is connected, so that the user can speak.
 
         False before the start, after the end, and while a lost connection is being restored.
         """

@@ -24,7 +24,7 @@ class InForce:
         Args:
             settings: The settings of the agent.
             tools: Names of the tools that run in the program.
-            named: Whether there are also tools that only the tools process knows; then
+            named: Whether there are also tools that only the tools process knows, so that
                 ``tool_choice`` cannot be checked here.
 
         Raises:

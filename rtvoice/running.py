@@ -272,7 +272,7 @@ class Run:
 
     @property
     def is_running(self) -> bool:
-        """Whether the session has started and not ended: it takes messages."""
+        """Whether the session has started and not ended, so that it takes messages."""
         return self._started and not self.is_over
 
     @property

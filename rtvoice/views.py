@@ -100,16 +100,16 @@ class ConversationTurn(msgspec.Struct, frozen=True):
     end_s: float | None = None
     """When it ended or was cut off, in the same unit; for the assistant, when it was last heard."""
     interrupted: bool = False
-    """Whether the assistant was interrupted before all of it was heard."""
+    """Whether the assistant was interrupted before the whole answer was heard."""
     heard: str = ""
     """The part of ``content`` that was heard. After an interruption it is an estimate: the share of
     the text equals the share of the audio that was played."""
     heard_ms: int | None = None
     """Milliseconds of the assistant's audio that were played; None: not known yet, or no audio."""
     transcribed: bool = True
-    """Whether ``content`` is what was said; False for speech of the user without a transcript."""
+    """Whether ``content`` has the words of the turn; False for speech without a transcript."""
     complete: bool = True
-    """Whether the model has generated the answer to its end."""
+    """Whether the model has generated the whole answer."""
     tool_calls: tuple[ToolCallRecord, ...] = ()
     """The tools that the assistant has called before it said this."""
     image: SentImage | None = None

@@ -377,7 +377,7 @@ def server_of(directory: Path) -> int:
 
 
 def is_over(descriptor: int) -> bool:
-    """Whether it becomes readable (a process ended, a pipe closed) within ten seconds."""
+    """Return whether a descriptor becomes readable (process ended, pipe closed) within 10 s."""
     ready, _, _ = select.select([descriptor], [], [], 10)
     os.close(descriptor)
     return bool(ready)

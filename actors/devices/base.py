@@ -46,13 +46,13 @@ class Capture(abc.ABC):
 
     name: str = "input"
     card: ClassVar[bool] = False
-    """Whether it is a sound card, which hears the room."""
+    """Whether the device is a sound card, whose microphone hears the loudspeaker."""
     check_s: ClassVar[float | None] = None
     """Interval of calls of `check`, in seconds; None: the device cannot be lost."""
     jump_ns: ClassVar[int] = 250_000_000
-    """Lag of its blocks behind the clock that counts as a gap in the audio."""
+    """Lag of the blocks behind the clock that counts as a gap in the audio."""
     jump_loses: ClassVar[bool] = False
-    """Whether audio is lost in such a gap; False: the device only waited."""
+    """Whether audio is lost in a gap; False: the device only waited."""
     stands_in_because: str = ""
     """Why the session started without a real device, which ``auto`` permits; empty: it did not."""
     news: tuple[Message, ...] = ()
@@ -111,19 +111,19 @@ class Playback(abc.ABC):
 
     name: str = "output"
     card: ClassVar[bool] = False
-    """Whether it is a sound card, which is heard in the room."""
+    """Whether the device is a sound card, whose sound a microphone in the room hears."""
     check_s: ClassVar[float | None] = None
     """Interval of calls of `check`, in seconds; None: the device cannot be lost."""
     prefill_ms: ClassVar[int] = 0
-    """Audio that is buffered before an item starts, against underruns."""
+    """Prefill: audio buffered before an item starts, against underruns."""
     clears: ClassVar[bool] = False
-    """Whether a flush also takes back audio that the device has taken but not played."""
+    """Whether the device can discard audio that it has taken and not played."""
     loses: ClassVar[bool] = False
-    """Whether audio that it has taken but not played is lost when this process dies."""
+    """Whether the death of this process loses audio that the device has taken and not played."""
     holds: ClassVar[bool] = False
-    """Whether it takes no audio because it only stands in until a device is there."""
+    """Whether this is a stand-in that takes no audio until a real device is there."""
     scales: bool = False
-    """Whether the device applies the volume itself; it is then given audio at full volume."""
+    """Whether the device applies the volume; the playout then delivers audio at full volume."""
     trouble: str = ""
     """A fault with which the device goes on, as a phrase; empty: none."""
     stands_in_because: str = ""

@@ -20,7 +20,7 @@ class Prefill:
     def __init__(self, samples: int) -> None:
         self._least = self._now = samples
         self._waited = 0
-        """Samples that the device has asked for in vain before the item starts."""
+        """Samples that the device has asked for in vain before the start of the item."""
         self._faltered = False
         """Whether there was an underrun since the end of the last item."""
         self._count, self._silent_ns = 0, 0
@@ -33,7 +33,7 @@ class Prefill:
             queued: Samples in the queue.
             asked: Samples that the device asks for now. The item also starts once the device has
                 asked for a whole prefill in vain, so that a short or slow item is not held back.
-            grows: Whether more of this item may come; the prefill applies only then.
+            grows: Whether more of this item may come; if not, the prefill does not apply.
         """
         if grows and queued < self._now and self._waited < self._now:
             self._waited += asked

@@ -90,9 +90,9 @@ class _PlayoutItem:
         self.begun = False
         """Whether the device has taken audio of this item."""
         self.starved = False
-        """Whether there is an underrun: the device asked for more, and none has arrived since."""
+        """Whether an underrun lasts: the device asked for more, and no audio has arrived since."""
         self.dry_ns = -1
-        """When that underrun began; -1: there is none."""
+        """When the underrun began; -1: there is none."""
         self.last = False
         """Whether the end of the item was pushed."""
 
@@ -154,7 +154,7 @@ class Playout:
         self._fader = Fader(volume)
         self._prefill = Prefill(prefill)
         self._running = False
-        """Whether the device takes audio now; False: it is given silence."""
+        """Whether the device gets audio now; False: it gets silence."""
         self._paused = False
         self._run_ns = -1
         """Start time of the current run; -1: there is none."""
@@ -224,8 +224,8 @@ class Playout:
 
         Args:
             now_ns: The time.
-            taken_back: Whether the device also discards what it has taken; then everything that was
-                not heard at the last `settle` counts as not played.
+            taken_back: Whether the device also discards what it has taken; if so, everything not
+                heard at the last `settle` counts as not played.
         """
         with self._lock:
             if taken_back:
@@ -250,13 +250,13 @@ class Playout:
             return Flushed(current.item_id, played, end_ns)
 
     def pause(self, *, taken_back: bool = False) -> None:
-        """Give the device nothing but a fade-out until `resume` or `flush`.
+        """Give the device a fade-out, and then silence until `resume` or `flush`.
 
         Audio pushed during the pause is queued. Pausing twice is harmless.
 
         Args:
-            taken_back: Whether the device also discards what it has taken; then everything that was
-                not heard at the last `settle` is played after the pause.
+            taken_back: Whether the device also discards what it has taken; if so, everything not
+                heard at the last `settle` is played after the pause.
         """
         with self._lock:
             if taken_back:

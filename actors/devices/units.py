@@ -31,7 +31,7 @@ def block_samples(settings: Settings, *, cancels: bool = False) -> int:
 
     Args:
         settings: The settings of the session.
-        cancels: Whether its echo is cancelled.
+        cancels: Whether the echo in the block is cancelled.
     """
     shortest, longest = _BLOCK_MS
     wanted_ms = settings.block_ms or (_CANCELLING_MS if cancels else _DEFAULT_MS)

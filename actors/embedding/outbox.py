@@ -36,7 +36,7 @@ class Outbox:
         self._confirmed = 0
         """Number of the last command that is confirmed."""
         self._asked = False
-        """Whether a `Confirm` is on its way."""
+        """Whether a `Confirm` was sent that the hub has not answered."""
         self._channel: Channel | None = None
         self._closed = False
         self._news = threading.Condition()

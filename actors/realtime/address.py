@@ -27,7 +27,7 @@ class Address(NamedTuple):
     wrong_key: str
     """The code (see `errors`) if the key is missing or malformed; empty: it is neither."""
     keeps_key: bool
-    """Whether there is a key that is not sent, because the connection is not encrypted."""
+    """Whether the key is withheld, because the connection is not encrypted."""
 
 
 def address_of(settings: Settings, key: str, url: str = "") -> Address:

@@ -159,7 +159,7 @@ class Child:
 
     @property
     def restarts(self) -> int:
-        """How often it came back after a crash."""
+        """Number of restarts after a crash."""
         return self._restarts_before + self._life.restarts
 
     @property
@@ -169,7 +169,7 @@ class Child:
 
     @property
     def gone(self) -> bool:
-        """Whether it has closed, and nothing of it is left."""
+        """Whether the component has closed and its process has ended."""
         return self.phase is Phase.CLOSED
 
     @property
@@ -274,15 +274,15 @@ class Child:
         self._life.forgive(now)
 
     def publish_drops(self, now: float) -> None:
-        """Publish what was dropped since the last time, at most once a second before the end."""
+        """Publish what the mailbox has dropped since the last report, at most once a second."""
         self._drops.publish_new(now, self.mailbox.lost)
 
     def keep_log(self, record: Log) -> None:
-        """Keep a record of its log for the crash that may follow."""
+        """Keep a log record of the component for the report of a later crash."""
         self.log_tail.append(f"{record.level} {record.text}"[:_LOG_TAIL_CHARS])
 
     def left(self) -> Iterator[str]:
-        """Yield in words what it was sent and has not handled, once it is gone."""
+        """Yield, in words, the messages that the component had not handled when it ended."""
         for tag, dropped in self.mailbox.lost.items():
             sound = f", {dropped.audio_ms} ms of sound" if dropped.audio_ms else ""
             yield f"{dropped.count} {type_name(tag)} to {self.name} (mailbox full{sound})"

@@ -58,36 +58,36 @@ class ChildProcess:
         self._process = Process(["actors", name], environment)
         self.pid = self._process.pid
         self.forked = self._process.forked
-        """Whether it was forked from the fork server."""
+        """Whether the fork server has forked the process."""
         self.failure = ""
-        """Why it was killed or is about to end; empty: for no known reason."""
+        """Why the process was killed or is about to end; empty: no reason is known."""
         self.connected = True
-        """Whether its channel is open."""
+        """Whether the channel to the process is open."""
         self._line = Line(loop, self._process.connection, read, self._channel_ended)
         self._drain = watch_text(loop, self._process.stderr, self._hear)
         self._traceback = ""
         self._stacks: list[str] | None = None
-        """Lines of the stacks that it writes when it hangs or has a fatal error."""
+        """Lines of the stacks that the process writes when it hangs or has a fatal error."""
         self._seen_ended = self._over = False
 
     @property
     def ending(self) -> str:
-        """How it ended, in one line."""
+        """How the process ended, in one line."""
         return self._process.cause
 
     @property
     def cause(self) -> str:
-        """Why it ended, in one line."""
+        """Why the process ended, in one line."""
         return self.failure or self.ending
 
     @property
     def killed_from_outside(self) -> bool:
-        """Whether somebody else killed it: SIGKILL or SIGTERM, and not from us."""
+        """Whether SIGKILL or SIGTERM ended the process, and the supervisor had not sent it."""
         return not self.failure and self._process.killed_from_outside
 
     @property
     def in_order(self) -> bool:
-        """Whether it ended by itself, with exit code 0."""
+        """Whether the process ended with exit code 0 and no `failure` is known."""
         return not self.failure and self._process.succeeded
 
     @property

@@ -92,21 +92,21 @@ class Phase(enum.Enum):
 
 
 class Moment(NamedTuple):
-    """What is looked at when something happens."""
+    """The inputs of `Lifecycle.step` besides the event."""
 
     now: float
     """Seconds of a monotonic clock."""
     stage: SessionStage = SessionStage.RUNNING
     mail: bool = False
-    """Whether it was sent messages of its own that are not handled."""
+    """Whether messages of its own were sent to the component that it has not handled."""
     progress: bool = False
-    """Whether this incarnation has done any work of its own (`Watch.progress`)."""
+    """Whether this incarnation has made progress (`Watch.progress`)."""
     well_s: float = 0.0
-    """How long this incarnation was open and not stuck."""
+    """Seconds for which this incarnation was open and not stuck."""
     start_s: float = math.inf
-    """How long it may take to load, and to open."""
+    """Time limit for loading, and for opening."""
     waited_s: float = 0.0
-    """How long its process was ready to run and got no processor, which does not count."""
+    """Seconds for which its process was ready to run and got no processor; they do not count."""
 
 
 class _Downtime(msgspec.Struct):
@@ -115,9 +115,9 @@ class _Downtime(msgspec.Struct):
     since: float
     cause: str = ""
     fresh: bool = False
-    """Whether the incarnation that is being started is in a new process."""
+    """Whether the incarnation is being started in a new process."""
     renewal: bool = False
-    """Whether it has asked for a new process itself (`actors.base.StartAnew`)."""
+    """Whether the actor has asked for a new process (`actors.base.StartAnew`)."""
 
 
 class Lifecycle:
@@ -131,7 +131,7 @@ class Lifecycle:
     def __init__(self, spec: ChildSpec) -> None:
         self.phase = Phase.NEW
         self.has_process = False
-        """Whether a process was started that has not been reaped."""
+        """Whether there is a process: started and not reaped."""
         self.incarnation = 0
         """How often its actor was started."""
         self.restarts = 0
@@ -141,15 +141,15 @@ class Lifecycle:
         self._policy = RestartPolicy()
         self._was_open = False
         self._since = self._waited_s = 0.0
-        """When it began to load or to open, and how long its process had waited by then."""
+        """When the component began to load or to open, and `Moment.waited_s` at that time."""
         self._downtime: _Downtime | None = None
         self._due = math.inf
-        """When the next start is due, if it is down or parked."""
+        """When the next start is due, while the component is down or parked."""
         self._reuses = False
-        """Whether that start is in the process that is there."""
+        """Whether the next start reuses the present process."""
 
     def step(self, event: LifeEvent, at: Moment) -> list[Action]:
-        """Return what is to be done, in order, since something has happened."""
+        """Return the actions that follow from an event, in order."""
         match event, self.phase:
             case _, Phase.CLOSED:
                 return []
@@ -298,10 +298,10 @@ class Lifecycle:
         """Account for the death of an incarnation, and decide when the next one starts.
 
         Args:
-            cause: In one line.
-            trace: Where it was, if that is known.
-            at: When.
-            spent: Whether its process, if that lives, is not to be used again.
+            cause: The cause in one line.
+            trace: Traceback or stacks; empty: unknown.
+            at: The moment of the death.
+            spent: Whether its process, if that lives, must not be used again.
         """
         well_s = at.well_s if self.phase is Phase.OPEN else 0.0
         delay = self._policy.crashed(at.now, progress=at.progress, well_s=well_s)
@@ -363,7 +363,7 @@ class Lifecycle:
     # -- closing ------------------------------------------------------------------------------
 
     def _finish(self, *, stop: bool = True) -> list[Action]:
-        """Start no incarnation any more; the process, if there is one, is to end."""
+        """Start no further incarnation; end the process, if there is one."""
         if not self.has_process:
             return self._close()
         self.phase = Phase.CLOSING

@@ -33,7 +33,7 @@ class Process:
         Args:
             arguments: The module and its arguments.
             environment: The whole environment of the process.
-            forked: Whether it may be forked from the fork server.
+            forked: Whether the fork server may fork the process.
 
         Raises:
             OSError: The system has no process or descriptor left.
@@ -51,35 +51,34 @@ class Process:
             raise
         self.pid = self._popen.pid
         self.forked = isinstance(self._popen, Forked)
-        """Whether it was forked from the fork server."""
+        """Whether the fork server has forked the process."""
         self._group_ended = False
 
     def kill(self) -> None:
-        """Send it SIGKILL (on Windows: terminate it)."""
+        """Send SIGKILL to the process (on Windows: terminate it)."""
         self._popen.kill()  # does nothing to a process that has been reaped
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send a signal to the process."""
         self._popen.send_signal(number)
 
     def ended(self) -> bool:
-        """Return whether it has ended; reaps it then."""
+        """Return whether the process has ended; if so, reap it."""
         if self._popen.poll() is None:
             return False
         self._end_group()
         return True
 
     def wait(self) -> None:
-        """Wait for its end after `kill`, for `EXIT_GRACE_S` at most."""
+        """Wait up to `EXIT_GRACE_S` for the end of the process, after `kill`."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(EXIT_GRACE_S)
         self._end_group()
 
     def _end_group(self) -> None:
-        """Kill what it has started and left behind, such as workers of a tool.
+        """Kill the processes that it has started and left behind, such as workers of a tool.
 
-        Once only: as long as one of them lives, the kernel gives its group's number to nobody else;
-        afterwards it may.
+        Once only: the kernel may reuse the number of the group when none of them lives any more.
         """
         if hasattr(os, "killpg") and not self._group_ended:
             self._group_ended = True
@@ -89,21 +88,21 @@ class Process:
 
     @property
     def stopped(self) -> bool:
-        """Whether it is known to be stopped by a signal (SIGSTOP), so that it cannot answer."""
+        """Whether the process is known to be stopped (SIGSTOP), so that it cannot answer."""
         return is_stopped(self.pid)
 
     @property
     def killed_from_outside(self) -> bool:
-        """Whether SIGKILL or SIGTERM ended it, which no program sends to itself by mistake.
+        """Whether SIGKILL or SIGTERM ended the process: no program sends itself these by mistake.
 
-        If how it ended is unknown, nothing speaks against it.
+        An unknown exit code counts as such a signal.
         """
         outside = (-signal.SIGTERM, -getattr(signal, "SIGKILL", 9), EXIT_UNKNOWN)
         return self._popen.returncode in outside
 
     @property
     def succeeded(self) -> bool:
-        """Whether it has ended with exit code 0."""
+        """Whether the process has ended with exit code 0."""
         return self._popen.returncode == 0
 
     @property

@@ -44,8 +44,8 @@ class RestartPolicy:
 
         Args:
             now: Seconds of any monotonic clock.
-            progress: Whether this incarnation has done any work of its own.
-            well_s: How long this incarnation was open and not stuck.
+            progress: Whether this incarnation has made progress (`Watch.progress`).
+            well_s: Seconds for which this incarnation was open and not stuck.
         """
         if progress:
             self._crashes.clear()

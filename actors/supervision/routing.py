@@ -46,12 +46,12 @@ class Router:
             receivers.sort(key=lambda receiver: receiver.spec.linger_s)  # who is in a hurry first
 
     def route(self, frame: bytes, source: Child | None = None, *, is_command: bool = False) -> None:
-        """Deliver a message to everyone who accepts its type but its sender.
+        """Deliver a message to everyone who accepts its type, except its sender.
 
         Args:
             frame: The message.
             source: Its sender; None: the program, or the supervisor itself.
-            is_command: Whether the program has sent it.
+            is_command: Whether the program has sent the message.
         """
         tag = tag_of(frame)
         if tag in HUB_TAGS and not self._note(decode(frame)):

@@ -69,7 +69,7 @@ class Loaded(LifeEvent, frozen=True):
 
 
 class YourTurn(LifeEvent, frozen=True):
-    """Everything that has to be open before this component is open."""
+    """Everything that must be open before this component is open."""
 
 
 class Opened(LifeEvent, frozen=True):
@@ -86,17 +86,17 @@ class Ended(LifeEvent, frozen=True):
     """Its process has ended and is reaped."""
 
     cause: str
-    """In one line."""
+    """The cause in one line."""
     trace: str
-    """Where it was, if that is known."""
+    """Traceback or stacks; empty: unknown."""
     killed_from_outside: bool = False
-    """Whether a signal ended it that is neither ours nor its own fault."""
+    """Whether SIGKILL or SIGTERM ended the process, and the supervisor had not sent it."""
     in_order: bool = False
-    """Whether it ended by itself, without an error."""
+    """Whether the process ended with exit code 0 and no failure is known."""
 
 
 class Hung(LifeEvent, frozen=True):
-    """It has shown no sign of life for too long."""
+    """The component has shown no sign of life for too long."""
 
     quiet_s: float
 
@@ -106,15 +106,15 @@ class Tick(LifeEvent, frozen=True):
 
 
 class AllSent(LifeEvent, frozen=True):
-    """No mail of its own waits to be sent to it any more."""
+    """All mail of its own was sent to the component."""
 
 
 class Close(LifeEvent, frozen=True):
-    """It is its turn to close: its mail is handled first."""
+    """The component must close, after it has handled its mail."""
 
 
 class GiveUp(LifeEvent, frozen=True):
-    """It has to end at once, whatever it is doing."""
+    """The component must end at once, whatever it is doing."""
 
     why: str
 
@@ -131,9 +131,9 @@ class OpenActor(Action, frozen=True):
 
     incarnation: int
     first: bool
-    """Whether none has ever been open."""
+    """Whether no incarnation has ever been open."""
     resumed: bool
-    """Whether the one before ran in the same process."""
+    """Whether the incarnation before ran in the same process."""
 
 
 class AwaitTurn(Action, frozen=True):
@@ -141,7 +141,7 @@ class AwaitTurn(Action, frozen=True):
 
 
 class ReportOpen(Action, frozen=True):
-    """Tell the hub that it is open, and send its mail."""
+    """Tell the hub that the component is open, and send its mail."""
 
 
 class StopProcess(Action, frozen=True):
@@ -149,17 +149,17 @@ class StopProcess(Action, frozen=True):
 
     why: str
     patience: bool = False
-    """Whether to kill it if it takes too long; else whoever closes the session sees to that."""
+    """Whether to kill the process if it takes too long; otherwise `Shutdown` does that."""
 
 
 class Kill(Action, frozen=True):
-    """End the process at once. With a reason: that is why it died."""
+    """End the process at once; ``why``, if given, becomes the cause of its death."""
 
     why: str = ""
 
 
 class KillHung(Action, frozen=True):
-    """End the process, after it has shown where it is stuck."""
+    """End the process after it has written its stacks."""
 
     why: str
 
@@ -176,35 +176,35 @@ class Blame(Action, frozen=True):
 
 
 class BlameState(Action, frozen=True):
-    """Note that it died while opening: its saved state may be at fault."""
+    """Note that the actor died while opening: its saved state may be at fault."""
 
 
 class Reclaim(Action, frozen=True):
-    """Take back what it has not handled."""
+    """Take back the messages that the incarnation has not handled."""
 
     cause: str
 
 
 class ReportCrash(Action, frozen=True):
-    """Publish that it has crashed."""
+    """Publish that the component has crashed."""
 
     cause: str
     trace: str
 
 
 class ReportRestart(Action, frozen=True):
-    """Publish that it is back."""
+    """Publish that the component is open again."""
 
     cause: str
     after_s: float
     fresh: bool
-    """Whether in a new process."""
+    """Whether the component is in a new process."""
     crashed: bool
-    """Whether it had crashed; else it had asked for a new process."""
+    """Whether the component had crashed; otherwise it had asked for a new process."""
 
 
 class ReportParked(Action, frozen=True):
-    """Publish that it is not tried again for a while."""
+    """Publish that the component is backing off."""
 
     cause: str
     retry_s: float

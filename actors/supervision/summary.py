@@ -118,9 +118,9 @@ class Summary:
         Args:
             reason: Why the session ends.
             restarts: Number of restarts after crashes, by component.
-            left: What the end itself loses, in words.
+            left: The messages that the end itself loses, in words.
             seconds: Length of the session.
-            failed: Whether it ends because of a failure.
+            failed: Whether a failure ends the session.
         """
         lost = [*self._lost, *left]
         if self._more_lost:

@@ -21,7 +21,7 @@ class Watch:
 
     def __init__(self, slot: Slot) -> None:
         self.sent_audio = False
-        """Whether this incarnation has sent sound."""
+        """Whether this incarnation has sent audio."""
         self._slot = slot
         self._handled: tuple[int, ...] = ()
         self._opened_at = self._alive_at = self._pinged_at = 0.0

@@ -50,7 +50,7 @@ class Tool(msgspec.Struct, frozen=True):
     response_instruction: str = ""
     """Instruction for the answer in which the model speaks about the result."""
     idempotent: bool = False
-    """Whether it may be run again if the process died during a call."""
+    """Whether a call may be run again if the process has died during it."""
     is_async: bool = False
     contexts: frozenset[str] = frozenset()
     """Names of the parameters that get the `ToolContext`."""

@@ -97,14 +97,14 @@ class Order(msgspec.Struct, frozen=True, array_like=True):
     """
 
     DESCRIPTORS: ClassVar = ("answers", "stdin", "stdout", "stderr", "lifeline", "folder")
-    """What comes with it."""
+    """The descriptors sent with the order."""
 
     arguments: tuple[str, ...]
     inherited: Inherited
     forks: bool
-    """Whether the child may ask for children itself."""
+    """Whether the child may itself request children."""
     end_signal: int
-    """What the kernel sends to its process group when the asker ends."""
+    """The signal that the kernel sends to the process group of the child when the asker ends."""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):

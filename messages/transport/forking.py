@@ -70,10 +70,10 @@ class _Client:
     ) -> None:
         self.requests = requests
         self.is_ready = process is None
-        """Whether it is known to have imported everything."""
+        """Whether the fork server has said that its imports are done."""
         self.pid = os.getppid() if process is None else process.pid
         self._process = process
-        """None: it is that of the program that has started us."""
+        """None: the fork server belongs to the program that has started us."""
         self._lifeline = lifeline
         self._identity = _identity()
 
@@ -210,7 +210,7 @@ def fork(
         descriptors: Its standard input, output and error.
         lifeline: The line on which its process group depends; None: it depends on nobody, but is
             continued if it is stopped when we end.
-        forks: Whether the child may ask for children itself.
+        forks: Whether the child may itself request children.
         patient: Whether to wait for a fork server that is not ready yet.
 
     Returns:

@@ -82,11 +82,11 @@ class _Waiting(msgspec.Struct):
     order: int
     """Its sequence number among all messages to this receiver, in both lanes."""
     begun: int = 0
-    """How often a handler was called with it."""
+    """How often a handler was called with the message."""
     is_command: bool = False
-    """Whether the program has sent it."""
+    """Whether the program has sent the message."""
     is_confirmed: bool = False
-    """Whether it was confirmed to the program, which will not send it again."""
+    """Whether the program has the confirmation, so that it will not send the message again."""
 
 
 class _Lane:
@@ -202,10 +202,10 @@ class Mailbox:
 
         Args:
             frame: The message.
-            is_command: Whether the program has sent it.
+            is_command: Whether the program has sent the message.
 
         Raises:
-            MailboxFullError: If it is full, and messages of this type must not be dropped.
+            MailboxFullError: If the queue is full, and messages of this type must not be dropped.
         """
         tag = tag_of(frame)
         kind = self._kinds.get(tag) or self._learn(tag)

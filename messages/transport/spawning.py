@@ -157,9 +157,9 @@ def spawn(
         output: Receives its standard output and error; None: standard output is discarded, and
             errors go to our standard error.
         lifeline: The line on which its process group depends; None: it may outlive us.
-        forks: Whether it may start processes by fork itself; we wait for a fork server that is
-            still starting then.
-        forked: Whether it may be forked.
+        forks: Whether the process may itself fork children; if so, we wait for a fork server
+            that is still starting.
+        forked: Whether the fork server may fork the process.
 
     Returns:
         The process and our end of the channel.

@@ -38,7 +38,7 @@ class UsageError(Exception):
 
 
 class Card(NamedTuple):
-    """Whether there is a device for input, and one for output."""
+    """Whether the machine has a device for input, and one for output."""
 
     input: bool
     output: bool

@@ -82,7 +82,7 @@ class ConsoleTranscript:
 
     Args:
         stream: Where to write.
-        live: Whether it is a terminal, on which the assistant's text appears as it arrives.
+        live: Whether the stream is a terminal, on which the assistant's text appears as it arrives.
         colour: Whether to use colours.
     """
 
@@ -102,7 +102,7 @@ class ConsoleTranscript:
         """Parts of an answer, which wait so that the transcript of the question comes first."""
         self._started = False
         self._meter = False
-        """Whether the cursor is in the line of the levels."""
+        """Whether the cursor is in the line with the levels."""
         self._below = False
         """Whether the levels are in the line below the cursor."""
         self._shown = ""
@@ -413,7 +413,7 @@ class Console:
         errors: The stream of failures and log records.
         events: Where to write events as JSON lines; None: nowhere.
         log_level: Records below this level are not shown.
-        levels: Whether to show how loud both sides are, and to write that among the events.
+        levels: Whether to show the loudness of both sides, and to write it among the events.
     """
 
     # One class with many attributes: a single thread writes three streams, and needs to know what

@@ -75,7 +75,7 @@ class DemoVoice:
 
     @property
     def is_speech(self) -> bool:
-        """Whether it produces speech, which a recogniser can understand."""
+        """Whether the voice produces speech, which a recogniser can understand."""
         return self._program is not None
 
     def speak(self, text: str) -> Sound:

@@ -50,7 +50,7 @@ class _Record(msgspec.Struct, frozen=True):
     using: str | None = None
     """Name of the device used last; None: it was lost."""
     opening: bool = False
-    """Whether an opening is under way; True at the next start means that it did not return."""
+    """Whether a device is being opened. If still True at the next start, that call hung or died."""
     had_one: bool = False
     """Whether any process of the session has opened a real device."""
     unlocked: bool = False
@@ -140,7 +140,7 @@ class _Opening(Generic[D]):
         record = _read(self._path)
         self._record = _Record(unlocked=record.unlocked) if session.first else record
         self._why = ""
-        """Why another device is opened than the wanted one; empty: the wanted one is opened."""
+        """Why a device other than the wanted one is opened; empty: the wanted one is opened."""
 
     def unlock(self) -> bool:
         """Remove JACK's database if the opening hangs in it, at most once until a device opens.

@@ -212,7 +212,7 @@ def choose(
     Args:
         devices: All devices.
         wanted: The setting.
-        direction: Whether an input or an output is wanted.
+        direction: Input or output.
         known: The device that the setting named before; None: none was found yet.
 
     Raises:

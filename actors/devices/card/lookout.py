@@ -37,7 +37,7 @@ class Lookout:
         direction: The direction of the device.
         known: The device that the setting named before.
         using: The device in use; None: a stand-in, so that any device is better.
-        at_once: Whether the first look is made without waiting.
+        at_once: Whether to look for the first time without waiting.
         seldom: Whether the wanted device is in use, so that rare looks are enough.
     """
 
@@ -120,7 +120,7 @@ class Presence(Lookout):
     """
 
     _shared: bool | None = None
-    """Whether the device opens a second time while we use it; None: not yet known."""
+    """Whether the device can be opened a second time while we use it; None: not known yet."""
     _missed = 0
 
     def reason(self) -> str:

@@ -55,7 +55,7 @@ class Played(NamedTuple):
     run: int
     """Number of its writer: it changes with each process and device."""
     late: bool
-    """Whether audio before it is missing in the count: the card reported an underrun, or the
+    """Whether the count lacks audio before this block: the card reported an underrun, or the
     reader missed blocks."""
 
 

@@ -129,7 +129,7 @@ class Echo(msgspec.Struct, tag=True):
 
 
 class EchoCancelled(msgspec.Struct, tag=True):
-    """Whether the echo canceller copes with it; as in `messages.EchoState`."""
+    """The state that the echo canceller reached; fields as in `messages.EchoState`."""
 
     state: Literal["off", "learning", "cancelled", "failed"]
     erle_db: float = 0.0

@@ -115,7 +115,7 @@ class Alignment:
         Args:
             samples: Length of the block.
             now_ns: The time.
-            again: Whether it was asked before for this block.
+            again: Whether this is a repeated call for the same block.
         """
         self._read(now_ns)
         if self._at is None or now_ns - self._written_ns > _ALIVE_NS:
@@ -132,7 +132,7 @@ class Alignment:
             first_ns: When the first sample of the block was captured.
             samples: Length of the block.
             now_ns: The time.
-            lost: Whether audio is missing before it.
+            lost: Whether audio is missing before the block.
         """
         self._read(now_ns)
         if not self._zero_ns:
@@ -181,7 +181,7 @@ class Alignment:
         return True
 
     def _adapt_lead(self) -> bool:
-        """Shorten the lead if the reference comes too late for it; later, lengthen it again.
+        """Shorten the lead if the reference comes too late for it; later, lengthen the lead again.
 
         A reference with a hole in each block is worse than one that is moved.
 

@@ -56,7 +56,7 @@ class EchoCanceller:
 
     @property
     def plays(self) -> bool:
-        """Whether something is played, or its echo may still come."""
+        """Whether the loudspeaker plays, or its echo may still come."""
         return not self._why_off and self._guard.plays
 
     @property
@@ -71,7 +71,7 @@ class EchoCanceller:
         return {name: getattr(self._alignment, name) for name in names}
 
     def state(self, from_sample: int) -> EchoState:
-        """Return what is known now, as it holds from a sample on."""
+        """Return the present state, which holds from a sample on."""
         if self._why_off:
             return EchoState("off", reason=self._why_off, from_sample=from_sample)
         guard, delay_ms = self._guard, self._guard.lag_ms
@@ -89,7 +89,7 @@ class EchoCanceller:
         Args:
             pcm: The block.
             now_ns: The time.
-            again: Whether it was asked before for this block.
+            again: Whether this is a repeated call for the same block.
         """
         return self._alignment.is_ready(len(pcm) // 2, now_ns, again=again)
 
@@ -100,7 +100,7 @@ class EchoCanceller:
             pcm: int16 little-endian mono, 24 kHz; a multiple of 10 ms.
             first_ns: When its first sample was captured.
             now_ns: The time.
-            lost: Whether audio is missing before it.
+            lost: Whether audio is missing before the block.
         """
         self._look(now_ns)
         heard = np.frombuffer(pcm, "<i2").astype(np.int16)

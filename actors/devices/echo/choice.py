@@ -1,4 +1,4 @@
-"""Whether the echo of the loudspeaker is to be cancelled here; imports nothing heavy."""
+"""Decides whether we cancel the echo of the loudspeaker; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def why_not(settings: Settings, microphone: str, *, cards: bool) -> str:
     Args:
         settings: The settings of the session.
         microphone: Name of the microphone.
-        cards: Whether it is a sound card, and the loudspeaker is or may become one.
+        cards: Whether the microphone is a sound card, and the loudspeaker is or may become one.
 
     Raises:
-        NoEngineError: It is demanded, and the package is not installed.
+        NoEngineError: The settings demand it, and the package is not installed.
     """
     if settings.echo_cancelling == "off":
         return "it is switched off"

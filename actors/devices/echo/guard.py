@@ -106,11 +106,11 @@ class Guard:
         self._since_look = self._since_try = self._since_measured = 0
         """Blocks since the last look, try and measurement, without those in which nothing plays."""
         self._echo_db: float | None = None
-        """How loud the echo was when it was cancelled; None: it never was."""
+        """Level of the echo when it was last cancelled; None: it never was."""
 
     @property
     def plays(self) -> bool:
-        """Whether something is played, or its echo may still come."""
+        """Whether the loudspeaker plays, or its echo may still come."""
         return self._tail > 0
 
     def relearn(self) -> None:

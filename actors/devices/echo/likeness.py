@@ -1,4 +1,4 @@
-"""Whether a sound is in another one, and how much later: the correlation that tells echo from talk.
+"""Correlation that finds a sound in another one, and its delay; distinguishes echo from talk.
 
 It is the generalized cross-correlation with phase transform (GCC-PHAT), at 8 kHz between 300 and
 3400 Hz. Its peak stands 15 to 100 times out of the rest if one sound is an echo of the other, and 4

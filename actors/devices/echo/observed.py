@@ -83,9 +83,9 @@ class Match(NamedTuple):
     """The most probable echo of the reference in a sound."""
 
     clarity: float
-    """How certain it is; see `actors.devices.echo.likeness`."""
+    """How certain the match is; see `actors.devices.echo.likeness`."""
     lag_ms: int
-    """How much later than the reference it comes; negative: sooner."""
+    """Delay of the echo behind the reference; negative: the echo comes sooner."""
 
     @property
     def is_there(self) -> bool:
@@ -162,7 +162,7 @@ class HeardBlocks:
         self.suspect = 0
         """Heard blocks since the engine is suspected not to cancel an echo; 0: it is not."""
         self.counted_as_lost = False
-        """Whether this suspicion was counted in `Guard.lost`."""
+        """Whether `Guard.lost` already counts this suspicion."""
 
     def add(self, heard_db: float, left_db: float, room_db: float) -> None:
         """Take a heard block: the levels of microphone, output and room."""

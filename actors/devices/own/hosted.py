@@ -343,7 +343,7 @@ class HostedInput(_Hosted):
         """When the audio sent would have begun in real time; moved on for a source that is late."""
         self._chunks = 0
         self._marks = False
-        """Whether we set the device's ``_active``, as its base class documents."""
+        """Whether we set the ``_active`` of the device, because its own class does not."""
 
     async def run_again_and_again(self) -> None:
         """Capture until the device ends or this is cancelled, then report the end."""
@@ -522,20 +522,20 @@ class HostedOutput(_Hosted):
         super().__init__(device, send)
         self._rate = rate_of(device)
         self._waiting: collections.deque[tuple[int, bytes]] = collections.deque()
-        """First sample and audio of each piece that the device was not given yet."""
+        """First sample and audio of each piece that the device has not got yet."""
         self._waiting_bytes = 0
         self._dropped = False
-        """Whether lost audio was reported since the device last took some."""
+        """Whether lost audio was reported since the device last took audio."""
         self._flushed = False
-        """Whether ``clear_buffer`` must be called."""
+        """Whether a call of ``clear_buffer`` is due."""
         self._volume: float | None = None
         self._volume_is_new = False
         self._news = asyncio.Event()
         self._position = _Position(self._rate)
         self._reports = any(hasattr(device, name) for name in ("played_ms", "is_playing"))
-        """Whether the device knows its position; otherwise the clock gives it."""
+        """Whether the device reports its position; otherwise the clock determines it."""
         self._behind = False
-        """Whether the device takes audio more slowly than real time, so that the clock is wrong."""
+        """Whether the device takes audio more slowly than real time: the clock would be wrong."""
         self._to_report = asyncio.Event()
 
     def receive(self, message: Message) -> None:

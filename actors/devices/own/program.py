@@ -75,8 +75,8 @@ class ProgramInput(Capture):
         block: Length of a block in samples.
         rate: The sample rate that is expected, in Hz. What converts it is imported now; if another
             one comes, on a thread, while the audio waits.
-        goes_on: Whether an earlier process of the session may have received audio; then silence is
-            delivered without waiting for the first piece.
+        goes_on: Whether an earlier process of the session may have received audio; if so, silence
+            is delivered without waiting for the first piece.
     """
 
     name = "program"
@@ -103,7 +103,7 @@ class ProgramInput(Capture):
         self._lost = False
         self._ended = False
         self._quiet = False
-        """Whether to deliver what is left, padded, and then silence, instead of waiting."""
+        """Whether to deliver the padded rest and then silence, instead of waiting for audio."""
         self._silent = False
         """Whether the end of the input was delivered."""
 

@@ -60,7 +60,7 @@ class Downmix:
 
     def __init__(self, channels: int, rate: int) -> None:
         self.cancelled = False
-        """Whether channels have cancelled each other out so far."""
+        """Whether channels have cancelled each other out."""
         self._rate = rate
         self._energies = np.zeros(channels)
         self._energy_of_sum = 0.0
@@ -104,7 +104,7 @@ class FromCard:
 
     @property
     def cancelled(self) -> bool:
-        """Whether channels have cancelled each other out so far."""
+        """Whether channels have cancelled each other out."""
         return self._downmix.cancelled
 
     @property

@@ -84,7 +84,7 @@ class FileSource:
 
     @property
     def cancelled(self) -> bool:
-        """Whether channels have cancelled each other out so far; then the loudest is returned."""
+        """Whether channels have cancelled each other out; if so, only the loudest is returned."""
         return self._converter is not None and self._converter.downmix.cancelled
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ class SendEvent(msgspec.Struct):
 
     event: ClientEvent
     spare: bool = False
-    """Whether it concerns the connection of the standby session; so too in the actions below."""
+    """Whether to use the connection of the standby session; the same in the actions below."""
 
 
 class Publish(msgspec.Struct):

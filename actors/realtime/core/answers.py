@@ -83,8 +83,8 @@ class Answers:
         """Publish audio to the speaker as soon as it arrives, in pieces of limited length.
 
         Returns:
-            Whether the saved state has to be compared and saved now. If not, only the received
-            length of the item has changed, and that can be saved later.
+            Whether the saved state must be compared and saved now; if not, only the received length
+            of the item has changed, which can be saved later.
         """
         context = self._context
         item = self._item(event.item_id, event.response_id)
@@ -164,7 +164,7 @@ class Answers:
         """Record that a response has ended, with whatever status.
 
         Returns:
-            Whether it has failed and is not requested again.
+            Whether the response has failed and is not requested again.
         """
         context, response = self._context, event.response
         status = response.status or "completed"
@@ -229,7 +229,7 @@ class Answers:
         Not if the user has heard the beginning or a tool was called: both would happen twice.
 
         Returns:
-            Whether it is requested again.
+            Whether the response is requested again.
         """
         delay = retry_delay(errors.meaning(error))
         if delay is not None and active and not active.begun and not active.call:

@@ -34,9 +34,9 @@ class _SentOutput(msgspec.Struct):
     output: str
     respond: bool
     repeated: bool = False
-    """Whether it was sent once more, after a temporary error."""
+    """Whether the output was sent a second time, after a temporary error."""
     replaced: bool = False
-    """Whether it replaces an output that was refused."""
+    """Whether the output replaces one that the server has refused."""
 
 
 class Calls:

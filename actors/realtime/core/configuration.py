@@ -31,13 +31,13 @@ class Configuration:
         return session.configuration(self._context.settings, saved.speed, saved.tools or ())
 
     def begin(self, present: dict[str, Any]) -> bool:
-        """Send a new session its configuration, unless it has the same one already.
+        """Send a new session its configuration, unless the session has the same one already.
 
         Args:
-            present: the configuration that it was sent as a standby session; empty: none.
+            present: The configuration that the session got as standby session; empty: none.
 
         Returns:
-            Whether it has it already: then no ``session.updated`` follows.
+            Whether the session has this configuration already; then no ``session.updated`` follows.
         """
         context, saved = self._context, self._context.saved
         self._settings, self._tools, self._speed = context.settings, saved.tools, saved.speed
@@ -76,8 +76,8 @@ class Configuration:
         session would be useless.
 
         Args:
-            refused: the update that was refused; None: the whole configuration.
-            param: the parameter that the error names.
+            refused: The update that was refused; None: the whole configuration.
+            param: The parameter that the error names.
 
         Returns:
             Whether a configuration was sent.

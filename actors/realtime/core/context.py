@@ -79,12 +79,12 @@ class Context:
         self.phase = LinkPhase.OFFLINE
         """The step that the current server session has reached."""
         self.is_reborn = False
-        """Whether a process before this one has died, and this one has no session yet."""
+        """Whether an earlier process has died, and this process has no session yet."""
         self.resumes = False
-        """Whether an earlier conversation goes on, and the server has not been told it yet. The
-        saved state may lack what history has, if there is any."""
+        """Whether an earlier conversation goes on that was not replayed to the server yet. If there
+        is a saved state, it may lack items that history has."""
         self.is_abandoned = False
-        """Whether there is no saved state of it: only the history is known."""
+        """Whether the earlier conversation has no saved state: only its history is known."""
         self.finished = False
         """Whether the conversation is over, or cannot continue."""
         self.flushed_ns = 0
@@ -158,14 +158,14 @@ class Context:
         return item_id in self.chain or item_id in self.playback.items
 
     def attributed(self, error: wire.ErrorBody, *, spare: bool = False) -> wire.ErrorBody:
-        """Return an error with the event that it is about, where the server does not name it."""
+        """Return an error with the id of its event, if that can be found out."""
         return self._ids[spare].attributed(error)
 
     def created_again(self, error: wire.ErrorBody, *, spare: bool = False) -> bool:
-        """Create an item without an id, if it is its id that the server refuses.
+        """Create an item without an id, if the server refuses the id of the item.
 
         Returns:
-            Whether it is.
+            Whether the server has refused the id.
         """
         intent, _ = self.intent(error.event_id)
         again = self._ids[spare].refused(error, self.event_id(intent))

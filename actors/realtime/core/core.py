@@ -188,7 +188,7 @@ class Core:
             now: The time.
             unix_ns: ``time.time_ns()``; None: unknown.
             server_ns: The same by the server's clock, in whole seconds; None: it sent no date.
-            spare: Whether it is the websocket of the standby session.
+            spare: Whether this is the websocket of the standby session.
         """
         if unix_ns is not None:
             self._link.clock.set(unix_ns, server_ns, now)
@@ -209,7 +209,7 @@ class Core:
             code: Code of the error in the response, or one of our own; empty: unknown.
             text: The reason, for people.
             now: The time.
-            spare: Whether it is the websocket of the standby session.
+            spare: Whether this is the websocket of the standby session.
         """
         if self._context.finished:
             return

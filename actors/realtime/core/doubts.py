@@ -68,11 +68,11 @@ class Doubt(msgspec.Struct):
     """The turn that the server has committed; None: it has not committed any."""
     committed_ns: int = 0
     awaits_text: bool = False
-    """Whether its transcript may still come."""
+    """Whether the transcript of the speech may still come."""
     text: bool = False
-    """Whether it has any text."""
+    """Whether the transcript has any text so far."""
     holds: bool = True
-    """Whether playback is paused because of it."""
+    """Whether playback is paused because of this doubt."""
 
 
 class Doubts:

@@ -92,10 +92,10 @@ class Duplex:
         return _NOTICE
 
     def echo(self, message: EchoState) -> str:
-        """Record whether the echo is cancelled, from which sample on.
+        """Record whether the echo is cancelled, and from which sample on.
 
         Returns:
-            A notice to publish: once, when it is found not to be.
+            The notice to publish, once, when cancelling fails; else empty.
         """
         saved, intervals = self._saved, self._saved.cancelled
         saved.echo = message
@@ -115,7 +115,7 @@ class Duplex:
         """Record that the assistant is audible, or is about to be.
 
         Returns:
-            Whether it was silent before.
+            Whether the assistant was silent before.
         """
         self._moved_ns = now
         intervals = self._saved.audible

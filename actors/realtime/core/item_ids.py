@@ -34,7 +34,7 @@ class _Created(msgspec.Struct):
     item: _Item
     previous_item_id: str | None
     has_id: bool
-    """Whether it was sent with its id."""
+    """Whether the item was sent with our id."""
 
 
 class ItemIds:
@@ -88,7 +88,7 @@ class ItemIds:
         self._created.pop(self._events.pop(item_id, ""), None)
 
     def attributed(self, error: wire.ErrorBody) -> wire.ErrorBody:
-        """Return an error about an id with the event that it is about, where only one can be it."""
+        """Return an error about an id with the id of its event, if only one event can be meant."""
         if error.event_id is None and len(self._created) == 1 and _is_about_the_id(error):
             return msgspec.structs.replace(error, event_id=next(iter(self._created)))
         return error

@@ -43,9 +43,9 @@ class Spoken(msgspec.Struct):
     played: int = 0
     """Samples that the speaker has reported as played."""
     over: bool = False
-    """Whether it has been played to its end or cut off."""
+    """Whether the item has been played to its end or cut off."""
     cut: bool = False
-    """Whether it was cut off by an interruption."""
+    """Whether an interruption has cut the item off."""
     dropped: list[int] = []
     """Indexes of content parts whose audio arrived after the interruption and was dropped."""
     text: str = ""
@@ -59,7 +59,7 @@ class Spoken(msgspec.Struct):
     begun: bool = False
     """Whether the item was published to history."""
     ended: bool = False
-    """Whether it was published to history as final."""
+    """Whether the item was published to history as final."""
     length_known: bool = True
     """False for audio of an earlier process, which may have received more than it saved."""
 
@@ -137,7 +137,7 @@ class Cut(msgspec.Struct):
     truncations: list[tuple[int, int]]
     """(content_index, audio_end_ms) of the parts to truncate, see `Spoken.truncations`."""
     again: bool = False
-    """Whether the item was cut before; this then concerns audio that arrived afterwards."""
+    """Whether the item had been cut off before; this cut is then for audio that arrived since."""
 
 
 class _Flush(msgspec.Struct):

@@ -46,13 +46,13 @@ class Active(msgspec.Struct):
     news_ns: int
     """When its last event arrived."""
     begun: bool = False
-    """Whether it has audio or text."""
+    """Whether the response has audio or text."""
     call: bool = False
-    """Whether it has called a tool."""
+    """Whether the response has called a tool."""
     cancelled: bool = False
-    """Whether ``response.cancel`` was sent for it, or is about to be."""
+    """Whether ``response.cancel`` was sent, or is about to be."""
     interrupted: bool = False
-    """Whether it is cancelled because the user speaks."""
+    """Whether the response is cancelled because the user speaks."""
     seen: tuple[str, ...] = ()
     """Item ids of the turns that the model has seen: those it answers. Later ones stay open."""
 
@@ -64,18 +64,18 @@ class Asked(msgspec.Struct):
     ask: Ask
     sent_ns: int
     cancel: bool = False
-    """Whether to cancel it as soon as it begins: the user or the program has interrupted it."""
+    """Whether to cancel the response as soon as it begins: the user or program interrupted it."""
     unwanted: bool = False
-    """Whether the program has interrupted it: it is not requested again."""
+    """Whether the program has interrupted the response, so that it is not requested again."""
     overtaken: bool = False
-    """Whether a response of the server's own began first. The server may still refuse this
+    """Whether a response that the server made unasked began first. The server may still refuse this
     request, or begin its response later."""
     missed: bool = False
-    """Whether the server's own response cannot replace it: that one has not seen the items that
-    this request is about, or this one insists."""
+    """Whether the unasked response cannot replace the requested one, because it has not seen the
+    items that the request is about, or because the request insists (`Ask.insists`)."""
 
     def is_open(self) -> bool:
-        """Return whether it has to be requested again if no response comes of it."""
+        """Return whether the request must be repeated if no response follows it."""
         if self.unwanted:
             return False
         return self.missed if self.overtaken else not self.cancel
@@ -98,7 +98,7 @@ class Responses:
         """Deadline for the server to answer committed speech unasked; after it, we request a
         response. None: no such response is expected."""
         self._marks = False
-        """Whether this server is known to return the metadata of a response, and so its `MARK`."""
+        """Whether this server has returned the metadata of a response, which contains `MARK`."""
         self.in_vain = False
         """Set when a response did not begin although it was requested `TRIES` times."""
         self.unseen: dict[str, None] = {}

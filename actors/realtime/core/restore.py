@@ -75,11 +75,11 @@ class Known(msgspec.Struct):
     heard: Mapping[str, str] = {}
     """The text up to the interruption, by id of the interrupted item."""
     sound: Callable[[int, int], bytes] = _silence
-    """Returns the user's audio from a first to a last sample; empty: it is no longer held."""
+    """Returns the user's audio from a first to a last sample; empty: it is no longer available."""
     since: int = 0
     """The oldest sample that the microphone can replay."""
     asks: bool = False
-    """Whether a turn of which the saved state does not know is to be answered."""
+    """Whether to answer a turn that the saved state lacks."""
 
 
 class Plan(msgspec.Struct):

@@ -32,13 +32,13 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     extra: tuple[str, ...] = ()
     """Instructions that are added to the others."""
     retries: int = 0
-    """How often it has been requested without success."""
+    """How often the response has been requested without success."""
     resumed: int = 0
     """How often the response has been resumed after a lost connection."""
     tools: Literal["", "auto", "none"] = ""
     """Its ``tool_choice`` in a session that forces tool calls; empty: the session's applies."""
     insists: bool = False
-    """Whether it must be requested even if the server begins a response unasked."""
+    """Whether to request the response even if the server begins one unasked."""
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -47,13 +47,13 @@ class Answer(msgspec.Struct, omit_defaults=True):
     response_id: str
     ask: Ask
     begun: bool = False
-    """Whether the user has been sent some of its audio or, if it has none, of its text."""
+    """Whether audio of the answer was published or, if it has no audio, text."""
     call: bool = False
-    """Whether it has called a tool."""
+    """Whether the response has called a tool."""
     announces: bool = False
-    """Whether its last complete item only announces what follows."""
+    """Whether the last complete item of the response only announces what follows."""
     unasked: bool = False
-    """Whether the server began it without a request of ours."""
+    """Whether the server began the response unasked."""
 
 
 class UnansweredTurn(msgspec.Struct, omit_defaults=True):
@@ -66,9 +66,9 @@ class UnansweredTurn(msgspec.Struct, omit_defaults=True):
     last_sample: int = 0
     """End of the speech on the session timeline."""
     transcribed: bool = False
-    """Whether its transcript has come, so that its audio need not be sent again."""
+    """Whether the transcript of the turn has come, so that its audio need not be sent again."""
     wanted: bool = True
-    """Whether a new session requests an answer to it. False if the settings leave that to the
+    """Whether a new session requests an answer to the turn. False if the settings leave that to the
     program, or the program has interrupted the answer."""
 
 
@@ -82,9 +82,9 @@ class Talk(msgspec.Struct, omit_defaults=True):
     last_sample: int | None = None
     """Where the key was released; None: it is still pressed."""
     respond: bool = True
-    """Whether a response is requested when it is committed."""
+    """Whether to request a response when the turn is committed."""
     tries: int = 0
-    """How often it was sent to a further session."""
+    """How often the turn was sent to a further session."""
 
 
 class OpenCall(msgspec.Struct, omit_defaults=True):
@@ -100,7 +100,7 @@ class OpenCall(msgspec.Struct, omit_defaults=True):
     output_id: str = ""
     """Id of the output's item; empty: it is derived from ``call_id``."""
     respond: bool = True
-    """Whether a response to the output is requested."""
+    """Whether to request a response to the output."""
 
 
 class TypedTurn(msgspec.Struct, omit_defaults=True):
@@ -109,7 +109,7 @@ class TypedTurn(msgspec.Struct, omit_defaults=True):
     item_id: str
     text: str
     placed: bool = True
-    """Whether the item before it was known when it was published to history."""
+    """Whether the preceding item was known when the turn was published to history."""
     image: SentImage | None = None
 
 
@@ -121,7 +121,7 @@ class Audible(msgspec.Struct, frozen=True, omit_defaults=True):
     samples: int
     """Samples received when this was saved. More may have followed unless it is ``complete``."""
     complete: bool = False
-    """Whether all its audio had been received."""
+    """Whether all audio of the item had been received."""
     text: str = ""
     """The text received when this was saved."""
 
@@ -178,7 +178,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     greeted: bool = False
     """Whether the greeting was requested."""
     connected: bool = False
-    """Whether a session has been live. If not, some errors are fatal that later can pass."""
+    """Whether a session has ever been live; before that, more errors are fatal."""
     safe_sample: int = 0
     """Speech before this sample need not be heard again: it is answered, or history has its
     text."""
@@ -226,11 +226,11 @@ class Saved(msgspec.Struct, omit_defaults=True):
     cancelled: list[Interval] = []
     """When the echo of the assistant was cancelled, in the last minute."""
     echo: EchoState | None = None
-    """The last one that has come."""
+    """The last `EchoState` received."""
     notified_echo: bool = False
-    """Whether it was published that the echo is not cancelled."""
+    """Whether the notice about an echo that is not cancelled was published."""
     cancels_echo: bool = False
-    """Whether echo is cancelled where the devices are, so that interruptions are confirmed."""
+    """Whether the devices cancel the echo, so that interruptions are confirmed."""
     wire_events: tuple[str, ...] | None = None
     """Names of the wire events that the program has subscribed to; None: as in the settings."""
 

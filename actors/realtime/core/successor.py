@@ -83,7 +83,7 @@ class Successor:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it can take over."""
+        """Whether the standby session can take over."""
         return self.stage >= StandbyStage.READY
 
     def begin_at(self, due_ns: int) -> None:

@@ -169,7 +169,7 @@ class FakeHub:
         self.processes: list[FakeProcess] = []
         self.failed = ""
         self.loads = True
-        """Whether the processes to come can import the component."""
+        """Whether later processes can import the component."""
         self.parked = False
         slot = Page(folder / "page", create=True).slot(0)
 

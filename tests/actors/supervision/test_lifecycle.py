@@ -549,7 +549,7 @@ class World:
             self.stage = SessionStage.ENDING
 
     def has_next_step(self) -> bool:
-        """Whether it goes on by itself: something runs, a timer is set, or it has ended."""
+        """Return whether the life goes on: something runs, a timer is set, or it has ended."""
         done = self.life.phase in (Phase.NEW, Phase.CLOSED, Phase.PARKED)
         return self.alive or bool(self.wakes) or done
 

@@ -1,4 +1,4 @@
-"""Whether a component hangs or makes progress, by its counters on a real accounting page."""
+"""Detection of hangs and progress of a component, by counters on a real accounting page."""
 
 from __future__ import annotations
 

@@ -401,9 +401,9 @@ class FairServer:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.marks = seed % 2 == 0
-        """Whether it gives back the metadata of answers."""
+        """Whether the server returns the metadata of responses."""
         self.decides = seed % 4 < 2
-        """Whether it interrupts answers, and begins them, when somebody speaks."""
+        """Whether speech makes the server interrupt responses, and begin new ones."""
         interruption = "immediate" if self.decides else "confirmed"
         self.bench = Bench(inactivity_timeout_s=None, tools=(), interruption=interruption).live()
         self.inbox: collections.deque[dict[str, Any]] = collections.deque()

@@ -73,7 +73,7 @@ def _is_replayed_once(past: Past, items: list[dict[str, Any]], removed: set[str]
 
 
 def _lacks_an_answer(items: list[ConversationItem]) -> bool:
-    """Whether the last thing said is the user's, or an answer that was cut off."""
+    """Return whether the last message is the user's, or an answer that was cut off."""
     said = [item for item in items if item.kind != "message" or item.text or item.role == "user"]
     if not said:
         return False

@@ -31,14 +31,14 @@ class Line:
         self.is_open = True
         self.delay = int(world.random.uniform(5, 60) * MS)
         self.is_terse = world.random.random() < 0.2
-        """Whether it announces items once and under the old name, as some servers do."""
+        """Whether the server announces items once and under the old name, as some do."""
         self.tells_order = world.random.random() < 0.7
-        """Whether its events name the item before an item; those of some servers do not."""
+        """Whether events name the preceding item; those of some servers do not."""
         self.splits = world.random.random() < 0.3
         """Whether a long answer has two items."""
         self.is_rough = world.is_rough
         self.is_vague = self.is_rough and world.random.random() < 0.2
-        """Whether its errors lack the id of the event that they are about."""
+        """Whether errors lack the id of the event that caused them."""
         self.script = Script()
         life_s = world.session_s
         self.session = ServerSession(

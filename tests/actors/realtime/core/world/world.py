@@ -50,7 +50,7 @@ class World:
         self.random = random.Random(seed)
         self.is_rough = is_rough
         self.marks = not (is_rough and self.random.random() < 0.2)
-        """Whether servers give back the metadata of an answer."""
+        """Whether servers return the metadata of a response."""
         self.accepted_ids: Any = "own" if seed % 5 == 4 and not is_rough else "prefixes"
         """Which ids of items the servers accept."""
         self.session_s = session_s
