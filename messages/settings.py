@@ -240,7 +240,13 @@ _Effort = Literal["minimal", "low", "medium", "high", "xhigh"]
 _Seconds = Annotated[float, Meta(gt=0.0)]
 _Hour = Annotated[float, Meta(ge=0.1, le=3600.0)]
 _NOT_EMPTY = "a text that is not empty"
+_SECONDS_OR_NEVER = "a number of seconds above 0, or None for never"
 _TRANSCRIPTION = "audio.input.transcription"
+
+
+def _timeout_option(flag: str, text: str) -> Option:
+    """Return the option of a time limit that can be switched off."""
+    return Option(flag, "end", text, "N", none=("0", "never", "none", "None"))
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -376,14 +382,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "tools and restarts count as activity; speech because of `ServerVad.idle_timeout_ms` "
             "does not.",
             changed_by=UpdateSettings,
-            option=Option(
-                "--inactivity-timeout",
-                "end",
-                "end after N seconds (60) without activity; 0: never",
-                "N",
-                none=("0", "never", "none", "None"),
+            option=_timeout_option(
+                "--inactivity-timeout", "end after N seconds (60) without activity; 0: never"
             ),
-            allowed="a number of seconds above 0, or None for never",
+            allowed=_SECONDS_OR_NEVER,
         ),
     ] = 60.0
 
@@ -781,14 +783,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "Seconds within which the server must begin the first session; then the conversation "
             "fails. None: no limit.",
             fixed="the first session has begun",
-            option=Option(
+            option=_timeout_option(
                 "--connect-timeout",
-                "end",
                 "fail if the server begins no session within N seconds (60); 0: never",
-                "N",
-                none=("0", "never", "none", "None"),
             ),
-            allowed="a number of seconds above 0, or None for never",
+            allowed=_SECONDS_OR_NEVER,
         ),
     ] = 60.0
     outage_timeout_s: Annotated[
@@ -797,14 +796,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "Seconds without a session with the server, later in the conversation, after which the "
             "conversation fails. None: no limit.",
             fixed="it is set when the session starts",
-            option=Option(
-                "--outage-timeout",
-                "end",
-                "fail if the server is lost for N seconds (300); 0: never",
-                "N",
-                none=("0", "never", "none", "None"),
+            option=_timeout_option(
+                "--outage-timeout", "fail if the server is lost for N seconds (300); 0: never"
             ),
-            allowed="a number of seconds above 0, or None for never",
+            allowed=_SECONDS_OR_NEVER,
         ),
     ] = 300.0
     stop_s: Annotated[
