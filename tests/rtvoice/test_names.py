@@ -20,6 +20,7 @@ agent = Agent(server="sandbox", audio_input="silence", audio_output="null", inac
 agent.run_sync()
 print(agent.history.ended_because, Session.__name__)
 """
+COMMAND = ["-m", "rtvoice", "--server", "sandbox", "--input", "silence", "--output", "null"]
 
 
 @pytest.fixture
@@ -55,20 +56,7 @@ def test_an_agent_talks_where_another_package_is_named_supervisor(
 def test_python_m_rtvoice_is_the_command_whoever_is_named_supervisor(
     theirs: dict[str, str], tmp_path: Path
 ) -> None:
-    words = [
-        "-m",
-        "rtvoice",
-        "--server",
-        "sandbox",
-        "--input",
-        "silence",
-        "--output",
-        "null",
-        "--max-seconds",
-        "0.5",
-    ]
-
-    code, said = run(words, theirs, tmp_path)
+    code, said = run([*COMMAND, "--max-seconds", "0.5"], theirs, tmp_path)
 
     assert code == 0, said
     assert "the time is over" in said
@@ -77,19 +65,7 @@ def test_python_m_rtvoice_is_the_command_whoever_is_named_supervisor(
 def test_the_doctor_says_that_another_package_is_named_supervisor(
     theirs: dict[str, str], tmp_path: Path
 ) -> None:
-    words = [
-        "-m",
-        "rtvoice",
-        "--doctor",
-        "--server",
-        "sandbox",
-        "--input",
-        "silence",
-        "--output",
-        "null",
-    ]
-
-    said = run(words, theirs, tmp_path)[1]
+    said = run([*COMMAND, "--doctor"], theirs, tmp_path)[1]
 
     assert "python -m supervisor runs another package" in said
     assert re.search("(python -m rtvoice|/scripts/run) instead", said)
