@@ -13,7 +13,7 @@ import pytest
 from messages import CapturedAudio
 from supervisor import ConfigurationError, Session
 from tests.bad_input.files import hears, wav
-from tests.bad_input.reaching import tries_again
+from tests.bad_input.reaching import tries_again_through
 from tests.bad_input.rows import Outcome, World, row
 from tests.bad_input.stage import Sitting, without_frame
 from tests.test_command import environment_of
@@ -196,14 +196,12 @@ def no_interpreter(world: World) -> Outcome:
 
 @row("`HTTPS_PROXY=127.0.0.1:1`, without a scheme, as curl takes it")
 def proxy_without_scheme(world: World) -> Outcome:
-    world.patch.setenv("HTTPS_PROXY", "127.0.0.1:1")
-    return tries_again("wss://realtime.invalid/v1/realtime")
+    return tries_again_through(world, "HTTPS_PROXY", "127.0.0.1:1")
 
 
 @row("`HTTPS_PROXY=ftp://127.0.0.1:1`, which is no proxy")
 def wrong_proxy(world: World) -> Outcome:
-    world.patch.setenv("HTTPS_PROXY", "ftp://127.0.0.1:1")
-    return tries_again("wss://realtime.invalid/v1/realtime")
+    return tries_again_through(world, "HTTPS_PROXY", "ftp://127.0.0.1:1")
 
 
 @row("`SSLKEYLOGFILE` that cannot be written")

@@ -20,6 +20,8 @@ from tests.bad_input.stage import Sitting
 from tests.fake_server import FakeServer
 
 KEY = "sk-test-1234567890"
+_NO_ADDRESS = "wss://realtime.invalid/v1/realtime"
+"""A server whose name cannot be resolved."""
 
 
 @contextlib.contextmanager
@@ -78,6 +80,12 @@ def tries_again(url: str) -> Outcome:
     assert sitting.code == 0
     assert KEY not in sitting.screen.getvalue()
     return Outcome(sitting.text(), None)
+
+
+def tries_again_through(world: World, variable: str, proxy: str) -> Outcome:
+    """Reach for a server through the proxy that an environment variable names."""
+    world.patch.setenv(variable, proxy)
+    return tries_again(_NO_ADDRESS)
 
 
 @row("A key that the server refuses (401)")
@@ -169,7 +177,7 @@ def goes_away(world: World) -> Outcome:
 
 @row("A server name that cannot be resolved")
 def unknown_name(world: World) -> Outcome:
-    return tries_again("wss://realtime.invalid/v1/realtime")
+    return tries_again(_NO_ADDRESS)
 
 
 @contextlib.contextmanager
@@ -218,14 +226,12 @@ def needs_tls(world: World) -> Outcome:
 @row("A proxy that refuses")
 def proxy_refuses(world: World) -> Outcome:
     with listening(refusing("407 Proxy Authentication Required")) as there:
-        world.patch.setenv("https_proxy", f"http://user:{KEY}@{there}")
-        return tries_again("wss://realtime.invalid/v1/realtime")
+        return tries_again_through(world, "https_proxy", f"http://user:{KEY}@{there}")
 
 
 @row("A proxy that is not there")
 def no_proxy(world: World) -> Outcome:
-    world.patch.setenv("https_proxy", "http://127.0.0.1:1")
-    return tries_again("wss://realtime.invalid/v1/realtime")
+    return tries_again_through(world, "https_proxy", "http://127.0.0.1:1")
 
 
 @row("Text that is typed although no server was ever reached")
