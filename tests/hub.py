@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import TypeVar
 from messages import (
     Event,
     Message,
+    SendText,
     SessionFailed,
     SessionStarted,
     StopSession,
@@ -25,6 +27,9 @@ from supervisor import ChildSpec, Supervisor
 from tests.rig import TIMEOUT_S
 
 M = TypeVar("M", bound=Message)
+ECHO = ChildSpec(name="echo", target="tests.tiny:Echo")
+OTHER = ChildSpec(name="other", target="tests.tiny:Player")
+_numbers = itertools.count()
 
 
 class Wire:
@@ -141,3 +146,8 @@ class Hub:
             self._wire.wait()
             with self._news:
                 self._news.notify_all()
+
+
+def say(hub: Hub, text: str) -> None:
+    """Type a text, with an item id of its own."""
+    hub.supervisor.send(SendText(text, f"item {next(_numbers)}"))

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -36,6 +36,8 @@ from messages.transport.page import HELD, MAIL, Page
 
 M = TypeVar("M", bound=Message)
 TIMEOUT_S = 10.0 * float(os.environ.get("RTVOICE_TEST_TIME_FACTOR", "1"))
+QUIET: dict[str, Any] = {"input": "silence", "output": "null", "inactivity_timeout_s": None}
+"""Settings of a session without sound devices and without an end of its own."""
 
 
 class Rig:
@@ -216,9 +218,32 @@ def until(
     timeout_s: float = TIMEOUT_S,
     every_s: float = 0.02,
 ) -> None:
-    """Wait for what no message tells of."""
+    """Wait until a condition holds that no message reports."""
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(what)
         threading.Event().wait(every_s)
+
+
+def exists(pid: int) -> bool:
+    """Return whether there is a process that has not been reaped."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process runs; one that ended and is not reaped does not. Needs /proc."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def wait_until_gone(pids: list[int], within_s: float) -> None:
+    """Wait until no process is alive."""
+    until(lambda: not any(map(alive, pids)), f"one of {pids} lives on", within_s)

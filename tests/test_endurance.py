@@ -30,9 +30,8 @@ from messages import (
 )
 from tests.conversation import Conversation, Typed, noise
 from tests.fake_server import FakeServer
-from tests.rig import TIMEOUT_S, until
+from tests.rig import TIMEOUT_S, alive, until, wait_until_gone
 from tests.test_command import needs_speech
-from tests.test_session import alive, wait_until_gone
 
 COMPONENTS = ["microphone", "speaker", "realtime", "tools", "history", "recorder"]
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")

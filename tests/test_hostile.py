@@ -44,10 +44,10 @@ from supervisor import ChildSpec, ConfigurationError, Session, SessionFailedErro
 from tests.conversation import Conversation
 from tests.fake_server import FakeServer
 from tests.hostile import Own
-from tests.hub import Hub
-from tests.rig import TIMEOUT_S, until
-from tests.test_session import QUIET, ROOT
-from tests.test_supervisor import ECHO, say
+from tests.hub import ECHO, Hub, say
+from tests.rig import QUIET, TIMEOUT_S, until
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def hostile(kind: str) -> ChildSpec:

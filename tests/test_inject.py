@@ -14,10 +14,9 @@ import pytest
 from messages.hints import rtvoice
 from supervisor import ConfigurationError, Session
 from tests.fake_server import FakeServer
-from tests.rig import TIMEOUT_S
+from tests.rig import QUIET, TIMEOUT_S
 
 INJECT = Path(__file__).resolve().parent.parent / "scripts" / "inject.py"
-QUIET = {"input": "silence", "output": "null", "inactivity_timeout_s": None}
 
 
 @pytest.fixture(scope="module")

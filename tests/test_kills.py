@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.conversation import wav_channels
+from tests.rig import exists
 from tests.test_command import Run, loudness, needs_speech, question
-from tests.test_supervisor import alive
 
 __all__ = ["question"]
 
@@ -62,4 +62,4 @@ def test_a_question_is_answered_whoever_is_killed_and_whenever(
     left, right = wav_channels(tmp_path / "recording.wav")
     assert loudness(left) > 1000, told
     assert loudness(right) > 1000, told
-    assert not any(alive(pid) for pid in pids.values())
+    assert not any(exists(pid) for pid in pids.values())

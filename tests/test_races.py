@@ -29,10 +29,8 @@ from messages import (
     Turn,
 )
 from supervisor import ChildSpec
-from tests.hub import Hub
-from tests.rig import TIMEOUT_S
-from tests.test_session import alive, wait_until_gone
-from tests.test_supervisor import ECHO, OTHER
+from tests.hub import ECHO, OTHER, Hub
+from tests.rig import TIMEOUT_S, alive, wait_until_gone
 
 START_S = TIMEOUT_S / 10
 """Enough for what starts."""

@@ -44,8 +44,7 @@ from rtvoice import Agent, Tools
 from supervisor import Session
 from tests.conversation import Conversation, noise
 from tests.fake_server import Connection, FakeServer
-from tests.rig import TIMEOUT_S, until
-from tests.test_session import wait_until_gone
+from tests.rig import TIMEOUT_S, until, wait_until_gone
 
 
 def kill_supervisor(talk: Conversation, before: Callable[[], None] | None = None) -> None:

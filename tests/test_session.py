@@ -35,22 +35,9 @@ from supervisor import (
 )
 from tests.conversation import noise
 from tests.fake_server import FakeServer
-from tests.rig import TIMEOUT_S, until
+from tests.rig import QUIET, TIMEOUT_S, until, wait_until_gone
 
 ROOT = Path(__file__).resolve().parent.parent
-QUIET = {"input": "silence", "output": "null", "inactivity_timeout_s": None}
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
-def wait_until_gone(pids: list[int], within_s: float) -> None:
-    until(lambda: not any(map(alive, pids)), f"one of {pids} lives on", within_s)
 
 
 def test_a_session_runs_in_a_thread_and_returns_its_summary(server: FakeServer) -> None:

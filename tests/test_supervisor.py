@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import subprocess
@@ -41,24 +40,8 @@ from messages import (
 from messages.transport.page import MAIL
 from messages.transport.spawning import is_stopped
 from supervisor import SPECS, ChildSpec, ConfigurationError, RestartPolicy, Supervisor
-from tests.hub import Hub
-from tests.rig import TIMEOUT_S, until
-
-numbers = itertools.count()
-ECHO = ChildSpec(name="echo", target="tests.tiny:Echo")
-OTHER = ChildSpec(name="other", target="tests.tiny:Player")
-
-
-def say(hub: Hub, text: str) -> None:
-    hub.supervisor.send(SendText(text, f"item {next(numbers)}"))
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+from tests.hub import ECHO, OTHER, Hub, say
+from tests.rig import TIMEOUT_S, exists, until
 
 
 def strike(pid: int, number: int) -> None:
@@ -491,7 +474,7 @@ def test_stop_ends_a_component_that_does_not_close() -> None:
     with Hub([ECHO, deaf], stop_s=1.0) as hub:
         pids = [hub.pid("echo"), hub.pid("deaf")]
 
-    assert not any(alive(pid) for pid in pids)
+    assert not any(exists(pid) for pid in pids)
 
 
 def test_stop_leaves_no_process_and_no_directory() -> None:
@@ -500,7 +483,7 @@ def test_stop_leaves_no_process_and_no_directory() -> None:
         directory = hub.supervisor.directory
         assert directory.exists()
 
-    assert not any(alive(pid) for pid in pids)
+    assert not any(exists(pid) for pid in pids)
     assert not directory.exists()
     assert hub.exit_code == 0
 

@@ -12,12 +12,11 @@ from messages import Event, PlaybackEnded, SendText
 from supervisor import Session, SessionFailedError
 from tests.conversation import noise
 from tests.fake_server import FakeServer
-from tests.rig import TIMEOUT_S
+from tests.rig import QUIET, TIMEOUT_S
 from tests.threads import sessions_on_threads
 
 LOAD = {"Notice", "SoundFaltered"}
 """What a busy machine may add: a start that takes long, sound that comes late."""
-QUIET: dict[str, Any] = {"input": "silence", "output": "null", "inactivity_timeout_s": None}
 
 
 def conversation() -> list[object]:

@@ -52,8 +52,7 @@ from rtvoice import (
 from rtvoice.events import ConversationItemTruncateEvent, Event
 from tests.conversation import noise
 from tests.fake_server import Connection, FakeServer
-from tests.rig import TIMEOUT_S
-from tests.test_session import alive, wait_until_gone
+from tests.rig import TIMEOUT_S, alive, wait_until_gone
 
 pytestmark = pytest.mark.usefixtures("on_threads")
 
