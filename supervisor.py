@@ -91,6 +91,7 @@ from messages import (
     encode,
     level_of,
 )
+from messages.exit_codes import EXIT_BUG, EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from messages.paths import path_of_text, printable, text_of_path
 from messages.transport.channel import adopt_stdio
 from messages.transport.loop import Loop
@@ -136,8 +137,6 @@ _SLOW_START_S = 5.0
 """A start that takes longer is reported, with the components that it waits for."""
 _OVERSLEPT_S = 1.0
 """The supervisor itself did not run if it wakes this much later than planned."""
-
-EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_BUG = 0, 2, 3, 70
 
 
 class Supervisor:

@@ -30,10 +30,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from messages import FAULTS, Inject, Status, StatusRequest, decode
+from messages.exit_codes import EXIT_OK, EXIT_USAGE
 from messages.hints import rtvoice
 from messages.transport.channel import Channel
 
-EXIT_OK, EXIT_DOWN, EXIT_USAGE = 0, 1, 2
+EXIT_DOWN = 1
+"""The component is not open again after the fault."""
 _NONE = f"no session accepts faults: start one with {rtvoice('--probes')}"
 _NOTICED_S = 1.0
 """Time after which a component that still works has survived a fault such as a full disk."""

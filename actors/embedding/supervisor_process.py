@@ -23,6 +23,7 @@ from messages import (
     SupervisorRestarted,
     decode,
 )
+from messages.exit_codes import EXIT_USAGE
 from messages.paths import text_of_path
 from messages.transport.channel import Channel
 from messages.transport.spawning import Started, ending, environment_with_us, spawn
@@ -31,8 +32,6 @@ __all__ = ["SupervisorProcess"]
 
 _RESTARTS_S = 60.0
 """Time in which the number of restarts is limited."""
-_EXIT_USAGE = 2
-"""Exit code of a supervisor whose session cannot start."""
 
 
 class SupervisorProcess:
@@ -173,7 +172,7 @@ class SupervisorProcess:
     def _replace(self, broken: str, may_resume: Callable[[], bool]) -> bool:
         """Start another one; return False if that is not to be."""
         code = self.wait()
-        if self._killed or code == _EXIT_USAGE or not may_resume():
+        if self._killed or code == EXIT_USAGE or not may_resume():
             return False
         now, cause = time.monotonic(), self.bug or broken or ending(code)
         self.bug = ""

@@ -21,6 +21,7 @@ from actors.devices.opening import is_file
 from actors.files import path_of, same_file
 from messages import LEVELS, validation
 from messages.errors import ConfigurationError, InvalidSettingError
+from messages.exit_codes import EXIT_BUG, EXIT_KILLED, EXIT_USAGE
 from messages.hints import rtvoice
 from messages.paths import printable
 from messages.settings import SETTINGS, Option
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from rtvoice.command.console import Console
 
 __all__ = ["main", "run"]
-
-EXIT_OK, EXIT_USAGE, EXIT_BUG, EXIT_KILLED = 0, 2, 70, 130
 
 _DESCRIPTION = """\
 Talk with a voice assistant. Without options:

@@ -15,11 +15,10 @@ from typing import Any, Protocol
 
 from actors.embedding.session import Session
 from messages import Message, RtvoiceError, SessionFailed, StopSession, SupervisorDiedError
+from messages.exit_codes import EXIT_BUG, EXIT_FAILED, EXIT_KILLED
 from rtvoice.command.console import Console
 
 __all__ = ["CommandSession", "Receiver"]
-
-EXIT_BUG, EXIT_FAILED, EXIT_KILLED = 70, 3, 130
 
 
 class Receiver(Protocol):

@@ -10,6 +10,7 @@ import msgspec
 
 from actors.devices.card.listing import SoundDevice, list_devices
 from actors.devices.errors import SoundLibraryError
+from messages.exit_codes import EXIT_OK, EXIT_USAGE
 from rtvoice.command.printing import writing_to
 
 __all__ = ["print_devices"]
@@ -25,7 +26,6 @@ _NONE = (
 _HEAD = ("", "name", "host API", "in", "out", "default", "rates in kHz")
 _NUMBERS = (0, 3, 4)
 """Indexes of the columns that are aligned to the right."""
-_EXIT_OK, _EXIT_USAGE = 0, 2
 
 
 def print_devices(out: TextIO | None = None, *, as_json: bool = False) -> int:
@@ -36,14 +36,14 @@ def print_devices(out: TextIO | None = None, *, as_json: bool = False) -> int:
         devices = list_devices(rates=True)
     except SoundLibraryError as error:
         sys.stderr.write(f"rtvoice: {error}.\n")
-        return _EXIT_USAGE
+        return EXIT_USAGE
     if as_json:
         write(msgspec.json.format(msgspec.json.encode(devices)).decode() + "\n")
     elif not devices:
         write(f"{_NONE}\n")
     else:
         write("\n".join(_table(devices, bold=out.isatty())) + f"\n\n{_HOW}\n")
-    return _EXIT_OK
+    return EXIT_OK
 
 
 def _table(devices: Sequence[SoundDevice], *, bold: bool) -> list[str]:

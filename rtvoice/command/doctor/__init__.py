@@ -20,6 +20,7 @@ from actors.devices.card.soundcheck import Request
 from actors.devices.opening import is_file
 from messages import Settings
 from messages.errors import InvalidSettingError
+from messages.exit_codes import EXIT_OK, EXIT_USAGE
 from messages.paths import printable
 from messages.transport.spawning import environment_with_us
 from messages.validation import checked_settings
@@ -30,7 +31,6 @@ from rtvoice.command.printing import writing_to
 
 __all__ = ["diagnose"]
 
-_EXIT_OK, _EXIT_PROBLEM = 0, 2
 _QUICK_S, _AGENT_S = 10.0, 15.0
 _COLOURS: dict[Status, str] = {"ok": "32", "warning": "33", "problem": "31"}
 _DESCRIBE = (
@@ -80,7 +80,7 @@ def diagnose(
         write(f"\nA session would not work: see {', '.join(dict.fromkeys(problems))}.\n")
     else:
         write("\nA session would work.\n")
-    return _EXIT_PROBLEM if problems else _EXIT_OK
+    return EXIT_USAGE if problems else EXIT_OK
 
 
 def _line(result: Result, *, colour: bool) -> str:
