@@ -52,7 +52,7 @@ from messages.hints import rtvoice
 from messages.paths import path_of_text
 from messages.transport.channel import Channel, adopt_stdio
 from messages.transport.page import Page, Slot
-from messages.transport.saved import write_state
+from messages.transport.saved import StateFile
 
 __all__ = ["Host", "main"]
 
@@ -83,6 +83,7 @@ class Host:
         self.accounts: Accounts
         self.logger = Logger(lambda message: self.send(message, self.epoch), logging.INFO)
         self._slot: Slot
+        self._state_file: StateFile | None = None
         self._probes = False
         self._faults: Any = None
         """The module of the faults that can be injected; None: they cannot."""
@@ -211,7 +212,9 @@ class Host:
         if state != self.state:
             self.state = state
             if self.session.directory and not self.orphaned:
-                write_state(self.session.directory, self.name, state)
+                if self._state_file is None:
+                    self._state_file = StateFile(self.session.directory, self.name)
+                self._state_file.write(state)
             self.send(Save(state), epoch)
 
     def ready(self) -> None:

@@ -19,7 +19,7 @@ from messages import (
     SetVolume,
 )
 from messages.transport.page import HELD, MAIL
-from messages.transport.saved import read_state, write_state
+from messages.transport.saved import read_state
 from tests.actors.process import ProcessRig
 from tests.rig import TIMEOUT_S, Rig
 from tests.tiny import DeafToStop
@@ -105,15 +105,6 @@ def test_a_process_whose_supervisor_has_died_leaves_the_file_to_the_next_one(
     rig.host.close()
 
     assert read_state(tmp_path, "echo") == b"in time"
-
-
-def test_a_damaged_file_of_a_state_is_none(tmp_path: Path) -> None:
-    write_state(tmp_path, "echo", b"whole")
-    path = tmp_path / "echo.saved"
-    path.write_bytes(path.read_bytes()[:-1])
-
-    assert read_state(tmp_path, "echo") is None
-    assert read_state(tmp_path, "other") is None
 
 
 def test_what_is_kept_survives_a_raise(tmp_path: Path) -> None:
