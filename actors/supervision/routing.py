@@ -43,7 +43,7 @@ class Router:
         for tag in child.accepts:
             receivers = self._table.setdefault(tag, [])
             receivers.append(child)
-            receivers.sort(key=lambda receiver: receiver.spec.linger_s)  # who is in a hurry first
+            receivers.sort(key=lambda receiver: not receiver.spec.prompt)
 
     def route(self, frame: bytes, source: Child | None = None, *, is_command: bool = False) -> None:
         """Deliver a message to everyone who accepts its type, except its sender.

@@ -15,6 +15,8 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     """``module:Class`` of the actor."""
     essential: bool = False
     """Whether the session fails when the component exceeds its restart intensity."""
+    prompt: bool = False
+    """Whether the user waits for what it does: messages are delivered to it before the others."""
     linger_s: float = 0.0
     """Audio is collected this long before it is sent, to wake the component less often."""
     linger_messages: int = 10
@@ -37,14 +39,20 @@ SPECS = (
         memory_mib=_OURS_MIB,
     ),
     ChildSpec(name="history", target="actors.history:History", memory_mib=_OURS_MIB),
-    ChildSpec(name="speaker", target="actors.speaker:Speaker", memory_mib=_OURS_MIB),
-    ChildSpec(name="tools", target="actors.tools.actor:ToolExecutor"),
+    ChildSpec(name="speaker", target="actors.speaker:Speaker", prompt=True, memory_mib=_OURS_MIB),
+    ChildSpec(name="tools", target="actors.tools.actor:ToolExecutor", prompt=True),
     ChildSpec(
         name="realtime",
         target="actors.realtime.actor:Realtime",
         essential=True,
+        prompt=True,
         memory_mib=_OURS_MIB,
     ),
-    ChildSpec(name="microphone", target="actors.microphone:Microphone", memory_mib=_OURS_MIB),
+    ChildSpec(
+        name="microphone",
+        target="actors.microphone:Microphone",
+        prompt=True,
+        memory_mib=_OURS_MIB,
+    ),
 )
 """In the order of opening; closed in reverse."""
