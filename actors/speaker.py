@@ -361,12 +361,14 @@ class Speaker(Actor):
     def _flush(self, sent_ns: int) -> None:
         now_ns = time.monotonic_ns()
         self._flushed_ns = max(self._flushed_ns, sent_ns)
-        self._settle()
+        settled = self._playout.settle(self._device.heard_until(now_ns))
         was_paused = self._playout.paused
         flushed = self._playout.flush(now_ns, taken_back=self._device.clears)
-        for message in self._device.flush(now_ns):
+        for message in self._device.flush(now_ns):  # silence first; the reports can wait
             self.send(message)
+        self._report_positions(settled, now_ns)
         self.send(PlaybackFlushed(flushed.item_id, flushed.played, flushed.at_ns, sent_ns))
+        self._report_audio(settled)
         if was_paused:
             self._save()
         self._mark.note_heard(flushed.item_id)
@@ -461,13 +463,16 @@ class Speaker(Actor):
     def _settle(self) -> None:
         now_ns = time.monotonic_ns()
         settled = self._playout.settle(self._device.heard_until(now_ns))
+        self._report_audio(settled)
+        self._report_positions(settled, now_ns)
+        self._release()
+
+    def _report_audio(self, settled: Settled) -> None:
         self._settled = bool(settled.audio)
         for audio in settled.audio:
             first = to_samples(audio.run_ns - self.session.epoch_ns) + audio.offset
             self.send(PlayedAudio(audio.pcm, audio.item_id, first))
             self._levels.heard(audio.pcm)
-        self._report_positions(settled, now_ns)
-        self._release()
 
     def _report_positions(self, settled: Settled, now_ns: int) -> None:
         for item_id, played in settled.finished:
