@@ -119,17 +119,15 @@ def test_a_url_that_is_wrong_shows_nothing_of_it(
 def test_a_program_sees_the_address_and_nothing_of_the_secret(
     place: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with (
-        SandboxServer() as server,
-        Session(server=place(server.url), input="silence", output="null") as session,
-    ):
-        events = session.events(Event)
+    with SandboxServer() as server:
+        session = Session(server=place(server.url), input="silence", output="null")
+        events = session.events(Event)  # before it starts: it may be connected by then
         turns = session.events(Turn)
-        session.send(SendText("thank you", "t1"))
-        for _ in range(2):
-            assert turns.get(timeout_s=TIMEOUT_S) is not None
-        status = repr(session.status())
-        session.stop()
+        with session:
+            session.send(SendText("thank you", "t1"))
+            for _ in range(2):
+                assert turns.get(timeout_s=TIMEOUT_S) is not None
+            status = repr(session.status())
         told = []
         while (event := events.get(timeout_s=TIMEOUT_S)) is not None:
             told.append(repr(event))
