@@ -146,7 +146,7 @@ def test_an_agent_logs_nothing_of_it(
 
         async def talk() -> None:
             async with agent:
-                pass
+                await agent.stop()
 
         asyncio.run(talk())
 
