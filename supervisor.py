@@ -315,6 +315,9 @@ class Supervisor:
             return
         if not self._is_prepared:
             self._is_prepared = True
+            for child in self._children.values():
+                if child.spec.needs and getattr(self.settings, child.spec.needs) is None:
+                    self._router.leave_out(child)
             self._prepare()
         self._router.complete()
         if not self._opening:

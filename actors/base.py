@@ -61,8 +61,8 @@ class ActorHost(Protocol):
     def send(self, message: Message, epoch: int) -> None:
         """Write a message to the supervisor; from any thread."""
 
-    def save(self, state: bytes, epoch: int) -> None:
-        """Have the supervisor keep state for the next incarnation."""
+    def save(self, state: bytes, epoch: int, *, recorded: bool = True) -> None:
+        """Keep state for the next incarnation, and for the session's record if asked to."""
 
     def ready(self) -> None:
         """Report that the actor is open."""
@@ -124,19 +124,25 @@ class Actor(pykka.ThreadingActor):
     # -- for subclasses to call ---------------------------------------------------------------
 
     def send(self, message: Message) -> None:
-        """Send a message to every component that accepts its type."""
+        """Send a message to every component that accepts its type.
+
+        A message that is sent on demand only is left out while nobody wants it.
+        """
         self.host.send(message, self._epoch)
 
     def is_wanted(self, kind: type[Message]) -> bool:
         """Return whether anybody accepts a message type that is sent on demand only."""
         return kind.tag() in self.host.wanted
 
-    def save(self, state: Any) -> None:
-        """Have the supervisor keep ``state`` for the next incarnation; it has to be small.
+    def save(self, state: Any, *, recorded: bool = True) -> None:
+        """Keep ``state`` for the next incarnation, from this moment on; it has to be small.
 
-        The supervisor has it before the message in hand counts as handled.
+        Args:
+            state: What is encoded and kept.
+            recorded: Whether to keep it in the session's record too, for another day; False: what
+                has changed since the last time matters only while the session runs.
         """
-        self.host.save(msgspec.msgpack.encode(state), self._epoch)
+        self.host.save(msgspec.msgpack.encode(state), self._epoch, recorded=recorded)
 
     def saved(self, kind: type[State]) -> State | None:
         """Return the state that was saved last, or None if none was saved."""

@@ -84,6 +84,8 @@ class Host:
         self.logger = Logger(lambda message: self.send(message, self.epoch), logging.INFO)
         self._slot: Slot
         self._state_file: StateFile | None = None
+        self._is_unrecorded = False
+        """Whether the hub was not sent the state that was saved last."""
         self._probes = False
         self._faults: Any = None
         """The module of the faults that can be injected; None: they cannot."""
@@ -201,20 +203,29 @@ class Host:
     # -- for the actor ------------------------------------------------------------------------
 
     def send(self, message: Message, epoch: int) -> None:
-        """Write a message to the hub; from any thread."""
+        """Write a message to the hub, unless nobody wants it; from any thread."""
+        if message.on_demand and message.tag() not in self.wanted:
+            return
         try:
             self.channel.write(message, epoch)
         except OSError:
             self.over = self.orphaned = True  # the reader of the channel sees that too
 
-    def save(self, state: bytes, epoch: int) -> None:
-        """Send state to the hub, unless the hub has the same."""
-        if state != self.state:
-            self.state = state
-            if self.session.directory and not self.orphaned:
-                if self._state_file is None:
-                    self._state_file = StateFile(self.session.directory, self.name)
-                self._state_file.write(state)
+    def save(self, state: bytes, epoch: int, *, recorded: bool = True) -> None:
+        """Write state to the file of the session, and send it to the hub if it is for the record.
+
+        The hub is also sent what cannot be written.
+        """
+        if state == self.state and not (recorded and self._is_unrecorded):
+            return
+        self.state = state
+        written = False
+        if self.session.directory and not self.orphaned:
+            if self._state_file is None:
+                self._state_file = StateFile(self.session.directory, self.name)
+            written = self._state_file.write(state)
+        self._is_unrecorded = written and not recorded
+        if not self._is_unrecorded:
             self.send(Save(state), epoch)
 
     def ready(self) -> None:

@@ -71,6 +71,7 @@ class AssistantAudio(Message, frozen=True, array_like=True, tag=21):
 class PlayedAudio(Message, frozen=True, array_like=True, tag=22):
     """Speaker to recorder: audio that the device has played, with the volume applied."""
 
+    on_demand = True
     pcm: bytes
     item_id: str
     first_sample: int
@@ -265,6 +266,7 @@ class Level(Message, frozen=True, array_like=True):
         ```
     """
 
+    on_demand = True
     event: ClassVar[str] = ""
     rms_dbfs: float
     """The mean (root mean square), -96.0 to 0.0."""

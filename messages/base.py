@@ -25,6 +25,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
 
     attempts: ClassVar[int] = 1
     """How often handling may be started; more than 1 only if handling it twice is harmless."""
+    on_demand: ClassVar[bool] = False
+    """Whether a component sends it only while somebody wants it (`Wanted`)."""
     flushes: ClassVar[tuple[type[Message], ...]] = ()
     """Types that the hub removes from a receiver's mailbox when this message arrives there."""
 

@@ -124,6 +124,7 @@ class AssistantTranscript(Event, frozen=True, array_like=True, tag=44):
     """A piece of the assistant's text, sent as it is generated, before its audio is heard."""
 
     event = "assistant_transcript"
+    on_demand = True
     item_id: str
     delta: str
 

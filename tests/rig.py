@@ -17,12 +17,14 @@ import msgspec
 from actors.base import Actor
 from actors.host import Host
 from messages import (
+    AssistantTranscript,
     Crashed,
     Hello,
     Init,
     Log,
     Message,
     Open,
+    PlayedAudio,
     Ready,
     Room,
     Save,
@@ -61,7 +63,7 @@ class Rig:
         self.host = Host(Channel(theirs))
         self.exit_code: int | None = None
         self.state: bytes | None = None
-        self.wanted: tuple[int, ...] = ()
+        self.wanted: tuple[int, ...] = (PlayedAudio.tag(), AssistantTranscript.tag())
         """Tags of what is sent on demand only and somebody wants."""
         self.logs: list[Log] = []
         self.incarnation = 0

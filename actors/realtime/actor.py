@@ -200,8 +200,8 @@ class Realtime(Actor):
                     self._send(event, spare=spare)
                 case Publish(message):
                     self.send(message)
-                case SaveState(state):
-                    self.save(state)
+                case SaveState(state, recorded):
+                    self.save(state, recorded=recorded)
                 case WriteLog(level, text, fields):
                     getattr(self.log, level)(text, **fields)
                 case ConnectAfter(seconds, reason, spare):

@@ -44,7 +44,7 @@ from messages import (
 )
 from messages.transport.mailbox import Mailbox, MailboxFullError, Suspect
 from messages.transport.page import HELD, MAIL, Slot
-from messages.transport.saved import remove_state
+from messages.transport.saved import read_state, remove_state
 from messages.transport.spawning import resident_bytes, waited_s
 
 __all__ = ["Child", "ComponentHub"]
@@ -491,11 +491,17 @@ class Child:
                 incarnation,
                 msgspec.Raw(msgspec.msgpack.encode(self._hub.settings)),
                 msgspec.Raw(msgspec.msgpack.encode(self._hub.session_info(first=first))),
-                self._state.latest,
+                self._newest_state(),
                 resumed,
                 self._hub.wanted,
             )
         )
+
+    def _newest_state(self) -> bytes | None:
+        """Return what the component has saved last, which it may have written to its file alone."""
+        if self._state.latest is None:
+            return None
+        return read_state(self._hub.directory, self.name) or self._state.latest
 
     def _reclaim(self, cause: str) -> None:
         suspect = self.mailbox.reclaim(self.slot)

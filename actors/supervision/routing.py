@@ -45,6 +45,13 @@ class Router:
             receivers.append(child)
             receivers.sort(key=lambda receiver: not receiver.spec.prompt)
 
+    def leave_out(self, child: Child) -> None:
+        """Deliver nothing to a component: with these settings, it has nothing to do."""
+        for receivers in self._table.values():
+            if child in receivers:
+                receivers.remove(child)
+        self._table = {tag: receivers for tag, receivers in self._table.items() if receivers}
+
     def route(self, frame: bytes, source: Child | None = None, *, is_command: bool = False) -> None:
         """Deliver a message to everyone who accepts its type, except its sender.
 

@@ -15,6 +15,8 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     """``module:Class`` of the actor."""
     essential: bool = False
     """Whether the session fails when the component exceeds its restart intensity."""
+    needs: str | None = None
+    """The setting without which it has nothing to do and is sent nothing; None: none."""
     prompt: bool = False
     """Whether the user waits for what it does: messages are delivered to it before the others."""
     linger_s: float = 0.0
@@ -34,6 +36,7 @@ SPECS = (
     ChildSpec(
         name="recorder",
         target="actors.recorder:Recorder",
+        needs="recording_path",
         linger_s=0.2,
         window=20,
         memory_mib=_OURS_MIB,

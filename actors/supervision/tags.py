@@ -6,8 +6,6 @@ from actors.supervision.summary import NOTED
 from messages import (
     ConversationOver,
     FatalError,
-    InputLevel,
-    OutputLevel,
     ProgramCapture,
     ProgramPlayed,
     message_types,
@@ -23,7 +21,7 @@ SOUND_TAGS = frozenset(kind.tag() for kind in (ProgramCapture, ProgramPlayed))
 """Tags of the program's own sound, and of what it has played."""
 HUB_TAGS = frozenset(kind.tag() for kind in (*NOTED, ConversationOver, FatalError))
 """Tags of the messages that the hub itself decodes; all others are routed unread."""
-ON_DEMAND_TAGS = (InputLevel.tag(), OutputLevel.tag())
+ON_DEMAND_TAGS = tuple(tag for tag, kind in message_types().items() if kind.on_demand)
 """Tags of the messages that are sent only if somebody wants them."""
 
 

@@ -47,17 +47,22 @@ class StateFile:
         """Size of a half in bytes."""
         self._number = 0
 
-    def write(self, state: bytes) -> None:
-        """Save the state of the component.
+    def write(self, state: bytes) -> bool:
+        """Save the state of the component. Return False if it cannot be written.
 
-        What cannot be written is left to the supervisor, which is sent the state too.
+        An older state in the file does not count any more then.
         """
-        with contextlib.suppress(OSError):
+        try:
             if self._map is None or self._half < _HEAD.size + len(state):
                 self._map = self._mapped(_HEAD.size + len(state))
-            self._number += 1
-            at = self._number % 2 * self._half
-            _write_half(self._map, at, self._number, state)
+        except OSError:
+            self._map = None
+            _forget(self._path)
+            return False
+        self._number += 1
+        at = self._number % 2 * self._half
+        _write_half(self._map, at, self._number, state)
+        return True
 
     def _mapped(self, least: int) -> mmap.mmap:
         """Make a file that is large enough, with what an earlier process has saved last."""
@@ -111,8 +116,11 @@ def remove_state(directory: str | Path, name: str) -> None:
 
     The file stays, because the process of the component may have mapped it.
     """
+    _forget(_path(directory, name))
+
+
+def _forget(path: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
-        path = _path(directory, name)
         size = path.stat().st_size
         data = map_file(path, size)
         for at in (0, size // 2):

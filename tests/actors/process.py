@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from actors.base import Actor
-from messages import Log, Message, SessionInfo, Settings
+from messages import AssistantTranscript, Log, Message, PlayedAudio, SessionInfo, Settings
 from messages.transport.channel import Channel
 from messages.transport.page import Page
 from tests.rig import TIMEOUT_S, Rig
@@ -35,7 +35,7 @@ class ProcessRig(Rig):
         self.slot = Page(self.page_path, create=True).slot(0)
         self.exit_code: int | None = None
         self.state: bytes | None = None
-        self.wanted = ()
+        self.wanted: tuple[int, ...] = (PlayedAudio.tag(), AssistantTranscript.tag())
         self.logs: list[Log] = []
         self.incarnation = 0
         self.process: subprocess.Popen[bytes]

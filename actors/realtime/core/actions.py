@@ -62,6 +62,8 @@ class SaveState(msgspec.Struct):
 
     state: msgspec.Raw
     """`Core.saved`, encoded with MessagePack."""
+    recorded: bool = True
+    """Whether more has changed than `Saved.playing`, which matters only while the session runs."""
 
 
 class WriteLog(msgspec.Struct):

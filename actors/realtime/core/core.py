@@ -20,7 +20,7 @@ from actors.realtime.core.link import Link
 from actors.realtime.core.responses import MARK
 from actors.realtime.core.server_errors import ServerErrors
 from actors.realtime.core.setup import Setup, within_limits
-from actors.realtime.core.state import Ask, Saved, renewed
+from actors.realtime.core.state import Ask, Audible, Saved, renewed
 from actors.realtime.core.user import User
 from messages import (
     CapturedAudio,
@@ -107,7 +107,10 @@ class Core:
             self._context, self._user, self._answers, self._calls, self._link
         )
         self._state = b""
-        """The encoded state of the last `SaveState`; empty: the next `take` saves it."""
+        """The state of the last `SaveState`, encoded without what plays; empty: the next `take`
+        saves it."""
+        self._playing: list[Audible] = []
+        """What played then."""
         self._is_plain = False
         """Whether the last call only passed audio on. The saved state may lag behind audio."""
         self._on_event = self._event_table()
@@ -139,14 +142,17 @@ class Core:
         if self._is_plain:
             self._is_plain = False
             return actions
-        self.saved.playing = self._context.playback.audible()
-        self.saved.owed = self._context.responses.still_owed()
-        state = _ENCODER.encode(self.saved)
-        if state != self._state:
-            self._state = state
+        saved = self.saved
+        saved.playing = []
+        saved.owed = self._context.responses.still_owed()
+        state, playing = _ENCODER.encode(saved), self._context.playback.audible()
+        saved.playing = playing
+        if state != self._state or playing != self._playing:
+            save = SaveState(msgspec.Raw(_ENCODER.encode(saved)), recorded=state != self._state)
+            self._state, self._playing = state, playing
             # Before a call is published: otherwise it could be run and then be unknown.
             calls = (place for place, action in enumerate(actions) if _is_call(action))
-            actions.insert(next(calls, len(actions)), SaveState(msgspec.Raw(state)))
+            actions.insert(next(calls, len(actions)), save)
         return actions
 
     def unsent(self) -> list[str]:
