@@ -20,6 +20,7 @@ from actors.devices.faltering import NOT_SERVED, Faltering
 from actors.devices.mark import Mark
 from actors.devices.opening import is_card, open_capture
 from actors.devices.own.program import ProgramInput
+from actors.devices.recent import keep_recent
 from actors.devices.units import to_ns, to_samples
 from actors.level import Meter
 from messages import (
@@ -164,6 +165,7 @@ class Microphone(Actor):
         line = self.keep.get("line")
         self._line: _KeptDevice = line or _KeptDevice(self.session)
         self.keep["line"] = self._line
+        self._recent = keep_recent(self)
         self._muted = self._was_muted()
         self._line.wake = lambda: self.post(self._forward)
         if self._line.device is None:
@@ -366,6 +368,8 @@ class Microphone(Actor):
         line.next = first + len(pcm) // 2
         if line.device is not None and line.device.jump_loses:
             line.mark[_HEARD] = line.next
+        if self._recent is not None:
+            self._recent.put(first, pcm)
         self.send(CapturedAudio(pcm, first, block.captured_ns, line.gap))
         if self.is_wanted(InputLevel):
             for level in self._meter.add(pcm):

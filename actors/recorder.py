@@ -10,6 +10,7 @@ from typing import ClassVar
 from actors.base import Actor
 from actors.devices.errors import UnwritableFileError
 from actors.devices.opening import is_file
+from actors.devices.recent import recent_sound
 from actors.devices.sound.wav import WavTarget
 from actors.files import path_of, same_file, why_not
 from messages import (
@@ -54,6 +55,8 @@ class Recorder(Actor):
             self._target = WavTarget(self._path, 2, fresh=True)
             self.send(FileOpened(str(self._path)))
             self.log.info("recording", path=str(self._path))
+        elif self.session.resumed == "supervisor":
+            self._catch_up()
 
     def handle(self, message: Message) -> None:
         if self._path is None:
@@ -69,6 +72,11 @@ class Recorder(Actor):
             self._report_loss()
         if self._target is not None:
             self._target.close()
+
+    def _catch_up(self) -> None:
+        """Record what the supervisor that has died had not passed on; some of it is recorded."""
+        for channel, component in ((_LEFT, "microphone"), (_RIGHT, "speaker")):
+            self._record(channel, *recent_sound(self.session, component))
 
     def _refuse_devices(self, path: Path) -> None:
         for setting in (self.settings.input, self.settings.output):

@@ -17,6 +17,7 @@ from actors.devices.mark import ItemMark
 from actors.devices.opening import open_playback
 from actors.devices.own.program import ProgramOutput
 from actors.devices.playout import Playout, Settled
+from actors.devices.recent import keep_recent
 from actors.devices.units import to_samples
 from actors.level import Meter
 from messages import (
@@ -148,6 +149,7 @@ class Speaker(Actor):
         self._trouble = ""
         self._levels = _Levels(self)
         self._legacy = _Legacy(self.session)
+        self._recent = keep_recent(self)
         self._settled = False
         """Whether sound was heard between the last two calls of `_settle`."""
         self._flushed_ns = 0
@@ -240,7 +242,8 @@ class Speaker(Actor):
         if self._device.loses:
             self.send(AudioLost("speaker", ms, "at most: its device had taken it when it died"))
         elif played := self._device.last_played(samples):
-            self.send(PlayedAudio(played[1], next(reversed(self._mark.taken()), ""), played[0]))
+            item_id = next(reversed(self._mark.taken()), "")
+            self._send_played(PlayedAudio(played[1], item_id, played[0]))
         elif self.settings.recording_path is not None:
             why = "at most: the speaker died before it could tell what it had played"
             self.send(AudioLost("recorder", ms, why))
@@ -471,8 +474,14 @@ class Speaker(Actor):
         self._settled = bool(settled.audio)
         for audio in settled.audio:
             first = to_samples(audio.run_ns - self.session.epoch_ns) + audio.offset
-            self.send(PlayedAudio(audio.pcm, audio.item_id, first))
+            self._send_played(PlayedAudio(audio.pcm, audio.item_id, first))
             self._levels.heard(audio.pcm)
+
+    def _send_played(self, played: PlayedAudio) -> None:
+        """Send what was heard to the recorder, and keep it for the next one."""
+        if self._recent is not None:
+            self._recent.put(played.first_sample, played.pcm)
+        self.send(played)
 
     def _report_positions(self, settled: Settled, now_ns: int) -> None:
         for item_id, played in settled.finished:

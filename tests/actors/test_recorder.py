@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from actors.devices.recent import RecentSound
 from actors.devices.sound.wav import WavTarget
 from actors.recorder import Recorder
 from messages import AudioLost, CapturedAudio, Crashed, Inject, Message, Notice, PlayedAudio
@@ -203,3 +204,19 @@ def test_a_file_that_vanishes_later_is_no_crash(tmp_path: Path) -> None:
         notices = rig.take(Notice)
         assert len(notices) == 1
         assert "there is no folder" in notices[0].text
+
+
+def test_what_a_dead_supervisor_had_not_passed_on_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "talk.wav"
+    with Rig(Recorder, tmp_path, recording_path=str(path)) as rig:
+        record(rig, captured(0, 2, 1))
+        session = rig.session
+    for component, value in (("microphone", 1), ("speaker", 2)):
+        RecentSound(session, component).put(0, pcm(5, value))
+    rig = Rig(Recorder, tmp_path, recording_path=str(path))
+    rig.session = msgspec.structs.replace(session, first=False, resumed="supervisor")
+
+    with rig:
+        record(rig, captured(7, 1, 1))
+
+    assert tracks(path) == ([1] * 5 + [0, 0, 1], [2] * 5 + [0] * 3)
