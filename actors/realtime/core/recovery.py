@@ -154,8 +154,22 @@ class Recovery:
         for item_id in again:
             self._context.publish(ItemRemoved(item_id, "this speech is sent to the server again"))
         known = {item.item_id for item in self.history or () if item.text}
-        self._user.texts_lost({*again, *known})
+        self._user.texts_lost({*again, *known}, self._awaited() - {*again})
         self._end_items()
+
+    def _awaited(self) -> set[str]:
+        """Return the ids of speech whose text history awaits, though the saved state lacks it.
+
+        The process before this one has died after publishing the turn, before saving it.
+        """
+        if not self._context.is_reborn:
+            return set()
+        return {
+            item.item_id
+            for item in self.history or ()
+            if item.kind == "message" and item.role == "user" and not item.transcribed
+            if not item.text
+        }
 
     def _end_items(self) -> None:
         """Publish the end of the assistant's items that the lost session has cut off."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 import msgspec
 
@@ -202,13 +202,14 @@ class User:
         """Record a piece of a transcript: speech that has words may decide a doubt."""
         self._doubts.note_text(event.item_id, event.delta or "", final=False)
 
-    def texts_lost(self, known: Container[str]) -> None:
+    def texts_lost(self, known: Container[str], awaited: Iterable[str]) -> None:
         """Publish that the missing transcripts of a lost session will not come.
 
         Args:
             known: Ids of items that have a text in history, or whose speech is heard again.
+            awaited: Ids of further items whose text history may await.
         """
-        for item_id in self._context.saved.untranscribed:
+        for item_id in dict.fromkeys([*self._context.saved.untranscribed, *awaited]):
             if item_id not in known:
                 self._context.publish(UserTranscript(item_id, "", "the connection was lost"))
         self._context.saved.untranscribed = []

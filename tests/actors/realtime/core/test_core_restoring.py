@@ -386,6 +386,17 @@ def test_speech_whose_text_will_never_come_is_settled() -> None:
     assert bench.one(UserTranscript).error
 
 
+def test_a_turn_that_the_saved_state_lacks_is_not_waited_for_either() -> None:
+    """The process has died after publishing it, before saving its state."""
+    bench = Bench(**TRANSCRIBE).live()
+    bench.history = [_user("u1", "", transcribed=False)]
+
+    bench = _again(bench, "process")
+
+    assert bench.one(UserTranscript).item_id == "u1"
+    assert bench.one(UserTranscript).error
+
+
 # -- answers that were under way -------------------------------------------------------------------
 
 
