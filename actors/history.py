@@ -16,6 +16,7 @@ import msgspec
 from actors.base import Actor
 from actors.conversation import ITEM_MESSAGES, Conversation
 from actors.files import open_alone, path_of, why_not
+from actors.published import published_changes
 from messages import (
     CONTROL,
     FileOpened,
@@ -196,6 +197,8 @@ class History(Actor):
         self._rebuild(self._journal)
         self.save(True)  # the journal of this session exists
         if self.session.resumed == "supervisor":  # it may have died before it delivered them
+            for message in published_changes(self.session):
+                self._apply(message)
             for turn in self._conversation.newest(_AGAIN):
                 self.send(turn)
         self._publish()
@@ -204,9 +207,15 @@ class History(Actor):
         if isinstance(message, HistoryRequest):
             self.send(HistorySnapshot(message.request_id, self._conversation.items()))
             return
-        if self._conversation.apply(message, time.monotonic()):
-            self._write(type(message).__name__, msgspec.structs.asdict(message))
+        if self._apply(message):
             self._publish()
+
+    def _apply(self, message: Message) -> bool:
+        """Apply a change of the conversation; return whether it changes anything."""
+        changes = self._conversation.apply(message, time.monotonic())
+        if changes:
+            self._write(type(message).__name__, msgspec.structs.asdict(message))
+        return changes
 
     def closed(self) -> None:
         if self.host.over and not self.host.orphaned and self._journal is not None:

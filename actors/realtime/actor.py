@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from actors.base import Actor
+from actors.conversation import ITEM_MESSAGES
 from actors.files import path_of
+from actors.published import PublishedChanges
 from actors.realtime import wire
 from actors.realtime.address import KEY_VARIABLE, address_of
 from actors.realtime.connection import (
@@ -70,7 +72,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Realtime"]
 
-_KEPT_CORE = "core"
+_KEPT_CORE, _KEPT_CHANGES = "core", "changes"
 _KEPT_CONNECTIONS = ("connection", "spare")
 """Keys in `Actor.keep`: the current connection and that of the standby session (``spare``)."""
 _EARLY_S = 0.0005
@@ -123,6 +125,9 @@ class Realtime(Actor):
         if self._address.keeps_key:
             self.log.warning("the API key is not sent over a connection without encryption")
         self._pictures = Pictures(self._picture_folder())
+        changes = self.keep.get(_KEPT_CHANGES) or PublishedChanges(self.session)
+        self._changes: PublishedChanges = changes
+        self.keep[_KEPT_CHANGES] = changes
         self._check_key_log()
         now = time.monotonic_ns()
         kept = self.keep.get(_KEPT_CORE)
@@ -199,6 +204,8 @@ class Realtime(Actor):
                 case SendEvent(event, spare):
                     self._send(event, spare=spare)
                 case Publish(message):
+                    if isinstance(message, ITEM_MESSAGES):
+                        self._changes.put(message)
                     self.send(message)
                 case SaveState(state, recorded):
                     self.save(state, recorded=recorded)
