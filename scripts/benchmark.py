@@ -251,6 +251,11 @@ class Command:
         return found()[0]
 
     @property
+    def pid(self) -> int:
+        """The process id of the command itself, whose sessions are named after it."""
+        return self._process.pid
+
+    @property
     def pids(self) -> dict[str, int]:
         """The current process ids of the components, by name."""
         pids = dict(self.expect("session_started")[1]["pids"])
@@ -612,8 +617,8 @@ def measure_faults(runs: int = 10, only: Sequence[str] = ()) -> None:
     print("| component | fault | p50 | p99 | worst | runs |")
     print("|---|---|---|---|---|---|")
     with running("--probes") as (server, command):
-        supervisor = command.expect("session_started")[1]["pids"]["supervisor"]
-        probe = next(probe for probe in sessions() if probe.pid == supervisor)
+        command.expect("session_started")
+        probe = next(probe for probe in sessions() if probe.pid == command.pid)
         number = itertools.count()
         for component in ("microphone", "speaker", "realtime", "tools", "history", "recorder"):
             for fault in only or _FAULTS:
