@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
 import os
 import random
 import signal
@@ -12,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 
+from actors.history import messages_in
 from actors.supervision import record
 from messages import (
     AudioLost,
@@ -45,6 +44,7 @@ from supervisor import Session
 from tests.conversation import Conversation, noise
 from tests.fake_server import Connection, FakeServer
 from tests.rig import TIMEOUT_S, until, wait_until_gone
+from tests.scripted import TONE, Model, Script, gaps
 
 
 def kill_supervisor(talk: Conversation, before: Callable[[], None] | None = None) -> None:
@@ -235,6 +235,28 @@ def encoded(pcm: bytes) -> bytes:
     return encode(ProgramCapture(pcm, 24_000, time.monotonic_ns()))
 
 
+def test_what_history_had_not_read_yet_is_not_lost(server: FakeServer) -> None:
+    """Realtime has published and forgotten it: the supervisor, or history, had it when it died."""
+    with Conversation(server, PlayedPosition, output="null") as talk:
+        answered(talk)
+        talk.connection.say("Once upon a time", noise(2_000, 1), item="story")
+        talk.expect(Turn, lambda turn: turn.item_id == "story")
+        talk.expect(PlayedPosition, lambda at: at.item_id == "story")
+        os.kill(talk.pids()["history"], signal.SIGSTOP)
+        talk.connection.hear("question", "Stop. Who are you?")  # before one word was heard
+        talk.connection.say("Me", noise(100, 2), item="me")
+        talk.expect(PlaybackEnded, lambda ended: ended.item_id == "me")
+
+        kill_supervisor(talk)
+
+        again = server.connection(1)
+        talk.expect(Turn, lambda turn: turn.item_id == "me")
+        server.wait_for(lambda: ("assistant", "Me") in told(again))
+        assert told(again)[2:] == [("user", "Stop. Who are you?"), ("assistant", "Me")]
+        assert not again.of("response.create"), "it was answered"
+    assert [turn.item_id for turn in talk.of(Turn)][2:] == ["story", "question", "me"]
+
+
 @pytest.mark.parametrize("how", ["absent", "damaged"])
 def test_without_its_state_a_conversation_goes_on_from_the_journal(
     server: FakeServer, tmp_path: Path, how: str
@@ -312,98 +334,150 @@ def test_a_session_that_is_ending_is_not_begun_again(server: FakeServer) -> None
 # -- whenever it happens ---------------------------------------------------------------------------
 
 
-class Model(threading.Thread):
-    """Answers each question on a fake server: with a call of the tool ``count``, then in speech."""
-
-    def __init__(self, server: FakeServer) -> None:
-        super().__init__(daemon=True)
-        self._server = server
-        self._answered: dict[Connection, int] = {}
-        self._numbers = itertools.count()
-        self.over = False
-
-    def run(self) -> None:
-        while not self.over:
-            with contextlib.suppress(AssertionError):  # nothing has come for a while
-                self._server.wait_for(lambda: self.over or self._asked() is not None)
-            connection = self._asked()
-            if connection is not None and not self.over:
-                self._answered[connection] = self._answered.get(connection, 0) + 1
-                with contextlib.suppress(ConnectionClosed):  # its client has died
-                    self._answer(connection)
-
-    def _asked(self) -> Connection | None:
-        asked = (
-            made
-            for made in self._server.connections
-            if len(made.of("response.create")) > self._answered.get(made, 0)
-        )
-        return next(asked, None)
-
-    def _answer(self, connection: Connection) -> None:
-        items = [event["item"] for event in connection.of("conversation.item.create")]
-        texts = [item["content"][0]["text"] for item in items if item.get("role") == "user"]
-        question, number = texts[-1], next(self._numbers)
-        call_id = f"call_{question}"
-        if any(item.get("call_id") == call_id and "output" in item for item in items):
-            pcm = noise(300, number)
-            connection.say(f"About {question}", pcm, item=f"answer_{question}_{number}")
-        else:
-            connection.call("count", "{}", call_id=call_id)
+LONG = [pytest.param("kept", seed, 20, marks=pytest.mark.long) for seed in range(1, 11)]
 
 
-LONG = [pytest.param(seed, 20, marks=pytest.mark.long) for seed in range(1, 11)]
-
-
-@pytest.mark.parametrize(("seed", "kills"), [(0, 2), *LONG])
-def test_each_question_is_answered_whenever_the_supervisor_is_killed(
-    server: FakeServer, seed: int, kills: int
+@pytest.mark.parametrize(("state", "seed", "kills"), [("kept", 0, 3), *LONG])
+def test_nothing_is_lost_whenever_the_supervisor_is_killed(
+    server: FakeServer, tmp_path: Path, state: str, seed: int, kills: int
 ) -> None:
+    held_through_kills(server, tmp_path, state, seed, kills)
+
+
+def test_without_its_state_what_was_set_is_lost(server: FakeServer, tmp_path: Path) -> None:
+    """The check of the check: it does fail if the next supervisor does not find the record."""
+    with pytest.raises(AssertionError):
+        held_through_kills(server, tmp_path, "withheld", 0, 3)
+
+
+def held_through_kills(
+    server: FakeServer, tmp_path: Path, state: str, seed: int, kills: int
+) -> None:
+    """Hold a scripted conversation, kill its supervisor at random moments, and check all of it.
+
+    Args:
+        server: The server.
+        tmp_path: For its files.
+        state: ``withheld``: the next supervisor does not find the record.
+        seed: What the moments and the script depend on.
+        kills: How often to kill.
+    """
+    journal, recording = tmp_path / "talk.journal", tmp_path / "talk.wav"
+    record = tmp_path / "talk.journal.state"
     chance, over = random.Random(seed), threading.Event()
-    tools, runs = Tools(), []
+    tools = Tools()
+    runs: list[int] = []
+    outages: list[tuple[int, int]] = []
+    floors: list[int] = []
 
     @tools.action("Counts.")
     def count() -> str:
         runs.append(len(runs))
         return str(len(runs))
 
-    def kill(talk: Conversation) -> None:
-        for _ in range(kills):
-            time.sleep(chance.uniform(0.2, 1.6))  # the moment is what is random
-            kill_supervisor(talk)
-        over.set()
+    def kill() -> None:
+        floors.append(script.confirmed)
+        began_ns = time.monotonic_ns()
+        kill_supervisor(talk, record.unlink if state == "withheld" else None)
+        outages.append((began_ns, time.monotonic_ns()))
 
-    model = Model(server)
-    asked: list[str] = []
-    with Conversation(server, tools=tools, output="null", restarts=10**6) as talk:
+    def kill_now_and_then() -> None:
+        try:
+            for _ in range(kills):
+                time.sleep(chance.uniform(0.2, 1.6))  # the moment is what is random
+                kill()
+        finally:
+            over.set()
+
+    settings: dict[str, Any] = {
+        "input": TONE,
+        "greeting": "Welcome aboard",
+        "journal_path": str(journal),
+        "recording_path": str(recording),
+    }
+    with Conversation(server, PlayedPosition, tools=tools, restarts=10**6, **settings) as talk:
+        model = Model(server, seed)
+        script = Script(talk, model, random.Random(seed))
         model.start()
-        talk.session.send(SetMuted(True))
-        talk.session.confirm()
-        killer = threading.Thread(target=kill, args=(talk,), daemon=True)
+        talk.expect(Turn, lambda turn: turn.item_id.startswith("answer_greeting"))
+        script.change()
+        killer = threading.Thread(target=kill_now_and_then, daemon=True)
         killer.start()
-        while not over.is_set() or not asked:
-            asked.append(f"question{len(asked)}")
-            ask(talk, asked[-1])
-            time.sleep(0.2)  # nobody asks faster
+        while not over.is_set():
+            script.step()
         killer.join()
-        asked.append("last")
-        ask(talk, "last")
-        talk.speak(noise(100, 1))
-        audio = [bytes(made.audio) for made in server.connections]
+        if not script.muted:
+            script.mute()
+        script.confirm()
+        kill()
+        script.ask()
+        talk.expect(PlaybackEnded, lambda end: f"_{script.asked[-1]}_" in end.item_id)
+        sessions = server.connections[:]
+        server.wait_for(lambda: len(sessions[-1].audio) > 4_000)
+        muted = bytes(sessions[-1].audio)
+        script.mute()
+        server.wait_for(lambda: any(sessions[-1].audio))
         model.over = True
         server.news()
+        epoch_ns = talk.session.started.epoch_ns  # type: ignore[union-attr]
+
+    is_set = f"not as set last: {script.changes[-1]}, volume {script.volume}"
+    assert script.version(sessions[-1]) == len(script.changes), is_set
+    told = [script.version(made, first=True) for made in sessions[1:]]
+    assert [found for found, floor in zip(told, floors, strict=True) if found < floor] == [], is_set
+    assert not any(muted), is_set
+    assert abs(max(array("h", played(talk)[-9_600:])) - 10_000 * script.volume) < 50, is_set
     turns = talk.of(Turn)
-    assert [turn.item_id for turn in turns if turn.role == "user"] == asked
+    heard = [turn.text for turn in turns if turn.role == "user" and turn.transcribed]
+    assert heard == script.asked
     assert len({turn.item_id for turn in turns}) == len(turns)
-    assert len(runs) == len(asked), "each call was run once"
-    assert len(talk.of(SupervisorRestarted)) == kills
-    assert not any(map(any, audio)), "it was muted all the time"
+    cut = {m.item_id for m in messages_in(journal) if isinstance(m, Interrupted)}
+    said = [turn.item_id for turn in turns if turn.role == "assistant"]
+    answers = [item.split("_")[1] for item in said if item not in cut]
+    assert len(set(answers)) == len(answers), "a question was answered again"
+    assert len(runs) == sum(not said.startswith("spoken") for said in script.asked)
+    assert model.greetings == 1
+    assert len(talk.of(SupervisorRestarted)) == kills + 1
+    refused = one_gap_each(gaps(recording), outages, script.muted_ns, epoch_ns)
+    assert not refused, refused
 
 
-def ask(talk: Conversation, question: str) -> None:
-    """Type a question, and wait until its answer was said."""
-    talk.session.send(SendText(question, question))
-    talk.expect(Turn, lambda turn: turn.item_id.startswith(f"answer_{question}_"))
+def one_gap_each(
+    found: list[tuple[int, int]],
+    outages: list[tuple[int, int]],
+    muted: list[tuple[int, int]],
+    epoch_ns: int,
+) -> list[str]:
+    """Return what is wrong with the gaps of a recording: there is one for each outage, no longer.
+
+    Args:
+        found: The gaps, in samples.
+        outages: When there was no supervisor.
+        muted: When the microphone may have been muted; that is not looked at.
+        epoch_ns: When the recording has begun.
+    """
+    wrong = []
+    places = [((a - epoch_ns) / 1e6, (b - epoch_ns) / 1e6) for a, b in outages]
+    unheard = [((a - epoch_ns) / 1e6, (b - epoch_ns) / 1e6) for a, b in muted]
+    spans = [(first / 24, end / 24) for first, end in found[1:]]  # the first is the start
+    spans = [span for span in spans if not any(meet(span, other) for other in unheard)]
+    for began, ended in spans:
+        outage = [place for place in places if meet((began, ended), place)]
+        if len(outage) != 1 or ended - began > outage[0][1] - outage[0][0] + _BLOCKS_MS:
+            wrong.append(f"{began:.0f} to {ended:.0f} ms; the outages: {outage}")
+    for place in places:
+        count = sum(meet(place, span) for span in spans)
+        if count > 1:
+            wrong.append(f"{count} gaps in the outage {place}")
+    return wrong
+
+
+_BLOCKS_MS = 50
+"""The block that is captured at the kill, and the one that is captured as the next one opens."""
+
+
+def meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
 
 
 # -- another day ----------------------------------------------------------------------------------
