@@ -204,7 +204,8 @@ class Realtime(Actor):
                 case SendEvent(event, spare):
                     self._send(event, spare=spare)
                 case Publish(message):
-                    if isinstance(message, ITEM_MESSAGES):
+                    # An orphan does not write its state either: the two must not differ.
+                    if isinstance(message, ITEM_MESSAGES) and not self.host.orphaned:
                         self._changes.put(message)
                     self.send(message)
                 case SaveState(state, recorded):

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from actors.published import published_changes
 from actors.realtime import websocket
 from actors.realtime.actor import KEY_VARIABLE, Realtime
 from actors.realtime.core.state import Saved
@@ -48,6 +49,7 @@ from messages import (
     WantWireEvents,
     WireEvent,
 )
+from messages.transport.saved import read_state
 from tests.actors.realtime.server import Peer, ScriptedServer, scripted_server
 from tests.rig import TIMEOUT_S, Rig
 
@@ -225,6 +227,25 @@ def test_broken_frames_end_nothing(stage: Stage) -> None:
 
     assert peer.expect("input_audio_buffer.append")
     assert stage.rig.expect(ServerError).code == "bad_frame"
+
+
+@pytest.mark.parametrize("orphaned", [False, True])
+def test_the_saved_state_and_the_published_changes_go_together(
+    stage: Stage, orphaned: bool
+) -> None:
+    """Otherwise the next history would have a call of which the next realtime does not know."""
+    peer = stage.live()
+    stage.rig.host.orphaned = orphaned
+    peer.send("response.created", response={"id": "r1"})
+    item = {"id": "f1", "type": "function_call", "call_id": "c1", "name": "clock"}
+    peer.send("response.output_item.done", response_id="r1", item={**item, "arguments": "{}"})
+
+    call = stage.rig.expect(ToolCall)
+
+    session = stage.rig.session
+    assert (call in published_changes(session)) is not orphaned
+    assert (b"clock" in (read_state(session.directory, "realtime") or b"")) is not orphaned
+    stage.rig.host.orphaned = False
 
 
 def test_a_tool_is_called_and_its_answer_sent(stage: Stage) -> None:
