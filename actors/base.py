@@ -64,6 +64,9 @@ class ActorHost(Protocol):
     def save(self, state: bytes, epoch: int, *, recorded: bool = True) -> None:
         """Keep state for the next incarnation, and for the session's record if asked to."""
 
+    def send_saved(self) -> None:
+        """Send the supervisor what was saved for the record, if it was not sent it yet."""
+
     def ready(self) -> None:
         """Report that the actor is open."""
 
@@ -198,6 +201,7 @@ class Actor(pykka.ThreadingActor):
                 self.host.accounts.handle(message, self._dispatch)
             else:
                 self.host.accounts.run(message)
+                self.host.send_saved()
         except BaseException as error:  # noqa: BLE001 - reported to the supervisor
             self._fail(error, "handle")
 
@@ -205,6 +209,7 @@ class Actor(pykka.ThreadingActor):
         """Close in order, when the supervisor says stop or is gone."""
         try:
             self._close()
+            self.host.send_saved()
         except BaseException as error:  # noqa: BLE001 - reported to the supervisor
             self.host.crashed(error, "close")
 
@@ -215,6 +220,7 @@ class Actor(pykka.ThreadingActor):
     def _dispatch(self, message: Message) -> None:
         if type(message) in self.accepts:
             self.handle(message)
+            self.host.send_saved()  # before the message counts as handled
         else:
             self.host.own_message(message)
 

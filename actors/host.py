@@ -85,7 +85,8 @@ class Host:
         self._slot: Slot
         self._state_file: StateFile | None = None
         self._is_unrecorded = False
-        """Whether the hub was not sent the state that was saved last."""
+        """Whether the state that was saved last is not for the record."""
+        self._save_is_due = False
         self._probes = False
         self._faults: Any = None
         """The module of the faults that can be injected; None: they cannot."""
@@ -212,9 +213,9 @@ class Host:
             self.over = self.orphaned = True  # the reader of the channel sees that too
 
     def save(self, state: bytes, epoch: int, *, recorded: bool = True) -> None:
-        """Write state to the file of the session, and send it to the hub if it is for the record.
+        """Write state to the file of the session, for the next incarnation.
 
-        The hub is also sent what cannot be written.
+        The hub, which writes the record, is sent it by `send_saved`; what cannot be written, now.
         """
         if state == self.state and not (recorded and self._is_unrecorded):
             return
@@ -225,15 +226,25 @@ class Host:
                 self._state_file = StateFile(self.session.directory, self.name)
             written = self._state_file.write(state)
         self._is_unrecorded = written and not recorded
-        if not self._is_unrecorded:
+        if not written:
             self.send(Save(state), epoch)
+        elif recorded:
+            self._save_is_due = True
+
+    def send_saved(self) -> None:
+        """Send the hub what was saved, after what others wait for."""
+        if self._save_is_due and self.state is not None:
+            self._save_is_due = False
+            self.send(Save(self.state), self.epoch)
 
     def ready(self) -> None:
         """Report that the actor is open."""
+        self.send_saved()
         self.send(Ready(), self.epoch)
 
     def crashed(self, error: BaseException, during: str) -> None:
         """Report to the supervisor why the actor is dead."""
+        self.send_saved()
         trace = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARS:]
         spent = isinstance(error, MemoryError)
         plain = isinstance(error, UserError)

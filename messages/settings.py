@@ -647,7 +647,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     block_ms: Annotated[
         Annotated[int, Meta(ge=10, le=100)] | None,
         Setting(
-            "Length of a captured block; None: 40, or 20 where echo is cancelled.",
+            "Length of a captured block; None: 40, or 20 where echo is cancelled, or 100 of a file "
+            "or of silence.",
             parameter=None,
             option=Option("--block-ms", "devices", "length of a captured block in ms (40)"),
         ),

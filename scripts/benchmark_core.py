@@ -66,7 +66,7 @@ class Bare:
             self.captured += 960
         for frame in turn(number):
             self.event(frame)
-            self.published += len(self.core.take())
+            self.published += sum(1 for _ in self.core.take())
         self.now += 3_000_000_000
         played = PlayedPosition(f"item_a{number}", 24 * DELTA_MS * 20, self.now, True)
         self.core.message(played, self.now)

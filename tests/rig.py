@@ -35,6 +35,7 @@ from messages import (
 )
 from messages.transport.channel import Channel
 from messages.transport.page import HELD, MAIL, Page
+from messages.transport.saved import read_state, remove_state
 
 M = TypeVar("M", bound=Message)
 TIMEOUT_S = 10.0 * float(os.environ.get("RTVOICE_TEST_TIME_FACTOR", "1"))
@@ -62,7 +63,7 @@ class Rig:
         self.slot = Page(self.page_path, create=True).slot(0)
         self.host = Host(Channel(theirs))
         self.exit_code: int | None = None
-        self.state: bytes | None = None
+        self._state: bytes | None = None
         self.wanted: tuple[int, ...] = (PlayedAudio.tag(), AssistantTranscript.tag())
         """Tags of what is sent on demand only and somebody wants."""
         self.logs: list[Log] = []
@@ -162,13 +163,24 @@ class Rig:
                 )
             threading.Event().wait(0.002)
 
+    @property
+    def state(self) -> bytes | None:
+        """What was saved last, as the supervisor knows it."""
+        return read_state(self.session.directory, self.kind.__name__.lower()) or self._state
+
+    @state.setter
+    def state(self, state: bytes | None) -> None:
+        remove_state(self.session.directory, self.kind.__name__.lower())
+        self._state = state
+
     def wait_state(self, fits: Callable[[bytes], bool]) -> bytes:
         """Wait until the state saved last fits, and return it."""
-        with self._news:
-            if not self._news.wait_for(lambda: self.state and fits(self.state), TIMEOUT_S):
-                raise AssertionError(f"the state saved last is {self.state!r}")
-        assert self.state is not None
-        return self.state
+        end = time.monotonic() + TIMEOUT_S
+        while (state := self.state) is None or not fits(state):
+            if time.monotonic() > end:
+                raise AssertionError(f"the state saved last is {state!r}")
+            threading.Event().wait(0.002)
+        return state
 
     def restart(self) -> Rig:
         """After a `Crashed`: open again in the same process, with the state saved last."""
@@ -203,7 +215,7 @@ class Rig:
     def _take(self, message: Message) -> None:
         with self._news:
             if isinstance(message, Save):
-                self.state = message.state
+                self._state = message.state
             elif isinstance(message, Log):
                 self.logs.append(message)
             elif not isinstance(message, Room):

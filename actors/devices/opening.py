@@ -77,7 +77,7 @@ def open_capture(
     if wanted.lower() in _NOTHING:
         from actors.devices.silence import SilenceCapture
 
-        return SilenceCapture(block)
+        return SilenceCapture(block_samples(settings, paced=True))
     if wanted.lower() == "program":
         from actors.devices.own.program import ProgramInput
 
@@ -89,7 +89,7 @@ def open_capture(
     if is_file(wanted):
         from actors.devices.sound.files import FileCapture
 
-        return FileCapture(path_of(wanted), block, position)
+        return FileCapture(path_of(wanted), block_samples(settings, paced=True), position)
     from actors.devices.card.card import CardKind, open_card
     from actors.devices.card.portaudio import PortAudioCapture
     from actors.devices.silence import SilenceCapture

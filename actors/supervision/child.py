@@ -501,7 +501,11 @@ class Child:
         """Return what the component has saved last, which it may have written to its file alone."""
         if self._state.latest is None:
             return None
-        return read_state(self._hub.directory, self.name) or self._state.latest
+        written = read_state(self._hub.directory, self.name)
+        if written is not None and written != self._state.latest:
+            self._state.keep(written)
+            self._hub.state_changed()
+        return self._state.latest
 
     def _reclaim(self, cause: str) -> None:
         suspect = self.mailbox.reclaim(self.slot)

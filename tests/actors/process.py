@@ -34,7 +34,7 @@ class ProcessRig(Rig):
         self.page_path = tmp_path / f"page-{kind.__name__}-process"
         self.slot = Page(self.page_path, create=True).slot(0)
         self.exit_code: int | None = None
-        self.state: bytes | None = None
+        self._state: bytes | None = None
         self.wanted: tuple[int, ...] = (PlayedAudio.tag(), AssistantTranscript.tag())
         self.logs: list[Log] = []
         self.incarnation = 0

@@ -83,6 +83,12 @@ def test_a_file_arrives_whole_and_then_silence_follows(tmp_path: Path, speech: P
         assert not any(after.pcm)
 
 
+def test_a_file_and_silence_are_captured_in_longer_blocks(tmp_path: Path, speech: Path) -> None:
+    for source in ("silence", str(speech)):
+        with Rig(Microphone, tmp_path, input=source) as rig:
+            assert len(rig.expect(CapturedAudio).pcm) == 2 * 2_400
+
+
 def test_blocks_have_the_length_of_the_setting_and_follow_each_other(tmp_path: Path) -> None:
     with Rig(Microphone, tmp_path, input="silence", block_ms=20) as rig:
         blocks = [rig.expect(CapturedAudio) for _ in range(8)]
@@ -93,7 +99,7 @@ def test_blocks_have_the_length_of_the_setting_and_follow_each_other(tmp_path: P
 
 
 def test_the_timeline_is_that_of_the_session(tmp_path: Path) -> None:
-    with Rig(Microphone, tmp_path, input="silence") as rig:
+    with Rig(Microphone, tmp_path, input="silence", block_ms=40) as rig:
         block = rig.expect(CapturedAudio)
 
         end_ns = block.captured_ns - rig.session.epoch_ns
@@ -273,7 +279,7 @@ def test_the_level_of_a_muted_microphone_is_silence(tmp_path: Path, speech: Path
 
 
 def test_a_raise_loses_nothing(tmp_path: Path, speech: Path) -> None:
-    with Rig(Microphone, tmp_path, input=str(speech)) as rig:
+    with Rig(Microphone, tmp_path, input=str(speech), block_ms=40) as rig:
         first = rig.expect(CapturedAudio)
         rig.tell(Inject("microphone", "raise"))
         rig.restart()
@@ -287,7 +293,7 @@ def test_a_raise_loses_nothing(tmp_path: Path, speech: Path) -> None:
 
 
 def test_a_death_loses_nothing_of_a_file_and_marks_the_gap(tmp_path: Path, speech: Path) -> None:
-    with ProcessRig(Microphone, tmp_path, input=str(speech)) as rig:
+    with ProcessRig(Microphone, tmp_path, input=str(speech), block_ms=40) as rig:
         block_after(rig, 0)
         block_after(rig, 0)
         rig.kill()
