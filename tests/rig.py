@@ -63,7 +63,10 @@ class Rig:
         self.slot = Page(self.page_path, create=True).slot(0)
         self.host = Host(Channel(theirs))
         self.exit_code: int | None = None
-        self._state: bytes | None = None
+        self.sent_state: bytes | None = None
+        """The state that the supervisor was sent last."""
+        self.received: list[type[Message]] = []
+        """The types of all messages that the supervisor was sent, in order."""
         self.wanted: tuple[int, ...] = (PlayedAudio.tag(), AssistantTranscript.tag())
         """Tags of what is sent on demand only and somebody wants."""
         self.logs: list[Log] = []
@@ -166,12 +169,12 @@ class Rig:
     @property
     def state(self) -> bytes | None:
         """What was saved last, as the supervisor knows it."""
-        return read_state(self.session.directory, self.kind.__name__.lower()) or self._state
+        return read_state(self.session.directory, self.kind.__name__.lower()) or self.sent_state
 
     @state.setter
     def state(self, state: bytes | None) -> None:
         remove_state(self.session.directory, self.kind.__name__.lower())
-        self._state = state
+        self.sent_state = state
 
     def wait_state(self, fits: Callable[[bytes], bool]) -> bytes:
         """Wait until the state saved last fits, and return it."""
@@ -214,8 +217,9 @@ class Rig:
 
     def _take(self, message: Message) -> None:
         with self._news:
+            self.received.append(type(message))
             if isinstance(message, Save):
-                self._state = message.state
+                self.sent_state = message.state
             elif isinstance(message, Log):
                 self.logs.append(message)
             elif not isinstance(message, Room):

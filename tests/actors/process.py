@@ -34,7 +34,10 @@ class ProcessRig(Rig):
         self.page_path = tmp_path / f"page-{kind.__name__}-process"
         self.slot = Page(self.page_path, create=True).slot(0)
         self.exit_code: int | None = None
-        self._state: bytes | None = None
+        self.sent_state: bytes | None = None
+        """The state that the supervisor was sent last."""
+        self.received: list[type[Message]] = []
+        """The types of all messages that the supervisor was sent, in order."""
         self.wanted: tuple[int, ...] = (PlayedAudio.tag(), AssistantTranscript.tag())
         self.logs: list[Log] = []
         self.incarnation = 0

@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
+
 from actors.base import Actor
 from messages import (
     CONTROL,
@@ -14,6 +16,7 @@ from messages import (
     Inject,
     Keep,
     Message,
+    Save,
     SendText,
     SetMuted,
     SetVolume,
@@ -39,7 +42,7 @@ class Echo(Actor):
     def handle(self, message: Message) -> None:
         match message:
             case SetVolume(volume):
-                self.save(volume)
+                self.save(volume, recorded=volume < 1)
                 self.send(SetVolume(volume))
             case SendText("raise"):
                 raise ValueError("told to")
@@ -91,6 +94,31 @@ def test_state_saved_lies_in_a_file_of_the_session_too(tmp_path: Path) -> None:
         saved = rig.wait_state(bool)
 
         assert read_state(tmp_path, "echo") == saved
+
+
+def test_what_is_not_for_the_record_is_not_sent_and_survives_a_death(tmp_path: Path) -> None:
+    with ProcessRig(Echo, tmp_path) as rig:
+        rig.tell(SetVolume(0.5))
+        rig.tell(SetVolume(1.0))
+        rig.wait_handled(mail=2)
+        assert rig.sent_state == msgspec.msgpack.encode(0.5)
+
+        rig.kill()
+        rig.reborn()
+        rig.tell(SendText("volume", ""))
+
+        rig.expect(SetVolume)
+        rig.expect(SetVolume)
+        assert rig.expect(SetVolume).volume == 1.0
+
+
+def test_what_somebody_waits_for_is_sent_before_the_state(tmp_path: Path) -> None:
+    with Rig(Echo, tmp_path) as rig:
+        rig.tell(SetVolume(0.5))
+        rig.wait_handled(mail=1)
+        rig.stop()
+
+        assert rig.received.index(SetVolume) < rig.received.index(Save)
 
 
 def test_a_process_whose_supervisor_has_died_leaves_the_file_to_the_next_one(

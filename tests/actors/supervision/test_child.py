@@ -28,6 +28,7 @@ from messages import (
     Open,
     Ready,
     Room,
+    Save,
     Say,
     SendText,
     SessionInfo,
@@ -39,6 +40,7 @@ from messages import (
 )
 from messages.transport.mailbox import Suspect
 from messages.transport.page import MAIL, Page, Slot
+from messages.transport.saved import StateFile
 
 
 class FakeLoop:
@@ -91,6 +93,8 @@ class FakeProcess:
         self.runs = False
         """Whether an incarnation of its actor runs."""
         self.stopped = False
+        self.state: bytes | None = None
+        """What its actor was opened with."""
         self._handled = 0
         self._slot, self._read, self._ended = slot, read, ended
 
@@ -104,7 +108,8 @@ class FakeProcess:
                 case Init():
                     accepts = ((SendText.tag(), CONTROL), (Say.tag(), CONTROL))
                     self.says(Hello(self.pid, accepts, described=_NOTHING))
-                case Open(incarnation):
+                case Open(incarnation, state=state):
+                    self.state = state
                     self.epoch = incarnation & 255
                     self.inbox.clear()
                     self._handled, self.runs = 0, True
@@ -165,6 +170,9 @@ class FakeHub:
         self.settings = Settings()
         self.stage = SessionStage.STARTING
         self.wanted = ()
+        self.directory = folder
+        self.recorded = 0
+        """How often the record was to be written."""
         self.dead: list[bytes] = []
         self.processes: list[FakeProcess] = []
         self.failed = ""
@@ -204,6 +212,9 @@ class FakeHub:
 
     def fail(self, reason: str, component: str = "") -> None:
         self.failed = reason
+
+    def state_changed(self) -> None:
+        self.recorded += 1
 
     def register(self, _: Child) -> None: ...
     def child_open(self, _: Child) -> None: ...
@@ -289,6 +300,22 @@ def test_what_is_sent_while_it_is_down_is_handled_by_the_next_process(tmp_path: 
     hub.loop.pass_s(1.0)
 
     assert ids(hub.process.inbox) == ["1"]
+
+
+def test_the_next_process_has_what_was_saved_last_whether_the_hub_was_sent_it_or_not(
+    tmp_path: Path,
+) -> None:
+    hub = FakeHub(tmp_path)
+    hub.loop.pass_s(0)
+    hub.process.says(Save(b"sent"))
+    StateFile(tmp_path, "echo").write(b"written")
+
+    hub.process.ends()
+    hub.loop.pass_s(1.0)
+
+    assert hub.process.state == b"written"
+    assert hub.child.state == b"written"  # for the record, too
+    assert hub.recorded == 2
 
 
 def test_it_is_stopped_once_its_mail_is_sent(tmp_path: Path) -> None:
