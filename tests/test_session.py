@@ -17,6 +17,7 @@ import pytest
 
 from actors.tools.registry import Tools
 from messages import (
+    CapturedAudio,
     ComponentRestarted,
     Message,
     ProgramToolCall,
@@ -38,6 +39,24 @@ from tests.fake_server import FakeServer
 from tests.rig import QUIET, TIMEOUT_S, until, wait_until_gone
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_the_recorder_is_sent_sound_only_if_there_is_a_recording(
+    server: FakeServer, tmp_path: Path, records: bool
+) -> None:
+    path = {"recording_path": str(tmp_path / "talk.wav")} if records else {}
+    with Session(server=server.url, **QUIET, **path) as session:
+        blocks = session.events(CapturedAudio)
+        assert blocks.get(timeout_s=TIMEOUT_S) is not None
+
+        def has_some() -> bool:
+            recorder = session.status()["recorder"]
+            return recorder["handled"] + recorder["mailbox"] > 0
+
+        if records:
+            until(has_some, "the recorder is sent nothing")
+        assert has_some() is records
 
 
 def test_a_session_runs_in_a_thread_and_returns_its_summary(server: FakeServer) -> None:

@@ -12,6 +12,7 @@ from actors.base import Actor
 from messages import (
     CONTROL,
     AssistantAudio,
+    AssistantTranscript,
     Crashed,
     Inject,
     Keep,
@@ -20,6 +21,7 @@ from messages import (
     SendText,
     SetMuted,
     SetVolume,
+    Wanted,
 )
 from messages.transport.page import HELD, MAIL
 from messages.transport.saved import read_state
@@ -52,6 +54,8 @@ class Echo(Actor):
                 self.send(SendText(str(id(self.keep["first"])), ""))
             case SendText("done"):
                 self.done(self.waiting.pop(0))
+            case SendText("transcript"):
+                self.send(AssistantTranscript("a", "hello"))
             case SendText("later"):
                 self.after(0.01, lambda: self.send(SendText("now", "")))
             case SendText("thread"):
@@ -119,6 +123,19 @@ def test_what_somebody_waits_for_is_sent_before_the_state(tmp_path: Path) -> Non
         rig.stop()
 
         assert rig.received.index(SetVolume) < rig.received.index(Save)
+
+
+def test_a_message_on_demand_is_sent_while_somebody_wants_it(tmp_path: Path) -> None:
+    with Rig(Echo, tmp_path) as rig:
+        rig.tell(SendText("transcript", ""))
+        rig.expect(AssistantTranscript)
+
+        rig.tell(Wanted(()))
+        rig.tell(SendText("transcript", ""))
+        rig.wait_handled(mail=3)
+        rig.stop()
+
+        assert rig.take(AssistantTranscript) == []
 
 
 def test_a_process_whose_supervisor_has_died_leaves_the_file_to_the_next_one(
