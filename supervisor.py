@@ -135,6 +135,8 @@ __all__ = [
 
 _SLOW_START_S = 5.0
 """A start that takes longer is reported, with the components that it waits for."""
+_CHECK_S = (0.1, 0.25)
+"""Interval of the checks of all components: while the session starts or ends, and while it runs."""
 _OVERSLEPT_S = 1.0
 """The supervisor itself did not run if it wakes this much later than planned."""
 
@@ -555,7 +557,7 @@ class Supervisor:
     # -- time ---------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        interval = min(0.1, self.settings.hang_s / 8)
+        interval = min(_CHECK_S[self.stage is SessionStage.RUNNING], self.settings.hang_s / 8)
         now = time.monotonic()
         overslept = now - self._ticked > interval + min(_OVERSLEPT_S, self.settings.hang_s / 2)
         self._ticked = now

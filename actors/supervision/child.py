@@ -253,7 +253,8 @@ class Child:
         process = self._process
         if process is not None and process.look():
             return
-        self._step(steps.Tick())
+        if self.phase is not Phase.OPEN:
+            self._step(steps.Tick())
         if process is None or process.failure:
             return
         if self.phase in (Phase.LOADING, Phase.OPENING):
