@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actors.inbox import Inbox, Timer
     from actors.logs import Logger
 
-__all__ = ["Actor", "ActorHost", "StartAnew"]
+__all__ = ["Actor", "ActorHost", "Source", "StartAnew"]
 
 State = TypeVar("State")
 
@@ -30,6 +30,13 @@ class StartAnew(UserError):  # noqa: N818 - nothing has failed
 
     Its process is killed, so the actor closes what has to be closed first. ``str()`` is the reason.
     """
+
+
+class Source(Protocol):
+    """What an actor can wait for: an open socket that is non-blocking."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
 
 
 class ActorHost(Protocol):
@@ -54,6 +61,12 @@ class ActorHost(Protocol):
 
     def new_inbox(self) -> Inbox:
         """Return the inbox of a new incarnation."""
+
+    def watch(self, source: Source, ready: Callable[[], None], *, write: bool) -> None:
+        """See `Actor.watch`."""
+
+    def unwatch(self, source: Source) -> None:
+        """See `Actor.unwatch`."""
 
     def run_thread(self, loop: Callable[[], None]) -> None:
         """Run the actor's loop on a thread of its own."""
@@ -83,9 +96,9 @@ class ActorHost(Protocol):
 class Actor(pykka.ThreadingActor):
     """A component: started by its host, sent messages by the supervisor, dead when it raises.
 
-    `opened`, `handle`, `closed`, posted calls and timers all run on the actor's own thread, one at
-    a time. No handler waits on a network, a device or a tool: those have threads of their own,
-    which `post` to the actor.
+    `opened`, `handle`, `closed`, posted calls, timers and the calls of watched sources all run on
+    the actor's own thread, one at a time. No handler waits on a network, a device or a tool: those
+    have threads of their own, which `post` to the actor, or are non-blocking and are watched.
     """
 
     accepts: ClassVar[Mapping[type[Message], Rule]] = {}
@@ -160,6 +173,25 @@ class Actor(pykka.ThreadingActor):
     def after(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Run ``call`` on the actor's thread later, unless the returned timer is cancelled."""
         return self._inbox.after(seconds, call)
+
+    def watch(self, source: Source, ready: Callable[[], None], *, write: bool = False) -> None:
+        """Run ``ready`` on the actor's thread whenever ``source`` can be read.
+
+        The source is in the same wait as the messages, so that it costs one wake-up and no thread.
+        ``ready`` runs like a posted call; it must not block, and is called again as long as there
+        is something left to read. Watching a source again replaces what was watched. A raise ends
+        all watches: the next incarnation begins its own.
+
+        Args:
+            source: It must stay open until `unwatch`.
+            ready: What to call.
+            write: Whether to call it too whenever the source can be written to.
+        """
+        self.host.watch(source, ready, write=write)
+
+    def unwatch(self, source: Source) -> None:
+        """End a watch; ``ready`` is not called any more. Does nothing if there is none."""
+        self.host.unwatch(source)
 
     def crash(self, error: Exception) -> None:
         """Report that the actor, which is stuck in `opened`, has failed; from any thread."""

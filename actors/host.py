@@ -1,12 +1,14 @@
 """The host: the process around one actor. It imports, feeds and accounts, and reports crashes.
 
-Two threads: that of the actor, which sleeps on the channel itself so that a message costs one
-wake-up, and the main thread, which waits for the end of the actor or of the hub.
+Two threads: that of the actor, which sleeps on the channel itself and on what the actor watches, so
+that a message costs one wake-up, and the main thread, which waits for the end of the actor or of
+the hub.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import functools
 import importlib
 import logging
 import os
@@ -24,7 +26,7 @@ from typing import Any
 import msgspec
 
 from actors.accounts import Accounts
-from actors.base import Actor, StartAnew
+from actors.base import Actor, Source, StartAnew
 from actors.inbox import Inbox
 from actors.logs import Logger, pass_on_library_logs
 from messages import (
@@ -59,6 +61,20 @@ __all__ = ["Host", "main"]
 _ORPHAN_S = 0.5
 """The process ends this long after the hub has gone, whether or not its actor has closed."""
 _TRACEBACK_CHARS = 8000
+
+
+class _Watch:
+    """A source that the actor waits for, and what to call when it is ready."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call: Callable[[], None] | None = call
+
+    def run(self) -> None:
+        """Call it, unless the watch has ended since the source was ready."""
+        if self.call is not None:
+            self.call()
 
 
 class Host:
@@ -98,6 +114,7 @@ class Host:
         self._selector = selectors.SelectSelector()  # epoll rounds timeouts up to milliseconds
         self._selector.register(channel.connection, selectors.EVENT_READ, channel)
         self._selector.register(self._woken, selectors.EVENT_READ)
+        self._watches: dict[Source, _Watch] = {}
 
     # -- the process --------------------------------------------------------------------------
 
@@ -267,8 +284,26 @@ class Host:
             raise self._faults.InjectedError(f"injected, on {moment}")
 
     def new_inbox(self) -> Inbox:
-        """Return the inbox of a new incarnation."""
+        """Return the inbox of a new incarnation; it watches nothing yet."""
+        for source in list(self._watches):
+            self.unwatch(source)
         return Inbox(self)
+
+    def watch(self, source: Source, ready: Callable[[], None], *, write: bool) -> None:
+        """See `Actor.watch`."""
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if write else 0)
+        if (watch := self._watches.get(source)) is not None:
+            watch.call = ready
+            self._selector.modify(source, events, watch)
+            return
+        self._watches[source] = watch = _Watch(ready)
+        self._selector.register(source, events, watch)
+
+    def unwatch(self, source: Source) -> None:
+        """See `Actor.unwatch`."""
+        if (watch := self._watches.pop(source, None)) is not None:
+            watch.call = None
+            self._selector.unregister(source)
 
     def run_thread(self, loop: Callable[[], None]) -> None:
         """Run the actor's loop on a thread, and notice its end."""
@@ -289,10 +324,20 @@ class Host:
         except (BlockingIOError, OSError):
             pass  # enough wake-ups are pending, or the process is ending
 
-    def wait(self, timeout: float | None) -> None:
-        """Sleep until there are frames, a wake-up, or the timeout is over."""
-        for key, _ in self._selector.select(timeout):
-            if key.data is None:
+    def wait(self, timeout: float | None) -> list[Callable[[], None]]:
+        """Sleep until there are frames, a wake-up, a ready source, or the timeout is over.
+
+        Return the calls of the sources that are ready.
+        """
+        try:
+            ready = self._selector.select(timeout)
+        except (OSError, ValueError) as error:  # a watched source was closed
+            return [functools.partial(_raise, error)]
+        calls: list[Callable[[], None]] = []
+        for key, _ in ready:
+            if isinstance(key.data, _Watch):
+                calls.append(key.data.run)
+            elif key.data is None:
                 self._woken.recv(4096)
             else:
                 try:
@@ -300,9 +345,14 @@ class Host:
                 except EOFError:
                     self.over = self.orphaned = True
                     self._selector.unregister(self.channel.connection)
+        return calls
 
     def _send_room(self) -> None:
         self.send(Room(), self.epoch)
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def _one_line(error: BaseException) -> str:

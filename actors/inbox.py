@@ -1,4 +1,4 @@
-"""The inbox of an actor: frames of the channel, posted calls and timers."""
+"""The inbox of an actor: frames of the channel, posted calls, timers and watched sources."""
 
 from __future__ import annotations
 
@@ -44,8 +44,11 @@ class InboxHost(Protocol):
     def wake(self) -> None:
         """End `wait`; from any thread."""
 
-    def wait(self, timeout: float | None) -> None:
-        """Sleep until there are frames, a wake-up, or the timeout is over."""
+    def wait(self, timeout: float | None) -> list[Callable[[], None]]:
+        """Sleep until there are frames, a wake-up, a ready source, or the timeout is over.
+
+        Return the calls of the sources that are ready (`Actor.watch`).
+        """
 
 
 class Inbox:
@@ -116,6 +119,6 @@ class Inbox:
             if self._calls:  # posted before `_asleep` was set
                 return
             timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
-            self._host.wait(timeout)
+            self._calls.extend(self._host.wait(timeout))
         finally:
             self._asleep = False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import msgspec
+import pytest
 
 from actors.base import Actor
 from messages import (
@@ -23,10 +26,10 @@ from messages import (
     SetVolume,
     Wanted,
 )
-from messages.transport.page import HELD, MAIL
+from messages.transport.page import HELD, LOCAL, MAIL
 from messages.transport.saved import read_state
 from tests.actors.process import ProcessRig
-from tests.rig import TIMEOUT_S, Rig
+from tests.rig import TIMEOUT_S, Rig, until
 from tests.tiny import DeafToStop
 
 
@@ -232,6 +235,100 @@ def test_a_timer_runs_on_time_and_a_post_runs_on_the_actors_thread(tmp_path: Pat
         rig.tell(SendText("thread", ""))
 
         assert rig.expect(SendText).text == "echo"
+
+
+class Watcher(Actor):
+    """Passes on what it reads from a socket of the test, and does with it what it is told."""
+
+    accepts: ClassVar = {SendText: CONTROL, SetVolume: CONTROL}
+    ours: ClassVar[socket.socket]
+
+    def opened(self) -> None:
+        self.watch(self.ours, self._ready)
+
+    def handle(self, message: Message) -> None:
+        match message:
+            case SendText("both"):
+                self.watch(self.ours, self._ready, write=True)
+            case SendText("enough"):
+                self.unwatch(self.ours)
+                self.unwatch(self.ours)  # is harmless
+            case SendText("break"):
+                self.ours.close()
+            case SetVolume():
+                self.send(message)
+
+    def _ready(self) -> None:
+        try:
+            data = self.ours.recv(100)
+        except BlockingIOError:
+            self.watch(self.ours, self._ready)
+            self.send(SendText("writable", ""))
+            return
+        if data == b"raise":
+            raise ValueError("told to")
+        self.send(SendText(f"{data.decode()} {threading.current_thread().name}", ""))
+
+
+@pytest.fixture
+def theirs() -> Iterator[socket.socket]:
+    Watcher.ours, theirs = socket.socketpair()
+    Watcher.ours.setblocking(False)
+    with Watcher.ours, theirs:
+        yield theirs
+
+
+def test_a_watched_source_is_read_on_the_actors_thread(
+    theirs: socket.socket, tmp_path: Path
+) -> None:
+    with Rig(Watcher, tmp_path) as rig:
+        theirs.send(b"one")
+        assert rig.expect(SendText).text == "one watcher"
+        theirs.send(b"two")
+
+        assert rig.expect(SendText).text == "two watcher"
+        until(lambda: rig.slot.handled(LOCAL) == 2, "its calls are not accounted for")
+
+
+def test_a_watched_source_is_waited_for_until_it_can_be_written_to(
+    theirs: socket.socket, tmp_path: Path
+) -> None:
+    with Rig(Watcher, tmp_path) as rig:
+        rig.tell(SendText("both", ""))
+
+        assert rig.expect(SendText).text == "writable"
+
+
+def test_a_source_is_not_read_after_the_watch_has_ended(
+    theirs: socket.socket, tmp_path: Path
+) -> None:
+    with Rig(Watcher, tmp_path) as rig:
+        rig.tell(SendText("enough", ""))
+        rig.wait_handled(mail=1)
+        theirs.send(b"one")
+        rig.tell(SetVolume(0.5))
+
+        rig.expect(SetVolume)
+        assert rig.take(SendText) == []
+
+
+def test_after_a_raise_only_the_next_incarnation_watches(
+    theirs: socket.socket, tmp_path: Path
+) -> None:
+    with Rig(Watcher, tmp_path) as rig:
+        theirs.send(b"raise")
+        assert "told to" in rig.expect(Crashed).error
+        theirs.send(b"one")
+        rig.open()
+
+        assert rig.expect(SendText).text == "one watcher"
+
+
+def test_a_watched_source_that_is_closed_is_a_crash(theirs: socket.socket, tmp_path: Path) -> None:
+    with Rig(Watcher, tmp_path) as rig:
+        rig.tell(SendText("break", ""))
+
+        assert rig.expect(Crashed).during == "handle"
 
 
 def test_an_actor_that_was_not_asked_to_takes_no_faults(tmp_path: Path) -> None:
