@@ -218,7 +218,7 @@ LATE = {
     "actors/host.py limit_memory": _LOADS,
     "actors/loading.py _load_module": _LOADS,
     "actors/loading.py _near": _LOADS,
-    "actors/realtime/connection.py Connection._run": _THREAD,
+    "actors/realtime/connection.py Connection._connect": _THREAD,
     "actors/tools/actor.py ToolExecutor.opened": _OPENS,
     "actors/tools/executor.py Executor._run_loop": _THREAD,
     "actors/tools/executor.py _end_tasks": _THREAD,

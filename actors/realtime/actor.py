@@ -15,7 +15,6 @@ from actors.published import PublishedChanges
 from actors.realtime import wire
 from actors.realtime.address import KEY_VARIABLE, address_of
 from actors.realtime.connection import (
-    STALL_S,
     Connection,
     ReceivedText,
     WebsocketClosed,
@@ -119,7 +118,6 @@ class Realtime(Actor):
         self._timer: Timer | None = None
         self._timer_ns = 0
         self._connecting: dict[bool, Timer] = {}
-        self._watching = False
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
         self._address = address_of(self.settings, self._key, self.session.server_url)
         if self._address.keeps_key:
@@ -233,19 +231,7 @@ class Realtime(Actor):
             event.item = self._pictures.filled(event.item)
         data = wire.encode(event)
         self._pass_on(event, data, "client", spare=spare)
-        if not connection.send(data) and not self._watching:
-            self._watching = True
-            self.after(STALL_S / 5, self._watch)
-
-    def _watch(self) -> None:
-        """Abort the connection if the socket accepts no data for `STALL_S`."""
-        connection = self._connection()
-        self._watching = connection is not None and connection.is_sending()
-        if connection is not None and connection.is_stalled():
-            self.log.warning("the server accepts no more data; aborting the connection")
-            connection.abort()
-        if self._watching:
-            self.after(STALL_S / 5, self._watch)
+        connection.send(data)
 
     def _set_timer(self, now: int) -> None:
         due = self._core.next_deadline(now)
@@ -277,11 +263,10 @@ class Realtime(Actor):
         if connection is None or (connection.is_over() and not connection.arrived):
             return False
         self._attend(connection)
-        self.post(lambda: self._drain(connection))
         return True
 
     def _attend(self, connection: Connection) -> None:
-        connection.wake = lambda: self.post(lambda: self._drain(connection))
+        connection.attend(self, lambda: self._drain(connection))
 
     def _swap(self) -> None:
         self._disconnect()
@@ -310,7 +295,6 @@ class Realtime(Actor):
         connection = self._connection(spare=spare)
         if connection is not None:
             del self.keep[_KEPT_CONNECTIONS[spare]]
-            connection.wake = _do_nothing
             connection.close_soon()
 
     def _drain(self, connection: Connection) -> None:
@@ -348,7 +332,3 @@ class Realtime(Actor):
             name = wire.name_of(event)
             if name in self._core.wire_events:
                 self.send(WireEvent(name, direction, data))
-
-
-def _do_nothing() -> None:
-    pass

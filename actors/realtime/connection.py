@@ -1,29 +1,30 @@
-"""One websocket to the server, with its own threads, so that the actor never waits for the network.
+"""One websocket to the server, which is read and written on the actor's thread and never blocks it.
 
-Events go into `Connection.arrived`, and `Connection.wake` is called. A message to send is written
-by the caller's thread if the socket accepts it at once, as it nearly always does; otherwise a
-sending thread writes the waiting messages, in order.
+Only connecting blocks (name, proxy, TCP, TLS, HTTP), and has a thread. Then the socket is in the
+same wait as the actor's messages: an event of the server costs one wake-up.
 """
 
 from __future__ import annotations
 
 import collections
-import select
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from messages.urls import secrets_of, shown
 
 if TYPE_CHECKING:
+    from actors.base import Source
+    from actors.inbox import Timer
     from actors.realtime.websocket import Socket
 
 __all__ = [
     "Arrived",
     "Connection",
+    "Loop",
     "ReceivedText",
     "WebsocketClosed",
     "WebsocketOpened",
@@ -31,19 +32,21 @@ __all__ = [
 ]
 
 STALL_S = 5.0
-"""A connection that accepts no data for this long counts as lost."""
-_SLOWEST = 32 * 1024
-"""Bytes per second of the slowest line that is supported: an image of 1 MiB may take 40 s."""
+"""A connection that accepts no byte of what waits for this long counts as lost."""
+PING_S, PONG_S = 5.0, 10.0
+"""Interval of pings, and how long their answer may take. So a silent loss of the network is noticed
+after 15 s at most, while the microphone can still replay the audio: it holds 30 s."""
+_END_S = 0.5
+"""How long a server that has closed the websocket may take to close the connection."""
 _WAITING = 20_000
 """At most this many messages wait to be sent: more than a new session is sent at once, and more
 than accumulate in `STALL_S`."""
 _UNREAD = 50_000
 """At most this many received messages wait to be handled; with more, the connection is aborted."""
+_STALLED = "the server accepts no more data"
 _SHORTEST_SECRET = 8
 """Shorter keys are not removed from texts: for servers of their own people set keys such as "x",
 which is part of many words."""
-_DIRECT_BYTES = 16384
-"""Larger messages may not fit into the socket's buffer, so the sending thread writes them."""
 
 
 class WebsocketOpened(msgspec.Struct):
@@ -82,56 +85,73 @@ class ReceivedText(msgspec.Struct):
 Arrived = WebsocketOpened | WebsocketRefused | WebsocketClosed | ReceivedText
 
 
-class Connection:
-    """A websocket, from the attempt to connect to its end. It is used once.
+class Loop(Protocol):
+    """What a connection needs of the actor: see `actors.base.Actor`."""
 
-    It is in `Actor.keep`, so it survives an actor that raises; the next actor sets `wake` again.
+    def post(self, call: Callable[[], None]) -> None:
+        """Run ``call`` on the actor's thread; from any thread."""
+
+    def after(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Run ``call`` later."""
+
+    def watch(self, source: Source, ready: Callable[[], None], *, write: bool = False) -> None:
+        """Run ``ready`` whenever the source can be read or, with ``write``, written to."""
+
+    def unwatch(self, source: Source) -> None:
+        """End a watch."""
+
+
+class Connection:
+    """A websocket, from the attempt to connect to its end. It is used once, on the actor's thread.
+
+    It is in `Actor.keep`, so it survives an actor that raises; the next actor calls `attend` again.
+    What has arrived, and what waits to be sent, is still there then.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], secret: str = "") -> None:
         self.arrived: collections.deque[Arrived] = collections.deque()
         """What has happened, in order; the actor removes it."""
-        self.wake: Callable[[], None] = _do_nothing
-        """Called, from any thread, when something is put into an empty `arrived`."""
         self._url = url
         self._headers = dict(headers)
         secrets = [each for each in (secret, *secrets_of(url)) if len(each) >= _SHORTEST_SECRET]
         self._secrets = [each.encode() for each in secrets]
+        self._loop: Loop
+        self._news: Callable[[], None] = _do_nothing
         self._socket: Socket | None = None
-        self._poll = select.poll() if hasattr(select, "poll") else None
-        self._waiting: collections.deque[bytes] = collections.deque()
-        self._more = threading.Condition()
-        self._sending = False
-        self._progress_s = 0.0
-        self._closed = False
+        """None: it is not open, or has ended."""
         self._over = False
-        self._thread = threading.Thread(target=self._run, name="websocket", daemon=True)
+        self._lock = threading.Lock()
+        """For `_socket` and `_over`, while a thread connects."""
+        self._is_attended = self._watches_writing = False
+        self._checks_stall = self._awaits_end = False
+        """Whether these timers run."""
+        self._thread = threading.Thread(target=self._connect, name="connecting", daemon=True)
+
+    def attend(self, loop: Loop, news: Callable[[], None]) -> None:
+        """Belong to an actor: ``news`` is called on its thread whenever something has arrived."""
+        self._loop, self._news = loop, news
+        # The watch and the timers of an actor that has raised are gone.
+        self._is_attended = self._checks_stall = self._awaits_end = False
+        loop.post(self._begin)
 
     def start(self) -> None:
         """Begin to connect; the outcome is put into `arrived`."""
         self._thread.start()
 
-    def send(self, data: bytes) -> bool:
-        """Send a text message. Return False if it has to wait for the socket.
+    def send(self, data: bytes) -> None:
+        """Send a text message. What the socket does not accept at once is sent later, in order.
 
         It raises nothing: the end of the connection is reported through `arrived`.
         """
         socket = self._socket
-        if socket is None or self._over:
-            return True
-        if not self._sending and len(data) <= _DIRECT_BYTES and self._takes_more(socket):
-            socket.write(data)
-            return True
-        with self._more:
-            if len(self._waiting) >= _WAITING:
-                self.abort()
-                return True
-            self._waiting.append(data)
-            if not self._sending:
-                self._sending = True
-                self._progress_s = time.monotonic()
-                threading.Thread(target=self._send_waiting, name="sender", daemon=True).start()
-        return False
+        if socket is None:
+            return
+        if socket.waiting >= _WAITING:
+            self.abort(_STALLED)
+            return
+        socket.send(data)
+        if socket.waiting or socket.is_broken:
+            self._settle(socket)
 
     def is_over(self) -> bool:
         """Return whether the connection has ended, or could not be opened."""
@@ -139,100 +159,147 @@ class Connection:
 
     def is_sending(self) -> bool:
         """Return whether messages wait for the socket."""
-        return self._sending
+        return self._socket is not None and self._socket.waiting > 0
 
-    def is_stalled(self) -> bool:
-        """Return whether the socket has accepted none of the waiting messages for `STALL_S`."""
-        return self._sending and time.monotonic() - self._progress_s >= STALL_S
-
-    def abort(self) -> None:
-        """End the connection at once, even if its threads are blocked."""
-        self._over = True
-        if self._socket is not None:
-            self._socket.abort()
+    def abort(self, reason: str = "") -> None:
+        """End the connection at once, in any state."""
+        if (socket := self._leave()) is not None:
+            socket.close()
+            self._arrive(WebsocketClosed(1006, reason))
 
     def close(self) -> None:
         """End the connection with a closing handshake; waits at most a second."""
-        self._closed = True
-        socket = self._socket
-        if socket is not None and not self._sending:
+        if (socket := self._leave()) is not None:
             socket.say_goodbye()
-        self.abort()
 
     def close_soon(self) -> None:
         """Close on a thread of its own, without waiting."""
-        self._closed = True
-        threading.Thread(target=self.close, name="closing", daemon=True).start()
+        if (socket := self._leave()) is not None:
+            threading.Thread(target=socket.say_goodbye, name="closing", daemon=True).start()
 
-    def _takes_more(self, socket: Socket) -> bool:
-        if self._poll is not None:
-            events = self._poll.poll(0)
-            return bool(events) and bool(events[0][1] & select.POLLOUT)
-        try:
-            return bool(select.select([], [socket.fileno()], [], 0)[1])
-        except (OSError, ValueError):
-            return True  # it is closed: writing then does nothing
+    def _leave(self) -> Socket | None:
+        """End the use of the connection; return its socket, if it is open, for it to be closed."""
+        with self._lock:  # a thread that connects closes the socket then
+            self._over = True
+            socket, self._socket = self._socket, None
+        if socket is not None:
+            self._loop.unwatch(socket)
+        return socket
 
-    # -- on other threads ---------------------------------------------------------------------
+    # -- on the thread that connects ----------------------------------------------------------
 
-    def _send_waiting(self) -> None:
-        """Send the waiting messages, then end the thread."""
-        socket = self._socket
-        assert socket is not None
-        while True:
-            with self._more:
-                if not self._waiting or self._over:
-                    self._waiting.clear()
-                    self._sending = False
-                    return
-                data = self._waiting.popleft()
-            # A large message on a slow line is no stall: add the time that it may take.
-            self._progress_s = time.monotonic() + len(data) / _SLOWEST
-            socket.write(data)
-            self._progress_s = time.monotonic()
-
-    def _run(self) -> None:
+    def _connect(self) -> None:
         from actors.realtime import websocket
 
         try:
-            socket = websocket.connect(
-                self._url, self._headers, self._arrive_open, self._arrive_text
-            )
+            socket = websocket.connect(self._url, self._headers)
         except Exception as error:  # noqa: BLE001 - any exception means: no connection
             self._over = True
             status, code, text = websocket.explain(error, self._url)
-            self._arrive(WebsocketRefused(status, code, self._clean(text)))
+            self.arrived.append(WebsocketRefused(status, code, self._clean(text)))
+        else:
+            with self._lock:
+                if is_used := not self._over:
+                    # First of all: an actor that comes now begins to read the socket at once.
+                    self.arrived.append(WebsocketOpened(socket.server_ns))
+                    self._socket = socket
+            if not is_used:
+                socket.say_goodbye()
+                self.arrived.append(WebsocketClosed(1006, ""))
+        self._loop.post(self._begin)
+
+    # -- on the actor's thread ----------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Report what has arrived, and begin to read the socket if it is open."""
+        socket = self._socket
+        if socket is None or self._is_attended:
+            self._news()
             return
-        if self._closed:
-            socket.say_goodbye()
-        code_, reason = socket.wait()
-        self._over = True
-        self._arrive(WebsocketClosed(code_, self._clean(reason)))
+        self._is_attended, self._watches_writing = True, socket.wants_write
+        self._loop.watch(socket, self._proceed, write=self._watches_writing)
+        self._loop.after(PING_S, self._keep_alive)
+        self._proceed()  # also for what came with the response, or was read by our predecessor
 
-    def _arrive_open(self, socket: Socket) -> None:
-        """Report that the websocket is open; called before its first message."""
-        if self._poll is not None and socket.fileno() >= 0:
-            self._poll.register(socket.fileno(), select.POLLOUT)
-        self._socket = socket
-        self._arrive(WebsocketOpened(socket.server_ns()))
+    def _proceed(self) -> None:
+        """Read and write what is possible, and report what has arrived."""
+        socket = self._socket
+        if socket is None:
+            return
+        self._receive(socket)
+        socket.flush()
+        self._settle(socket)
+        self._news()
 
-    def _arrive_text(self, data: Any) -> None:
-        """Report a message, on the thread that reads the socket, with secrets replaced."""
+    def _receive(self, socket: Socket) -> None:
+        messages = socket.receive()
         read_ns = time.monotonic_ns()
-        data = bytes(data)
-        for secret in self._secrets:
-            if secret in data:
-                data = data.replace(secret, b"[key]")
-        if len(self.arrived) >= _UNREAD:
-            self.abort()
+        for data in messages:
+            for secret in self._secrets:
+                if secret in data:
+                    data = data.replace(secret, b"[key]")  # noqa: PLW2901 - what is left is used
+            self.arrived.append(ReceivedText(data, read_ns))
+
+    def _settle(self, socket: Socket) -> None:
+        """After reading or writing: end what is over, and wait for what is to come."""
+        if socket.is_over:
+            self._finish(socket)
             return
-        self._arrive(ReceivedText(data, read_ns))
+        if len(self.arrived) > _UNREAD:
+            self.abort("too many events wait to be handled")
+            return
+        if socket.wants_write != self._watches_writing:
+            self._watches_writing = socket.wants_write
+            self._loop.watch(socket, self._proceed, write=self._watches_writing)
+        if socket.waiting and not self._checks_stall:
+            self._checks_stall = True
+            self._loop.after(STALL_S / 5, self._check_stall)
+        if (socket.is_closing or socket.is_broken) and not self._awaits_end:
+            self._awaits_end = True
+            self._loop.after(_END_S, self._end_anyway)
+        if socket.has_more():
+            self._loop.post(self._proceed)
+
+    def _finish(self, socket: Socket) -> None:
+        code, reason = socket.ending()
+        if self._leave() is not None:
+            socket.close()
+            self._arrive(WebsocketClosed(code, self._clean(reason)))
 
     def _arrive(self, event: Arrived) -> None:
         self.arrived.append(event)
-        # The actor handles events until none is left: one wake-up for the first is enough.
-        if len(self.arrived) == 1:
-            self.wake()
+        self._loop.post(self._news)
+
+    def _check_stall(self) -> None:
+        """Abort the connection if the socket accepts nothing of what waits for `STALL_S`."""
+        self._checks_stall = False
+        if (socket := self._socket) is None:
+            return
+        # The system reports a socket as writable only when a third of its buffer is free, which can
+        # take longer than this on a slow line.
+        socket.flush()
+        if socket.waiting and time.monotonic() - socket.progress_s >= STALL_S:
+            self.abort(_STALLED)
+            return
+        self._settle(socket)
+
+    def _keep_alive(self) -> None:
+        """Send a ping, or abort the connection if the last one is not answered for `PONG_S`."""
+        if (socket := self._socket) is None:
+            return
+        self._loop.after(PING_S, self._keep_alive)
+        if socket.pinged_s is not None:
+            self._proceed()  # the answer may be there, if our process was stopped for a while
+        if socket.pinged_s is None:
+            socket.ping()
+            self._settle(socket)
+        elif time.monotonic() - socket.pinged_s >= PONG_S:
+            self.abort("the server does not answer a ping")
+
+    def _end_anyway(self) -> None:
+        """End the connection of a server that does not do so after the closing handshake."""
+        if (socket := self._socket) is not None:
+            self._finish(socket)
 
     def _clean(self, text: str) -> str:
         text = text.replace(self._url, shown(self._url))

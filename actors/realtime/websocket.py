@@ -5,17 +5,20 @@ Importing that package takes about 60 ms, so no other module of the component im
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import json
 import os
 import socket as sockets
 import ssl
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
+from websockets.client import ClientProtocol
 from websockets.exceptions import (
     InvalidMessage,
     InvalidProxy,
@@ -25,7 +28,9 @@ from websockets.exceptions import (
     ProxyError,
     WebSocketException,
 )
-from websockets.frames import DATA_OPCODES, Frame
+from websockets.frames import DATA_OPCODES, Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import State
 from websockets.sync import client
 from websockets.sync.client import get_proxy  # type: ignore[attr-defined] # it has moved twice
 from websockets.uri import parse_uri
@@ -40,109 +45,293 @@ USER_AGENT = "rtvoice/0.1.0"
 connecting."""
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 0.5
-PING_S, PONG_S = 5.0, 10.0
-"""Interval of pings, and how long their answer may take. So a silent loss of the network is noticed
-after 15 s at most, while the microphone can still replay the audio: it holds 30 s."""
+_READ_BYTES = 65536
+_RECORD_BYTES = 16384
+"""The longest record of TLS, https://www.rfc-editor.org/rfc/rfc8446#section-5.1."""
+_READS = 8
+"""At most so many reads at once; with TLS, each of them is a record."""
 
 
-class Socket(client.ClientConnection):
-    """A websocket that passes each message on, on the thread that reads the network.
+class Socket:
+    """An open websocket. It never blocks and never raises; one thread at a time uses it.
 
-    `recv` would need a second thread and one more wake-up per message.
+    It can be waited for: as long as `wants_write` is false until it can be read, otherwise until it
+    can be read or written to. `receive` and `flush` do then what is possible.
     """
 
     def __init__(
-        self,
-        *args: Any,
-        on_open: Callable[[Socket], None],
-        on_message: Callable[[Any], None],
-        **kwargs: Any,
+        self, connected: sockets.socket, protocol: ClientProtocol, server_ns: int | None
     ) -> None:
-        self._on_open = on_open
-        self._on_message = on_message
+        self.server_ns = server_ns
+        """The server's unix time at the handshake, in ns; None: it sent no date."""
+        self.progress_s = 0.0
+        """When the waiting messages began to wait or, later, when the socket accepted some bytes of
+        them; ``time.monotonic()``."""
+        self.pinged_s: float | None = None
+        """When the ping was sent that has not been answered yet; None: there is none."""
+        self.is_over = False
+        """Whether nothing can arrive any more: the server has closed, or the network has failed."""
+        self.is_broken = False
+        """Whether nothing can be sent any more; what has arrived can still be read."""
+        self._socket = connected
+        self._protocol = protocol
+        self._pending = connected.pending if isinstance(connected, ssl.SSLSocket) else None
+        """How many bytes TLS has decrypted that are not read yet; None: there is no TLS."""
+        self._waiting: collections.deque[memoryview] = collections.deque()
+        """Frames for the socket; the first may be what is left of one."""
         self._parts: list[bytes] = []
-        super().__init__(*args, **kwargs)
-        self.pending_legacy_warning = False  # `Connection` closes us, no context manager does
-
-    def process_event(self, event: Any) -> None:
-        """Handle an event of the protocol: the handshake, or a frame."""
-        if self.response is None:
-            super().process_event(event)
-            if self.protocol.handshake_exc is None:
-                self._on_open(self)
-        elif not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
-            super().process_event(event)
-        elif event.fin and not self._parts:
-            self._on_message(event.data)
-        else:
-            self._parts.append(bytes(event.data))
-            if event.fin:
-                data, self._parts = b"".join(self._parts), []
-                self._on_message(data)
+        """Fragments of a message that is not complete."""
+        self._ping = b""
+        self._reading_writes = self._writing_reads = False
+        """Whether TLS has to write before it can read on, and to read before it can write on."""
+        connected.setblocking(False)
 
     def fileno(self) -> int:
         """Return the socket's descriptor; negative: it is closed."""
-        return self.socket.fileno()
+        return self._socket.fileno()
 
-    def server_ns(self) -> int | None:
-        """Return the server's unix time at the handshake, in ns; None: it sent no date."""
-        date = self.response.headers.get("Date") if self.response is not None else None
+    # -- receiving ----------------------------------------------------------------------------
+
+    def receive(self) -> list[bytes]:
+        """Read what there is, up to `_READ_BYTES` a few times, and return the messages in it."""
+        protocol = self._protocol
+        for _ in range(_READS):
+            data = self._read()
+            if data is None:
+                break
+            if not data:
+                protocol.receive_eof()
+                self.is_over = True
+                break
+            protocol.receive_data(data)
+            if len(data) < _READ_BYTES and self._pending is None:
+                break  # a record of TLS is smaller, and another one may be there
+        messages = self._messages()
+        self._write(protocol.data_to_send())  # pongs, or the reply to a close
+        return messages
+
+    def has_more(self) -> bool:
+        """Return whether bytes can be read for which a wait for the socket does not end.
+
+        TLS decrypts a whole record at once.
+        """
+        return self._pending is not None and not self.is_over and self._pending() > 0
+
+    def _read(self) -> bytes | None:
+        """Return some bytes; None: there are none yet; empty: there will never be any."""
+        self._reading_writes = False
+        try:
+            return self._socket.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
+            return None
+        except ssl.SSLWantWriteError:
+            self._reading_writes = True
+            return None
+        except (OSError, ValueError):  # ssl raises ValueError for a socket that is shut down
+            return b""
+
+    def _messages(self) -> list[bytes]:
+        messages: list[bytes] = []
+        for event in self._protocol.events_received():
+            if not isinstance(event, Frame):
+                continue
+            if event.opcode in DATA_OPCODES:
+                data = bytes(event.data)
+                if event.fin and not self._parts:
+                    messages.append(data)
+                    continue
+                self._parts.append(data)
+                if event.fin:
+                    messages.append(b"".join(self._parts))
+                    self._parts = []
+            elif event.opcode is Opcode.PONG and event.data == self._ping:
+                self.pinged_s = None
+        return messages
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Send a text message; what the socket does not accept at once waits for `flush`."""
+        if self._protocol.state is State.OPEN and not self.is_broken:
+            self._protocol.send_text(data)
+            self._write(self._protocol.data_to_send())
+
+    def ping(self) -> None:
+        """Send a ping, unless one is not answered yet, or it had to wait for messages."""
+        if self.pinged_s is None and not self._waiting and self._protocol.state is State.OPEN:
+            self._ping = os.urandom(4)
+            self.pinged_s = time.monotonic()
+            self._protocol.send_ping(self._ping)
+            self._write(self._protocol.data_to_send())
+
+    def flush(self) -> None:
+        """Write as much of what waits as the socket accepts."""
+        waiting, self._writing_reads = self._waiting, False
+        is_plain = self._pending is None
+        while waiting:
+            frame = waiting[0]
+            try:
+                # Of several records TLS would report none as sent before it has sent them all.
+                size = self._socket.send(frame if is_plain else frame[:_RECORD_BYTES])
+            except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError):
+                return  # for TLS, the next attempt begins with the same bytes, as it has to
+            except ssl.SSLWantReadError:
+                self._writing_reads = True
+                return
+            except (OSError, ValueError):
+                waiting.clear()
+                self.is_broken = True
+                return
+            if size == len(frame):
+                waiting.popleft()
+            else:
+                waiting[0] = frame[size:]
+            self.progress_s = time.monotonic()
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for the socket; one may have been sent in part."""
+        return len(self._waiting)
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether to wait until the socket can be written to, too."""
+        return self._reading_writes or (bool(self._waiting) and not self._writing_reads)
+
+    def _write(self, frames: list[bytes]) -> None:
+        waited = bool(self._waiting)
+        # An empty one means the end of all that is sent, for which the socket is closed instead.
+        self._waiting.extend(memoryview(frame) for frame in frames if frame)
+        if self._waiting and not waited:
+            self.progress_s = time.monotonic()
+            self.flush()
+
+    # -- the end ------------------------------------------------------------------------------
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the server has closed the websocket, or has broken its protocol."""
+        return self._protocol.state is State.CLOSING
+
+    def ending(self) -> tuple[int, str]:
+        """Return the close code and reason of the server."""
+        close = self._protocol.close_rcvd
+        return (close.code, close.reason) if close is not None else (1006, "")
+
+    def say_goodbye(self) -> None:
+        """Close with a handshake; waits for the server's reply for at most `CLOSE_TIMEOUT_S`.
+
+        If messages wait, the connection is broken off: it is too slow.
+        """
+        end_s = time.monotonic() + CLOSE_TIMEOUT_S
+        with contextlib.suppress(OSError, ValueError):
+            if not self._waiting and self._protocol.state is State.OPEN:
+                self._protocol.send_close(1000)
+                self._socket.settimeout(CLOSE_TIMEOUT_S)
+                self._socket.sendall(b"".join(self._protocol.data_to_send()))
+                while (left_s := end_s - time.monotonic()) > 0:
+                    self._socket.settimeout(left_s)
+                    if not self._socket.recv(_READ_BYTES):
+                        break
+        self.close()
+
+    def close(self) -> None:
+        """Break the connection."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(sockets.SHUT_RDWR)
+        self._socket.close()
+
+
+class _Opening:
+    """The opening handshake on a connected socket, on the calling thread.
+
+    `websockets.sync.client.connect` does the rest: name, proxy, TCP, TLS, redirects. Its own class
+    for a connection, which has these methods too, starts a thread that reads the socket for good.
+    """
+
+    def __init__(self, connected: sockets.socket, protocol: ClientProtocol, **_: object) -> None:
+        self.recv_events_thread = self
+        self._socket = connected
+        self._protocol = protocol
+        self._response: Response | None = None
+
+    def handshake(
+        self, headers: Mapping[str, str] | None, user_agent: str | None, timeout: float
+    ) -> None:
+        """Send the request and read the response, with what may follow it."""
+        protocol, end_s = self._protocol, time.monotonic() + timeout
+        request = protocol.connect()
+        request.headers.update(headers or {})
+        request.headers["User-Agent"] = user_agent or USER_AGENT
+        protocol.send_request(request)
+        self._socket.settimeout(timeout)
+        with _only_timeouts():
+            self._socket.sendall(b"".join(protocol.data_to_send()))
+        while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
+            data = b""
+            with _only_timeouts():
+                self._socket.settimeout(max(0.001, end_s - time.monotonic()))
+                data = self._socket.recv(_READ_BYTES)
+            if data:
+                protocol.receive_data(data)
+            else:
+                protocol.receive_eof()
+        if protocol.handshake_exc is not None:
+            raise protocol.handshake_exc
+        # The frames after the response stay where `Socket.receive` looks.
+        self._response = cast(Response, protocol.events.pop(0))
+
+    def opened(self) -> Socket:
+        """Return the open websocket."""
+        return Socket(self._socket, self._protocol, self._server_ns())
+
+    def _server_ns(self) -> int | None:
+        date = self._response.headers.get("Date") if self._response is not None else None
         try:
             return int(parsedate_to_datetime(date).timestamp()) * 1_000_000_000 if date else None
         except (ValueError, OverflowError):
             return None
 
-    def write(self, data: bytes) -> None:
-        """Send a text message; blocks while the socket's buffer is full. Never raises."""
-        with contextlib.suppress(WebSocketException, OSError):
-            self.send(data, text=True)
+    def close_socket(self) -> None:
+        """Close the socket, after the handshake has failed."""
+        self._socket.close()
 
-    def wait(self) -> tuple[int, str]:
-        """Wait until the connection has ended. Return its close code and reason."""
-        self.recv_events_thread.join()
-        return self.protocol.close_code or 1006, self.protocol.close_reason or ""
+    def join(self) -> None:
+        """Wait for no thread, since there is none."""
 
-    def say_goodbye(self) -> None:
-        """Close with a handshake; waits for the server's reply for at most `CLOSE_TIMEOUT_S`."""
-        with contextlib.suppress(WebSocketException, OSError):
-            self.close()
-
-    def abort(self) -> None:
-        """Break the connection, from any thread, even if other threads are blocked in it."""
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(sockets.SHUT_RDWR)
+    def start_keepalive(self) -> None:
+        """Start no thread: pings are sent by `Connection`."""
 
 
-def connect(
-    url: str,
-    headers: Mapping[str, str],
-    on_open: Callable[[Socket], None],
-    on_message: Callable[[Any], None],
-) -> Socket:
-    """Open a websocket. It calls both functions on its own thread, ``on_open`` first.
+@contextlib.contextmanager
+def _only_timeouts() -> Iterator[None]:
+    """Suppress errors of the network, after which a read finds out what the server has sent."""
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except OSError:
+        pass
+
+
+def connect(url: str, headers: Mapping[str, str]) -> Socket:
+    """Open a websocket; blocks.
 
     Raises:
         Exception: The websocket could not be opened; `explain` returns the reason.
     """
-
-    def create(*args: Any, **kwargs: Any) -> Socket:
-        return Socket(*args, on_open=on_open, on_message=on_message, **kwargs)
-
-    connection = client.connect(
+    opening: object = client.connect(
         url,
         additional_headers=dict(headers),
         user_agent_header=USER_AGENT,
         compression=None,
         max_size=None,  # the default of 1 MiB would close the connection on a long event
-        ping_interval=PING_S,
-        ping_timeout=PONG_S,
         proxy=_proxy_for(url),
         open_timeout=OPEN_TIMEOUT_S,
-        close_timeout=CLOSE_TIMEOUT_S,
-        create_connection=cast(type[Socket], create),  # a function will do: it is only called
+        create_connection=cast(type[client.ClientConnection], _Opening),
     )
-    assert isinstance(connection, Socket)
-    return connection
+    assert isinstance(opening, _Opening)
+    return opening.opened()
 
 
 def explain(error: Exception, url: str = "") -> tuple[int, str, str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 from collections.abc import Iterator, Mapping
 
 from actors.realtime import wire
 from actors.realtime.address import KEY_VARIABLE, OPENAI_URL, Address, address_of
+from actors.realtime.alone import Alone
 from actors.realtime.connection import (
     Arrived,
     Connection,
@@ -166,18 +165,14 @@ class _Attempt:
 
     def __init__(self, address: Address, secret: str) -> None:
         self._connection = Connection(address.url, address.headers, secret)
-        self._news = threading.Event()
-        self._connection.wake = self._news.set
+        self._loop = Alone()
+        self._connection.attend(self._loop, lambda: None)
         self._connection.start()
 
     def next(self, timeout_s: float) -> Arrived | None:
         """Return what arrives next; None: nothing arrives in time."""
         arrived = self._connection.arrived
-        end = time.monotonic() + timeout_s
-        while not arrived and (left_s := end - time.monotonic()) > 0:
-            self._news.wait(left_s)
-            self._news.clear()
-        return arrived.popleft() if arrived else None
+        return arrived.popleft() if self._loop.run(lambda: arrived, timeout_s) else None
 
     def send(self, event: wire.ClientEvent) -> None:
         """Send an event."""
@@ -185,5 +180,5 @@ class _Attempt:
 
     def close(self) -> None:
         """Close the connection gracefully."""
-        with contextlib.suppress(OSError):
+        with self._loop:
             self._connection.close()

@@ -13,14 +13,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from websockets.frames import Frame, Opcode
 
 from actors.published import published_changes
-from actors.realtime import websocket
+from actors.realtime import websocket, wire
 from actors.realtime.actor import KEY_VARIABLE, Realtime
 from actors.realtime.core.state import Saved
 from messages import (
     AssistantAudio,
     AssistantItem,
+    AssistantTranscript,
     CapturedAudio,
     ConversationItem,
     ConversationOver,
@@ -50,6 +52,7 @@ from messages import (
     WireEvent,
 )
 from messages.transport.saved import read_state
+from tests.actors.realtime.raw import RawServer
 from tests.actors.realtime.server import Peer, ScriptedServer, scripted_server
 from tests.rig import TIMEOUT_S, Rig
 
@@ -384,7 +387,6 @@ def test_a_server_that_accepts_no_more_data_is_disconnected(
     monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
     monkeypatch.setattr("actors.realtime.connection.STALL_S", 0.2)
-    monkeypatch.setattr("actors.realtime.actor.STALL_S", 0.2)
     peer = stage.live()
     peer.stop_reading()
     given_up = threading.Event()
@@ -574,3 +576,78 @@ def test_a_raise_while_waiting_to_connect_again_connects_all_the_same(
         stage.rig.restart()
 
         stage.live()
+
+
+def test_a_raise_in_the_middle_of_several_events_loses_that_one(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = stage.live()
+    real = wire.decode
+
+    def decode(data: bytes) -> object:
+        if b"poison" in data:
+            raise ValueError("poison")
+        return real(data)
+
+    monkeypatch.setattr(wire, "decode", decode)
+    item = {"id": "a1", "type": "message", "role": "assistant"}
+    ids = {"response_id": "r1", "item_id": "a1"}
+    transcript = "response.output_audio_transcript"
+    events = [
+        {"type": "response.created", "response": {"id": "r1"}},
+        {"type": "response.output_item.added", "response_id": "r1", "item": item},
+        {"type": f"{transcript}.delta", **ids, "delta": "one "},
+        {"type": f"{transcript}.delta", **ids, "delta": "poison "},
+        {"type": f"{transcript}.delta", **ids, "delta": "two"},
+        {"type": "response.output_audio.delta", **ids, "delta": "AAAA"},
+    ]
+    frames = [Frame(Opcode.TEXT, json.dumps(event).encode()) for event in events]
+
+    peer.connection.socket.sendall(b"".join(frame.serialize(mask=False) for frame in frames))
+    assert stage.rig.expect(Crashed).error == "ValueError: poison"
+    stage.rig.open()
+
+    assert stage.rig.expect(AssistantAudio)
+    told = [delta.delta for delta in stage.rig.take(AssistantTranscript)]
+    assert told == ["one ", "two"]
+    assert len(stage.server.all) == 1
+
+
+def test_half_an_event_that_was_read_before_a_raise_is_completed_after_it(stage: Stage) -> None:
+    peer = stage.live()
+    event = {"type": "error", "error": {"type": "x", "code": "odd", "message": "whole"}}
+    frame = Frame(Opcode.TEXT, json.dumps(event).encode()).serialize(mask=False)
+    peer.connection.socket.sendall(frame[:20])
+    stage.block(0)
+    peer.expect("input_audio_buffer.append")
+
+    stage.rig.tell(Inject("realtime", "raise"))
+    stage.rig.expect(Crashed)
+    peer.connection.socket.sendall(frame[20:])
+    stage.rig.open()
+
+    assert stage.rig.expect(ServerError).text == "whole"
+
+
+def test_what_waits_for_the_socket_is_sent_after_a_raise(
+    server: tuple[ScriptedServer, str], tmp_path: Path
+) -> None:
+    with RawServer() as raw, Stage((server[0], raw.url), tmp_path) as stage:
+        peer = raw.accept()
+        stage.rig.tell(ToolsAvailable(()))
+        stage.snapshot()
+        peer.send(b'{"type": "session.created", "session": {"type": "realtime"}}')
+        frames = peer.frames()
+        assert json.loads(bytes(next(frames).data))["type"] == "session.update"
+        peer.send(b'{"type": "session.updated", "session": {}}')
+        replay = stage.rig.expect(ReplayCapture)
+        stage.rig.tell(ReplayEnded(0, replay.request_id))
+        for first in range(0, 96_000 * 200, 96_000):
+            stage.rig.tell(CapturedAudio(first.to_bytes(4) * 48_000, first, 0))
+
+        stage.rig.tell(Inject("realtime", "raise"))
+        stage.rig.restart()
+
+        for first in range(0, 96_000 * 200, 96_000):
+            audio = base64.b64decode(json.loads(bytes(next(frames).data))["audio"])
+            assert audio[:4] == first.to_bytes(4)
