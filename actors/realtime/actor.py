@@ -196,8 +196,14 @@ class Realtime(Actor):
 
     # -- the core's actions -------------------------------------------------------------------
 
-    def _perform(self) -> None:
-        for action in self._core.take():
+    def _perform(self, *, saves: bool = True) -> None:
+        """Perform the core's actions.
+
+        Args:
+            saves: Whether to save the state at the end. Otherwise it is saved with what the next
+                event changes, but before a tool call is published: see `Core.take`.
+        """
+        for action in self._core.take(saves=saves):
             match action:
                 case SendEvent(event, spare):
                     self._send(event, spare=spare)
@@ -298,31 +304,51 @@ class Realtime(Actor):
             connection.close_soon()
 
     def _drain(self, connection: Connection) -> None:
-        """Handle what has arrived, until nothing is left or the connection is no longer used."""
-        while connection.arrived:
-            spare = connection is self._connection(spare=True)
-            if not spare and connection is not self._connection():
-                return
-            arrived = connection.arrived.popleft()
-            now = time.monotonic_ns()
-            is_audio = False
-            try:
-                match arrived:
-                    case ReceivedText(data, read_ns):
-                        now, event = read_ns, wire.decode(data)
-                        is_audio = type(event) is wire.AudioDelta
-                        self._pass_on(event, data, "server", spare=spare)
-                        self._core.server_event(event, now, spare=spare)
-                    case WebsocketOpened(server_ns):
-                        self._core.connected(now, time.time_ns(), server_ns, spare=spare)
-                    case WebsocketRefused(status, code, text):
-                        self._core.connect_failed(status, code, text, now, spare=spare)
-                    case WebsocketClosed(code_, reason):
-                        self._core.lost(code_, reason, now, spare=spare)
-            finally:
-                self._perform()
-                if not is_audio:
-                    self._set_timer(now)
+        """Handle what has arrived, until nothing is left or the connection is no longer used.
+
+        The actions of an event are performed before the next one is handled. The state is saved and
+        the timer is set once for all of them.
+        """
+        is_audio = True
+        now = time.monotonic_ns()
+        try:
+            while connection.arrived:
+                spare = connection is self._connection(spare=True)
+                if not spare and connection is not self._connection():
+                    self._perform()
+                    break
+                arrived = connection.arrived.popleft()
+                if isinstance(arrived, ReceivedText):
+                    now, event = arrived.read_ns, wire.decode(arrived.data)
+                    is_audio &= type(event) is wire.AudioDelta
+                    self._pass_on(event, arrived.data, "server", spare=spare)
+                    self._core.server_event(event, now, spare=spare)
+                else:
+                    now, is_audio = time.monotonic_ns(), False
+                    self._met(arrived, now, spare=spare)
+                self._perform(saves=not connection.arrived)
+        except BaseException:
+            self._perform()
+            raise
+        finally:
+            if not is_audio:
+                self._set_timer(now)
+
+    def _met(
+        self,
+        arrived: WebsocketOpened | WebsocketRefused | WebsocketClosed,
+        now: int,
+        *,
+        spare: bool,
+    ) -> None:
+        """Pass the beginning or the end of a connection to the core."""
+        match arrived:
+            case WebsocketOpened(server_ns):
+                self._core.connected(now, time.time_ns(), server_ns, spare=spare)
+            case WebsocketRefused(status, code, text):
+                self._core.connect_failed(status, code, text, now, spare=spare)
+            case WebsocketClosed(code_, reason):
+                self._core.lost(code_, reason, now, spare=spare)
 
     def _pass_on(
         self, event: object, data: bytes, direction: Literal["server", "client"], *, spare: bool

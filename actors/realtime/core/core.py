@@ -111,6 +111,8 @@ class Core:
         saves it."""
         self._playing: list[Audible] = []
         """What played then."""
+        self._is_unsaved = False
+        """Whether a call of `take` has left the state to a later one."""
         self._is_plain = False
         """Whether the last call only passed audio on. The saved state may lag behind audio."""
         self._on_event = self._event_table()
@@ -131,24 +133,29 @@ class Core:
         """Names of the wire events that the program has subscribed to."""
         return self._context.setup.wire_events
 
-    def take(self) -> Iterator[Action]:
+    def take(self, *, saves: bool = True) -> Iterator[Action]:
         """Take the actions collected since the last call, in the order of performing them.
 
         If the state has changed, `SaveState` comes last, or before the first tool call. The state
         is compared after each call that does more than pass audio on, so that no part has to report
         its changes. That takes 0.1 ms, for which an interruption need not wait: it is done when the
         actions before it have been performed.
-        """
-        actions, is_plain = self._context.take(), self._is_plain
-        self._is_plain = False
-        return iter(actions) if is_plain else self._and_save(actions)
 
-    def _and_save(self, actions: list[Action]) -> Iterator[Action]:
+        Args:
+            saves: Whether to save it now even if there is no call; else a later call of this does.
+        """
+        actions, is_plain = self._context.take(), self._is_plain and not self._is_unsaved
+        self._is_plain = False
+        return iter(actions) if is_plain else self._and_save(actions, saves=saves)
+
+    def _and_save(self, actions: list[Action], *, saves: bool) -> Iterator[Action]:
         # Before a call is published: otherwise it could be run and then be unknown.
         calls = (place for place, action in enumerate(actions) if _is_call(action))
         first_call = next(calls, len(actions))
         yield from actions[:first_call]
-        yield from self._changed_state()
+        if saves or first_call < len(actions):
+            yield from self._changed_state()
+        self._is_unsaved = not saves
         yield from actions[first_call:]
 
     def _changed_state(self) -> Iterator[SaveState]:

@@ -34,6 +34,7 @@ from messages import (
     HistorySnapshot,
     Inject,
     Interrupted,
+    Message,
     Notice,
     PlaybackFlushed,
     PlayedPosition,
@@ -54,7 +55,7 @@ from messages import (
 from messages.transport.saved import read_state
 from tests.actors.realtime.raw import RawServer
 from tests.actors.realtime.server import Peer, ScriptedServer, scripted_server
-from tests.rig import TIMEOUT_S, Rig
+from tests.rig import TIMEOUT_S, Rig, until
 
 KEY = "sk-canary-0123456789"
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -578,6 +579,54 @@ def test_a_raise_while_waiting_to_connect_again_connects_all_the_same(
         stage.live()
 
 
+def _at_once(peer: Peer, events: list[dict[str, Any]]) -> None:
+    """Have several events arrive in one read."""
+    frames = [Frame(Opcode.TEXT, json.dumps(event).encode()) for event in events]
+    peer.connection.socket.sendall(b"".join(frame.serialize(mask=False) for frame in frames))
+
+
+def test_several_events_save_the_state_once_but_before_a_tool_call(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = stage.live()
+    done: list[str] = []
+    save, send = Realtime.save, Realtime.send
+
+    def saves(self: Realtime, state: object) -> None:
+        done.append("save")
+        save(self, state)
+
+    def sends(self: Realtime, message: Message) -> None:
+        done.append(type(message).__name__)
+        send(self, message)
+
+    monkeypatch.setattr(Realtime, "save", saves)
+    monkeypatch.setattr(Realtime, "send", sends)
+    call = {"id": "f1", "type": "function_call", "call_id": "c1", "name": "clock"}
+    item = {"id": "a1", "type": "message", "role": "assistant"}
+
+    _at_once(
+        peer,
+        [
+            {"type": "response.created", "response": {"id": "r1"}},
+            {"type": "response.output_item.added", "response_id": "r1", "item": item},
+            {"type": "response.output_item.done", "response_id": "r1", "item": item},
+            {
+                "type": "response.output_item.done",
+                "response_id": "r1",
+                "item": {**call, "arguments": "{}"},
+            },
+            {"type": "response.done", "response": {"id": "r1", "status": "completed"}},
+        ],
+    )
+    stage.rig.expect(ResponseEnded)
+    until(lambda: done[-1] == "save", "the state is not saved at the end")
+
+    done = done[done.index("ResponseStarted") :]
+    assert done[done.index("ToolCall") - 1] == "save"
+    assert done.count("save") == 2
+
+
 def test_a_raise_in_the_middle_of_several_events_loses_that_one(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -601,9 +650,8 @@ def test_a_raise_in_the_middle_of_several_events_loses_that_one(
         {"type": f"{transcript}.delta", **ids, "delta": "two"},
         {"type": "response.output_audio.delta", **ids, "delta": "AAAA"},
     ]
-    frames = [Frame(Opcode.TEXT, json.dumps(event).encode()) for event in events]
 
-    peer.connection.socket.sendall(b"".join(frame.serialize(mask=False) for frame in frames))
+    _at_once(peer, events)
     assert stage.rig.expect(Crashed).error == "ValueError: poison"
     stage.rig.open()
 
