@@ -243,8 +243,12 @@ class Watcher(Actor):
     accepts: ClassVar = {SendText: CONTROL, SetVolume: CONTROL}
     ours: ClassVar[socket.socket]
 
+    once: ClassVar = False
+    """Whether only the first incarnation watches."""
+
     def opened(self) -> None:
-        self.watch(self.ours, self._ready)
+        if not (self.once and self.resumed):
+            self.watch(self.ours, self._ready)
 
     def handle(self, message: Message) -> None:
         match message:
@@ -322,6 +326,53 @@ def test_after_a_raise_only_the_next_incarnation_watches(
         rig.open()
 
         assert rig.expect(SendText).text == "one watcher"
+
+
+def test_after_a_raise_nothing_is_watched_that_the_next_incarnation_does_not_watch(
+    theirs: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watcher, "once", True)
+    with Rig(Watcher, tmp_path) as rig:
+        theirs.send(b"raise")
+        rig.expect(Crashed)
+        theirs.send(b"one")
+        rig.open()
+        rig.tell(SetVolume(0.5))
+
+        rig.expect(SetVolume)
+        assert rig.take(SendText) == []
+
+
+class Jealous(Actor):
+    """Watches two sockets until one of them can be read."""
+
+    ours: ClassVar[list[socket.socket]]
+
+    def opened(self) -> None:
+        for each in self.ours:
+            self.watch(each, self._ready)
+
+    def _ready(self) -> None:
+        for each in self.ours:
+            self.unwatch(each)
+        self.send(SendText("ready", ""))
+        self.after(0.05, lambda: self.send(SendText("later", "")))
+
+
+def test_a_source_that_is_ready_is_not_read_if_the_one_before_has_ended_its_watch(
+    tmp_path: Path,
+) -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    Jealous.ours = [ours for ours, _ in pairs]
+    for _, theirs in pairs:
+        theirs.send(b"one")
+    with Rig(Jealous, tmp_path) as rig:
+        rig.expect(SendText, lambda message: message.text == "later")
+
+        assert [message.text for message in rig.take(SendText)] == ["ready"]
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
 
 
 def test_a_watched_source_that_is_closed_is_a_crash(theirs: socket.socket, tmp_path: Path) -> None:
