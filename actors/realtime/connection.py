@@ -290,6 +290,8 @@ class Connection:
         self._loop.after(PING_S, self._keep_alive)
         if socket.pinged_s is not None:
             self._proceed()  # the answer may be there, if our process was stopped for a while
+            if self._socket is None:  # the end was there, or the actor has closed it
+                return
         if socket.pinged_s is None:
             socket.ping()
             self._settle(socket)

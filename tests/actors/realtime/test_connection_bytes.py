@@ -39,10 +39,11 @@ class Line:
         self.server = server
         self.connection = Connection(server.url, {}, "secret-key")
         self.loop = Alone()
+        self.news: Callable[[], None] = lambda: None
         self.attend()
 
     def attend(self) -> None:
-        self.connection.attend(self.loop, lambda: None)
+        self.connection.attend(self.loop, lambda: self.news())
 
     def open(self, follows: bytes = b"") -> RawPeer:
         self.connection.start()
@@ -311,6 +312,21 @@ def test_after_a_pause_of_the_process_an_answer_that_is_there_counts(
 
     line.pass_by(0.02)
     assert not line.connection.is_over()
+
+
+def test_a_connection_that_is_closed_by_what_comes_with_the_answer_sends_no_ping(
+    line: Line, hasty: None
+) -> None:
+    peer = line.open()
+    ping = line.frame(peer)
+    peer.put(peer.encrypted(peer.frame(b"bye") + peer.frame(bytes(ping.data), Opcode.PONG)))
+    line.news = line.connection.close_soon
+
+    time.sleep(0.2)  # the process is stopped
+
+    line.run(lambda: False, 0.2)
+    assert line.texts(1) == [b"bye"]
+    assert [frame.opcode for frame in peer.frames()] == [Opcode.CLOSE]
 
 
 def test_no_ping_waits_behind_an_image(line: Line, hasty: None) -> None:
