@@ -592,9 +592,9 @@ def test_several_events_save_the_state_once_but_before_a_tool_call(
     done: list[str] = []
     save, send = Realtime.save, Realtime.send
 
-    def saves(self: Realtime, state: object) -> None:
+    def saves(self: Realtime, state: object, **how: bool) -> None:
         done.append("save")
-        save(self, state)
+        save(self, state, **how)
 
     def sends(self: Realtime, message: Message) -> None:
         done.append(type(message).__name__)
