@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn
 
 import msgspec
 
@@ -45,6 +45,7 @@ from messages import (
     PlaybackResumed,
     PlayedAudio,
     PlayedPosition,
+    ProgramFlushed,
     ProgramPlayed,
     ResumePlayback,
     SessionInfo,
@@ -63,6 +64,9 @@ _SOON_S = 0.5
 _EARLY = 100 * SAMPLE_RATE // 1000
 """Acknowledge the last held message when this little of it is left, so that the next one arrives in
 time; a crash then loses at most this much."""
+_CLEAR_S = 0.25
+"""How long a device of the program may take to say where it had stopped when it was cleared. It
+takes a few milliseconds; 0.1 s more if a call of ``play_chunk`` blocks."""
 _SAMPLES_PER_MS = PCM_BYTES_PER_MS // 2
 _ITEMS = 16
 _Rest = list[tuple[str, int, bytes]]
@@ -71,6 +75,14 @@ _Rest = list[tuple[str, int, bytes]]
 class _SpeakerState(msgspec.Struct, frozen=True):
     volume: float
     paused: bool = False
+
+
+class _Clearing(NamedTuple):
+    """Why the device is cleared."""
+
+    because: Literal["flush", "pause"]
+    sent_ns: int = 0
+    """``sent_ns`` of the `FlushPlayback`."""
 
 
 class _Levels:
@@ -138,6 +150,7 @@ class Speaker(Actor):
         ResumePlayback: CONTROL,
         SetVolume: CONTROL,
         ProgramPlayed: Newest(1),
+        ProgramFlushed: CONTROL,
     }
 
     def opened(self) -> None:
@@ -155,6 +168,9 @@ class Speaker(Actor):
         self._flushed_ns = 0
         """Time of the last flush by the sender's clock; audio sent before it is discarded."""
         self._too_late: collections.deque[str] = collections.deque(maxlen=_ITEMS)
+        self._clear_timer: Timer | None = None
+        self._next: collections.deque[AssistantAudio] = collections.deque()
+        """Audio that has come while the device was cleared; it is played after it."""
         mark = self._mark = self.keep.get("mark") or ItemMark(self.session, "speaker.mark")
         self.keep["mark"] = mark
         state = self.saved(_SpeakerState)
@@ -182,6 +198,7 @@ class Speaker(Actor):
             self._device.lookout.start(lambda reason: self.post(lambda: self._found(reason)))
         self._set_volume()
         self._check()
+        self._cleared()  # the incarnation before this one may have raised while it was cleared
         self._go_on()
 
     def _start_device(self) -> None:
@@ -213,6 +230,8 @@ class Speaker(Actor):
         self._report_faltering(at_once=True)
 
     def handle(self, message: Message) -> None:
+        if isinstance(message, FlushPlayback | PausePlayback | ResumePlayback):
+            self._cleared()
         match message:
             case AssistantAudio():
                 self._play(message)
@@ -229,6 +248,9 @@ class Speaker(Actor):
             case ProgramPlayed():
                 if isinstance(self._device, ProgramOutput):
                     self._device.played(message)
+            case ProgramFlushed():
+                if isinstance(self._device, ProgramOutput) and self._device.flushed(message):
+                    self._cleared()
 
     def _report_loss(self) -> None:
         """Report audio that a dead process had taken; how much of it was heard is unknown.
@@ -347,8 +369,14 @@ class Speaker(Actor):
     def _play(self, message: AssistantAudio) -> None:
         if self._is_too_late(message):
             return
-        self._playout.push(message.item_id, message.first_sample, message.pcm, message.last)
         self.hold(message)
+        if "clearing" in self.keep:
+            self._next.append(message)
+        else:
+            self._queue(message)
+
+    def _queue(self, message: AssistantAudio) -> None:
+        self._playout.push(message.item_id, message.first_sample, message.pcm, message.last)
         self._held.append((message, message.first_sample + len(message.pcm) // 2))
         if message.last:
             self._settle()
@@ -362,11 +390,44 @@ class Speaker(Actor):
         return not message.sent_ns and message.item_id in self._too_late
 
     def _flush(self, sent_ns: int) -> None:
-        now_ns = time.monotonic_ns()
         self._flushed_ns = max(self._flushed_ns, sent_ns)
+        while self._held:  # now: if this process dies, the next one must not play it
+            self.done(self._held.popleft()[0])
+        self._clear(_Clearing("flush", sent_ns))
+
+    def _clear(self, clearing: _Clearing) -> None:
+        """Have the device discard what it has taken, and go on once it has said how far it was."""
+        self.keep["clearing"] = clearing
+        for message in self._device.clear(time.monotonic_ns()):
+            self.send(message)
+        if self._device.clearing:
+            self._clear_timer = self.after(_CLEAR_S, self._cleared)
+        else:
+            self._cleared()
+
+    def _cleared(self) -> None:
+        """Finish what the device was cleared for, with an estimate if it has not answered."""
+        clearing: _Clearing | None = self.keep.pop("clearing", None)
+        if clearing is None:
+            return
+        if self._clear_timer is not None:
+            self._clear_timer.cancel()
+            self._clear_timer = None
+        if clearing.because == "flush":
+            self._finish_flush(clearing.sent_ns)
+        else:
+            self._settle()
+            self._finish_pause()
+        while self._next:
+            self._queue(self._next.popleft())
+
+    def _finish_flush(self, sent_ns: int) -> None:
+        now_ns = time.monotonic_ns()
         settled = self._playout.settle(self._device.heard_until(now_ns))
         was_paused = self._playout.paused
-        flushed = self._playout.flush(now_ns, taken_back=self._device.clears)
+        flushed = self._playout.flush(
+            now_ns, taken_back=self._device.clears, overheard=self._device.overheard
+        )
         for message in self._device.flush(now_ns):  # silence first; the reports can wait
             self.send(message)
         self._report_positions(settled, now_ns)
@@ -375,19 +436,22 @@ class Speaker(Actor):
         if was_paused:
             self._save()
         self._mark.note_heard(flushed.item_id)
-        while self._held:
-            self.done(self._held.popleft()[0])
         self._go_on()
 
     def _pause(self) -> None:
         if self._playout.paused:
             self._save()  # the message may be handled for the second time
             return
-        now_ns = time.monotonic_ns()
-        self._settle()
+        if self._device.clears:
+            self._clear(_Clearing("pause"))
+        else:
+            self._settle()
+            self._finish_pause()
+
+    def _finish_pause(self) -> None:
         self._playout.pause(taken_back=self._device.clears)
         if self._device.clears:
-            for message in self._device.flush(now_ns):
+            for message in self._device.flush(time.monotonic_ns()):
                 self.send(message)
         self._save()
         item_id, taken = self._playout.front()

@@ -28,6 +28,7 @@ __all__ = [
     "ProgramCapture",
     "ProgramCaptureEnded",
     "ProgramFlush",
+    "ProgramFlushed",
     "ProgramPlayed",
     "ProgramPlayout",
     "ProgramVolume",
@@ -225,6 +226,19 @@ class ProgramFlush(Message, frozen=True, array_like=True, tag=35):
     """Speaker to program: clear the device's buffer."""
 
     flushes = (ProgramPlayout,)
+    number: int = 0
+    """Number that the answer, `ProgramFlushed`, repeats; 0: no answer is wanted."""
+
+
+class ProgramFlushed(Message, frozen=True, array_like=True, tag=84):
+    """Program to speaker: the device's buffer is cleared; how far the device had played by then."""
+
+    number: int
+    """That of the `ProgramFlush`."""
+    played_samples: int
+    """In the count of `ProgramPlayout.first_sample`; -1: unknown."""
+    at_ns: int
+    """``time.monotonic_ns()`` when the buffer was cleared."""
 
 
 class ProgramPlayed(Message, frozen=True, array_like=True, tag=36):
@@ -233,7 +247,8 @@ class ProgramPlayed(Message, frozen=True, array_like=True, tag=36):
     played_samples: int
     at_ns: int
     playing: bool = False
-    """Whether the device still plays; if so, a position that does not grow counts too."""
+    """Whether the device still plays; if so, its position moves on until the next report, and one
+    that does not grow counts too."""
     waiting_samples: int = 0
     """Samples that the device has not taken yet."""
 

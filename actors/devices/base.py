@@ -174,8 +174,32 @@ class Playback(abc.ABC):
         """
         return [], None
 
+    def clear(self, now_ns: int) -> list[Message]:
+        """Begin to discard audio that was taken but not played, if `clears`.
+
+        While `clearing` is true, the device takes nothing, and `heard_until` is an estimate; then
+        call `flush`.
+
+        Returns:
+            The messages to send.
+        """
+        return []
+
+    @property
+    def clearing(self) -> bool:
+        """Whether the device has not said yet where it had stopped when it was cleared."""
+        return False
+
+    @property
+    def overheard(self) -> int:
+        """Samples that `heard_until` has counted as heard too early, known after `clear`."""
+        return 0
+
     def flush(self, now_ns: int) -> list[Message]:
-        """Discard audio that was taken but not played, if `clears`; return the messages to send."""
+        """Discard audio that was taken but not played, if `clears`; return the messages to send.
+
+        It also ends a `clear` that has no answer.
+        """
         return []
 
     def last_played(self, samples: int) -> tuple[int, bytes] | None:

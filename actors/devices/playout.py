@@ -77,10 +77,22 @@ class Flushed(NamedTuple):
 
 
 class _PlayoutItem:
-    __slots__ = ("begun", "dry_ns", "item_id", "last", "played", "received", "starved", "taken")
+    __slots__ = (
+        "begun",
+        "dry_ns",
+        "item_id",
+        "last",
+        "played",
+        "received",
+        "start",
+        "starved",
+        "taken",
+    )
 
     def __init__(self, item_id: str, start: int) -> None:
         self.item_id = item_id
+        self.start = start
+        """The first sample pushed."""
         self.received = start
         """The next sample to be pushed."""
         self.taken = start
@@ -219,19 +231,22 @@ class Playout:
             taken_ns = self._segments[-1].end_ns - now_ns if self._segments else 0
             return max(0, taken_ns) + to_ns(self._queued)
 
-    def flush(self, now_ns: int, *, taken_back: bool = False) -> Flushed:
+    def flush(self, now_ns: int, *, taken_back: bool = False, overheard: int = 0) -> Flushed:
         """Discard the queue, except for a fade-out of a few milliseconds.
 
         Args:
             now_ns: The time.
             taken_back: Whether the device also discards what it has taken; if so, everything not
                 heard at the last `settle` counts as not played.
+            overheard: Samples that were settled and not heard; they count as not played.
         """
         with self._lock:
             if taken_back:
                 self._take_back()
             self._paused = False
-            current = self._current()
+            current = self._current(plays_on=not taken_back)
+            if current is not None and overheard:
+                current.taken = max(min(current.start, current.taken), current.taken - overheard)
             tail = None if taken_back else self._fade_out()
             self._chunks.clear()
             self._queued = 0
@@ -306,7 +321,7 @@ class Playout:
     def front(self) -> tuple[str, int]:
         """Return the current item and the next sample to be taken; the id is empty without one."""
         with self._lock:
-            current = self._current()
+            current = self._current(plays_on=True)
             return (current.item_id, current.taken) if current else ("", 0)
 
     def set_volume(self, volume: float) -> None:
@@ -507,16 +522,16 @@ class Playout:
                 self._marker.set(segment.item.item_id, segment.first)
         self._take_back()
 
-    def _current(self) -> _PlayoutItem | None:
+    def _current(self, *, plays_on: bool) -> _PlayoutItem | None:
         """Return the current item, the one that a flush interrupts.
 
         That is the newest item of which the device has taken audio and which is not heard to its
-        end; the device may still play the end of the item before. If there is none, it is the first
-        item that waits.
+        end, if the device still plays the end of the item before; if it does not, the oldest one.
+        If there is none, it is the first item that waits.
         """
         unheard = [item for item in self._items if item.played < item.received]
         begun = [item for item in unheard if item.begun]
-        for items in (begun[-1:], unheard[:1], list(self._items)[:1]):
+        for items in (begun[-1:] if plays_on else begun[:1], unheard[:1], list(self._items)[:1]):
             if items:
                 return items[0]
         return None

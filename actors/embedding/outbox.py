@@ -5,14 +5,25 @@ from __future__ import annotations
 import collections
 import threading
 
-from messages import AudioLost, Confirm, ProgramCapture, ProgramPlayed, decode, encode, tag_of
+from messages import (
+    AudioLost,
+    Confirm,
+    ProgramCapture,
+    ProgramFlushed,
+    ProgramPlayed,
+    decode,
+    encode,
+    tag_of,
+)
 from messages.transport.channel import Channel
 
 __all__ = ["Outbox"]
 
 _MAX_SOUND_S = 5.0
 """Sound that waits for a supervisor; older sound is dropped."""
-_PASSING = frozenset(kind.tag() for kind in (ProgramCapture, ProgramPlayed, Confirm))
+_PASSING = frozenset(
+    kind.tag() for kind in (ProgramCapture, ProgramPlayed, ProgramFlushed, Confirm)
+)
 """Tags of messages that are worthless to the next supervisor once they were sent."""
 _SOUND = ProgramCapture.tag()
 

@@ -7,6 +7,7 @@ from messages import (
     ConversationOver,
     FatalError,
     ProgramCapture,
+    ProgramFlushed,
     ProgramPlayed,
     message_types,
 )
@@ -17,7 +18,7 @@ ROUTED_FROM = 20
 """Tags below this one are between a child and the hub; see `messages`."""
 AUDIO_TAGS = range(20, 40)
 """Tags of `messages.audio`."""
-SOUND_TAGS = frozenset(kind.tag() for kind in (ProgramCapture, ProgramPlayed))
+SOUND_TAGS = frozenset(kind.tag() for kind in (ProgramCapture, ProgramPlayed, ProgramFlushed))
 """Tags of the program's own sound, and of what it has played."""
 HUB_TAGS = frozenset(kind.tag() for kind in (*NOTED, ConversationOver, FatalError))
 """Tags of the messages that the hub itself decodes; all others are routed unread."""

@@ -29,6 +29,7 @@ from messages import (
     PlayedAudio,
     PlayedPosition,
     ProgramFlush,
+    ProgramFlushed,
     ProgramPlayed,
     ProgramPlayout,
     ResumePlayback,
@@ -693,6 +694,83 @@ def test_a_flush_clears_the_programs_device_and_counts_what_it_says(tmp_path: Pa
 
         assert rig.expect(PlaybackFlushed).played_samples == 1_234
         rig.expect(ProgramFlush)
+
+
+def test_an_answer_is_cut_off_where_the_programs_device_was_cleared(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        rig.tell(audio(48_000))
+        rig.expect(ProgramPlayout)
+
+        rig.tell(FlushPlayback("barge-in"))
+        flush = rig.expect(ProgramFlush)
+        rig.tell(audio(4_800, item="b"))  # comes while the device is cleared
+        assert rig.take(PlaybackFlushed) == []
+        rig.tell(ProgramFlushed(flush.number + 1, 9, time.monotonic_ns()))  # answers another one
+        rig.tell(ProgramFlushed(flush.number, 2_345, time.monotonic_ns()))
+
+        flushed = rig.expect(PlaybackFlushed)
+        assert (flushed.item_id, flushed.played_samples) == ("a", 2_345)
+        assert rig.expect(ProgramPlayout, lambda m: m.pcm == pcm(4_800)).first_sample == 2_345
+
+
+def test_a_program_that_does_not_answer_a_flush_is_waited_for_briefly(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        rig.tell(audio(48_000))
+        rig.expect(ProgramPlayout)
+
+        rig.tell(FlushPlayback("barge-in"))
+        rig.expect(ProgramFlush)
+
+        assert 0 < rig.expect(PlaybackFlushed).played_samples <= 4_800
+        rig.tell(audio(4_800, item="b"))
+        rig.expect(ProgramPlayout, lambda m: m.pcm == pcm(4_800))
+
+
+def test_what_was_flushed_is_not_kept_until_the_programs_device_is_cleared(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        rig.tell(audio(48_000))
+        rig.expect(ProgramPlayout)
+
+        rig.tell(FlushPlayback("barge-in"))
+        flush = rig.expect(ProgramFlush)
+
+        assert rig.slot.handled(HELD) == 1  # a next process would not play it
+        rig.tell(ProgramFlushed(flush.number, 0, time.monotonic_ns()))
+        rig.expect(PlaybackFlushed)
+
+
+def test_a_raise_while_the_programs_device_is_cleared_does_not_lose_the_flush(
+    tmp_path: Path,
+) -> None:
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        rig.tell(audio(48_000))
+        rig.expect(ProgramPlayout)
+        rig.tell(FlushPlayback("barge-in"))
+        rig.expect(ProgramFlush)
+        rig.tell(Inject("speaker", "raise"))
+        rig.expect(Crashed)
+
+        rig.open()
+
+        assert rig.expect(PlaybackFlushed).item_id == "a"
+        rig.tell(audio(4_800, item="b"))
+        rig.expect(ProgramPlayout, lambda m: m.pcm == pcm(4_800))
+
+
+def test_a_pause_goes_on_where_the_programs_device_was_cleared(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        rig.tell(audio(48_000))
+        rig.expect(ProgramPlayout)
+
+        rig.tell(PausePlayback())
+        flush = rig.expect(ProgramFlush)
+        rig.tell(ProgramFlushed(flush.number, 2_400, time.monotonic_ns()))
+        heard_ms = rig.expect(PlaybackPaused).heard_ms
+        rig.take(ProgramPlayout)
+        rig.tell(ResumePlayback())
+
+        assert heard_ms == 100
+        assert rig.expect(ProgramPlayout).first_sample == 2_400
 
 
 def test_a_raise_does_not_hand_audio_over_twice(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import collections
 import contextlib
 import functools
 import inspect
+import math
 import queue
 import threading
 import time
@@ -28,6 +29,7 @@ from messages import (
     ProgramCapture,
     ProgramCaptureEnded,
     ProgramFlush,
+    ProgramFlushed,
     ProgramPlayed,
     ProgramPlayout,
     ProgramVolume,
@@ -59,6 +61,10 @@ _SILENCE_S = 0.1
 """How long ``clear_buffer`` waits for a ``play_chunk`` under way."""
 _STUCK_S = 10.0
 """Time after which an output device counts as stuck and is not waited for."""
+_UNMOVED_S = 0.5
+"""A ``played_ms`` that has not grown for this long while nothing plays is not believed."""
+_NEARLY_S = 0.01
+"""Error of ``played_ms`` that is put down to rounding."""
 _MOST_WAITING = 30 * SAMPLE_RATE * 2
 """Bytes buffered for an output device that takes nothing; beyond this, the oldest are dropped."""
 
@@ -513,7 +519,7 @@ class HostedOutput(_Hosted):
 
     Args:
         device: The device.
-        send: Called with `ProgramPlayed` on the loop's thread.
+        send: Called with `ProgramPlayed` and `ProgramFlushed` on the loop's thread.
     """
 
     component = "speaker"
@@ -528,6 +534,20 @@ class HostedOutput(_Hosted):
         """Whether lost audio was reported since the device last took audio."""
         self._flushed = False
         """Whether a call of ``clear_buffer`` is due."""
+        self._number = 0
+        """Number of the `ProgramFlush` to answer after that call; 0: none."""
+        self._unplayed: int | None = None
+        """First sample of what a flush has discarded before the device got it; None: nothing."""
+        self._in_use = False
+        self._call_returned: asyncio.Event | None = None
+        """Set at the end of the call of ``play_chunk`` under way; None: there is none."""
+        self._clearing: asyncio.Task[None] | None = None
+        """Handles a flush during a call of ``play_chunk``."""
+        self._cleared = False
+        """Whether ``clear_buffer`` was called during that call."""
+        self._failed: asyncio.Future[None] | None = None
+        self._noted: set[str] = set()
+        """Attributes whose unusable values were reported since the device has started."""
         self._volume: float | None = None
         self._volume_is_new = False
         self._news = asyncio.Event()
@@ -543,10 +563,8 @@ class HostedOutput(_Hosted):
         match message:
             case ProgramPlayout(pcm, first):
                 self._add(pcm, first)
-            case ProgramFlush():
-                self._waiting.clear()
-                self._waiting_bytes = 0
-                self._flushed = True
+            case ProgramFlush(number=number):
+                self._flush(number)
             case ProgramVolume(volume):
                 self._volume, self._volume_is_new = volume, True
         self._news.set()
@@ -564,21 +582,52 @@ class HostedOutput(_Hosted):
                 text = "it takes nothing; audio is lost"
                 self._report_failure(DeviceCallError("play_chunk", text), None)
 
+    def _flush(self, number: int) -> None:
+        if self._waiting and self._unplayed is None:
+            self._unplayed = self._waiting[0][0]
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._flushed = True
+        self._number = number
+        if not self._in_use:  # it has failed, and plays nothing
+            self._answer(self._position.stopped, time.monotonic_ns())
+            self._position.stopped = -1
+        elif self._call_returned is not None and self._clearing is None:
+            self._clearing = asyncio.ensure_future(self._clear_meanwhile(self._call_returned))
+            self._clearing.add_done_callback(self._pass_on_failure)
+
+    def _answer(self, played: int, at_ns: int) -> None:
+        number, self._number = self._number, 0
+        unplayed, self._unplayed = self._unplayed, None
+        if number:
+            if played < 0 and unplayed is not None:
+                played = unplayed
+            self._send(ProgramFlushed(number, played, at_ns))
+
     def _started(self) -> None:
+        self._noted.clear()
         self._position.clear(self._played_ms())
         self._volume_is_new = self._volume is not None
         self._news.set()
 
     async def _use(self) -> None:
+        self._failed = failed = asyncio.get_running_loop().create_future()
         reporting = asyncio.ensure_future(self._report())
         playing = asyncio.ensure_future(self._play())
+        tasks: tuple[asyncio.Future[None], ...] = (playing, reporting, failed)
+        self._in_use = True
         try:
-            await asyncio.wait({reporting, playing}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (playing, reporting):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
                 if task.done():
                     task.result()
         finally:
-            await _ended(reporting, playing)
+            self._in_use = False
+            self._position.stop(time.monotonic())
+            clearing = (self._clearing,) if self._clearing is not None else ()
+            await _ended(*tasks, *clearing)
+            self._clearing = None
+            self._answer(self._position.stopped, time.monotonic_ns())
 
     # -- playing ------------------------------------------------------------------------------
 
@@ -605,39 +654,64 @@ class HostedOutput(_Hosted):
         return True
 
     async def _clear(self) -> None:
+        """Call ``clear_buffer``, and say how far the device had played by then."""
         self._flushed = False
-        await self._calls.call("clear_buffer")
-        self._position.clear(self._played_ms())
+        at_ns = time.monotonic_ns()
+        playing, told_ms = self._playing(), self._played_ms()
+        played = self._position.played(at_ns / 1e9, told_ms, playing=playing)
+        if playing:
+            played = min(played, self._position.end - 1)
+        try:
+            await self._calls.call("clear_buffer")
+            after_ms = self._played_ms()
+            if told_ms is not None and after_ms is not None and self._position.end >= 0:
+                # It may know better once it is cleared, or count what it has discarded as played.
+                after = self._position.counted(after_ms)
+                nearly_all = self._position.end - int(_NEARLY_S * self._rate)
+                played = after if played < after < nearly_all else played
+            self._position.clear(after_ms)
+        finally:
+            self._answer(played, at_ns)
+
+    async def _clear_meanwhile(self, returned: asyncio.Event) -> None:
+        """Handle flushes during a call of ``play_chunk``, for which they wait only briefly."""
+        while self._flushed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(returned.wait(), _SILENCE_S)
+            if returned.is_set():
+                return  # `_do_next` clears it
+            self._cleared = True
+            await self._clear()
+
+    def _pass_on_failure(self, clearing: asyncio.Task[None]) -> None:
+        if clearing.cancelled() or self._failed is None or self._failed.done():
+            return
+        if (error := clearing.exception()) is not None:
+            self._failed.set_exception(error)
 
     async def _give(self, first: int, pcm: bytes) -> None:
-        """Pass a chunk to the device; a flush during the call waits for it only briefly."""
+        """Pass a chunk to the device; `_flush` handles a flush during the call."""
         self._position.given(first, len(pcm) // 2, time.monotonic())
         self._to_report.set()
-        giving = asyncio.ensure_future(self._calls.call("play_chunk", pcm, thread="play"))
-        began, reported, cleared = time.monotonic(), False, False
+        self._cleared, self._call_returned = False, asyncio.Event()
+        stuck = asyncio.get_running_loop().call_later(_STUCK_S, self._say_stuck)
         try:
-            while not giving.done():
-                news = asyncio.ensure_future(self._news.wait())
-                patience_s = _SILENCE_S if self._flushed else _REPORT_S
-                await asyncio.wait({giving, news}, timeout=patience_s, return_when=_FIRST)
-                await _ended(news)
-                self._news.clear()
-                if self._flushed and not giving.done():
-                    await asyncio.wait({giving}, timeout=_SILENCE_S)
-                    await self._clear()
-                    cleared = True
-                if not reported and time.monotonic() - began > _STUCK_S:
-                    reported = True
-                    text = f"it has not returned for {_STUCK_S:g} s"
-                    self._report_failure(DeviceCallError("play_chunk", text), None)
-            giving.result()
+            await self._calls.call("play_chunk", pcm, thread="play")
         finally:
-            await _ended(giving)
-            self._news.set()  # messages may have come during the call
+            stuck.cancel()
+            self._call_returned.set()
+            self._call_returned = None
+        if self._clearing is not None:
+            await self._clearing
+            self._clearing = None
         self._failures = 0
         self._dropped = False
-        if cleared:  # clear again: the call may have queued its chunk after `clear_buffer`
+        if self._cleared:  # clear again: the call may have queued its chunk after `clear_buffer`
             self._flushed = True
+
+    def _say_stuck(self) -> None:
+        text = f"it has not returned for {_STUCK_S:g} s"
+        self._report_failure(DeviceCallError("play_chunk", text), None)
 
     # -- reporting ----------------------------------------------------------------------------
 
@@ -646,31 +720,48 @@ class HostedOutput(_Hosted):
         while True:
             await self._to_report.wait()
             await asyncio.sleep(_REPORT_S)
-            now = time.monotonic()
+            now_ns = time.monotonic_ns()
+            now = now_ns / 1e9
             self._behind = self._behind or bool(self._waiting)
             stuck = now > self._position.due + _STUCK_S
-            played = self._position.played(now, self._played_ms())
-            playing = bool(self._calls.read("is_playing"))
+            playing = self._playing()
+            played = self._position.played(now, self._played_ms(), playing=playing)
             if playing and not stuck:  # the device knows better than the clock that it still plays
                 played = min(played, self._position.end - 1)
             over = stuck or (played >= self._position.end and not self._waiting)
             if not stuck and (self._reports or self._behind):
-                holds = not over and (playing or self._behind)
                 waiting = self._waiting_bytes // 2
-                self._send(ProgramPlayed(played, time.monotonic_ns(), holds, waiting))
+                self._send(ProgramPlayed(played, now_ns, not over, waiting))
             if over:
                 self._behind = False
                 self._to_report.clear()
 
     def _played_ms(self) -> float | None:
+        """Return what the device has played in its own count; None: it does not say."""
         value = self._calls.read("played_ms")
         try:
-            return None if value is None else float(value)
-        except (TypeError, ValueError):
-            _refuse("played_ms", f"it is {_kind(value)}; give a number of milliseconds")
+            played_ms = None if value is None else float(value)
+        except (TypeError, ValueError, OverflowError):
+            self._note_unusable("played_ms", f"it is {_kind(value)}; give a number of milliseconds")
+            return None
+        if played_ms is not None and not math.isfinite(played_ms):
+            self._note_unusable("played_ms", f"it is {played_ms}; give a number of milliseconds")
+            return None
+        return played_ms
 
+    def _playing(self) -> bool:
+        value = self._calls.read("is_playing")
+        try:
+            return bool(value)
+        except Exception:  # noqa: BLE001 - the __bool__ of a user's value may raise anything
+            self._note_unusable("is_playing", f"it is {_kind(value)}; give True or False")
+            return False
 
-_FIRST = asyncio.FIRST_COMPLETED
+    def _note_unusable(self, name: str, text: str) -> None:
+        """Report once that an attribute cannot be used; the clock takes its place."""
+        if name not in self._noted:
+            self._noted.add(name)
+            self._report_failure(DeviceCallError(name, text), None)
 
 
 class _Position:
@@ -686,31 +777,79 @@ class _Position:
         """Sample after the last one given to the device; -1: none since the last flush."""
         self.due = 0.0
         """When the last sample given is played by the clock, in seconds."""
+        self.stopped = -1
+        """The position when the device was in use last; -1: unknown."""
         self._given = 0
         """Samples given to the device, in its count."""
         self._offset = 0
         """The speaker's count minus the device's, since `_first`."""
         self._first = 0
         """First sample given without a gap before `end`; the position is never before it."""
+        self._told: int | None = None
+        """The highest position that the device has reported since `_first`; None: none."""
+        self._highest_ms = 0.0
+        """The highest position that the device has reported, in its own count."""
+        self._impossible = False
+        """Whether the device has reported what cannot be since it was cleared."""
+        self._grown = 0.0
+        """When that grew last, or could begin to grow."""
 
     def clear(self, played_ms: float | None) -> None:
         """Record that the device has discarded the audio that it had not played."""
-        self._given = int((played_ms or 0.0) * self._rate / 1000)
-        self.end, self.due = -1, 0.0
+        self._highest_ms = played_ms or 0.0
+        self._given = int(self._highest_ms * self._rate / 1000)
+        self.end, self.due, self._told, self._impossible = -1, 0.0, None, False
+
+    def stop(self, now: float) -> None:
+        """Record that the device has failed, and is not in use until the next `clear`."""
+        self.stopped = max(self._told or 0, self._by_clock(now)) if self.end >= 0 else -1
 
     def given(self, first: int, samples: int, now: float) -> None:
         """Record that the device is given samples at this time."""
         if first != self.end:  # after a flush or a gap, the two counts have another offset
-            self._first = first
+            self._first, self._told = first, None
             self._offset = first - self._given
+        if now > self.due:
+            self._grown = now
         self.end = first + samples
         self._given += samples
         self.due = max(now, self.due) + samples / self._rate
 
-    def played(self, now: float, played_ms: float | None) -> int:
-        """Return the position as the device reports it, or by the clock if it reports none."""
+    def counted(self, played_ms: float) -> int:
+        """Return the speaker's count of a position in the device's."""
+        return int(played_ms * self._rate / 1000) + self._offset
+
+    def played(self, now: float, played_ms: float | None, *, playing: bool) -> int:
+        """Return the position, -1 if nothing was given since the last flush.
+
+        It is that which the device reports. By the clock it is where the device reports none, or one
+        that does not move although nothing holds it, and from a report that cannot be (it goes
+        back, or is after the end) to the next flush.
+
+        Args:
+            now: The time.
+            played_ms: What the device reports; None: nothing.
+            playing: Whether the device says that it plays, so that it may stand still.
+        """
+        if self.end < 0:
+            return -1
+        by_clock = self._by_clock(now)
         if played_ms is None:
-            left = int(max(0.0, self.due - now) * self._rate)
-            return max(self._first, self.end - left)
-        played = int(played_ms * self._rate / 1000) + self._offset
-        return max(self._first, min(played, self.end))
+            return by_clock
+        told, least = self.counted(played_ms), self._told
+        goes_back = played_ms < self._highest_ms - 1000 * _NEARLY_S
+        if goes_back or told > self.end + int(_NEARLY_S * self._rate):
+            self._impossible = True
+        self._highest_ms = max(self._highest_ms, played_ms)
+        if self._impossible:
+            return max(by_clock, least or 0)
+        told = min(max(told, self._first, least or 0), self.end)
+        if told > (self._first if least is None else least):
+            self._told, self._grown = told, now
+        elif not playing and told < self.end and now - self._grown >= _UNMOVED_S:
+            return max(by_clock, told)
+        return told
+
+    def _by_clock(self, now: float) -> int:
+        left = int(max(0.0, self.due - now) * self._rate)
+        return max(self._first, self.end - left)

@@ -11,6 +11,7 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import queue
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -28,11 +29,20 @@ from actors.devices.own.hosted import (
 )
 from actors.devices.own.program import ProgramInput, ProgramOutput
 from actors.devices.playout import Playout
-from messages import SAMPLE_RATE, Message, ProgramCapture, ProgramCaptureEnded, ProgramPlayed
+from messages import (
+    SAMPLE_RATE,
+    Message,
+    ProgramCapture,
+    ProgramCaptureEnded,
+    ProgramFlushed,
+    ProgramPlayed,
+)
 
 __all__ = ["LocalCapture", "LocalDeviceError", "LocalPlayback"]
 
 _STOP_S = 2.0
+_CLEAR_S = 0.25
+"""How long a device may take to say where it had stopped when it was cleared."""
 
 
 class LocalDeviceError(DeviceError):
@@ -200,6 +210,7 @@ class LocalPlayback(Playback):
         self.name = name
         self.scales = callable(getattr(device, "set_volume", None))
         self._played: collections.deque[ProgramPlayed] = collections.deque(maxlen=5)
+        self._cleared: queue.SimpleQueue[ProgramFlushed] = queue.SimpleQueue()
         try:
             self._clock = ProgramOutput(rate_of(device), scales=self.scales)
         except DeviceCallError as error:
@@ -224,6 +235,18 @@ class LocalPlayback(Playback):
         self._take_reports()
         return self._clock.heard_until(now_ns)
 
+    def clear(self, now_ns: int) -> list[Message]:
+        self._take_reports()
+        self._pass_on(self._clock.clear(now_ns))
+        with contextlib.suppress(queue.Empty):
+            while self._clock.clearing:
+                self._clock.flushed(self._cleared.get(timeout=_CLEAR_S))
+        return []
+
+    @property
+    def overheard(self) -> int:
+        return self._clock.overheard
+
     def flush(self, now_ns: int) -> list[Message]:
         self._take_reports()
         return self._pass_on(self._clock.flush(now_ns))
@@ -240,6 +263,8 @@ class LocalPlayback(Playback):
     def _take(self, message: Message) -> None:
         if isinstance(message, ProgramPlayed):
             self._played.append(message)
+        elif isinstance(message, ProgramFlushed):
+            self._cleared.put(message)
 
     def _take_reports(self) -> None:
         """Apply the device's position reports, on the actor's thread."""

@@ -21,6 +21,7 @@ from messages import (
     Message,
     ProgramCapture,
     ProgramFlush,
+    ProgramFlushed,
     ProgramPlayed,
     ProgramPlayout,
     ProgramVolume,
@@ -52,6 +53,11 @@ _HAND_OVER = 100 * SAMPLE_RATE // 1000
 """Interval at which more of it is sent, in samples."""
 _STALE_NS = 500_000_000
 """Time without a new `ProgramPlayed` after which the clock determines the position."""
+_STEADY = 0.75
+"""A device that moved on more slowly than this, in parts of real time, may be about to stop: its
+position is not moved on until it reports the next one."""
+_SHORTEST = 20 * SAMPLE_RATE // 1000
+"""Shortest interval between two reports from which a speed can be computed, in samples."""
 
 
 class ProgramRateError(DeviceError):
@@ -236,8 +242,11 @@ class ProgramOutput(Playback):
     """Sends audio to the program ahead of real time, and follows its reports of what was played.
 
     Samples are counted at the program's rate from the start of the device, without audio that a
-    flush took back. A report counts at most up to the audio sent. If the reported position has not
-    grown for half a second, or the program reports nothing, the clock determines the position.
+    flush took back. A report counts at most up to the audio sent. From a report on, the position
+    moves on by the clock, as fast as it did between the last two reports but not faster than real
+    time, while the program says that its device plays. If the reported position has not grown for
+    half a second, or the program reports nothing, the clock alone determines the position. A flush
+    asks the program for the position at which its device was cleared.
 
     Args:
         rate: The sample rate that the program wants, in Hz.
@@ -263,14 +272,32 @@ class ProgramOutput(Playback):
         """Samples of 24 kHz taken from the playout, without those that a flush took back."""
         self._sent = 0
         """The same as sent to the program, in samples of its rate."""
+        self._idle = True
+        """Whether nothing was sent since the start or the last flush."""
         self._runs: collections.deque[tuple[int, int]] = collections.deque([(0, 0)], maxlen=8)
         """The last runs without interruption: first sample, and the time at which it was due."""
         self._reported = 0
-        """Samples of 24 kHz that the program reports as played."""
+        """Samples of 24 kHz that were played for certain: reported, or sent before this run."""
         self._reported_ns = 0
-        """When that number last grew, or could start to grow; 0: the program reports nothing."""
+        """Time of the last report in this run; 0: there is none."""
+        self._grown_ns = 0
+        """When the reported position last grew, or the device played according to the program."""
+        self._speed = 0.0
+        """How fast the position moves on since the last report: 1.0 is real time."""
         self._behind_ns = 0
         """When the program last reported that its device is behind; 0: it is not."""
+        self._settled = 0
+        """The highest position of which `heard_until` has said that it was heard."""
+        self._cleared = 0
+        """The position at the last flush; the device is never before it."""
+        self._cleared_ns = 0
+        """When the device was cleared last; reports of before are about audio that is gone."""
+        self._awaited = 0
+        """Number of the `ProgramFlush` whose answer is awaited; 0: none is."""
+        self._exact: int | None = None
+        """The position at which the device was cleared, until `flush`; None: unknown."""
+        self._told = False
+        """Whether `clear` has told the program what `flush` tells it otherwise."""
 
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
         self._playout = playout
@@ -279,11 +306,11 @@ class ProgramOutput(Playback):
         """Do nothing: no resource is open."""
 
     def pump(self, now_ns: int) -> tuple[list[Message], float | None]:
-        if self._playout is None:
+        if self._playout is None or self._told:
             return [], None
         messages: list[Message] = []
         while True:
-            dry = self._clock(now_ns) >= self._given
+            dry = self._idle or self._clock(now_ns) >= self._given
             at_ns = now_ns if dry else self._due_ns(self._given)
             # The lead counts from the clock, as audio must go on even if the reports stop.
             room = _AHEAD if dry else self._clock(now_ns) + _AHEAD - self._given
@@ -293,36 +320,88 @@ class ProgramOutput(Playback):
             if not pcm:
                 return messages, None
             if dry:
-                self._runs.append((self._given, now_ns))
-                self._reported_ns = now_ns if self._reported_ns else 0
+                self._begin_run(now_ns)
             messages.append(self._handed_over(pcm))
 
     def heard_until(self, now_ns: int) -> int:
-        return self._due_ns(self._heard(now_ns))
+        heard = self._heard(now_ns)
+        self._settled = max(self._settled, heard)
+        return self._due_ns(heard)
+
+    def clear(self, now_ns: int) -> list[Message]:
+        self._told = True
+        if self._idle:  # its device has nothing; where it had stopped is known
+            return [ProgramFlush()]
+        self._awaited = now_ns  # no process has used this number before
+        return [ProgramFlush(now_ns)]
+
+    @property
+    def clearing(self) -> bool:
+        return bool(self._awaited)
+
+    @property
+    def overheard(self) -> int:
+        return max(0, self._settled - self._exact) if self._exact is not None else 0
+
+    def flushed(self, message: ProgramFlushed) -> bool:
+        """Apply the answer to a flush; return False if it is the answer to another one."""
+        if not self._awaited or message.number != self._awaited:
+            return False
+        self._awaited, self._cleared_ns = 0, message.at_ns
+        if message.played_samples >= 0:
+            self._exact = max(self._cleared, self._converted(message.played_samples))
+        return True
 
     def flush(self, now_ns: int) -> list[Message]:
-        self._given = self._heard(now_ns)
-        self._reported = min(self._reported, self._given)
+        self._given = self._cleared = self._reported = self._settled = self._heard(now_ns)
+        self._cleared_ns = max(self._cleared_ns, now_ns if self._exact is None else 0)
+        self._exact, self._awaited, self._reported_ns, self._idle = None, 0, 0, True
         self._sent = self._given * self._rate // SAMPLE_RATE
         if self._conversion is not None:
             self._conversion.flush()  # the rest is not heard
         self._behind_ns = 0
         while len(self._runs) > 1 and self._runs[-1][0] > self._given:
             self._runs.pop()  # none of this run was heard
-        return [ProgramFlush()]
+        told, self._told = self._told, False
+        return [] if told else [ProgramFlush()]
 
     def set_volume(self, volume: float) -> list[Message]:
         return [ProgramVolume(volume)] if self.scales else []
 
     def played(self, message: ProgramPlayed) -> None:
         """Apply a position report of the program."""
-        reported = message.played_samples * SAMPLE_RATE // self._rate
-        if message.played_samples >= self._sent:
-            reported = self._given  # all of it; the division above rounds down
+        if message.at_ns < self._cleared_ns or self._told:
+            return
+        reported = self._converted(message.played_samples)
         if reported > self._reported or message.playing or not self._reported_ns:
-            self._reported, self._reported_ns = min(reported, self._given), message.at_ns
+            self._speed = self._speed_to(reported, message)
+            self._reported, self._reported_ns = reported, message.at_ns
+            self._grown_ns = message.at_ns
         waiting = message.waiting_samples * SAMPLE_RATE // self._rate
         self._behind_ns = message.at_ns if waiting > _AHEAD else 0
+
+    def _converted(self, samples: int) -> int:
+        """Return a count of the program in samples of 24 kHz, at most what was sent."""
+        if samples >= self._sent:
+            return self._given  # all of it; the division below rounds down
+        return min(self._given, samples * SAMPLE_RATE // self._rate)
+
+    def _speed_to(self, reported: int, message: ProgramPlayed) -> float:
+        if not message.playing:
+            return 0.0
+        before = (self._reported, self._reported_ns) if self._reported_ns else self._runs[-1]
+        passed = to_samples(message.at_ns - before[1])
+        if passed < _SHORTEST:
+            return self._speed if self._reported_ns else 1.0
+        speed = min(1.0, (reported - before[0]) / passed)
+        return speed if speed >= _STEADY else 0.0
+
+    def _begin_run(self, now_ns: int) -> None:
+        self._runs.append((self._given, now_ns))
+        self._idle = False
+        late = self._is_reported(now_ns) and self._reported + self._moved(now_ns) < self._given
+        if not late:  # else the device has not played the end of the last run yet, and goes on
+            self._reported, self._reported_ns = self._given, 0
 
     def _handed_over(self, pcm: bytes) -> Message:
         self._given += len(pcm) // 2
@@ -333,9 +412,20 @@ class ProgramOutput(Playback):
 
     def _heard(self, now_ns: int) -> int:
         """Return the samples of 24 kHz that were played."""
-        if self._reported_ns and now_ns - self._reported_ns < _STALE_NS:
-            return self._reported
+        if self._exact is not None:
+            return self._exact
+        if self._is_reported(now_ns):
+            moved = self._reported + self._moved(now_ns)
+            return max(self._reported, min(moved, self._given - 1))
         return max(self._reported, self._clock(now_ns))
+
+    def _is_reported(self, now_ns: int) -> bool:
+        """Return whether the program's reports determine the position."""
+        return bool(self._reported_ns) and now_ns - self._grown_ns < _STALE_NS
+
+    def _moved(self, now_ns: int) -> int:
+        """Return the samples that the position has moved on since the last report."""
+        return int(to_samples(max(0, now_ns - self._reported_ns)) * self._speed)
 
     def _clock(self, now_ns: int) -> int:
         """Return the samples that a device without delay would have played."""

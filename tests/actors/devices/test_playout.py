@@ -420,6 +420,38 @@ def test_a_flush_of_a_device_that_takes_back_stops_at_what_was_heard() -> None:
     assert playout.settle(9_999 * MS).audio == []
 
 
+def test_a_flush_takes_back_what_was_settled_and_not_heard() -> None:
+    playout = Playout()
+    playout.push("a", 100, pcm(4_800))
+    playout.take(4_800, 1_000 * MS)
+    playout.settle(1_050 * MS)
+
+    flushed = playout.flush(1_050 * MS, taken_back=True, overheard=240)
+
+    assert (flushed.item_id, flushed.played) == ("a", 100 + 1_200 - 240)
+
+
+def test_no_more_is_taken_back_than_the_item_has() -> None:
+    playout = Playout()
+    playout.push("a", 100, pcm(4_800))
+    playout.take(4_800, 1_000 * MS)
+    playout.settle(1_005 * MS)
+
+    assert playout.flush(1_005 * MS, taken_back=True, overheard=240).played == 100
+
+
+def test_of_two_items_that_a_device_gives_back_the_first_is_the_interrupted_one() -> None:
+    playout = Playout()
+    playout.push("a", 0, pcm(2_400), last=True)
+    playout.push("b", 0, pcm(2_400), last=True)
+    playout.take(4_800, 1_000 * MS)
+    playout.settle(1_050 * MS)
+
+    flushed = playout.flush(1_050 * MS, taken_back=True)
+
+    assert (flushed.item_id, flushed.played) == ("a", 1_200)
+
+
 def test_a_flush_with_nothing_to_flush_names_no_item() -> None:
     playout = Playout()
     playout.push("a", 0, pcm(BLOCK), last=True)

@@ -19,6 +19,7 @@ from messages import (
     ProgramCapture,
     ProgramCaptureEnded,
     ProgramFlush,
+    ProgramFlushed,
     ProgramPlayed,
     ProgramPlayout,
     ProgramVolume,
@@ -549,3 +550,104 @@ def test_a_restarted_device_gets_the_volume_again() -> None:
         return device.calls
 
     assert asyncio.run(session()) == ["start", 0.5, 100, "stop", "start", 0.5, "stop"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "a while", [], 10**400])
+def test_a_position_that_is_no_number_is_reported_once_and_the_clock_takes_its_place(
+    value: object,
+) -> None:
+    class Lying(Ear):
+        played_ms = value
+
+    async def session() -> Room:
+        async with Room(Lying()) as room:
+            room.say(100)
+            await room.until(lambda: 100 in room.positions)
+        return room
+
+    room = asyncio.run(session())
+    failures = [m for m in room.sent if isinstance(m, DeviceFailed)]
+    assert [(f.operation, f.retry_s) for f in failures] == [("played_ms", None)]
+    assert "give a number of milliseconds" in failures[0].error
+    assert room.device.calls.count("start") == 1
+
+
+def test_whether_it_plays_may_be_unknown() -> None:
+    class Lying(Ear):
+        is_playing = np.zeros(2)  # neither true nor false
+
+    async def session() -> Room:
+        async with Room(Lying()) as room:
+            room.say(100)
+            await room.until(lambda: 100 in room.positions)
+        return room
+
+    room = asyncio.run(session())
+    failures = [m for m in room.sent if isinstance(m, DeviceFailed)]
+    assert [(f.operation, f.retry_s) for f in failures] == [("is_playing", None)]
+
+
+@pytest.mark.parametrize("state", ["not started", "failed", "blocked", "idle"])
+def test_a_flush_is_answered_in_every_state(state: str) -> None:
+    gate = threading.Event()
+
+    class Troubled(Ear):
+        async def play_chunk(self, chunk: bytes) -> None:
+            if state == "failed":
+                raise OSError("gone")
+            while state == "blocked" and not gate.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    async def session() -> Message:
+        room = Room(Troubled())
+        if state == "not started":
+            room.say(200, first=240)
+            room.hosted.receive(ProgramFlush(7))
+            return room.sent[0]
+        async with room:
+            if state == "idle":
+                room.hosted.receive(ProgramFlush(6))
+                await room.until(lambda: room.sent)
+                room.sent.clear()
+            else:
+                room.say(200, first=240)
+            if state == "failed":
+                await room.until(lambda: "stop" in room.device.calls)
+            elif state == "blocked":
+                await asyncio.sleep(0.01)
+            room.hosted.receive(ProgramFlush(7))
+            await room.until(lambda: any(isinstance(m, ProgramFlushed) for m in room.sent))
+            gate.set()
+            await room.until(lambda: room.hosted._flushed is False)
+        return next(m for m in room.sent if isinstance(m, ProgramFlushed))
+
+    answer = asyncio.run(session())
+
+    assert isinstance(answer, ProgramFlushed)
+    assert answer.number == 7
+    if state == "idle":
+        assert answer.played_samples == -1
+    elif state == "not started":
+        assert answer.played_samples == 240
+    else:
+        assert 240 <= answer.played_samples <= 240 + 24 * 200
+
+
+def test_a_device_that_still_plays_has_not_played_everything_when_it_is_cleared() -> None:
+    class Late(Ear):
+        is_playing = True
+
+    async def session() -> Message:
+        device = Late()
+        async with Room(device) as room:
+            room.say(10)
+            await room.until(lambda: 10 in device.calls)
+            await asyncio.sleep(0.03)
+            room.hosted.receive(ProgramFlush(7))
+            await room.until(lambda: any(isinstance(m, ProgramFlushed) for m in room.sent))
+        return next(m for m in room.sent if isinstance(m, ProgramFlushed))
+
+    answer = asyncio.run(session())
+
+    assert isinstance(answer, ProgramFlushed)
+    assert answer.played_samples == 239

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from actors.devices.base import Captured
 from actors.devices.own.program import ProgramInput, ProgramOutput, ProgramRateError
 from actors.devices.playout import Playout
-from messages import ProgramCapture, ProgramFlush, ProgramPlayed, ProgramPlayout
+from messages import ProgramCapture, ProgramFlush, ProgramFlushed, ProgramPlayed, ProgramPlayout
 from tests.rig import TIMEOUT_S, until
 
 MS = 1_000_000
@@ -452,3 +452,59 @@ def test_a_position_that_does_not_grow_holds_while_the_device_plays() -> None:
         program.run(100)
 
     assert program.heard() == 4_700
+
+
+def test_sound_that_begins_knows_all_before_it_as_played() -> None:
+    program = Output()
+    program.say(7_200)
+    program.run(300)
+    program.device.played(ProgramPlayed(7_190, program.now, playing=True))
+    program.run(100)
+
+    program.say(7_200, 7_200)
+    program.run(50)
+
+    assert program.heard() == 7_200 + 1_200
+
+
+def test_sound_that_begins_waits_for_a_device_that_is_late() -> None:
+    program = Output()
+    program.say(7_200)
+    program.run(150)
+    program.device.played(ProgramPlayed(0, program.now, playing=True))
+    program.run(100)
+    program.device.played(ProgramPlayed(2_400, program.now, playing=True))
+    program.run(60)
+
+    program.say(7_200, 7_200)
+    program.run(40)
+
+    assert program.heard() == 4_800
+
+
+def test_a_report_of_before_a_flush_does_not_count_after_it() -> None:
+    program = Output()
+    program.say(48_000)
+    program.run(100)
+    flush = program.device.clear(program.now)[0]
+    assert isinstance(flush, ProgramFlush)
+    program.device.flushed(ProgramFlushed(flush.number, 2_300, program.now))
+    program.playout.settle(program.device.heard_until(program.now))
+    program.playout.flush(program.now, taken_back=True)
+    assert program.device.flush(program.now) == []
+    program.say(4_800, item="b")
+
+    program.device.played(ProgramPlayed(4_700, program.now - MS, playing=True))
+
+    assert program.heard() in (-1, 0)
+
+
+def test_nothing_is_handed_over_while_the_device_is_cleared() -> None:
+    program = Output()
+    program.say(48_000)
+    before = program.samples
+    program.device.clear(program.now)
+
+    program.run(200)
+
+    assert program.samples == before
