@@ -188,12 +188,16 @@ class Hosting:
         self._tools.tools = tools
         return True
 
-    def prepare(self, loop: asyncio.AbstractEventLoop | None) -> None:
+    def prepare(self, loop: asyncio.AbstractEventLoop | None, block_s: float = 0.0) -> None:
         """Set the event loop, and accept messages from now on.
 
         Args:
             loop: The program's running loop; None: run our own on a thread.
+            block_s: Length of the microphone's blocks, to which captured chunks are joined; 0: they
+                are not.
         """
+        if self._input is not None:
+            self._input.block_s = block_s
         if self._tools is not None:
             self._tools.prepare(loop)
         if loop is None:

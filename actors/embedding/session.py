@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from actors.devices.units import block_samples
 from actors.embedding.outbox import Outbox
 from actors.embedding.stream import EventStream, Listener
 from actors.embedding.supervisor_process import SupervisorProcess
 from actors.supervision.specs import SPECS
 from messages import (
     FAULTS,
+    SAMPLE_RATE,
     ComponentCrashed,
     ComponentCrashedError,
     ConfigurationError,
@@ -154,12 +156,12 @@ class Session:
         """
         if self._supervisor.pid is not None:
             raise RuntimeError("a session is started once; make a new one")
+        settings = checked_settings({**self._defaults, **self._settings})
         if timeout_s is None:
-            settings = checked_settings({**self._defaults, **self._settings})
             timeout_s = max(30.0, 2 * settings.start_s)
         self._supervisor.start()
         if self._hosting is not None:  # before any message can arrive for it
-            self._hosting.prepare(self._loop)
+            self._hosting.prepare(self._loop, block_samples(settings) / SAMPLE_RATE)
         for name, target in (("read", self._read), ("write", self._outbox.run)):
             threading.Thread(target=target, name=f"rtvoice-{name}", daemon=True).start()
         if not self._started.wait(timeout_s):

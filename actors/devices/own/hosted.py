@@ -49,6 +49,13 @@ _RETRIES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Backoff before a device is started again; the last value repeats."""
 _PIECE_S = 0.1
 """Length of the pieces that are sent to the microphone and passed to ``play_chunk``."""
+_CONVERTING_S = 0.003
+"""Audio that the conversion of a sample rate holds back at most; a block needs so much more."""
+_LATE_S = 0.02
+"""How much later than its block may be complete, a part of it is sent anyway: the device pauses."""
+_PAUSE_S = 0.5
+"""After a pause of this length, the microphone has filled up its block with silence."""
+_ROUNDING_S = 1e-6
 _AHEAD_S = 0.5
 """Lead over real time from which a source has to wait."""
 _CREDIT_S = 2.0
@@ -335,12 +342,25 @@ class HostedInput(_Hosted):
     Args:
         device: The device.
         send: Called with `ProgramCapture` and `ProgramCaptureEnded` on the loop's thread.
+
+    Attributes:
+        block_s: Length of the microphone's blocks, to which chunks are joined; 0: they are not.
     """
 
     component = "microphone"
 
     def __init__(self, device: InputDevice, send: Callable[[Message], None]) -> None:
         super().__init__(device, send)
+        self.block_s = 0.0
+        self._joined: list[bytes] = []
+        """Chunks that do not complete a block yet."""
+        self._joined_ns = 0
+        """When the first of them came."""
+        self._missing_s = 0.0
+        """What completes the block."""
+        self._newest_s = 0.0
+        """When the last chunk came."""
+        self._overdue: asyncio.TimerHandle | None = None
         self._odd = b""
         """Half a sample at the end of the last chunk, or nothing."""
         self._rate = SAMPLE_RATE
@@ -365,6 +385,7 @@ class HostedInput(_Hosted):
         try:
             await super().run()
         finally:
+            self._send_joined()
             if self._marks:
                 self._device._active = False  # noqa: SLF001 - the base class documents it
 
@@ -459,7 +480,7 @@ class HostedInput(_Hosted):
             await self._send_piece(pcm[start : start + piece])
 
     async def _send_piece(self, pcm: bytes) -> None:
-        self._send(ProgramCapture(pcm, self._rate, time.monotonic_ns()))
+        self._join(pcm)
         self._failures = 0
         now = time.monotonic()
         self._sent_s += len(pcm) / 2 / self._rate
@@ -468,6 +489,38 @@ class HostedInput(_Hosted):
             self._began = now - self._sent_s - _CREDIT_S
         elif ahead_s > _AHEAD_S:
             await asyncio.sleep(ahead_s - _AHEAD_S)
+
+    def _begin_block(self) -> None:
+        self._missing_s = self.block_s
+        if self.block_s and self._rate != SAMPLE_RATE:
+            self._missing_s += _CONVERTING_S
+
+    def _join(self, pcm: bytes) -> None:
+        """Send what has come as soon as it completes a block of the microphone."""
+        now = time.monotonic()
+        if now - self._newest_s >= _PAUSE_S:
+            self._begin_block()
+        self._newest_s = now
+        if not self._joined:
+            self._joined_ns = time.monotonic_ns()
+        self._joined.append(pcm)
+        self._missing_s -= len(pcm) / 2 / self._rate
+        if self._missing_s <= _ROUNDING_S:
+            while self._missing_s <= _ROUNDING_S and self.block_s:
+                self._missing_s += self.block_s
+            self._send_joined()
+        elif self._overdue is None:
+            wait_s = self._missing_s + _LATE_S
+            self._overdue = asyncio.get_running_loop().call_later(wait_s, self._send_joined)
+
+    def _send_joined(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        if self._joined:
+            pcm = self._joined[0] if len(self._joined) == 1 else b"".join(self._joined)
+            self._joined.clear()
+            self._send(ProgramCapture(pcm, self._rate, self._joined_ns))
 
 
 _BYTES = bytes | bytearray | memoryview
@@ -822,9 +875,9 @@ class _Position:
     def played(self, now: float, played_ms: float | None, *, playing: bool) -> int:
         """Return the position, -1 if nothing was given since the last flush.
 
-        It is that which the device reports. By the clock it is where the device reports none, or one
-        that does not move although nothing holds it, and from a report that cannot be (it goes
-        back, or is after the end) to the next flush.
+        It is that which the device reports. By the clock it is where the device reports none, or
+        one that does not move although nothing holds it, and from a report that cannot be (it
+        goes back, or is after the end) to the next flush.
 
         Args:
             now: The time.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from actors.devices.own.conversion import Conversion
 from actors.devices.own.hosted import DeviceCallError, HostedInput, HostedOutput
 from messages import (
     DeviceFailed,
@@ -286,6 +287,97 @@ def test_a_source_that_fails_is_restarted_and_paused_again() -> None:
         ProgramCaptureEnded("stream_chunks failed: OSError: the line is dead", pauses=True),
         ProgramCaptureEnded(),
     ]
+
+
+# -- joining to blocks ------------------------------------------------------------------------
+
+
+def sent_lengths(chunks_ms: list[int], *, rate: int = 24_000, block_ms: int = 40) -> list[int]:
+    """Return the lengths of the messages, in ms, for chunks that come one after the other."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        for ms in chunks_ms:
+            yield bytes(2 * rate * ms // 1000)
+
+    source = Source(stream)
+    source.sample_rate = rate  # type: ignore[attr-defined]
+    sent: list[Message] = []
+    hosted = HostedInput(source, sent.append)
+    hosted.block_s = block_ms / 1000
+    asyncio.run(hosted.run())
+    return [len(m.pcm) * 500 // rate for m in sent if isinstance(m, ProgramCapture)]
+
+
+@pytest.mark.parametrize(
+    ("chunks_ms", "messages_ms"),
+    [
+        ([20] * 6, [40, 40, 40]),
+        ([10] * 9, [40, 40, 10]),  # the rest comes at the end
+        ([30] * 4, [60, 30, 30]),  # what completes a block waits for nothing
+        ([40, 40], [40, 40]),
+        ([100, 10, 10], [100, 20]),
+        ([150], [100, 50]),
+    ],
+)
+def test_chunks_are_joined_to_the_microphones_blocks(
+    chunks_ms: list[int], messages_ms: list[int]
+) -> None:
+    assert sent_lengths(chunks_ms) == messages_ms
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+def test_a_block_that_is_converted_comes_with_what_the_conversion_holds_back(rate: int) -> None:
+    lengths = sent_lengths([20] * 6, rate=rate)
+    conversion = Conversion(rate, 24_000)
+    had = [len(conversion.process(bytes(2 * rate * ms // 1000))) // 48 for ms in lengths]
+
+    assert lengths == [60, 40, 20]
+    assert had[0] >= 40
+    assert sum(had[:2]) >= 80
+
+
+def test_a_part_of_a_block_does_not_wait_for_a_device_that_pauses() -> None:
+    sent: list[Message] = []
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield bytes(960)
+        while not sent:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.6)  # the microphone fills up its block with silence
+        yield bytes(960)
+        assert len(sent) == 1
+        yield bytes(960)
+
+    async def session() -> None:
+        hosted = HostedInput(Source(stream), sent.append)
+        hosted.block_s = 0.04
+        await asyncio.wait_for(hosted.run(), TIMEOUT_S)
+
+    asyncio.run(session())
+
+    assert [len(m.pcm) for m in sent if isinstance(m, ProgramCapture)] == [960, 1920]
+
+
+def test_a_part_of_a_block_comes_before_the_failure_of_its_device() -> None:
+    async def stream() -> AsyncIterator[bytes]:
+        yield bytes(960)
+        raise OSError("the line is dead")
+
+    sent: list[Message] = []
+
+    async def session() -> None:
+        hosted = HostedInput(Source(stream), sent.append)
+        hosted.block_s = 0.04
+        running = asyncio.ensure_future(hosted.run_again_and_again())
+        while not any(isinstance(m, ProgramCaptureEnded) for m in sent):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(session())
+
+    kinds = [type(m) for m in sent]
+    assert kinds.index(ProgramCapture) < kinds.index(ProgramCaptureEnded)
 
 
 # -- output -----------------------------------------------------------------------------------
