@@ -94,7 +94,7 @@ class Subscribed:
 class Run:
     """One conversation from its start to its end, on one event loop.
 
-    It is the listener of its `Session`: `put` is called on the session's reading thread.
+    It is the listener of its `Session`: `put` is called on the loop or on a thread of the session.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Run:
         self._stop_published = False
         self._failure: RtvoiceError | None = None
         self._ended = threading.Event()
-        """Set on the reading thread when the session has ended; `_over` follows on the loop."""
+        """Set on the session's thread when the session has ended; `_over` follows on the loop."""
         self._over = asyncio.Event()
         self._ready = asyncio.Event()
         self._ended_because = ""
@@ -198,9 +198,10 @@ class Run:
 
     def _wait_for_end(self) -> None:
         """Wait on a thread of the caller: the loop of the conversation may be busy or closed."""
-        if not self._ended.wait(_STOP_S):
-            self._session.kill()
-            self._ended.wait()
+        with self._session.blocking():
+            if not self._ended.wait(_STOP_S):
+                self._session.kill()
+                self._ended.wait()
 
     async def last(self) -> None:
         """Wait until the session ends. A cancellation ends it gracefully, without further delay.
@@ -354,7 +355,7 @@ class Run:
         error.__cause__ = self._failure
         return error
 
-    # -- on the session's reading thread ------------------------------------------------------
+    # -- on the loop, or on the session's thread ----------------------------------------------
 
     def put(self, message: Message | None) -> None:
         """Handle a message of the session; None: the session has ended."""

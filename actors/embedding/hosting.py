@@ -24,6 +24,7 @@ from actors.devices.own.hosted import (
     rate_of,
     refuse_what_is_no_device,
 )
+from actors.embedding.loop_end import running_loop
 from messages import (
     DeviceFailed,
     Message,
@@ -225,6 +226,9 @@ class Hosting:
         """Pass a message to the tools or the output device; called on any thread."""
         if isinstance(message, ProgramToolCall | ProgramToolCancel):
             self._pass_to_tools(message)
+            return
+        if running_loop() is self._loop:
+            self._pass_to_output(message)
             return
         with contextlib.suppress(RuntimeError):  # the program's loop is closed
             self._loop.call_soon_threadsafe(self._pass_to_output, message)

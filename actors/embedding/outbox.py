@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import select
 import threading
 
+from actors.embedding.loop_end import LoopEnd
 from messages import (
     AudioLost,
     Confirm,
@@ -15,7 +18,7 @@ from messages import (
     encode,
     tag_of,
 )
-from messages.transport.channel import Channel
+from messages.transport.channel import AT_ONCE, Channel
 
 __all__ = ["Outbox"]
 
@@ -26,19 +29,26 @@ _PASSING = frozenset(
 )
 """Tags of messages that are worthless to the next supervisor once they were sent."""
 _SOUND = ProgramCapture.tag()
+_FULL_S = 0.5
+"""How long the thread waits for a socket that is full before it looks whether it is to end."""
 
 
 class Outbox:
     """Sends the frames of a program, in order, to the supervisor that there is.
 
     A command counts as confirmed when the supervisor says so; the others are sent again to the
-    next supervisor. Any thread may put frames in; `run` sends them on a thread of its own.
+    next supervisor. Any thread may put frames in. A frame is sent at once if the socket takes it
+    and nothing waits; the rest is sent by an event loop (`join`) or by `run` on a thread.
     """
 
     def __init__(self) -> None:
         self._waiting: collections.deque[bytes] = collections.deque()
         self._sound_s = self._dropped_s = 0.0
-        """Length of the sound that has come while there was no supervisor; of what was dropped."""
+        """Length of the sound in `_waiting`; of what was dropped."""
+        self._frame = b""
+        """The frame in hand: a part of it is sent. Empty: there is none."""
+        self._done = 0
+        """Bytes of it that are sent."""
         self._sent: collections.deque[tuple[int, bytes]] = collections.deque()
         """Commands that were sent and are not confirmed, with their numbers."""
         self._count = 0
@@ -50,20 +60,30 @@ class Outbox:
         """Whether a `Confirm` was sent that the hub has not answered."""
         self._channel: Channel | None = None
         self._closed = False
+        self._watch: LoopEnd | None = None
+        """Where an event loop sends what waits; None: a thread does, in `run`."""
+        self._called = False
+        """Whether the loop is going to send what waits."""
         self._news = threading.Condition()
 
     def put(self, frame: bytes) -> None:
-        """Append a frame; if sound has waited for too long, drop the oldest."""
+        """Send a frame, or append it to those that wait; of sound, only the newest may wait."""
         with self._news:
-            self._waiting.append(frame)
-            tag = tag_of(frame)
-            if tag not in _PASSING:
+            if tag_of(frame) not in _PASSING:
                 self._count += 1
-            elif tag == _SOUND and self._channel is None:
-                self._sound_s += _seconds(frame)
-                while self._sound_s > _MAX_SOUND_S:
-                    self._drop_oldest_sound()
-            self._news.notify_all()
+            if self._channel is None or self._waiting or self._frame or AT_ONCE is None:
+                self._wait(frame)
+            else:
+                self._begin(frame)
+                self._send_rest()
+            self._wake()
+
+    def _wait(self, frame: bytes) -> None:
+        self._waiting.append(frame)
+        if tag_of(frame) == _SOUND:
+            self._sound_s += _seconds(frame)
+            while self._sound_s > _MAX_SOUND_S:
+                self._drop_oldest_sound()
 
     def _drop_oldest_sound(self) -> None:
         oldest = next(frame for frame in self._waiting if tag_of(frame) == _SOUND)
@@ -74,23 +94,34 @@ class Outbox:
     def attach(self, channel: Channel) -> None:
         """Send to this supervisor from now on, first what is not confirmed."""
         with self._news:
+            self._interrupt()
             self._waiting.extendleft(frame for _, frame in reversed(self._sent))
             self._sent_count -= len(self._sent)
             self._sent.clear()
             self._asked = False
             self._channel = channel
-            if self._dropped_s:
-                lost_ms = round(self._dropped_s * 1000)
-                lost = AudioLost("microphone", lost_ms, "there was no supervisor to take it")
-                self._waiting.append(encode(lost))
-                self._count += 1
-            self._sound_s = self._dropped_s = 0.0
-            self._news.notify_all()
+            self._report_drops()
+            self._wake()
+
+    def _report_drops(self) -> None:
+        if self._dropped_s:
+            lost_ms, self._dropped_s = round(self._dropped_s * 1000), 0.0
+            lost = AudioLost("microphone", lost_ms, "there was no supervisor to take it")
+            self._waiting.append(encode(lost))
+            self._count += 1
 
     def detach(self) -> None:
         """Keep what comes: the supervisor has ended."""
         with self._news:
+            self._interrupt()
             self._channel = None
+
+    def _interrupt(self) -> None:
+        """Stop sending the frame in hand: the supervisor is gone. A command is kept anyway."""
+        if self._frame and tag_of(self._frame) == _SOUND:
+            self._waiting.appendleft(self._frame)
+            self._sound_s += _seconds(self._frame)
+        self._frame, self._done = b"", 0
 
     def close(self) -> None:
         """End `run`, and whoever waits for a confirmation."""
@@ -106,6 +137,7 @@ class Outbox:
             while self._sent and self._sent[0][0] <= number:
                 self._sent.popleft()
             self._news.notify_all()
+            self._wake()
 
     def wait_confirmed(self, timeout_s: float) -> bool:
         """Wait until all commands put in so far are confirmed; return whether they are."""
@@ -114,42 +146,121 @@ class Outbox:
             done = self._news.wait_for(lambda: self._confirmed >= number or self._closed, timeout_s)
             return done and self._confirmed >= number
 
-    def run(self) -> None:
-        """Send frames until `close`."""
-        while (found := self._next()) is not None:
-            channel, frame = found
-            try:
-                channel.write_frame(frame)
-            except OSError:
-                self._failed(channel, frame)
+    # -- sending what waits -------------------------------------------------------------------
 
-    def _next(self) -> tuple[Channel, bytes] | None:
+    def join(self, watch: LoopEnd) -> None:
+        """Have an event loop send what waits; `run` ends. Call it on the loop's thread."""
         with self._news:
-            self._news.wait_for(lambda: self._closed or self._has_work())
-            channel = self._channel
-            if self._closed or channel is None:
-                return None
-            if not self._waiting:
-                self._asked = True
-                return channel, encode(Confirm(self._sent_count))
-            frame = self._waiting.popleft()
-            if tag_of(frame) not in _PASSING:
-                self._sent_count += 1
-                self._sent.append((self._sent_count, frame))
-            return channel, frame
+            self._watch, self._called = watch, False
+            self._news.notify_all()
+            self._wake()
+
+    def leave(self) -> None:
+        """Have a thread send what waits from now on, in `run`; from any thread."""
+        with self._news:
+            self._watch = None
+
+    def run(self) -> None:
+        """Send what waits until `close` or `join`."""
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._is_served() or self._has_work())
+                channel = self._channel
+                if self._is_served():
+                    return
+                if AT_ONCE is not None:
+                    taken = self._send_waiting()
+                elif not self._frame:
+                    self._begin(self._next())
+            if channel is None:
+                continue
+            if AT_ONCE is None:
+                self._send_blocking(channel)
+            elif not taken:
+                with contextlib.suppress(OSError, ValueError):  # it was closed meanwhile
+                    select.select([], [channel], [], _FULL_S)
+
+    def _send_blocking(self, channel: Channel) -> None:
+        try:
+            channel.write_frame(self._frame)
+        except OSError:
+            with self._news:
+                if self._channel is channel:
+                    self._interrupt()
+                    self._channel = None
+        else:
+            with self._news:
+                if self._channel is channel:
+                    self._frame = b""
+
+    def _is_served(self) -> bool:
+        return self._closed or self._watch is not None
 
     def _has_work(self) -> bool:
         if self._channel is None:
             return False
-        return bool(self._waiting) or (bool(self._sent) and not self._asked)
+        asks = bool(self._sent) and not self._asked
+        return asks or bool(self._waiting or self._frame or self._dropped_s)
 
-    def _failed(self, channel: Channel, frame: bytes) -> None:
-        """Keep what could not be sent, and wait for another supervisor."""
+    def _wake(self) -> None:
+        """Have what waits sent; with the lock held."""
+        if not self._has_work():
+            return
+        if self._watch is None:
+            self._news.notify_all()
+        elif not self._called:
+            self._called = True
+            self._watch.call(self._send_on_loop)
+
+    def _send_on_loop(self) -> None:
+        """Send what waits; while the socket is full, the loop calls this when it takes more."""
         with self._news:
-            if self._channel is channel:
-                self._channel = None
-            if tag_of(frame) == _SOUND:
-                self._waiting.appendleft(frame)
+            if self._watch is None:
+                return
+            taken = self._send_waiting()
+            self._called = not taken
+            self._watch.when_writable(None if taken else self._send_on_loop)
+
+    def _send_waiting(self) -> bool:
+        """Send what waits, and ask for confirmation; return False if the socket is full."""
+        while self._channel is not None and self._has_work():
+            if not self._frame:
+                self._begin(self._next())
+            if not self._send_rest():
+                return self._channel is None
+        return True
+
+    def _next(self) -> bytes:
+        if not self._waiting:
+            self._report_drops()
+        if not self._waiting:
+            self._asked = True
+            return encode(Confirm(self._sent_count))
+        frame = self._waiting.popleft()
+        if tag_of(frame) == _SOUND:
+            self._sound_s -= _seconds(frame)
+        return frame
+
+    def _begin(self, frame: bytes) -> None:
+        self._frame, self._done = frame, 0
+        if tag_of(frame) not in _PASSING:
+            self._sent_count += 1
+            self._sent.append((self._sent_count, frame))
+
+    def _send_rest(self) -> bool:
+        """Send the frame in hand; return False if the socket is full or the supervisor gone."""
+        assert self._channel is not None
+        try:
+            while self._done < len(self._frame):
+                self._done += self._channel.send_at_once(self._frame, self._done)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._interrupt()
+            self._channel = None
+            return False
+        self._frame, self._done = b"", 0
+        return True
 
 
 def _seconds(frame: bytes) -> float:

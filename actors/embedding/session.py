@@ -9,13 +9,14 @@ import logging
 import queue
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from actors.devices.units import block_samples
+from actors.embedding.loop_end import LoopEnd, can_watch, running_loop
 from actors.embedding.outbox import Outbox
 from actors.embedding.stream import EventStream, Listener
 from actors.embedding.supervisor_process import SupervisorProcess
@@ -28,6 +29,7 @@ from messages import (
     ConfigurationError,
     Confirmed,
     Event,
+    FrameError,
     Inject,
     Log,
     Message,
@@ -66,7 +68,8 @@ class Session:
     """A conversation embedded in a program; its supervisor runs in another process.
 
     It installs no signal handlers, prints nothing (log records reach ``logging`` under
-    ``rtvoice.COMPONENT``) and never blocks an event loop: one thread reads, another writes.
+    ``rtvoice.COMPONENT``) and never blocks an event loop. In asyncio, the loop itself reads from
+    the supervisor and writes to it; without a loop, and during calls that block, threads do.
 
         with Session(server="sandbox", input="question.wav", output="null") as session:
             for event in session.events(Turn):
@@ -74,8 +77,8 @@ class Session:
 
     In asyncio: ``async with Session(...) as session`` and ``async for event in session.events()``.
 
-    It has more attributes than other classes: it is used by any thread and by two of its own, and
-    each is one thing that somebody waits for.
+    It has more attributes than other classes: it is used by any thread, and each is one thing that
+    somebody waits for.
     """
 
     _QUEUED = 10_000
@@ -126,6 +129,14 @@ class Session:
         self._outbox = Outbox()
         self._supervisor = SupervisorProcess(self._order, self._outbox, api_key, restarts)
         self._is_ending = False
+        self._taking = threading.RLock()
+        """Held while a message is handled, and while loop and thread relieve each other."""
+        self._loop_reads = False
+        """Whether the loop reads and writes, or is about to; False: threads do."""
+        self._watch: LoopEnd | None = None
+        """Where the loop reads and writes; None: it does not, or not yet."""
+        self._blocking = 0
+        """Number of calls under way that may block the loop."""
         self._passed_on: dict[str, None] = {}
         """Ids of the newest turns and calls."""
         self._lock = threading.Lock()
@@ -162,8 +173,7 @@ class Session:
         self._supervisor.start()
         if self._hosting is not None:  # before any message can arrive for it
             self._hosting.prepare(self._loop, block_samples(settings) / SAMPLE_RATE)
-        for name, target in (("read", self._read), ("write", self._outbox.run)):
-            threading.Thread(target=target, name=f"rtvoice-{name}", daemon=True).start()
+        self._start_threads(None)
         if not self._started.wait(timeout_s):
             self._failure = SessionFailedError(f"not started within {timeout_s:g} s")
             self.kill()
@@ -196,9 +206,10 @@ class Session:
             raise RuntimeError("the session was never started")
         if not self._over.is_set():
             self.send(StopSession(reason))
-            if not self._over.wait(timeout_s):
-                self.kill()
-                self._over.wait()
+            with self.blocking():
+                if not self._over.wait(timeout_s):
+                    self.kill()
+                    self._over.wait()
         if self.summary is None:
             raise self._failure or SupervisorDiedError("the supervisor ended without a summary")
         return self.summary
@@ -213,7 +224,9 @@ class Session:
             SessionFailedError: If the session failed.
             TimeoutError: If it still runs.
         """
-        if not self._over.wait(timeout_s):
+        with self.blocking():
+            over = self._over.wait(timeout_s)
+        if not over:
             raise TimeoutError(f"the session still runs after {timeout_s} s")
         if self._failure is not None:
             raise self._failure
@@ -222,6 +235,20 @@ class Session:
     def kill(self) -> None:
         """Kill the supervisor, also one that is being spawned; its children end with it."""
         self._supervisor.kill()
+        with self._taking:
+            self._leave_loop()  # it may be closed before it notices the end
+
+    @contextlib.contextmanager
+    def blocking(self) -> Iterator[None]:
+        """Have threads read and write meanwhile: the caller waits, and may block the loop."""
+        with self._taking:
+            self._blocking += 1
+            self._leave_loop()
+        try:
+            yield
+        finally:
+            with self._taking:
+                self._blocking -= 1
 
     # -- messages -----------------------------------------------------------------------------
 
@@ -234,6 +261,9 @@ class Session:
         if isinstance(message, StopSession):
             self._is_ending = True
         self._outbox.put(encode(message))
+        if self._loop_reads and not self._may_loop_read():
+            with self._taking:
+                self._leave_loop()
 
     def inject(self, component: str, fault: str) -> None:
         """Inject a fault into a component, to test that the session survives it.
@@ -261,7 +291,7 @@ class Session:
 
     def events(self, *kinds: type[Message]) -> EventStream:
         """Return a stream of events of these types; without arguments, of all domain events."""
-        stream = EventStream(kinds or (Event,), self._QUEUED, self._forget)
+        stream = EventStream(kinds or (Event,), self._QUEUED, self._forget, self._waiting)
         self.listen(stream)
         return stream
 
@@ -312,7 +342,9 @@ class Session:
             TimeoutError: If the supervisor does not answer in time.
             SupervisorDiedError: If the session is over.
         """
-        if not self._outbox.wait_confirmed(timeout_s):
+        with self.blocking():
+            confirmed = self._outbox.wait_confirmed(timeout_s)
+        if not confirmed:
             if self._over.is_set():
                 raise SupervisorDiedError("the session is over")
             raise TimeoutError(f"the supervisor has not confirmed within {timeout_s:g} s")
@@ -338,7 +370,8 @@ class Session:
             raise SupervisorDiedError("the session is over")
         self.send(StatusRequest(call_id))
         try:
-            status = answer.get(timeout=timeout_s)
+            with self.blocking():
+                status = answer.get(timeout=timeout_s)
         except queue.Empty:
             raise TimeoutError(f"no status within {timeout_s:g} s") from None
         finally:
@@ -369,7 +402,102 @@ class Session:
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         await _off_loop(partial(self.__exit__, kind, *_))
 
-    # -- threads ------------------------------------------------------------------------------
+    # -- reading and writing ------------------------------------------------------------------
+
+    def _start_threads(self, problem: Exception | None) -> None:
+        reading = partial(self._read, problem)
+        for name, target in (("read", reading), ("write", self._outbox.run)):
+            threading.Thread(target=target, name=f"rtvoice-{name}", daemon=True).start()
+
+    def _read(self, problem: Exception | None) -> None:
+        """Take the messages of the supervisors until the loop does, or the session is over.
+
+        Args:
+            problem: The exception with which reading on the loop has ended; None: there is none.
+        """
+        try:
+            if problem is not None and not isinstance(problem, EOFError | FrameError):
+                raise problem
+            for message in self._supervisor.messages(self._may_resume, problem):
+                with self._taking:
+                    self._take(message)
+                    if self._hand_over():
+                        return
+        except Exception as error:  # noqa: BLE001 - of the program's code, such as a log filter
+            why = f"the program failed to handle a message: {type(error).__name__}: {error}"
+            self._failure = self._failure or SessionFailedError(why)
+            self._failure.__cause__ = error
+            self._supervisor.kill()
+            self._supervisor.wait()
+        self._end()
+
+    def _hand_over(self) -> bool:
+        """Let the loop read from now on, and return True, if it can; on the reading thread."""
+        if self._loop is None or self._blocking or not self._started.is_set():
+            return False
+        if self._over.is_set() or not self._may_loop_read():
+            return False
+        try:
+            self._loop.call_soon_threadsafe(self._join_loop)
+        except RuntimeError:  # it was closed meanwhile
+            return False
+        self._loop_reads = True
+        return True
+
+    def _may_loop_read(self) -> bool:
+        return self._loop is not None and can_watch(self._loop)
+
+    def _join_loop(self) -> None:
+        """Begin to read and write on the loop."""
+        with self._taking:
+            if not self._loop_reads or self._watch is not None or self._loop is None:
+                return  # a call that blocks has begun meanwhile
+            try:
+                self._watch = self._supervisor.watch(self._loop, self._readable)
+            except (NotImplementedError, OSError) as error:
+                if isinstance(error, NotImplementedError):
+                    self._loop = None  # it cannot watch sockets: threads do it all the time
+                self._leave_loop()
+                return
+            self._outbox.join(self._watch)
+            self._take_arrived(reads=False)  # what the thread has read and not taken
+
+    def _leave_loop(self, problem: Exception | None = None) -> None:
+        """Read and write on threads, if the loop does; with the lock held."""
+        if not self._loop_reads:
+            return
+        self._loop_reads = False
+        self._outbox.leave()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.leave()
+        self._start_threads(problem)
+
+    def _is_watching(self) -> bool:
+        return self._watch is not None
+
+    def _readable(self) -> None:
+        self._take_arrived(reads=True)
+
+    def _take_arrived(self, *, reads: bool) -> None:
+        """Take what has arrived, on the loop's thread."""
+        with self._taking:
+            if not self._is_watching():
+                return
+            try:
+                for message in self._supervisor.arrived(reads=reads):
+                    self._take(message)
+                    if not self._is_watching():  # what was called blocks: a thread takes the rest
+                        return
+            except Exception as error:  # noqa: BLE001 - `_read` distinguishes them
+                self._leave_loop(error)
+
+    def _waiting(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context for waiting for an event: only on the loop's thread does it block."""
+        on_loop = self._loop is not None and running_loop() is self._loop
+        return self.blocking() if on_loop or not self._may_loop_read() else contextlib.nullcontext()
+
+    # -- messages of the supervisor -----------------------------------------------------------
 
     def _order(self, directory: str, resumed: bool) -> StartSession:
         """Return the first message to a supervisor."""
@@ -388,19 +516,6 @@ class Session:
     def _forget(self, stream: Listener) -> None:
         with self._lock, contextlib.suppress(ValueError):  # it was closed before
             self._streams.remove(stream)
-
-    def _read(self) -> None:
-        """Take the messages of the supervisors, until the session is over."""
-        try:
-            for message in self._supervisor.messages(self._may_resume):
-                self._take(message)
-        except Exception as error:  # noqa: BLE001 - of the program's code, such as a log filter
-            why = f"the program failed to handle a message: {type(error).__name__}: {error}"
-            self._failure = self._failure or SessionFailedError(why)
-            self._failure.__cause__ = error
-            self.kill()
-            self._supervisor.wait()
-        self._end()
 
     def _may_resume(self) -> bool:
         """Return whether a supervisor that has died is to be replaced."""

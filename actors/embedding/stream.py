@@ -7,8 +7,10 @@ import collections
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
+from actors.embedding.loop_end import running_loop
 from messages import Message
 
 __all__ = ["EventStream", "Listener"]
@@ -24,7 +26,8 @@ class Listener(Protocol):
     def put(self, message: Message | None) -> None:
         """Receive a message, or None at the session's end.
 
-        It is called on the session's reading thread and must return at once.
+        It is called on the event loop of the session or on its reading thread, for one message at a
+        time, and must return at once.
         """
 
 
@@ -36,12 +39,25 @@ class EventStream:
     """
 
     def __init__(
-        self, kinds: tuple[type[Message], ...], limit: int, on_close: Callable[[EventStream], None]
+        self,
+        kinds: tuple[type[Message], ...],
+        limit: int,
+        on_close: Callable[[EventStream], None],
+        waiting: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        """Begin empty.
+
+        Args:
+            kinds: The types of the messages to receive.
+            limit: Number of messages that may wait.
+            on_close: Called when the reader closes it.
+            waiting: Returns the context in which `get` waits.
+        """
         self.kinds = kinds
         self.dropped = 0
         self._limit = limit
         self._on_close = on_close
+        self._waits = waiting
         self._messages: collections.deque[Message] = collections.deque()
         self._news = threading.Condition()
         self._ended = False
@@ -60,6 +76,9 @@ class EventStream:
             self._news.notify_all()
             waker = self._waker
         if waker is not None:
+            if running_loop() is waker[0]:
+                waker[1].set()
+                return
             with contextlib.suppress(RuntimeError):  # the reader's loop is closed
                 waker[0].call_soon_threadsafe(waker[1].set)
 
@@ -73,6 +92,8 @@ class EventStream:
             TimeoutError: If no message came in time.
         """
         with self._news:
+            is_there = bool(self._messages or self._ended)
+        with contextlib.nullcontext() if is_there else self._waits(), self._news:
             if not self._news.wait_for(lambda: self._messages or self._ended, timeout_s):
                 raise TimeoutError(f"no event came within {timeout_s} s")
             return self._messages.popleft() if self._messages else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import os
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from actors.embedding.loop_end import LoopEnd
 from actors.embedding.outbox import Outbox
 from actors.supervision.directory import make_directory
 from messages import (
@@ -25,7 +27,7 @@ from messages import (
 )
 from messages.exit_codes import EXIT_USAGE
 from messages.paths import text_of_path
-from messages.transport.channel import Channel
+from messages.transport.channel import AT_ONCE, Channel
 from messages.transport.spawning import Started, ending, environment_with_us, spawn
 
 __all__ = ["SupervisorProcess"]
@@ -121,15 +123,20 @@ class SupervisorProcess:
         """End the channel, as the death of the program does."""
         self._channel.close()
 
-    def messages(self, may_resume: Callable[[], bool]) -> Iterator[Message]:
+    def messages(
+        self, may_resume: Callable[[], bool], problem: Exception | None = None
+    ) -> Iterator[Message]:
         """Yield what one supervisor after the other sends, until the session is over.
 
         Args:
             may_resume: Returns whether one that has died is to be replaced.
+            problem: What `arrived` has raised; None: nothing.
         """
         while True:
             broken = ""
             try:
+                if problem is not None:
+                    raise problem
                 while True:
                     yield decode(self._channel.read())
             except EOFError:
@@ -138,8 +145,34 @@ class SupervisorProcess:
                 broken = str(error)
                 assert self._process is not None
                 self._process.kill()
+            problem = None
             if not self._replace(broken, may_resume):
                 return
+
+    def arrived(self, *, reads: bool) -> Iterator[Message]:
+        """Yield what has arrived from the supervisor, without blocking.
+
+        Args:
+            reads: Whether to read from the channel first; False: only what was read before.
+
+        Raises:
+            EOFError: If it has ended.
+            FrameError: If it sends what is not a frame.
+        """
+        if reads:
+            with contextlib.suppress(BlockingIOError):
+                self._channel.fill(AT_ONCE or 0)
+        while self._channel.frames:
+            yield decode(self._channel.frames.popleft())
+
+    def watch(self, loop: asyncio.AbstractEventLoop, readable: Callable[[], None]) -> LoopEnd:
+        """Have a loop call ``readable`` when the supervisor has sent something; on its thread.
+
+        Raises:
+            NotImplementedError: If the loop cannot watch sockets.
+            OSError: If the supervisor has been hung up.
+        """
+        return LoopEnd(loop, self._channel, readable)
 
     def restarted(self, message: SessionStarted) -> SupervisorRestarted | None:
         """Return what to publish in place of the start of a session that goes on; None: it begins.

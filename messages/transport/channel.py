@@ -16,11 +16,14 @@ import weakref
 from messages.base import Message
 from messages.transport.frame import HEAD_BYTES, Splitter, encode, missing_bytes
 
-__all__ = ["Channel", "adopt_stdio"]
+__all__ = ["AT_ONCE", "Channel", "adopt_stdio"]
 
+AT_ONCE: int | None = getattr(socket, "MSG_DONTWAIT", None)
+"""Flag for a call that does not block on a blocking socket; None: there is none (Windows)."""
 _READ_BYTES = 65536
 
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+_duplicates: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
@@ -30,6 +33,8 @@ def _leave_to_parent() -> None:
     """
     for channel in list(_channels):
         channel.connection.close()
+    for duplicate in list(_duplicates):
+        duplicate.close()
 
 
 if hasattr(os, "register_at_fork"):
@@ -69,6 +74,28 @@ class Channel:
         with self._lock:
             self.connection.sendall(frame)
 
+    def send_at_once(self, frame: bytes, start: int) -> int:
+        """Send what the socket takes of a frame from this byte on; return how much that is.
+
+        Use it only where no other thread writes, and if `AT_ONCE` is not None.
+
+        Raises:
+            BlockingIOError: If the socket is full.
+            OSError: If the other side is gone.
+        """
+        assert AT_ONCE is not None
+        return self.connection.send(memoryview(frame)[start:], AT_ONCE)
+
+    def duplicate(self) -> socket.socket:
+        """Return the socket on another descriptor, for an event loop to watch.
+
+        So the loop never watches a descriptor that another thread has closed, and that may belong
+        to something else by now. A forked process closes it.
+        """
+        duplicate = self.connection.dup()
+        _duplicates.add(duplicate)
+        return duplicate
+
     def read_first(self) -> bytes:
         """Return the first frame without reading a byte more: another reader takes the channel.
 
@@ -87,15 +114,19 @@ class Channel:
             data += piece
         return data
 
-    def fill(self) -> None:
+    def fill(self, flags: int = 0) -> None:
         """Read once and append whole frames to `frames`; blocks if there is nothing to read.
 
+        Args:
+            flags: `AT_ONCE`, or 0.
+
         Raises:
+            BlockingIOError: If there is nothing to read, with `AT_ONCE`.
             EOFError: If the other side is gone.
             FrameError: If the bytes are not a frame.
         """
         try:
-            size = self.connection.recv_into(self._buffer)
+            size = self.connection.recv_into(self._buffer, 0, flags)
         except ConnectionError:
             size = 0
         data = bytes(self._buffer[:size])
