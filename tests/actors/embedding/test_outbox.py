@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from actors.embedding.loop_end import LoopEnd
 from actors.embedding.outbox import Outbox
 from messages import (
     AudioLost,
@@ -34,6 +36,10 @@ class Supervisor:
         self._ours, self._theirs = Channel(ours), Channel(theirs)
         MADE.append(self)
         outbox.attach(self._ours)
+
+    @property
+    def channel(self) -> Channel:
+        return self._ours
 
     def read(self) -> Message:
         return decode(self._theirs.read())
@@ -137,3 +143,113 @@ def test_waiting_for_a_confirmation_ends_when_the_session_is_over(outbox: Outbox
     outbox.close()
 
     assert not outbox.wait_confirmed(TIMEOUT_S)
+
+
+# -- without a thread -------------------------------------------------------------------------
+
+
+def test_a_frame_is_sent_at_once_where_it_is_put() -> None:
+    outbox = Outbox()
+    supervisor = Supervisor(outbox)
+
+    outbox.put(encode(ProgramCapture(bytes(480))))
+
+    assert supervisor.read() == ProgramCapture(bytes(480))
+    supervisor.close()
+
+
+def test_what_a_full_socket_does_not_take_is_sent_by_the_loop_in_order() -> None:
+    async def main() -> list[Message]:
+        outbox = Outbox()
+        supervisor = Supervisor(outbox)
+        end = LoopEnd(asyncio.get_running_loop(), supervisor.channel, lambda: None)
+        outbox.join(end)
+        for number in range(400):
+            outbox.put(encode(SendText("x" * 5_000, str(number))))
+        read = [await asyncio.to_thread(supervisor.read) for _ in range(401)]
+        outbox.put(encode(SetMuted(True)))
+        read.append(await asyncio.to_thread(supervisor.read))
+        end.leave()
+        supervisor.close()
+        return read
+
+    read = asyncio.run(main())
+
+    assert [m.item_id for m in read[:400] if isinstance(m, SendText)] == [
+        str(number) for number in range(400)
+    ]
+    assert read[400:] == [Confirm(400), SetMuted(True)]
+
+
+def test_any_thread_puts_frames_in_while_the_loop_sends() -> None:
+    async def main() -> list[Message]:
+        outbox = Outbox()
+        supervisor = Supervisor(outbox)
+        end = LoopEnd(asyncio.get_running_loop(), supervisor.channel, lambda: None)
+        outbox.join(end)
+
+        def put(name: str) -> None:
+            for number in range(200):
+                outbox.put(encode(SendText("x" * 3_000, f"{name} {number}")))
+
+        putting = [threading.Thread(target=put, args=(name,)) for name in "ab"]
+        for thread in putting:
+            thread.start()
+        read: list[Message] = []
+        while len([m for m in read if isinstance(m, SendText)]) < 400:
+            read.append(await asyncio.to_thread(supervisor.read))
+        end.leave()
+        supervisor.close()
+        return read
+
+    read = asyncio.run(main())
+
+    for name in "ab":
+        ids = [m.item_id for m in read if isinstance(m, SendText) and m.item_id[0] == name]
+        assert ids == [f"{name} {number}" for number in range(200)]
+
+
+def test_a_thread_takes_over_from_the_loop() -> None:
+    async def main() -> Outbox:
+        outbox = Outbox()
+        supervisor = Supervisor(outbox)
+        end = LoopEnd(asyncio.get_running_loop(), supervisor.channel, lambda: None)
+        outbox.join(end)
+        for number in range(400):
+            outbox.put(encode(SendText("x" * 5_000, str(number))))
+        outbox.leave()
+        end.leave()
+        return outbox
+
+    outbox = asyncio.run(main())
+    thread = threading.Thread(target=outbox.run)
+    thread.start()
+    read = [MADE[-1].read() for _ in range(401)]
+    outbox.close()
+    thread.join(TIMEOUT_S)
+    MADE.pop().close()
+
+    assert [m.item_id for m in read[:400] if isinstance(m, SendText)] == [
+        str(number) for number in range(400)
+    ]
+
+
+def test_sound_that_a_full_socket_does_not_take_is_bounded() -> None:
+    outbox = Outbox()
+    supervisor = Supervisor(outbox)
+    second = encode(ProgramCapture(bytes(48_000)))
+    for _ in range(60):
+        outbox.put(second)
+    thread = threading.Thread(target=outbox.run)
+    thread.start()
+    read: list[Message] = []
+    while not isinstance(read[-1] if read else None, AudioLost):
+        read.append(supervisor.read())
+    outbox.close()
+    thread.join(TIMEOUT_S)
+    supervisor.close()
+
+    lost = read.pop()
+    assert isinstance(lost, AudioLost)
+    assert len(read) + lost.audio_ms / 1000 == 60
+    assert lost.audio_ms >= 40_000

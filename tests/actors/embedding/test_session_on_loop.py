@@ -1,0 +1,288 @@
+"""A session in asyncio: the loop reads and writes, and threads relieve it while it is blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.embedding.session import Session
+from messages import (
+    Message,
+    SendText,
+    SessionEnded,
+    StopSession,
+    SupervisorRestarted,
+    Turn,
+)
+from tests.fake_server import FakeServer
+from tests.rig import QUIET, TIMEOUT_S
+
+_OPEN = Path("/proc/self/fd")
+Body = Callable[[Session], Awaitable[None]]
+
+
+def threads() -> set[str]:
+    """Return the names of the session's threads that read and write."""
+    names = {thread.name for thread in threading.enumerate()}
+    return names & {"rtvoice-read", "rtvoice-write"}
+
+
+async def until_on_loop() -> None:
+    end = time.monotonic() + TIMEOUT_S
+    while threads():
+        assert time.monotonic() < end, threads()
+        await asyncio.sleep(0.005)
+
+
+def run(server: FakeServer, body: Body, **settings: Any) -> None:
+    async def main() -> None:
+        async with Session(server=server.url, **{**QUIET, **settings}) as session:
+            await asyncio.wait_for(until_on_loop(), TIMEOUT_S)
+            await body(session)
+
+    asyncio.run(main())
+
+
+def say(session: Session, *texts: str) -> None:
+    for text in texts:
+        session.send(SendText(text, f"id of {text}"))
+
+
+async def heard(events: AsyncIterator[Message], count: int) -> list[str]:
+    texts: list[str] = []
+    async with asyncio.timeout(TIMEOUT_S):
+        async for event in events:
+            assert isinstance(event, Turn)
+            texts.append(event.text)
+            if len(texts) == count:
+                break
+    return texts
+
+
+def test_no_thread_reads_or_writes(server: FakeServer) -> None:
+    async def body(session: Session) -> None:
+        events = session.events(Turn)
+        say(session, "one", "two")
+        assert await heard(aiter(events), 2) == ["one", "two"]
+        assert threads() == set()
+
+    run(server, body)
+
+
+@pytest.mark.parametrize("call", ["status", "confirm", "stop", "get"])
+def test_a_call_that_blocks_the_loop_works_on_it(server: FakeServer, call: str) -> None:
+    async def body(session: Session) -> None:
+        events = session.events(Turn)
+        say(session, "one")
+        if call == "status":
+            assert session.status(TIMEOUT_S)["speaker"]["state"] == "open"
+        elif call == "confirm":
+            session.confirm(TIMEOUT_S)
+        elif call == "get":
+            assert events.get(TIMEOUT_S) == Turn("user", "one", "id of one")
+        else:
+            assert session.stop().turns == 1
+            return
+        say(session, "two")
+        assert (await heard(aiter(events), 1 if call == "get" else 2))[-1] == "two"
+        await until_on_loop()
+
+    run(server, body)
+
+
+@pytest.mark.parametrize("call", ["status", "confirm", "stop", "wait"])
+def test_a_thread_for_which_the_loop_waits_is_served(server: FakeServer, call: str) -> None:
+    async def body(session: Session) -> None:
+        done = threading.Event()
+
+        def work() -> None:
+            if call == "wait":
+                with pytest.raises(TimeoutError):
+                    session.wait(0.01)
+            else:
+                getattr(session, call)(timeout_s=TIMEOUT_S)
+            done.set()
+
+        threading.Thread(target=work, daemon=True).start()
+        assert done.wait(TIMEOUT_S)
+
+    run(server, body)
+
+
+def test_a_loop_that_is_blocked_misses_nothing(server: FakeServer) -> None:
+    texts = [f"text {number} {'x' * 20_000}" for number in range(60)]
+
+    async def body(session: Session) -> None:
+        events = session.events(Turn)
+        say(session, *texts)  # more than a socket holds, in both directions
+        time.sleep(0.5)  # noqa: ASYNC251 - what a program must not do
+
+        assert await heard(aiter(events), len(texts)) == texts
+
+    run(server, body)
+
+
+def test_a_supervisor_that_dies_is_replaced_and_the_loop_serves_the_next_one(
+    server: FakeServer,
+) -> None:
+    async def body(session: Session) -> None:
+        restarts, turns = session.events(SupervisorRestarted), session.events(Turn)
+        assert session.started is not None
+        os.kill(session.started.pids["supervisor"], signal.SIGKILL)
+        say(session, "meanwhile")
+
+        async with asyncio.timeout(TIMEOUT_S):
+            assert isinstance(await anext(aiter(restarts)), SupervisorRestarted)
+        assert await heard(aiter(turns), 1) == ["meanwhile"]
+        await until_on_loop()
+
+    run(server, body)
+
+
+def test_a_session_outlives_its_loop(server: FakeServer) -> None:
+    session = Session(server=server.url, **QUIET)
+
+    async def begin() -> None:
+        await session.__aenter__()
+        await until_on_loop()
+
+    asyncio.run(begin())
+    events = session.events(Turn)
+    say(session, "one")
+
+    assert events.get(TIMEOUT_S) == Turn("user", "one", "id of one")
+    assert session.status(TIMEOUT_S)["history"]["state"] == "open"
+    assert session.stop().turns == 1
+
+
+class _End:
+    """Notes the end of a session."""
+
+    kinds = (SessionEnded,)
+
+    def __init__(self) -> None:
+        self.came = threading.Event()
+
+    def put(self, message: Message | None) -> None:
+        if message is None:
+            self.came.set()
+
+
+def test_a_command_is_enough_to_serve_a_session_whose_loop_is_closed(server: FakeServer) -> None:
+    session, end = Session(server=server.url, **QUIET), _End()
+
+    async def begin() -> None:
+        await session.__aenter__()
+        await until_on_loop()
+
+    session.listen(end)
+    asyncio.run(begin())
+    session.send(StopSession("it is enough"))
+
+    assert end.came.wait(TIMEOUT_S)
+
+
+def test_messages_keep_their_order_when_a_listener_blocks(server: FakeServer) -> None:
+    texts = [f"text {number}" for number in range(100)]
+    taken: list[str] = []
+    all_taken = threading.Event()
+
+    async def body(session: Session) -> None:
+        class Blocking:
+            kinds = (Turn,)
+
+            def put(self, message: Message | None) -> None:
+                if isinstance(message, Turn):
+                    with session.blocking():
+                        time.sleep(0.002)
+                    taken.append(message.text)
+                    if len(taken) == len(texts):
+                        all_taken.set()
+
+        session.listen(Blocking())
+        say(session, *texts)
+        time.sleep(0.3)  # noqa: ASYNC251 - so that many arrive at once
+        assert await asyncio.to_thread(all_taken.wait, TIMEOUT_S)
+
+    run(server, body)
+
+    assert taken == texts
+
+
+def test_a_killed_session_ends_though_its_loop_is_closed(server: FakeServer) -> None:
+    session, end = Session(server=server.url, **QUIET), _End()
+
+    async def begin() -> None:
+        await session.__aenter__()
+        await until_on_loop()
+
+    session.listen(end)
+    asyncio.run(begin())
+    session.kill()
+
+    assert end.came.wait(TIMEOUT_S)
+
+
+def test_a_loop_that_cannot_watch_sockets_is_served_by_threads(server: FakeServer) -> None:
+    class Proactor(asyncio.SelectorEventLoop):
+        def add_reader(self, *_: Any) -> None:
+            raise NotImplementedError
+
+    async def main() -> None:
+        async with Session(server=server.url, **QUIET) as session:
+            events = session.events(Turn)
+            say(session, "one", "two")
+            assert await heard(aiter(events), 2) == ["one", "two"]
+            assert threads() == {"rtvoice-read", "rtvoice-write"}
+            assert session.status(TIMEOUT_S)["speaker"]["state"] == "open"
+            say(session, "three")
+            assert await heard(aiter(events), 1) == ["three"]
+
+    with asyncio.Runner(loop_factory=Proactor) as runner:
+        runner.run(main())
+
+
+def test_a_listener_that_raises_on_the_loop_ends_the_session(server: FakeServer) -> None:
+    class Broken:
+        kinds = (Turn,)
+
+        def put(self, message: Message | None) -> None:
+            if message is not None:
+                raise ValueError("of the program")
+
+    async def body(session: Session) -> None:
+        session.listen(Broken())
+        say(session, "one")
+        with pytest.raises(Exception, match="failed to handle a message: ValueError") as caught:
+            await asyncio.to_thread(session.wait, TIMEOUT_S)
+        assert isinstance(caught.value.__cause__, ValueError)
+        raise caught.value
+
+    with pytest.raises(Exception, match="of the program"):
+        run(server, body)
+
+
+@pytest.mark.skipif(not _OPEN.is_dir(), reason="needs /proc")
+def test_no_descriptor_of_a_session_is_left(server: FakeServer) -> None:
+    async def main() -> list[int]:
+        counts = []
+        for _ in range(3):
+            async with Session(server=server.url, **QUIET) as session:
+                await until_on_loop()
+                say(session, "one")
+                await session.status_async()
+            await asyncio.sleep(0)
+            counts.append(len(os.listdir(_OPEN)))  # noqa: PTH208 - of this process
+        return counts
+
+    first, *_, last = asyncio.run(main())
+
+    assert last == first
