@@ -19,6 +19,8 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
+from actors.embedding.loop_end import running_loop
+
 __all__ = ["EventBus", "EventStream", "Subscription"]
 
 E = TypeVar("E")
@@ -368,9 +370,13 @@ class EventBus:
 
     def on_loop(self, call: Callable[[], None]) -> None:
         """Schedule a call on the loop of the handlers, from any thread."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(call, context=self._context)
+        if self._loop is None:
+            return
+        if running_loop() is self._loop:
+            self._loop.call_soon(call, context=self._context)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(call, context=self._context)
 
     def end_streams(self) -> None:
         """End all streams; called on the loop of the handlers."""
