@@ -645,7 +645,7 @@ class HostedOutput(_Hosted):
         if not self._in_use:  # it has failed, and plays nothing
             self._answer(self._position.stopped, time.monotonic_ns())
             self._position.stopped = -1
-        elif self._call_returned is not None and self._clearing is None:
+        elif self._call_returned is not None and (self._clearing is None or self._clearing.done()):
             self._clearing = asyncio.ensure_future(self._clear_meanwhile(self._call_returned))
             self._clearing.add_done_callback(self._pass_on_failure)
 

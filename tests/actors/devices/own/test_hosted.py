@@ -743,3 +743,92 @@ def test_a_device_that_still_plays_has_not_played_everything_when_it_is_cleared(
 
     assert isinstance(answer, ProgramFlushed)
     assert answer.played_samples == 239
+
+
+class Occupied(Ear):
+    """A device whose ``play_chunk`` returns when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+
+    async def play_chunk(self, chunk: bytes) -> None:
+        await super().play_chunk(chunk)
+        await self.free.wait()
+
+
+def answers(room: Room) -> list[int]:
+    return [m.number for m in room.sent if isinstance(m, ProgramFlushed)]
+
+
+def test_each_flush_during_a_call_that_blocks_is_answered() -> None:
+    async def session() -> list[Any]:
+        device = Occupied()
+        async with Room(device) as room:
+            room.say(100)
+            await room.until(lambda: 100 in device.calls)
+            for number in (1, 2):
+                room.hosted.receive(ProgramFlush(number))
+                await room.until(lambda number=number: answers(room)[-1:] == [number])
+        return device.calls
+
+    assert asyncio.run(session()) == ["start", 100, "clear", "clear", "stop"]
+
+
+def test_a_flush_during_a_short_call_clears_once() -> None:
+    async def session() -> list[Any]:
+        device = Occupied()
+        async with Room(device) as room:
+            room.say(100)
+            await room.until(lambda: 100 in device.calls)
+            room.hosted.receive(ProgramFlush(1))
+            await asyncio.sleep(0.01)
+            device.free.set()
+            await room.until(lambda: answers(room) == [1])
+            room.say(40, first=0)
+            await room.until(lambda: 40 in device.calls)
+        return device.calls
+
+    assert asyncio.run(session()) == ["start", 100, "clear", 40, "stop"]
+
+
+def test_nothing_is_played_before_the_device_is_cleared() -> None:
+    class Slow(Occupied):
+        async def clear_buffer(self) -> None:
+            await asyncio.sleep(0.1)
+            await super().clear_buffer()
+
+    async def session() -> list[Any]:
+        device = Slow()
+        async with Room(device) as room:
+            room.say(100)
+            await room.until(lambda: 100 in device.calls)
+            room.hosted.receive(ProgramFlush(1))
+            await asyncio.sleep(0.15)  # it is being cleared
+            room.say(40, first=0)
+            device.free.set()
+            await room.until(lambda: 40 in device.calls)
+        return device.calls
+
+    assert asyncio.run(session()) == ["start", 100, "clear", "clear", 40, "stop"]
+
+
+def test_a_device_that_cannot_be_cleared_during_a_call_is_started_again() -> None:
+    class Broken(Occupied):
+        async def clear_buffer(self) -> None:
+            raise OSError("gone")
+
+    async def session() -> Room:
+        device = Broken()
+        async with Room(device) as room:
+            room.say(100)
+            await room.until(lambda: 100 in device.calls)
+            room.hosted.receive(ProgramFlush(1))
+            await room.until(lambda: device.calls.count("start") == 2)
+        return room
+
+    room = asyncio.run(session())
+    assert next(m for m in room.sent if isinstance(m, DeviceFailed)) == DeviceFailed(
+        "speaker", "clear_buffer", "OSError: gone", 0.5
+    )
+    assert answers(room) == [1]
