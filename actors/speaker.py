@@ -391,9 +391,10 @@ class Speaker(Actor):
 
     def _flush(self, sent_ns: int) -> None:
         self._flushed_ns = max(self._flushed_ns, sent_ns)
-        while self._held:  # now: if this process dies, the next one must not play it
-            self.done(self._held.popleft()[0])
+        held, self._held = self._held, collections.deque()
         self._clear(_Clearing("flush", sent_ns))
+        for message, _ in held:  # also while it is being cleared: the next process must not play it
+            self.done(message)
 
     def _clear(self, clearing: _Clearing) -> None:
         """Have the device discard what it has taken, and go on once it has said how far it was."""
@@ -423,13 +424,13 @@ class Speaker(Actor):
 
     def _finish_flush(self, sent_ns: int) -> None:
         now_ns = time.monotonic_ns()
-        settled = self._playout.settle(self._device.heard_until(now_ns))
-        was_paused = self._playout.paused
-        flushed = self._playout.flush(
-            now_ns, taken_back=self._device.clears, overheard=self._device.overheard
-        )
+        was_paused, clears = self._playout.paused, self._device.clears
+        heard_ns = self._device.heard_until(now_ns)
+        settled = self._playout.settle(heard_ns) if clears else None  # what was heard counts then
+        flushed = self._playout.flush(now_ns, taken_back=clears, overheard=self._device.overheard)
         for message in self._device.flush(now_ns):  # silence first; the reports can wait
             self.send(message)
+        settled = settled or self._playout.settle(heard_ns)
         self._report_positions(settled, now_ns)
         self.send(PlaybackFlushed(flushed.item_id, flushed.played, flushed.at_ns, sent_ns))
         self._report_audio(settled)
