@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import inspect
 import queue
 import threading
@@ -27,6 +28,9 @@ __all__ = ["Executor", "ToolOutcome"]
 _END_S = 0.5
 """How long a cancelled coroutine may take to clean up when the process ends."""
 
+_IDLE = 4
+"""Number of threads that are kept for the next calls."""
+
 T = TypeVar("T")
 
 
@@ -49,7 +53,7 @@ class _RunningCall(msgspec.Struct, eq=False):
 
 
 class Executor:
-    """Runs each plain function on a new thread, and all coroutines on one event loop.
+    """Runs each plain function on a thread of its own, and all coroutines on one event loop.
 
     It survives an actor that raises (`Actor.keep`). It calls `notify` when there are results; its
     owner then takes the messages that tools have sent from `sent`, and the results of calls from
@@ -65,6 +69,8 @@ class Executor:
         self._runs: dict[str, _RunningCall] = {}
         self._outcomes: queue.SimpleQueue[ToolOutcome] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._idle: list[queue.SimpleQueue[_RunningCall]] = []
+        """For each thread that waits for a call, where to put it."""
         self._loop = loop
         self._loop_is_ours = loop is None
         self._loop_thread: threading.Thread | None = None
@@ -86,9 +92,7 @@ class Executor:
             self._begin(run, lambda: self._run_async(run))
             return
         try:
-            threading.Thread(
-                target=self._run_sync, args=(run,), name=f"tool {tool.name}", daemon=True
-            ).start()
+            self._run_on_thread(run)
         except RuntimeError as error:  # no more threads can be started
             self._finish(_failure(run, error))
 
@@ -131,6 +135,26 @@ class Executor:
         self.notify()
 
     # -- plain functions ----------------------------------------------------------------------
+
+    def _run_on_thread(self, run: _RunningCall) -> None:
+        try:
+            calls = self._idle.pop()
+        except IndexError:
+            calls = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(calls,), daemon=True).start()
+        calls.put(run)
+
+    def _work(self, calls: queue.SimpleQueue[_RunningCall]) -> None:
+        """Run calls one after the other on this thread; a new one would cost each 0.1 ms."""
+        while True:
+            run = calls.get()
+            threading.current_thread().name = f"tool {run.tool.name}"
+            contextvars.Context().run(self._run_sync, run)
+            threading.current_thread().name = "tools, idle"
+            del run  # or its arguments would be kept until the next call
+            if len(self._idle) >= _IDLE:
+                return
+            self._idle.append(calls)
 
     def _run_sync(self, run: _RunningCall) -> None:
         try:
