@@ -77,8 +77,11 @@ class ActorHost(Protocol):
     def save(self, state: bytes, epoch: int, *, recorded: bool = True) -> None:
         """Keep state for the next incarnation, and for the session's record if asked to."""
 
-    def send_saved(self) -> None:
-        """Send the supervisor what was saved for the record, if it was not sent it yet."""
+    collects: bool
+    """Whether messages are collected that are not urgent."""
+
+    def send_rest(self) -> None:
+        """Send what was collected, and what was saved for the record."""
 
     def ready(self) -> None:
         """Report that the actor is open."""
@@ -103,6 +106,10 @@ class Actor(pykka.ThreadingActor):
 
     accepts: ClassVar[Mapping[type[Message], Rule]] = {}
     """The message types it accepts, each with its overflow rule."""
+    collects: ClassVar[bool] = False
+    """Whether what it sends while it handles a message leaves together, when that is handled: one
+    wake-up of the supervisor instead of several. Only for an actor whose handlers never wait. What
+    is `Message.urgent` leaves at once, with what was sent before it."""
     use_daemon_thread = True
 
     def __init__(self, host: ActorHost) -> None:
@@ -228,12 +235,13 @@ class Actor(pykka.ThreadingActor):
 
     def on_receive(self, message: Any) -> None:
         """Handle one frame or posted call: accounted as begun before, as handled after."""
+        self.host.collects = self.collects
         try:
             if isinstance(message, bytes):
                 self.host.accounts.handle(message, self._dispatch)
             else:
                 self.host.accounts.run(message)
-                self.host.send_saved()
+                self.host.send_rest()
         except BaseException as error:  # noqa: BLE001 - reported to the supervisor
             self._fail(error, "handle")
 
@@ -241,7 +249,7 @@ class Actor(pykka.ThreadingActor):
         """Close in order, when the supervisor says stop or is gone."""
         try:
             self._close()
-            self.host.send_saved()
+            self.host.send_rest()
         except BaseException as error:  # noqa: BLE001 - reported to the supervisor
             self.host.crashed(error, "close")
 
@@ -252,7 +260,7 @@ class Actor(pykka.ThreadingActor):
     def _dispatch(self, message: Message) -> None:
         if type(message) in self.accepts:
             self.handle(message)
-            self.host.send_saved()  # before the message counts as handled
+            self.host.send_rest()  # before the message counts as handled
         else:
             self.host.own_message(message)
 

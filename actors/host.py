@@ -61,6 +61,8 @@ __all__ = ["Host", "main"]
 _ORPHAN_S = 0.5
 """The process ends this long after the hub has gone, whether or not its actor has closed."""
 _TRACEBACK_CHARS = 8000
+_COLLECTED_BYTES = 65_536
+"""A longer message is sent at once."""
 
 
 class _Watch:
@@ -103,6 +105,10 @@ class Host:
         self._is_unrecorded = False
         """Whether the state that was saved last is not for the record."""
         self._save_is_due = False
+        self.collects = False
+        self._collected: list[bytes] = []
+        """Frames that leave with the next urgent one, or when the message is handled."""
+        self._actor_thread = 0
         self._probes = False
         self._faults: Any = None
         """The module of the faults that can be injected; None: they cannot."""
@@ -224,8 +230,22 @@ class Host:
         """Write a message to the hub, unless nobody wants it; from any thread."""
         if message.on_demand and message.tag() not in self.wanted:
             return
+        frame = encode(message, epoch)
+        if threading.get_ident() != self._actor_thread:
+            self._write(frame)
+            return
+        self._collected.append(frame)
+        if not self.collects or message.urgent or len(frame) > _COLLECTED_BYTES:
+            self._send_collected()
+
+    def _send_collected(self) -> None:
+        frames, self._collected = self._collected, []
+        if frames:
+            self._write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def _write(self, frames: bytes) -> None:
         try:
-            self.channel.write(message, epoch)
+            self.channel.write_frame(frames)
         except OSError:
             self.over = self.orphaned = True  # the reader of the channel sees that too
 
@@ -248,20 +268,22 @@ class Host:
         elif recorded:
             self._save_is_due = True
 
-    def send_saved(self) -> None:
-        """Send the hub what was saved, after what others wait for."""
+    def send_rest(self) -> None:
+        """Send what was collected, and then, for the record, what was saved."""
+        self.collects = False
         if self._save_is_due and self.state is not None:
             self._save_is_due = False
-            self.send(Save(self.state), self.epoch)
+            self._collected.append(encode(Save(self.state), self.epoch))
+        self._send_collected()
 
     def ready(self) -> None:
         """Report that the actor is open."""
-        self.send_saved()
+        self.send_rest()
         self.send(Ready(), self.epoch)
 
     def crashed(self, error: BaseException, during: str) -> None:
         """Report to the supervisor why the actor is dead."""
-        self.send_saved()
+        self.send_rest()
         trace = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARS:]
         spent = isinstance(error, MemoryError)
         plain = isinstance(error, UserError)
@@ -309,9 +331,11 @@ class Host:
         """Run the actor's loop on a thread, and notice its end."""
 
         def run() -> None:
+            self._actor_thread = threading.get_ident()
             try:
                 loop()
             finally:
+                self._actor_thread = 0
                 self._ended.set()
                 self._end_signal.send(b"x")
 

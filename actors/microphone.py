@@ -142,6 +142,7 @@ class Microphone(Actor):
     goes on without it and its blocks wait.
     """
 
+    collects = True
     accepts: ClassVar = {
         SetMuted: CONTROL,
         ReplayCapture: CONTROL,

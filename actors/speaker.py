@@ -143,6 +143,7 @@ class Speaker(Actor):
     attributes than most actors: each is a fact about the one device and playout that it joins.
     """
 
+    collects = True
     accepts: ClassVar = {
         AssistantAudio: Keep(seconds=1800, held=True),
         FlushPlayback: CONTROL,

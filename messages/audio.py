@@ -44,6 +44,7 @@ __all__ = [
 class CapturedAudio(Message, frozen=True, array_like=True, tag=20):
     """Microphone to realtime and recorder: one captured block (silence while muted)."""
 
+    urgent = True
     pcm: bytes
     first_sample: int
     """Position on the session timeline; a jump means that nothing was captured in between."""
@@ -94,6 +95,7 @@ class PlayedPosition(Message, frozen=True, array_like=True, tag=23):
 class FlushPlayback(Message, frozen=True, array_like=True, tag=24):
     """Realtime to speaker: be silent now, and discard all audio sent before this message."""
 
+    urgent = True
     flushes = (AssistantAudio,)
     attempts = 3
     reason: str
@@ -106,6 +108,7 @@ class PlaybackFlushed(Message, frozen=True, array_like=True, tag=25):
     ``item_id`` is empty if nothing was playing.
     """
 
+    urgent = True
     item_id: str
     played_samples: int
     at_ns: int = 0
@@ -119,6 +122,7 @@ class PausePlayback(Message, frozen=True, array_like=True, tag=81):
     It is sent while it is not decided whether the user interrupts.
     """
 
+    urgent = True
     attempts = 3
 
 
@@ -217,6 +221,7 @@ class ProgramPlayout(Message, frozen=True, array_like=True, tag=34):
     It is sent at most 200 ms ahead of real time.
     """
 
+    urgent = True
     pcm: bytes
     first_sample: int
     """Position since the start of the device, without gaps; `ProgramPlayed` uses the same count."""
@@ -225,6 +230,7 @@ class ProgramPlayout(Message, frozen=True, array_like=True, tag=34):
 class ProgramFlush(Message, frozen=True, array_like=True, tag=35):
     """Speaker to program: clear the device's buffer."""
 
+    urgent = True
     flushes = (ProgramPlayout,)
     number: int = 0
     """Number that the answer, `ProgramFlushed`, repeats; 0: no answer is wanted."""
@@ -233,6 +239,7 @@ class ProgramFlush(Message, frozen=True, array_like=True, tag=35):
 class ProgramFlushed(Message, frozen=True, array_like=True, tag=84):
     """Program to speaker: the device's buffer is cleared; how far the device had played by then."""
 
+    urgent = True
     number: int
     """That of the `ProgramFlush`."""
     played_samples: int

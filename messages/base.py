@@ -27,6 +27,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     """How often handling may be started; more than 1 only if handling it twice is harmless."""
     on_demand: ClassVar[bool] = False
     """Whether a component sends it only while somebody wants it (`Wanted`)."""
+    urgent: ClassVar[bool] = False
+    """Whether somebody waits for it, so that it is sent at once (`Actor.collects`)."""
     flushes: ClassVar[tuple[type[Message], ...]] = ()
     """Types that the hub removes from a receiver's mailbox when this message arrives there."""
 

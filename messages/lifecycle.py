@@ -130,6 +130,7 @@ class Save(Message, frozen=True, array_like=True, tag=9):
 class Log(Message, frozen=True, array_like=True, tag=10):
     """Child to hub: a log record, which the supervisor or the embedding program renders."""
 
+    urgent = True
     level: str
     text: str
     fields: dict[str, msgspec.Raw] = {}

@@ -106,7 +106,7 @@ class Outbox:
     def _report_drops(self) -> None:
         if self._dropped_s:
             lost_ms, self._dropped_s = round(self._dropped_s * 1000), 0.0
-            lost = AudioLost("microphone", lost_ms, "there was no supervisor to take it")
+            lost = AudioLost("microphone", lost_ms, "no supervisor took it in time")
             self._waiting.append(encode(lost))
             self._count += 1
 

@@ -86,6 +86,7 @@ class Realtime(Actor):
     conversation from `Saved` and the history.
     """
 
+    collects = True
     accepts: ClassVar = {
         CapturedAudio: Keep(30),
         ReplayedAudio: Keep(40),

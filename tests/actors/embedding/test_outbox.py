@@ -137,7 +137,7 @@ def test_five_seconds_of_sound_wait_at_any_rate_and_the_rest_is_reported(
 
     heard = [supervisor.read() for _ in range(5)]
     assert heard == [ProgramCapture(pcm, rate) for pcm in second[3:]]
-    assert supervisor.read() == AudioLost("microphone", 3_000, "there was no supervisor to take it")
+    assert supervisor.read() == AudioLost("microphone", 3_000, "no supervisor took it in time")
 
 
 def test_waiting_for_a_confirmation_ends_when_the_session_is_over(outbox: Outbox) -> None:
