@@ -3,6 +3,7 @@
     python scripts/benchmark.py                     all figures, about two minutes
     python scripts/benchmark.py latency recovery    only these: start latency barge-in recovery load
                                                     agent core reconnect
+    python scripts/benchmark.py floor               a conversation beside a bare websocket
     python scripts/benchmark.py card                the same with a sound card, the virtual one
     python scripts/benchmark.py card --soak 600     with a soak of ten minutes (else 30 s)
     python scripts/benchmark.py faults --runs 100   every fault of every component, a table (long)
@@ -36,6 +37,7 @@ from typing import Any
 
 import benchmark_core
 from benchmark_devices import BLOCK_MS, PUT_LOG, stamp_of, stamped
+from benchmark_floor import CLIENTS
 from inject import Probe, sessions
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import DATA_OPCODES, Frame
@@ -528,6 +530,105 @@ def _be_bare_client(url: str) -> None:
                 socket.send(json.dumps({"type": "age", "ns": age}))
 
 
+def measure_floor(seconds: float = 16.0, runs: int = 15) -> None:
+    """Measure a conversation and a bare websocket that does the same work, side by side."""
+    figures = {client: _floor_of(client, seconds, runs) for client in CLIENTS}
+    print("| | " + " | ".join(CLIENTS.values()) + " |\n|---|" + "---|" * len(CLIENTS))
+    for name in figures["bare"]:
+        floor = figures["bare"][name]
+        found = (figures[client][name] for client in CLIENTS)
+        cells = (f"{figure:.2f} ({figure / floor:.1f})" for figure in found)
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def _floor_of(client: str, seconds: float, runs: int) -> dict[str, float]:
+    """Return the figures of one client: medians in ms, and CPU."""
+    server = Server()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "put")
+        log.write_bytes(b"")
+        here = Path(__file__).resolve().with_name("benchmark_floor.py")
+        program = [sys.executable, str(here), client, server.url]
+        environment = {**os.environ, PUT_LOG: str(log)}
+        with subprocess.Popen(program, env=environment, start_new_session=True) as running:
+            server.wait_for(lambda: server.appends > 50)
+            server.latencies.clear()
+            cpu = _session_cpu_s(running.pid)
+            begun = time.monotonic()
+            for number in itertools.count():  # the assistant speaks 6 s in 8 s
+                if time.monotonic() - begun > seconds:
+                    break
+                server.answer(f"steady_{number}", chunks=60, ms=100, pace_s=0.04)
+                time.sleep(max(0.0, begun + 8 * (number + 1) - time.monotonic()))
+            cpu = (_session_cpu_s(running.pid) - cpu) / (time.monotonic() - begun) * 60
+            up = sorted(server.latencies)
+            before = len(_puts(log))
+            server.answer("dry", chunks=40, ms=40, pace_s=0.09)
+            time.sleep(0.2)
+            first: dict[int, int] = {}  # when a delta's first part came to the loudspeaker
+            for made, given in _puts(log)[before:]:
+                first.setdefault(made, given)
+            down = [given - made for made, given in first.items() if made]
+            cleared, truncated, called = [], [], []
+            for number in range(runs):
+                before = len(_puts(log))
+                server.answer(f"barge_{number}", chunks=10, ms=200)
+                _wait_for_puts(log, before + 1)
+                time.sleep(0.3)
+                server.arrived.pop("conversation.item.truncate", None)
+                sent = time.monotonic_ns()
+                server.send(
+                    "input_audio_buffer.speech_started", audio_start_ms=0, item_id=f"u{number}"
+                )
+                server.wait_for(lambda: "conversation.item.truncate" in server.arrived)
+                truncated.append(server.arrived["conversation.item.truncate"] - sent)
+                cleared.append([given for made, given in _puts(log) if not made][-1] - sent)
+                server.send(
+                    "input_audio_buffer.speech_stopped", audio_end_ms=0, item_id=f"u{number}"
+                )
+                time.sleep(0.1)
+            for number in range(runs):
+                sent = time.monotonic_ns()
+                server.call(f"call_{number}")
+                server.wait_for(lambda number=number: f"call_{number}" in server.arrived)  # type: ignore[misc]
+                called.append(server.arrived[f"call_{number}"] - sent)
+                time.sleep(0.1)
+            os.killpg(running.pid, signal.SIGKILL)
+    return {
+        "captured block → server, ms": statistics.median(up) / 1e6,
+        "the same, p99": up[int(len(up) * 0.99)] / 1e6,
+        "delta → dry loudspeaker, ms": statistics.median(down) / 1e6,
+        "speech_started → cleared, ms": statistics.median(cleared) / 1e6,
+        "speech_started → truncate, ms": statistics.median(truncated) / 1e6,
+        "tool round trip, ms": statistics.median(called) / 1e6,
+        "CPU-seconds a minute": cpu,
+    }
+
+
+def _wait_for_puts(log: Path, count: int) -> None:
+    end = time.monotonic() + 20
+    while len(_puts(log)) < count:
+        if time.monotonic() > end:
+            raise TimeoutError("the loudspeaker was not given what was expected")
+        time.sleep(0.002)
+
+
+def _puts(log: Path) -> list[tuple[int, int]]:
+    data = log.read_bytes()
+    return list(struct.iter_unpack("<QQ", data[: len(data) // 16 * 16]))
+
+
+def _session_cpu_s(session: int) -> float:
+    """Return the CPU time of all processes of a session of the operating system."""
+    found = 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                found += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
 def measure_barge_in(runs: int = 20) -> None:
     """Measure the time from speech_started until the queue is cleared, and until the truncation."""
     for queued_s, label in ((2, "2 s"), (600, "10 min")):
@@ -956,6 +1057,7 @@ MEASURES: dict[str, Callable[[], None]] = {
     "reconnect": measure_reconnect,
     "faults": measure_faults,
     "fork": measure_fork,
+    "floor": measure_floor,
 }
 
 
@@ -965,7 +1067,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     every = ", ".join(MEASURES)
-    parser.add_argument("what", nargs="*", help=f"any of {every}; default all but faults and fork")
+    parser.add_argument(
+        "what", nargs="*", help=f"any of {every}; default all but faults, fork and floor"
+    )
     parser.add_argument("--runs", type=int, default=10, help="runs of each fault (10)")
     parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="only these faults")
     parser.add_argument("--soak", type=float, default=30.0, help="seconds of the card's soak (30)")
@@ -982,7 +1086,7 @@ def main() -> None:
     chosen = given.what
     if unknown := set(chosen) - set(MEASURES):
         parser.error(f"{unknown.pop()!r} is not a measurement; give any of {', '.join(MEASURES)}")
-    for name in chosen or [name for name in MEASURES if name not in ("faults", "fork")]:
+    for name in chosen or [name for name in MEASURES if name not in ("faults", "fork", "floor")]:
         if name == "faults":
             measure_faults(given.runs, given.only)
         elif name == "fork":

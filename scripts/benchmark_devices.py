@@ -54,6 +54,21 @@ def stamp_of(pcm: bytes) -> int:
     return int(_STAMP.unpack_from(pcm, place)[1])
 
 
+def __getattr__(name: str) -> Any:
+    """Return the ``tools`` of the conversation: only their process imports rtvoice."""
+    if name != "tools":
+        raise AttributeError(name)
+    from rtvoice import Tools
+
+    tools = Tools()
+
+    @tools.action("says what time it is", name="get_current_time")
+    def get_time() -> str:
+        return "12:00"
+
+    return tools
+
+
 class StampedCapture(PacedCapture):
     """A microphone that delivers stamps."""
 
