@@ -245,7 +245,7 @@ def test_a_restart_waits_until_the_machine_has_descriptors_again(server: FakeSer
     resource = pytest.importorskip("resource")
     if not hasattr(resource, "prlimit"):
         pytest.skip("only Linux changes the limits of another process")
-    with Conversation(server, Log) as talk:
+    with Conversation(server, Log, hang_s=3600) as talk:
         server.connection(0)
         supervisor = talk.session.started.pids["supervisor"]  # type: ignore[union-attr]
         limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
