@@ -424,7 +424,8 @@ def test_a_caller_talks_with_the_telephone(sandbox: SandboxServer, telephone: An
         printed = program.stop()
 
     assert loudness(telephone.from_mulaw(bytes(caller.sound))) > 1000
-    assert 100 < cuts[0] <= half_a_second / 8 + 300  # the marks that came back, not those cleared
+    # The marks that came back, not those cleared; where the program answers late, an estimate.
+    assert 100 < cuts[0] < greeting / 8
     assert cuts[1] < 400 < story / 8  # what passed before the line told of this answer
     assert "Traceback" not in printed
 
