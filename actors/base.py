@@ -80,6 +80,9 @@ class ActorHost(Protocol):
     collects: bool
     """Whether messages are collected that are not urgent."""
 
+    def send_collected(self) -> None:
+        """Send what was collected."""
+
     def send_rest(self) -> None:
         """Send what was collected, and what was saved for the record."""
 
@@ -109,7 +112,8 @@ class Actor(pykka.ThreadingActor):
     collects: ClassVar[bool] = False
     """Whether what it sends while it handles a message leaves together, when that is handled: one
     wake-up of the supervisor instead of several. Only for an actor whose handlers never wait. What
-    is `Message.urgent` leaves at once, with what was sent before it."""
+    is `Message.urgent` leaves at once, with what was sent before it; so does everything that was
+    sent before `save` or `done`, which the death of the process does not undo either."""
     use_daemon_thread = True
 
     def __init__(self, host: ActorHost) -> None:
@@ -213,6 +217,7 @@ class Actor(pykka.ThreadingActor):
 
     def done(self, message: Message) -> None:
         """Count a held message as handled. Before that, it is delivered again after a crash."""
+        self.host.send_collected()
         self.host.accounts.done(message)
 
     # -- Pykka --------------------------------------------------------------------------------

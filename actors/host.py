@@ -236,9 +236,10 @@ class Host:
             return
         self._collected.append(frame)
         if not self.collects or message.urgent or len(frame) > _COLLECTED_BYTES:
-            self._send_collected()
+            self.send_collected()
 
-    def _send_collected(self) -> None:
+    def send_collected(self) -> None:
+        """Send what was collected."""
         frames, self._collected = self._collected, []
         if frames:
             self._write(frames[0] if len(frames) == 1 else b"".join(frames))
@@ -252,13 +253,15 @@ class Host:
     def save(self, state: bytes, epoch: int, *, recorded: bool = True) -> None:
         """Write state to the file of the session, for the next incarnation.
 
-        The hub, which writes the record, is sent it by `send_saved`; what cannot be written, now.
+        What was sent before has left by then: the next incarnation takes it for sent. The hub,
+        which writes the record, is sent the state by `send_rest`; what cannot be written, now.
         """
         if state == self.state and not (recorded and self._is_unrecorded):
             return
         self.state = state
-        written = False
-        if self.session.directory and not self.orphaned:
+        written, writes = False, bool(self.session.directory) and not self.orphaned
+        self.send_collected()
+        if writes:
             if self._state_file is None:
                 self._state_file = StateFile(self.session.directory, self.name)
             written = self._state_file.write(state)
@@ -274,7 +277,7 @@ class Host:
         if self._save_is_due and self.state is not None:
             self._save_is_due = False
             self._collected.append(encode(Save(self.state), self.epoch))
-        self._send_collected()
+        self.send_collected()
 
     def ready(self) -> None:
         """Report that the actor is open."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -27,7 +29,7 @@ from messages import (
     Wanted,
 )
 from messages.transport.page import HELD, LOCAL, MAIL
-from messages.transport.saved import read_state
+from messages.transport.saved import StateFile, read_state
 from tests.actors.process import ProcessRig
 from tests.rig import TIMEOUT_S, Rig, until
 from tests.tiny import DeafToStop
@@ -154,6 +156,52 @@ def test_a_process_whose_supervisor_has_died_leaves_the_file_to_the_next_one(
     rig.host.close()
 
     assert read_state(tmp_path, "echo") == b"in time"
+
+
+class Doomed(Actor):
+    """Collects what it sends, and is killed where its state or its accounts have just changed."""
+
+    collects = True
+    accepts: ClassVar = {SetVolume: CONTROL, AssistantAudio: Keep(60, held=True)}
+
+    def handle(self, message: Message) -> None:
+        self.send(SendText("sent", ""))
+        match message:
+            case SetVolume(volume):
+                write = StateFile.write
+
+                def write_and_die(file: StateFile, state: bytes) -> bool:
+                    write(file, state)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                    return True
+
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(StateFile, "write", write_and_die)
+                    self.save(volume)
+            case AssistantAudio():
+                self.hold(message)
+                self.done(message)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_was_sent_before_a_save_is_not_lost_when_the_process_dies_after_it(
+    tmp_path: Path,
+) -> None:
+    with ProcessRig(Doomed, tmp_path) as rig:
+        rig.tell(SetVolume(0.5))
+
+        assert rig.expect(SendText).text == "sent"
+        rig.wait_state(lambda state: state == msgspec.msgpack.encode(0.5))
+
+
+def test_what_was_sent_before_a_held_message_was_done_is_not_lost_when_the_process_dies_after_it(
+    tmp_path: Path,
+) -> None:
+    with ProcessRig(Doomed, tmp_path) as rig:
+        rig.tell(AssistantAudio(b"", "a", "r", 0))
+
+        assert rig.expect(SendText).text == "sent"
+        rig.wait_handled(held=1)
 
 
 def test_what_is_kept_survives_a_raise(tmp_path: Path) -> None:
