@@ -96,7 +96,7 @@ from messages.paths import path_of_text, printable, text_of_path
 from messages.transport.channel import adopt_stdio
 from messages.transport.loop import Loop
 from messages.transport.mailbox import Suspect
-from messages.transport.saved import read_state
+from messages.transport.saved import read_state, remove_state
 from messages.transport.spawning import environment_with_us
 from messages.urls import shown
 from messages.validation import checked_settings
@@ -353,6 +353,8 @@ class Supervisor:
         except UnusableRecordError as error:
             kept, why = None, str(error)
         if kept is None:
+            for name in self._children:  # what they have saved belongs to the timeline of then
+                remove_state(self.directory, name)
             self.publish(
                 Notice(
                     f"The state that belongs to the conversation is not used: {why}. It goes on "

@@ -500,8 +500,6 @@ class Child:
 
     def _newest_state(self) -> bytes | None:
         """Return what the component has saved last, which it may have written to its file alone."""
-        if self._state.latest is None:
-            return None
         written = read_state(self._hub.directory, self.name)
         if written is not None and written != self._state.latest:
             self._state.keep(written)

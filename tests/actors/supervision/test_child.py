@@ -318,6 +318,19 @@ def test_the_next_process_has_what_was_saved_last_whether_the_hub_was_sent_it_or
     assert hub.recorded == 2
 
 
+def test_the_next_process_has_the_first_state_of_which_the_hub_was_sent_nothing(
+    tmp_path: Path,
+) -> None:
+    hub = FakeHub(tmp_path)
+    hub.loop.pass_s(0)
+    StateFile(tmp_path, "echo").write(b"written")
+
+    hub.process.ends()
+    hub.loop.pass_s(1.0)
+
+    assert hub.process.state == b"written"
+
+
 def test_it_is_stopped_once_its_mail_is_sent(tmp_path: Path) -> None:
     hub = FakeHub(tmp_path)
     hub.loop.pass_s(0)
