@@ -272,7 +272,9 @@ class Speaker(Actor):
             self.send(AudioLost("recorder", ms, why))
 
     def _save(self) -> None:
-        self.save(_SpeakerState(self._volume, self._playout.paused))
+        clearing: _Clearing | None = self.keep.get("clearing")
+        pauses = clearing is not None and clearing.because == "pause"
+        self.save(_SpeakerState(self._volume, self._playout.paused or pauses))
 
     def _set_volume(self) -> None:
         self._playout.set_volume(1.0 if self._device.scales else self._volume)
@@ -446,6 +448,7 @@ class Speaker(Actor):
             return
         if self._device.clears:
             self._clear(_Clearing("pause"))
+            self._save()  # also while it is being cleared: the next process is not told to pause
         else:
             self._settle()
             self._finish_pause()

@@ -19,6 +19,7 @@ from messages import (
     Crashed,
     FlushPlayback,
     Inject,
+    Message,
     Notice,
     OutputLevel,
     PausePlayback,
@@ -771,6 +772,31 @@ def test_a_pause_goes_on_where_the_programs_device_was_cleared(tmp_path: Path) -
 
         assert heard_ms == 100
         assert rig.expect(ProgramPlayout).first_sample == 2_400
+
+
+@pytest.mark.parametrize("then", [(), (SetVolume(0.5),)])
+def test_a_death_while_the_programs_device_is_cleared_for_a_pause_does_not_end_the_pause(
+    tmp_path: Path, then: tuple[Message, ...]
+) -> None:
+    with ProcessRig(Speaker, tmp_path, output="program") as rig:
+        message = audio(48_000)
+        rig.tell(message)
+        rig.expect(ProgramPlayout)
+        rig.tell(PausePlayback())
+        for other in then:
+            rig.tell(other)
+        rig.expect(ProgramFlush)
+        rig.wait_handled(mail=1 + len(then))
+
+        rig.kill()
+        rig.take(ProgramPlayout)
+        rig.reborn()
+        rig.tell(message)
+        with pytest.raises(AssertionError):
+            rig.expect(ProgramPlayout, timeout_s=0.3)
+        rig.tell(ResumePlayback())
+
+        rig.expect(ProgramPlayout)
 
 
 def test_a_raise_does_not_hand_audio_over_twice(tmp_path: Path) -> None:
