@@ -69,8 +69,9 @@ class Executor:
         self._runs: dict[str, _RunningCall] = {}
         self._outcomes: queue.SimpleQueue[ToolOutcome] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._idle: list[queue.SimpleQueue[_RunningCall]] = []
-        """For each thread that waits for a call, where to put it."""
+        self._idle: list[queue.SimpleQueue[_RunningCall | None]] = []
+        """For each thread that waits for a call, where to put it; None ends the thread."""
+        self._is_closed = False
         self._loop = loop
         self._loop_is_ours = loop is None
         self._loop_thread: threading.Thread | None = None
@@ -123,9 +124,14 @@ class Executor:
                 yield outcome
 
     def close(self) -> None:
-        """Cancel all calls; the threads of plain functions end with the process."""
+        """Cancel all calls; threads end when their call returns, or with the process."""
         for call_id in list(self._runs):
             self.give_up(call_id)
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+        for calls in idle:
+            calls.put(None)
         if self._loop_is_ours and self._loop is not None and not self._loop.is_closed():
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self._loop.stop)
@@ -137,24 +143,24 @@ class Executor:
     # -- plain functions ----------------------------------------------------------------------
 
     def _run_on_thread(self, run: _RunningCall) -> None:
-        try:
-            calls = self._idle.pop()
-        except IndexError:
+        with self._lock:
+            calls = self._idle.pop() if self._idle else None
+        if calls is None:
             calls = queue.SimpleQueue()
             threading.Thread(target=self._work, args=(calls,), daemon=True).start()
         calls.put(run)
 
-    def _work(self, calls: queue.SimpleQueue[_RunningCall]) -> None:
+    def _work(self, calls: queue.SimpleQueue[_RunningCall | None]) -> None:
         """Run calls one after the other on this thread; a new one would cost each 0.1 ms."""
-        while True:
-            run = calls.get()
+        while (run := calls.get()) is not None:
             threading.current_thread().name = f"tool {run.tool.name}"
             contextvars.Context().run(self._run_sync, run)
             threading.current_thread().name = "tools, idle"
             del run  # or its arguments would be kept until the next call
-            if len(self._idle) >= _IDLE:
-                return
-            self._idle.append(calls)
+            with self._lock:
+                if self._is_closed or len(self._idle) >= _IDLE:
+                    return
+                self._idle.append(calls)
 
     def _run_sync(self, run: _RunningCall) -> None:
         try:

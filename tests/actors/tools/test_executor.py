@@ -98,3 +98,21 @@ def test_a_call_that_ends_its_thread_does_not(running: Running) -> None:
     running.start("2", "where")
 
     assert not running.outcome().failed
+
+
+def test_threads_end_with_the_executor(running: Running) -> None:
+    gates["end"] = threading.Event()
+    before = set(threading.enumerate())
+    running.start("1", "where", '{"gate": "end"}')
+    running.start("2", "where")
+    running.outcome()
+    running.idle(1)
+    ours = set(threading.enumerate()) - before
+    assert len(ours) == 2
+
+    running.executor.close()
+    gates["end"].set()
+
+    for thread in ours:
+        thread.join(TIMEOUT_S)
+        assert not thread.is_alive()
