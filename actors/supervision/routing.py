@@ -83,8 +83,11 @@ class Router:
 
     def complete(self) -> None:
         """Deliver the messages buffered during start-up; nothing is buffered any more."""
+        if self._early is None:
+            return
         early, self._early = self._early, None
-        for frame in early or ():
+        self._announced = self.wanted  # the components are opened with this
+        for frame in early:
             self.route_from_program(frame)
 
     def send_to_program(self, message: Message) -> None:
@@ -102,9 +105,13 @@ class Router:
         return tuple(tag for tag in ON_DEMAND_TAGS if tag in self._table or self.is_subscribed(tag))
 
     def announce_wanted(self, children: Iterable[Child]) -> None:
-        """Tell the components what is `wanted`, if that has changed."""
+        """Tell the components what is `wanted`, if that has changed.
+
+        Not before all have said what they accept: they are opened with it, and what was announced
+        before would reach them after that.
+        """
         wanted = self.wanted
-        if wanted != self._announced:
+        if self._early is None and wanted != self._announced:
             self._announced = wanted
             for child in children:
                 child.put(encode(Wanted(wanted)))

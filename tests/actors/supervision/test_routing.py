@@ -1,4 +1,4 @@
-"""Messages are delivered first to the components that the user waits for."""
+"""Who is given a message, in which order, and which messages are asked for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,22 @@ from typing import Any, cast
 import pytest
 
 from actors.supervision.child import Child
+from actors.supervision.peers import ProgramPeer
 from actors.supervision.routing import Router
 from actors.supervision.specs import SPECS, ChildSpec
-from messages import CONTROL, CapturedAudio, Message, Rule, ToolCall, encode
+from messages import (
+    CONTROL,
+    CapturedAudio,
+    InputLevel,
+    Message,
+    OutputLevel,
+    PlayedAudio,
+    Rule,
+    ToolCall,
+    Wanted,
+    decode,
+    encode,
+)
 
 
 class FakeChild:
@@ -20,8 +33,17 @@ class FakeChild:
         self.accepts: dict[int, Rule] = {kind.tag(): CONTROL}
         self._delivered = delivered
 
+        self.received: list[Message] = []
+
     def put(self, frame: bytes, **_: Any) -> None:
+        self.received.append(decode(frame))
         self._delivered.append(self.spec.name)
+
+
+class FakePeer:
+    """A program that subscribes to what the test says."""
+
+    tags: frozenset[int] = frozenset()
 
 
 @pytest.mark.parametrize(
@@ -43,3 +65,27 @@ def test_the_component_that_the_user_waits_for_comes_first(
     router.route(encode(message))
 
     assert delivered == receivers
+
+
+def test_what_components_want_that_are_not_known_yet_is_not_called_off() -> None:
+    recorder = ChildSpec(name="recorder", target="", needs="recording_path")
+    child = cast("Child", FakeChild(recorder, PlayedAudio, []))
+    router = Router(lambda _: True)
+    peer = FakePeer()
+    router.peer = cast("ProgramPeer", peer)
+
+    def subscribe(*kinds: type[Message]) -> list[Message]:
+        peer.tags = frozenset(kind.tag() for kind in kinds)
+        router.announce_wanted([child])
+        received, child.received = child.received, []  # type: ignore[attr-defined]
+        return cast("list[Message]", received)
+
+    assert subscribe(InputLevel) == []  # components are opened with what is wanted then
+    router.add(child)
+    router.complete()
+
+    assert set(router.wanted) == {InputLevel.tag(), PlayedAudio.tag()}
+    assert subscribe(InputLevel) == []
+    (wanted,) = subscribe(OutputLevel)
+    assert isinstance(wanted, Wanted)
+    assert set(wanted.tags) == {OutputLevel.tag(), PlayedAudio.tag()}
