@@ -180,6 +180,7 @@ class ReplayEnded(Message, frozen=True, array_like=True, tag=28):
 class CaptureEnded(Message, frozen=True, array_like=True, tag=29):
     """Microphone to realtime: the input has ended; silence follows."""
 
+    urgent = True
     attempts = 3
     last_sample: int
 

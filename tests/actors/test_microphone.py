@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 import wave
 from array import array
@@ -12,9 +14,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from actors import microphone
 from actors.devices.base import Captured
 from actors.devices.echo import choice
 from actors.devices.faltering import NOT_SERVED
+from actors.devices.mark import Mark
 from actors.devices.sound.wav import WavTarget
 from actors.microphone import Microphone
 from messages import (
@@ -69,6 +73,22 @@ def block_after(rig: Rig, sample: int) -> CapturedAudio:
     return rig.expect(CapturedAudio, lambda block: block.first_sample > sample)
 
 
+class _DeadlyMark(Mark):
+    """Kills the process when it is noted that the input has ended."""
+
+    def __setitem__(self, index: int, value: int) -> None:
+        super().__setitem__(index, value)
+        if index == microphone._ENDED:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DyingAtTheEnd(Microphone):
+    def opened(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(microphone, "Mark", _DeadlyMark)
+            super().opened()
+
+
 # -- capturing ------------------------------------------------------------------------------------
 
 
@@ -81,6 +101,13 @@ def test_a_file_arrives_whole_and_then_silence_follows(tmp_path: Path, speech: P
         assert sound(blocks) == pcm(7_200)
         assert ended.last_sample == blocks[0].first_sample + 7_200 - 1
         assert not any(after.pcm)
+
+
+def test_the_end_of_a_file_is_not_lost_when_the_process_dies_after_noting_it(
+    tmp_path: Path, speech: Path
+) -> None:
+    with ProcessRig(DyingAtTheEnd, tmp_path, input=str(speech)) as rig:
+        assert rig.expect(CaptureEnded).last_sample > 0
 
 
 def test_a_file_and_silence_are_captured_in_longer_blocks(tmp_path: Path, speech: Path) -> None:
