@@ -50,14 +50,16 @@ class StateFile:
     def write(self, state: bytes) -> bool:
         """Save the state of the component. Return False if it cannot be written.
 
-        An older state in the file does not count any more then.
+        The file is removed then, so that no older state is read. That needs neither space nor a
+        descriptor, of which there may be none left.
         """
         try:
             if self._map is None or self._half < _HEAD.size + len(state):
                 self._map = self._mapped(_HEAD.size + len(state))
         except OSError:
             self._map = None
-            _forget(self._path)
+            with contextlib.suppress(OSError):
+                self._path.unlink()
             return False
         self._number += 1
         at = self._number % 2 * self._half
@@ -116,10 +118,7 @@ def remove_state(directory: str | Path, name: str) -> None:
 
     The file stays, because the process of the component may have mapped it.
     """
-    _forget(_path(directory, name))
-
-
-def _forget(path: Path) -> None:
+    path = _path(directory, name)
     with contextlib.suppress(OSError, ValueError):
         size = path.stat().st_size
         data = map_file(path, size)

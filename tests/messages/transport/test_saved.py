@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,24 @@ def test_a_state_that_is_removed_is_gone_until_the_process_saves_again(tmp_path:
 
     assert read_state(tmp_path, "echo") == b"better"
     remove_state(tmp_path, "other")  # was never written
+
+
+def test_what_is_older_than_a_state_that_cannot_be_written_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = StateFile(tmp_path, "echo")
+    file.write(b"older")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saved, "map_file", fail)  # as when a tool has used up all descriptors
+        assert not file.write(b"x" * saved._LEAST_BYTES)
+
+    assert read_state(tmp_path, "echo") is None  # the supervisor is sent the newer one
+    assert file.write(b"newest")
+    assert read_state(tmp_path, "echo") == b"newest"
 
 
 def test_a_folder_that_cannot_be_written_is_left_to_the_supervisor(tmp_path: Path) -> None:
