@@ -1,0 +1,1 @@
+"""A service of many conversations on one machine."""

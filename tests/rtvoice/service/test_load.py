@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from rtvoice.service.load import Cgroup, Processes, available_mib, busy_seconds, usable_cores
+
+MIB = 1024 * 1024
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("_", ".")).write_text(text)
+
+
+def test_the_tightest_limit_of_all_cgroups_counts(tmp_path: Path) -> None:
+    write(tmp_path / "pod", cpu_max="150000 100000\n", memory_max=f"{500 * MIB}\n")
+    write(tmp_path / "pod", memory_current=f"{300 * MIB}\n", cpu_stat="usage_usec 2500000\nx 1\n")
+    write(tmp_path / "pod" / "main", cpu_max="max 100000\n", memory_max="max\n")
+    cgroup = Cgroup(tmp_path, "/pod/main")
+
+    assert cgroup.cores == 1.5
+    assert cgroup.free_mib == 200
+    assert cgroup.busy_seconds == 2.5
+    assert usable_cores(cgroup) <= 1.5
+
+
+def test_what_the_kernel_can_take_back_is_free(tmp_path: Path) -> None:
+    write(tmp_path, memory_max=f"{500 * MIB}", memory_current=f"{490 * MIB}")
+    write(tmp_path, memory_stat=f"anon 1\ninactive_file {100 * MIB}\n")
+
+    assert Cgroup(tmp_path, "/").free_mib == 110
+
+
+def test_without_cgroups_nothing_is_limited_by_them(tmp_path: Path) -> None:
+    cgroup = Cgroup(tmp_path / "nothing", "/")
+
+    assert (cgroup.cores, cgroup.free_mib, cgroup.busy_seconds) == (math.inf, math.inf, None)
+    assert usable_cores(cgroup) == len(os.sched_getaffinity(0))
+
+
+def test_processes_are_counted_with_all_that_they_have_started(tmp_path: Path) -> None:
+    def stat(pid: int, parent: int, ticks: int) -> None:
+        fields = f"{pid} (a) b) S {parent} " + "0 " * 9 + f"{ticks} 0 0 0\n"
+        write(tmp_path / str(pid), stat=fields)
+        (tmp_path / str(pid) / "smaps_rollup").write_text("x\nPss:      2048 kB\n")
+
+    for pid, parent in ((10, 1), (11, 10), (12, 11), (20, 1)):
+        stat(pid, parent, 100)
+    processes = Processes(10, tmp_path)
+    processes.cores()
+    for pid, parent in ((10, 1), (11, 10), (12, 11), (20, 1)):
+        stat(pid, parent, 200)
+
+    assert processes.cores() > 0
+    assert processes.pss_mib() == 6
+
+
+def test_this_machine_can_be_measured() -> None:
+    processes = Processes()
+    processes.cores()
+
+    assert processes.pss_mib() > 5
+    assert 0 < available_mib() < math.inf
+    assert busy_seconds() > 0
