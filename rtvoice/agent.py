@@ -117,6 +117,8 @@ class Agent(Description):
 
     _bus: EventBus | None = None
     _run: Run | None = None
+    _input_rate: int | None = None
+    """Rate of the audio that the program publishes, in Hz; None: 24 kHz."""
 
     # -- a conversation -----------------------------------------------------------------------
 
@@ -533,6 +535,8 @@ class Agent(Description):
                 settings[name] = device or checks.device_in(os.environ, name) or "auto"
             else:
                 devices[f"{name}_device"] = device
+        if self._input_rate is not None:
+            settings["program_input_rate"] = self._input_rate
         tools = self.tools if isinstance(self.tools, Tools) else Tools()
         if isinstance(self.tools, str):
             settings["named_tools"] = self.tools
@@ -594,6 +598,29 @@ class Agent(Description):
             case _:
                 self._running().need()
                 self.event_bus.deliver(event)
+
+    def _fit(self, **parameters: Any) -> None:
+        """Set parameters that the description leaves open; for `rtvoice.service`.
+
+        Args:
+            parameters: Values of parameters that are None so far; ``input_rate``: the rate of what
+                is passed to `_capture_at`.
+
+        Raises:
+            AgentError: The agent has a value already, or is in a conversation.
+        """
+        if self._run is not None:
+            raise AgentError("agent", "it has held a conversation; make a new one for each caller")
+        rate = parameters.pop("input_rate", None)
+        for name in parameters:
+            if getattr(self, name) is not None:
+                raise AgentError(name, "the service sets it for each caller; leave it out")
+        found = {name: checks.checked(name, value) for name, value in parameters.items()}
+        vars(self).update(found, _input_rate=rate)
+
+    def _capture_at(self, pcm: bytes, rate: int) -> None:
+        """Pass on captured audio of any rate; for `rtvoice.service`."""
+        self._send(ProgramCapture(pcm, rate, time.monotonic_ns()))
 
     def _capture(self, pcm: bytes) -> None:
         if self.audio_input != "program":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import logging
 import queue
@@ -126,6 +127,8 @@ class Session:
         self._defaults = _plain(defaults or {})
         checked_settings({**self._defaults, **self._settings})
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._context = contextvars.Context()
+        """That of whoever has started the session; log records may be marked from it."""
         self._outbox = Outbox()
         self._supervisor = SupervisorProcess(self._order, self._outbox, api_key, restarts)
         self._is_ending = False
@@ -170,6 +173,7 @@ class Session:
         settings = checked_settings({**self._defaults, **self._settings})
         if timeout_s is None:
             timeout_s = max(30.0, 2 * settings.start_s)
+        self._context = contextvars.copy_context()
         self._supervisor.start()
         if self._hosting is not None:  # before any message can arrive for it
             self._hosting.prepare(self._loop, block_samples(settings) / SAMPLE_RATE)
@@ -407,7 +411,8 @@ class Session:
     def _start_threads(self, problem: Exception | None) -> None:
         reading = partial(self._read, problem)
         for name, target in (("read", reading), ("write", self._outbox.run)):
-            threading.Thread(target=target, name=f"rtvoice-{name}", daemon=True).start()
+            run = partial(self._context.copy().run, target)
+            threading.Thread(target=run, name=f"rtvoice-{name}", daemon=True).start()
 
     def _read(self, problem: Exception | None) -> None:
         """Take the messages of the supervisors until the loop does, or the session is over.
@@ -622,7 +627,8 @@ async def _off_loop(call: Callable[[], _Result]) -> _Result:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=run, name="rtvoice-start-stop", daemon=True).start()
+    in_context = partial(contextvars.copy_context().run, run)
+    threading.Thread(target=in_context, name="rtvoice-start-stop", daemon=True).start()
     return await future
 
 

@@ -1,0 +1,250 @@
+"""One call: a conversation with a caller at a socket, which may be lost and replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from messages import (
+    AssistantTranscript,
+    Interrupted,
+    NotRunningError,
+    PlaybackEnded,
+    RtvoiceError,
+    Turn,
+    UserSpeechStarted,
+    UserSpeechStopped,
+)
+from rtvoice.agent import Agent
+from rtvoice.service.conversation import Conversation
+from rtvoice.service.frames import GOING_AWAY, NORMAL, BadFrameError, HungUp, Wire
+from rtvoice.service.line import Line
+from rtvoice.service.socket import Closed, Socket
+from rtvoice.service.tokens import Token
+
+__all__ = ["Call", "Kept"]
+
+_logger = logging.getLogger("rtvoice.service")
+
+_KEPT_S = 5.0
+"""How much of what a caller says while the conversation starts is kept: the newest."""
+_AHEAD_S = 5.0
+"""How far a caller's sound may be ahead of real time before it is not read any more."""
+_FAILED = 1011
+
+
+class Kept:
+    """What a caller has said before the conversation has started."""
+
+    def __init__(self, sample_rate: int, most_s: float = _KEPT_S) -> None:
+        self._most = int(most_s * sample_rate) * 2
+        self._pieces: collections.deque[bytes] = collections.deque()
+        self._size = 0
+
+    def add(self, pcm: bytes) -> None:
+        """Keep a piece; of more than five seconds the oldest are dropped."""
+        self._pieces.append(pcm)
+        self._size += len(pcm)
+        while self._size > self._most:
+            self._size -= len(self._pieces.popleft())
+
+    def take(self) -> bytes:
+        """Return all of it, and keep nothing."""
+        whole = b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        return whole
+
+
+class Call:
+    """A call from its first socket until the conversation is over.
+
+    Args:
+        conversation: The conversation, whose agent has `line` as its output.
+        line: The caller as a device.
+        token: With it a lost caller comes again.
+        keep_s: How long a lost caller is waited for.
+        hold: Starts the conversation, and waits for its end.
+        over: Called at the end.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        line: Line,
+        token: Token,
+        keep_s: float,
+        hold: Callable[[Conversation], AbstractAsyncContextManager[Agent]],
+        over: Callable[[Call], None],
+    ) -> None:
+        self.conversation = conversation
+        self.token = token
+        self.sample_rate = line.sample_rate
+        self._line = line
+        self._keep_s = keep_s
+        self._hold = hold
+        self._on_over = over
+        self._kept = Kept(line.sample_rate)
+        self._socket: Socket | None = None
+        self._wire: Wire | None = None
+        self._lost: asyncio.TimerHandle | None = None
+        self._began = time.monotonic()
+        self._heard_s = 0.0
+        self._over = asyncio.Event()
+        self._failure = ""
+        for kind in (
+            *(Turn, AssistantTranscript, UserSpeechStarted, UserSpeechStopped),
+            *(Interrupted, PlaybackEnded),
+        ):
+            conversation.agent.event_bus.subscribe(kind, self._tell)
+        self._task = asyncio.ensure_future(self._run())
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the caller is waited for."""
+        return self._socket is None and not self._over.is_set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the conversation has ended."""
+        return self._over.is_set()
+
+    # -- the conversation ---------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            async with self._hold(self.conversation) as agent:
+                if pcm := self._kept.take():
+                    agent._capture_at(pcm, self.sample_rate)  # noqa: SLF001 - made for this
+                await self._say("started")
+        except RtvoiceError as error:
+            self._failure = str(error)
+            _logger.error("conversation %s failed: %s", self.conversation.id, error)
+        except asyncio.CancelledError:
+            pass  # the caller has hung up while it started
+        finally:
+            self._over.set()
+            if self._lost is not None:
+                self._lost.cancel()
+            self._on_over(self)
+
+    def end(self, why: str) -> None:
+        """End the conversation; one that has not started is not started any more."""
+        if self.conversation.state in ("waiting", "starting"):
+            self.conversation.ended_by = self.conversation.ended_by or why
+            self._task.cancel()
+        else:
+            self.conversation.end(why)
+
+    # -- the caller ---------------------------------------------------------------------------
+
+    async def attend(self, socket: Socket, wire: Wire, *, resumed: bool) -> None:
+        """Serve a socket until it ends, or the conversation does.
+
+        Raises:
+            BadFrameError: The caller has sent what is not allowed; the conversation ends.
+        """
+        await self._take_up(socket, wire)
+        token = {"token": self.token.text} if wire.resumes else {}
+        about = {"session": self.conversation.id, "rate": self.sample_rate, "resumed": resumed}
+        await socket.send(wire.tell("hello", **about, **token))
+        reading = asyncio.ensure_future(self._read(socket, wire))
+        over = asyncio.ensure_future(self._over.wait())
+        try:
+            await asyncio.wait({reading, over}, return_when=asyncio.FIRST_COMPLETED)
+            if self._socket is not socket:  # the caller has come again before this one was lost
+                return
+            if reading.done():
+                self._leave(reading.exception())
+            else:
+                await self._say_goodbye(socket)
+        finally:
+            reading.cancel()
+            over.cancel()
+
+    async def _take_up(self, socket: Socket, wire: Wire) -> None:
+        if self._lost is not None:
+            self._lost.cancel()
+            self._lost = None
+        before, self._socket, self._wire = self._socket, socket, wire
+        if self.conversation.state == "lost":
+            self.conversation.state = "running"
+        self._line.attach(socket, wire)
+        if before is not None:
+            await before.close(NORMAL, "the conversation goes on at another socket")
+
+    async def _read(self, socket: Socket, wire: Wire) -> None:
+        """Read until the caller hangs up; how a socket ends otherwise is raised."""
+        while not isinstance(received := wire.received(await socket.frame()), HungUp):
+            if received:
+                self._hear(received)
+                ahead_s = self._heard_s - (time.monotonic() - self._began)
+                if ahead_s > _AHEAD_S:
+                    await asyncio.sleep(ahead_s - _AHEAD_S)
+
+    def _hear(self, pcm: bytes) -> None:
+        now = time.monotonic() - self._began
+        self._heard_s = max(self._heard_s, now - _AHEAD_S) + len(pcm) / 2 / self.sample_rate
+        if self.conversation.state in ("waiting", "starting"):
+            self._kept.add(pcm)
+            return
+        try:
+            self.conversation.agent._capture_at(pcm, self.sample_rate)  # noqa: SLF001 - as above
+        except NotRunningError:
+            pass  # it has just ended
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Take note of the end of the socket: the caller has hung up, or was lost."""
+        self._socket = None
+        self._line.detach()
+        if isinstance(error, Closed) and error.lost and self._wire and self._wire.resumes:
+            self._wait_for_caller()
+            return
+        self.end("bad_input" if isinstance(error, BadFrameError) else "hung_up")
+        if error is not None and not isinstance(error, Closed):
+            raise error
+
+    def _wait_for_caller(self) -> None:
+        if self.conversation.state == "running":
+            self.conversation.state = "lost"
+            try:
+                self.conversation.agent.interrupt()  # what nobody hears was not said
+            except NotRunningError:
+                return
+        loop = asyncio.get_running_loop()
+        self._lost = loop.call_later(self._keep_s, self.end, "lost")
+
+    async def _say_goodbye(self, socket: Socket) -> None:
+        reason = self.conversation.agent.history.ended_because
+        if self._failure:
+            await socket.close(_FAILED, self._failure)
+        elif self.conversation.ended_by == "drained":
+            await socket.close(GOING_AWAY, "the service is ending")
+        else:
+            await self._say("ended", reason=reason)
+            await socket.close(NORMAL, reason)
+
+    # -- events -------------------------------------------------------------------------------
+
+    async def _say(self, kind: str, **fields: object) -> None:
+        if self._socket is not None and self._wire is not None:
+            await self._socket.send(self._wire.tell(kind, **fields))
+
+    async def _tell(self, event: object) -> None:
+        match event:
+            case Turn(role, text, item_id):
+                await self._say("turn", item_id=item_id, role=role, text=text)
+            case AssistantTranscript(item_id, delta):
+                await self._say("transcript", item_id=item_id, delta=delta)
+            case UserSpeechStarted(item_id):
+                await self._say("speech_started", item_id=item_id)
+            case UserSpeechStopped(item_id):
+                await self._say("speech_stopped", item_id=item_id)
+            case Interrupted(item_id, heard_ms):
+                await self._say("interrupted", item_id=item_id, heard_ms=heard_ms)
+            case PlaybackEnded(item_id):
+                await self._say("playback_ended", item_id=item_id)

@@ -1,0 +1,85 @@
+"""Tokens with which a lost caller takes up the conversation again, also in another program."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import time
+from pathlib import Path
+
+__all__ = ["Journals", "Token"]
+
+_ID = re.compile(r"[0-9a-f]{16}")
+
+
+class Token:
+    """The token of one conversation: its id, and a secret."""
+
+    def __init__(self, conversation: str) -> None:
+        self.text = f"{conversation}.{secrets.token_urlsafe(24)}"
+
+    def fits(self, text: str) -> bool:
+        """Return whether it is this token; the time taken says nothing about how close it is."""
+        return hmac.compare_digest(self.text.encode(), text.encode())
+
+
+class Journals:
+    """A folder with a journal for each conversation, and what tells whose it is.
+
+    ``ID.jsonl`` is the journal, which stays. ``ID.call`` is there while the caller may come again;
+    it has a hash of the token, not the token.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], keep_s: float) -> None:
+        self._folder = Path(folder)
+        self._keep_s = keep_s
+        self._since = time.time()
+
+    def path(self, conversation: str) -> Path:
+        """Return the path of a journal."""
+        return self._folder / f"{conversation}.jsonl"
+
+    def open(self, conversation: str, token: Token) -> None:
+        """Note whose conversation it is.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"sha256": _hash(token.text)})
+        path = self._claim(conversation)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(text, encoding="ascii")
+        temporary.replace(path)
+
+    def close(self, conversation: str) -> None:
+        """Forget whose it was: the conversation is over."""
+        with contextlib.suppress(OSError):
+            self._claim(conversation).unlink()
+
+    def find(self, token: str) -> str | None:
+        """Return the id of the conversation of an earlier program that goes on with this token."""
+        conversation = token.partition(".")[0]
+        if not _ID.fullmatch(conversation):
+            return None
+        journal = self.path(conversation)
+        try:
+            claim = json.loads(self._claim(conversation).read_text(encoding="ascii"))
+            latest = max(journal.stat().st_mtime, self._since)
+        except (OSError, ValueError):
+            return None
+        if not hmac.compare_digest(str(claim.get("sha256")), _hash(token)):
+            return None
+        return conversation if time.time() - latest <= self._keep_s else None
+
+    def _claim(self, conversation: str) -> Path:
+        return self._folder / f"{conversation}.call"
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,547 @@
+"""Callers at real sockets: served, refused, lost, and those who send what they may not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from rtvoice import Agent
+from rtvoice.service import Busy, CallInfo, Draining, Service
+from rtvoice.testing import SandboxServer, speech
+from tests.rig import TIMEOUT_S
+from tests.rtvoice.service.stage import Caller, Stage, seller, serving, until
+from tests.rtvoice.test_bus import in_a_loop
+from tests.test_command import speaks
+
+needs_a_voice = pytest.mark.skipif(not speaks, reason="needs espeak-ng")
+
+
+@pytest.fixture
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(pace=1.5, timeout_s=2 * TIMEOUT_S) as server:
+        yield server
+
+
+def service_for(sandbox: SandboxServer, **options: Any) -> Service:
+    """Return a service without limits that depend on this machine."""
+    return Service(seller(sandbox), **{"cpu_limit": None, "lag_limit_ms": None, **options})
+
+
+# -- served ------------------------------------------------------------------------------------
+
+
+@needs_a_voice
+@in_a_loop
+async def test_what_a_caller_says_while_the_conversation_starts_is_answered(
+    sandbox: SandboxServer,
+) -> None:
+    sandbox.hear("what is your name")
+    async with serving(service_for(sandbox)) as stage, stage.caller() as caller:
+        hello = await caller.hello()
+        await caller.socket.send(speech("what is your name"))
+        assert not caller.told[1:]  # it has not started
+        answer = await caller.expect("turn", role="assistant")
+        await caller.hears()
+        sessions = stage.service.sessions()
+        page = json.loads((await stage.get("/sessions"))[1])
+
+    assert answer["text"] == "My name is Sandbox."
+    assert (hello["rate"], hello["resumed"]) == (24000, False)
+    assert hello["session"] == sessions[0]["id"] == page["sessions"][0]["id"]
+    assert hello["token"] not in json.dumps(page)
+
+
+@needs_a_voice
+@in_a_loop
+async def test_a_telephone_line_talks_interrupts_and_hangs_up(sandbox: SandboxServer) -> None:
+    from rtvoice.service.mulaw import to_mulaw
+    from rtvoice.service.twilio import Twilio
+    from tests.test_examples import in_pieces
+
+    sandbox.hear("tell me a story")
+    provider, told, seen = Twilio(), [], []
+    provider.greeted('{"event": "start", "streamSid": "MZ1", "start": {}}')
+    pieces = in_pieces(speech("tell me a story"), 8000)
+    greeting = "Bicycle shop, hello! What can I do for you on this fine day in the morning?"
+
+    def make_agent(call: CallInfo) -> Agent:
+        seen.append(call)
+        return seller(sandbox, greeting=greeting)(call)
+
+    async with serving(Service(make_agent, cpu_limit=None)) as stage:
+        async with stage.connect("/twilio") as socket:
+            await socket.send('{"event": "connected", "protocol": "Call", "version": "1.0.0"}')
+            start = {"streamSid": "MZ1", "callSid": "CA1", "customParameters": {"shop": "7"}}
+            await socket.send(json.dumps({"event": "start", "streamSid": "MZ1", "start": start}))
+            marks: list[Any] = []
+            async for text in socket:
+                told.append(json.loads(text)["event"])
+                if told[-1] == "mark":
+                    marks.append(text)
+                    if len(marks) < 8:
+                        await socket.send(text)  # it was heard
+                    if len(marks) == 8:
+                        for piece in pieces:
+                            (frame, _) = provider.sound(piece)
+                            await socket.send(frame)
+                elif told[-1] == "clear":
+                    break
+            cut = sandbox.expect("conversation.item.truncate")
+            await socket.send('{"event": "stop", "streamSid": "MZ1", "stop": {}}')
+            await stage.empty()
+        metrics = (await stage.get("/metrics"))[1]
+
+    assert seen[0].parameters == {"shop": "7", "callSid": "CA1", "streamSid": "MZ1"}
+    assert (seen[0].kind, seen[0].sample_rate) == ("twilio", 8000)
+    assert 0 < cut["audio_end_ms"] <= 800  # the marks that came back, not those that were cleared
+    assert 'rtvoice_sessions_ended_total{reason="hung_up"} 1.0' in metrics
+    assert "rtvoice_interruptions_total 1.0" in metrics
+    assert to_mulaw(bytes(4)) == b"\xff\xff"
+
+
+@in_a_loop
+async def test_a_caller_who_hangs_up_is_no_failed_device_and_no_warning(
+    sandbox: SandboxServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "rtvoice")
+    async with serving(service_for(sandbox)) as stage:
+        async with stage.caller() as caller:
+            await caller.hello()
+            await caller.expect("started")
+            await caller.socket.send(bytes(960))
+        await stage.empty()
+        async with stage.caller() as caller:
+            await caller.hello()  # and one who does so while it starts
+        await stage.empty()
+        metrics = (await stage.get("/metrics"))[1]
+
+    assert [r.getMessage() for r in caplog.records if r.levelno > logging.INFO] == []
+    assert 'rtvoice_sessions_ended_total{reason="hung_up"} 2.0' in metrics
+
+
+@in_a_loop
+async def test_metrics_have_no_ids_and_no_place_stays_taken(sandbox: SandboxServer) -> None:
+    async with serving(service_for(sandbox, max_sessions=1)) as stage:
+        for _ in range(3):
+            async with stage.caller() as caller:
+                hello = await caller.hello()
+                await caller.expect("started")
+                metrics = (await stage.get("/metrics"))[1]
+                assert hello["session"] not in metrics
+            await stage.empty()
+        metrics = (await stage.get("/metrics"))[1]
+
+    assert "rtvoice_sessions_started_total 3.0" in metrics
+    assert 'rtvoice_sessions{state="running"} 0.0' in metrics
+    assert "rtvoice_capacity 1.0" in metrics
+
+
+# -- admission ---------------------------------------------------------------------------------
+
+
+async def attempt(stage: Stage, held: list[Caller], path: str = "/talk") -> float:
+    """Call; return the seconds until the refusal, or 0.0 and keep the caller."""
+    began = time.monotonic()
+    try:
+        socket = await stage.connect(path)
+    except InvalidStatus as error:
+        took, refused = time.monotonic() - began, error.response
+    else:
+        held.append(Caller(socket))
+        return 0.0
+    assert refused.status_code == 503
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert b"all places of the service are taken" in (refused.body or b"")
+    return took
+
+
+async def burst(sandbox: SandboxServer, callers: int, places: int) -> list[float]:
+    held: list[Caller] = []
+    async with serving(service_for(sandbox, max_sessions=places)) as stage:
+        took = await asyncio.gather(*(attempt(stage, held) for _ in range(callers)))
+        assert len(held) == places
+        await asyncio.gather(*(caller.hello() for caller in held))
+        await asyncio.gather(*(caller.expect("started") for caller in held))
+        metrics = (await stage.get("/metrics"))[1]
+        for caller in held:
+            await caller.socket.close()
+        await stage.empty()
+    refused = f'rtvoice_sessions_refused_total{{reason="sessions"}} {callers - places:.1f}'
+    assert refused in metrics
+    return sorted(took)[places:]
+
+
+@in_a_loop
+async def test_who_finds_no_place_is_refused_before_the_socket_is_open(
+    sandbox: SandboxServer,
+) -> None:
+    assert len(await burst(sandbox, 5, 2)) == 3
+
+
+@pytest.mark.long
+@in_a_loop
+async def test_of_twenty_callers_four_are_served_and_the_others_refused_at_once(
+    sandbox: SandboxServer,
+) -> None:
+    took = await burst(sandbox, 20, 4)
+
+    assert max(took) < 0.1 * TIMEOUT_S / 10 + 0.05  # with twenty handshakes on one loop
+
+
+@in_a_loop
+async def test_callers_wait_for_places_in_order(sandbox: SandboxServer) -> None:
+    service = service_for(sandbox, max_sessions=1, queue=2, queue_s=60)
+    async with serving(service) as stage, stage.caller() as first:
+        await first.hello()
+        await first.expect("started")
+        held: list[Caller] = []
+        waiting = []
+        for number in range(2):
+            waiting.append(asyncio.ensure_future(attempt(stage, held)))
+            await until(lambda n=number: len(service._queue) == n + 1, "nobody waits")
+        third = await attempt(stage, held)
+        await first.socket.close()
+        await until(lambda: held, "the first in the queue gets no place")
+        assert [each.done() for each in waiting] == [True, False]
+        await held[0].hello()
+        await held[0].expect("started")
+        await held[0].socket.close()
+        await until(lambda: len(held) == 2, "the second gets no place")
+        await held[1].socket.close()
+
+    assert third > 0
+
+
+@in_a_loop
+async def test_who_gives_up_waiting_leaves_the_queue(sandbox: SandboxServer) -> None:
+    service = service_for(sandbox, max_sessions=1, queue=1, queue_s=60)
+    async with serving(service) as stage, stage.caller() as first:
+        await first.hello()
+        waiting = asyncio.ensure_future(attempt(stage, []))
+        await until(lambda: len(service._queue) == 1, "nobody waits")
+        waiting.cancel()
+        await until(lambda: len(service._queue) == 0, "it waits on")
+
+
+@in_a_loop
+async def test_a_program_has_places_too_and_is_told_why_not(sandbox: SandboxServer) -> None:
+    agents = [
+        Agent(server=sandbox.url, audio_input="silence", audio_output="null") for _ in range(2)
+    ]
+    service = service_for(sandbox, max_sessions=1)
+    async with service.session(agents[0]) as agent:
+        with pytest.raises(Busy) as refused:
+            async with service.session(agents[1]):
+                pass
+        await agent.stop()
+    async with service.session(agents[1]) as agent:
+        await agent.stop()
+    await service.drain()
+    with pytest.raises(Draining):
+        async with service.session(agents[0]):
+            pass
+
+    assert (refused.value.reason, refused.value.retry_after_s) == ("sessions", 5.0)
+
+
+# -- the end -----------------------------------------------------------------------------------
+
+
+@in_a_loop
+async def test_who_drains_lets_callers_finish_and_takes_no_new_ones(sandbox: SandboxServer) -> None:
+    async with serving(service_for(sandbox)) as stage, stage.caller() as caller:
+        await caller.hello()
+        await caller.expect("started")
+        assert (await stage.get("/readyz"))[0] == 200
+        draining = asyncio.ensure_future(stage.service.drain())
+        await until(lambda: stage.service.is_draining, "it does not drain")
+        pages = [(await stage.get(path))[0] for path in ("/readyz", "/healthz")]
+        with pytest.raises(InvalidStatus, match="503"):
+            await stage.connect()
+        assert not draining.done()
+        await caller.socket.close()
+        await asyncio.wait_for(draining, TIMEOUT_S)
+
+    assert pages == [503, 200]
+
+
+@in_a_loop
+async def test_after_its_time_a_drain_ends_the_calls_in_order(sandbox: SandboxServer) -> None:
+    async with serving(service_for(sandbox)) as stage:
+        async with stage.caller() as caller, stage.caller() as another:
+            await caller.hello()
+            await caller.expect("started")
+            await another.hello()  # it has not started
+            draining = asyncio.ensure_future(stage.service.drain(3600))
+            await stage.service.drain(0)
+            await asyncio.wait_for(draining, TIMEOUT_S)
+            ends = [await caller.closed(), await another.closed()]
+
+    assert ends == [(1001, "the service is ending")] * 2
+
+
+@in_a_loop
+async def test_a_conversation_that_cannot_start_says_why(sandbox: SandboxServer) -> None:
+    service = Service(lambda _: Agent(server="ws://127.0.0.1:9/x", connect_timeout_s=0.2))
+    async with serving(service) as stage, stage.caller() as caller:
+        await caller.hello()
+        code, reason = await caller.closed()
+
+    assert code == 1011
+    assert "127.0.0.1:9" in reason
+
+
+# -- lost callers ------------------------------------------------------------------------------
+
+
+@needs_a_voice
+@pytest.mark.parametrize("in_the_query", [False, True])
+@in_a_loop
+async def test_a_lost_caller_comes_again_and_goes_on(
+    sandbox: SandboxServer, in_the_query: bool
+) -> None:
+    sandbox.hear("tell me a story")
+    sandbox.hear("what is your name")
+    async with serving(service_for(sandbox, max_sessions=1)) as stage:
+        async with stage.caller() as caller:
+            hello = await caller.hello()
+            await caller.socket.send(speech("tell me a story"))
+            await caller.hears(48_000)
+            caller.lose()
+            await stage.state("lost")
+        query = f"?token={hello['token']}" if in_the_query else ""
+        async with stage.caller(f"/talk{query}") as again:
+            back = await again.hello(**({} if in_the_query else {"token": hello["token"]}))
+            await again.socket.send(speech("what is your name"))
+            await again.expect("turn", role="assistant", text="My name is Sandbox.")
+            await again.hears()
+        await stage.empty()
+        metrics = (await stage.get("/metrics"))[1]
+
+    assert back | {"resumed": False} == hello
+    assert back["resumed"]
+    assert len(sandbox.of("session.created")) == 1
+    assert "rtvoice_sessions_started_total 1.0" in metrics
+
+
+@in_a_loop
+async def test_a_lost_caller_is_not_waited_for_for_ever(sandbox: SandboxServer) -> None:
+    async with serving(service_for(sandbox, keep_s=0.05)) as stage:
+        async with stage.caller() as caller:
+            hello = await caller.hello()
+            await caller.expect("started")
+            caller.lose()
+        await stage.empty()
+        async with stage.caller() as again:
+            await again.socket.send(json.dumps({"rate": 24000, "token": hello["token"]}))
+            end = await again.closed()
+        metrics = (await stage.get("/metrics"))[1]
+
+    assert end == (1008, "the token fits no conversation that is kept; call again without it")
+    assert 'rtvoice_sessions_ended_total{reason="lost"} 1.0' in metrics
+
+
+@in_a_loop
+async def test_while_a_lost_caller_is_waited_for_nobody_gets_the_place(
+    sandbox: SandboxServer,
+) -> None:
+    async with serving(service_for(sandbox, max_sessions=1)) as stage:
+        async with stage.caller() as caller:
+            await caller.hello()
+            await caller.expect("started")
+            caller.lose()
+            await stage.state("lost")
+        async with stage.caller() as stranger:
+            await stranger.socket.send('{"rate": 24000}')
+            code, reason = await stranger.closed()
+
+    assert code == 1013
+    assert reason == "all places of the service are taken; try again in 5 s"
+
+
+@in_a_loop
+async def test_who_comes_again_before_the_loss_was_noticed_takes_over(
+    sandbox: SandboxServer,
+) -> None:
+    async with serving(service_for(sandbox)) as stage, stage.caller() as caller:
+        hello = await caller.hello()
+        await caller.expect("started")
+        async with stage.caller() as again:
+            back = await again.hello(token=hello["token"])
+            end = await caller.closed()
+            assert [s["state"] for s in stage.service.sessions()] == ["running"]
+
+    assert end == (1000, "the conversation goes on at another socket")
+    assert back["session"] == hello["session"]
+
+
+@in_a_loop
+async def test_with_journals_a_caller_comes_again_to_another_program(
+    sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    options = {"journals": tmp_path / "journals"}
+    async with serving(service_for(sandbox, **options)) as stage, stage.caller() as caller:
+        hello = await caller.hello()
+        await caller.expect("started")
+        await stage.service.drain(0)
+        assert (await caller.closed())[0] == 1001
+    async with serving(service_for(sandbox, **options)) as stage:
+        async with stage.caller() as forger:
+            token = hello["token"].partition(".")[0] + ".guessed"
+            await forger.socket.send(json.dumps({"rate": 24000, "token": token}))
+            refused = await forger.closed()
+        async with stage.caller() as again:
+            back = await again.hello(token=hello["token"])
+            await again.expect("started")
+        await stage.empty()
+        async with stage.caller() as late:
+            await late.socket.send(json.dumps({"rate": 24000, "token": back["token"]}))
+            over = await late.closed()
+
+    assert refused[0] == over[0] == 1008
+    assert back["resumed"]
+    assert back["session"] == hello["session"]
+    assert back["token"] != hello["token"]
+    assert [path.suffix for path in (tmp_path / "journals").iterdir()] == [".jsonl"]
+
+
+# -- bad input ---------------------------------------------------------------------------------
+
+BAD = {
+    "sound before the hello": ([b"\0\0"], 1008, "begin with the text"),
+    "no JSON": (["hello"], 1007, "must be an object in JSON"),
+    "a list": (["[1]"], 1007, "must be an object in JSON"),
+    "no rate": (["{}"], 1007, 'needs a "rate"'),
+    "a rate that cannot be": (['{"rate": 1}'], 1007, "from 8000 to 192000"),
+    "a token that is none": (['{"rate": 24000, "token": 1}'], 1007, '"token" of a hello'),
+    "parameters that are none": (['{"rate": 24000, "parameters": 1}'], 1007, "an object"),
+    "a wrong token": (['{"rate": 24000, "token": "x.y"}'], 1008, "fits no conversation"),
+    "a token of dots": (['{"rate": 24000, "token": "../x.y"}'], 1008, "fits no conversation"),
+    "text where sound belongs": (['{"rate": 24000}', "AAAA"], 1007, "object in JSON"),
+    "an unknown message": (['{"rate": 24000}', '{"type": "x"}'], 1007, "sound belongs into binary"),
+    "a position that is none": (['{"rate": 24000}', '{"type": "played"}'], 1007, '"ms" must be'),
+    "half a sample": (['{"rate": 24000}', b"\0\0\0"], 1007, "half a sample"),
+    "ten megabytes": (['{"rate": 24000}', bytes(10_000_000)], 1009, "at most 262144"),
+}
+
+
+@in_a_loop
+async def test_what_a_caller_may_not_send_closes_the_socket_and_disturbs_nobody(
+    sandbox: SandboxServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(service_for(sandbox)) as stage, stage.caller() as good:
+        await good.hello()
+        await good.expect("started")
+        for what, (frames, code, words) in BAD.items():
+            async with stage.caller() as caller:
+                for frame in frames:
+                    await caller.socket.send(frame)
+                found = await caller.closed()
+            assert (what, found[0]) == (what, code)
+            assert words in found[1], (what, found)
+            assert len(found[1].encode()) <= 123
+        await until(lambda: len(stage.service.sessions()) == 1, "others go on")
+        await good.socket.send(bytes(960))
+        assert stage.service.sessions()[0]["state"] == "running"
+        assert good.code is None
+
+    assert [r.getMessage() for r in caplog.records if r.levelno > logging.INFO] == []
+
+
+@pytest.mark.parametrize(
+    ("frames", "code", "words"),
+    [
+        ([b"\0"], 1007, "text frames only"),
+        (['{"event": "media"}'], 1008, "must be connected and start"),
+        (['{"event": "start"}'], 1007, "needs a streamSid"),
+        ("media {}", 1007, "lacks its content"),
+        ('media {"payload": "?"}', 1007, "must be base64"),
+    ],
+)
+@in_a_loop
+async def test_a_media_stream_that_is_none_is_closed(
+    sandbox: SandboxServer, frames: list[str] | str, code: int, words: str
+) -> None:
+    if isinstance(frames, str):
+        start = '{"event": "start", "streamSid": "MZ1", "start": {}}'
+        event, content = frames.split(" ", 1)
+        frames = [start, f'{{"event": "{event}", "{event}": {content}}}']
+    async with serving(service_for(sandbox)) as stage:
+        async with stage.caller("/twilio") as line:
+            for frame in frames:
+                await line.socket.send(frame)
+            end = await line.closed()
+
+    assert end[0] == code
+    assert words in end[1]
+
+
+@in_a_loop
+async def test_pages_of_other_origins_may_not_call_unless_allowed(sandbox: SandboxServer) -> None:
+    origins = ["https://shop.example"]
+    async with serving(service_for(sandbox, origins=origins)) as stage:
+        with pytest.raises(InvalidStatus, match="403") as refused:
+            await stage.connect(origin="https://elsewhere.example")
+        for origin in ("https://shop.example", f"http://127.0.0.1:{stage.port}"):
+            async with stage.caller(origin=origin) as caller:
+                await caller.hello()
+
+    assert b"pages of this origin may not call" in (refused.value.response.body or b"")
+
+
+@in_a_loop
+async def test_make_agent_may_refuse_and_may_fail(
+    sandbox: SandboxServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def make_agent(call: CallInfo) -> Any:
+        match call.query.get("as"):
+            case "stranger":
+                raise PermissionError("who are you?")
+            case "bug":
+                raise KeyError("bug")
+            case "nobody":
+                return None
+        return Agent(server=sandbox.url, audio_input="silence")
+
+    ends = []
+    async with serving(Service(make_agent, max_sessions=1, cpu_limit=None)) as stage:
+        for who in ("stranger", "bug", "nobody", "deaf"):
+            async with stage.caller(f"/talk?as={who}") as caller:
+                await caller.socket.send('{"rate": 24000}')
+                ends.append(await caller.closed())
+            await until(lambda: not stage.service._admission.count(), "its place is taken")
+
+    assert ends == [(1008, "who are you?"), *[(1011, "the conversation cannot start")] * 3]
+    assert "make_agent must return an Agent, not None" in caplog.text
+    assert "audio_input: the service sets it for each caller; leave it out" in caplog.text
+
+
+@in_a_loop
+async def test_a_caller_without_a_hello_is_not_waited_for_for_ever(
+    sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtvoice.service.asgi._HELLO_S", 0.05)
+    async with serving(service_for(sandbox)) as stage, stage.caller() as caller:
+        end = await caller.closed()
+
+    assert end == (1008, "the hello has not come within 0.05 s")
+
+
+@in_a_loop
+async def test_there_is_nothing_elsewhere(sandbox: SandboxServer) -> None:
+    async with serving(service_for(sandbox)) as stage:
+        with pytest.raises(InvalidStatus, match="404"):
+            await stage.connect("/elsewhere")
+        status, body = await stage.get("/elsewhere")
+
+    assert status == 404
+    assert re.search("nothing here", body)
