@@ -54,6 +54,7 @@ _EXAMPLES = {
     "--doctor": "check whether a session would work here",
     "--record talk.wav --events events.jsonl": "",
     "--input question.wav --output reply.wav --server sandbox": "",
+    "serve shop.py:make_agent": "hold many conversations, with callers (serve --help)",
 }
 _EPILOG = """\
 an agent (assistant.py):
@@ -257,8 +258,13 @@ def run(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not every terminal can show all characters
             stream.reconfigure(errors="backslashreplace")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["serve"]:
+        from rtvoice.command.serve import serve
+
+        return serve(arguments[1:])
     try:
-        return _obey(_parser().parse_args(argv))
+        return _obey(_parser().parse_args(arguments))
     except OutputError as error:
         _complain(str(error))
         return EXIT_USAGE

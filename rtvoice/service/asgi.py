@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import math
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from rtvoice.service.admission import Place
 from rtvoice.service.call import Call
 from rtvoice.service.errors import Busy, Draining
-from rtvoice.service.frames import POLICY, TRY_LATER, BadFrameError, Hello, Wire
+from rtvoice.service.frames import GOING_AWAY, POLICY, TRY_LATER, BadFrameError, Hello, Wire
 from rtvoice.service.info import CallInfo
 from rtvoice.service.metrics import CONTENT_TYPE
 from rtvoice.service.socket import Closed, Event, Receive, Send, Socket
@@ -76,6 +77,9 @@ class App:
     def __init__(self, service: Service, origins: Sequence[str]) -> None:
         self._service = service
         self._origins = tuple(origins)
+        self._sockets: set[Socket] = set()
+        """Those that are open."""
+        self._closed = asyncio.Event()
         self._returning = 0
         """How many callers were let in without a place, since they may be lost ones."""
 
@@ -97,6 +101,14 @@ class App:
                 headers = [(b"content-type", kind.encode()), (b"cache-control", b"no-store")]
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
+
+    async def closed(self, timeout_s: float) -> None:
+        """Wait until all callers' sockets are closed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._sockets:
+                    self._closed.clear()
+                    await self._closed.wait()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()  # "lifespan.startup"
@@ -144,6 +156,7 @@ class App:
                     return
                 admitted.refusal = error  # unless the hello has the token of a lost caller
         self._returning += admitted.refusal is not None
+        self._sockets.add(socket)
         try:
             await socket.accept()
             await self._greet(socket, wire, path, admitted)
@@ -152,6 +165,8 @@ class App:
         except Closed:
             pass
         finally:
+            self._sockets.discard(socket)
+            self._closed.set()
             self._returning -= admitted.refusal is not None
             admitted.give_back()
 
@@ -217,6 +232,8 @@ class App:
         Raises:
             BadFrameError: There is no place, or no agent for this caller.
         """
+        if self._service.is_draining:
+            raise BadFrameError(GOING_AWAY, str(Draining()))
         place = admitted.take()
         try:
             return await self._service.call(place, info, resumed=resumed)

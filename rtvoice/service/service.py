@@ -42,6 +42,8 @@ _logger = logging.getLogger("rtvoice.service")
 
 _SAMPLE_S = 1.0
 """Interval at which the load is measured."""
+_CLOSING_S = 2.0
+"""Time for the close frames at the end."""
 _PSS_EVERY = 5
 """Memory is measured with each fifth measurement: it takes a millisecond a process."""
 
@@ -349,6 +351,7 @@ class Service:
             (call or conversation).end("drained")
         while self._conversations:
             await self._empty.wait()
+        await self.asgi.closed(_CLOSING_S)
         for task in self._measuring:
             task.cancel()
         self._measuring = set()

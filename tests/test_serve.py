@@ -1,0 +1,250 @@
+"""``rtvoice serve`` as an operator runs it: real processes, sockets and signals."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from rtvoice.testing import SandboxServer
+from tests.rig import TIMEOUT_S, wait_until_gone
+from tests.rtvoice.service.stage import Caller, fetched, until
+from tests.rtvoice.test_bus import in_a_loop
+from tests.test_command import environment_of
+
+SHOP = """
+import logging
+from rtvoice import Agent
+
+def make_agent(call):
+    logging.getLogger("shop").info("a customer")
+    return Agent(transcription_model="gpt-transcribe", inactivity_timeout_s=None)
+
+agent = Agent()
+number = 7
+"""
+JSON_LOG = ("--log", "json")
+
+
+@pytest.fixture
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(pace=4, timeout_s=2 * TIMEOUT_S) as server:
+        yield server
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(SHOP)
+    return tmp_path
+
+
+class Served:
+    """The command, until it listens."""
+
+    def __init__(self, shop: Path, sandbox: SandboxServer, *options: str) -> None:
+        limits = ("--port", "0", "--cpu-limit", "none", "--lag-limit-ms", "none")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "supervisor", "serve", "shop.py:make_agent", *limits, *options],
+            cwd=shop,
+            env=environment_of(RTVOICE_SERVER=sandbox.url),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self.port = 0
+        self._listens = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        assert self._listens.wait(3 * TIMEOUT_S)
+        assert self.port, "".join(self.lines)
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.end()
+
+    def caller(self, path: str = "/talk") -> Any:
+        return connect(f"ws://127.0.0.1:{self.port}{path}", compression=None)
+
+    def get(self, path: str) -> tuple[int, str]:
+        return fetched(self.port, path)
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end; return exit code, and what it has said."""
+        code = self.process.wait(3 * TIMEOUT_S)
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code, "".join(self.lines)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if found := re.search(r"serving shop.py:make_agent at http://127.0.0.1:(\d+)", line):
+                self.port = int(found[1])
+                self._listens.set()
+        self._listens.set()
+
+
+@in_a_loop
+async def test_a_signal_drains_and_a_second_one_ends_at_once(
+    shop: Path, sandbox: SandboxServer
+) -> None:
+    with Served(shop, sandbox) as served:
+        async with served.caller() as one, served.caller() as two:
+            callers = [Caller(one), Caller(two)]
+            for caller in callers:
+                await caller.hello()
+                await caller.expect("started")
+            served.process.send_signal(signal.SIGTERM)
+            await until(lambda: served.get("/readyz")[0] == 503, "it does not drain")
+            health = served.get("/healthz")[0]
+            with pytest.raises(InvalidStatus, match="503") as refused:
+                await served.caller()
+            await one.close()
+            await until(lambda: len(json.loads(served.get("/sessions")[1])["sessions"]) == 1, "")
+            assert served.process.poll() is None
+            served.process.send_signal(signal.SIGTERM)
+            end = await callers[1].closed()
+        code, said = served.end()
+
+    assert health == 200
+    assert refused.value.response.headers["Retry-After"] == "5"
+    assert end == (1001, "the service is ending")
+    assert code == 0
+    assert "Traceback" not in said
+    assert "WARNING" not in said
+
+
+@in_a_loop
+async def test_after_the_last_call_a_drained_service_ends_by_itself(
+    shop: Path, sandbox: SandboxServer
+) -> None:
+    with Served(shop, sandbox, *JSON_LOG) as served:
+        async with served.caller() as socket:
+            caller = Caller(socket)
+            hello = await caller.hello()
+            await caller.expect("started")
+            served.process.send_signal(signal.SIGTERM)
+            await until(lambda: served.get("/readyz")[0] == 503, "it does not drain")
+        code, said = served.end()
+
+    records = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    of_processes = [r for r in records if r["logger"] == "rtvoice.realtime"]
+    assert code == 0
+    assert of_processes, said
+    assert all(record["session"] == hello["session"] for record in of_processes)
+    (customer,) = (record for record in records if record["logger"] == "shop")
+    assert customer["text"] == "a customer"
+    assert all({"time", "level", "text"} <= set(record) for record in records)
+    assert said.count("\n") == len(records) + 1  # and where it listens
+
+
+@in_a_loop
+async def test_a_killed_service_leaves_no_process_and_goes_on_when_it_is_back(
+    shop: Path, sandbox: SandboxServer
+) -> None:
+    journals = ("--journals", "journals")
+    with Served(shop, sandbox, *journals) as served:
+        async with served.caller() as socket:
+            caller = Caller(socket)
+            hello = await caller.hello()
+            await caller.expect("started")
+            pids = descendants(served.process.pid)
+            served.process.kill()
+            await caller.closed()
+        served.end()
+        wait_until_gone(pids, TIMEOUT_S / 10)
+    with Served(shop, sandbox, *journals) as served:
+        async with served.caller() as socket:
+            again = Caller(socket)
+            back = await again.hello(token=hello["token"])
+            await again.expect("started")
+        served.process.send_signal(signal.SIGINT)
+        code, _ = served.end()
+
+    assert len(pids) > 6
+    assert (back["session"], back["resumed"]) == (hello["session"], True)
+    assert code == 0
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have."""
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        parents.setdefault(parent, []).append(int(path.parent.name))
+    found, ours = [], [pid]
+    while ours:
+        children = parents.get(ours.pop(), [])
+        found += children
+        ours += children
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "the following arguments are required: MAKE_AGENT"),
+        (("nothing.py:make_agent",), "nothing.py"),
+        (("shop.py:make_agents",), "shop.py has no 'make_agents'"),
+        (("shop.py:number",), "it is no function but of type int"),
+        (("shop.py:agent",), "write def make_agent(call): return Agent(...)"),
+        (("shop.py:make_agent", "--queue", "-1"), "'-1' is not a whole number, 0 or more"),
+        (("shop.py:make_agent", "--max-sessions", "0"), "max_sessions is 0; it must be more than"),
+        (("shop.py:make_agent", "--cpu-limit", "0"), "'0' is not a number above 0, or none"),
+        (("shop.py:make_agent", "--port", "70000"), "'70000' is not a port, from 0 to 65535"),
+        (("shop.py:make_agent", "--host", "192.0.2.1"), "192.0.2.1:8080 cannot be used"),
+        (("shop.py:make_agent", "--log-level", "LOUD"), "the log level is LOUD; choose DEBUG"),
+    ],
+)
+def test_wrong_usage_is_refused_with_what_to_do(
+    arguments: tuple[str, ...],
+    words: str,
+    shop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from rtvoice.command.cli import run
+
+    monkeypatch.chdir(shop)
+    monkeypatch.setattr("rtvoice.command.serve._set_up_logging", lambda *_: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "shop", raising=False)
+    try:
+        code = run(["serve", *arguments])
+    except SystemExit as end:  # argparse
+        code = int(str(end.code))
+
+    assert code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    from rtvoice.command.cli import run
+
+    with pytest.raises(SystemExit):
+        run(["serve", "--help"])
+
+    shown = capsys.readouterr().out
+    for word in ("def make_agent(call", "/talk", "/readyz", "SIGTERM", "exit codes:", "examples:"):
+        assert word in shown
+    assert all(len(line) <= 100 for line in shown.splitlines())
