@@ -7,11 +7,11 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
 
 from rtvoice.service.admission import Place
 from rtvoice.service.call import Call
+from rtvoice.service.desk import Desk
 from rtvoice.service.errors import Busy, Draining
 from rtvoice.service.frames import GOING_AWAY, POLICY, TRY_LATER, BadFrameError, Hello, Wire
 from rtvoice.service.info import CallInfo
@@ -19,9 +19,6 @@ from rtvoice.service.metrics import CONTENT_TYPE
 from rtvoice.service.socket import Closed, Event, Receive, Send, Socket
 from rtvoice.service.talk import Talk
 from rtvoice.service.twilio import Twilio
-
-if TYPE_CHECKING:
-    from rtvoice.service.service import Service
 
 __all__ = ["App"]
 
@@ -37,11 +34,11 @@ _FAILED = 1011
 class Admitted:
     """The place of a caller who is let in, until a conversation has taken it."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, desk: Desk) -> None:
         self.place: Place | None = None
         self.refusal: Busy | Draining | None = None
         """Why there is no place; None: there is, or a lost caller has come again."""
-        self._service = service
+        self._desk = desk
 
     def take(self) -> Place:
         """Return the place, which is the conversation's from now on.
@@ -57,7 +54,7 @@ class Admitted:
     def give_back(self) -> None:
         """Free the place, unless it was taken."""
         if self.place is not None:
-            self._service.give_back(self.place)
+            self._desk.give_back(self.place)
             self.place = None
 
 
@@ -74,8 +71,11 @@ class App:
     ==============  =====  =====================================================
     """
 
-    def __init__(self, service: Service, origins: Sequence[str]) -> None:
-        self._service = service
+    def __init__(
+        self, desk: Desk, drain: Callable[[float], Awaitable[None]], origins: Sequence[str]
+    ) -> None:
+        self._desk = desk
+        self._drain = drain
         self._origins = tuple(origins)
         self._sockets: set[Socket] = set()
         """Those that are open."""
@@ -112,10 +112,10 @@ class App:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()  # "lifespan.startup"
-        self._service.start()
+        self._desk.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()  # "lifespan.shutdown"
-        await self._service.drain(0)
+        await self._drain(0)
         await send({"type": "lifespan.shutdown.complete"})
 
     # -- operators ----------------------------------------------------------------------------
@@ -128,12 +128,12 @@ class App:
             case "/healthz":
                 return _as_json(200, {"healthy": True})
             case "/readyz":
-                status = 503 if self._service.is_draining else 200
-                return _as_json(status, {"ready": status == 200, "short": self._service.shortage})
+                status = 503 if self._desk.is_draining else 200
+                return _as_json(status, {"ready": status == 200, "short": self._desk.shortage})
             case "/metrics":
-                return 200, CONTENT_TYPE, self._service.metrics()
+                return 200, CONTENT_TYPE, self._desk.metrics()
             case "/sessions":
-                return _as_json(200, {"sessions": self._service.sessions()})
+                return _as_json(200, {"sessions": self._desk.sessions()})
         return _as_json(404, {"error": "there is nothing here"})
 
     # -- callers ------------------------------------------------------------------------------
@@ -144,14 +144,14 @@ class App:
         if not socket.comes_from(self._origins):
             await socket.refuse(403, "pages of this origin may not call")
             return
-        admitted = Admitted(self._service)
-        if not (wire.resumes and self._service.find(socket.query.get("token"))):
+        admitted = Admitted(self._desk)
+        if not (wire.resumes and self._desk.find(socket.query.get("token"))):
             try:
                 admitted.place = await self._place(socket)
             except Closed:
                 return
             except (Busy, Draining) as error:
-                if not (wire.resumes and self._returning < self._service.lost):
+                if not (wire.resumes and self._returning < self._desk.lost):
                     await _refuse(socket, error)
                     return
                 admitted.refusal = error  # unless the hello has the token of a lost caller
@@ -178,7 +178,7 @@ class App:
             Draining: The service ends.
             Closed: The caller has given up.
         """
-        placed = asyncio.ensure_future(self._service.admit())
+        placed = asyncio.ensure_future(self._desk.admit())
         await asyncio.sleep(0)
         if placed.done():
             return placed.result()
@@ -201,14 +201,14 @@ class App:
         """
         hello = await _hello(socket, wire)
         token = hello.token or socket.query.get("token")
-        if (call := self._service.find(token)) is not None:
+        if (call := self._desk.find(token)) is not None:
             admitted.give_back()
             if call.sample_rate != hello.sample_rate:
                 text = f"this conversation has a rate of {call.sample_rate}"
                 raise BadFrameError(POLICY, text)
             await call.attend(socket, wire, resumed=True)
             return
-        earlier = self._service.find_journal(token) if token else None
+        earlier = self._desk.find_journal(token) if token else None
         if token and earlier is None:
             text = "the token fits no conversation that is kept; call again without it"
             raise BadFrameError(POLICY, text)
@@ -232,11 +232,11 @@ class App:
         Raises:
             BadFrameError: There is no place, or no agent for this caller.
         """
-        if self._service.is_draining:
+        if self._desk.is_draining:
             raise BadFrameError(GOING_AWAY, str(Draining()))
         place = admitted.take()
         try:
-            return await self._service.call(place, info, resumed=resumed)
+            return await self._desk.call(place, info, resumed=resumed)
         except PermissionError as error:
             admitted.place = place
             raise BadFrameError(POLICY, str(error) or "the call is refused") from error

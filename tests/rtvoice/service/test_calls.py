@@ -207,7 +207,7 @@ async def test_callers_wait_for_places_in_order(sandbox: SandboxServer) -> None:
         waiting = []
         for number in range(2):
             waiting.append(asyncio.ensure_future(attempt(stage, held)))
-            await until(lambda n=number: len(service._queue) == n + 1, "nobody waits")
+            await until(lambda n=number: len(service._desk._queue) == n + 1, "nobody waits")
         third = await attempt(stage, held)
         await first.socket.close()
         await until(lambda: held, "the first in the queue gets no place")
@@ -227,9 +227,9 @@ async def test_who_gives_up_waiting_leaves_the_queue(sandbox: SandboxServer) -> 
     async with serving(service) as stage, stage.caller() as first:
         await first.hello()
         waiting = asyncio.ensure_future(attempt(stage, []))
-        await until(lambda: len(service._queue) == 1, "nobody waits")
+        await until(lambda: len(service._desk._queue) == 1, "nobody waits")
         waiting.cancel()
-        await until(lambda: len(service._queue) == 0, "it waits on")
+        await until(lambda: len(service._desk._queue) == 0, "it waits on")
 
 
 @in_a_loop
@@ -518,7 +518,7 @@ async def test_make_agent_may_refuse_and_may_fail(
             async with stage.caller(f"/talk?as={who}") as caller:
                 await caller.socket.send('{"rate": 24000}')
                 ends.append(await caller.closed())
-            await until(lambda: not stage.service._admission.count(), "its place is taken")
+            await until(lambda: not stage.service._desk._admission.count(), "its place is taken")
 
     assert ends == [(1008, "who are you?"), *[(1011, "the conversation cannot start")] * 3]
     assert "make_agent must return an Agent, not None" in caplog.text
