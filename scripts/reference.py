@@ -66,6 +66,12 @@ _SECTIONS: tuple[tuple[str, str, str, str], ...] = (
         "",
     ),
     ("Events", "rtvoice.events", "All these are in `rtvoice.events` and in `rtvoice`.", ""),
+    (
+        "A service",
+        "rtvoice.service",
+        'All these are in `rtvoice.service`, which needs `pip install "rtvoice[service]"`.',
+        "",
+    ),
     ("Testing", "rtvoice.testing", "All these are in `rtvoice.testing`.", ""),
     (
         "Session",

@@ -41,7 +41,8 @@ COVERED = {
     "python -m supervisor": "tests/test_command.py",
     "python -m supervisor --doctor": "tests/rtvoice/command/test_doctor.py",
     "python -m supervisor --probes": "tests/test_inject.py",
-    "python -m uvicorn asgi_app:app": "tests/test_examples.py",
+    "python -m supervisor serve shop.py:make_agent": "tests/test_serve.py",
+    "python asgi_app.py": "tests/test_examples.py",
 }
 """Commands that set up the machine or run for long, and the tests that know them."""
 

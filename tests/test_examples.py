@@ -443,30 +443,46 @@ def get(port: int, path: str) -> tuple[int, Json]:
 
 
 @needs_a_voice
-def test_the_asgi_app_talks_is_ready_and_ends_in_order(sandbox: SandboxServer) -> None:
+def test_the_asgi_app_talks_answers_and_ends_in_order(sandbox: SandboxServer) -> None:
     port = free_port()
-    command = ("-m", "uvicorn", "asgi_app:app", "--port", str(port))
     sandbox.hear("what is your name")
-    with Program(*command, says="Uvicorn running", server=sandbox.url) as program:
-        sandbox.expect("session.updated")
-        while not (ready := get(port, "/ready"))[1]["ready"]:
-            pass
-        status = get(port, "/status")
-        with connect(f"ws://127.0.0.1:{port}/talk") as connection:
+    with Program("asgi_app.py", str(port), says="Uvicorn running", server=sandbox.url) as program:
+        with connect(f"ws://127.0.0.1:{port}/voice/talk") as connection:
 
             def take(message: str | bytes) -> None:
                 if isinstance(message, bytes):
                     visitor.sound.extend(message)
+                else:
+                    visitor.told.append(json.loads(message))
 
             visitor = Ears(connection, take)
+            connection.send('{"rate": 24000}')
             connection.send(speech("what is your name"))
             visitor.wait(lambda: len(visitor.sound) > 24_000, "no answer")
+            program.process.send_signal(signal.SIGTERM)
+            while get(port, "/voice/readyz")[0] != 503:
+                pass
+            refused = get(port, "/ask?q=hello")
+            connection.close()
+        program.process.wait(2 * TIMEOUT_S)
+        printed = program.stop()
+
+    assert loudness(bytes(visitor.sound)) > 1000
+    assert visitor.told[0]["type"] == "hello"
+    assert refused[0] == 503
+    assert "the service is ending" in refused[1]["error"]
+    assert "Application shutdown complete" in printed
+    assert "Traceback" not in printed
+
+
+def test_the_asgi_app_answers_typed_questions(sandbox: SandboxServer) -> None:
+    port = free_port()
+    sandbox.say("We have red ones.")
+    with Program("asgi_app.py", str(port), says="Uvicorn running", server=sandbox.url) as program:
+        answer = get(port, "/ask?q=which+colours")
         nothing = get(port, "/nothing")
         printed = program.stop()
 
-    assert ready[0] == 200
-    assert status[1]["realtime"]["state"] == "open"
+    assert answer == (200, {"answer": "We have red ones."})
     assert nothing[0] == 404
-    assert loudness(bytes(visitor.sound)) > 1000
-    assert "Application shutdown complete" in printed
     assert "Traceback" not in printed

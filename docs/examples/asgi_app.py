@@ -1,17 +1,22 @@
-"""Voice agents in a web service: python -m uvicorn asgi_app:app.
+"""Voice agents in a web service of your own: python asgi_app.py [PORT].
 
-A kiosk, which talks through the sound card of this machine for as long as the service runs, and
-visitors, who talk over websockets (16-bit PCM, 24 kHz, both ways).
+Callers talk at ws://127.0.0.1:8080/voice/talk; /ask?q=... answers a typed question.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+import signal
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import FrameType
 from typing import Any
+from urllib.parse import parse_qs
 
-from rtvoice import Agent, AgentStoppedEvent, NotRunningError, RtvoiceError
-from rtvoice.audio.devices import AudioInputDevice, AudioOutputDevice
+import uvicorn
+
+from rtvoice import Agent, RtvoiceError, Turn
+from rtvoice.service import Busy, CallInfo, Draining, Service
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -20,102 +25,45 @@ Send = Callable[[Event], Awaitable[None]]
 logger = logging.getLogger("shop")
 
 
-class Visitor(AudioInputDevice, AudioOutputDevice):
-    """The microphone and the loudspeaker of whoever has opened a websocket."""
-
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self.is_over = asyncio.Event()
-        self.has_left = False
-        self._receive = receive
-        self._send = send
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-    @property
-    def is_active(self) -> bool:
-        return self._active
-
-    async def stream_chunks(self) -> AsyncIterator[bytes]:
-        while (event := await self._receive())["type"] == "websocket.receive":
-            if event.get("bytes"):
-                yield event["bytes"]
-        self.has_left = True  # it was "websocket.disconnect"
-        self.is_over.set()
-
-    async def play_chunk(self, chunk: bytes) -> None:
-        if not self.has_left:
-            await self._send({"type": "websocket.send", "bytes": chunk})
-
-    async def clear_buffer(self) -> None:
-        if not self.has_left:
-            await self._send({"type": "websocket.send", "text": '{"clear": true}'})
+def make_agent(call: CallInfo) -> Agent:
+    logger.info("a customer calls from %s", call.client)
+    return Agent("You sell bicycles. Answer in one sentence.")
 
 
-class Shop:
-    """An ASGI application."""
+service = Service(make_agent)
 
-    def __init__(self) -> None:
-        self._kiosk = Agent("You are the kiosk of a bicycle shop.", inactivity_timeout_s=None)
 
-    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        match scope["type"], scope.get("path"):
-            case "lifespan", _:
-                await self._live(receive, send)
-            case "websocket", "/talk":
-                await self._talk(receive, send)
-            case "websocket", _:
-                await send({"type": "websocket.close"})
-            case _, "/ready":
-                await _answer(send, 200 if self._kiosk.ready else 503, {"ready": self._kiosk.ready})
-            case _, "/status":
-                await self._tell_status(send)
-            case _:
-                await _answer(send, 404, {"error": "there is nothing here"})
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        await receive()  # "lifespan.startup"
-        kiosk = asyncio.create_task(self._attend())
-        await send({"type": "lifespan.startup.complete"})
-        await receive()  # "lifespan.shutdown"
-        kiosk.cancel()  # its conversation ends in order, within 5 s
-        await asyncio.wait({kiosk})
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def _attend(self) -> None:
-        while True:  # one conversation after the other
-            try:
-                history = await self._kiosk.run()
-                logger.info("the kiosk has said goodbye: %s", history.ended_because)
-            except RtvoiceError as error:
-                logger.error("the kiosk is out of order: %s", error)
-                await asyncio.sleep(5)
-
-    async def _talk(self, receive: Receive, send: Send) -> None:
-        await receive()  # "websocket.connect"
-        await send({"type": "websocket.accept"})
-        visitor = Visitor(receive, send)
-        agent = Agent(
-            "You sell bicycles. Answer in one sentence.",
-            audio_input=visitor,
-            audio_output=visitor,
-        )
-        agent.event_bus.subscribe(AgentStoppedEvent, lambda _: visitor.is_over.set())
-        try:
-            async with agent:
-                await visitor.is_over.wait()
-                await agent.stop()
-        except RtvoiceError as error:
-            logger.error("a conversation failed: %s", error)
-        if not visitor.has_left:
+async def app(scope: Event, receive: Receive, send: Send) -> None:
+    """Serve one request; in Starlette and FastAPI: app.mount("/voice", service.asgi)."""
+    match scope["type"], scope.get("path", ""):
+        case "lifespan", _:
+            await service.asgi(scope, receive, send)
+        case _, path if path.startswith("/voice/"):
+            await service.asgi({**scope, "root_path": "/voice"}, receive, send)
+        case "http", "/ask":
+            question = parse_qs(scope["query_string"].decode()).get("q", ["hello"])[0]
+            await _answer(send, *await ask(question))
+        case "http", _:
+            await _answer(send, 404, {"error": "there is nothing here"})
+        case _:
             await send({"type": "websocket.close"})
 
-    async def _tell_status(self, send: Send) -> None:
-        try:
-            await _answer(send, 200, await self._kiosk.status())
-        except NotRunningError as error:
-            await _answer(send, 503, {"error": str(error)})
+
+async def ask(question: str) -> tuple[int, object]:
+    """Return the status and the body that answer a typed question."""
+    agent = Agent("You sell bicycles.", audio_input="silence", audio_output="null")
+    try:
+        async with service.session(agent):
+            agent.send_text(question)
+            async for turn in agent.events(Turn):
+                if turn.role == "assistant":
+                    await agent.stop()
+    except (Busy, Draining) as error:
+        return 503, {"error": str(error)}
+    except RtvoiceError as error:
+        logger.error("a question failed: %s", error)
+        return 502, {"error": "no answer"}
+    return 200, {"answer": agent.history.conversation_turns[-1].content}
 
 
 async def _answer(send: Send, status: int, body: object) -> None:
@@ -124,4 +72,23 @@ async def _answer(send: Send, status: int, body: object) -> None:
     await send({"type": "http.response.body", "body": json.dumps(body).encode()})
 
 
-app = Shop()
+class Server(uvicorn.Server):
+    """Drains before it ends: uvicorn by itself closes all websockets at once."""
+
+    async def startup(self, sockets: Any = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        at_once = sig == signal.SIGINT or service.is_draining  # Ctrl-C, or the second SIGTERM
+        self._loop.call_soon_threadsafe(self._end, 0 if at_once else None)
+
+    def _end(self, drain_s: float | None) -> None:
+        self._draining = asyncio.ensure_future(service.drain(drain_s))
+        self._draining.add_done_callback(lambda _: setattr(self, "should_exit", True))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    port = int(sys.argv[1]) if sys.argv[1:] else 8080
+    Server(uvicorn.Config(app, port=port, ws_ping_timeout=120)).run()

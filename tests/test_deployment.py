@@ -1,0 +1,76 @@
+"""The files for deployment in docs/examples: whole, and with options that there are."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shlex
+from typing import Any
+
+import pytest
+
+from rtvoice.command.serve import _parser
+from tests.test_command import ROOT
+
+DEPLOYMENT = ROOT / "docs" / "examples" / "deployment"
+
+
+def parsed(command: list[str]) -> Any:
+    """Return the options of a command that serves."""
+    assert command[0].rpartition("/")[2] == "rtvoice"
+    assert command[1] == "serve"
+    return _parser().parse_args(command[2:])
+
+
+def test_the_unit_of_systemd_lets_conversations_end() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(DEPLOYMENT / "shop.service")
+    service = unit["Service"]
+
+    options = parsed(shlex.split(service["ExecStart"]))
+    assert service.getint("TimeoutStopSec") > options.drain_s
+    assert service["KillMode"] == "mixed"  # else each component gets the signal too
+    assert options.journals.endswith(service["StateDirectory"])
+    assert set(unit) == {"DEFAULT", "Unit", "Service", "Install"}
+
+
+def test_the_image_passes_signals_on() -> None:
+    text = (DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    found = dict(line.split(" ", 1) for line in lines)
+
+    assert set(found) <= {"FROM", "RUN", "USER", "WORKDIR", "COPY", "EXPOSE", "ENTRYPOINT", "CMD"}
+    assert json.loads(found["ENTRYPOINT"]) == ["tini", "--"]
+    options = parsed(json.loads(found["CMD"]))  # as a list: a shell would keep the signal
+    assert str(options.port) == found["EXPOSE"]
+    assert options.host == "0.0.0.0"
+
+
+def test_the_manifest_for_kubernetes_fits_the_service() -> None:
+    yaml = pytest.importorskip("yaml")
+    text = (DEPLOYMENT / "kubernetes.yaml").read_text(encoding="utf-8")
+    deployment, service = yaml.safe_load_all(text)
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+
+    options = parsed(container["args"])
+    assert pod["terminationGracePeriodSeconds"] > options.drain_s
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert container["ports"][0]["containerPort"] == options.port
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == labels
+
+
+def test_the_metrics_that_the_guide_names_are_there() -> None:
+    from rtvoice.service.admission import Admission, Limits
+    from rtvoice.service.metrics import Metrics
+
+    guide = (ROOT / "docs/guide/service.md").read_text(encoding="utf-8")
+    shown = Metrics().render({}, Admission(Limits(cores=2, parallel=2)), 0).decode()
+    there = set(re.findall(r"^# TYPE (\w+) ", shown, re.MULTILINE))
+    there = {name for name in there if not name.endswith("_created")}
+
+    assert set(re.findall(r"`(rtvoice_\w+)", guide)) == there
