@@ -150,7 +150,7 @@ async def test_after_the_last_call_a_drained_service_ends_by_itself(
     assert of_processes, said
     assert all(record["session"] == hello["session"] for record in of_processes)
     (customer,) = (record for record in records if record["logger"] == "shop")
-    assert customer["text"] == "a customer"
+    assert (customer["text"], customer["session"]) == ("a customer", hello["session"])
     assert all({"time", "level", "text"} <= set(record) for record in records)
     assert said.count("\n") == len(records) + 1  # and where it listens
 

@@ -43,6 +43,8 @@ class Load(NamedTuple):
     """Of these, by our process and those that it has started."""
     pss_mib: float = 0.0
     """Memory of these processes; what they share is counted once."""
+    pss_is_new: bool = True
+    """Whether it was measured together with the rest; it takes longer, and changes slowly."""
     free_mib: float = math.inf
     """Memory that they may still take."""
     lag_ms: float = 0.0
@@ -159,14 +161,17 @@ class Admission:
         running = self.count("running")
         is_steady = running == len(self._places)
         self._unmeasured = len(self._places) - running
-        if not self._places:
+        knows_pss = load.pss_is_new and load.pss_mib > 0
+        if not self._places and knows_pss:
             self._idle_mib = load.pss_mib
         elif is_steady and running:
-            cost = self.cost
-            pss_mib = load.pss_mib - self._idle_mib if load.pss_mib else cost.pss_mib * running
+            cost, pss_mib = self.cost, self.cost.pss_mib
+            if knows_pss:
+                each_mib = max(0.0, load.pss_mib - self._idle_mib) / running
+                pss_mib = _mean(pss_mib, each_mib)
             self.cost = Cost(
                 _mean(cost.cores, load.tree_cores / running),
-                _mean(cost.pss_mib, max(0.0, pss_mib) / running),
+                pss_mib,
                 _mean(cost.tokens_per_minute, load.tokens / running),
             )
 

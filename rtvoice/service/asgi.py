@@ -15,6 +15,7 @@ from rtvoice.service.desk import Desk
 from rtvoice.service.errors import Busy, Draining
 from rtvoice.service.frames import GOING_AWAY, POLICY, TRY_LATER, BadFrameError, Hello, Wire
 from rtvoice.service.info import CallInfo
+from rtvoice.service.logs import session_id
 from rtvoice.service.metrics import CONTENT_TYPE
 from rtvoice.service.socket import Closed, Event, Receive, Send, Socket
 from rtvoice.service.talk import Talk
@@ -223,6 +224,7 @@ class App:
             sample_rate=hello.sample_rate,
             **known,
         )
+        session_id.set(info.id)  # of this task, for the log records of make_agent
         call = await self._begin(info, admitted, resumed=earlier is not None)
         await call.attend(socket, wire, resumed=earlier is not None)
 

@@ -32,6 +32,9 @@ _logger = logging.getLogger("rtvoice.service")
 
 _KEPT_S = 5.0
 """How much of what a caller says while the conversation starts is kept: the newest."""
+_PIECE_S = 0.04
+"""Length of the pieces in which sound is passed on: that of the microphone's blocks, which waits
+for a whole one anyway. Callers send 20 ms at a time; each message wakes three threads."""
 _AHEAD_S = 5.0
 """How far a caller's sound may be ahead of real time before it is not read any more."""
 _FAILED = 1011
@@ -89,6 +92,9 @@ class Call:
         self._hold = hold
         self._on_over = over
         self._kept = Kept(line.sample_rate)
+        self._piece = bytearray()
+        """Sound that is not passed on yet, because it is shorter than `_PIECE_S`."""
+        self._piece_size = int(_PIECE_S * line.sample_rate) * 2
         self._socket: Socket | None = None
         self._wire: Wire | None = None
         self._lost: asyncio.TimerHandle | None = None
@@ -120,6 +126,8 @@ class Call:
             async with self._hold(self.conversation) as agent:
                 if pcm := self._kept.take():
                     agent._capture_at(pcm, self.sample_rate)  # noqa: SLF001 - made for this
+                if self._socket is None:  # the caller was lost while it started
+                    self.conversation.state = "lost"
                 await self._say("started")
         except RtvoiceError as error:
             self._failure = str(error)
@@ -192,8 +200,12 @@ class Call:
         if self.conversation.state in ("waiting", "starting"):
             self._kept.add(pcm)
             return
+        self._piece += pcm
+        if len(self._piece) < self._piece_size:
+            return
+        piece, self._piece = bytes(self._piece), bytearray()
         try:
-            self.conversation.agent._capture_at(pcm, self.sample_rate)  # noqa: SLF001 - as above
+            self.conversation.agent._capture_at(piece, self.sample_rate)  # noqa: SLF001 - as above
         except NotRunningError:
             pass  # it has just ended
 

@@ -202,6 +202,9 @@ class Desk:
     @contextlib.asynccontextmanager
     async def _hold(self, conversation: Conversation) -> AsyncIterator[Agent]:
         """Start a conversation in its turn, and wait for its end."""
+        if self.is_draining:  # since the place was given
+            self.give_back(conversation.place)
+            raise Draining
         before = session_id.get()
         session_id.set(conversation.id)
         self._conversations[conversation.id] = conversation
@@ -232,7 +235,7 @@ class Desk:
         self._metrics.start_s.observe(time.monotonic() - began)
         self._metrics.started.inc()
         conversation.place.state = "running"
-        if conversation.state == "starting":
+        if conversation.state == "starting":  # else it is to end already
             conversation.state = "running"
         self._queue.advance()
 
@@ -307,7 +310,7 @@ class Desk:
                 now = time.monotonic()
                 if number:
                     busy = (used - before) / (now - at)
-                    self._take(cores, busy, pss_mib)
+                    self._take(cores, busy, pss_mib, is_new=number % _PSS_EVERY == 0)
                 before, at, number = used, now, number + 1
                 await asyncio.sleep(_SAMPLE_S)
 
@@ -316,11 +319,13 @@ class Desk:
         limited = self._cgroup.busy_seconds
         return self._processes.cores(), busy_seconds() if limited is None else limited
 
-    def _take(self, cores: float, busy: float, pss_mib: float) -> None:
+    def _take(self, cores: float, busy: float, pss_mib: float, *, is_new: bool) -> None:
         free_mib = min(self._cgroup.free_mib, available_mib())
         if self._options.memory_limit_mib is not None:
             free_mib = min(free_mib, self._options.memory_limit_mib - pss_mib)
         tokens, granted = self._metrics.tokens_of_a_minute(), self._metrics.granted()
         lag_ms = self._lag.ms
-        self._admission.measured(Load(busy, cores, pss_mib, free_mib, lag_ms, tokens, granted))
+        self._admission.measured(
+            Load(busy, cores, pss_mib, is_new, free_mib, lag_ms, tokens, granted)
+        )
         self._queue.advance()

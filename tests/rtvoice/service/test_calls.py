@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
+import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +18,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from rtvoice import Agent
+from rtvoice import Agent, AgentStartedEvent, SupervisorRestarted
 from rtvoice.service import Busy, CallInfo, Draining, Service
+from rtvoice.service.load import Processes
 from rtvoice.testing import SandboxServer, speech
 from tests.rig import TIMEOUT_S
 from tests.rtvoice.service.stage import Caller, Stage, seller, serving, until
@@ -128,6 +133,60 @@ async def test_a_caller_who_hangs_up_is_no_failed_device_and_no_warning(
     assert 'rtvoice_sessions_ended_total{reason="hung_up"} 2.0' in metrics
 
 
+@needs_a_voice
+@in_a_loop
+async def test_the_death_of_a_supervisor_is_nothing_to_the_caller(sandbox: SandboxServer) -> None:
+    sandbox.hear("what is your name")
+    pids: list[int] = []
+    restarts: list[SupervisorRestarted] = []
+
+    def make_agent(call: CallInfo) -> Agent:
+        agent = seller(sandbox)(call)
+        subscribe = agent.event_bus.subscribe
+        subscribe(AgentStartedEvent, lambda event: pids.append(event.pids["supervisor"]))
+        subscribe(SupervisorRestarted, restarts.append)
+        return agent
+
+    async with serving(Service(make_agent, cpu_limit=None)) as stage, stage.caller() as caller:
+        await caller.hello()
+        await caller.expect("started")
+        await until(lambda: pids, "it does not tell its processes")
+        os.kill(pids[0], signal.SIGKILL)
+        await until(lambda: restarts, "it is not restarted")
+        await caller.socket.send(speech("what is your name"))
+        await caller.expect("turn", role="assistant", text="My name is Sandbox.")
+        await caller.hears()
+        metrics = (await stage.get("/metrics"))[1]
+
+    assert 'rtvoice_restarts_total{cause="killed",component="supervisor"} 1.0' in metrics
+
+
+@pytest.mark.long
+@in_a_loop
+async def test_nothing_grows_with_two_hundred_conversations(sandbox: SandboxServer) -> None:
+    async def held(stage: Stage, count: int) -> tuple[int, int, float]:
+        for _ in range(count):
+            async with stage.caller() as caller:
+                await caller.hello()
+                await caller.expect("started")
+                await caller.socket.send(bytes(960))
+            await stage.empty()
+        sandbox.events.clear()
+        gc.collect()
+        processes = Processes()
+        processes.cores()
+        descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - none stays open for it
+        return descriptors, threading.active_count(), processes.pss_mib()
+
+    async with serving(service_for(sandbox)) as stage:
+        before = await held(stage, 20)
+        after = await held(stage, 200)
+
+    assert after[0] <= before[0] + 3
+    assert after[1] <= before[1] + 2
+    assert after[2] <= before[2] + 12
+
+
 @in_a_loop
 async def test_metrics_have_no_ids_and_no_place_stays_taken(sandbox: SandboxServer) -> None:
     async with serving(service_for(sandbox, max_sessions=1)) as stage:
@@ -219,6 +278,36 @@ async def test_callers_wait_for_places_in_order(sandbox: SandboxServer) -> None:
         await held[1].socket.close()
 
     assert third > 0
+
+
+@pytest.mark.long
+@in_a_loop
+async def test_twenty_callers_at_once_are_all_served_in_order(sandbox: SandboxServer) -> None:
+    service = service_for(sandbox, max_sessions=20, queue=20, queue_s=10)
+    started: list[int] = []
+
+    async with serving(service) as stage:
+
+        async def call(number: int) -> Caller:
+            caller = Caller(await stage.connect())
+            await caller.hello()
+            await caller.expect("started")
+            started.append(number)
+            return caller
+
+        began = time.monotonic()
+        calls = []
+        for number in range(20):
+            calls.append(asyncio.ensure_future(call(number)))
+            await until(lambda n=number: len(stage.service.sessions()) == n + 1, "no place")
+        callers = await asyncio.gather(*calls)
+        took = time.monotonic() - began
+        for caller in callers:
+            await caller.socket.close()
+
+    parallel = service._desk._admission.limits.parallel
+    assert all(abs(number - place) <= parallel for place, number in enumerate(started))
+    assert took < 8 * TIMEOUT_S / 10
 
 
 @in_a_loop
