@@ -107,6 +107,19 @@ def test_the_core_of_realtime_has_no_socket_no_thread_no_clock_and_no_operating_
     assert [(file, name) for file, name in imported if name.split(".")[0] in outside] == []
 
 
+def test_what_a_service_decides_has_no_socket_no_thread_and_no_clock() -> None:
+    outside = {"socket", "select", "asyncio", "threading", "time", "datetime", "os", "subprocess"}
+    cores = ("admission", "errors", "frames", "mulaw", "talk", "twilio")
+
+    imported = {
+        (name, module)
+        for name in cores
+        for module in imports_of(ROOT / "rtvoice/service" / f"{name}.py")
+    }
+
+    assert [(name, module) for name, module in imported if module.split(".")[0] in outside] == []
+
+
 def test_no_modules_of_realtime_import_each_other_in_a_circle() -> None:
     """Imports for the sake of annotations count too: who knows whom is what they show."""
     modules = {

@@ -186,12 +186,21 @@ class App:
         gone = asyncio.ensure_future(socket.until_gone())
         try:
             await asyncio.wait({placed, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not placed.done():
-                raise Closed(lost=True)
-            return placed.result()
+        except asyncio.CancelledError:
+            placed.add_done_callback(self._give_back)
+            placed.cancel()
+            raise
         finally:
             gone.cancel()
-            placed.cancel()
+        if placed.done():
+            return placed.result()
+        placed.cancel()
+        raise Closed(lost=True)
+
+    def _give_back(self, placed: asyncio.Future[Place]) -> None:
+        """Free a place that came when nobody waited for it any more."""
+        if not placed.cancelled() and placed.exception() is None:
+            self._desk.give_back(placed.result())
 
     async def _greet(self, socket: Socket, wire: Wire, path: str, admitted: Admitted) -> None:
         """Wait for the hello, and serve the caller until the socket ends.

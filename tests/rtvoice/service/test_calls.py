@@ -82,7 +82,7 @@ async def test_a_telephone_line_talks_interrupts_and_hangs_up(sandbox: SandboxSe
         seen.append(call)
         return seller(sandbox, greeting=greeting)(call)
 
-    async with serving(Service(make_agent, cpu_limit=None)) as stage:
+    async with serving(Service(make_agent, cpu_limit=None, lag_limit_ms=None)) as stage:
         async with stage.connect("/twilio") as socket:
             await socket.send('{"event": "connected", "protocol": "Call", "version": "1.0.0"}')
             start = {"streamSid": "MZ1", "callSid": "CA1", "customParameters": {"shop": "7"}}
@@ -147,7 +147,10 @@ async def test_the_death_of_a_supervisor_is_nothing_to_the_caller(sandbox: Sandb
         subscribe(SupervisorRestarted, restarts.append)
         return agent
 
-    async with serving(Service(make_agent, cpu_limit=None)) as stage, stage.caller() as caller:
+    async with (
+        serving(Service(make_agent, cpu_limit=None, lag_limit_ms=None)) as stage,
+        stage.caller() as caller,
+    ):
         await caller.hello()
         await caller.expect("started")
         await until(lambda: pids, "it does not tell its processes")
@@ -322,6 +325,26 @@ async def test_who_gives_up_waiting_leaves_the_queue(sandbox: SandboxServer) -> 
 
 
 @in_a_loop
+async def test_the_load_is_measured_and_decides(
+    sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtvoice.service.desk._SAMPLE_S", 0.01)
+    service = service_for(sandbox, memory_limit_mib=1)
+    async with serving(service) as stage:
+        await until(lambda: service.shortage == "memory", "it is not measured")
+        status, body = await stage.get("/readyz")
+        with pytest.raises(InvalidStatus) as refused:
+            await stage.connect()
+        metrics = (await stage.get("/metrics"))[1]
+
+    assert (status, json.loads(body)) == (200, {"ready": True, "short": "memory"})
+    assert b"no memory left for another conversation" in (refused.value.response.body or b"")
+    found = re.search(r"^rtvoice_memory_pss_bytes (\S+)$", metrics, re.MULTILINE)
+    assert found
+    assert float(found[1]) > 2**20
+
+
+@in_a_loop
 async def test_a_program_has_places_too_and_is_told_why_not(sandbox: SandboxServer) -> None:
     agents = [
         Agent(server=sandbox.url, audio_input="silence", audio_output="null") for _ in range(2)
@@ -380,7 +403,8 @@ async def test_after_its_time_a_drain_ends_the_calls_in_order(sandbox: SandboxSe
 
 @in_a_loop
 async def test_a_conversation_that_cannot_start_says_why(sandbox: SandboxServer) -> None:
-    service = Service(lambda _: Agent(server="ws://127.0.0.1:9/x", connect_timeout_s=0.2))
+    agent = Agent(server="ws://127.0.0.1:9/x", connect_timeout_s=0.2)
+    service = Service(lambda _: agent, cpu_limit=None, lag_limit_ms=None)
     async with serving(service) as stage, stage.caller() as caller:
         await caller.hello()
         code, reason = await caller.closed()
@@ -602,7 +626,9 @@ async def test_make_agent_may_refuse_and_may_fail(
         return Agent(server=sandbox.url, audio_input="silence")
 
     ends = []
-    async with serving(Service(make_agent, max_sessions=1, cpu_limit=None)) as stage:
+    async with serving(
+        Service(make_agent, max_sessions=1, cpu_limit=None, lag_limit_ms=None)
+    ) as stage:
         for who in ("stranger", "bug", "nobody", "deaf"):
             async with stage.caller(f"/talk?as={who}") as caller:
                 await caller.socket.send('{"rate": 24000}')
