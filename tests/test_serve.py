@@ -145,7 +145,7 @@ async def test_after_the_last_call_a_drained_service_ends_by_itself(
         code, said = served.end()
 
     records = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    of_processes = [r for r in records if r["logger"] == "rtvoice.realtime"]
+    of_processes = [r for r in records if r["logger"] == "rtvoice.speaker"]
     assert code == 0
     assert of_processes, said
     assert all(record["session"] == hello["session"] for record in of_processes)
