@@ -129,6 +129,7 @@ async def test_a_signal_drains_and_a_second_one_ends_at_once(
     assert code == 0
     assert "Traceback" not in said
     assert "WARNING" not in said
+    assert "ERROR" not in said
 
 
 @in_a_loop

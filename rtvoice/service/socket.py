@@ -19,6 +19,9 @@ Send = Callable[[Event], Awaitable[None]]
 _LOST = {1006, 1011, 1012, 1013, 1014}
 """Close codes of an end that the caller did not want; after others the call is over."""
 
+_ENDING_S = 1.0
+"""How long the end of a refused connection is waited for."""
+
 
 class Closed(Exception):  # noqa: N818 - the normal end of a socket
     """Raised when the socket has ended; ``lost``: without a close frame of the caller."""
@@ -78,6 +81,12 @@ class Socket:
             }
         )
         await self._try({"type": "websocket.http.response.body", "body": f"{text}\n".encode()})
+        # Until the connection has ended, which is a second event, uvicorn takes the handshake for
+        # one that we have forgotten, and logs an error.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ENDING_S):
+                for _ in range(2):
+                    await self._receive()
 
     async def accept(self) -> None:
         """Open it."""

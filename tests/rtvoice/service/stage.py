@@ -156,7 +156,7 @@ def fetched(port: int, path: str) -> tuple[int, str]:
 async def serving(service: Service, app: Any = None) -> AsyncIterator[Stage]:
     """Run a service under uvicorn."""
     config = uvicorn.Config(
-        app or service.asgi, port=0, log_level="warning", ws_per_message_deflate=False
+        app or service.asgi, port=0, log_config=None, ws_per_message_deflate=False
     )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]

@@ -244,9 +244,10 @@ async def burst(sandbox: SandboxServer, callers: int, places: int) -> list[float
 
 @in_a_loop
 async def test_who_finds_no_place_is_refused_before_the_socket_is_open(
-    sandbox: SandboxServer,
+    sandbox: SandboxServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert len(await burst(sandbox, 5, 2)) == 3
+    assert [r.getMessage() for r in caplog.records if r.levelno > logging.INFO] == []
 
 
 @pytest.mark.long
