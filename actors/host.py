@@ -80,7 +80,11 @@ class _Watch:
 
 
 class Host:
-    """One process of one component: runs the incarnations of its actor one after the other."""
+    """One process of one component: runs the incarnations of its actor one after the other.
+
+    It has more attributes than other classes: each is one thing that the actor, the hub or the end
+    of the process needs of the process, and only here do they meet.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel

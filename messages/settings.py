@@ -253,6 +253,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The settings of a session; every component gets all of them.
 
     It is one long class, because each field is a row of the table.
+
+    It is longer than other classes because it is the table of settings: each is declared here and
+    nowhere else.
     """
 
     # -- the server, the model, the conversation

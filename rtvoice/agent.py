@@ -78,6 +78,8 @@ class Agent(Description):
     The description cannot be changed. An agent runs in a program, or under
     ``python -m supervisor FILE:agent``.
 
+    Its methods are all that a program can do with a conversation; that makes the class long.
+
     Example:
         ```python
         import asyncio

@@ -95,6 +95,9 @@ class Run:
     """One conversation from its start to its end, on one event loop.
 
     It is the listener of its `Session`: `put` is called on the loop or on a thread of the session.
+
+    It is longer than other classes: one conversation, from its start to its end, with all that a
+    program can ask of it.
     """
 
     def __init__(

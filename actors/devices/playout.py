@@ -145,6 +145,9 @@ class Playout:
     One large class, because all of its state is under one lock: each operation changes the queue,
     the items and the segments together, and the device must never see one without the others.
 
+    It is longer and has more attributes than other classes: the actor and the device change the
+    same facts, under one lock.
+
     Args:
         prefill: Samples that must be queued before an item starts. It starts with fewer if all of
             it is there, or once the device has asked for this many in vain.

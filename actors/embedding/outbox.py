@@ -39,6 +39,9 @@ class Outbox:
     A command counts as confirmed when the supervisor says so; the others are sent again to the
     next supervisor. Any thread may put frames in. A frame is sent at once if the socket takes it
     and nothing waits; the rest is sent by an event loop (`join`) or by `run` on a thread.
+
+    It has more attributes than other classes: what waits, what is in hand, what was sent and who
+    sends are changed together, under one lock.
     """
 
     def __init__(self) -> None:

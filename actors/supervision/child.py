@@ -101,6 +101,9 @@ class Child:
     The hub puts messages into its mailbox, opens it in its turn, checks it now and then (`check`)
     and closes it. What happens to it goes to its `Lifecycle`, whose actions are performed here; a
     crash is nothing that the hub sees. It is over when it is `gone`.
+
+    It is longer than other classes: it has a method for each thing that the hub, the process and
+    the lifecycle ask of it, and decides nothing itself.
     """
 
     def __init__(

@@ -49,6 +49,9 @@ _UNORDERED: Final = (
 class ClientLine:
     """The sending side of a connection to a client.
 
+    It has more attributes than other classes: each way in which the line can misbehave needs its
+    own.
+
     Args:
         client: The websocket.
         act: Carries out the faults that need the session, `fail` and `expire`.

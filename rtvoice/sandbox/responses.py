@@ -47,6 +47,8 @@ class ResponseOutcome(NamedTuple):
 class ServerResponse:
     """One response, from `response.created` to `response.done`.
 
+    It has more attributes than other classes: the API's response has as many facets.
+
     Args:
         settings: The settings of the session, overridden by the parameters of `response.create`.
         context: The items that it answers.

@@ -91,6 +91,9 @@ class ServerSession:
     results of the work. No event of a client ends the session: a wrong one is answered with an
     `error` event.
 
+    It is longer and has more attributes than other classes: it is the API's session, with a method
+    for each event of a client.
+
     Args:
         model: The model in the URL.
         transcribes: Whether this is a transcription session, which never responds.

@@ -66,6 +66,9 @@ class Kept:
 class Call:
     """A call from its first socket until the conversation is over.
 
+    It has more attributes than other classes: one for each thing that a caller's socket,
+    conversation and token can be waiting for.
+
     Args:
         conversation: The conversation, whose agent has `line` as its output.
         line: The caller as a device.

@@ -46,7 +46,10 @@ counted as text, audio or image."""
 
 
 class Metrics:
-    """The metrics of one service, in a registry of their own."""
+    """The metrics of one service, in a registry of their own.
+
+    It has more attributes than other classes: one for each metric.
+    """
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()

@@ -570,6 +570,9 @@ async def _ended(*tasks: asyncio.Future[Any]) -> None:
 class HostedOutput(_Hosted):
     """Passes audio from the speaker to an output device, and reports how far it has played.
 
+    It has more attributes than other classes: a call of the device, a flush and a report can be
+    under way at the same time.
+
     Args:
         device: The device.
         send: Called with `ProgramPlayed` and `ProgramFlushed` on the loop's thread.

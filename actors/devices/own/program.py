@@ -77,6 +77,9 @@ class ProgramInput(Capture):
     Audio that is late, because the program or this process was held up, is delivered at twice the
     speed until it has caught up. While nothing comes, silence is delivered.
 
+    It has more attributes than other classes: the pace of a device that it does not see has to be
+    told from what comes.
+
     Args:
         block: Length of a block in samples.
         rate: The sample rate that is expected, in Hz. What converts it is imported now; if another
@@ -247,6 +250,9 @@ class ProgramOutput(Playback):
     time, while the program says that its device plays. If the reported position has not grown for
     half a second, or the program reports nothing, the clock alone determines the position. A flush
     asks the program for the position at which its device was cleared.
+
+    It has more attributes than other classes: the position of a device that it does not see has to
+    be told from its reports and the clock.
 
     Args:
         rate: The sample rate that the program wants, in Hz.

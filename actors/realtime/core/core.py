@@ -77,6 +77,9 @@ class Core:
     Its parts: `Link` (the session with the server), `User` (speech and typed turns), `Answers` (the
     model's responses), `Calls` (tools), `Interruption`, `Duplex`, `ServerErrors`, `Closing`. The
     `Context` is the state that they share.
+
+    It is longer and has more attributes than other classes, as it puts all parts together: a line
+    or two for each event and each message.
     """
 
     def __init__(
