@@ -31,6 +31,11 @@ class Receiver(Protocol):
         """Receive a message, on the session's reading thread; must return at once."""
 
 
+_LOOK_S = 1.0
+"""A signal that comes just before the main thread begins to wait does not end the wait, and is
+handled this much later at most."""
+
+
 class CommandSession:
     """Runs a session until its end, Ctrl-C, SIGTERM or SIGHUP. A second Ctrl-C kills it."""
 
@@ -94,7 +99,7 @@ class CommandSession:
         self._session.listen(self)
         # Not on this thread: a signal handler runs only between two steps of it.
         threading.Thread(target=self._start, name="start", daemon=True).start()
-        while (order := self._orders.get()) is not None:
+        while (order := self._next_order()) is not None:
             self._session.send(order)
         try:
             if not self._has_bug:
@@ -108,6 +113,14 @@ class CommandSession:
             return EXIT_BUG
         code = self._session.exit_code
         return code if code is not None and 0 <= code < EXIT_BUG else EXIT_FAILED
+
+    def _next_order(self) -> Message | None:
+        """Wait for the next order; None: the session has ended."""
+        while True:
+            try:
+                return self._orders.get(timeout=_LOOK_S)
+            except queue.Empty:
+                continue
 
     def _start(self) -> None:
         try:
