@@ -59,6 +59,7 @@ from messages.conversation import (
     PlaybackEnded,
     PlaybackPaused,
     PlaybackResumed,
+    PlaybackStarted,
     ProgramToolAnswer,
     ProgramToolCall,
     ProgramToolCancel,
@@ -178,6 +179,7 @@ from messages.transport.frame import (
     tag_of,
     with_epoch,
 )
+from messages.usage import Tokens
 
 __all__ = [
     "BUILTIN_TOOLS",
@@ -254,6 +256,7 @@ __all__ = [
     "PlaybackLost",
     "PlaybackPaused",
     "PlaybackResumed",
+    "PlaybackStarted",
     "PlayedAudio",
     "PlayedPosition",
     "ProgramCapture",
@@ -309,6 +312,7 @@ __all__ = [
     "Subscribe",
     "SupervisorDiedError",
     "SupervisorRestarted",
+    "Tokens",
     "ToolAnswer",
     "ToolCall",
     "ToolSpec",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from messages.base import Event, Message
+from messages.usage import Tokens
 
 __all__ = [
     "MAX_IMAGE_BYTES",
@@ -26,6 +27,7 @@ __all__ = [
     "PlaybackEnded",
     "PlaybackPaused",
     "PlaybackResumed",
+    "PlaybackStarted",
     "ProgramToolAnswer",
     "ProgramToolCall",
     "ProgramToolCancel",
@@ -399,6 +401,35 @@ class ResponseEnded(Event, frozen=True, array_like=True, tag=63):
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    tokens: Tokens = Tokens()
+    """The same tokens by kind. Where a server does not say which, they count as the dearest: audio,
+    and cached ones as text."""
+
+
+class PlaybackStarted(Event, frozen=True, array_like=True, tag=66):
+    """The first sample of an answer has been heard.
+
+    It comes up to a tenth of a second later, but its times are exact.
+
+    Example:
+        ```python
+        from rtvoice import Agent, PlaybackStarted
+
+        agent = Agent()
+        subscription = agent.event_bus.subscribe(
+            PlaybackStarted, lambda event: print(f"answered after {event.after_speech_ms} ms")
+        )
+        ```
+    """
+
+    event = "playback_started"
+    item_id: str
+    response_id: str
+    first_sample: int
+    """When its first sample was heard, on the session timeline."""
+    after_speech_ms: int | None = None
+    """Time from the end of the user's speech (``last_sample`` of `UserSpeechStopped`) until then.
+    None: the answer is not the first one to speech."""
 
 
 class PlaybackEnded(Event, frozen=True, array_like=True, tag=64):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Union
 import msgspec
 
 from actors.realtime.mending import mend
+from messages import Tokens
 
 __all__ = [
     "BETA",
@@ -103,14 +104,65 @@ class _StatusDetails(msgspec.Struct):
     error: ErrorBody | None = None
 
 
-class _InputTokens(msgspec.Struct):
+class _Kinds(msgspec.Struct):
+    text_tokens: _Count | None = None
+    audio_tokens: _Count | None = None
+    image_tokens: _Count | None = None
+
+
+class _InputTokens(_Kinds):
     cached_tokens: _Count | None = None
+    cached_tokens_details: _Kinds | None = None
 
 
-class _Usage(msgspec.Struct):
+class Usage(msgspec.Struct):
+    """The tokens of a response. Not every server has all of the details."""
+
     input_tokens: _Count | None = None
     output_tokens: _Count | None = None
     input_token_details: _InputTokens | None = None
+    output_token_details: _Kinds | None = None
+
+    def tokens(self) -> Tokens:
+        """Return the tokens by kind; of those whose kind is not said, the dearest is assumed."""
+        given = self.input_token_details or _InputTokens()
+        taken = _split(given, self.input_tokens or 0)
+        cached = _cached(given, taken)
+        out = _split(self.output_token_details or _Kinds(), self.output_tokens or 0)
+        return Tokens(
+            input_text=taken[0],
+            input_audio=taken[1],
+            input_image=taken[2],
+            cached_text=cached[0],
+            cached_audio=cached[1],
+            cached_image=cached[2],
+            output_text=out[0],
+            output_audio=out[1],
+        )
+
+
+def _cached(given: _InputTokens, taken: tuple[int, int, int]) -> list[int]:
+    """Return the cached tokens of text, audio and images; of no kind, they are text if they can."""
+    details, left, cached = given.cached_tokens_details, given.cached_tokens or 0, []
+    said = (details.text_tokens, details.audio_tokens, details.image_tokens) if details else None
+    for kind, most in enumerate(taken):
+        cached.append(min(most, left if said is None else said[kind] or 0))
+        left -= cached[-1]
+    return cached
+
+
+def _split(kinds: _Kinds, total: int) -> tuple[int, int, int]:
+    """Return the tokens of text, audio and images.
+
+    A total of which no kind is given is audio. What the kinds leave of it is text, such as the
+    tokens of reasoning.
+    """
+    given = (kinds.text_tokens, kinds.audio_tokens, kinds.image_tokens)
+    text, audio, image = (count or 0 for count in given)
+    left = max(0, total - text - audio - image)
+    if all(count is None for count in given):
+        return 0, left, 0
+    return text + left, audio, image
 
 
 class Response(msgspec.Struct):
@@ -121,7 +173,7 @@ class Response(msgspec.Struct):
     """``completed``, ``cancelled``, ``failed`` or ``incomplete`` at its end. In a `ResponseDone`,
     None counts as completed: not every server sends it."""
     status_details: _StatusDetails | None = None
-    usage: _Usage | None = None
+    usage: Usage | None = None
     metadata: dict[str, Any] | None = None
 
 

@@ -163,7 +163,7 @@ class Desk:
         """
         agent = await self.agent_for(info)
         watch = Watch(self._metrics, agent)
-        line = Line(info.sample_rate, watch.sounded)
+        line = Line(info.sample_rate)
         token = Token(info.id)
         files: dict[str, object] = {}
         if self._journals is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 from rtvoice.audio.devices import AudioOutputDevice
 from rtvoice.service.frames import Wire
@@ -21,12 +20,10 @@ class Line(AudioOutputDevice):
 
     Args:
         sample_rate: The caller's rate, in Hz.
-        on_sound: Called when the caller is sent sound.
     """
 
-    def __init__(self, sample_rate: int, on_sound: Callable[[], None]) -> None:
+    def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
-        self._on_sound = on_sound
         self._socket: Socket | None = None
         self._wire: Wire | None = None
         self._attached = asyncio.Event()
@@ -78,7 +75,6 @@ class Line(AudioOutputDevice):
         if self._socket is None or self._wire is None:
             return
         self._given_ms += len(chunk) / 2 / self.sample_rate * 1000
-        self._on_sound()
         await self._socket.send(self._wire.sound(chunk))
 
     async def clear_buffer(self) -> None:

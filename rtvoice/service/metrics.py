@@ -10,20 +10,18 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from messages import (
-    SAMPLE_RATE,
     AudioLost,
     ComponentRestarted,
     Interrupted,
+    PlaybackStarted,
     Reconnected,
     ResponseEnded,
-    SessionStarted,
     SupervisorRestarted,
     ToolAnswer,
     ToolCall,
-    UserSpeechStopped,
 )
 from rtvoice.agent import Agent
-from rtvoice.events import RateLimitsUpdatedEvent, ResponseDoneEvent
+from rtvoice.events import RateLimitsUpdatedEvent
 from rtvoice.service.admission import Admission
 
 __all__ = ["CONTENT_TYPE", "Metrics", "Watch"]
@@ -33,16 +31,15 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
 _STATES = ("waiting", "starting", "running", "lost", "ending")
 _MINUTE_S = 60.0
-_TOKENS = (
-    ("input_text", ("input_token_details", "text_tokens")),
-    ("input_audio", ("input_token_details", "audio_tokens")),
-    ("input_image", ("input_token_details", "image_tokens")),
-    ("input_cached", ("input_token_details", "cached_tokens")),
-    ("output_text", ("output_token_details", "text_tokens")),
-    ("output_audio", ("output_token_details", "audio_tokens")),
-)
-"""Kinds of tokens, and where the ``usage`` of ``response.done`` has them; cached ones are also
-counted as text, audio or image."""
+_TOKENS = {
+    "input_text": "input_text",
+    "input_audio": "input_audio",
+    "input_image": "input_image",
+    "input_cached": "cached",
+    "output_text": "output_text",
+    "output_audio": "output_audio",
+}
+"""Kinds of tokens, and the attributes of `Tokens`. Cached ones also count as their kind."""
 
 
 class Metrics:
@@ -72,7 +69,7 @@ class Metrics:
         self.start_s = histogram("start_seconds", "From the start until every component is open.")
         self.response_s = histogram(
             "response_seconds",
-            "From the end of the user's speech to the first sample of an answer.",
+            "From the end of the user's speech until the first sample of an answer is heard.",
         )
         self.interruptions = counter("interruptions", "Answers that were interrupted.")
         self.tool_s = histogram("tool_seconds", "Duration of tool calls.", "outcome")
@@ -128,13 +125,9 @@ class Watch:
         self._metrics = metrics
         self._calls: dict[str, float] = {}
         """When each tool call that is not answered was made."""
-        self._epoch_ns = 0
-        self._asked_ns = 0
-        """When the user has stopped to speak, until an answer is heard; 0: no answer is due."""
         subscribe = agent.event_bus.subscribe
         handlers: tuple[tuple[type[Any], Callable[[Any], None]], ...] = (
-            (SessionStarted, self._started),
-            (UserSpeechStopped, self._stopped_to_speak),
+            (PlaybackStarted, self._heard),
             (Interrupted, self._interrupted),
             (ToolCall, self._called),
             (ToolAnswer, self._answered),
@@ -143,7 +136,6 @@ class Watch:
             (Reconnected, self._reconnected),
             (AudioLost, self._lost),
             (ResponseEnded, self._ended),
-            (ResponseDoneEvent, self._used),
             (RateLimitsUpdatedEvent, self._limited),
         )
         self._subscriptions = [subscribe(kind, handler) for kind, handler in handlers]
@@ -153,19 +145,9 @@ class Watch:
         for subscription in self._subscriptions:
             subscription.unsubscribe()
 
-    def sounded(self) -> None:
-        """Take note that the caller was sent sound."""
-        if self._asked_ns:
-            self._metrics.response_s.observe(max(0.0, (time.monotonic_ns() - self._asked_ns) / 1e9))
-            self._asked_ns = 0
-
-    def _started(self, event: SessionStarted) -> None:
-        self._epoch_ns = event.epoch_ns
-
-    def _stopped_to_speak(self, event: UserSpeechStopped) -> None:
-        self._asked_ns = 0
-        if event.item_id:
-            self._asked_ns = self._epoch_ns + event.last_sample * 1_000_000_000 // SAMPLE_RATE
+    def _heard(self, event: PlaybackStarted) -> None:
+        if event.after_speech_ms is not None:
+            self._metrics.response_s.observe(event.after_speech_ms / 1000)
 
     def _interrupted(self, _: Interrupted) -> None:
         self._metrics.interruptions.inc()
@@ -194,13 +176,8 @@ class Watch:
 
     def _ended(self, event: ResponseEnded) -> None:
         self._metrics.used(event.input_tokens + event.output_tokens)
-
-    def _used(self, event: ResponseDoneEvent) -> None:
-        usage = event.response.usage or {}
-        for kind, (part, name) in _TOKENS:
-            details = usage.get(part)
-            count = details.get(name) if isinstance(details, dict) else None
-            if isinstance(count, int) and count > 0:
+        for kind, name in _TOKENS.items():
+            if count := getattr(event.tokens, name):
                 self._metrics.tokens.labels(kind).inc(count)
 
     def _limited(self, event: RateLimitsUpdatedEvent) -> None:

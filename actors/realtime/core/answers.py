@@ -15,6 +15,7 @@ from actors.realtime.core.playback import Spoken
 from actors.realtime.core.responses import MARK, Active
 from messages import (
     PCM_BYTES_PER_S,
+    SAMPLE_RATE,
     AssistantAudio,
     AssistantItem,
     AssistantTranscript,
@@ -22,6 +23,7 @@ from messages import (
     PlayedPosition,
     ResponseEnded,
     ResponseStarted,
+    Tokens,
 )
 
 __all__ = ["Answers", "retry_delay"]
@@ -194,6 +196,10 @@ class Answers:
         """Record what the speaker has played."""
         context = self._context
         known = context.playback.items.get(message.item_id)
+        if known is not None and known.response_id and message.played_samples:
+            ns = message.at_ns - message.played_samples * _NS // SAMPLE_RATE
+            if started := context.latency.heard(message.item_id, known.response_id, ns):
+                context.publish(started)
         if known is None or message.played_samples > known.played:
             self._duplex.sounds(now)
         if context.playback.position(
@@ -308,4 +314,5 @@ def _ended(response: wire.Response, status: str) -> ResponseEnded:
         (usage.input_tokens if usage else None) or 0,
         (usage.output_tokens if usage else None) or 0,
         (cached.cached_tokens if cached else None) or 0,
+        usage.tokens() if usage else Tokens(),
     )

@@ -12,6 +12,7 @@ from actors.realtime.core.activity import Activity
 from actors.realtime.core.capture import CaptureFeed
 from actors.realtime.core.chain import Chain
 from actors.realtime.core.item_ids import ItemIds
+from actors.realtime.core.latency import Latency
 from actors.realtime.core.playback import PlaybackAccount
 from actors.realtime.core.responses import Responses
 from actors.realtime.core.setup import Setup
@@ -57,7 +58,9 @@ class Context:
     It has more attributes than other classes, because everything that several parts use is here.
     """
 
-    def __init__(self, setup: Setup, saved: Saved, server: str, now: int) -> None:
+    def __init__(
+        self, setup: Setup, saved: Saved, server: str, now: int, epoch_ns: int = 0
+    ) -> None:
         self.setup = setup
         self.saved = saved
         self.server = server
@@ -70,6 +73,7 @@ class Context:
         """Of the session, and of the standby session."""
         self.turns = Turns(saved)
         self.activity = Activity(saved)
+        self.latency = Latency(saved, epoch_ns)
         self.session = 0
         """Number of the current server session, from 1 in this process; 0: none yet."""
         self._sessions = 0

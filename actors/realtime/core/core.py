@@ -96,7 +96,7 @@ class Core:
             saved = renewed(saved, now)
         server = shown(info.server_url or settings.server)
         setup = Setup(settings, saved)
-        self._context = Context(setup, saved, server, now)
+        self._context = Context(setup, saved, server, now, info.epoch_ns)
         self._context.is_reborn = not info.first
         self._context.resumes, self._context.is_abandoned = bool(info.resumed), is_abandoned
         self._duplex = Duplex(setup, saved, self._context.playback, info.epoch_ns)

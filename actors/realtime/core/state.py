@@ -162,6 +162,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     - core: owed, playing
     - duplex: audible, cancelled, echo, echoes, notified_duplex, notified_echo
     - interruption: paused_by
+    - latency: asked_until, heard_response
     - link: connected, greeted
     - outage: offline_since_ns
     - responses: answer
@@ -231,6 +232,10 @@ class Saved(msgspec.Struct, omit_defaults=True):
     """Whether the notice about an echo that is not cancelled was published."""
     cancels_echo: bool = False
     """Whether the devices cancel the echo, so that interruptions are confirmed."""
+    asked_until: int | None = None
+    """Last sample of speech of which no answer was heard yet; None: there is none."""
+    heard_response: str = ""
+    """Id of the response whose beginning was heard last."""
     wire_events: tuple[str, ...] | None = None
     """Names of the wire events that the program has subscribed to; None: as in the settings."""
 

@@ -158,6 +158,8 @@ class User:
         if self._awaits_text(turn):
             saved.untranscribed = [*saved.untranscribed[1 - _UNTRANSCRIBED :], item_id]
         context.turns.keep(turn)
+        if turn.wanted:
+            context.latency.asked(last)
         if turn.wanted and not by_key:  # `Talking` requests the response to push-to-talk
             self._have_answered(now)
         self._committed_ns = now
@@ -274,6 +276,7 @@ class User:
     def interrupted(self, now: int) -> None:
         """Interrupt the assistant because the program asks for it."""
         self._doubts.release()
+        self._context.latency.asked(None)
         self._interruption.by_program(None, now)
 
     # -- state --------------------------------------------------------------------------------

@@ -41,6 +41,11 @@ def service_for(sandbox: SandboxServer, **options: Any) -> Service:
     return Service(seller(sandbox), **{"cpu_limit": None, "lag_limit_ms": None, **options})
 
 
+def counts(stage: Stage, metric: str) -> bool:
+    """Return whether a metric is there, with this value."""
+    return f"rtvoice_{metric}" in stage.service.metrics().decode()
+
+
 # -- served ------------------------------------------------------------------------------------
 
 
@@ -56,6 +61,8 @@ async def test_what_a_caller_says_while_the_conversation_starts_is_answered(
         assert not caller.told[1:]  # it has not started
         answer = await caller.expect("turn", role="assistant")
         await caller.hears()
+        await until(lambda: counts(stage, "response_seconds_count 1.0"), "one answer was heard")
+        await until(lambda: counts(stage, 'tokens_total{kind="output_audio"}'), "it has tokens")
         sessions = stage.service.sessions()
         page = json.loads((await stage.get("/sessions"))[1])
 

@@ -123,8 +123,7 @@ class _Socket:
 
 @in_a_loop
 async def test_a_line_counts_what_was_heard_over_all_its_sockets() -> None:
-    sounded: list[int] = []
-    line, first, second = Line(8000, lambda: sounded.append(1)), _Socket(), _Socket()
+    line, first, second = Line(8000), _Socket(), _Socket()
     talk, again = Talk(), Talk()
     talk.sample_rate = again.sample_rate = 8000
     line.attach(first, talk)  # type: ignore[arg-type]
@@ -140,7 +139,6 @@ async def test_a_line_counts_what_was_heard_over_all_its_sockets() -> None:
     again.received(played(50))
 
     assert line.played_ms == 150
-    assert (len(first.frames), len(second.frames), len(sounded)) == (1, 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,19 @@ from messages import (
     Interrupted,
     ItemPlaced,
     Notice,
+    PlaybackStarted,
     ResponseEnded,
     ResponseStarted,
     SendText,
     SetSpeed,
     SpeedChanged,
+    Tokens,
     UserItem,
     UserSpeechStarted,
     UserSpeechStopped,
     UserTranscript,
 )
-from tests.actors.realtime.core.bench import Bench
+from tests.actors.realtime.core.bench import MS, NS, Bench
 
 TRANSCRIBE = {"transcription_model": "gpt-transcribe"}
 
@@ -155,7 +157,96 @@ def test_an_answer_is_published_piece_by_piece_and_as_a_whole() -> None:
     assert (begun.status, begun.text) == ("in_progress", "Hello ")
     assert (ended.status, ended.text, ended.audio_samples) == ("completed", "Hello there", 12000)
     assert ended.previous_item_id == "u1"
-    assert bench.one(ResponseEnded) == ResponseEnded("r1", "completed", "", 10, 20, 0)
+    assert bench.one(ResponseEnded) == ResponseEnded(
+        "r1", "completed", "", 10, 20, 0, Tokens(input_audio=10, output_audio=20)
+    )
+
+
+def test_the_tokens_of_an_answer_are_published_by_kind() -> None:
+    bench = Bench().live().speak().begin()
+    bench.clear()
+
+    bench.done(
+        usage={
+            "input_tokens": 130,
+            "output_tokens": 60,
+            "input_token_details": {
+                "text_tokens": 70,
+                "audio_tokens": 50,
+                "image_tokens": 10,
+                "cached_tokens": 68,
+                "cached_tokens_details": {"text_tokens": 64, "audio_tokens": 4},
+            },
+            "output_token_details": {"text_tokens": 15, "audio_tokens": 40},
+        }
+    )
+
+    assert bench.one(ResponseEnded).tokens == Tokens(
+        input_text=70,
+        input_audio=50,
+        input_image=10,
+        cached_text=64,
+        cached_audio=4,
+        output_text=20,  # with 5 of which the server does not say the kind
+        output_audio=40,
+    )
+
+
+def test_cached_tokens_without_a_kind_are_text_first() -> None:
+    bench = Bench().live().speak().begin()
+    details = {"text_tokens": 30, "audio_tokens": 50, "cached_tokens": 40}
+
+    bench.done(usage={"input_tokens": 80, "output_tokens": 0, "input_token_details": details})
+
+    tokens = bench.one(ResponseEnded).tokens
+    assert (tokens.cached_text, tokens.cached_audio, tokens.cached) == (30, 10, 40)
+
+
+# -- the beginning of an answer -------------------------------------------------------------------
+
+
+def test_the_beginning_of_an_answer_is_told_once_with_the_time_from_the_end_of_speech() -> None:
+    bench = Bench().live().speak(end_ms=1000)
+    stopped = bench.one(UserSpeechStopped)
+    bench.begin()
+    bench.say(ms=1000)
+    bench.clear()
+
+    bench.now = stopped.last_sample * NS // 24_000 + 750 * MS
+    bench.played(ms=0, finished=False)
+    bench.played(ms=50, finished=False)
+    bench.played(ms=150, finished=False)
+
+    started = bench.one(PlaybackStarted)
+    assert (started.item_id, started.response_id) == ("a1", "r1")
+    assert started.after_speech_ms == 700
+    assert started.first_sample == stopped.last_sample + 700 * 24
+
+
+def test_only_the_first_answer_to_speech_has_a_time() -> None:
+    bench = Bench().live().speak().answer()
+    bench.played()
+    bench.answer("r2", "a2")
+    bench.played("a2")
+    bench.tell(SendText("hello", "t1"))
+    bench.answer("r3", "a3")
+    bench.played("a3")
+
+    times = [started.after_speech_ms is None for started in bench.all(PlaybackStarted)]
+    assert times == [False, True, True]
+
+
+def test_a_new_process_does_not_tell_the_beginning_of_an_answer_again() -> None:
+    bench = Bench().live().speak()
+    bench.begin()
+    bench.say(ms=1000)
+    bench.played(ms=100, finished=False)
+
+    again = bench.restarted()
+    again.played(ms=200, finished=False)
+
+    assert bench.one(PlaybackStarted)
+    assert not again.all(PlaybackStarted)
 
 
 def test_the_text_of_a_long_answer_reaches_history_as_it_grows() -> None:
