@@ -100,6 +100,7 @@ from messages.errors import (
 )
 from messages.events import (
     AudioLost,
+    BudgetUsed,
     ComponentCrashed,
     ComponentParked,
     ComponentRestarted,
@@ -122,6 +123,7 @@ from messages.events import (
     SessionStarted,
     SoundFaltered,
     SupervisorRestarted,
+    UsageUpdated,
 )
 from messages.lifecycle import (
     LEVELS,
@@ -139,6 +141,7 @@ from messages.lifecycle import (
     level_name,
     level_of,
 )
+from messages.prices import Budget, Price
 from messages.rules import (
     CONTROL,
     PCM_BYTES_PER_MS,
@@ -200,6 +203,8 @@ __all__ = [
     "AssistantItem",
     "AssistantTranscript",
     "AudioLost",
+    "Budget",
+    "BudgetUsed",
     "CaptureEnded",
     "CapturedAudio",
     "ComponentCrashed",
@@ -259,6 +264,7 @@ __all__ = [
     "PlaybackStarted",
     "PlayedAudio",
     "PlayedPosition",
+    "Price",
     "ProgramCapture",
     "ProgramCaptureEnded",
     "ProgramFlush",
@@ -319,6 +325,7 @@ __all__ = [
     "ToolsAvailable",
     "Turn",
     "UpdateSettings",
+    "UsageUpdated",
     "UserError",
     "UserItem",
     "UserSpeechStarted",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from messages.base import Event, Message
+from messages.usage import Tokens
 
 __all__ = [
     "AudioLost",
+    "BudgetUsed",
     "ComponentCrashed",
     "ComponentParked",
     "ComponentRestarted",
@@ -29,6 +31,7 @@ __all__ = [
     "SessionFailed",
     "SessionStarted",
     "SoundFaltered",
+    "UsageUpdated",
 ]
 
 
@@ -297,6 +300,55 @@ class EchoState(Event, frozen=True, array_like=True, tag=142):
     """Why it is ``off`` or ``failed``, as a phrase."""
     from_sample: int = 0
     """The first sample of the session timeline for which this holds."""
+
+
+class UsageUpdated(Event, frozen=True, array_like=True, tag=143):
+    """What the conversation has used so far; published after each answer.
+
+    The numbers are sums, so an event that is lost or comes twice changes nothing. The tokens of an
+    answer that was cut off by a lost connection are unknown.
+
+    Example:
+        ```python
+        from rtvoice import Agent, UsageUpdated
+
+        agent = Agent()
+        subscription = agent.event_bus.subscribe(
+            UsageUpdated, lambda event: print(event.tokens.total, event.dollars)
+        )
+        ```
+    """
+
+    event = "usage_updated"
+    response_id: str
+    """The answer that was counted last; empty: none yet, a conversation goes on."""
+    tokens: Tokens
+    dollars: float | None = None
+    """The price in US dollars, without transcription; None: the price of the model is not known."""
+
+
+class BudgetUsed(Event, frozen=True, array_like=True, tag=144):
+    """The conversation has used 80 % of its budget, or all of it.
+
+    After the second one, the assistant says goodbye and the conversation ends (``budget``).
+
+    Example:
+        ```python
+        from rtvoice import Agent, BudgetUsed
+
+        agent = Agent(budget=0.50)
+        subscription = agent.event_bus.subscribe(
+            BudgetUsed, lambda event: print(f"{event.percent} % are used")
+        )
+        ```
+    """
+
+    event = "budget_used"
+    percent: Literal[80, 100]
+    tokens: int
+    """All tokens so far."""
+    dollars: float | None = None
+    """The price so far; None: it is not known."""
 
 
 class FileOpened(Message, frozen=True, array_like=True, tag=118):

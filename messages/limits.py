@@ -11,7 +11,9 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from messages.prices import Budget, price_of
 from messages.settings import SPEEDS, SemanticVad, ServerVad
+from messages.urls import model_in
 
 if TYPE_CHECKING:
     from messages.settings import Settings
@@ -70,6 +72,7 @@ def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _of_the_voice(settings)
     yield from _of_reasoning(settings)
     yield from _of_transcription(settings)
+    yield from _of_the_budget(settings)
     if settings.resume is not None and settings.journal_path is not None:
         yield "journal_path", "leave it out: the journal that resume names is continued"
 
@@ -80,6 +83,16 @@ def _of_the_voice(settings: Settings) -> Iterator[tuple[str, str]]:
         return
     known = f"{', '.join(VOICES)}, or the id of a custom one ({CUSTOM_VOICE}…)"
     yield "voice", f"{voice!r} is not a valid voice of the service; give {known}"
+
+
+def _of_the_budget(settings: Settings) -> Iterator[tuple[str, str]]:
+    budget = settings.budget
+    if not isinstance(budget, Budget) or budget.dollars is None:
+        return
+    model = model_in(settings.server) or settings.model
+    if price_of(model, None, settings.prices) is None:
+        wrong = f"the price of {model} is not known, so it cannot be in dollars"
+        yield "budget", f"{wrong}; give prices={{{model!r}: (Price(...),)}}, or Budget(tokens=...)"
 
 
 def _of_reasoning(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -29,6 +29,7 @@ from msgspec import UNSET, Meta
 from messages.audio import SetVolume
 from messages.base import Message
 from messages.conversation import SetSpeed, SetTools, ToolSpec, UpdateSettings
+from messages.prices import Budget, Price
 
 __all__ = [
     "BUILTIN_TOOLS",
@@ -184,6 +185,17 @@ def _components(components: dict[str, str]) -> dict[str, str]:
                 f"none of {', '.join(COMPONENTS)}"
             )
     return components
+
+
+_A_BUDGET = "US dollars above 0, a Budget with dollars, tokens or both, or None for no limit"
+
+
+def _budget(value: float | Budget | None) -> Budget | None:
+    if isinstance(value, int | float):
+        return Budget(dollars=value)
+    if value == Budget():
+        raise ValueError(f"it has no limit; give {_A_BUDGET}")
+    return value
 
 
 # -- settings that have parts ----------------------------------------------------------------------
@@ -507,6 +519,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             session_field=_TRANSCRIPTION,
         ),
     ] = None
+
+    # -- cost
+
+    budget: Annotated[
+        Annotated[float, Meta(gt=0.0)] | Budget | None,
+        Setting(
+            "What the conversation may use: US dollars, or a `Budget`. At 80 % of it a "
+            "`BudgetUsed` is published; when it is used up, the assistant says goodbye, and the "
+            "conversation ends. None: no limit.",
+            fixed="the conversation has begun with it",
+            option=Option("--budget", "end", "end after answers for N US dollars", "N"),
+            allowed=_A_BUDGET,
+            form=_budget,
+        ),
+    ] = None
+    prices: Annotated[
+        dict[str, tuple[Price, ...]],
+        Setting(
+            "Prices by model, which come before those of `PRICES`.",
+            fixed="the conversation is priced with them",
+            allowed='a mapping such as {"my-model": (Price(input_text=4.0, output_text=24.0),)}',
+        ),
+    ] = {}
 
     # -- tools
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote, unquote_plus
 
-__all__ = ["authority_of", "secrets_of", "shown"]
+__all__ = ["authority_of", "model_in", "secrets_of", "shown"]
 
 _SECRET = re.compile(r"(?i)key|token|secret|passw|auth|sig|credential|^code$")
 """In the names of parameters that are secret."""
@@ -34,3 +34,10 @@ def secrets_of(url: str) -> tuple[str, ...]:
     _, _, password = user.partition(":")
     found = {*keys, *map(unquote_plus, keys), user, unquote(user), password, unquote(password)}
     return tuple(sorted(found - {""}, key=len, reverse=True))
+
+
+def model_in(url: str) -> str | None:
+    """Return the model that the query of a URL names; None: it names none."""
+    query = url.partition("#")[0].partition("?")[2]
+    named = dict(part.partition("=")[::2] for part in query.split("&"))
+    return unquote_plus(named["model"]) if "model" in named else None

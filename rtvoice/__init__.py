@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rtvoice.errors import *
     from rtvoice.events import *
     from rtvoice.models import *
+    from rtvoice.prices import *
     from rtvoice.session import *
     from rtvoice.tools import *
     from rtvoice.views import *
@@ -34,6 +35,7 @@ _HOMES = (
     "errors",
     "tools",
     "models",
+    "prices",
     "views",
     "audio.devices",
     "events",

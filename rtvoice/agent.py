@@ -32,6 +32,7 @@ from rtvoice.errors import AgentError
 # without running it, and the process of the hub stays free of asyncio.
 if TYPE_CHECKING:
     from rtvoice.bus import EventBus, EventStream
+    from rtvoice.prices import Usage
     from rtvoice.running import Run
     from rtvoice.views import ConversationHistory
 
@@ -250,6 +251,16 @@ class Agent(Description):
         from rtvoice.views import ConversationHistory
 
         return ConversationHistory() if self._run is None else self._run.history()
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens of the current or the last conversation, and their price in US dollars.
+
+        It grows with each answer, and counts on across deaths of processes and with ``resume``.
+        """
+        from rtvoice.prices import Usage
+
+        return Usage() if self._run is None else self._run.usage
 
     @property
     def ready(self) -> bool:

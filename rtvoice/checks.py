@@ -38,7 +38,11 @@ def checked(name: str, value: object) -> Any:
     """Return the value of a parameter, checked and in the form that an agent stores."""
     if name in _OWN:
         return _OWN[name](name, value)
-    if value is None and name in ("server", "components"):  # not given; no setting can be None here
+    if value is None and name in (
+        "server",
+        "components",
+        "prices",
+    ):  # not given; no setting can be None here
         return None if name == "server" else {}
     return setting(PARAMETERS[name], value, name)
 
@@ -308,7 +312,7 @@ _ADVICE = {
     "tool_dependencies": _IN_PROGRAM,
     "injected_conversation": "say in the instructions what was said before",
     "echo_cancellation": "wear a headset, or talk on a web page, whose browser cancels the echo",
-    "pricing_catalog": "leave it out; ResponseEnded has the token counts of each answer",
+    "pricing_catalog": "did you mean prices? agent.usage has tokens and dollars",
 }
 """Advice for parameters of rtvoice 0.10 and for likely mistakes; see docs/migration.md."""
 

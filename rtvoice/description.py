@@ -17,6 +17,8 @@ import msgspec
 from actors.tools.registry import Tools
 from messages import (
     BUILTIN_TOOLS,
+    Budget,
+    Price,
     RetentionRatio,
     SemanticVad,
     ServerVad,
@@ -106,6 +108,8 @@ class Description:
     noise_reduction: Literal["near_field", "far_field"] | None
     output_modality: Literal["audio", "text"]
     max_output_tokens: int | None
+    budget: Budget | None
+    prices: Mapping[str, tuple[Price, ...]]
     tool_choice: str
     parallel_tool_calls: bool | None
     reasoning_effort: Effort | None
@@ -150,6 +154,8 @@ class Description:
         noise_reduction: Literal["near_field", "far_field"] | None = None,
         output_modality: Literal["audio", "text"] = "audio",
         max_output_tokens: int | Literal["inf"] | None = None,
+        budget: float | Budget | None = None,
+        prices: Mapping[str, Sequence[Price]] | None = None,
         tool_choice: str = "auto",
         parallel_tool_calls: bool | None = None,
         reasoning_effort: Effort | None = None,

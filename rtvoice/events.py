@@ -41,6 +41,7 @@ from actors.lenient import loads
 from messages import (
     AssistantTranscript,
     AudioLost,
+    BudgetUsed,
     ComponentCrashed,
     ComponentParked,
     ComponentRestarted,
@@ -75,6 +76,7 @@ from messages import (
     ToolAnswer,
     ToolCall,
     Turn,
+    UsageUpdated,
     UserSpeechStarted,
     UserSpeechStopped,
 )
@@ -85,6 +87,7 @@ __all__ = [
     "AgentStoppedEvent",
     "AssistantTranscript",
     "AudioLost",
+    "BudgetUsed",
     "ClientEvent",
     "ComponentCrashed",
     "ComponentParked",
@@ -178,6 +181,7 @@ __all__ = [
     "ToolAnswer",
     "ToolCall",
     "Turn",
+    "UsageUpdated",
     "UserInactivityTimeoutEvent",
     "UserSpeechStarted",
     "UserSpeechStopped",

@@ -33,6 +33,7 @@ from messages import (
     SessionStarted,
     StopSession,
     SupervisorDiedError,
+    UsageUpdated,
     WantWireEvents,
     WireEvent,
 )
@@ -46,6 +47,7 @@ from rtvoice.events import (
     UserInactivityTimeoutEvent,
 )
 from rtvoice.in_force import InForce
+from rtvoice.prices import Usage
 from rtvoice.transcript import Transcript
 from rtvoice.views import ConversationHistory
 from rtvoice.wire import decode_wire_event, wire_names
@@ -114,6 +116,8 @@ class Run:
             in_force: The settings that the session starts with.
         """
         self.in_force = in_force
+        self.usage = Usage()
+        """What the conversation has used so far."""
         self._bus = bus
         self._loop = asyncio.get_running_loop()
         self._transcript = Transcript()
@@ -383,6 +387,8 @@ class Run:
                 self._publish_stop(reason)
             case SessionEnded(reason):
                 self._ended_because = reason
+            case UsageUpdated(_, tokens, dollars):
+                self.usage = Usage(tokens, dollars)
             case Connected() | Reconnected():
                 self._on_loop(self._ready.set)
             case Disconnected() | ComponentRestarted("realtime", process=True):

@@ -149,8 +149,8 @@ class ConversationHistory(msgspec.Struct, frozen=True):
     started_at: datetime | None = None
     """When the conversation began, in UTC; None: it has not begun."""
     ended_because: str = ""
-    """``inactivity timeout``, ``stop tool``, ``the program asked``, the reason of a failure, …;
-    empty: the conversation has not ended."""
+    """``inactivity timeout``, ``stop tool``, ``budget``, ``the program asked``, the reason of a
+    failure, …; empty: the conversation has not ended."""
 
     def __len__(self) -> int:
         return len(self.conversation_turns)

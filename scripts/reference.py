@@ -15,7 +15,7 @@ import re
 import sys
 import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -24,7 +24,7 @@ import msgspec
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
-from messages import Settings  # noqa: E402 - found only now
+from messages import Price, Settings  # noqa: E402 - found only now
 from messages.validation import description, range_in_words  # noqa: E402
 from rtvoice.description import Changes  # noqa: E402
 
@@ -66,6 +66,7 @@ _SECTIONS: tuple[tuple[str, str, str, str], ...] = (
         "",
     ),
     ("Events", "rtvoice.events", "All these are in `rtvoice.events` and in `rtvoice`.", ""),
+    ("Cost", "rtvoice.prices", "All these are in `rtvoice.prices` and in `rtvoice`.", ""),
     (
         "A service",
         "rtvoice.service",
@@ -120,6 +121,8 @@ def _described(name: str, thing: Any) -> str:
     text = f"\n### {name}\n\n"
     if isinstance(thing, types.GenericAlias):
         return text + f"Another name for `{thing}`.\n"
+    if isinstance(thing, Mapping):
+        return text + _prices(thing)
     if not inspect.isclass(thing):
         return text + _callable(name, thing)
     if issubclass(thing, enum.Enum):
@@ -138,6 +141,21 @@ def _described(name: str, thing: Any) -> str:
     if init is not None and init.__doc__:
         text += "\n" + _doc(init)
     return text + _members(thing)
+
+
+def _prices(table: Mapping[str, Sequence[Price]]) -> str:
+    """Return the table of prices, with a row for each model and day."""
+    names = [name for name in Price.__struct_fields__ if name != "since"]
+    head = "".join(f" `{name}` |" for name in names)
+    rows = [
+        f"| {model} | {price.since} |" + "".join(f" {getattr(price, name):g} |" for name in names)
+        for model, prices in table.items()
+        for price in prices
+    ]
+    words = "US dollars per million tokens; see `messages/prices.py` for the source.\n\n"
+    return (
+        f"{words}| model | since |{head}\n|{'---|' * (len(names) + 2)}\n" + "\n".join(rows) + "\n"
+    )
 
 
 def _callable(name: str, thing: Any) -> str:

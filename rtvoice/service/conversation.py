@@ -19,6 +19,7 @@ _REASONS = {
     "stop tool": "assistant",
     "inactivity timeout": "inactivity",
     "end of input": "end_of_input",
+    "budget": "budget",
     "the program asked": "program",
     "the program was cancelled": "cancelled",
 }

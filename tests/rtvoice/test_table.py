@@ -31,7 +31,7 @@ SIGNATURE = {
 }
 OWN = {"tools", "api_key"}
 """Parameters of an agent that are no settings of a session."""
-NOT_GIVEN = {"audio_input", "audio_output", "server", "components"}
+NOT_GIVEN = {"audio_input", "audio_output", "server", "components", "prices"}
 """Parameters whose default None leaves the setting to the environment, or to its own default."""
 
 

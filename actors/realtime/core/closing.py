@@ -7,7 +7,7 @@ import msgspec
 from actors.realtime.core.calls import Calls
 from actors.realtime.core.context import Context
 from actors.realtime.core.link import Link
-from actors.realtime.core.state import Ending, InputEnd, Saved
+from actors.realtime.core.state import Ask, Ending, InputEnd, Saved
 from actors.realtime.core.user import LATE_TRANSCRIPT_NS, User
 from messages import (
     SAMPLE_RATE,
@@ -49,6 +49,21 @@ class Closing:
         """Record a request to end the conversation after the current response."""
         if self._context.saved.ending is None:
             self._context.saved.ending = Ending(message.reason, now + FAREWELL_NS)
+
+    def say_goodbye(self, reason: str, instructions: str, now: int) -> None:
+        """Request a farewell after what the assistant is saying, and end the conversation then.
+
+        Args:
+            reason: Why the conversation ends.
+            instructions: What the farewell is to be.
+            now: The time.
+        """
+        context = self._context
+        if context.saved.ending is not None:
+            return
+        context.responses.want(Ask(extra=(instructions,), tools="none", insists=True))
+        said_ns = max(now, context.playback.drained_at() or now)
+        context.saved.ending = Ending(reason, said_ns + FAREWELL_NS)
 
     def capture_ended(self, message: CaptureEnded, now: int) -> None:
         """Record that the input has ended; a push-to-talk turn ends with it."""

@@ -13,6 +13,7 @@ from actors.realtime.core.actions import Action, Disconnect, Publish, SaveState
 from actors.realtime.core.answers import Answers
 from actors.realtime.core.calls import Calls
 from actors.realtime.core.closing import Closing
+from actors.realtime.core.consumption import Consumption
 from actors.realtime.core.context import Context, LinkPhase
 from actors.realtime.core.duplex import Duplex
 from actors.realtime.core.interruption import Interruption
@@ -75,8 +76,8 @@ class Core:
     reference to anything that can fail, so it stays usable after an exception in the shell.
 
     Its parts: `Link` (the session with the server), `User` (speech and typed turns), `Answers` (the
-    model's responses), `Calls` (tools), `Interruption`, `Duplex`, `ServerErrors`, `Closing`. The
-    `Context` is the state that they share.
+    model's responses), `Calls` (tools), `Interruption`, `Duplex`, `ServerErrors`, `Closing`,
+    `Consumption` (tokens and budget). The `Context` is the state that they share.
 
     It is longer and has more attributes than other classes, as it puts all parts together: a line
     or two for each event and each message.
@@ -106,6 +107,7 @@ class Core:
         self._answers = Answers(self._context, self._interruption, self._calls, self._duplex)
         self._link = Link(self._context, self._user, self._answers, self._calls, now)
         self._closing = Closing(self._context, self._user, self._calls, self._link)
+        self._consumption = Consumption(self._context, self._closing)
         self._errors = ServerErrors(
             self._context, self._user, self._answers, self._calls, self._link
         )
@@ -188,6 +190,7 @@ class Core:
             self._interruption.reborn(now)
         if self._resumed == "journal":
             self._calls.leave_unknown()
+        self._consumption.resumed()
         self._link.open(now)
 
     def resumed(self, now: int) -> None:
@@ -215,6 +218,7 @@ class Core:
         """
         if unix_ns is not None:
             self._link.clock.set(unix_ns, server_ns, now)
+            self._consumption.today(unix_ns)
         if self._context.finished:
             self._context.do(Disconnect("the conversation is over", spare=spare))
         elif spare:
@@ -317,6 +321,7 @@ class Core:
         if self.phase is LinkPhase.LIVE:
             self._link.configuration.follow()
             self._calls.settle(now)
+            self._consumption.tick(now)
             self._ask(now)
         self._closing.tick(now)
 
@@ -397,6 +402,8 @@ class Core:
 
     def _done(self, event: wire.ResponseDone, now: int) -> None:
         failed = self._answers.done(event, now)
+        if event.response.usage is not None:
+            self._consumption.add(event.response.id, event.response.usage.tokens())
         self._errors.answer_ended(event.response, now, failed=failed)
 
     def _item(self, event: wire.ItemAdded | wire.ItemCreated | wire.ItemDone, now: int) -> None:

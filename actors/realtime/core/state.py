@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from messages import EchoState, SentImage, ToolSpec
+from messages import EchoState, SentImage, Tokens, ToolSpec
 
 __all__ = [
     "Answer",
@@ -159,6 +159,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     - answers: spoken
     - calls: calls, seen_calls
     - closing: ending, input_end
+    - consumption: budget_percent, dollars, used
     - core: owed, playing
     - duplex: audible, cancelled, echo, echoes, notified_duplex, notified_echo
     - interruption: paused_by
@@ -236,6 +237,12 @@ class Saved(msgspec.Struct, omit_defaults=True):
     """Last sample of speech of which no answer was heard yet; None: there is none."""
     heard_response: str = ""
     """Id of the response whose beginning was heard last."""
+    used: Tokens = Tokens()
+    """All tokens of the conversation."""
+    dollars: float = 0.0
+    """Their price in US dollars."""
+    budget_percent: int = 0
+    """The last `BudgetUsed` that was published; 0: none."""
     wire_events: tuple[str, ...] | None = None
     """Names of the wire events that the program has subscribed to; None: as in the settings."""
 
@@ -263,4 +270,7 @@ def renewed(saved: Saved, now: int) -> Saved:
         seen_texts=saved.seen_texts,
         quiet_since_ns=now,
         changes=saved.changes,
+        used=saved.used,
+        dollars=saved.dollars,
+        budget_percent=saved.budget_percent,
     )

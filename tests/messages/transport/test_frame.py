@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messages import FrameError, Message, decode, encode, message_types, split
+from messages import FrameError, Message, Tokens, decode, encode, message_types, split
 from messages.transport.frame import HEAD_BYTES, Splitter, epoch_of, tag_of, with_epoch
 
 KINDS = [kind for kind in message_types().values() if kind.__module__.startswith("messages.")]
@@ -29,8 +29,10 @@ def example(kind: type[Message]) -> Message:
             fields[field.name] = values[origin]
         elif field.type is msgspec.Raw:
             fields[field.name] = msgspec.Raw(b"\xc0")
-        elif literal and isinstance(literal[0], str):
+        elif literal and isinstance(literal[0], str | int):
             fields[field.name] = literal[0]
+        elif field.type is Tokens:
+            fields[field.name] = Tokens(input_text=7)
         else:
             fields[field.name] = None
     return kind(**fields)

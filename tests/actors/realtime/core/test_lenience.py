@@ -13,7 +13,7 @@ import pytest
 
 from actors.realtime import wire
 from actors.realtime.core.actions import Publish, SaveState, SendEvent, WriteLog
-from messages import Notice, ResponseEnded, SendText, ServerError, Turn
+from messages import Notice, ResponseEnded, SendText, ServerError, Turn, UsageUpdated
 from tests.actors.realtime.core.bench import Bench
 from tests.recordings import FOLDER, needs_recordings, received, recordings
 
@@ -162,6 +162,8 @@ def _done(bench: Bench) -> list[Any]:
     for action in bench.actions:
         match action:
             case WriteLog() | SaveState():
+                continue
+            case Publish(UsageUpdated()):
                 continue
             case Publish(Notice(text)) if "going on without that field" in text:
                 continue
