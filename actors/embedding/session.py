@@ -638,4 +638,5 @@ def _log(record: Log) -> None:
     if logger.isEnabledFor(level):
         fields = {key: msgspec.msgpack.decode(value) for key, value in record.fields.items()}
         extra = " ".join(f"{key}={value!r}" for key, value in fields.items())
-        logger.log(level, "%s", f"{record.text} {extra}".rstrip())
+        text = f"{record.text} {extra}".rstrip()
+        logger.log(level, "%s", text, extra={"fields": fields})

@@ -50,6 +50,8 @@ class _RunningCall(msgspec.Struct, eq=False):
     context: ToolContext
     began: float = msgspec.field(default_factory=time.monotonic)
     task: asyncio.Task[None] | None = None
+    variables: contextvars.Context = msgspec.field(default_factory=contextvars.copy_context)
+    """Of the session, which log records may be marked from; for a plain function."""
 
 
 class Executor:
@@ -154,7 +156,7 @@ class Executor:
         """Run calls one after the other on this thread; a new one would cost each 0.1 ms."""
         while (run := calls.get()) is not None:
             threading.current_thread().name = f"tool {run.tool.name}"
-            contextvars.Context().run(self._run_sync, run)
+            run.variables.run(self._run_sync, run)
             threading.current_thread().name = "tools, idle"
             del run  # or its arguments would be kept until the next call
             with self._lock:

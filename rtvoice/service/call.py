@@ -23,6 +23,7 @@ from rtvoice.agent import Agent
 from rtvoice.service.conversation import Conversation
 from rtvoice.service.frames import GOING_AWAY, NORMAL, BadFrameError, HungUp, Wire
 from rtvoice.service.line import Line
+from rtvoice.service.logs import session_id
 from rtvoice.service.socket import Closed, Socket
 from rtvoice.service.tokens import Token
 
@@ -125,6 +126,7 @@ class Call:
     # -- the conversation ---------------------------------------------------------------------
 
     async def _run(self) -> None:
+        session_id.set(self.conversation.id)  # this task serves no other
         try:
             async with self._hold(self.conversation) as agent:
                 if pcm := self._kept.take():
@@ -159,6 +161,7 @@ class Call:
         Raises:
             BadFrameError: The caller has sent what is not allowed; the conversation ends.
         """
+        session_id.set(self.conversation.id)  # the task of a socket serves no other conversation
         await self._take_up(socket, wire)
         token = {"token": self.token.text} if wire.resumes else {}
         about = {"session": self.conversation.id, "rate": self.sample_rate, "resumed": resumed}

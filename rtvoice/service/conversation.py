@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rtvoice.agent import Agent
 from rtvoice.service.admission import Place
+from rtvoice.service.logs import of_session
 from rtvoice.service.metrics import Watch
 
 __all__ = ["Conversation", "State"]
@@ -66,7 +67,8 @@ class Conversation:
             self.ended_by, self.unwanted = why, True
             if self.state != "waiting":
                 self.state = "ending"
-                self._spawn(self.agent.stop())
+                with of_session(self.id):
+                    self._spawn(self.agent.stop())
 
     def _spawn(self, work: Awaitable[Any]) -> None:
         task = asyncio.ensure_future(work)

@@ -32,7 +32,7 @@ from rtvoice.service.load import (
     busy_seconds,
     usable_cores,
 )
-from rtvoice.service.logs import session_id
+from rtvoice.service.logs import of_session, session_id
 from rtvoice.service.metrics import Metrics, Watch
 from rtvoice.service.tokens import Journals, Token
 
@@ -149,8 +149,9 @@ class Desk:
         Raises:
             TypeError: It makes none.
         """
-        made = self._options.make_agent(info)
-        agent = await made if inspect.isawaitable(made) else made
+        with of_session(info.id):
+            made = self._options.make_agent(info)
+            agent = await made if inspect.isawaitable(made) else made
         if not isinstance(agent, Agent):
             raise TypeError(f"make_agent must return an Agent, not {agent!r}")
         return agent
