@@ -73,6 +73,12 @@ _SECTIONS: tuple[tuple[str, str, str, str], ...] = (
         'All these are in `rtvoice.service`, which needs `pip install "rtvoice[service]"`.',
         "",
     ),
+    (
+        "Traces",
+        "rtvoice.tracing",
+        'All these are in `rtvoice.tracing`, which needs `pip install "rtvoice[service]"`.',
+        "Trace trace",
+    ),
     ("Testing", "rtvoice.testing", "All these are in `rtvoice.testing`.", ""),
     (
         "Session",

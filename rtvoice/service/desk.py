@@ -35,6 +35,7 @@ from rtvoice.service.load import (
 from rtvoice.service.logs import of_session, session_id
 from rtvoice.service.metrics import Metrics, Watch
 from rtvoice.service.tokens import Journals, Token
+from rtvoice.tracing import trace
 
 __all__ = ["Desk", "MakeAgent", "Options"]
 
@@ -210,6 +211,7 @@ class Desk:
         session_id.set(conversation.id)
         self._conversations[conversation.id] = conversation
         self._empty.clear()
+        tracing = trace(conversation.agent, conversation.id)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 async with self._gate.passing():
@@ -225,6 +227,7 @@ class Desk:
             self._metrics.ended.labels(conversation.ended_because).inc()
             self._conversations.pop(conversation.id, None)
             conversation.watch.close()
+            tracing.close()
             self.give_back(conversation.place)
             if not self._conversations:
                 self._empty.set()
