@@ -77,7 +77,7 @@ class Executor:
         self._loop = loop
         self._loop_is_ours = loop is None
         self._loop_thread: threading.Thread | None = None
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: list[tuple[Callable[[], None], contextvars.Context]] = []
         """Calls to start once the loop runs."""
         self._lock = threading.Lock()
 
@@ -193,7 +193,7 @@ class Executor:
                     error = RuntimeError("the event loop of the program is closed")
                     self._finish(_failure(run, error))
                 return
-            self._waiting.append(begin)
+            self._waiting.append((begin, contextvars.copy_context()))
             if self._loop_thread is None:
                 self._loop_thread = threading.Thread(
                     target=self._run_loop, name="async tools", daemon=True
@@ -207,8 +207,8 @@ class Executor:
         asyncio.set_event_loop(loop)
         with self._lock:
             self._loop = loop
-            for begin in self._waiting:
-                loop.call_soon(begin)
+            for begin, context in self._waiting:
+                loop.call_soon(begin, context=context)
             self._waiting.clear()
         try:
             loop.run_forever()
