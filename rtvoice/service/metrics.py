@@ -19,6 +19,7 @@ from messages import (
     SupervisorRestarted,
     ToolAnswer,
     ToolCall,
+    UsageUpdated,
 )
 from rtvoice.agent import Agent
 from rtvoice.events import RateLimitsUpdatedEvent
@@ -78,6 +79,7 @@ class Metrics:
         self.outage_s = counter("outage_seconds", "Time without a connection to the server.")
         self.audio_lost_s = counter("audio_lost_seconds", "Audio that was lost.", "component")
         self.tokens = counter("tokens", "Tokens of answers.", "kind")
+        self.dollars = counter("dollars", "Price of answers, where the model has a known one.")
         self._cpu = gauge("cpu_cores", "Cores used by the service and its processes.")
         self._busy = gauge("busy_cores", "Cores used by all programs of the machine or container.")
         self._pss = gauge("memory_pss_bytes", "Memory of the service and its processes.")
@@ -125,6 +127,8 @@ class Watch:
         self._metrics = metrics
         self._calls: dict[str, float] = {}
         """When each tool call that is not answered was made."""
+        self._dollars = 0.0
+        """The price of the conversation that is counted so far."""
         subscribe = agent.event_bus.subscribe
         handlers: tuple[tuple[type[Any], Callable[[Any], None]], ...] = (
             (PlaybackStarted, self._heard),
@@ -136,6 +140,7 @@ class Watch:
             (Reconnected, self._reconnected),
             (AudioLost, self._lost),
             (ResponseEnded, self._ended),
+            (UsageUpdated, self._spent),
             (RateLimitsUpdatedEvent, self._limited),
         )
         self._subscriptions = [subscribe(kind, handler) for kind, handler in handlers]
@@ -179,6 +184,13 @@ class Watch:
         for kind, name in _TOKENS.items():
             if count := getattr(event.tokens, name):
                 self._metrics.tokens.labels(kind).inc(count)
+
+    def _spent(self, event: UsageUpdated) -> None:
+        if event.dollars is None:
+            return
+        if event.response_id:  # else it was spent before, by a conversation that goes on
+            self._metrics.dollars.inc(max(0.0, event.dollars - self._dollars))
+        self._dollars = event.dollars
 
     def _limited(self, event: RateLimitsUpdatedEvent) -> None:
         for limit in event.rate_limits:

@@ -63,6 +63,7 @@ async def test_what_a_caller_says_while_the_conversation_starts_is_answered(
         await caller.hears()
         await until(lambda: counts(stage, "response_seconds_count 1.0"), "one answer was heard")
         await until(lambda: counts(stage, 'tokens_total{kind="output_audio"}'), "it has tokens")
+        await until(lambda: not counts(stage, "dollars_total 0.0\n"), "it has a price")
         sessions = stage.service.sessions()
         page = json.loads((await stage.get("/sessions"))[1])
 
