@@ -66,11 +66,15 @@ class Bare:
             self.captured += 960
         for frame in turn(number):
             self.event(frame)
-            self.published += sum(1 for _ in self.core.take())
+            self.published += self.act()
         self.now += 3_000_000_000
         played = PlayedPosition(f"item_a{number}", 24 * DELTA_MS * 20, self.now, True)
         self.core.message(played, self.now)
-        self.core.take()
+        self.act()
+
+    def act(self) -> int:
+        """Take the actions, and with them the state that is to be saved; return how many."""
+        return sum(1 for _ in self.core.take())
 
     def _take(self, kind: type[M]) -> M:
         messages = [action.message for action in self.core.take() if isinstance(action, Publish)]
@@ -124,7 +128,7 @@ def events_per_s(seconds: float = 1.0) -> float:
         begun = time.perf_counter_ns()
         for frame in frames[number]:
             bare.event(frame)
-            bare.core.take()
+            bare.act()
         spent += time.perf_counter_ns() - begun
         count += len(frames[number])
         bare.now += 3_000_000_000
