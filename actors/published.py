@@ -31,17 +31,34 @@ class PublishedChanges:
 
     def __init__(self, session: SessionInfo) -> None:
         self._path, self._before = _paths(session)
+        self._waiting: list[bytes] = []
+        """Records that are not written yet."""
         self._file = -1
         if session.directory:
             self._open(os.O_TRUNC if session.first else 0)
 
     def put(self, message: Message) -> None:
-        """Keep a change, before it is published."""
+        """Keep a change that is published, once it is written."""
         frame = encode(message)
+        self._waiting += (_HEAD.pack(len(frame), zlib.crc32(frame)), frame)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether nothing is to be written."""
+        return not self._waiting
+
+    def forget(self) -> None:
+        """Leave out what is not written."""
+        self._waiting.clear()
+
+    def write(self) -> None:
+        """Write what was put in, right before the state that says that it is published."""
+        records = b"".join(self._waiting)
+        self._waiting.clear()
         if self._file < 0:
             return
         with contextlib.suppress(OSError):
-            os.write(self._file, _HEAD.pack(len(frame), zlib.crc32(frame)) + frame)
+            os.write(self._file, records)
             if os.fstat(self._file).st_size >= _ENOUGH_BYTES:
                 self.close()
                 self._path.replace(self._before)

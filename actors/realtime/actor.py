@@ -209,11 +209,11 @@ class Realtime(Actor):
                 case SendEvent(event, spare):
                     self._send(event, spare=spare)
                 case Publish(message):
-                    # An orphan does not write its state either: the two must not differ.
-                    if isinstance(message, ITEM_MESSAGES) and not self.host.orphaned:
+                    if isinstance(message, ITEM_MESSAGES):
                         self._changes.put(message)
                     self.send(message)
                 case SaveState(state, recorded):
+                    self._write_changes()
                     self.save(state, recorded=recorded)
                 case WriteLog(level, text, fields):
                     getattr(self.log, level)(text, **fields)
@@ -229,6 +229,22 @@ class Realtime(Actor):
                 case Swap(reason):
                     self.log.debug("swapping connections", reason=reason)
                     self._swap()
+        if saves:
+            self._write_changes()
+
+    def _write_changes(self) -> None:
+        """Write what was published, for a history after the supervisor's death.
+
+        It is sent first: a kill between the writing and the saving would have history know of what
+        realtime does again.
+        """
+        if self._changes.is_written:
+            return
+        self.host.send_collected()
+        if self.host.orphaned:  # it does not write its state either: the two must not differ
+            self._changes.forget()
+        else:
+            self._changes.write()
 
     def _send(self, event: wire.ClientEvent, *, spare: bool) -> None:
         connection = self._connection(spare=spare)

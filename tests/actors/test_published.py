@@ -26,6 +26,7 @@ def test_the_newest_changes_are_kept_in_order(session: SessionInfo) -> None:
     kept = PublishedChanges(session)
     for change in transcripts(0, 1_000):
         kept.put(change)
+        kept.write()
 
     found = list(published_changes(session))
 
@@ -35,8 +36,10 @@ def test_the_newest_changes_are_kept_in_order(session: SessionInfo) -> None:
 
 def test_the_next_process_goes_on_and_a_new_session_begins(session: SessionInfo) -> None:
     again = msgspec.structs.replace(session, first=False)
-    PublishedChanges(session).put(transcripts(0, 1)[0])
-    PublishedChanges(again).put(transcripts(1, 2)[0])
+    for number, which in enumerate((session, again)):
+        kept = PublishedChanges(which)
+        kept.put(transcripts(number, number + 1)[0])
+        kept.write()
 
     assert list(published_changes(session)) == transcripts(0, 2)
     PublishedChanges(session)
@@ -47,6 +50,7 @@ def test_what_is_torn_ends_the_file(session: SessionInfo) -> None:
     kept = PublishedChanges(session)
     for change in transcripts(0, 3):
         kept.put(change)
+        kept.write()
     path = session.file("realtime.published")
     path.write_bytes(path.read_bytes()[:-5])
 
@@ -61,6 +65,7 @@ def test_history_has_what_was_published_before_the_supervisor_died(tmp_path: Pat
     kept = PublishedChanges(session)
     for change in (UserItem("u1", None, "", True, True, 0, 0), UserTranscript("u1", "Hello")):
         kept.put(change)
+        kept.write()
     rig = Rig(History, tmp_path)
     rig.session = msgspec.structs.replace(session, first=False, resumed="supervisor")
 

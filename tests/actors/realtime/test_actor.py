@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from websockets.frames import Frame, Opcode
 
-from actors.published import published_changes
+from actors.published import PublishedChanges, published_changes
 from actors.realtime import websocket, wire
 from actors.realtime.actor import KEY_VARIABLE, Realtime
 from actors.realtime.core.state import Saved
@@ -52,7 +52,7 @@ from messages import (
     WantWireEvents,
     WireEvent,
 )
-from messages.transport.saved import read_state
+from messages.transport.saved import StateFile, read_state
 from tests.actors.realtime.raw import RawServer
 from tests.actors.realtime.server import Peer, ScriptedServer, scripted_server
 from tests.rig import TIMEOUT_S, Rig, until
@@ -247,9 +247,31 @@ def test_the_saved_state_and_the_published_changes_go_together(
     call = stage.rig.expect(ToolCall)
 
     session = stage.rig.session
-    assert (call in published_changes(session)) is not orphaned
+    until(lambda: (call in published_changes(session)) is not orphaned, "not as the state")
     assert (b"clock" in (read_state(session.directory, "realtime") or b"")) is not orphaned
     stage.rig.host.orphaned = False
+
+
+def test_changes_are_sent_and_then_written_right_before_the_state(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A supervisor that dies in between takes along as little as possible that is done again."""
+    stage.live()
+    host, done = stage.rig.host, list[str]()
+    send, write, save = host.channel.write_frame, PublishedChanges.write, StateFile.write
+
+    def note(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: (done.append(what), call(*args))[1]
+
+    monkeypatch.setattr(host.channel, "write_frame", note("sent", send))
+    monkeypatch.setattr(PublishedChanges, "write", note("changes", write))
+    monkeypatch.setattr(StateFile, "write", note("state", save))
+
+    stage.rig.tell(SendText("Hello", "typed"))
+    assert stage.rig.expect(UserItem).text == "Hello"
+
+    until(lambda: "state" in done, "nothing was saved")
+    assert "sent changes state" in " ".join(done)
 
 
 def test_a_tool_is_called_and_its_answer_sent(stage: Stage) -> None:
