@@ -64,13 +64,53 @@ def test_the_manifest_for_kubernetes_fits_the_service() -> None:
     assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == labels
 
 
-def test_the_metrics_that_the_guide_names_are_there() -> None:
-    from rtvoice.service.admission import Admission, Limits
+def registered() -> dict[str, set[str]]:
+    """Return the names of the labels of each metric of the service, by the metric's name."""
+    from prometheus_client.metrics import MetricWrapperBase
+
     from rtvoice.service.metrics import Metrics
 
-    guide = (ROOT / "docs/guide/service.md").read_text(encoding="utf-8")
-    shown = Metrics().render({}, Admission(Limits(cores=2, parallel=2)), 0).decode()
-    there = set(re.findall(r"^# TYPE (\w+) ", shown, re.MULTILINE))
-    there = {name for name in there if not name.endswith("_created")}
+    found = {}
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            (family,) = metric.describe()
+            name = family.name + ("_total" if family.type == "counter" else "")
+            found[name] = set(metric._labelnames)
+    return found
 
-    assert set(re.findall(r"`(rtvoice_\w+)", guide)) == there
+
+def test_the_metrics_that_the_guide_names_are_there() -> None:
+    guide = (ROOT / "docs/guide/service.md").read_text(encoding="utf-8")
+
+    assert set(re.findall(r"`(rtvoice_\w+)", guide)) == set(registered())
+
+
+def test_the_dashboard_shows_every_metric_and_no_other() -> None:
+    board = json.loads((DEPLOYMENT / "grafana.json").read_text(encoding="utf-8"))
+    targets = [target for panel in board["panels"] for target in panel.get("targets", ())]
+    metrics, shown = registered(), set()
+
+    for target in targets:
+        name, of_histogram = re.search(r"(rtvoice_\w+?)(_bucket)?\{", target["expr"]).groups()  # type: ignore[union-attr]
+        shown.add(name)
+        labels = {*metrics.get(name, ()), "instance"} | ({"le"} if of_histogram else set())
+        grouped = re.search(r"sum by \(([\w, ]+)\)", target["expr"])
+        by = set(grouped[1].split(", ")) if grouped else {"instance"}
+        assert by <= labels, target["expr"]
+        assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= by, target["legendFormat"]
+
+    assert shown == set(metrics)
+
+
+def test_no_two_panels_of_the_dashboard_lie_on_each_other() -> None:
+    board = json.loads((DEPLOYMENT / "grafana.json").read_text(encoding="utf-8"))
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in board["panels"])
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+
+    assert len(cells) == len(set(cells))
+    assert {x for x, _ in cells} == set(range(24))  # the width of a dashboard
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
