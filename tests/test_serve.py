@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from actors.history import Journal
 from rtvoice.testing import SandboxServer
 from tests.rig import TIMEOUT_S, wait_until_gone
 from tests.rtvoice.service.stage import Caller, fetched, until
@@ -182,6 +184,45 @@ async def test_a_killed_service_leaves_no_process_and_goes_on_when_it_is_back(
     assert len(pids) > 6
     assert (back["session"], back["resumed"]) == (hello["session"], True)
     assert code == 0
+
+
+@in_a_loop
+async def test_a_killed_service_leaves_every_journal_whole(
+    shop: Path, sandbox: SandboxServer
+) -> None:
+    greeting = 'greeting="Hello. What can I do for you?", '
+    (shop / "shop.py").write_text(
+        SHOP.replace("Agent(transcription", f"Agent({greeting}transcription")
+    )
+    with Served(shop, sandbox, "--journals", "journals") as served:
+        async with served.caller() as one, served.caller() as two, served.caller() as three:
+            done, speaking, starting = Caller(one), Caller(two), Caller(three)
+            await done.hello()
+            await done.expect("turn", role="assistant")
+            await speaking.hello()
+            await speaking.hears()
+            await starting.hello()
+            pids = descendants(served.process.pid)
+            served.process.kill()
+            for caller in (done, speaking, starting):
+                await caller.closed()
+        served.end()
+    wait_until_gone(pids, TIMEOUT_S / 10)
+
+    paths = list((shop / "journals").glob("*.jsonl"))
+    turns = []
+    for path in paths:
+        lines = path.read_bytes().splitlines(keepends=True)
+        for line in lines:
+            checksum, _, text = line.rstrip(b"\n").partition(b" ")
+            assert int(checksum, 16) == zlib.crc32(text), line
+            assert line.endswith(b"\n")
+        journal = Journal(path)
+        journal.close()
+        assert (journal.damaged, len(journal.records)) == (0, len(lines))
+        turns += [record for record in journal.records if record["what"] != "Journal"]
+    assert len(paths) >= 2
+    assert turns
 
 
 def descendants(pid: int) -> list[int]:

@@ -18,10 +18,13 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from rtvoice import Agent, AgentStartedEvent, SupervisorRestarted
+from messages.transport import forking
+from rtvoice import Agent, AgentStartedEvent, ComponentCrashed, SupervisorRestarted
 from rtvoice.service import Busy, CallInfo, Draining, Service
 from rtvoice.service.load import Processes
 from rtvoice.testing import SandboxServer, speech
+from tests.messages.transport.test_forking import start_server
+from tests.proc import parent
 from tests.rig import TIMEOUT_S
 from tests.rtvoice.service.stage import Caller, Stage, seller, serving, until
 from tests.rtvoice.test_bus import in_a_loop
@@ -170,6 +173,45 @@ async def test_the_death_of_a_supervisor_is_nothing_to_the_caller(sandbox: Sandb
         metrics = (await stage.get("/metrics"))[1]
 
     assert 'rtvoice_restarts_total{cause="killed",component="supervisor"} 1.0' in metrics
+
+
+@pytest.mark.skipif(not forking.available(), reason="nothing is forked here")
+@needs_a_voice
+@in_a_loop
+async def test_the_death_of_the_forking_process_is_nothing_to_the_callers(
+    sandbox: SandboxServer,
+) -> None:
+    sandbox.hear("what is your name")
+    started: list[AgentStartedEvent] = []
+    faults: list[object] = []
+
+    def make_agent(call: CallInfo) -> Agent:
+        agent = seller(sandbox)(call)
+        agent.event_bus.subscribe(AgentStartedEvent, started.append)
+        for kind in (ComponentCrashed, SupervisorRestarted):
+            agent.event_bus.subscribe(kind, faults.append)
+        return agent
+
+    forker = start_server()
+    service = Service(make_agent, cpu_limit=None, lag_limit_ms=None)
+    async with serving(service) as stage, stage.caller() as caller:
+        await caller.hello()
+        await caller.expect("started")
+        await until(lambda: started, "it does not tell its processes")
+        forked = parent(started[0].pids["supervisor"]) == forker
+        os.kill(forker, signal.SIGKILL)
+        await until(lambda: parent(started[0].pids["supervisor"]) != forker, "it lives on")
+        await caller.socket.send(speech("what is your name"))
+        await caller.expect("turn", role="assistant", text="My name is Sandbox.")
+        await caller.hears()
+        async with stage.caller() as later:
+            await later.hello()
+            await later.expect("started")
+        unharmed = not faults
+
+    assert forked
+    assert unharmed, faults
+    assert caller.code == 1000
 
 
 @pytest.mark.long
