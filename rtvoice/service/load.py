@@ -114,12 +114,18 @@ def busy_seconds(proc: Path = Path("/proc")) -> float:
 
 
 class Processes:
-    """This process and all that it has started: their CPU and memory."""
+    """This process and all that it has started: their CPU and memory.
+
+    A process that was found once still counts when its parent has ended: the conversations of a
+    fork server that was killed go on.
+    """
 
     def __init__(self, pid: int | None = None, proc: Path = Path("/proc")) -> None:
         self._pid = os.getpid() if pid is None else pid
         self._proc = proc
         self._before: dict[int, float] = {}
+        self._began: dict[int, str] = {}
+        """When each process was started, since the kernel gives a process id again."""
         self._read_at = 0.0
 
     def cores(self) -> float:
@@ -143,18 +149,23 @@ class Processes:
         """Return the CPU-seconds of our process and its descendants, by process id."""
         children: dict[int, list[int]] = collections.defaultdict(list)
         seconds: dict[int, float] = {}
+        began: dict[int, str] = {}
         with contextlib.suppress(OSError):
             for name in os.listdir(self._proc):  # noqa: PTH208 - hundreds of them, each second
                 if name.isdigit():
                     fields = _read(self._proc / name / "stat").rpartition(")")[2].split()
-                    if len(fields) > 13:
+                    if len(fields) > 19:
                         children[int(fields[1])].append(int(name))
                         seconds[int(name)] = (int(fields[11]) + int(fields[12])) / _TICK
+                        began[int(name)] = fields[19]
         ours, found = [self._pid], {}
+        ours += [pid for pid, at in self._began.items() if began.get(pid) == at]
         while ours:
             pid = ours.pop()
-            found[pid] = seconds.get(pid, 0.0)
-            ours += children[pid]
+            if pid not in found:
+                found[pid] = seconds.get(pid, 0.0)
+                ours += children[pid]
+        self._began = {pid: began[pid] for pid in found if pid in began}
         return found
 
 

@@ -199,17 +199,23 @@ async def test_the_death_of_the_forking_process_is_nothing_to_the_callers(
         await caller.expect("started")
         await until(lambda: started, "it does not tell its processes")
         forked = parent(started[0].pids["supervisor"]) == forker
+        used = Processes()
+        used.cores()
+        before_mib = used.pss_mib()
         os.kill(forker, signal.SIGKILL)
         await until(lambda: parent(started[0].pids["supervisor"]) != forker, "it lives on")
         await caller.socket.send(speech("what is your name"))
         await caller.expect("turn", role="assistant", text="My name is Sandbox.")
         await caller.hears()
+        used.cores()
+        after_mib = used.pss_mib()
         async with stage.caller() as later:
             await later.hello()
             await later.expect("started")
         unharmed = not faults
 
     assert forked
+    assert after_mib > 0.75 * before_mib  # the conversation is still measured
     assert unharmed, faults
     assert caller.code == 1000
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from pathlib import Path
 
 from rtvoice.service.load import Cgroup, Processes, available_mib, busy_seconds, usable_cores
@@ -41,21 +42,38 @@ def test_without_cgroups_nothing_is_limited_by_them(tmp_path: Path) -> None:
     assert usable_cores(cgroup) == len(os.sched_getaffinity(0))
 
 
-def test_processes_are_counted_with_all_that_they_have_started(tmp_path: Path) -> None:
-    def stat(pid: int, parent: int, ticks: int) -> None:
-        fields = f"{pid} (a) b) S {parent} " + "0 " * 9 + f"{ticks} 0 0 0\n"
-        write(tmp_path / str(pid), stat=fields)
-        (tmp_path / str(pid) / "smaps_rollup").write_text("x\nPss:      2048 kB\n")
+def run(folder: Path, pid: int, parent: int, ticks: int = 100, began: int = 7) -> None:
+    """Write what the kernel says of a process."""
+    fields = f"{pid} (a) b) S {parent} " + "0 " * 9 + f"{ticks} " + "0 " * 7 + f"{began} 0\n"
+    write(folder / str(pid), stat=fields)
+    (folder / str(pid) / "smaps_rollup").write_text("x\nPss:      2048 kB\n")
 
+
+def test_processes_are_counted_with_all_that_they_have_started(tmp_path: Path) -> None:
     for pid, parent in ((10, 1), (11, 10), (12, 11), (20, 1)):
-        stat(pid, parent, 100)
+        run(tmp_path, pid, parent)
     processes = Processes(10, tmp_path)
     processes.cores()
     for pid, parent in ((10, 1), (11, 10), (12, 11), (20, 1)):
-        stat(pid, parent, 200)
+        run(tmp_path, pid, parent, ticks=200)
 
     assert processes.cores() > 0
     assert processes.pss_mib() == 6
+
+
+def test_processes_count_when_the_one_that_has_started_them_has_ended(tmp_path: Path) -> None:
+    for pid, parent in ((10, 1), (11, 10), (12, 11), (13, 11), (20, 1)):
+        run(tmp_path, pid, parent)
+    processes = Processes(10, tmp_path)
+    processes.cores()
+    shutil.rmtree(tmp_path / "11")  # a fork server
+    run(tmp_path, 12, 1)
+    run(tmp_path, 13, 1, began=9)  # another program's, with the same id
+    run(tmp_path, 14, 12)
+
+    for _ in range(2):
+        processes.cores()
+        assert processes.pss_mib() == 6  # of 10, 12 and 14
 
 
 def test_this_machine_can_be_measured() -> None:
