@@ -41,7 +41,7 @@ _MOST_LATE_NS = 5_000_000_000
 """Lag of the blocks after which they restart at now instead of catching up."""
 _CATCH_UP = 200 * SAMPLE_RATE // 1000
 """With more samples waiting than this, not counting those already due, they are delivered at twice
-the speed, so that no delay remains."""
+the speed until they are no longer ahead of real time, so that no delay remains."""
 _MAX_WAITING = 30 * SAMPLE_RATE * 2
 """Bytes of captured audio that may wait; beyond this, the oldest are dropped."""
 _MOST_PIECES = 3000
@@ -109,6 +109,8 @@ class ProgramInput(Capture):
         """When the program captured the first piece."""
         self._goes_on = goes_on
         self._position = 0
+        self._behind = True
+        """Whether to catch up; also at the start, with what was captured before it."""
         self._lost = False
         self._ended = False
         self._quiet = False
@@ -212,8 +214,11 @@ class ProgramInput(Capture):
                 return wait_ns / 1e9
             end_ns = min(self._due_ns, now_ns)
             late = to_samples(max(0, now_ns - self._due_ns))
-            behind = len(self._waiting) // 2 - late > _CATCH_UP
-            self._due_ns += block_ns // 2 if behind else block_ns  # half a block: twice the speed
+            most = self._block if self._behind else _CATCH_UP
+            is_ahead = self._behind and self._due_ns > now_ns  # then each block waits for its time
+            self._behind = is_ahead or len(self._waiting) // 2 - late > most
+            # Half a block: twice the speed.
+            self._due_ns += block_ns // 2 if self._behind else block_ns
             self._deliver(self._next(end_ns - block_ns, end_ns))
 
     def _wait_ns(self, now_ns: int) -> int:

@@ -110,6 +110,22 @@ def test_after_the_program_was_held_up_no_delay_remains() -> None:
     assert captured - heard <= 10_000
 
 
+@pytest.mark.parametrize("before_ms", [40, 200, 480, 2_000])
+def test_what_was_captured_before_the_start_delays_nothing_later(before_ms: int) -> None:
+    program = Input()
+    program.feed(pcm(24 * before_ms))
+    for _ in range(100):
+        program.run(40)
+        program.feed(pcm(960))
+    before = program.blocks[-1].position
+
+    program.run(40)
+    program.feed(pcm(960))
+
+    assert program.blocks[-1].position == before + 960
+    assert program.blocks[-1].position == 24 * before_ms + 101 * 960
+
+
 def test_what_waited_for_a_new_process_is_delivered_at_once() -> None:
     program = Input()
     for age_ms in range(2_000, 0, -40):
@@ -138,7 +154,7 @@ def test_what_came_before_a_pause_and_after_it_is_heard_with_silence_between() -
 
 def test_pumping_says_when_the_next_block_is_due() -> None:
     program = Input()
-    program.device.feed(ProgramCapture(pcm(9_600)))
+    program.device.feed(ProgramCapture(pcm(19_200)))  # more than is delivered ahead of its time
 
     wait_s = program.device.pump(program.now)
 
