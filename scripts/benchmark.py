@@ -4,6 +4,7 @@
     python scripts/benchmark.py latency recovery    only these: start latency barge-in recovery load
                                                     agent core reconnect
     python scripts/benchmark.py floor               a conversation beside a bare websocket
+    python scripts/benchmark.py service             more and more callers of one service, a table
     python scripts/benchmark.py card                the same with a sound card, the virtual one
     python scripts/benchmark.py card --soak 600     with a soak of ten minutes (else 30 s)
     python scripts/benchmark.py faults --runs 100   every fault of every component, a table (long)
@@ -16,6 +17,7 @@ sent. The figures depend on the machine, so compare medians within one run.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import bisect
 import contextlib
@@ -36,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import benchmark_core
+import benchmark_service
 from benchmark_devices import BLOCK_MS, PUT_LOG, stamp_of, stamped
 from benchmark_floor import CLIENTS
 from inject import Probe, sessions
@@ -1044,6 +1047,11 @@ def _measure_card_soak(seconds: float) -> None:
         print(f"{what:44} {count:8} times faltered  (limit 0) {verdict}", flush=True)
 
 
+def measure_service() -> None:
+    """Measure more and more conversations of one service, and twenty callers at once."""
+    asyncio.run(benchmark_service.measure())
+
+
 MEASURES: dict[str, Callable[[], None]] = {
     "start": measure_start,
     "latency": measure_latency,
@@ -1058,7 +1066,10 @@ MEASURES: dict[str, Callable[[], None]] = {
     "faults": measure_faults,
     "fork": measure_fork,
     "floor": measure_floor,
+    "service": measure_service,
 }
+_ON_DEMAND = ("faults", "fork", "floor", "service")
+"""What is measured only if it is named: it takes minutes."""
 
 
 def main() -> None:
@@ -1068,7 +1079,7 @@ def main() -> None:
     )
     every = ", ".join(MEASURES)
     parser.add_argument(
-        "what", nargs="*", help=f"any of {every}; default all but faults, fork and floor"
+        "what", nargs="*", help=f"any of {every}; default all but {', '.join(_ON_DEMAND)}"
     )
     parser.add_argument("--runs", type=int, default=10, help="runs of each fault (10)")
     parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="only these faults")
@@ -1086,7 +1097,7 @@ def main() -> None:
     chosen = given.what
     if unknown := set(chosen) - set(MEASURES):
         parser.error(f"{unknown.pop()!r} is not a measurement; give any of {', '.join(MEASURES)}")
-    for name in chosen or [name for name in MEASURES if name not in ("faults", "fork", "floor")]:
+    for name in chosen or [name for name in MEASURES if name not in _ON_DEMAND]:
         if name == "faults":
             measure_faults(given.runs, given.only)
         elif name == "fork":
