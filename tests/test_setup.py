@@ -328,7 +328,7 @@ def test_the_checks_stop_at_the_first_that_fails(project: Project) -> None:
         "== mypy --strict",
         "mypy",
         "== pytest",
-        "pytest -n 5 --dist worksteal -m not card -x",
+        "pytest -n 6 --dist worksteal -m not card -x",
         "== pytest, sound cards",
         "pytest -m card -x",
     ]

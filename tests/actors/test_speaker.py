@@ -735,7 +735,7 @@ def test_what_was_flushed_is_not_kept_until_the_programs_device_is_cleared(tmp_p
         rig.tell(FlushPlayback("barge-in"))
         flush = rig.expect(ProgramFlush)
 
-        assert rig.slot.handled(HELD) == 1  # a next process would not play it
+        rig.wait_handled(held=1)  # a next process would not play it
         rig.tell(ProgramFlushed(flush.number, 0, time.monotonic_ns()))
         rig.expect(PlaybackFlushed)
 
