@@ -76,7 +76,9 @@ class ItemIds:
         item, previous = created.item, created.previous_item_id
         self._forget(item["id"])  # an output may be sent again
         self._created[event_id], self._events[item["id"]] = created, event_id
-        if previous is not None:
+        if previous in self._nameless:
+            previous = None  # no id of it is known yet; the newest place is better than none
+        elif previous is not None:
             previous = self._theirs.get(previous, previous)
         if not created.has_id:
             self._nameless[item["id"]] = item

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from actors.realtime import wire
+from actors.realtime.core.item_ids import ItemIds
 from messages import (
     ConversationItem,
     Interrupt,
@@ -272,3 +274,15 @@ def test_confirmed_items_are_forgotten() -> None:
     assert not ids._created
     assert not ids._events
     assert not ids._nameless
+
+
+def test_an_item_is_not_put_behind_one_whose_id_the_server_has_not_told_yet() -> None:
+    ids = ItemIds(are_ours=False)
+    output = {"id": "fco_1", "type": "function_call_output", "call_id": "call_1"}
+    ids.sent(wire.ItemCreate(output, "event_1"))
+    said = {"id": "msg_1", "type": "message", "role": "assistant"}
+
+    event = ids.sent(wire.ItemCreate(said, "event_2", "fco_1"))
+
+    assert isinstance(event, wire.ItemCreate)
+    assert event.previous_item_id is None
