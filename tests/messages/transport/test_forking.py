@@ -124,7 +124,7 @@ TRAITS = {
     "session": "os.getsid(0)",
     "descriptors": "sorted(map(kind, os.listdir('/proc/self/fd')))",
     "inherited descriptors": "[n for n in os.listdir('/proc/self/fd') if int(n) < 3]",
-    "signals": "[line for line in read('status').splitlines() if line[:3] == b'Sig']",
+    "signals": "[line for line in read('status').splitlines() if line[:4] in b'SigBSigISigC']",
     "handlers": "[signal.getsignal(n) for n in range(1, 32)]",
     "limits": "[resource.getrlimit(n) for n in range(16)]",
     "search path": "sys.path",
