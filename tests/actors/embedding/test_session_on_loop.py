@@ -285,4 +285,4 @@ def test_no_descriptor_of_a_session_is_left(server: FakeServer) -> None:
 
     first, *_, last = asyncio.run(main())
 
-    assert last == first
+    assert last <= first  # what earlier tests have left may be closed meanwhile
