@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from rtvoice.service.frames import NORMAL, Frame
 
@@ -58,7 +58,7 @@ class Socket:
         if origin is None:
             return True
         allowed = set(origins)
-        host = urlsplit(origin).netloc
+        host = origin.partition("://")[2]  # RFC 6454 section 6.2: nothing follows it
         return "*" in allowed or origin in allowed or host == self.headers.get("host")
 
     # -- before it is open --------------------------------------------------------------------

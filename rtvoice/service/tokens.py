@@ -25,7 +25,7 @@ class Token:
 
     def fits(self, text: str) -> bool:
         """Return whether it is this token; the time taken says nothing about how close it is."""
-        return hmac.compare_digest(self.text.encode(), text.encode())
+        return hmac.compare_digest(_hash(self.text), _hash(text))
 
 
 class Journals:
@@ -82,4 +82,5 @@ class Journals:
 
 
 def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+    # JSON may bring half a character, which UTF-8 has no bytes for.
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()

@@ -6,7 +6,6 @@ https://www.twilio.com/docs/voice/media-streams/websocket-messages
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -62,16 +61,17 @@ class Twilio:
                 return None
             case "start":
                 start = found.get("start")
-                stream = found.get("streamSid") or (start or {}).get("streamSid")
-                if not (isinstance(start, dict) and isinstance(stream, str)):
+                about = start if isinstance(start, dict) else {}
+                stream = found.get("streamSid") or about.get("streamSid")
+                if about is not start or not isinstance(stream, str):
                     raise BadFrameError(BAD_DATA, "the message start needs a streamSid")
                 self._stream = stream
-                media = start.get("mediaFormat", {})
+                media = about.get("mediaFormat", {})
                 if isinstance(media, dict) and media.get("sampleRate", 8000) not in (8000, "8000"):
                     raise BadFrameError(BAD_DATA, "the stream must be mu-law at 8000 Hz")
-                own = start.get("customParameters", {})
-                facts = {"callSid": start.get("callSid", ""), "streamSid": stream}
-                return Hello(8000, None, facts | (own if isinstance(own, dict) else {}))
+                own = about.get("customParameters", {})
+                facts = {"callSid": about.get("callSid", ""), "streamSid": stream}
+                return Hello(8000, None, (own if isinstance(own, dict) else {}) | facts)
         raise BadFrameError(POLICY, "the first messages must be connected and start")
 
     def received(self, frame: Frame) -> Received:
@@ -85,7 +85,7 @@ class Twilio:
             case {"event": "media", "media": {"payload": str(payload)}}:
                 try:
                     return from_mulaw(base64.b64decode(payload, validate=True))
-                except binascii.Error:
+                except ValueError:  # also of characters that are not ASCII
                     raise BadFrameError(BAD_DATA, "the payload must be base64") from None
             case {"event": "mark", "mark": {"name": str(name)}}:
                 self.played_ms = self._marks.pop(name, self.played_ms)

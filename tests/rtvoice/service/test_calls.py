@@ -596,6 +596,11 @@ BAD = {
     "parameters that are none": (['{"rate": 24000, "parameters": 1}'], 1007, "an object"),
     "a wrong token": (['{"rate": 24000, "token": "x.y"}'], 1008, "fits no conversation"),
     "a token of dots": (['{"rate": 24000, "token": "../x.y"}'], 1008, "fits no conversation"),
+    "a token with half a character": (
+        ['{"rate": 24000, "token": "SESSION.\\ud800"}'],
+        1008,
+        "fits no conversation",
+    ),
     "text where sound belongs": (['{"rate": 24000}', "AAAA"], 1007, "object in JSON"),
     "an unknown message": (['{"rate": 24000}', '{"type": "x"}'], 1007, "sound belongs into binary"),
     "a position that is none": (['{"rate": 24000}', '{"type": "played"}'], 1007, '"ms" must be'),
@@ -609,12 +614,15 @@ async def test_what_a_caller_may_not_send_closes_the_socket_and_disturbs_nobody(
     sandbox: SandboxServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(service_for(sandbox)) as stage, stage.caller() as good:
-        await good.hello()
+        session = (await good.hello())["session"]
         await good.expect("started")
         for what, (frames, code, words) in BAD.items():
             async with stage.caller() as caller:
                 for frame in frames:
-                    await caller.socket.send(frame)
+                    is_text = isinstance(frame, str)
+                    await caller.socket.send(
+                        frame.replace("SESSION", session) if is_text else frame
+                    )
                 found = await caller.closed()
             assert (what, found[0]) == (what, code)
             assert words in found[1], (what, found)
@@ -633,8 +641,11 @@ async def test_what_a_caller_may_not_send_closes_the_socket_and_disturbs_nobody(
         ([b"\0"], 1007, "text frames only"),
         (['{"event": "media"}'], 1008, "must be connected and start"),
         (['{"event": "start"}'], 1007, "needs a streamSid"),
+        (['{"event": "start", "start": 5}'], 1007, "needs a streamSid"),
+        (['{"event": "start", "streamSid": "MZ1", "start": [1]}'], 1007, "needs a streamSid"),
         ("media {}", 1007, "lacks its content"),
         ('media {"payload": "?"}', 1007, "must be base64"),
+        ('media {"payload": "\u00e9"}', 1007, "must be base64"),
     ],
 )
 @in_a_loop
@@ -659,8 +670,9 @@ async def test_a_media_stream_that_is_none_is_closed(
 async def test_pages_of_other_origins_may_not_call_unless_allowed(sandbox: SandboxServer) -> None:
     origins = ["https://shop.example"]
     async with serving(service_for(sandbox, origins=origins)) as stage:
-        with pytest.raises(InvalidStatus, match="403") as refused:
-            await stage.connect(origin="https://elsewhere.example")
+        for foreign in ("null", "http://[", "https://elsewhere.example"):
+            with pytest.raises(InvalidStatus, match="403") as refused:
+                await stage.connect(origin=foreign)
         for origin in ("https://shop.example", f"http://127.0.0.1:{stage.port}"):
             async with stage.caller(origin=origin) as caller:
                 await caller.hello()

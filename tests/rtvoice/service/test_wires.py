@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rtvoice.service.call import Kept
@@ -61,8 +61,21 @@ def test_marks_tell_what_the_telephone_has_played() -> None:
     line.received('{"event": "mark", "mark": {"name": "2"}}')  # a clear returns it
 
     assert (line.played_ms, line.is_playing) == (100, False)
+    line.sound(bytes(1600))
+    assert line.received('{"event": "mark", "mark": {"name": "3"}}') is None
+    assert line.played_ms == 200  # what was cleared does not count
     assert line.received('{"event": "stop", "stop": {}}') == HungUp()
     assert line.received('{"event": "dtmf", "dtmf": {"digit": "1"}}') is None
+
+
+def test_a_parameter_of_the_stream_does_not_replace_the_ids_of_the_provider() -> None:
+    own = {"callSid": "forged", "streamSid": "forged", "shop": "7"}
+    start = {"streamSid": "MZ1", "callSid": "CA1", "customParameters": own}
+
+    hello = Twilio().greeted(json.dumps({"event": "start", "start": start}))
+
+    assert hello is not None
+    assert hello.parameters == {"callSid": "CA1", "streamSid": "MZ1", "shop": "7"}
 
 
 def test_sound_of_the_telephone_goes_both_ways() -> None:
@@ -87,8 +100,21 @@ def test_mulaw_is_that_of_g711() -> None:
     assert to_mulaw(from_mulaw(codes)) == codes.replace(b"\x7f", b"\xff")  # there are two zeros
 
 
+NAMES = st.sampled_from(
+    ["event", "start", "media", "mark", "name", "payload", "streamSid", "mediaFormat"]
+    + ["customParameters", "type", "played", "ms", "clears", "rate", "token", "parameters", "stop"]
+)
+JSON = st.recursive(
+    NAMES | st.text() | st.integers() | st.floats() | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=5),
+    max_leaves=8,
+)
+
+
 @pytest.mark.parametrize("make", [Talk, Twilio])
-@given(frame=st.binary() | st.text() | st.dictionaries(st.text(), st.integers()).map(json.dumps))
+@given(frame=st.binary() | st.text() | JSON.map(json.dumps))
+@example(frame='{"event": "start", "start": 5}')
+@example(frame='{"event": "media", "media": {"payload": "\u00e9"}}')
 def test_whatever_comes_is_understood_or_refused(make: Any, frame: bytes | str) -> None:
     wire: Wire = make()
     refusals = []
