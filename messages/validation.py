@@ -28,6 +28,7 @@ __all__ = [
     "description",
     "fixed",
     "metavar",
+    "number_in",
     "of_type",
     "parsed",
     "range_in_words",
@@ -111,13 +112,18 @@ def parsed(name: str, text: str) -> Any:
     option = SETTINGS[name].option
     if option is not None and text in option.none:
         return None
-    value: object = text
-    for number in {int, float} & {leaf for leaf, _ in _leaves(_TYPES[name])}:
+    return checked(name, number_in(text, _TYPES[name]))
+
+
+def number_in(text: str, kind: Any) -> float | str:
+    """Return the number that a text is, if a type has numbers; else the text."""
+    value: float | str = text
+    for number in {int, float} & {leaf for leaf, _ in _leaves(kind)}:
         try:
             value = number(text)
         except ValueError:
             pass
-    return checked(name, value)
+    return value
 
 
 def checked_settings(given: Mapping[str, Any]) -> Settings:

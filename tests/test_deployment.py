@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import inspect
 import json
 import re
 import shlex
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from rtvoice.command.serve import _parser
+from rtvoice.service import Service
 from tests.test_command import ROOT
 
 DEPLOYMENT = ROOT / "docs" / "examples" / "deployment"
@@ -23,6 +25,12 @@ def parsed(command: list[str]) -> Any:
     return _parser().parse_args(command[2:])
 
 
+def drain_s(options: Any) -> float:
+    """Return how long the service drains."""
+    default = inspect.signature(Service.__init__).parameters["drain_s"].default
+    return float(default if options.drain_s is None else options.drain_s)
+
+
 def test_the_unit_of_systemd_lets_conversations_end() -> None:
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
@@ -30,7 +38,7 @@ def test_the_unit_of_systemd_lets_conversations_end() -> None:
     service = unit["Service"]
 
     options = parsed(shlex.split(service["ExecStart"]))
-    assert service.getint("TimeoutStopSec") > options.drain_s
+    assert service.getint("TimeoutStopSec") > drain_s(options)
     assert service["KillMode"] == "mixed"  # else each component gets the signal too
     assert options.journals.endswith(service["StateDirectory"])
     assert set(unit) == {"DEFAULT", "Unit", "Service", "Install"}
@@ -44,7 +52,7 @@ def test_the_image_passes_signals_on() -> None:
     assert set(found) <= {"FROM", "RUN", "USER", "WORKDIR", "COPY", "EXPOSE", "ENTRYPOINT", "CMD"}
     assert json.loads(found["ENTRYPOINT"]) == ["tini", "--"]
     options = parsed(json.loads(found["CMD"]))  # as a list: a shell would keep the signal
-    assert str(options.port) == found["EXPOSE"]
+    assert options.port == found["EXPOSE"]
     assert options.host == "0.0.0.0"
 
 
@@ -56,10 +64,10 @@ def test_the_manifest_for_kubernetes_fits_the_service() -> None:
     (container,) = pod["containers"]
 
     options = parsed(container["args"])
-    assert pod["terminationGracePeriodSeconds"] > options.drain_s
+    assert pod["terminationGracePeriodSeconds"] > drain_s(options)
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
-    assert container["ports"][0]["containerPort"] == options.port
+    assert container["ports"][0]["containerPort"] == int(options.port)
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import signal
@@ -18,6 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from actors.history import Journal
+from rtvoice.service import Service
 from rtvoice.testing import SandboxServer
 from tests.rig import TIMEOUT_S, wait_until_gone
 from tests.rtvoice.service.stage import Caller, fetched, until
@@ -250,12 +252,33 @@ def descendants(pid: int) -> list[int]:
         (("shop.py:make_agents",), "shop.py has no 'make_agents'"),
         (("shop.py:number",), "it is no function but of type int"),
         (("shop.py:agent",), "write def make_agent(call): return Agent(...)"),
-        (("shop.py:make_agent", "--queue", "-1"), "'-1' is not a whole number, 0 or more"),
-        (("shop.py:make_agent", "--max-sessions", "0"), "max_sessions is 0; it must be more than"),
-        (("shop.py:make_agent", "--cpu-limit", "0"), "'0' is not a number above 0, or none"),
-        (("shop.py:make_agent", "--port", "70000"), "'70000' is not a port, from 0 to 65535"),
+        (
+            ("shop.py:make_agent", "--queue", "-1"),
+            "rtvoice: --queue: -1 is out of range; give a whole number of at least 0",
+        ),
+        (
+            ("shop.py:make_agent", "--max-sessions", "0"),
+            "--max-sessions: 0 is out of range; give a whole number of at least 1 or None",
+        ),
+        (
+            ("shop.py:make_agent", "--cpu-limit", "0"),
+            "--cpu-limit: 0 is out of range; give a number above 0 or None",
+        ),
+        (("shop.py:make_agent", "--drain-s", "nan"), "give a number of at least 0"),
+        (("shop.py:make_agent", "--keep-s", "soon"), "'soon' is not valid; give a number of at"),
+        (
+            ("shop.py:make_agent", "--port", "70000"),
+            "--port: 70000 is out of range; give a whole number from 0 to 65535",
+        ),
         (("shop.py:make_agent", "--host", "192.0.2.1"), "192.0.2.1:8080 cannot be used"),
-        (("shop.py:make_agent", "--log-level", "LOUD"), "the log level is LOUD; choose DEBUG"),
+        (
+            ("shop.py:make_agent", "--log-level", "LOUD"),
+            "rtvoice: --log-level: 'LOUD' is not valid; give DEBUG, INFO",
+        ),
+        (
+            ("shop.py:make_agent", "--journals", "shop.py"),
+            "journals: shop.py cannot be written: a part of the path is a file, not a folder",
+        ),
     ],
 )
 def test_wrong_usage_is_refused_with_what_to_do(
@@ -278,6 +301,55 @@ def test_wrong_usage_is_refused_with_what_to_do(
 
     assert code == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_wrong_log_level_of_the_environment_is_told(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rtvoice.command.cli import run
+
+    monkeypatch.chdir(shop)
+    monkeypatch.setenv("RTVOICE_LOG_LEVEL", "LOUD")
+
+    assert run(["serve", "shop.py:make_agent"]) == 2
+    assert "RTVOICE_LOG_LEVEL: 'LOUD' is not valid; give DEBUG" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_sessions", 3),
+        ("cpu_limit", 0.5),
+        ("memory_limit_mib", 900),
+        ("lag_limit_ms", None),
+        ("tokens_per_minute", 1000),
+        ("start_parallel", 4),
+        ("queue", 2),
+        ("queue_s", 1.5),
+        ("drain_s", 0.0),
+        ("keep_s", 7.0),
+        ("origins", ["https://shop.example"]),
+    ],
+)
+def test_each_option_reaches_the_service(
+    name: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rtvoice.command import serve
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("rtvoice.service.Service", lambda _, **options: given.update(options))
+    monkeypatch.setattr(serve, "load", lambda *_: print)
+    flag = "--origin" if name == "origins" else f"--{name.replace('_', '-')}"
+    text = value[0] if isinstance(value, list) else str(value)
+
+    for arguments in ([], [flag, text]):
+        serve._service(serve._parser().parse_args(["shop.py:make_agent", *arguments]))
+
+    parameters = inspect.signature(Service.__init__).parameters
+    defaults = {key: each.default for key, each in parameters.items() if key in given}
+    assert given | {"origins": tuple(given["origins"])} == defaults | {
+        name: tuple(value) if isinstance(value, list) else value
+    }
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:

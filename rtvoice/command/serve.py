@@ -10,17 +10,20 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
 
 from actors.loading import LoadError, load
-from messages import LEVELS
-from messages.errors import ConfigurationError
+from messages import LEVELS, validation
+from messages.errors import ConfigurationError, InvalidSettingError
 from messages.exit_codes import EXIT_OK, EXIT_USAGE
 from messages.hints import install, rtvoice
+from rtvoice.checks import log_level_in, of_type, setting
 from rtvoice.command.choice import read_env_file
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ _PING_S, _PONG_S = 20.0, 120.0
 """Keep-alive of sockets: a caller without an answer for two minutes is lost. With the 20 s that are
 usual, a machine that is busy for a while would end calls."""
 _SHUTDOWN_S = 5
+_Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 
 def serve(argv: Sequence[str]) -> int:
@@ -84,17 +88,17 @@ def serve(argv: Sequence[str]) -> int:
         return _complain(f"{missing[0]} is not installed: {install(package)}")
     for name, value in read_env_file(Path(".env"), _say).items():
         os.environ.setdefault(name, value)
-    text = (options.log_level or os.environ.get("RTVOICE_LOG_LEVEL", "").strip() or "INFO").upper()
-    if text not in LEVELS:
-        return _complain(f"the log level is {text}; choose {', '.join(LEVELS)}")
-    _set_up_logging(options.log, text)
     try:
-        return _run(options, _service(options), _listen(options.host, options.port))
+        port = _port(options.port)
+        _set_up_logging(options.log, _level(options))
+        service = _service(options)
     except (ConfigurationError, LoadError) as error:
         return _complain(str(error))
+    try:
+        listener = _listen(options.host, port)
     except OSError as error:
-        why = error.strerror or str(error)
-        return _complain(f"{options.host}:{options.port} cannot be used: {why}")
+        return _complain(f"{options.host}:{port} cannot be used: {error.strerror or error}")
+    return _run(options, service, listener)
 
 
 def _say(text: str) -> None:
@@ -110,6 +114,38 @@ def _complain(text: str) -> int:
 # -- the options ------------------------------------------------------------------------------
 
 
+_LISTENING, _LIMITS, _END = "listening", "how many", "the end, and after it"
+_NUMBERS = {
+    "max_sessions": (_LIMITS, "N", "most conversations at once"),
+    "cpu_limit": (
+        _LIMITS,
+        "SHARE",
+        "share of the cores that may be in use, by any program (0.75); none: no limit",
+    ),
+    "memory_limit_mib": (
+        _LIMITS,
+        "MIB",
+        "memory of the service and its processes (what the machine or container has)",
+    ),
+    "lag_limit_ms": (
+        _LIMITS,
+        "MS",
+        "lag of the event loop above which nobody is taken (50); none: no limit",
+    ),
+    "tokens_per_minute": (_LIMITS, "N", "tokens of all answers of a minute"),
+    "start_parallel": (
+        _LIMITS,
+        "N",
+        "conversations that start at once (as many as there are cores)",
+    ),
+    "queue": (_LIMITS, "N", "callers who may wait for a place (0)"),
+    "queue_s": (_LIMITS, "S", "how long each may wait (5)"),
+    "drain_s": (_END, "S", "how long SIGTERM lets conversations go on (3600)"),
+    "keep_s": (_END, "S", "how long the conversation of a lost caller is kept (60)"),
+}
+"""The options that are parameters of `Service` of the same name: group, metavar, help."""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=rtvoice("serve"),
@@ -119,9 +155,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("make_agent", metavar="MAKE_AGENT", help="file.py:name or module:name")
-    add = parser.add_argument_group("listening").add_argument
+    groups = {name: parser.add_argument_group(name) for name in (_LISTENING, _LIMITS, _END)}
+    for name, (group, metavar, text) in _NUMBERS.items():
+        groups[group].add_argument(_flag(name), metavar=metavar, help=text)
+    add = groups[_LISTENING].add_argument
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1); 0.0.0.0: all")
-    add("--port", type=_port, default=8080, help="port to listen on (8080); 0: any free one")
+    add("--port", default="8080", help="port to listen on (8080); 0: any free one")
     add(
         "--origin",
         action="append",
@@ -131,53 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         help="web pages that may call besides those of this host, such as https://shop.example; "
         "may be repeated; *: all",
     )
-    add = parser.add_argument_group("how many").add_argument
-    add("--max-sessions", type=_count, metavar="N", help="most conversations at once")
-    add(
-        "--cpu-limit",
-        type=_limit,
-        default=0.75,
-        metavar="SHARE",
-        help="share of the cores that may be in use, by any program (0.75); none: no limit",
-    )
-    add(
-        "--memory-limit-mib",
-        type=_count,
-        metavar="MIB",
-        help="memory of the service and its processes (what the machine or container has)",
-    )
-    add(
-        "--lag-limit-ms",
-        type=_limit,
-        default=50.0,
-        metavar="MS",
-        help="lag of the event loop above which nobody is taken (50); none: no limit",
-    )
-    add("--tokens-per-minute", type=_count, metavar="N", help="tokens of all answers of a minute")
-    add(
-        "--start-parallel",
-        type=_count,
-        metavar="N",
-        help="conversations that start at once (as many as there are cores)",
-    )
-    add("--queue", type=_count, default=0, metavar="N", help="callers who may wait for a place (0)")
-    add("--queue-s", type=_seconds, default=5.0, metavar="S", help="how long each may wait (5)")
-    add = parser.add_argument_group("the end, and after it").add_argument
-    add(
-        "--drain-s",
-        type=_seconds,
-        default=3600.0,
-        metavar="S",
-        help="how long SIGTERM lets conversations go on (3600)",
-    )
-    add(
-        "--keep-s",
-        type=_seconds,
-        default=60.0,
-        metavar="S",
-        help="how long the conversation of a lost caller is kept (60)",
-    )
-    add(
+    groups[_END].add_argument(
         "--journals",
         metavar="FOLDER",
         help="a journal for each conversation; lost callers are found again after a restart",
@@ -188,33 +181,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _number(kind: Callable[[str], Any], least: float, words: str) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not value >= least or value == float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
-        return value
-
-    return parse
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-_count = _number(int, 0, "a whole number, 0 or more")
-_seconds = _number(float, 0, "a number of seconds, 0 or more")
-_positive = _number(float, 1e-9, "a number above 0, or none")
+def _level(options: argparse.Namespace) -> str:
+    """Return the log level.
 
-
-def _limit(text: str) -> float | None:
-    return None if text.lower() == "none" else float(_positive(text))
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if options.log_level is not None:
+        return str(setting("log_level", options.log_level.upper(), "--log-level"))
+    return log_level_in(os.environ) or "INFO"
 
 
 def _port(text: str) -> int:
-    port = _number(int, 0, "a port, from 0 to 65535")(text)
-    if port > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, from 0 to 65535")
-    return int(port)
+    """Return the port.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    return int(of_type("--port", validation.number_in(text, _Port), _Port))
 
 
 # -- running it -------------------------------------------------------------------------------
@@ -234,20 +222,21 @@ def _service(options: argparse.Namespace) -> Service:
     """Return the service.
 
     Raises:
-        ConfigurationError: An option is out of range.
+        ConfigurationError: MAKE_AGENT is no function, or an option is not valid.
         LoadError: MAKE_AGENT cannot be loaded.
     """
     from rtvoice.service import Service
+    from rtvoice.service.options import parsed
 
     make_agent = load(options.make_agent, "function", inspect.isfunction)
-    if not callable(make_agent):
-        raise LoadError(
-            options.make_agent,
-            f"it is no function but of type {type(make_agent).__name__}; write "
-            f"def make_agent(call): return Agent(...), so that each caller gets an agent",
-        )
-    names = ("host", "port", "make_agent", "log", "log_level")
-    return Service(make_agent, **{k: v for k, v in vars(options).items() if k not in names})
+    given = {}
+    for name in _NUMBERS:
+        if (text := getattr(options, name)) is not None:
+            try:
+                given[name] = parsed(name, text)
+            except InvalidSettingError as error:
+                raise ConfigurationError(f"{_flag(name)}: {error.problem}") from None
+    return Service(make_agent, journals=options.journals, origins=options.origins, **given)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -10,9 +10,8 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 from messages import RtvoiceError
 from messages.transport.spawning import start_fork_server
@@ -34,10 +33,11 @@ from rtvoice.service.load import (
 )
 from rtvoice.service.logs import of_session, session_id
 from rtvoice.service.metrics import Metrics, Watch
+from rtvoice.service.options import Options
 from rtvoice.service.tokens import Journals, Token
 from rtvoice.tracing import trace
 
-__all__ = ["Desk", "MakeAgent", "Options"]
+__all__ = ["Desk"]
 
 _logger = logging.getLogger("rtvoice.service")
 
@@ -45,25 +45,6 @@ _SAMPLE_S = 1.0
 """Interval at which the load is measured."""
 _PSS_EVERY = 5
 """Memory is measured with each fifth measurement: it takes a millisecond a process."""
-
-MakeAgent = Callable[[CallInfo], Agent | Awaitable[Agent]]
-
-
-class Options(NamedTuple):
-    """How a service was asked to be; see `Service`."""
-
-    make_agent: MakeAgent
-    max_sessions: int | None
-    cpu_limit: float | None
-    memory_limit_mib: int | None
-    lag_limit_ms: float | None
-    tokens_per_minute: int | None
-    start_parallel: int | None
-    queue: int
-    queue_s: float
-    drain_s: float
-    journals: str | os.PathLike[str] | None
-    keep_s: float
 
 
 class Desk:

@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
-from messages import ConfigurationError
 from rtvoice.agent import Agent
 from rtvoice.service.asgi import App
-from rtvoice.service.desk import Desk, MakeAgent, Options
+from rtvoice.service.desk import Desk
 from rtvoice.service.info import CallInfo
+from rtvoice.service.options import MakeAgent, checked_options
 
 __all__ = ["Service"]
 
@@ -91,29 +91,25 @@ class Service:
                 those of the same host; ``*``: all.
 
         Raises:
-            ConfigurationError: A value is out of range.
+            ConfigurationError: A value is not valid, or the folder cannot be written.
         """
-        _check(max_sessions=max_sessions, start_parallel=start_parallel, cpu_limit=cpu_limit)
-        _check(memory_limit_mib=memory_limit_mib, tokens_per_minute=tokens_per_minute)
-        _check(lag_limit_ms=lag_limit_ms)
-        _check_not_negative(queue=queue, queue_s=queue_s, drain_s=drain_s, keep_s=keep_s)
-        self._desk = Desk(
-            Options(
-                make_agent,
-                max_sessions,
-                cpu_limit,
-                memory_limit_mib,
-                lag_limit_ms,
-                tokens_per_minute,
-                start_parallel,
-                queue,
-                queue_s,
-                drain_s,
-                journals,
-                keep_s,
-            )
+        options = checked_options(
+            make_agent,
+            journals,
+            max_sessions=max_sessions,
+            cpu_limit=cpu_limit,
+            memory_limit_mib=memory_limit_mib,
+            lag_limit_ms=lag_limit_ms,
+            tokens_per_minute=tokens_per_minute,
+            start_parallel=start_parallel,
+            queue=queue,
+            queue_s=queue_s,
+            drain_s=drain_s,
+            keep_s=keep_s,
+            origins=origins,
         )
-        self._app = App(self._desk, self.drain, origins)
+        self._desk = Desk(options)
+        self._app = App(self._desk, self.drain, options.origins)
 
     @property
     def asgi(self) -> App:
@@ -163,15 +159,3 @@ class Service:
     def metrics(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
         return self._desk.metrics()
-
-
-def _check(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and value <= 0:
-            raise ConfigurationError(f"{name} is {value}; it must be more than 0, or None")
-
-
-def _check_not_negative(**values: float) -> None:
-    for name, value in values.items():
-        if value < 0:
-            raise ConfigurationError(f"{name} is {value}; it must not be negative")

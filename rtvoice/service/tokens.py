@@ -12,6 +12,10 @@ import secrets
 import time
 from pathlib import Path
 
+from actors.files import path_of, why_not
+from messages.errors import InvalidSettingError
+from messages.paths import printable
+
 __all__ = ["Journals", "Token"]
 
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -33,10 +37,19 @@ class Journals:
 
     ``ID.jsonl`` is the journal, which stays. ``ID.call`` is there while the caller may come again;
     it has a hash of the token, not the token.
+
+    Raises:
+        InvalidSettingError: The folder cannot be made.
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep_s: float) -> None:
-        self._folder = Path(folder)
+        self._folder = path_of(os.fspath(folder))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            shown = printable(str(self._folder))
+            problem = f"{shown} cannot be written: {why_not(self._folder, error)}"
+            raise InvalidSettingError("journals", problem) from None
         self._keep_s = keep_s
         self._since = time.time()
 
@@ -50,7 +63,6 @@ class Journals:
         Raises:
             OSError: The folder cannot be written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"sha256": _hash(token.text)})
         path = self._claim(conversation)
         temporary = path.with_suffix(".new")

@@ -101,8 +101,11 @@ def test_mulaw_is_that_of_g711() -> None:
 
 
 NAMES = st.sampled_from(
-    ["event", "start", "media", "mark", "name", "payload", "streamSid", "mediaFormat"]
-    + ["customParameters", "type", "played", "ms", "clears", "rate", "token", "parameters", "stop"]
+    [
+        *("event", "start", "media", "mark", "stop", "name", "payload", "streamSid"),
+        *("mediaFormat", "customParameters", "callSid", "sampleRate"),
+        *("type", "played", "ms", "clears", "rate", "token", "parameters"),
+    ]
 )
 JSON = st.recursive(
     NAMES | st.text() | st.integers() | st.floats() | st.booleans() | st.none(),
@@ -204,6 +207,15 @@ async def test_a_server_that_cannot_refuse_with_a_status_closes_with_1013() -> N
     await Socket({}, receive, send).refuse(503, "full")
 
     assert sent == [{"type": "websocket.close", "code": 1013, "reason": "full"}]
+
+
+def test_the_folder_of_journals_may_be_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert Journals("~/shop", 60).path("a") == tmp_path / "shop" / "a.jsonl"
+    assert (tmp_path / "shop").is_dir()
 
 
 def test_a_token_is_found_for_as_long_as_promised(tmp_path: Path) -> None:
