@@ -21,6 +21,7 @@ from messages import (
 )
 from rtvoice.agent import Agent
 from rtvoice.service.conversation import Conversation
+from rtvoice.service.errors import Draining
 from rtvoice.service.frames import GOING_AWAY, NORMAL, BadFrameError, HungUp, Wire
 from rtvoice.service.line import Line
 from rtvoice.service.logs import session_id
@@ -134,6 +135,8 @@ class Call:
                 if self._socket is None:  # the caller was lost while it started
                     self.conversation.state = "lost"
                 await self._say("started")
+        except Draining:  # since it got its place
+            self.conversation.ended_by = "drained"
         except RtvoiceError as error:
             self._failure = str(error)
             _logger.error("conversation %s failed: %s", self.conversation.id, error)

@@ -459,6 +459,31 @@ async def test_after_its_time_a_drain_ends_the_calls_in_order(sandbox: SandboxSe
 
 
 @in_a_loop
+async def test_a_drain_ends_a_call_whose_agent_is_being_made(
+    sandbox: SandboxServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, drained = asyncio.Event(), asyncio.Event()
+
+    async def make_agent(call: CallInfo) -> Agent:
+        begun.set()
+        await drained.wait()
+        return seller(sandbox)(call)
+
+    service = Service(make_agent, cpu_limit=None, lag_limit_ms=None)
+    async with serving(service) as stage, stage.caller() as caller:
+        await caller.socket.send('{"rate": 24000}')
+        await begun.wait()
+        draining = asyncio.ensure_future(service.drain())
+        await until(lambda: service.is_draining, "it does not drain")
+        drained.set()
+        end = await caller.closed()
+        await draining
+
+    assert end == (1001, "the service is ending")
+    assert [r.getMessage() for r in caplog.records if r.levelno > logging.INFO] == []
+
+
+@in_a_loop
 async def test_a_conversation_that_cannot_start_says_why(sandbox: SandboxServer) -> None:
     agent = Agent(server="ws://127.0.0.1:9/x", connect_timeout_s=0.2)
     service = Service(lambda _: agent, cpu_limit=None, lag_limit_ms=None)
