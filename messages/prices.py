@@ -14,6 +14,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from messages.usage import Tokens
 
@@ -92,17 +93,7 @@ _LARGE = Price(
     input_image=5.00,
     cached_image=0.50,
 )
-_EARLIER = Price(
-    since=_READ,
-    input_text=4.00,
-    cached_text=0.40,
-    output_text=16.00,
-    input_audio=32.00,
-    cached_audio=0.40,
-    output_audio=64.00,
-    input_image=5.00,
-    cached_image=0.50,
-)
+_EARLIER = replace(_LARGE, output_text=16.00)
 _MINI = Price(
     since=_READ,
     input_text=0.60,
@@ -114,15 +105,7 @@ _MINI = Price(
     input_image=0.80,
     cached_image=0.08,
 )
-_EARLIER_MINI = Price(
-    since=_READ,
-    input_text=0.60,
-    cached_text=0.06,
-    output_text=2.40,
-    input_audio=10.00,
-    cached_audio=0.30,
-    output_audio=20.00,
-)
+_EARLIER_MINI = replace(_MINI, input_image=0.0, cached_image=0.0)
 
 PRICES: Mapping[str, tuple[Price, ...]] = {
     "gpt-realtime-2.1": (_LARGE,),
