@@ -68,6 +68,8 @@ class Queue:
         self._most = most
         self._patience_s = patience_s
         self._waiting: collections.deque[asyncio.Future[Place]] = collections.deque()
+        self._why = Busy("sessions", patience_s)
+        """Why the one who waits first has no place."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -83,21 +85,19 @@ class Queue:
             try:
                 return self._take()
             except Busy as busy:
-                why = busy
-        else:
-            why = Busy("sessions", self._patience_s)
+                self._why = busy
         if len(self._waiting) >= self._most:
-            raise why
-        return await self._wait(why)
+            raise Busy(*self._why.args)
+        return await self._wait()
 
-    async def _wait(self, why: Busy) -> Place:
+    async def _wait(self) -> Place:
         ticket: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
         self._waiting.append(ticket)
         try:
             async with asyncio.timeout(self._patience_s):
                 return await ticket
         except TimeoutError:
-            raise why from None
+            raise Busy(*self._why.args) from None
         except asyncio.CancelledError:
             if ticket.done() and not ticket.cancelled() and ticket.exception() is None:
                 ticket.result().release()
@@ -113,7 +113,8 @@ class Queue:
             if not ticket.done():
                 try:
                     ticket.set_result(self._take())
-                except Busy:
+                except Busy as busy:
+                    self._why = busy
                     return
                 except Draining as error:
                     ticket.set_exception(error)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from rtvoice.service.admission import Admission, Limits
+from rtvoice.service.admission import Admission, Limits, Load
 from rtvoice.service.errors import Busy, Draining
 from rtvoice.service.gate import Gate, Queue
 from tests.rtvoice.test_bus import in_a_loop
@@ -79,6 +79,25 @@ async def test_nobody_waits_longer_than_promised() -> None:
         await queue.place()
 
     assert len(queue) == 0
+
+
+@in_a_loop
+async def test_who_finds_the_queue_full_is_told_what_is_short() -> None:
+    table = one_place()
+    queue = Queue(table.take, 1, 0.05)
+    place = await queue.place()
+    waiting = asyncio.create_task(queue.place())
+    await settled()
+    table.measured(Load(lag_ms=99.0))
+    place.release()
+    queue.advance()
+
+    for _ in range(2):
+        with pytest.raises(Busy) as refused:
+            await queue.place()
+        assert (refused.value.reason, refused.value.retry_after_s) == ("lag", 1.0)
+    with pytest.raises(Busy, match="too busy"):
+        await waiting
 
 
 @in_a_loop
