@@ -10,7 +10,6 @@ from typing import Any, Literal
 from rtvoice.agent import Agent
 from rtvoice.service.admission import Place
 from rtvoice.service.logs import of_session
-from rtvoice.service.metrics import Watch
 
 __all__ = ["Conversation", "State"]
 
@@ -30,25 +29,15 @@ _REASONS = {
 class Conversation:
     """A conversation from its place to its end."""
 
-    def __init__(
-        self,
-        place: Place,
-        agent: Agent,
-        watch: Watch,
-        id: str,  # noqa: A002
-        kind: str,
-    ) -> None:
+    def __init__(self, place: Place, agent: Agent, id: str, kind: str) -> None:  # noqa: A002
         self.place = place
         self.agent = agent
-        self.watch = watch
         self.id = id
         self.kind = kind
         self.state: State = "waiting"
         self.since = time.monotonic()
-        self.unwanted = False
-        """Whether it is to end as soon as it has begun."""
         self.ended_by = ""
-        """Why the service ends it; empty: the service does not."""
+        """Why the service ends it, if need be before it has begun; empty: it does not."""
         self._ending: set[asyncio.Task[Any]] = set()
 
     @property
@@ -64,7 +53,7 @@ class Conversation:
     def end(self, why: str) -> None:
         """End it in order, as soon as it has started; later calls do nothing."""
         if not self.ended_by:
-            self.ended_by, self.unwanted = why, True
+            self.ended_by = why
             if self.state != "waiting":
                 self.state = "ending"
                 with of_session(self.id):

@@ -98,8 +98,7 @@ class Desk:
         except BaseException:
             self.give_back(place)
             raise
-        watch = Watch(self._metrics, found)
-        conversation = Conversation(place, found, watch, info.id, "program")
+        conversation = Conversation(place, found, info.id, "program")
         async with self._hold(conversation) as running:
             yield running
 
@@ -145,7 +144,6 @@ class Desk:
             Exception: What ``make_agent`` raises.
         """
         agent = await self.agent_for(info)
-        watch = Watch(self._metrics, agent)
         line = Line(info.sample_rate)
         token = Token(info.id)
         files: dict[str, object] = {}
@@ -157,7 +155,7 @@ class Desk:
         )
         if self._journals is not None:
             self._journals.open(info.id, token)
-        conversation = Conversation(place, agent, watch, info.id, info.kind)
+        conversation = Conversation(place, agent, info.id, info.kind)
         call = Call(conversation, line, token, self._options.keep_s, self._hold, self._forget)
         self._calls[info.id] = call
         return call
@@ -192,11 +190,12 @@ class Desk:
         session_id.set(conversation.id)
         self._conversations[conversation.id] = conversation
         self._empty.clear()
+        watch = Watch(self._metrics, conversation.agent)
         tracing = trace(conversation.agent, conversation.id)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 async with self._gate.passing():
-                    if conversation.unwanted:
+                    if conversation.ended_by:
                         raise Draining
                     await self._start(conversation, stack)
                 yield conversation.agent
@@ -207,7 +206,7 @@ class Desk:
             session_id.set(before)
             self._metrics.ended.labels(conversation.ended_because).inc()
             self._conversations.pop(conversation.id, None)
-            conversation.watch.close()
+            watch.close()
             tracing.close()
             self.give_back(conversation.place)
             if not self._conversations:
