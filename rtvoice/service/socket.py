@@ -107,8 +107,6 @@ class Socket:
         """
         coming, self._coming = self._coming, None
         event = await (coming if coming is not None else self._receive())
-        if event["type"] == "websocket.connect":
-            return await self.frame()
         if event["type"] != "websocket.receive":
             self._is_over = True
             raise Closed(lost=_was_lost(event))
