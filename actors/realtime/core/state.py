@@ -272,5 +272,4 @@ def renewed(saved: Saved, now: int) -> Saved:
         changes=saved.changes,
         used=saved.used,
         dollars=saved.dollars,
-        budget_percent=saved.budget_percent,
     )

@@ -66,6 +66,31 @@ def test_a_conversation_that_is_resumed_counts_on_and_says_so_at_once() -> None:
     assert again.one(UsageUpdated) == UsageUpdated("", bench.one(UsageUpdated).tokens, 0.5)
 
 
+@pytest.mark.parametrize("budget", [None, Budget(tokens=1000)])
+def test_a_conversation_that_is_resumed_has_the_budget_that_it_is_given(
+    budget: Budget | None,
+) -> None:
+    bench = answered(Bench(budget=Budget(tokens=200)).live())
+
+    again = bench.restarted(resumed="journal", budget=budget)
+    told = again.all(BudgetUsed)
+    again.live().wait(60)
+
+    assert not told
+    assert not again.all(ConversationOver)
+
+
+def test_a_conversation_that_is_resumed_with_a_used_budget_ends() -> None:
+    bench = answered(Bench(budget=Budget(tokens=1000)).live())
+
+    again = bench.restarted(resumed="journal", budget=Budget(tokens=200))
+    told = again.all(BudgetUsed)
+    again.live().wait(60)
+
+    assert [each.percent for each in told] == [80, 100]
+    assert again.one(ConversationOver).reason == "budget"
+
+
 def test_without_a_price_tokens_are_counted_and_it_is_said_once() -> None:
     bench = Bench(model="my-model").live()
 
