@@ -68,7 +68,9 @@ class Answers:
         context, response_id = self._context, event.response.id
         mark = (event.response.metadata or {}).get(MARK)
         active = context.responses.created(response_id, mark, now)
-        active.seen = tuple(turn.item_id for turn in context.saved.turns)
+        # A list first: for a generator, CPython allocates ten places and shortens the tuple. Each of
+        # these adds to its free tuples of that length, until there are 2,000.
+        active.seen = tuple([turn.item_id for turn in context.saved.turns])
         context.publish(ResponseStarted(response_id))
         if active.cancelled:  # interrupted while it had no id yet, which `Cancel` needs
             self._interruption.cancel(response_id)

@@ -17,7 +17,7 @@ def test_memory_is_flat_once_everything_that_is_remembered_is_full(
     monkeypatch.setattr(capture, "MEMORY", 24_000)
     monkeypatch.setattr(playback, "_ITEMS", 10)
 
-    sizes = memory_kib(100)
+    sizes = memory_kib(500)
 
     assert max(sizes[3:]) - min(sizes[3:]) < 12, sizes
 
