@@ -430,6 +430,12 @@ class PlaybackStarted(Event, frozen=True, array_like=True, tag=66):
     after_speech_ms: int | None = None
     """Time from the end of the user's speech (``last_sample`` of `UserSpeechStopped`) until then.
     None: the answer is not the first one to speech."""
+    committed_after_ms: int | None = None
+    """Time from the end of the user's speech until the server had committed it: what turn detection
+    and the network take. None: not known."""
+    received_after_ms: int | None = None
+    """Time from the end of the user's speech until the first audio of the answer was received.
+    None: not known."""
 
 
 class PlaybackEnded(Event, frozen=True, array_like=True, tag=64):

@@ -25,6 +25,7 @@ __all__ = [
     "MessagesDropped",
     "Notice",
     "Reconnected",
+    "RoundTrip",
     "ServerError",
     "SessionEnded",
     "SessionEnding",
@@ -300,6 +301,24 @@ class EchoState(Event, frozen=True, array_like=True, tag=142):
     """Why it is ``off`` or ``failed``, as a phrase."""
     from_sample: int = 0
     """The first sample of the session timeline for which this holds."""
+
+
+class RoundTrip(Event, frozen=True, array_like=True, tag=145):
+    """How long the server took to answer a ping; published every five seconds.
+
+    Example:
+        ```python
+        from rtvoice import Agent, RoundTrip
+
+        agent = Agent()
+        agent.event_bus.subscribe(RoundTrip, lambda event: print(f"{event.ms:.0f} ms"))
+        ```
+    """
+
+    event = "round_trip"
+    on_demand = True
+    ms: float
+    """Time from the ping until its answer was read, in milliseconds."""
 
 
 class UsageUpdated(Event, frozen=True, array_like=True, tag=143):

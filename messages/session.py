@@ -82,8 +82,8 @@ class Status(Message, frozen=True, array_like=True, tag=123):
     call_id: int
     components: dict[str, dict[str, Any]]
     """For each component: ``pid``, ``state``, ``restarts``, ``mailbox``, ``dropped``, ``handled``,
-    ``memory_bytes`` (resident; None if the system does not report it), ``faltered`` (number of
-    underruns or overruns)."""
+    ``memory_bytes`` (resident) and ``cpu_seconds`` (both None if the system does not report it),
+    ``faltered`` (number of underruns or overruns)."""
 
 
 class StopSession(Message, frozen=True, array_like=True, tag=124):

@@ -288,8 +288,8 @@ class Agent(Description):
 
         Per component: ``pid``, ``state`` (``open``: it works), ``restarts``, ``mailbox`` (number of
         messages that wait), ``dropped`` (number of messages per type), ``handled`` (number of
-        messages), ``memory_bytes`` (resident; None where the system does not report it),
-        ``faltered`` (how often its sound was interrupted, see `SoundFaltered`).
+        messages), ``memory_bytes`` (resident) and ``cpu_seconds`` (both None where the system does
+        not report it), ``faltered`` (how often its sound was interrupted, see `SoundFaltered`).
 
         Raises:
             NotRunningError: The agent does not run.

@@ -16,6 +16,7 @@ from actors.realtime import wire
 from actors.realtime.address import KEY_VARIABLE, address_of
 from actors.realtime.connection import (
     Connection,
+    PingAnswered,
     ReceivedText,
     WebsocketClosed,
     WebsocketOpened,
@@ -53,6 +54,7 @@ from messages import (
     PlayedPosition,
     ReplayedAudio,
     ReplayEnded,
+    RoundTrip,
     Say,
     SendImage,
     SendText,
@@ -353,12 +355,12 @@ class Realtime(Actor):
 
     def _met(
         self,
-        arrived: WebsocketOpened | WebsocketRefused | WebsocketClosed,
+        arrived: WebsocketOpened | WebsocketRefused | WebsocketClosed | PingAnswered,
         now: int,
         *,
         spare: bool,
     ) -> None:
-        """Pass the beginning or the end of a connection to the core."""
+        """Pass the beginning or the end of a connection to the core, and publish its round trip."""
         match arrived:
             case WebsocketOpened(server_ns):
                 self._core.connected(now, time.time_ns(), server_ns, spare=spare)
@@ -366,6 +368,8 @@ class Realtime(Actor):
                 self._core.connect_failed(status, code, text, now, spare=spare)
             case WebsocketClosed(code_, reason):
                 self._core.lost(code_, reason, now, spare=spare)
+            case PingAnswered(round_trip_s) if not spare and self.is_wanted(RoundTrip):
+                self.send(RoundTrip(round(round_trip_s * 1000, 1)))
 
     def _pass_on(
         self, event: object, data: bytes, direction: Literal["server", "client"], *, spare: bool

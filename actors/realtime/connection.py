@@ -25,6 +25,7 @@ __all__ = [
     "Arrived",
     "Connection",
     "Loop",
+    "PingAnswered",
     "ReceivedText",
     "WebsocketClosed",
     "WebsocketOpened",
@@ -82,7 +83,13 @@ class ReceivedText(msgspec.Struct):
     """``time.monotonic_ns()`` when it was read from the socket."""
 
 
-Arrived = WebsocketOpened | WebsocketRefused | WebsocketClosed | ReceivedText
+class PingAnswered(msgspec.Struct):
+    """The server has answered a ping."""
+
+    round_trip_s: float
+
+
+Arrived = WebsocketOpened | WebsocketRefused | WebsocketClosed | ReceivedText | PingAnswered
 
 
 class Loop(Protocol):
@@ -232,8 +239,11 @@ class Connection:
         self._news()
 
     def _receive(self, socket: Socket) -> None:
+        pinged_s = socket.pinged_s
         messages = socket.receive()
         read_ns = time.monotonic_ns()
+        if pinged_s is not None and socket.pinged_s is None and socket.round_trip_s is not None:
+            self.arrived.append(PingAnswered(socket.round_trip_s))
         for data in messages:
             for secret in self._secrets:
                 if secret in data:

@@ -69,6 +69,8 @@ class Socket:
         them; ``time.monotonic()``."""
         self.pinged_s: float | None = None
         """When the ping was sent that has not been answered yet; None: there is none."""
+        self.round_trip_s: float | None = None
+        """How long the answer to the last ping took; None: there was none yet."""
         self.is_over = False
         """Whether nothing can arrive any more: the server has closed, or the network has failed."""
         self.is_broken = False
@@ -145,6 +147,8 @@ class Socket:
                     messages.append(b"".join(self._parts))
                     self._parts = []
             elif event.opcode is Opcode.PONG and event.data == self._ping:
+                if self.pinged_s is not None:
+                    self.round_trip_s = time.monotonic() - self.pinged_s
                 self.pinged_s = None
         return messages
 

@@ -45,7 +45,7 @@ from messages import (
 from messages.transport.mailbox import Mailbox, MailboxFullError, Suspect
 from messages.transport.page import HELD, MAIL, Slot
 from messages.transport.saved import read_state, remove_state
-from messages.transport.spawning import resident_bytes, waited_s
+from messages.transport.spawning import cpu_seconds, resident_bytes, waited_s
 
 __all__ = ["Child", "ComponentHub"]
 
@@ -306,6 +306,7 @@ class Child:
             "dropped": dropped,
             "handled": self.slot.handled(MAIL) + self.slot.handled(HELD),
             "memory_bytes": resident_bytes(self.pid) if self._process is not None else None,
+            "cpu_seconds": cpu_seconds(self.pid) if self._process is not None else None,
         }
 
     # -- mail ---------------------------------------------------------------------------------

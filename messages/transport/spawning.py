@@ -19,6 +19,7 @@ from messages.transport.lifeline import Lifeline, arm
 
 __all__ = [
     "Started",
+    "cpu_seconds",
     "ending",
     "environment_with_us",
     "interpreter",
@@ -68,6 +69,15 @@ def resident_bytes(pid: int) -> int | None:
     except (OSError, ValueError, IndexError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Return the CPU time that a process has used; None: it has ended, or it is not Linux."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def ending(code: int | None) -> str:

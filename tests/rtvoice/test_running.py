@@ -646,6 +646,7 @@ async def test_the_status_has_each_component(server: FakeServer) -> None:
         assert entry["restarts"] == 0
         assert entry["mailbox"] >= 0
         assert entry["memory_bytes"] is None or entry["memory_bytes"] > 1_000_000
+        assert entry["cpu_seconds"] is None or 0 <= entry["cpu_seconds"] < 60
 
 
 @pytest.mark.processes("tools", "realtime")

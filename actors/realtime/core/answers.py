@@ -68,8 +68,8 @@ class Answers:
         context, response_id = self._context, event.response.id
         mark = (event.response.metadata or {}).get(MARK)
         active = context.responses.created(response_id, mark, now)
-        # A list first: for a generator, CPython allocates ten places and shortens the tuple. Each of
-        # these adds to its free tuples of that length, until there are 2,000.
+        # A list first: for a generator, CPython allocates ten places and shortens the tuple. Each
+        # of these adds to its free tuples of that length, until there are 2,000.
         active.seen = tuple([turn.item_id for turn in context.saved.turns])
         context.publish(ResponseStarted(response_id))
         if active.cancelled:  # interrupted while it had no id yet, which `Cancel` needs
@@ -116,6 +116,7 @@ class Answers:
         if first == 0:
             self._begin(item)
             self.answered(event.response_id, begun=True)
+            context.latency.received(event.response_id, now)
             context.activity.progress(now)
         return begins
 

@@ -159,7 +159,7 @@ class User:
             saved.untranscribed = [*saved.untranscribed[1 - _UNTRANSCRIBED :], item_id]
         context.turns.keep(turn)
         if turn.wanted:
-            context.latency.asked(last)
+            context.latency.asked(last, now)
         if turn.wanted and not by_key:  # `Talking` requests the response to push-to-talk
             self._have_answered(now)
         self._committed_ns = now

@@ -11,6 +11,7 @@ from actors.realtime.alone import Alone
 from actors.realtime.connection import (
     Arrived,
     Connection,
+    PingAnswered,
     ReceivedText,
     WebsocketClosed,
     WebsocketRefused,
@@ -171,8 +172,11 @@ class _Attempt:
 
     def next(self, timeout_s: float) -> Arrived | None:
         """Return what arrives next; None: nothing arrives in time."""
-        arrived = self._connection.arrived
-        return arrived.popleft() if self._loop.run(lambda: arrived, timeout_s) else None
+        arrived, end_s = self._connection.arrived, time.monotonic() + timeout_s
+        while self._loop.run(lambda: arrived, end_s - time.monotonic()):
+            if not isinstance(found := arrived.popleft(), PingAnswered):
+                return found
+        return None
 
     def send(self, event: wire.ClientEvent) -> None:
         """Send an event."""

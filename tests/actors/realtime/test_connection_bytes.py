@@ -19,6 +19,7 @@ from actors.realtime.alone import Alone
 from actors.realtime.connection import (
     Arrived,
     Connection,
+    PingAnswered,
     ReceivedText,
     WebsocketClosed,
     WebsocketOpened,
@@ -310,8 +311,22 @@ def test_after_a_pause_of_the_process_an_answer_that_is_there_counts(
 
     time.sleep(0.4)  # the process is stopped
 
+    assert isinstance(line.next(), PingAnswered)
     line.pass_by(0.02)
     assert not line.connection.is_over()
+
+
+def test_the_time_until_a_ping_is_answered_is_reported(line: Line, hasty: None) -> None:
+    began = time.monotonic()
+    peer = line.open()
+    ping = line.frame(peer)
+    line.pass_by(0.05)
+
+    peer.send(bytes(ping.data), Opcode.PONG)
+    answered = line.next()
+
+    assert isinstance(answered, PingAnswered)
+    assert 0.05 <= answered.round_trip_s <= time.monotonic() - began
 
 
 def test_a_connection_that_is_closed_by_what_comes_with_the_answer_sends_no_ping(
@@ -325,6 +340,7 @@ def test_a_connection_that_is_closed_by_what_comes_with_the_answer_sends_no_ping
     time.sleep(0.2)  # the process is stopped
 
     line.run(lambda: False, 0.2)
+    assert isinstance(line.next(), PingAnswered)
     assert line.texts(1) == [b"bye"]
     assert [frame.opcode for frame in peer.frames()] == [Opcode.CLOSE]
 

@@ -223,6 +223,25 @@ def test_the_beginning_of_an_answer_is_told_once_with_the_time_from_the_end_of_s
     assert started.first_sample == stopped.last_sample + 700 * 24
 
 
+def test_the_beginning_of_an_answer_has_the_times_of_the_steps_before_it() -> None:
+    bench = Bench().live().speak(end_ms=1000)
+    end_ns = bench.one(UserSpeechStopped).last_sample * NS // 24_000
+    committed_ms = (bench.now - end_ns) // MS
+    bench.begin()
+    bench.now = end_ns + 600 * MS
+    bench.say(ms=1000)
+    bench.now = end_ns + 650 * MS
+    bench.say(ms=1000)
+
+    bench.now = end_ns + 750 * MS
+    bench.played(ms=50, finished=False)
+
+    started = bench.one(PlaybackStarted)
+    assert started.committed_after_ms == max(0, committed_ms)
+    assert started.received_after_ms == 600
+    assert started.after_speech_ms == 700
+
+
 def test_only_the_first_answer_to_speech_has_a_time() -> None:
     bench = Bench().live().speak().answer()
     bench.played()
