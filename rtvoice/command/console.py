@@ -21,13 +21,9 @@ import msgspec
 from messages import (
     SILENCE_DBFS,
     AssistantTranscript,
-    AudioLost,
     ComponentCrashed,
     ComponentParked,
     ComponentRestarted,
-    DeadLetter,
-    DeviceChanged,
-    DeviceLost,
     EchoState,
     Event,
     InputLevel,
@@ -36,12 +32,8 @@ from messages import (
     Level,
     Log,
     Message,
-    MessagesDropped,
-    Notice,
     OutputLevel,
-    Reconnected,
     SendText,
-    ServerError,
     SessionEnded,
     SessionFailed,
     SessionStarted,
@@ -56,6 +48,7 @@ from messages import (
     Turn,
     UserSpeechStopped,
 )
+from rtvoice.view.sentences import count_of, sentence, short
 
 __all__ = [
     "Console",
@@ -71,7 +64,6 @@ _MAX_QUEUED = 10_000
 """Messages that may wait for a slow terminal; more are dropped."""
 _CRASH_LINE_S = 1.0
 """Time that a crash waits for its restart, to be shown with it in one line."""
-_SHORT = 120
 
 
 # -- the transcript ---------------------------------------------------------------------------
@@ -272,15 +264,6 @@ def _words_of(turn: Turn) -> str:
     return turn.text or ("(nothing)" if turn.transcribed else "(speech, not transcribed)")
 
 
-def _length(ms: int) -> str:
-    return f"{ms / 1000:.1f} s" if ms >= 100 else f"{ms} ms"
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _SHORT else f"{text[: _SHORT - 1]}…"
-
-
 def _header(started: SessionStarted) -> str:
     server = "the sandbox" if started.sandbox else started.server or "the OpenAI service"
     return (
@@ -290,68 +273,22 @@ def _header(started: SessionStarted) -> str:
 
 
 def _bracket(message: Message) -> tuple[str, str]:
+    """Return what to write about a message in brackets, and its style."""
     match message:
         case ToolCall(name=name, arguments=arguments):
-            given = "" if arguments.strip() in ("", "{}") else f" {_short(arguments)}"
+            given = "" if arguments.strip() in ("", "{}") else f" {short(arguments)}"
             return f"tool {name}{given}", "tool"
         case ToolAnswer(name=name, output=output):
-            return f"tool {name}: {_short(output)}", "tool"
+            return f"tool {name}: {short(output)}", "tool"
         case Interrupted(heard_ms=heard_ms, text_heard=heard):
             if not heard_ms:
                 return "interrupted before anything was heard", "dim"
-            words = f", heard: {_short(heard)}" if heard else ""
+            words = f", heard: {short(heard)}" if heard else ""
             return f"interrupted after {heard_ms / 1000:.1f} s{words}", "dim"
-        case ComponentCrashed(component=component, cause=cause):
-            return f"{component} crashed: {cause}", "bad"
-        case ComponentRestarted(crashed=False):  # `DeviceChanged` is shown instead
-            return "", ""
-        case DeviceLost(component=component, device=device, reason=reason):
-            return f"{component} lost: {device}: {reason}", "bad"
-        case DeviceChanged():
-            return _device(message), "dim"
-        case ComponentRestarted(component=component, cause=cause, ms=ms):
-            return f"{component} crashed: {cause}; back in {ms:.0f} ms", "bad"
-        case SupervisorRestarted(cause=cause, ms=ms):
-            return f"the supervisor died: {cause}; back in {ms:.0f} ms", "bad"
-        case ComponentParked(component=component, cause=cause, retry_s=retry_s):
-            return f"{component} keeps crashing: {cause}; next try in {retry_s:g} s", "bad"
-        case DeadLetter(component=component, message=name, reason=reason):
-            return f"lost: {name} for {component} ({reason})", "bad"
-        case MessagesDropped(component=component, message=name, count=count, audio_ms=audio_ms):
-            sound = f", {_length(audio_ms)} of sound" if audio_ms else ""
-            return f"lost: {count} {name} for {component} (mailbox full{sound})", "bad"
-        case AudioLost(component=component, audio_ms=audio_ms, reason=reason):
-            return f"lost: {_length(audio_ms)} of sound at the {component} ({reason})", "bad"
         case SoundFaltered(text=text):
             return f"sound faltered {text}", "dim"
-        case Reconnected():
-            return _reconnected(message), "bad"
-        case ServerError(code="bad_frame", text=text):
-            return text, "bad"
-        case ServerError(code=code, text=text):
-            return f"the server refused something: {text or code}", "bad"
-        case Notice(text=text):
-            return text, "dim"
-    return "", ""
-
-
-def _device(changed: DeviceChanged) -> str:
-    text = f"{changed.component}: {changed.using}"
-    if changed.reason:
-        text += f", for now, in place of {changed.wanted} ({changed.reason})"
-    return text
-
-
-def _reconnected(message: Reconnected) -> str:
-    text = f"reconnected after {message.gap_ms} ms"
-    if message.cause:
-        text += f" ({message.cause})"
-    if message.state_restored:
-        text += f", the conversation of {_count(message.items, 'item')} restored"
-    elif message.missing:
-        text += f", {_count(message.items, 'item')} of the conversation restored"
-        text += f"; {_count(message.missing, 'turn')} of the user could not be: no transcript"
-    return text
+    text, is_trouble = sentence(message)
+    return text, "bad" if is_trouble else "dim"
 
 
 _METER_CELLS, _METER_FROM_DBFS, _ECHO_CELLS = 10, -60.0, 19
@@ -372,17 +309,13 @@ def _echo(state: EchoState | None) -> str:
     return texts.get(state.state, "").ljust(_ECHO_CELLS)  # each hides the one before it
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
 def _summary(ended: SessionEnded) -> Iterator[str]:
-    turns, calls = _count(ended.turns, "turn"), _count(ended.tool_calls, "tool call")
+    turns, calls = count_of(ended.turns, "turn"), count_of(ended.tool_calls, "tool call")
     how = "failed" if ended.failed else "ended"
     yield f"[{how} after {ended.seconds:.1f} s: {ended.reason}; {turns}, {calls}]"
     if ended.restarts:
         parts = ", ".join(
-            f"{name} {_count(count, 'time')}" for name, count in ended.restarts.items()
+            f"{name} {count_of(count, 'time')}" for name, count in ended.restarts.items()
         )
         yield f"[restarted: {parts}]"
     if ended.lost:
@@ -507,7 +440,7 @@ class Console:
         self._transcript.break_line()
         if self.dropped:
             self._transcript.line(
-                f"[{_count(self.dropped, 'event')} not shown: the terminal was too slow]"
+                f"[{count_of(self.dropped, 'event')} not shown: the terminal was too slow]"
             )
 
     def _event(self, message: Message, t: float) -> None:

@@ -1,0 +1,535 @@
+"""The fold: messages of a session in, the state that a screen shows out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from messages import (
+    SAMPLE_RATE,
+    SILENCE_DBFS,
+    AssistantItem,
+    AssistantTranscript,
+    AudioLost,
+    BudgetUsed,
+    ComponentCrashed,
+    ComponentParked,
+    ComponentRestarted,
+    Connected,
+    DeadLetter,
+    DeviceChanged,
+    Disconnected,
+    EchoState,
+    Event,
+    InputLevel,
+    Interrupted,
+    ItemPlaced,
+    ItemRemoved,
+    Level,
+    Message,
+    MessagesDropped,
+    OutputLevel,
+    OutputReplaced,
+    PlaybackEnded,
+    PlaybackPaused,
+    PlaybackResumed,
+    PlaybackStarted,
+    PlayedPosition,
+    Reconnected,
+    ResponseEnded,
+    ResponseStarted,
+    RoundTrip,
+    SessionEnded,
+    SessionEnding,
+    SessionFailed,
+    SessionStarted,
+    SetMuted,
+    SetVolume,
+    SoundFaltered,
+    SpeedChanged,
+    SupervisorRestarted,
+    Tokens,
+    ToolAnswer,
+    ToolCall,
+    Turn,
+    UsageUpdated,
+    UserItem,
+    UserSpeechStarted,
+    UserSpeechStopped,
+    UserTranscript,
+    WireEvent,
+)
+from rtvoice.view.sentences import sentence
+from rtvoice.view.state import Counts, Entry, Latency, Phase, Process, Waits
+
+__all__ = ["PARTIAL_TRANSCRIPT", "View"]
+
+PARTIAL_TRANSCRIPT = "conversation.item.input_audio_transcription.delta"
+"""The event of the server with a piece of the user's transcript: `View` takes it as `WireEvent`."""
+_TALKING = "(talking)"
+"""Stands for the id of speech that has none yet: with push-to-talk it is known at the end."""
+_CHARACTERS_A_SECOND = 15.0
+"""How fast the assistant speaks, until the first answer has shown it: 150 words a minute."""
+_PATIENCE_S = 15.0
+"""How long "thinking" is shown for a turn that no answer is begun for: it may not be wanted."""
+
+
+class View:
+    """The state that a screen shows, folded from the messages of a session.
+
+    All methods are called on one thread. Times are in seconds since the start of the session.
+
+    It is longer than other classes: one case for each message that changes what is shown.
+    """
+
+    kinds: tuple[type[Message], ...] = (
+        *(Event, Level, PlayedPosition, WireEvent),
+        *(AssistantItem, ItemPlaced, ItemRemoved, OutputReplaced, UserItem, UserTranscript),
+        *(SetVolume, SpeedChanged),
+    )
+    """The types of messages that it needs."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        """The talk, in its order."""
+        self.processes: dict[str, Process] = {}
+        self.counts = Counts()
+        self.waits = Waits()
+        self.input_dbfs = self.output_dbfs = SILENCE_DBFS
+        """The peak of the last tenth of a second."""
+        self.echo: EchoState | None = None
+        self.round_trip_ms: float | None = None
+        self.tokens = Tokens()
+        self.dollars: float | None = 0.0
+        self.budget_percent = 0
+        """80 or 100, once so much of the budget is used."""
+        self.muted = False
+        self.volume = 1.0
+        self.speed = 1.0
+        self.started: SessionStarted | None = None
+        self.summary: SessionEnded | None = None
+        self.failure = ""
+        """Why the session has failed; empty: it has not."""
+        self._index: dict[str, Entry] = {}
+        self._now_s = 0.0
+        self._connected = False
+        self._ending = False
+        self._hearing = self._paused = False
+        self._speaking = ""
+        """Id of the item that is being played; empty: none."""
+        self._owed_s: float | None = None
+        """Since when an answer is expected; None: none is."""
+        self._responding = False
+        self._running: set[str] = set()
+        """Ids of the tool calls without an answer."""
+        self._samples: dict[str, int] = {}
+        """Length of the audio of each answer that is complete."""
+        self._pace = _CHARACTERS_A_SECOND
+        self._used: dict[str, tuple[float, float]] = {}
+        """When the CPU time of each process was looked at last, and what it was."""
+        self._number = 0
+        self._dirty: set[str] = set()
+        self._removed: list[str] = []
+
+    # -- what happens -------------------------------------------------------------------------
+
+    def take(self, message: Message, now_s: float) -> None:
+        """Take a message of the session, or one that the program has sent to it."""
+        self._now_s = now_s
+        self._session(message)
+        self._user(message)
+        self._assistant(message)
+        self._tool(message)
+        self._component(message)
+        self._sound(message)
+        if isinstance(message, ComponentCrashed):
+            return  # its restart is told, with the same cause
+        text, is_trouble = sentence(message)
+        if text:
+            self._number += 1
+            kind = "trouble" if is_trouble else "notice"
+            self._add(Entry(f"(notice {self._number})", kind, text))  # type: ignore[arg-type]
+
+    def look(self, now_s: float) -> None:
+        """Let time pass without a message."""
+        self._now_s = now_s
+
+    def status(self, components: dict[str, dict[str, Any]], now_s: float) -> None:
+        """Take what `Agent.status` or `Session.status` returns."""
+        self._now_s = now_s
+        for name, about in components.items():
+            process = self._process(name)
+            pid = about.get("pid") or 0
+            used, before = about.get("cpu_seconds"), self._used.get(name)
+            process.cpu = None
+            if used is not None:
+                if before is not None and process.pid == pid and now_s > before[0]:
+                    process.cpu = max(0.0, (used - before[1]) / (now_s - before[0]))
+                self._used[name] = (now_s, used)
+            process.pid = pid
+            process.restarts = about.get("restarts", process.restarts)
+            process.mailbox = about.get("mailbox", 0)
+            process.memory_bytes = about.get("memory_bytes")
+            if about.get("state") == "open":
+                process.state = "up"
+
+    # -- what is shown ------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """What the conversation does, in one word."""
+        if self.summary is not None or self.failure:
+            return "failed" if self.failure or (self.summary and self.summary.failed) else "ended"
+        if self._ending:
+            return "ending"
+        if self.started is None:
+            return "starting"
+        if not self._connected:
+            return "reconnecting"
+        if self._hearing:
+            return "hearing you"
+        if self._paused:
+            return "paused"
+        if self._speaking:
+            return "speaking"
+        if self._responding or self._running or self._is_owed():
+            return "thinking"
+        return "muted" if self.muted else "listening"
+
+    @property
+    def listens_while_speaking(self) -> bool:
+        """Whether the user is heard while the assistant speaks, as far as the echo decides it."""
+        return self.echo is None or self.echo.state in ("off", "cancelled")
+
+    def find(self, entry_id: str) -> Entry | None:
+        """Return an entry; None: there is none."""
+        return self._index.get(entry_id)
+
+    def changes(self) -> tuple[list[tuple[str, Entry]], list[str]]:
+        """Return what has changed in the talk since the last call.
+
+        Returns:
+            The entries that are new or different, in the order of the talk, each with the id of the
+            entry before it; and the ids of the entries that are gone.
+        """
+        dirty, self._dirty = self._dirty, set()
+        removed, self._removed = self._removed, []
+        if not dirty:
+            return [], removed
+        changed: list[tuple[str, Entry]] = []
+        before = ""
+        for entry in self.entries:
+            if entry.id in dirty:
+                changed.append((before, entry))
+            before = entry.id
+        return changed, removed
+
+    # -- the session --------------------------------------------------------------------------
+
+    def _session(self, message: Message) -> None:
+        match message:
+            case SessionStarted(pids=pids, input=heard, output=played):
+                self.started, self._connected = message, True
+                for name, pid in pids.items():
+                    process = self._process(name)
+                    process.pid, process.state = pid, "up"
+                self._process("microphone").device = heard
+                self._process("speaker").device = played
+            case SupervisorRestarted(pid=pid, ms=ms, cause=cause):
+                supervisor = self._process("supervisor")
+                supervisor.pid, supervisor.back_ms, supervisor.cause = pid, ms, cause
+                supervisor.restarts += 1
+                for process in self.processes.values():
+                    process.state = "up"
+                self.counts.restarts += 1
+            case Connected() | Reconnected():
+                self._connected = True
+                self.counts.reconnects += isinstance(message, Reconnected)
+            case Disconnected():
+                self._connected = False
+            case RoundTrip(ms):
+                self.round_trip_ms = ms
+            case UsageUpdated(_, tokens, dollars):
+                self.tokens, self.dollars = tokens, dollars
+            case BudgetUsed(percent):
+                self.budget_percent = percent
+            case SessionEnding():
+                self._ending = True
+            case SessionFailed(reason):
+                self.failure = reason
+            case SessionEnded():
+                self.summary = message
+
+    # -- the talk -----------------------------------------------------------------------------
+
+    def _user(self, message: Message) -> None:
+        match message:
+            case UserSpeechStarted(item_id):
+                self._hearing, self._owed_s = True, None
+                self._entry(item_id or _TALKING, "user", state="partial", spoken=True)
+            case UserSpeechStopped(item_id):
+                self._hearing = False
+                if item_id and _TALKING in self._index:
+                    self._rename(_TALKING, item_id)
+                if item_id:
+                    self._owed_s = self._now_s
+                else:  # too short to be a turn
+                    self._drop_partial()
+            case WireEvent(name, _, data) if name == PARTIAL_TRANSCRIPT:
+                self._partial(data)
+            case UserItem(item_id, previous, text, spoken):
+                if _TALKING in self._index and spoken and item_id not in self._index:
+                    self._rename(_TALKING, item_id)
+                state = "partial" if spoken and message.transcript_expected else "complete"
+                entry = self._entry(item_id, "user", state=state, spoken=spoken)
+                if text:
+                    entry.text = text
+                entry.image = message.image is not None
+                self._place(entry, previous)
+                if not spoken:
+                    self._owed_s = self._now_s
+            case UserTranscript(item_id, text, error):
+                entry = self._entry(item_id, "user", spoken=True)
+                entry.text, entry.state = text, "failed" if error else "complete"
+            case ItemPlaced(item_id, previous) if (known := self._index.get(item_id)) is not None:
+                self._dirty.add(item_id)
+                self._place(known, previous)
+            case ItemRemoved(item_id):
+                self._remove(item_id)
+            case Turn(role, text, item_id, transcribed):
+                entry = self._entry(item_id, role)
+                if role == "user":
+                    entry.text = text
+                    entry.state = "complete" if transcribed else "failed"
+                    entry.image = message.image is not None
+                elif entry.state == "partial" or not entry.text:
+                    entry.text = entry.text or text
+                    entry.heard = max(entry.heard, len(entry.text))
+                    entry.state = "complete"
+
+    def _assistant(self, message: Message) -> None:
+        match message:
+            case AssistantItem(item_id, previous, _, text, status):
+                known = item_id in self._index
+                entry = self._entry(item_id, "assistant", state="partial")
+                if not known:
+                    self._place(entry, previous)
+                if status == "in_progress":
+                    if message.audio_samples > SAMPLE_RATE:
+                        self._pace = len(text) / message.audio_samples * SAMPLE_RATE
+                    return
+                entry.text = text or entry.text
+                self._samples[item_id] = message.audio_samples
+                if not message.audio_samples:  # a written answer is read as it comes
+                    entry.heard = len(entry.text)
+                if entry.state == "partial":
+                    entry.state = "complete" if status == "completed" else "cut off"
+            case AssistantTranscript(item_id, delta):
+                self._entry(item_id, "assistant", state="partial").text += delta
+            case ResponseStarted():
+                self._responding, self._owed_s = True, None
+            case ResponseEnded():
+                self._responding, self._owed_s = False, None
+            case PlaybackStarted(item_id=item_id, after_speech_ms=after_ms):
+                self._speaking, self._owed_s = item_id, None
+                if after_ms is not None:
+                    steps = message.committed_after_ms, message.received_after_ms
+                    self.waits.add(Latency(item_id, after_ms, *steps))
+            case PlayedPosition(item_id, played_samples, finished=finished):
+                self._played(item_id, played_samples, finished=finished)
+            case PlaybackEnded(item_id, heard_ms):
+                self._stopped(item_id)
+                if (entry := self._index.get(item_id)) is not None:  # type: ignore[assignment]
+                    entry.heard = len(entry.text)
+                    self._dirty.add(item_id)
+                    if heard_ms > 1000:
+                        self._pace = len(entry.text) / heard_ms * 1000
+            case Interrupted(item_id, _, text_heard):
+                self._stopped(item_id)
+                self.counts.interruptions += 1
+                if (entry := self._index.get(item_id)) is not None:  # type: ignore[assignment]
+                    entry.heard = _length_of(text_heard, entry.text)
+                    entry.state = "interrupted"
+                    self._dirty.add(item_id)
+            case PlaybackPaused():
+                self._paused = True
+            case PlaybackResumed():
+                self._paused = False
+
+    def _tool(self, message: Message) -> None:
+        match message:
+            case ToolCall(call_id, name, arguments, _, previous):
+                if call_id in self._index:
+                    return
+                entry = self._entry(call_id, "tool", state="partial")
+                entry.text, entry.arguments = name, arguments
+                if previous is not None:
+                    self._place(entry, previous)
+                self._running.add(call_id)
+            case ToolAnswer(call_id, name, output, failed):
+                entry = self._entry(call_id, "tool")
+                entry.text, entry.output = name, output
+                entry.state = "failed" if failed else "complete"
+                if entry.seconds is None:
+                    entry.seconds = round(self._now_s - entry.at_s, 3)
+                self._running.discard(call_id)
+            case OutputReplaced(call_id, output):
+                entry = self._entry(call_id, "tool", state="failed")
+                entry.output, entry.state = output, "failed"
+                self._running.discard(call_id)
+
+    def _partial(self, data: bytes) -> None:
+        """Add a piece of the transcript of the user's speech."""
+        try:
+            event = json.loads(data)
+            item_id, delta = event["item_id"], event["delta"]
+        except (ValueError, KeyError, TypeError):
+            return  # realtime has reported it, if it matters
+        entry = self._index.get(item_id) if isinstance(item_id, str) else None
+        if entry is not None and entry.state == "partial" and isinstance(delta, str):
+            entry.text += delta
+            self._dirty.add(entry.id)
+
+    def _played(self, item_id: str, samples: int, *, finished: bool) -> None:
+        self._paused = False
+        if finished:
+            return  # `PlaybackEnded` or `Interrupted` says what was heard
+        entry = self._index.get(item_id)
+        if entry is None or entry.state == "interrupted":
+            return
+        self._speaking = item_id
+        if total := self._samples.get(item_id, 0):
+            heard = int(len(entry.text) * samples / total)
+        else:
+            heard = int(samples / SAMPLE_RATE * self._pace)
+        heard = min(max(heard, entry.heard), len(entry.text))
+        if heard != entry.heard:
+            entry.heard = heard
+            self._dirty.add(item_id)
+
+    def _stopped(self, item_id: str) -> None:
+        self._paused = False
+        if self._speaking == item_id or not item_id:
+            self._speaking = ""
+
+    # -- components and sound -----------------------------------------------------------------
+
+    def _component(self, message: Message) -> None:
+        match message:
+            case ComponentCrashed(component, cause=cause):
+                process = self._process(component)
+                process.state, process.cause = "down", cause
+                process.memory_bytes = process.cpu = None
+            case ComponentRestarted(component, pid, cause, ms, crashed=crashed):
+                process = self._process(component)
+                process.state, process.pid = "up", pid
+                if crashed:
+                    process.back_ms, process.cause = ms, cause
+                    process.restarts += 1
+                    self.counts.restarts += 1
+            case ComponentParked(component, cause):
+                process = self._process(component)
+                process.state, process.cause = "parked", cause
+            case DeviceChanged(component, using=using):
+                self._process(component).device = using
+            case DeadLetter():
+                self.counts.lost += 1
+            case MessagesDropped(count=count, audio_ms=audio_ms):
+                self.counts.lost += count
+                self.counts.lost_ms += audio_ms
+            case AudioLost(audio_ms=audio_ms):
+                self.counts.lost_ms += audio_ms
+
+    def _sound(self, message: Message) -> None:
+        match message:
+            case InputLevel(peak_dbfs=peak_dbfs):
+                self.input_dbfs = peak_dbfs
+            case OutputLevel(peak_dbfs=peak_dbfs):
+                self.output_dbfs = peak_dbfs
+            case EchoState():
+                self.echo = message
+            case SoundFaltered(count=count):
+                self.counts.underruns += count
+            case SetMuted(muted):
+                self.muted = muted
+            case SetVolume(volume):
+                self.volume = volume
+            case SpeedChanged(speed):
+                self.speed = speed
+
+    def _process(self, name: str) -> Process:
+        return self.processes.setdefault(name, Process(name))
+
+    def _is_owed(self) -> bool:
+        return self._owed_s is not None and self._now_s - self._owed_s < _PATIENCE_S
+
+    # -- entries ------------------------------------------------------------------------------
+
+    def _entry(self, entry_id: str, kind: Any, *, state: Any = "complete", **new: Any) -> Entry:
+        """Return an entry, which is about to change; a new one comes last."""
+        entry = self._index.get(entry_id)
+        if entry is None:
+            entry = Entry(entry_id, kind, state=state, **new)
+            self._add(entry)
+        self._dirty.add(entry_id)
+        return entry
+
+    def _add(self, entry: Entry) -> None:
+        entry.at_s = round(self._now_s, 3)
+        self._index[entry.id] = entry
+        self.entries.append(entry)
+        self._dirty.add(entry.id)
+
+    def _place(self, entry: Entry, previous: str | None) -> None:
+        """Move an entry behind another one: not before what follows that one without a turn."""
+        before = self._index.get(previous) if previous else None
+        if before is None:
+            return
+        at, after = self._position(entry), self._position(before)
+        if at == after + 1 or all(_is_aside(each) for each in self.entries[after + 1 : at]):
+            return
+        self.entries.remove(entry)
+        self.entries.insert(self._position(before) + 1, entry)
+
+    def _position(self, entry: Entry) -> int:
+        """Return the index of an entry; the newest are looked at first."""
+        for number in range(len(self.entries) - 1, -1, -1):
+            if self.entries[number] is entry:
+                return number
+        raise KeyError(entry.id)
+
+    def _rename(self, before: str, after: str) -> None:
+        entry = self._index.pop(before)
+        self._removed.append(before)
+        self._dirty.discard(before)
+        if after in self._index:
+            self.entries.remove(entry)
+            return
+        entry.id = after
+        self._index[after] = entry
+        self._dirty.add(after)
+
+    def _remove(self, entry_id: str) -> None:
+        entry = self._index.pop(entry_id, None)
+        if entry is not None:
+            self.entries.remove(entry)
+            self._removed.append(entry_id)
+            self._dirty.discard(entry_id)
+
+    def _drop_partial(self) -> None:
+        """Remove speech that has become no turn."""
+        for entry in reversed(self.entries):
+            if entry.kind == "user":
+                if entry.state == "partial" and entry.spoken and not entry.text:
+                    self._remove(entry.id)
+                return
+
+
+def _is_aside(entry: Entry) -> bool:
+    """Return whether an entry stands between the items of the conversation: it is none itself."""
+    return entry.kind in ("notice", "trouble", "tool")
+
+
+def _length_of(heard: str, text: str) -> int:
+    """Return how many characters of a text were heard."""
+    return len(heard) if text.startswith(heard) else min(len(heard), len(text))
