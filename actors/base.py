@@ -33,7 +33,7 @@ class StartAnew(UserError):  # noqa: N818 - nothing has failed
 
 
 class Source(Protocol):
-    """What an actor can wait for: an open socket that is non-blocking."""
+    """An open, non-blocking socket, for `Actor.watch`."""
 
     def fileno(self) -> int:
         """Return its descriptor."""
@@ -55,9 +55,9 @@ class ActorHost(Protocol):
     logger: Logger
     accounts: Accounts
     over: bool
-    """Whether no incarnation follows: the supervisor said stop, or is gone."""
+    """True: no incarnation follows, because the supervisor has said stop or has died."""
     orphaned: bool
-    """Whether the supervisor is gone; the next one starts from the state saved so far."""
+    """True once the supervisor has died: the next one starts from the state saved until then."""
 
     def new_inbox(self) -> Inbox:
         """Return the inbox of a new incarnation."""
@@ -78,7 +78,7 @@ class ActorHost(Protocol):
         """Keep state for the next incarnation, and for the session's record if asked to."""
 
     collects: bool
-    """Whether messages are collected that are not urgent."""
+    """True: messages that are not urgent wait for `send_collected`; False: each is sent at once."""
 
     def send_collected(self) -> None:
         """Send what was collected."""
@@ -110,10 +110,12 @@ class Actor(pykka.ThreadingActor):
     accepts: ClassVar[Mapping[type[Message], Rule]] = {}
     """The message types it accepts, each with its overflow rule."""
     collects: ClassVar[bool] = False
-    """Whether what it sends while it handles a message leaves together, when that is handled: one
-    wake-up of the supervisor instead of several. Only for an actor whose handlers never wait. What
-    is `Message.urgent` leaves at once, with what was sent before it; so does everything that was
-    sent before `save` or `done`, which the death of the process does not undo either."""
+    """True: the messages that a handler sends are written together when it returns, which wakes the
+    supervisor once instead of several times. Only for an actor whose handlers never wait.
+
+    A message that is `Message.urgent` is written at once, after those that were sent before it.
+    `save` and `done` first write what was sent before them, so that no death of the process keeps
+    the state and loses its messages."""
     use_daemon_thread = True
 
     def __init__(self, host: ActorHost) -> None:
@@ -125,7 +127,7 @@ class Actor(pykka.ThreadingActor):
         this process finds them. When the process ends, the host calls their ``close()`` in reverse
         order."""
         self.resumed: bool = host.resumed
-        """Whether an incarnation that raised has filled `keep`."""
+        """True: a previous incarnation in this process has filled `keep` and then raised."""
         self.name: str = host.name
         self.log: Logger = host.logger
         self._epoch = host.epoch

@@ -82,7 +82,7 @@ class _KnownItem(msgspec.Struct):
 
     @property
     def is_turn(self) -> bool:
-        """Whether the item is a turn: speech or text, or an answer in progress."""
+        """True for what the user or the assistant has said; False for calls and removed items."""
         if self.kind == "assistant":
             said = self.status == "in_progress" or self.text or self.audio_samples
             return bool(said) and not self.removed
@@ -90,12 +90,12 @@ class _KnownItem(msgspec.Struct):
 
     @property
     def awaits_transcript(self) -> bool:
-        """Whether the transcript may still come."""
+        """True while a transcript is expected and has not arrived."""
         return self.expects_transcript and not self.transcript_came
 
     @property
     def transcribed(self) -> bool:
-        """Whether ``text`` has the words of the turn; False: there is no transcript."""
+        """True: ``text`` has the words of the turn; False: it was spoken, and has no transcript."""
         return not self.spoken or (self.transcript_came and not self.transcript_failed)
 
 

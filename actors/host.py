@@ -99,9 +99,9 @@ class Host:
         self.resumed = False
         self.wanted: frozenset[int] = frozenset()
         self.over = False
-        """Whether no incarnation follows: the hub said stop, or is gone."""
+        """True: no incarnation follows, because the hub has said stop or has died."""
         self.orphaned = False
-        """Whether the hub is gone; the next one starts from the state saved so far."""
+        """True once the hub has died: the next one starts from the state saved until then."""
         self.accounts: Accounts
         self.logger = Logger(lambda message: self.send(message, self.epoch), logging.INFO)
         self._slot: Slot

@@ -46,13 +46,13 @@ class Capture(abc.ABC):
 
     name: str = "input"
     card: ClassVar[bool] = False
-    """Whether the device is a sound card, whose microphone hears the loudspeaker."""
+    """True for a sound card: its microphone picks up the loudspeaker's sound (echo)."""
     check_s: ClassVar[float | None] = None
     """Interval of calls of `check`, in seconds; None: the device cannot be lost."""
     jump_ns: ClassVar[int] = 250_000_000
     """Lag of the blocks behind the clock that counts as a gap in the audio."""
     jump_loses: ClassVar[bool] = False
-    """Whether audio is lost in a gap; False: the device only waited."""
+    """True: what was said during a gap is lost; False: the device was only paused."""
     stands_in_because: str = ""
     """Why the session started without a real device, which ``auto`` permits; empty: it did not."""
     news: tuple[Message, ...] = ()
@@ -111,13 +111,13 @@ class Playback(abc.ABC):
 
     name: str = "output"
     card: ClassVar[bool] = False
-    """Whether the device is a sound card, whose sound a microphone in the room hears."""
+    """True for a sound card: a microphone in the room picks up its sound (echo)."""
     check_s: ClassVar[float | None] = None
     """Interval of calls of `check`, in seconds; None: the device cannot be lost."""
     prefill_ms: ClassVar[int] = 0
     """Prefill: audio buffered before an item starts, against underruns."""
     clears: ClassVar[bool] = False
-    """Whether the device can discard audio that it has taken and not played."""
+    """True: `clear` discards audio that the device has taken and not played yet."""
     loses: ClassVar[bool] = False
     """Whether the death of this process loses audio that the device has taken and not played."""
     holds: ClassVar[bool] = False
