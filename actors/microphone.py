@@ -18,7 +18,7 @@ from actors.devices.echo import choice
 from actors.devices.errors import DeviceError, DeviceLostError
 from actors.devices.faltering import NOT_SERVED, Faltering
 from actors.devices.mark import Mark
-from actors.devices.opening import is_card, open_capture
+from actors.devices.opening import is_card, open_capture, why_not_instead
 from actors.devices.own.program import ProgramInput
 from actors.devices.recent import keep_recent
 from actors.devices.units import to_ns, to_samples
@@ -44,6 +44,7 @@ from messages import (
     ReplayEnded,
     SessionInfo,
     SetMuted,
+    UseInput,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ _UNMUTED_MARK, _MUTED_MARK = 1, 2
 
 class _MicrophoneState(msgspec.Struct, frozen=True):
     muted: bool
+    device: str = ""
+    """The sound card that was chosen during the session; empty: that of the settings is used."""
 
 
 class _KeptDevice:
@@ -155,6 +158,7 @@ class Microphone(Actor):
         ReplayCapture: CONTROL,
         ProgramCapture: Keep(seconds=5),
         ProgramCaptureEnded: CONTROL,
+        UseInput: CONTROL,
     }
 
     def opened(self) -> None:
@@ -175,6 +179,10 @@ class Microphone(Actor):
         self.keep["line"] = self._line
         self._recent = keep_recent(self)
         self._muted = self._was_muted()
+        state = self.saved(_MicrophoneState)
+        self._chosen = state.device if state and self.session.resumed != "journal" else ""
+        if self._chosen:
+            self.settings = msgspec.structs.replace(self.settings, input=self._chosen)
         self._line.wake = lambda: self.post(self._forward)
         if self._line.device is None:
             self._open()
@@ -193,6 +201,8 @@ class Microphone(Actor):
                 self._feed(message)
             case ProgramCaptureEnded():
                 self._end_program(message)
+            case UseInput(device):
+                self._use(device)
 
     def closed(self) -> None:
         if "line" in self.keep:
@@ -299,6 +309,17 @@ class Microphone(Actor):
         self._line.device.note_loss()
         self.send(DeviceLost(self.name, self._line.device.name, reason))
         self._go_to_new_process(f"its device is lost: {reason}")
+
+    def _use(self, device: str) -> None:
+        """Open another sound card, in a new process: PortAudio lists the devices once."""
+        if device == self.settings.input:
+            return
+        if why := why_not_instead(device, self.settings.input):
+            self._say_once(f"The microphone stays: {why}")
+            return
+        self._chosen = device
+        self.save(_MicrophoneState(self._muted, device))
+        self.post(lambda: self._go_to_new_process(f"{device!r} was chosen"))
 
     def _go_to_new_process(self, why: str) -> NoReturn:
         self._pass_on_waiting(at_once=True)
@@ -474,7 +495,7 @@ class Microphone(Actor):
 
     def _mute(self, muted: bool) -> None:
         self._line.mark[_MUTED] = _MUTED_MARK if muted else _UNMUTED_MARK
-        self.save(_MicrophoneState(muted))  # before any more sound leaves
+        self.save(_MicrophoneState(muted, self._chosen))  # before any more sound leaves
         if self._muted and not muted:
             self._line.heard_from_ns = time.monotonic_ns()
         self._muted = muted

@@ -14,7 +14,7 @@ from actors.devices.base import Playback
 from actors.devices.errors import DeviceLostError
 from actors.devices.faltering import CAME_LATE, NOT_SERVED, Faltering
 from actors.devices.mark import ItemMark
-from actors.devices.opening import open_playback
+from actors.devices.opening import open_playback, why_not_instead
 from actors.devices.own.program import ProgramOutput
 from actors.devices.playout import Playout, Settled
 from actors.devices.recent import keep_recent
@@ -50,6 +50,7 @@ from messages import (
     ResumePlayback,
     SessionInfo,
     SetVolume,
+    UseOutput,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ _Rest = list[tuple[str, int, bytes]]
 class _SpeakerState(msgspec.Struct, frozen=True):
     volume: float
     paused: bool = False
+    device: str = ""
+    """The sound card that was chosen during the session; empty: that of the settings is used."""
 
 
 class _Clearing(NamedTuple):
@@ -152,6 +155,7 @@ class Speaker(Actor):
         SetVolume: CONTROL,
         ProgramPlayed: Newest(1),
         ProgramFlushed: CONTROL,
+        UseOutput: CONTROL,
     }
 
     def opened(self) -> None:
@@ -176,6 +180,9 @@ class Speaker(Actor):
         self.keep["mark"] = mark
         state = self.saved(_SpeakerState)
         self._volume = self._last_volume(state)
+        self._chosen = state.device if state and self.session.resumed != "journal" else ""
+        if self._chosen:
+            self.settings = msgspec.structs.replace(self.settings, output=self._chosen)
         self._better = ""
         """Why another device is to be opened once nothing is played; empty: none is."""
         self._waits_since_ns: int | None = None
@@ -231,7 +238,7 @@ class Speaker(Actor):
         self._report_faltering(at_once=True)
 
     def handle(self, message: Message) -> None:
-        if isinstance(message, FlushPlayback | PausePlayback | ResumePlayback):
+        if isinstance(message, FlushPlayback | PausePlayback | ResumePlayback | UseOutput):
             self._cleared()
         match message:
             case AssistantAudio():
@@ -246,6 +253,8 @@ class Speaker(Actor):
                 self._volume = self._mark.volume = _clamped(volume)
                 self._save()
                 self._set_volume()
+            case UseOutput(device):
+                self._use(device)
             case ProgramPlayed():
                 if isinstance(self._device, ProgramOutput):
                     self._device.played(message)
@@ -274,7 +283,7 @@ class Speaker(Actor):
     def _save(self) -> None:
         clearing: _Clearing | None = self.keep.get("clearing")
         pauses = clearing is not None and clearing.because == "pause"
-        self.save(_SpeakerState(self._volume, self._playout.paused or pauses))
+        self.save(_SpeakerState(self._volume, self._playout.paused or pauses, self._chosen))
 
     def _set_volume(self) -> None:
         self._playout.set_volume(1.0 if self._device.scales else self._volume)
@@ -322,9 +331,23 @@ class Speaker(Actor):
         """Report that the device is lost, and ask for a new process: it may not even close."""
         self._device.note_loss()
         self.send(DeviceLost(self.name, self._device.name, reason))
+        self._change(f"its device is lost: {reason}")
+
+    def _use(self, device: str) -> None:
+        """Open another sound card at once, in a new process: PortAudio lists the devices once."""
+        if device == self.settings.output:
+            return
+        if why := why_not_instead(device, self.settings.output):
+            self.send(Notice(f"The loudspeaker stays: {why}"))
+            return
+        self._chosen = device
+        self._save()
+        self.post(lambda: self._change(f"{device!r} was chosen"))
+
+    def _change(self, reason: str) -> NoReturn:
         self._settle()
         self._hand_over()
-        raise StartAnew(f"its device is lost: {reason}")
+        raise StartAnew(reason)
 
     def _found(self, reason: str) -> None:
         """Ask for a new process, for a better device, once nothing is played."""

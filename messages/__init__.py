@@ -32,6 +32,8 @@ from messages.audio import (
     ResumePlayback,
     SetMuted,
     SetVolume,
+    UseInput,
+    UseOutput,
 )
 from messages.base import (
     FIRST_USER_TAG,
@@ -328,6 +330,8 @@ __all__ = [
     "Turn",
     "UpdateSettings",
     "UsageUpdated",
+    "UseInput",
+    "UseOutput",
     "UserError",
     "UserItem",
     "UserSpeechStarted",

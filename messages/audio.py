@@ -38,6 +38,8 @@ __all__ = [
     "ResumePlayback",
     "SetMuted",
     "SetVolume",
+    "UseInput",
+    "UseOutput",
 ]
 
 
@@ -153,6 +155,22 @@ class DeviceInUse(Message, frozen=True, array_like=True, tag=80):
     name: str
     card: bool
     """Whether the device is a sound card, so that the microphone hears the loudspeaker."""
+
+
+class UseInput(Message, frozen=True, array_like=True, tag=85):
+    """Program to the microphone: use this sound card from now on, instead of another one."""
+
+    attempts = 3
+    device: str
+    """``default``, the device's index, or a part of its name."""
+
+
+class UseOutput(Message, frozen=True, array_like=True, tag=86):
+    """Program to the speaker: use this sound card from now on, instead of another one."""
+
+    attempts = 3
+    device: str
+    """``default``, the device's index, or a part of its name."""
 
 
 class ReplayCapture(Message, frozen=True, array_like=True, tag=26):

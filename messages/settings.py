@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta
 
-from messages.audio import SetVolume
+from messages.audio import SetVolume, UseInput, UseOutput
 from messages.base import Message
 from messages.conversation import SetSpeed, SetTools, ToolSpec, UpdateSettings
 from messages.prices import Budget, Price
@@ -607,7 +607,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "microphone), a device's index or a part of its name, a WAV path, ``silence``, "
             "``program``, or ``module:Class`` or ``file.py:Class`` of a device of your own.",
             parameter="audio_input",
-            fixed="the device is open",
+            changed_by=UseInput,
+            can_unset=False,
             option=Option(
                 "--input",
                 "devices",
@@ -624,7 +625,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "loudspeaker), a device's index or a part of its name, a WAV path, ``null``, "
             "``program``, or ``module:Class`` or ``file.py:Class`` of a device of your own.",
             parameter="audio_output",
-            fixed="the device is open",
+            changed_by=UseOutput,
+            can_unset=False,
             option=Option(
                 "--output", "devices", "default, a device's index or name, a WAV file, null", "DEV"
             ),

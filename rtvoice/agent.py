@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
+from msgspec.structs import replace
+
 from actors.tools.registry import Tools
 from messages import (
     CreateResponse,
@@ -554,7 +556,10 @@ class Agent(Description):
         if isinstance(self.tools, str):
             settings["named_tools"] = self.tools
         names = self._own_tool_names()  # read only now: tools may have been added since __init__
-        in_force = InForce(self._settings(server), names, named=isinstance(self.tools, str))
+        used = {name: settings.get(name, "program") for name in ("input", "output")}
+        in_force = InForce(
+            replace(self._settings(server), **used), names, named=isinstance(self.tools, str)
+        )
 
         def session(wire_names: tuple[str, ...]) -> Session:
             try:

@@ -80,6 +80,8 @@ class Changes(TypedDict, total=False):
     truncation: Literal["auto", "disabled"] | RetentionRatio
     volume: float
     builtin_tools: tuple[str, ...]
+    audio_input: str
+    audio_output: str
 
 
 class Description:

@@ -7,7 +7,17 @@ from typing import Any
 
 import msgspec
 
-from messages import Message, SetSpeed, Settings, SetVolume, UpdateSettings, limits
+from actors.devices.opening import why_not_instead
+from messages import (
+    Message,
+    SetSpeed,
+    Settings,
+    SetVolume,
+    UpdateSettings,
+    UseInput,
+    UseOutput,
+    limits,
+)
 from messages.settings import SETTINGS
 from rtvoice import checks
 from rtvoice.errors import AgentError
@@ -60,6 +70,7 @@ class InForce:
         self._check_tools(settings, tools)
         if "tool_choice" in changes:
             self._check_choice(settings, tools)
+        self._check_devices(settings)
         if wrong := limits.problem(settings):
             raise AgentError(*wrong)
         if settings.voice != self.settings.voice and self.has_spoken:
@@ -69,6 +80,15 @@ class InForce:
 
     def _check_tools(self, settings: Settings, tools: tuple[str, ...]) -> None:
         checks.refuse_clash(tools, settings.builtin_tools)
+
+    def _check_devices(self, settings: Settings) -> None:
+        """Refuse another device, unless one sound card takes the place of another one."""
+        for name in ("input", "output"):
+            device, current = getattr(settings, name), getattr(self.settings, name)
+            if not isinstance(device, str):
+                raise AgentError(f"audio_{name}", "an object cannot be set during a conversation")
+            if device != current and (why := why_not_instead(device, current)):
+                raise AgentError(f"audio_{name}", why)
 
     def _check_choice(self, settings: Settings, tools: tuple[str, ...]) -> None:
         if not self._named:
@@ -82,5 +102,5 @@ def _messages(fields: Mapping[str, Any]) -> Iterator[Message]:
     if update:
         yield UpdateSettings(msgspec.to_builtins(update))
     for name, kind in by.items():
-        if kind in (SetSpeed, SetVolume):
+        if kind in (SetSpeed, SetVolume, UseInput, UseOutput):
             yield kind(fields[name])

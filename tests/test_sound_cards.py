@@ -21,6 +21,8 @@ from messages import (
     DeviceLost,
     Interrupted,
     PlaybackEnded,
+    UseInput,
+    UseOutput,
 )
 from tests.cards import Card, chirp, is_in, likeness, real_card
 from tests.conversation import Conversation
@@ -205,6 +207,33 @@ def test_what_a_lost_output_had_not_played_is_played_by_the_next_one(
         lost = samples_between(bytes(first), bytes(second), answer)
         assert lost < 0.5  # a busy machine may spoil a piece or two
         it.only_these_changed("speaker")
+
+
+def test_another_device_can_be_chosen_in_the_middle_of_an_answer(
+    server: FakeServer, card: Card, headset: Card
+) -> None:
+    answer = chirp(4.0)
+    with call(server, input="default", output="default") as talk:
+        it = Call(talk)
+        it.hears_the_user(card)
+        with headset.listening() as second:
+            with card.listening() as first:
+                talk.connection.say("A story.", answer, item="story")
+                until(lambda: is_in(first, answer[:24_000]), "it does not begin", every_s=0.2)
+                talk.session.send(UseOutput("headset_speaker"))
+                it.expect_change("speaker", "headset_speaker")
+            talk.session.send(UseInput("headset_mic"))
+            it.expect_change("microphone", "headset_mic")
+            talk.expect(PlaybackEnded)
+            until(lambda: is_in(second, answer[-24_000:]), "it does not go on", every_s=0.2)
+
+        assert samples_between(bytes(first), bytes(second), answer) < 0.5
+        it.hears_the_user(headset)
+        it.only_these_changed("microphone", "speaker")
+        assert not [told for told in talk.of(ComponentRestarted) if told.crashed]
+
+        talk.break_it("microphone", "SIGKILL")
+        it.hears_the_user(headset)
 
 
 def samples_between(first: bytes, second: bytes, answer: bytes) -> float:

@@ -21,6 +21,7 @@ __all__ = [
     "open_capture",
     "open_playback",
     "refuse_as_output",
+    "why_not_instead",
 ]
 
 _NOTHING = ("silence", "null")
@@ -44,6 +45,18 @@ def is_card(setting: str) -> bool:
     """Return whether a device setting names a sound card, or would be one if there were one."""
     wanted = setting.strip().lower() or "default"
     return wanted not in (*_NOTHING, "program") and not is_name(setting) and not is_file(setting)
+
+
+def why_not_instead(device: str, current: str) -> str:
+    """Return why a device cannot take the place of another one in a session; empty: it can.
+
+    Only sound cards can: files, silence and devices of the program belong to the whole session.
+    """
+    if not is_card(current):
+        return f"{current} is not a sound card, and cannot be replaced during a conversation"
+    if not is_card(device):
+        return f"{device} is not a sound card"
+    return ""
 
 
 def is_name(setting: str) -> bool:

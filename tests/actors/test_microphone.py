@@ -38,6 +38,7 @@ from messages import (
     ReplayEnded,
     SetMuted,
     SoundFaltered,
+    UseInput,
     Wanted,
 )
 from messages.hints import install
@@ -241,6 +242,14 @@ def test_muted_is_remembered_twice(tmp_path: Path, speech: Path, lost: str) -> N
         rig.expect(CaptureEnded)
 
         assert sound(rig.take(CapturedAudio)) == b""
+
+
+def test_only_a_sound_card_is_replaced_by_another_device(tmp_path: Path, speech: Path) -> None:
+    with Rig(Microphone, tmp_path, input=str(speech)) as rig:
+        rig.tell(UseInput("default"))
+
+        assert "is not a sound card" in rig.expect(Notice).text
+        rig.expect(CaptureEnded)
 
 
 def test_what_was_said_while_muted_stays_unsaid_over_a_raise(tmp_path: Path) -> None:

@@ -734,6 +734,9 @@ async def test_a_muted_microphone_stays_mute_when_it_is_killed(server: FakeServe
         ({"preroll_ms": 100}, "the session was started with it"),
         ({"api_key": "x"}, "api_key: it cannot change during a conversation"),
         ({"reasoning_effort": None}, "it cannot be unset during a conversation"),
+        ({"audio_input": None}, "it cannot be unset during a conversation"),
+        ({"audio_input": "default"}, "silence is not a sound card"),
+        ({"audio_output": "talk.wav"}, "cannot be replaced during a conversation"),
     ],
 )
 def test_an_invalid_change_is_refused(given: dict[str, Any], words: str) -> None:

@@ -92,7 +92,11 @@ def test_what_may_change_are_the_parameters_that_a_message_changes() -> None:
     assert Changes.__annotations__.keys() == changing | {"tools"}
 
 
-@pytest.mark.parametrize("name", sorted(Changes.__annotations__.keys() - {"tools"}))
+DEVICES = {"audio_input", "audio_output"}
+"""A parameter takes objects too, a change only names."""
+
+
+@pytest.mark.parametrize("name", sorted(Changes.__annotations__.keys() - {"tools"} - DEVICES))
 def test_a_change_has_the_type_of_its_parameter(name: str) -> None:
     can_unset = SETTINGS[PARAMETERS[name]].can_unset
     expected = SIGNATURE[name].annotation

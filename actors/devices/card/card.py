@@ -45,6 +45,8 @@ _COMPONENTS = {"input": "microphone", "output": "speaker"}
 class _Record(msgspec.Struct, frozen=True):
     """The record that each process leaves in the file for the next."""
 
+    wanted: str = ""
+    """The device that was chosen."""
     known: DeviceId | None = None
     """The chosen device; None: the default is wanted, or no device was found yet."""
     using: str | None = None
@@ -138,6 +140,8 @@ class _Opening(Generic[D]):
         self._first = session.first
         self._path = _path(session, kind.direction)
         record = _read(self._path)
+        if record.wanted != wanted:  # another device was chosen during the session
+            record = msgspec.structs.replace(record, wanted=wanted, known=None, opening=False)
         self._record = _Record(unlocked=record.unlocked) if session.first else record
         self._why = ""
         """Why a device other than the wanted one is opened; empty: the wanted one is opened."""
@@ -200,7 +204,7 @@ class _Opening(Generic[D]):
         device.lookout = self._lookout(found, known)
         device.note_loss = self._note_loss
         had_one = self._record.had_one or found is not None
-        _write(self._path, _Record(known, device.name, had_one=had_one))
+        _write(self._path, _Record(self._wanted, known, device.name, had_one=had_one))
 
     def _note_loss(self) -> None:
         _write(self._path, msgspec.structs.replace(_read(self._path), using=None))

@@ -126,6 +126,17 @@ def test_the_chosen_device_is_used_when_it_is_back(machine: Machine) -> None:
     assert back.lookout is None
 
 
+def test_another_device_that_is_chosen_during_the_session_is_opened(machine: Machine) -> None:
+    machine.opens("headset")
+
+    other = machine.opens("built")
+
+    assert other.name == "Built-in Microphone"
+    assert other.news == (DeviceChanged("microphone", "Built-in Microphone", other.name, ""),)
+    assert machine.opens("built").name == "Built-in Microphone"
+    assert machine.opens("headset").name == "USB Headset"
+
+
 def test_a_device_that_was_lost_and_is_open_again_is_news(machine: Machine) -> None:
     machine.opens("headset")
     machine.loses()
