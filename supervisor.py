@@ -137,6 +137,7 @@ _SLOW_START_S = 5.0
 """A start that takes longer is reported, with the components that it waits for."""
 _CHECK_S = (0.1, 0.25)
 """Interval of the checks of all components: while the session starts or ends, and while it runs."""
+_NONE = "there is none"
 _OVERSLEPT_S = 1.0
 """The supervisor itself did not run if it wakes this much later than planned."""
 
@@ -336,6 +337,9 @@ class Supervisor:
 
     @property
     def _record_path(self) -> Path | None:
+        """Where the record is kept beside the journal; None: only while the session runs."""
+        if self.settings.redact is not None:  # it has texts, as the components save them
+            return None
         journal = self.settings.resume or self.settings.journal_path
         return state_path(journal) if journal else None
 
@@ -349,12 +353,14 @@ class Supervisor:
         if not self._resumed or path is None:
             return
         try:
-            kept, why = read(path), "there is none"
+            kept, why = read(path), _NONE
         except UnusableRecordError as error:
             kept, why = None, str(error)
         if kept is None:
             for name in self._children:  # what they have saved belongs to the timeline of then
                 remove_state(self.directory, name)
+            if self._resumed == "journal" and why == _NONE:
+                return  # the conversation had ended in order: its settings ended with it
             self.publish(
                 Notice(
                     f"The state that belongs to the conversation is not used: {why}. It goes on "

@@ -17,11 +17,13 @@ from actors.base import Actor
 from actors.conversation import ITEM_MESSAGES, Conversation
 from actors.files import open_alone, path_of, why_not
 from actors.published import published_changes
+from actors.redaction import Redact, passed, redacted, redaction
 from messages import (
     CONTROL,
     FileOpened,
     HistoryRequest,
     HistorySnapshot,
+    Interrupted,
     Message,
     Notice,
     SentImage,
@@ -182,6 +184,7 @@ class History(Actor):
 
     def opened(self) -> None:
         self._conversation = Conversation()
+        self._redact = redaction(self.settings.redact)
         path = self._path()
         if self.settings.resume and self.session.first:
             _refuse_what_is_no_journal(path)
@@ -214,8 +217,19 @@ class History(Actor):
         """Apply a change of the conversation; return whether it changes anything."""
         changes = self._conversation.apply(message, time.monotonic())
         if changes:
-            self._write(type(message).__name__, msgspec.structs.asdict(message))
+            kept = message if self._redact is None else self._redacted(message, self._redact)
+            self._write(type(kept).__name__, msgspec.structs.asdict(kept))
         return changes
+
+    def _redacted(self, message: Message, redact: Redact) -> Message:
+        kept = redacted(message, redact)
+        if isinstance(message, Interrupted) and isinstance(kept, Interrupted):
+            # Not what was heard, in which a secret may be cut in two: as much of the redacted text.
+            said = self._conversation.text_of(message.item_id)
+            share = len(message.text_heard) / len(said) if said else 0.0
+            whole = passed(said, redact)
+            return msgspec.structs.replace(kept, text_heard=whole[: round(share * len(whole))])
+        return kept
 
     def closed(self) -> None:
         if self.host.over and not self.host.orphaned and self._journal is not None:

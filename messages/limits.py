@@ -75,6 +75,8 @@ def _problems(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _of_the_budget(settings)
     if settings.resume is not None and settings.journal_path is not None:
         yield "journal_path", "leave it out: the journal that resume names is continued"
+    if settings.redact is not None and settings.recording_path is not None:
+        yield "redact", "sound cannot be redacted: leave the recording out (stored='text')"
 
 
 def _of_the_voice(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -760,6 +760,43 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             form=_filled,
         ),
     ] = None
+    session_folder: Annotated[
+        str | None,
+        Setting(
+            "A folder for all that is kept of the conversation: its journal, recording and "
+            "events, readable by their owner alone. ``rtvoice show`` shows it, ``rtvoice resume`` "
+            "goes on with it.",
+            fixed="the conversation has begun",
+            option=Option(
+                "--session", "files", "keep journal, recording and events in a folder", "FOLDER"
+            ),
+            allowed="a path, or None",
+            form=_filled,
+            is_path=True,
+        ),
+    ] = None
+    stored: Annotated[
+        Literal["nothing", "text", "sound"],
+        Setting(
+            "What is kept in ``session_folder``: ``nothing``; ``text``: journal and events; "
+            "``sound``: these and the recording.",
+            fixed="the conversation has begun",
+            option=Option("--store", "files", "what --session keeps (sound: text and sound)"),
+        ),
+    ] = "sound"
+    redact: Annotated[
+        str | None,
+        Setting(
+            "``module:function`` or ``file.py:function``: is given each text of the conversation "
+            "before it is written to a journal or to ``session_folder``, and returns what is "
+            "written. Images are not kept then, and nothing can be recorded.",
+            fixed="the journal has begun",
+            option=Option("--redact", "files", "a function that each stored text passes", "NAME"),
+            allowed="module:function or file.py:function, or None",
+            form=_filled,
+            is_path=True,
+        ),
+    ] = None
 
     # -- the parts of the session
 

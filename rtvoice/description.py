@@ -124,6 +124,9 @@ class Description:
     tool_timeout_s: float
     start_timeout_s: float
     journal_path: str | None
+    session_folder: str | None
+    stored: Literal["nothing", "text", "sound"]
+    redact: str | None
     resume: str | None
     server: str | None
     components: Mapping[str, str]
@@ -171,6 +174,9 @@ class Description:
         start_timeout_s: float = _DEFAULTS.start_s,
         journal_path: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
+        session_folder: str | os.PathLike[str] | None = None,
+        stored: Literal["nothing", "text", "sound"] = "sound",
+        redact: str | None = None,
         server: str | None = None,
         components: Mapping[str, str] | None = None,
         **unknown: Never,
@@ -232,6 +238,12 @@ class Description:
                     f"need a program of yours (async with agent); give {name} as a name, "
                     f'such as "default", "talk.wav" or "module:attribute"',
                 )
+        if self.session_folder is not None:
+            raise AgentError(
+                "session_folder",
+                f"{rtvoice()} takes the folder from --session; leave session_folder out of the "
+                "agent",
+            )
         if self._api_key is not None:
             raise AgentError(
                 "api_key",

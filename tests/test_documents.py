@@ -19,6 +19,7 @@ import pytest
 import rtvoice
 from rtvoice.testing import SandboxServer
 from scripts.reference import reference
+from tests.rtvoice.folder.test_folder import written
 from tests.test_command import environment_of, hears, speaks, spoken
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,6 +172,9 @@ def test_the_commands_in_the_documents_work(command: str, tmp_path: Path) -> Non
     if "assistant.py:agent" in words:
         words += ["--input", "silence", "--output", "null", "--max-seconds", "2"]
         words += ["--server", "sandbox"]
+    if "talks/first" in words and "--session" not in words:
+        (tmp_path / "talks").mkdir()
+        written(tmp_path, samples=2_400).path.rename(tmp_path / "talks" / "first")
 
     done = subprocess.run(
         [sys.executable, *words[1:]],

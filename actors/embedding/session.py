@@ -19,6 +19,7 @@ import msgspec
 from actors.devices.units import block_samples
 from actors.embedding.loop_end import LoopEnd, can_watch, running_loop
 from actors.embedding.outbox import Outbox
+from actors.embedding.session_folder import SessionFolder, refuse_beside_a_folder
 from actors.embedding.stream import EventStream, Listener
 from actors.embedding.supervisor_process import SupervisorProcess
 from actors.supervision.specs import SPECS
@@ -123,6 +124,10 @@ class Session:
                 self.send, input_device=input_device, output_device=output_device, tools=tools
             )
             settings |= msgspec.to_builtins(self._hosting.settings)
+        self._folder = SessionFolder.of({**(defaults or {}), **settings})
+        if self._folder is not None:
+            refuse_beside_a_folder(settings)
+            settings |= self._folder.settings
         self._settings = _plain(settings)
         self._defaults = _plain(defaults or {})
         checked_settings({**self._defaults, **self._settings})
@@ -174,6 +179,8 @@ class Session:
         if timeout_s is None:
             timeout_s = max(30.0, 2 * settings.start_s)
         self._context = contextvars.copy_context()
+        if self._folder is not None and (events := self._folder.open()) is not None:
+            self.listen(events)
         self._supervisor.start()
         if self._hosting is not None:  # before any message can arrive for it
             self._hosting.prepare(self._loop, block_samples(settings) / SAMPLE_RATE)

@@ -301,7 +301,8 @@ class Realtime(Actor):
 
     def _picture_folder(self) -> Path:
         journal = self.settings.journal_path
-        return path_of(f"{journal}.images") if journal else self.session.file("images")
+        keeps = journal and self.settings.redact is None
+        return path_of(f"{journal}.images") if keeps else self.session.file("images")
 
     def _connect(self, *, spare: bool = False) -> None:
         self._connecting.pop(spare, None)

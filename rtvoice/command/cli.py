@@ -54,6 +54,8 @@ _EXAMPLES = {
     "--doctor": "check whether a session would work here",
     "--record talk.wav --events events.jsonl": "",
     "--input question.wav --output reply.wav --server sandbox": "",
+    "--session talk": "keep journal, recording and events in a folder",
+    "show talk": "what was said in it; replay talk, resume talk (show --help)",
     "serve shop.py:make_agent": "hold many conversations, with callers (serve --help)",
 }
 _EPILOG = """\
@@ -179,8 +181,8 @@ def _check_files(options: argparse.Namespace) -> None:
             raise UsageError(f"there is no file {where} (AGENT is {options.agent!r})")
     if options.input is not None and is_file(options.input):
         _check_input(_source(options, "input"), path_of(options.input))
-    if options.resume is not None and not path_of(options.resume).is_file():
-        raise UsageError(f"--resume: there is no file {printable(options.resume)}")
+    if options.resume is not None and not path_of(options.resume).exists():
+        raise UsageError(f"--resume: there is no file or folder {printable(options.resume)}")
     for name in ("output", "record", "journal"):
         path = getattr(options, name)
         if path is None or (name == "output" and not is_file(path)):
@@ -263,6 +265,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         from rtvoice.command.serve import serve
 
         return serve(arguments[1:])
+    if arguments[:1] and arguments[0] in ("show", "replay", "resume"):
+        from rtvoice.command.folder import obey
+
+        return obey(arguments)
     try:
         return _obey(_parser().parse_args(arguments))
     except OutputError as error:
@@ -399,6 +405,8 @@ def _run_demo(console: Console, given: dict[str, Any]) -> int:
 
     demo = Demo(console)
     settings = {**ASSISTANT.describe(), **given, **demo.settings}
+    if "session_folder" in given:  # the recording is in it
+        del settings["recording_path"]
     try:
         session = CommandSession(settings, demo, console)
     except ConfigurationError as error:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TextIO
 
 import msgspec
 
+from actors.embedding.event_file import event_line
 from messages import (
     SILENCE_DBFS,
     AssistantTranscript,
@@ -54,7 +55,6 @@ __all__ = [
     "Console",
     "ConsoleTranscript",
     "Keyboard",
-    "event_line",
     "in_foreground",
     "keyboard_help",
     "no_keyboard",
@@ -326,13 +326,6 @@ def _summary(ended: SessionEnded) -> Iterator[str]:
         yield f"[sound faltered: {'; '.join(ended.faltered)}]"
     if ended.files:
         yield f"[written: {', '.join(ended.files)}]"
-
-
-def event_line(event: Event | Level, t: float) -> bytes:
-    """Return an event as one line of JSON."""
-    fields = msgspec.structs.asdict(event)
-    name = event.event or type(event).__name__
-    return msgspec.json.encode({"event": name, "t": round(t, 3), **fields}) + b"\n"
 
 
 # -- the peer ---------------------------------------------------------------------------------

@@ -124,6 +124,10 @@ class View:
         """Ids of the tool calls without an answer."""
         self._samples: dict[str, int] = {}
         """Length of the audio of each answer that is complete."""
+        self._waiting: set[str] = set()
+        """Answers that are being played."""
+        self._cut: dict[str, tuple[int, str]] = {}
+        """What was heard of each interrupted answer: milliseconds and text."""
         self._pace = _CHARACTERS_A_SECOND
         self._used: dict[str, tuple[float, float]] = {}
         """When the CPU time of each process was looked at last, and what it was."""
@@ -302,10 +306,25 @@ class View:
                     entry.text = text
                     entry.state = "complete" if transcribed else "failed"
                     entry.image = message.image is not None
-                elif entry.state == "partial" or not entry.text:
-                    entry.text = entry.text or text
-                    entry.heard = max(entry.heard, len(entry.text))
-                    entry.state = "complete"
+                else:
+                    self._assistant_turn(entry, text)
+
+    def _assistant_turn(self, entry: Entry, text: str) -> None:
+        """Take the whole text of an answer, which may not have come piece by piece."""
+        if entry.text:
+            return
+        entry.text = text
+        if entry.state == "interrupted":
+            heard_ms, heard = self._cut[entry.id]
+            entry.heard = self._length_heard(heard, text, heard_ms)
+        elif entry.id not in self._waiting:
+            entry.heard, entry.state = len(text), "complete"
+
+    def _length_heard(self, heard: str, text: str, heard_ms: int) -> int:
+        """Return how many characters of an interrupted answer were heard."""
+        if heard and text.startswith(heard):
+            return len(heard)
+        return min(len(heard) or int(heard_ms / 1000 * self._pace), len(text))
 
     def _assistant(self, message: Message) -> None:
         match message:
@@ -332,6 +351,8 @@ class View:
                 self._responding, self._owed_s = False, None
             case PlaybackStarted(item_id=item_id, after_speech_ms=after_ms):
                 self._speaking, self._owed_s = item_id, None
+                self._entry(item_id, "assistant", state="partial")
+                self._waiting.add(item_id)
                 if after_ms is not None:
                     steps = message.committed_after_ms, message.received_after_ms
                     self.waits.add(Latency(item_id, after_ms, *steps))
@@ -341,14 +362,17 @@ class View:
                 self._stopped(item_id)
                 if (entry := self._index.get(item_id)) is not None:  # type: ignore[assignment]
                     entry.heard = len(entry.text)
+                    if entry.state == "partial":
+                        entry.state = "complete"
                     self._dirty.add(item_id)
                     if heard_ms > 1000:
                         self._pace = len(entry.text) / heard_ms * 1000
-            case Interrupted(item_id, _, text_heard):
+            case Interrupted(item_id, heard_ms, text_heard):
                 self._stopped(item_id)
+                self._cut[item_id] = heard_ms, text_heard
                 self.counts.interruptions += 1
                 if (entry := self._index.get(item_id)) is not None:  # type: ignore[assignment]
-                    entry.heard = _length_of(text_heard, entry.text)
+                    entry.heard = self._length_heard(text_heard, entry.text, heard_ms)
                     entry.state = "interrupted"
                     self._dirty.add(item_id)
             case PlaybackPaused():
@@ -409,6 +433,7 @@ class View:
 
     def _stopped(self, item_id: str) -> None:
         self._paused = False
+        self._waiting.discard(item_id)
         if self._speaking == item_id or not item_id:
             self._speaking = ""
 
@@ -528,8 +553,3 @@ class View:
 def _is_aside(entry: Entry) -> bool:
     """Return whether an entry stands between the items of the conversation: it is none itself."""
     return entry.kind in ("notice", "trouble", "tool")
-
-
-def _length_of(heard: str, text: str) -> int:
-    """Return how many characters of a text were heard."""
-    return len(heard) if text.startswith(heard) else min(len(heard), len(text))

@@ -192,7 +192,10 @@ def test_a_file_that_the_environment_names_and_is_not_there_is_refused(
         ([*NOWHERE, "--record", "talk.mp3"], "talk.mp3 must end in .wav"),
         (["--output", "no/such/reply.wav"], "--output: no/such/reply.wav cannot be written"),
         ([*NOWHERE, "--journal", "no/such/journal"], "--journal: no/such/journal cannot"),
-        ([*NOWHERE, "--resume", "none.journal"], "--resume: there is no file none.journal"),
+        (
+            [*NOWHERE, "--resume", "none.journal"],
+            "there is no file or folder none.journal",
+        ),
         ([*NOWHERE, "--events", "no/such/events"], "--events: no/such/events cannot be written"),
         ([*NOWHERE, "--model", "impossible"], "model: there is no such thing"),
     ],

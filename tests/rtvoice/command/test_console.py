@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from actors.embedding.event_file import event_line
 from messages import (
     AssistantTranscript,
     AudioLost,
@@ -57,7 +58,6 @@ from rtvoice.command.console import (
     ConsoleTranscript,
     Keyboard,
     _clean,
-    event_line,
     in_foreground,
     keyboard_help,
     no_keyboard,
