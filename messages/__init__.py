@@ -45,6 +45,7 @@ from messages.base import (
 )
 from messages.conversation import (
     MAX_IMAGE_BYTES,
+    AskToRun,
     AssistantItem,
     AssistantTranscript,
     ConversationItem,
@@ -57,6 +58,7 @@ from messages.conversation import (
     Interrupted,
     ItemPlaced,
     ItemRemoved,
+    MayRun,
     OutputReplaced,
     PlaybackEnded,
     PlaybackPaused,
@@ -202,6 +204,7 @@ __all__ = [
     "PCM_BYTES_PER_S",
     "SAMPLE_RATE",
     "SILENCE_DBFS",
+    "AskToRun",
     "AssistantAudio",
     "AssistantItem",
     "AssistantTranscript",
@@ -249,6 +252,7 @@ __all__ = [
     "Keep",
     "Level",
     "Log",
+    "MayRun",
     "Message",
     "MessagesDropped",
     "Newest",

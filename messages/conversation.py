@@ -11,6 +11,7 @@ from messages.usage import Tokens
 
 __all__ = [
     "MAX_IMAGE_BYTES",
+    "AskToRun",
     "AssistantItem",
     "AssistantTranscript",
     "ConversationItem",
@@ -23,6 +24,7 @@ __all__ = [
     "Interrupted",
     "ItemPlaced",
     "ItemRemoved",
+    "MayRun",
     "OutputReplaced",
     "PlaybackEnded",
     "PlaybackPaused",
@@ -246,6 +248,24 @@ class ToolsAvailable(Message, frozen=True, array_like=True, tag=51):
 
     attempts = 3
     tools: tuple[ToolSpec, ...]
+
+
+class AskToRun(Message, frozen=True, array_like=True, tag=87):
+    """Tools to program: this call is to be recorded before it is run (`Settings.asks_to_run`)."""
+
+    attempts = 3
+    call_id: str
+    name: str
+    arguments: str
+    item_id: str = ""
+    previous_item_id: str | None = None
+
+
+class MayRun(Message, frozen=True, array_like=True, tag=88):
+    """Program to tools: the call is recorded, and may be run."""
+
+    attempts = 3
+    call_id: str
 
 
 class ProgramToolCall(Message, frozen=True, array_like=True, tag=52):

@@ -834,6 +834,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = ()
 
+    lease_path: Annotated[
+        str | None,
+        Setting(
+            "The file that says until when the conversation may send anything; set by the host of "
+            "a fleet.",
+            parameter=None,
+            is_path=True,
+        ),
+    ] = None
+    asks_to_run: Annotated[
+        bool,
+        Setting(
+            "Whether the program records each call of a tool before it is run, unless running it "
+            "twice is harmless; set by the host of a fleet.",
+            parameter=None,
+        ),
+    ] = False
+
     # -- the supervisor
 
     hang_s: Annotated[

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from actors.base import Actor
 from actors.conversation import ITEM_MESSAGES
 from actors.files import path_of
+from actors.lease import LeaseLostError, lease_of
 from actors.published import PublishedChanges
 from actors.realtime import wire
 from actors.realtime.address import KEY_VARIABLE, address_of
@@ -43,6 +45,7 @@ from messages import (
     DeviceInUse,
     EchoState,
     EndConversation,
+    FatalError,
     HistorySnapshot,
     Interrupt,
     Keep,
@@ -126,6 +129,7 @@ class Realtime(Actor):
         if self._address.keeps_key:
             self.log.warning("the API key is not sent over a connection without encryption")
         self._pictures = Pictures(self._picture_folder())
+        self._lease = lease_of(self.settings.lease_path)
         changes = self.keep.get(_KEPT_CHANGES) or PublishedChanges(self.session)
         self._changes: PublishedChanges = changes
         self.keep[_KEPT_CHANGES] = changes
@@ -312,10 +316,20 @@ class Realtime(Actor):
             self._core.connect_failed(0, wrong, "the key is not valid", now, spare=spare)
             self._perform()
             return
-        connection = Connection(self._address.url, self._address.headers, self._key)
+        if self._lease is not None and not self._lease.is_good:
+            self.send(FatalError(str(LeaseLostError())))
+            return
+        connection = Connection(
+            self._address.url, self._address.headers, self._key, self._may_send()
+        )
         self._attend(connection)
         self.keep[_KEPT_CONNECTIONS[spare]] = connection
         connection.start()
+
+    def _may_send(self) -> Callable[[], bool] | None:
+        """Return what is asked before each write; None: everything may be sent."""
+        lease = self._lease
+        return (lambda: lease.is_good) if lease is not None else None
 
     def _disconnect(self, *, spare: bool = False) -> None:
         connection = self._connection(spare=spare)

@@ -115,10 +115,17 @@ class Connection:
     What has arrived, and what waits to be sent, is still there then.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], secret: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        secret: str = "",
+        may_send: Callable[[], bool] | None = None,
+    ) -> None:
         self.arrived: collections.deque[Arrived] = collections.deque()
         """What has happened, in order; the actor removes it."""
         self._url = url
+        self._may_send = may_send
         self._headers = dict(headers)
         secrets = [each for each in (secret, *secrets_of(url)) if len(each) >= _SHORTEST_SECRET]
         self._secrets = [each.encode() for each in secrets]
@@ -205,6 +212,7 @@ class Connection:
             status, code, text = websocket.explain(error, self._url)
             self.arrived.append(WebsocketRefused(status, code, self._clean(text)))
         else:
+            socket.may_send = self._may_send
             with self._lock:
                 if is_used := not self._over:
                     # First of all: an actor that comes now begins to read the socket at once.

@@ -13,7 +13,7 @@ import os
 import socket as sockets
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import cast
 from urllib.parse import urlsplit
@@ -71,6 +71,8 @@ class Socket:
         """When the ping was sent that has not been answered yet; None: there is none."""
         self.round_trip_s: float | None = None
         """How long the answer to the last ping took; None: there was none yet."""
+        self.may_send: Callable[[], bool] | None = None
+        """Is asked before each write; once it says no, nothing is sent any more."""
         self.is_over = False
         """Whether nothing can arrive any more: the server has closed, or the network has failed."""
         self.is_broken = False
@@ -171,6 +173,10 @@ class Socket:
     def flush(self) -> None:
         """Write as much of what waits as the socket accepts."""
         waiting, self._writing_reads = self._waiting, False
+        if waiting and self.may_send is not None and not self.may_send():
+            waiting.clear()
+            self.is_broken = True
+            return
         is_plain = self._pending is None
         while waiting:
             frame = waiting[0]
@@ -228,6 +234,9 @@ class Socket:
         If messages wait, the connection is broken off: it is too slow.
         """
         end_s = time.monotonic() + CLOSE_TIMEOUT_S
+        if self.may_send is not None and not self.may_send():
+            self.close()
+            return
         with contextlib.suppress(OSError, ValueError):
             if not self._waiting and self._protocol.state is State.OPEN:
                 self._protocol.send_close(1000)

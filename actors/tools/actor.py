@@ -8,12 +8,15 @@ from typing import Any, ClassVar
 import msgspec
 
 from actors.base import Actor
+from actors.lease import LeaseLostError, lease_of
 from actors.tools.builtin import Effect, builtin_tools
 from actors.tools.executor import Executor, ToolOutcome
 from actors.tools.loading import load_agent, load_tools
 from actors.tools.registry import Tool, ToolArgumentsError, ToolDefinitionError, Tools
 from messages import (
     CONTROL,
+    AskToRun,
+    MayRun,
     Message,
     ProgramToolAnswer,
     ProgramToolCall,
@@ -47,6 +50,10 @@ class _InFlight(msgspec.Struct):
     name: str
     arguments: str
     runs: int = 1
+    item_id: str = ""
+    previous_item_id: str | None = None
+    recorded: bool = False
+    """Whether the program has recorded it (`Settings.asks_to_run`)."""
 
 
 class _Output(msgspec.Struct, frozen=True):
@@ -86,6 +93,7 @@ class ToolExecutor(Actor):
         SpeedChanged: CONTROL,
         SetVolume: CONTROL,
         SetTools: CONTROL,
+        MayRun: CONTROL,
     }
 
     @classmethod
@@ -111,6 +119,7 @@ class ToolExecutor(Actor):
         if any(tool.is_async for tool in self._own):
             import asyncio  # noqa: F401 - the import would delay the first call
 
+        self._lease = lease_of(self.settings.lease_path)
         if "executor" not in self.keep:
             self.keep["executor"] = Executor()
         self._executor: Executor = self.keep["executor"]
@@ -126,6 +135,8 @@ class ToolExecutor(Actor):
             case ProgramToolAnswer(call_id, output, failed):
                 if call_id in self._state.calls:
                     self._answer(call_id, output, failed=failed)
+            case MayRun(call_id):
+                self._run(call_id)
             case SpeedChanged(speed):
                 self._set_speed(speed)
             case SetVolume(volume):
@@ -211,15 +222,27 @@ class ToolExecutor(Actor):
                 # The supervisor may have died before it delivered the answer.
                 self._send_answer(call_id, name, last.output, failed=last.failed)
             return
-        self._state.calls[call_id] = _InFlight(name, call.arguments)
+        self._state.calls[call_id] = _InFlight(
+            name, call.arguments, item_id=call.item_id, previous_item_id=call.previous_item_id
+        )
         if len(self._state.calls) > _MAX_RUNNING:
             self._answer(call_id, f"{name} was not run: too many tools are running", failed=True)
             return
         self._begin(call_id)
 
     def _begin(self, call_id: str) -> None:
-        """Start a call that is listed as in flight."""
+        """Start a call that is listed as in flight, or have it recorded first."""
         call = self._state.calls[call_id]
+        if self._lease is not None and not self._lease.is_good:
+            self._answer(call_id, f"{call.name} was not run: {LeaseLostError()}", failed=True)
+            return
+        if self._is_to_be_recorded(call):
+            self._save()
+            self.send(
+                AskToRun(call_id, call.name, call.arguments, call.item_id, call.previous_item_id)
+            )
+            self._watch(call_id, self.settings.tool_timeout_s)
+            return
         if builtin := self._builtin.get(call.name):
             self._run_builtin(call_id, builtin, call.arguments)
         elif own := self._own.get(call.name):
@@ -232,6 +255,21 @@ class ToolExecutor(Actor):
         else:
             known = ", ".join(spec.name for spec in self._specs()) or "none"
             self._answer(call_id, f"no tool is named {call.name}; there are: {known}", failed=True)
+
+    def _is_to_be_recorded(self, call: _InFlight) -> bool:
+        """Return whether the program has to record a call before it is run."""
+        if not self.settings.asks_to_run or call.recorded or call.name in self._builtin:
+            return False
+        if (own := self._own.get(call.name)) is not None:
+            return not own.idempotent
+        return call.name in self._program
+
+    def _run(self, call_id: str) -> None:
+        """Run a call that was recorded."""
+        call = self._state.calls.get(call_id)
+        if call is not None and not call.recorded:
+            call.recorded = True
+            self._begin(call_id)
 
     def _ask_program(self, call_id: str) -> None:
         """Send a call to the program, which runs a call only once even if it is sent twice."""
@@ -309,6 +347,8 @@ class ToolExecutor(Actor):
                 self._answer(call_id, _INTERRUPTED, failed=True)
             elif age_s is not None:  # only the actor raised; the call still runs
                 self._watch(call_id, self.settings.tool_timeout_s - age_s)
+            elif self._is_to_be_recorded(call):
+                self._begin(call_id)
             elif call.name in self._program:
                 self._ask_program(call_id)  # again: the call or its answer may have been lost
             elif self._may_run_again(call):
