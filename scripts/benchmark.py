@@ -5,6 +5,7 @@
                                                     agent core reconnect
     python scripts/benchmark.py floor               a conversation beside a bare websocket
     python scripts/benchmark.py service             more and more callers of one service, a table
+    python scripts/benchmark.py service --against 7992134    this revision and another one in turn
     python scripts/benchmark.py card                the same with a sound card, the virtual one
     python scripts/benchmark.py card --soak 600     with a soak of ten minutes (else 30 s)
     python scripts/benchmark.py faults --runs 100   every fault of every component, a table (long)
@@ -1047,9 +1048,12 @@ def _measure_card_soak(seconds: float) -> None:
         print(f"{what:44} {count:8} times faltered  (limit 0) {verdict}", flush=True)
 
 
-def measure_service() -> None:
-    """Measure more and more conversations of one service, and twenty callers at once."""
-    asyncio.run(benchmark_service.measure())
+def measure_service(against: str | None = None, runs: int = 5) -> None:
+    """Measure more and more conversations, and twenty callers at once; or two revisions."""
+    if against is not None:
+        asyncio.run(benchmark_service.measure_against(against, runs=runs))
+    else:
+        asyncio.run(benchmark_service.measure())
 
 
 MEASURES: dict[str, Callable[[], None]] = {
@@ -1081,7 +1085,10 @@ def main() -> None:
     parser.add_argument(
         "what", nargs="*", help=f"any of {every}; default all but {', '.join(_ON_DEMAND)}"
     )
-    parser.add_argument("--runs", type=int, default=10, help="runs of each fault (10)")
+    parser.add_argument("--runs", type=int, default=10, help="runs of each fault, or revision (10)")
+    parser.add_argument(
+        "--against", metavar="REVISION", help="measure service and this revision of it in turn"
+    )
     parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="only these faults")
     parser.add_argument("--soak", type=float, default=30.0, help="seconds of the card's soak (30)")
     parser.add_argument("--bare", help=argparse.SUPPRESS)
@@ -1104,6 +1111,8 @@ def main() -> None:
             measure_fork(given.runs)
         elif name == "card":
             measure_card(given.soak)
+        elif name == "service":
+            measure_service(given.against, given.runs)
         else:
             MEASURES[name]()
 

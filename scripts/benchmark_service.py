@@ -4,6 +4,10 @@ The service is the real command, ``rtvoice serve``. The callers are tasks of the
 a websocket of its own: they send a stamped block every 40 ms, and report what they have played.
 The Realtime server is a process of its own, in which each conversation is spoken to for 6 s in 8 s.
 It takes the time of a block when it reads it from its socket.
+
+With ``--against REVISION`` an earlier revision is measured in the same run, in turn with this one:
+same callers, same server. A revision that has no service gets a small ASGI application in which the
+caller's websocket is a device of the agent, as its guide advised.
 """
 
 from __future__ import annotations
@@ -40,6 +44,10 @@ _AT_LEAST = 20
 _TRIES = 3
 """How often a level that misses the limit is measured, the best of which counts."""
 _STARTING_S = 180.0
+_AGAINST_S = 16.0
+"""How long each revision is measured in a run: two answers of each conversation."""
+_RATIO = 0.8
+"""CPU of this revision in parts of that of 7992134, which had a device in the program."""
 
 _SHOP = """
 from rtvoice import Agent
@@ -47,6 +55,73 @@ from rtvoice import Agent
 def make_agent(call):
     return Agent(builtin_tools=(), inactivity_timeout_s=None)
 """
+
+_EARLIER = """
+import asyncio
+import json
+
+from rtvoice import Agent
+from rtvoice.audio.devices import AudioInputDevice, AudioOutputDevice
+
+
+class Visitor(AudioInputDevice, AudioOutputDevice):
+    def __init__(self, receive, send):
+        self._receive, self._send = receive, send
+        self.played_ms = 0.0
+        self._before_ms = 0.0
+        self._clears = 0
+        self.is_over = asyncio.Event()
+
+    async def start(self): ...
+
+    async def stop(self): ...
+
+    @property
+    def is_active(self):
+        return self._active
+
+    async def stream_chunks(self):
+        while (event := await self._receive())["type"] == "websocket.receive":
+            if event.get("bytes"):
+                yield event["bytes"]
+            else:
+                told = json.loads(event["text"])
+                if told.get("type") == "played" and told["clears"] == self._clears:
+                    self.played_ms = self._before_ms + told["ms"]
+        self.is_over.set()
+
+    async def tell(self, kind, **fields):
+        text = json.dumps({"type": kind, **fields})
+        await self._send({"type": "websocket.send", "text": text})
+
+    async def play_chunk(self, chunk):
+        await self._send({"type": "websocket.send", "bytes": chunk})
+
+    async def clear_buffer(self):
+        self._clears += 1
+        self._before_ms = self.played_ms
+        await self.tell("clear", clears=self._clears)
+
+
+async def app(scope, receive, send):
+    if scope["type"] != "websocket":
+        raise RuntimeError("callers only")
+    await receive()
+    await send({"type": "websocket.accept"})
+    visitor = Visitor(receive, send)
+    agent = Agent(
+        audio_input=visitor,
+        audio_output=visitor,
+        builtin_tools=(),
+        inactivity_timeout_s=None,
+        start_timeout_s=60,
+    )
+    async with agent:
+        await visitor.tell("started")
+        await visitor.is_over.wait()
+        await agent.stop()
+"""
+"""The service of a revision that has none."""
 
 
 # -- the server -------------------------------------------------------------------------------
@@ -158,26 +233,48 @@ def _serving(url: str, *options: str) -> Iterator[tuple[int, int]]:
     """Run the command; yield its process id and its port."""
     command = (sys.executable, "-m", "supervisor", "serve", "shop.py:make_agent")
     limits = ("--port", "0", "--cpu-limit", "none", "--lag-limit-ms", "none")
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "shop.py").write_text(_SHOP)
-        log = Path(folder, "log")
-        with (
-            log.open("w") as output,
-            subprocess.Popen(
-                [*command, *limits, *options],
-                cwd=folder,
-                env={**os.environ, "RTVOICE_SERVER": url},
-                stderr=output,
-            ) as process,
-        ):
-            try:
-                while not (found := re.search(r"http://127.0.0.1:(\d+)", log.read_text())):
-                    if process.poll() is not None:
-                        raise RuntimeError(log.read_text())
-                    time.sleep(0.05)
-                yield process.pid, int(found[1])
-            finally:
-                process.kill()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _running((*command, *limits, *options), Path(folder), _SHOP, url) as found,
+    ):
+        yield found
+
+
+@contextlib.contextmanager
+def _serving_earlier(url: str, checkout: Path) -> Iterator[tuple[int, int]]:
+    """Run another revision; yield its process id and its port."""
+    if (checkout / "rtvoice" / "service").exists():
+        code, arguments = _SHOP, "supervisor serve shop.py:make_agent --cpu-limit none"
+        arguments += " --lag-limit-ms none"
+    else:
+        code, arguments = _EARLIER, "uvicorn shop:app --lifespan off"
+    command = (sys.executable, "-m", *arguments.split(), "--port", "0")
+    with _running(command, checkout, code, url) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def _running(
+    command: tuple[str, ...], folder: Path, code: str, url: str
+) -> Iterator[tuple[int, int]]:
+    """Run a command with a module ``shop`` in its folder; yield its process id and its port."""
+    (folder / "shop.py").write_text(code)
+    log = folder / "log"
+    environment = {**os.environ, "RTVOICE_SERVER": url}
+    if (folder / "rtvoice").exists():
+        environment["PYTHONPATH"] = str(folder)  # before the revision that is installed
+    with (
+        log.open("w") as output,
+        subprocess.Popen(command, cwd=folder, env=environment, stderr=output) as process,
+    ):
+        try:
+            while not (found := re.search(r"http://127.0.0.1:(\d+)", log.read_text())):
+                if process.poll() is not None:
+                    raise RuntimeError(log.read_text())
+                time.sleep(0.05)
+            yield process.pid, int(found[1])
+        finally:
+            process.kill()
 
 
 class _Line(ClientConnection):
@@ -314,6 +411,77 @@ async def _rows(server: _Server, seconds: float) -> AsyncIterator[_Row]:
                 break
         for caller in callers:
             await caller.hang_up()
+
+
+async def _row(
+    server: _Server, serving: contextlib.AbstractContextManager[tuple[int, int]], count: int
+) -> _Row:
+    """Measure so many conversations, started one after the other."""
+    callers: list[_Caller] = []
+    with serving as (pid, port):
+        async with asyncio.timeout(_STARTING_S):
+            for number in range(count):
+                callers.append(_Caller(port, number))
+                await callers[-1].started
+        await asyncio.sleep(9.0)  # until each has been spoken to
+        row = await _measure(count, pid, server, _AGAINST_S)
+        for caller in callers:
+            caller.check()
+            await caller.hang_up()
+    return row
+
+
+@contextlib.contextmanager
+def _checked_out(revision: str) -> Iterator[Path]:
+    """Yield a folder with the files of a revision."""
+    root = Path(__file__).resolve().parents[1]
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(
+            ["git", "archive", revision], cwd=root, stdout=subprocess.PIPE, check=True
+        )
+        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+        yield Path(folder)
+
+
+async def measure_against(revision: str, count: int = 10, runs: int = 5) -> None:
+    """Print what conversations cost with this revision and with another one, run in turn."""
+    this: list[_Row] = []
+    other: list[_Row] = []
+    server = _Server()
+    try:
+        with _checked_out(revision) as folder:
+            for run in range(runs):
+                for is_this in (True, False) if run % 2 else (False, True):
+                    if is_this:
+                        this.append(await _row(server, _serving(server.url), count))
+                    else:
+                        other.append(
+                            await _row(server, _serving_earlier(server.url, folder), count)
+                        )
+    finally:
+        server.close()
+    _compare(revision, this, other)
+
+
+def _compare(revision: str, this: list[_Row], other: list[_Row]) -> None:
+    count, runs = this[0].conversations, len(this)
+    print(
+        f"\n| {count} conversations, median of {runs} runs | CPU-seconds a conversation-minute"
+        " | of each run | memory (PSS) of each | captured block → server, p99 | other programs"
+        " |\n|" + "---|" * 6
+    )
+    for name, rows in (("this revision", this), (revision, other)):
+        cpu = statistics.median(row.cpu for row in rows)
+        pss = statistics.median(row.pss_mib for row in rows)
+        p99 = statistics.median(row.p99_ms for row in rows)
+        others = statistics.median(row.other_cores for row in rows)
+        each = ", ".join(f"{row.cpu:.2f}" for row in rows)
+        print(
+            f"| {name} | {cpu:.2f} | {each} | {pss / count:.0f} MiB | {p99:.1f} ms | {others:.2f} |"
+        )
+    ratio = statistics.median(r.cpu for r in this) / statistics.median(r.cpu for r in other)
+    verdict = "ok" if ratio <= _RATIO else "MISSED"
+    print(f"CPU, this revision / {revision}: {ratio:.2f} (limit {_RATIO}) {verdict}", flush=True)
 
 
 async def _burst(server: _Server, count: int = 20) -> tuple[list[float], int]:
