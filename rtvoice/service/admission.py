@@ -43,8 +43,6 @@ class Load(NamedTuple):
     """Of these, by our process and those that it has started."""
     pss_mib: float = 0.0
     """Memory of these processes; what they share is counted once."""
-    pss_is_new: bool = True
-    """Whether it was measured together with the rest; it takes longer, and changes slowly."""
     free_mib: float = math.inf
     """Memory that they may still take."""
     lag_ms: float = 0.0
@@ -161,7 +159,7 @@ class Admission:
         running = self.count("running")
         is_steady = running == len(self._places)
         self._unmeasured = len(self._places) - running
-        knows_pss = load.pss_is_new and load.pss_mib > 0
+        knows_pss = load.pss_mib > 0
         if not self._places and knows_pss:
             self._idle_mib = load.pss_mib
         elif is_steady and running:

@@ -43,8 +43,6 @@ _logger = logging.getLogger("rtvoice.service")
 
 _SAMPLE_S = 1.0
 """Interval at which the load is measured."""
-_PSS_EVERY = 5
-"""Memory is measured with each fifth measurement: it takes a millisecond a process."""
 
 
 class Desk:
@@ -285,31 +283,28 @@ class Desk:
 
     async def _measure(self) -> None:
         loop = asyncio.get_running_loop()
-        pss_mib, number, before, at = 0.0, 0, 0.0, 0.0
+        before, at = 0.0, 0.0
         with ThreadPoolExecutor(1, "rtvoice-load") as thread:
             while True:
-                cores, used = await loop.run_in_executor(thread, self._read_cpu)
-                if number % _PSS_EVERY == 0:
-                    pss_mib = await loop.run_in_executor(thread, self._processes.pss_mib)
+                cores, used, pss_mib = await loop.run_in_executor(thread, self._read_load)
                 now = time.monotonic()
-                if number:
-                    busy = (used - before) / (now - at)
-                    self._take(cores, busy, pss_mib, is_new=number % _PSS_EVERY == 0)
-                before, at, number = used, now, number + 1
+                if at:
+                    self._take(cores, (used - before) / (now - at), pss_mib)
+                before, at = used, now
                 await asyncio.sleep(_SAMPLE_S)
 
-    def _read_cpu(self) -> tuple[float, float]:
-        """Return the cores that our processes use, and the CPU-seconds of all so far."""
+    def _read_load(self) -> tuple[float, float, float]:
+        """Return cores of our processes, CPU-seconds of all so far, memory of our processes."""
         limited = self._cgroup.busy_seconds
-        return self._processes.cores(), busy_seconds() if limited is None else limited
+        cores = self._processes.cores()
+        used = busy_seconds() if limited is None else limited
+        return cores, used, self._processes.pss_mib(now=time.monotonic())
 
-    def _take(self, cores: float, busy: float, pss_mib: float, *, is_new: bool) -> None:
+    def _take(self, cores: float, busy: float, pss_mib: float) -> None:
         free_mib = min(self._cgroup.free_mib, available_mib())
         if self._options.memory_limit_mib is not None:
             free_mib = min(free_mib, self._options.memory_limit_mib - pss_mib)
         tokens, granted = self._metrics.tokens_of_a_minute(), self._metrics.granted()
-        lag_ms = self._lag.ms
-        self._admission.measured(
-            Load(busy, cores, pss_mib, is_new, free_mib, lag_ms, tokens, granted)
-        )
+        load = Load(busy, cores, pss_mib, free_mib, self._lag.ms, tokens, granted)
+        self._admission.measured(load)
         self._queue.advance()

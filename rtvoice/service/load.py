@@ -13,6 +13,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 __all__ = ["Cgroup", "Lag", "Processes", "available_mib", "busy_seconds", "usable_cores"]
 
@@ -22,6 +23,9 @@ _LOOK_S = 0.1
 """Interval at which the lag of the loop is measured."""
 _KEPT = 20
 """Number of measurements of the lag whose largest counts: two seconds."""
+_MOST_OLD_S = 30.0
+"""Memory of a process is measured after 1, 2, 4, ... seconds, and then at this interval: it takes
+the kernel half a millisecond, and a process that is up grows slowly."""
 
 
 def _read(path: Path) -> str:
@@ -113,6 +117,14 @@ def busy_seconds(proc: Path = Path("/proc")) -> float:
     return (user + nice + system + sum(others)) / _TICK
 
 
+class _Memory(NamedTuple):
+    kib: int
+    due: float
+    """When it is measured again."""
+    pause_s: float
+    """How long that was after it had been measured."""
+
+
 class Processes:
     """This process and all that it has started: their CPU and memory.
 
@@ -127,6 +139,8 @@ class Processes:
         self._began: dict[int, str] = {}
         """When each process was started, since the kernel gives a process id again."""
         self._read_at = 0.0
+        self._memory: dict[tuple[int, str], _Memory] = {}
+        """By process id and start, what was measured last."""
 
     def cores(self) -> float:
         """Return the cores used since the last call; of processes that both calls have found."""
@@ -135,15 +149,27 @@ class Processes:
         passed, self._read_at, self._before = now - self._read_at, now, used
         return max(0.0, spent) / passed if passed > 0 else 0.0
 
-    def pss_mib(self) -> float:
-        """Return the memory that was found by the last call of `cores`, as PSS; 0: unknown."""
-        total = 0
+    def pss_mib(self, *, now: float | None = None) -> float:
+        """Return the memory of what the last call of `cores` has found, as PSS; 0: unknown.
+
+        Args:
+            now: ``time.monotonic()``: only what is due then is measured anew; None: everything.
+        """
+        before, self._memory = self._memory, {}
         for pid in self._before:
-            for line in _read(self._proc / str(pid) / "smaps_rollup").splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
-                    break
-        return total / 1024
+            key = (pid, self._began.get(pid, ""))
+            memory = before.get(key)
+            if memory is None or now is None or memory.due <= now:
+                pause_s = 1.0 if memory is None else min(2 * memory.pause_s, _MOST_OLD_S)
+                memory = _Memory(self._pss_kib(pid), (now or 0.0) + pause_s, pause_s)
+            self._memory[key] = memory
+        return sum(memory.kib for memory in self._memory.values()) / 1024
+
+    def _pss_kib(self, pid: int) -> int:
+        for line in _read(self._proc / str(pid) / "smaps_rollup").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+        return 0
 
     def _seconds(self) -> dict[int, float]:
         """Return the CPU-seconds of our process and its descendants, by process id."""

@@ -76,6 +76,25 @@ def test_processes_count_when_the_one_that_has_started_them_has_ended(tmp_path: 
         assert processes.pss_mib() == 6  # of 10, 12 and 14
 
 
+def test_memory_of_a_process_is_measured_more_and_more_seldom(tmp_path: Path) -> None:
+    run(tmp_path, 10, 1)
+    processes = Processes(10, tmp_path)
+    measured = []
+    for second in range(100):
+        processes.cores()
+        smaps = tmp_path / "10" / "smaps_rollup"
+        smaps.write_text(f"Pss:      {(second + 1) * 1024} kB\n")
+        if processes.pss_mib(now=float(second)) == second + 1:
+            measured.append(second)
+    run(tmp_path, 11, 10)
+    processes.cores()
+    smaps.write_text("Pss:      1024 kB\n")
+
+    assert measured == [0, 1, 3, 7, 15, 31, 61, 91]
+    assert processes.pss_mib(now=100.0) == 92 + 2  # what is new is measured at once
+    assert processes.pss_mib() == 1 + 2
+
+
 def test_this_machine_can_be_measured() -> None:
     processes = Processes()
     processes.cores()
