@@ -274,6 +274,27 @@ class ProgramToolCall(Message, frozen=True, array_like=True, tag=52):
     call_id: str
     name: str
     arguments: str
+    traceparent: str = ""
+    """See `ToolSpan`."""
+
+
+class ToolSpanRequest(Message, frozen=True, array_like=True, tag=85):
+    """Tools to program: a tool is about to run; asks for the span that it runs in.
+
+    Only a program that traces the conversation wants it, and answers with `ToolSpan`.
+    """
+
+    on_demand = True
+    call_id: str
+
+
+class ToolSpan(Message, frozen=True, array_like=True, tag=86):
+    """Program to tools: the span of a call, which is the parent of those that the tool makes."""
+
+    attempts = 3
+    call_id: str
+    traceparent: str
+    """The header of this name (https://www.w3.org/TR/trace-context/); empty: there is no span."""
 
 
 class ProgramToolAnswer(Message, frozen=True, array_like=True, tag=53):

@@ -6,6 +6,7 @@ lack ``rtvoice.…``: https://opentelemetry.io/docs/specs/semconv/gen-ai/
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -17,6 +18,7 @@ from typing import Any
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from messages import (
     SAMPLE_RATE,
@@ -28,6 +30,8 @@ from messages import (
     Disconnected,
     Event,
     Interrupted,
+    Message,
+    NotRunningError,
     PlaybackEnded,
     PlaybackStarted,
     Reconnected,
@@ -39,12 +43,15 @@ from messages import (
     SupervisorRestarted,
     ToolAnswer,
     ToolCall,
+    ToolSpan,
+    ToolSpanRequest,
     Turn,
     UserSpeechStarted,
     UserSpeechStopped,
 )
 from messages.urls import authority_of, model_in
 from rtvoice.agent import Agent
+from rtvoice.bus import Subscription
 
 __all__ = ["CAPTURE_CONTENT", "Trace", "trace"]
 
@@ -61,6 +68,7 @@ _PROVIDERS = {
 _QUEUED = 10_000
 _OTHER = "_OTHER"
 """What the conventions call an error without a class."""
+_propagator = TraceContextTextMapPropagator()
 _PENDING = 100
 """At most so many events between turns are kept for the next one: the newest."""
 
@@ -72,8 +80,9 @@ def trace(
 
     Each turn is a trace: its root is the span ``turn``, with a child ``chat MODEL`` for each answer
     of the model and a child ``execute_tool NAME`` for each tool call. Interruptions, crashes,
-    restarts and lost connections are events of the root. A turn ends with the last thing that
-    happens in it, which is known when the next one begins, or at the end of the conversation.
+    restarts and lost connections are events of the root. Spans that a tool makes itself are
+    children of its ``execute_tool``, also in the tools process. A turn ends with the last thing
+    that happens in it, which is known when the next one begins, or at the end of the conversation.
 
     Without an SDK that is set up before this call, nothing is traced, and it costs nothing.
 
@@ -102,17 +111,20 @@ class Trace:
         self._agent = agent
         self._given_id = conversation_id
         self._spans: _Spans | None = None
-        self._subscription = None
+        self._subscriptions: list[Subscription[Any]] = []
         if not isinstance(provider, otel.ProxyTracerProvider | otel.NoOpTracerProvider):
             self._tracer = provider.get_tracer("rtvoice")
             # One subscription to all events, since those of several come in no order.
-            self._subscription = agent.event_bus.subscribe(Event, self._take, max_queued=_QUEUED)
+            self._subscriptions = [
+                agent.event_bus.subscribe(Event, self._take, max_queued=_QUEUED),
+                agent.event_bus.subscribe(ToolSpanRequest, self._name_span),
+            ]
 
     def close(self) -> None:
         """End the spans that are open, and trace no more. Later calls do nothing."""
-        if self._subscription is not None:
-            self._subscription.unsubscribe()
-            self._subscription = None
+        for subscription in self._subscriptions:
+            subscription.unsubscribe()
+        self._subscriptions.clear()
         self._end()
 
     def __enter__(self) -> Trace:
@@ -131,11 +143,21 @@ class Trace:
             self._end()
             conversation_id = self._given_id or secrets.token_hex(8)
             common = _common(self._agent, event.server, conversation_id)
-            self._spans = _Spans(self._tracer, common, event.epoch_ns)
+            self._spans = _Spans(self._tracer, common, event.epoch_ns, self._send)
         elif self._spans is not None:
             self._spans.take(event)
             if isinstance(event, SessionEnded):
                 self._end()
+
+    def _name_span(self, request: ToolSpanRequest) -> None:
+        if self._spans is not None:
+            self._spans.name_span(request.call_id)
+        else:
+            self._send(ToolSpan(request.call_id, ""))
+
+    def _send(self, message: Message) -> None:
+        with contextlib.suppress(NotRunningError):
+            self._agent._send(message)  # noqa: SLF001 - made for this package
 
     def _end(self) -> None:
         if self._spans is not None:
@@ -181,10 +203,18 @@ class _Spans:
         tracer: What makes them.
         common: What all of them have.
         epoch_ns: ``time.monotonic_ns()`` of sample 0 of the session timeline.
+        send: Sends a message to the components.
     """
 
-    def __init__(self, tracer: otel.Tracer, common: _Common, epoch_ns: int) -> None:
+    def __init__(
+        self,
+        tracer: otel.Tracer,
+        common: _Common,
+        epoch_ns: int,
+        send: Callable[[Message], None],
+    ) -> None:
         self._tracer = tracer
+        self._send = send
         self._common = common
         self._epoch_ns = epoch_ns
         self._turn: Span | None = None
@@ -192,6 +222,8 @@ class _Spans:
         """When the last thing happened in the turn."""
         self._responses: dict[str, Span] = {}
         self._calls: dict[str, Span] = {}
+        self._unnamed: set[str] = set()
+        """Calls whose span was asked for before they were known here."""
         self._goes_on = False
         """Whether the next response belongs to the same turn: it follows a tool, or a failure."""
         self._is_playing = False
@@ -376,6 +408,18 @@ class _Spans:
         if event.call_id not in self._calls:
             name = f"execute_tool {event.name}"
             self._calls[event.call_id] = self._child(name, SpanKind.INTERNAL, attributes, now_ns)
+            if event.call_id in self._unnamed:
+                self._unnamed.discard(event.call_id)
+                self.name_span(event.call_id)
+
+    def name_span(self, call_id: str) -> None:
+        """Tell the tools the span of a call, as soon as it is there."""
+        if (span := self._calls.get(call_id)) is None:
+            self._unnamed.add(call_id)
+            return
+        carrier: dict[str, str] = {}
+        _propagator.inject(carrier, otel.set_span_in_context(span, Context()))
+        self._send(ToolSpan(call_id, carrier.get("traceparent", "")))
 
     def _answer(self, event: ToolAnswer, now_ns: int) -> None:
         span = self._calls.pop(event.call_id, None)

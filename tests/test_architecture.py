@@ -232,6 +232,7 @@ LATE = {
     "actors/loading.py _load_module": _LOADS,
     "actors/loading.py _near": _LOADS,
     "actors/realtime/connection.py Connection._connect": _THREAD,
+    "actors/tools/actor.py ToolExecutor._imported_spans": _OPENS,
     "actors/tools/actor.py ToolExecutor.opened": _OPENS,
     "actors/tools/executor.py Executor._run_loop": _THREAD,
     "actors/tools/executor.py _end_tasks": _THREAD,

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from actors.devices.base import INPUT_METHODS, OUTPUT_METHODS
@@ -89,7 +90,7 @@ class _HostedTools:
             text = f"the program has no tool named {call.name}"
             self._answer(ProgramToolAnswer(call.call_id, text, failed=True))
         else:
-            self._executor.start(call.call_id, tool, call.arguments)
+            self._executor.start(call.call_id, tool, call.arguments, _entering(call.traceparent))
 
     def cancel(self, call_id: str) -> None:
         """Cancel a call; the model has been given another answer, such as a timeout."""
@@ -112,6 +113,15 @@ class _HostedTools:
         if answer.call_id in self._begun:
             self._begun[answer.call_id] = answer
         self._send(answer)
+
+
+def _entering(traceparent: str) -> Callable[[], None] | None:
+    """Return what puts a call into its span; None: it has none."""
+    if not traceparent:
+        return None
+    from actors.tools.spans import attach  # the program has imported OpenTelemetry already
+
+    return partial(attach, traceparent)
 
 
 class Hosting:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
+from functools import partial
+from types import ModuleType
 from typing import Any, ClassVar
 
 import msgspec
@@ -28,6 +31,8 @@ from messages import (
     ToolAnswer,
     ToolCall,
     ToolsAvailable,
+    ToolSpan,
+    ToolSpanRequest,
     ToolSpec,
     output_item_id,
 )
@@ -41,15 +46,18 @@ _MAX_ANSWERED = 64
 """Number of answered calls whose ids are kept, to recognize a call that is delivered twice."""
 _MAX_RUNS = 2
 """How often a call of an idempotent tool is started if its process dies each time."""
+_SPAN_S = 0.25
+"""How long a call waits for the program to say which span it runs in; then it runs in none."""
 _INTERRUPTED = "outcome unknown: the tool was interrupted"
 
 
 class _InFlight(msgspec.Struct):
-    """A call that was started and is not answered yet."""
+    """A call that is not answered yet."""
 
     name: str
     arguments: str
-    runs: int = 1
+    runs: int = 0
+    """How often it was started."""
     item_id: str = ""
     previous_item_id: str | None = None
     recorded: bool = False
@@ -94,6 +102,7 @@ class ToolExecutor(Actor):
         SetVolume: CONTROL,
         SetTools: CONTROL,
         MayRun: CONTROL,
+        ToolSpan: CONTROL,
     }
 
     @classmethod
@@ -124,6 +133,9 @@ class ToolExecutor(Actor):
             self.keep["executor"] = Executor()
         self._executor: Executor = self.keep["executor"]
         self._executor.notify = lambda: self.post(self._take_outcomes)
+        self._spanless: set[str] = set()
+        """The calls that wait for the program to say which span they run in."""
+        self._spans = self._imported_spans()
         self._announce()
         self._take_outcomes()
         self._resume()
@@ -143,6 +155,18 @@ class ToolExecutor(Actor):
                 self._set_volume(volume)
             case SetTools():
                 self._set_tools(message)
+            case ToolSpan(call_id, traceparent):
+                self._start(call_id, traceparent)
+
+    def closed(self) -> None:
+        if self._spans is not None:
+            self._spans.flush()
+
+    def _imported_spans(self) -> ModuleType | None:
+        """Return `actors.tools.spans`, if the program makes traces; no handler may import it."""
+        if not (self._own and self.is_wanted(ToolSpanRequest)):
+            return None
+        return importlib.import_module("actors.tools.spans")
 
     # -- the set of tools ---------------------------------------------------------------------
 
@@ -245,13 +269,14 @@ class ToolExecutor(Actor):
             return
         if builtin := self._builtin.get(call.name):
             self._run_builtin(call_id, builtin, call.arguments)
-        elif own := self._own.get(call.name):
-            self._save()
-            self._executor.start(call_id, own, call.arguments)
-            self._watch(call_id, self.settings.tool_timeout_s)
-        elif call.name in self._program:
-            self._save()
-            self._ask_program(call_id)
+        elif call.name in self._own or call.name in self._program:
+            self._spanless.add(call_id)
+            if self.is_wanted(ToolSpanRequest):
+                self._save()
+                self.send(ToolSpanRequest(call_id))
+                self.after(_SPAN_S, lambda: self._start(call_id))
+            else:
+                self._start(call_id)
         else:
             known = ", ".join(spec.name for spec in self._specs()) or "none"
             self._answer(call_id, f"no tool is named {call.name}; there are: {known}", failed=True)
@@ -271,10 +296,21 @@ class ToolExecutor(Actor):
             call.recorded = True
             self._begin(call_id)
 
-    def _ask_program(self, call_id: str) -> None:
-        """Send a call to the program, which runs a call only once even if it is sent twice."""
-        call = self._state.calls[call_id]
-        self.send(ProgramToolCall(call_id, call.name, call.arguments))
+    def _start(self, call_id: str, traceparent: str = "") -> None:
+        """Start a call, here or in the program, once its span is known or was waited for."""
+        call = self._state.calls.get(call_id)
+        if call is None or call_id not in self._spanless:  # answered, or started, meanwhile
+            return
+        self._spanless.discard(call_id)
+        call.runs += 1
+        self._save()
+        if own := self._own.get(call.name):
+            enter = None
+            if traceparent and self._spans is not None:
+                enter = partial(self._spans.attach, traceparent)
+            self._executor.start(call_id, own, call.arguments, enter)
+        else:  # the program runs a call only once even if it is sent twice
+            self.send(ProgramToolCall(call_id, call.name, call.arguments, traceparent))
         self._watch(call_id, self.settings.tool_timeout_s)
 
     def _run_builtin(self, call_id: str, tool: Tool, arguments: str) -> None:
@@ -347,19 +383,17 @@ class ToolExecutor(Actor):
                 self._answer(call_id, _INTERRUPTED, failed=True)
             elif age_s is not None:  # only the actor raised; the call still runs
                 self._watch(call_id, self.settings.tool_timeout_s - age_s)
-            elif self._is_to_be_recorded(call):
-                self._begin(call_id)
-            elif call.name in self._program:
-                self._ask_program(call_id)  # again: the call or its answer may have been lost
+            elif self._is_to_be_recorded(call) or call.name in self._program:
+                self._begin(call_id)  # again: the call or its answer may have been lost
             elif self._may_run_again(call):
-                call.runs += 1
                 self._begin(call_id)
             else:
                 self._answer(call_id, _INTERRUPTED, failed=True)
 
     def _may_run_again(self, call: _InFlight) -> bool:
         tool = self._own.get(call.name) or self._builtin.get(call.name)
-        return tool is not None and tool.idempotent and call.runs < _MAX_RUNS
+        may_repeat = tool is not None and tool.idempotent and call.runs < _MAX_RUNS
+        return may_repeat or not call.runs
 
     # -- state --------------------------------------------------------------------------------
 

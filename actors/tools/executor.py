@@ -51,7 +51,7 @@ class _RunningCall(msgspec.Struct, eq=False):
     began: float = msgspec.field(default_factory=time.monotonic)
     task: asyncio.Task[None] | None = None
     variables: contextvars.Context = msgspec.field(default_factory=contextvars.copy_context)
-    """Of the session, which log records may be marked from; for a plain function."""
+    """Those of the session, which log records may be marked from, and of the call."""
 
 
 class Executor:
@@ -77,20 +77,29 @@ class Executor:
         self._loop = loop
         self._loop_is_ours = loop is None
         self._loop_thread: threading.Thread | None = None
-        self._waiting: list[tuple[Callable[[], None], contextvars.Context]] = []
+        self._waiting: list[Callable[[], None]] = []
         """Calls to start once the loop runs."""
         self._lock = threading.Lock()
 
-    def start(self, call_id: str, tool: Tool, arguments: str) -> None:
+    def start(
+        self,
+        call_id: str,
+        tool: Tool,
+        arguments: str,
+        enter: Callable[[], None] | None = None,
+    ) -> None:
         """Start a call and return at once; every call ends with an outcome.
 
         Args:
             call_id: The id of the call.
             tool: The tool to call.
             arguments: The arguments as JSON text, as the model wrote them.
+            enter: Called at once in the call's context variables, to set some.
         """
         context = ToolContext(call_id, tool.name, self._send)
         run = self._runs[call_id] = _RunningCall(tool, arguments, context)
+        if enter is not None:
+            run.variables.run(enter)
         if tool.is_async:
             self._begin(run, lambda: self._run_async(run))
             return
@@ -183,7 +192,9 @@ class Executor:
         def begin() -> None:
             assert self._loop is not None
             if self._runs.get(run.context.call_id) is run:  # not cancelled meanwhile
-                run.task = self._loop.create_task(coroutine())
+                # A copy: the thread of a plain function that returned it may still be in there.
+                variables = run.variables.copy()
+                run.task = self._loop.create_task(coroutine(), context=variables)
 
         with self._lock:
             if self._loop is not None:
@@ -193,7 +204,7 @@ class Executor:
                     error = RuntimeError("the event loop of the program is closed")
                     self._finish(_failure(run, error))
                 return
-            self._waiting.append((begin, contextvars.copy_context()))
+            self._waiting.append(begin)
             if self._loop_thread is None:
                 self._loop_thread = threading.Thread(
                     target=self._run_loop, name="async tools", daemon=True
@@ -207,8 +218,8 @@ class Executor:
         asyncio.set_event_loop(loop)
         with self._lock:
             self._loop = loop
-            for begin, context in self._waiting:
-                loop.call_soon(begin, context=context)
+            for begin in self._waiting:
+                loop.call_soon(begin)
             self._waiting.clear()
         try:
             loop.run_forever()

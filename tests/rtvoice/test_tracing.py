@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -22,6 +24,7 @@ from messages import (
     ComponentCrashed,
     Event,
     Interrupted,
+    Message,
     PlaybackEnded,
     PlaybackStarted,
     Reconnected,
@@ -31,6 +34,8 @@ from messages import (
     Tokens,
     ToolAnswer,
     ToolCall,
+    ToolSpan,
+    ToolSpanRequest,
     Turn,
     UserSpeechStarted,
     UserSpeechStopped,
@@ -272,6 +277,26 @@ def test_text_is_in_spans_only_if_the_standard_variable_allows_it(
 # -- agents ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("is_early", [False, True])
+def test_the_span_of_a_call_is_told_in_whatever_order_call_and_request_come(
+    is_early: bool, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = list[Message]()
+    monkeypatch.setattr(Agent, "_send", lambda _, message: sent.append(message))
+    with trace(Agent(), provider=recorder.provider) as tracing:
+        tell(tracing, ResponseStarted("r1"))
+        if is_early:
+            tracing._name_span(ToolSpanRequest("c1"))
+        tracing._take(ToolCall("c1", "count", "{}"))
+        if not is_early:
+            tracing._name_span(ToolSpanRequest("c1"))
+
+    (call,) = recorder.named("execute_tool count")
+    assert call.context
+    ids = f"{call.context.trace_id:032x}-{call.context.span_id:016x}"
+    assert sent == [ToolSpan("c1", f"00-{ids}-{call.context.trace_flags:02x}")]
+
+
 def test_without_an_sdk_nothing_is_subscribed_to() -> None:
     agent = Agent()
 
@@ -317,3 +342,114 @@ async def test_the_turns_of_a_conversation_are_traced(
     assert recorder.children(second) == [chat]
     assert "component_crashed" in [event.name for event in first.events]
     assert (first.end_time or 0) <= (second.start_time or 0)
+
+
+BICYCLES = """
+import json, sys
+from pathlib import Path
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+from rtvoice import Tools
+
+HERE = Path(__file__).parent
+provider = TracerProvider()
+output = (HERE / "spans").open("w")
+exporter = ConsoleSpanExporter(out=output, formatter=lambda span: span.to_json(None) + "\\n")
+provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=3_600_000))
+tracer = provider.get_tracer("shop")
+from opentelemetry import trace
+trace.set_tracer_provider(provider)
+tools = Tools()
+
+@tools.action("Count the bicycles.")
+{define} count() -> int:
+    with tracer.start_as_current_span("select"):
+        return 7
+"""
+
+
+@pytest.mark.parametrize("define", ["def", "async def"])
+@in_a_loop
+async def test_spans_of_a_tool_in_the_tools_process_are_children_of_its_call(
+    define: str, sandbox: SandboxServer, recorder: Recorder, tmp_path: Path
+) -> None:
+    module = tmp_path / "bicycles.py"
+    module.write_text(BICYCLES.format(define=define))
+    agent = Agent(
+        server=sandbox.url,
+        tools=f"{module}:tools",
+        audio_input="silence",
+        audio_output="null",
+        builtin_tools=(),
+    )
+
+    await counted(agent, sandbox, recorder)
+
+    (call,) = recorder.named("execute_tool count")
+    (line,) = (tmp_path / "spans").read_text().splitlines()
+    made = json.loads(line)
+    assert call.context
+    assert made["name"] == "select"
+    assert made["context"]["trace_id"] == f"0x{call.context.trace_id:032x}"
+    assert made["parent_id"] == f"0x{call.context.span_id:016x}"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@in_a_loop
+async def test_spans_of_a_tool_of_the_program_are_children_of_its_call(
+    is_async: bool, sandbox: SandboxServer, recorder: Recorder
+) -> None:
+    tools = Tools()
+    tracer = recorder.provider.get_tracer("shop")
+
+    def select() -> int:
+        with tracer.start_as_current_span("select"):
+            return 7
+
+    async def select_async() -> int:
+        return select()
+
+    tools.action("Count the bicycles.", name="count")(select_async if is_async else select)
+    agent = Agent(server=sandbox.url, tools=tools, audio_input="silence", audio_output="null")
+
+    await counted(agent, sandbox, recorder)
+
+    (call,) = recorder.named("execute_tool count")
+    assert recorder.children(call) == ["select"]
+
+
+@in_a_loop
+async def test_a_tools_process_imports_opentelemetry_only_for_a_program_that_traces(
+    sandbox: SandboxServer, recorder: Recorder, tmp_path: Path
+) -> None:
+    module = tmp_path / "bicycles.py"
+    module.write_text(
+        "import sys\nfrom rtvoice import Tools\ntools = Tools()\n\n"
+        "@tools.action('Count.')\ndef count() -> bool:\n"
+        "    return any(name.startswith('opentelemetry') for name in sys.modules)\n"
+    )
+    imported = []
+    for found in (None, recorder):
+        agent = Agent(
+            server=sandbox.url,
+            tools=f"{module}:tools",
+            audio_input="silence",
+            audio_output="null",
+        )
+        agent.event_bus.subscribe(ToolAnswer, lambda answer: imported.append(answer.output))
+        await counted(agent, sandbox, found)
+
+    assert imported == ["false", "true"]
+
+
+async def counted(agent: Agent, sandbox: SandboxServer, recorder: Recorder | None) -> None:
+    """Hold a conversation in which the tool ``count`` is called; trace it, if there is where."""
+    sandbox.call("count")
+    sandbox.say("Seven.")
+    async with asyncio.timeout(4 * TIMEOUT_S):
+        with trace(agent, provider=recorder.provider if recorder else NoOpTracerProvider()):
+            async with agent:
+                heard = agent.events(PlaybackEnded)
+                agent.send_text("how many bicycles do you have")
+                await anext(aiter(heard))
+                await agent.stop()

@@ -30,6 +30,8 @@ from messages import (
     ToolAnswer,
     ToolCall,
     ToolsAvailable,
+    ToolSpan,
+    ToolSpanRequest,
     ToolSpec,
 )
 from tests.rig import Rig, until
@@ -711,3 +713,73 @@ def test_a_result_that_utf_8_cannot_carry_does_not_crash(tmp_path: Path, agent: 
         rig.tell(call("broken_text"))
 
         assert rig.expect(ToolAnswer).output == "a?b"
+
+
+# -- spans ------------------------------------------------------------------------------------
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def traced(kind: type[ToolExecutor], tmp_path: Path, **settings: object) -> Rig:
+    """Return a rig whose program traces the conversation."""
+    rig = Rig(kind, tmp_path, **settings)
+    rig.wanted = (ToolSpanRequest.tag(),)
+    return rig
+
+
+def test_a_call_runs_in_the_span_that_the_program_names(tmp_path: Path) -> None:
+    spec = ToolSpec("ask", "asks", {"type": "object"})
+    with traced(ToolExecutor, tmp_path, program_tools=(spec,)) as rig:
+        rig.tell(call("ask"))
+        request = rig.expect(ToolSpanRequest)
+        before = rig.take(ProgramToolCall)
+        rig.tell(ToolSpan(request.call_id, TRACEPARENT))
+        rig.tell(ToolSpan(request.call_id, TRACEPARENT))  # twice
+
+        asked = rig.expect(ProgramToolCall)
+        rig.wait_handled(mail=3)
+
+        assert before == rig.take(ProgramToolCall) == []
+        assert asked.traceparent == TRACEPARENT
+
+
+def test_a_call_does_not_wait_long_for_its_span(tmp_path: Path, agent: str) -> None:
+    with traced(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("add", a=1))
+        rig.expect(ToolSpanRequest)
+
+        answer = rig.expect(ToolAnswer)
+        rig.tell(ToolSpan("call_1", TRACEPARENT))  # too late
+        rig.wait_handled(mail=2)
+
+        assert answer.output == "2"
+        assert rig.take(ToolAnswer) == []
+
+
+def test_a_call_that_waited_for_its_span_is_started_after_a_death(
+    tmp_path: Path, agent: str
+) -> None:
+    with traced(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("wait", gate="a"))
+        rig.expect(ToolSpanRequest)
+        wait_saved(rig, ["call_1"])
+        state = rig.state
+        module_of(agent).gates["a"].set()
+
+        with died(rig) as again:
+            again.state = state  # as it was before the call was started
+
+            assert again.expect(ToolAnswer).output == "waited for a"
+
+
+def test_an_answer_that_comes_before_the_span_counts(tmp_path: Path) -> None:
+    spec = ToolSpec("ask", "asks", {"type": "object"})
+    with traced(ToolExecutor, tmp_path, program_tools=(spec,)) as rig:
+        rig.tell(call("ask"))
+        rig.expect(ToolSpanRequest)
+        rig.tell(ProgramToolAnswer("call_1", "of the process before"))
+        rig.tell(ToolSpan("call_1", TRACEPARENT))
+
+        assert rig.expect(ToolAnswer).output == "of the process before"
+        rig.wait_handled(mail=3)
+        assert rig.take(Crashed) == rig.take(ProgramToolCall) == []
