@@ -74,6 +74,8 @@ class Option(msgspec.Struct, frozen=True):
     """The value that the flag alone sets; unset: a value must follow the flag."""
     none: tuple[str, ...] = ()
     """Words that mean None."""
+    allowed: str = ""
+    """The allowed values, if they are fewer than those of the setting, as in `Setting.allowed`."""
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -529,7 +531,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "`BudgetUsed` is published; when it is used up, the assistant says goodbye, and the "
             "conversation ends. None: no limit.",
             fixed="the conversation has begun with it",
-            option=Option("--budget", "end", "end after answers for N US dollars", "N"),
+            option=Option(
+                "--budget",
+                "end",
+                "end after answers for N US dollars",
+                "N",
+                allowed="a number of US dollars above 0",
+            ),
             allowed=_A_BUDGET,
             form=_budget,
         ),

@@ -48,10 +48,15 @@ _SHOWN = 80
 """Most characters of an invalid text that an error quotes."""
 
 
-def checked(name: str, value: object) -> Any:
+def checked(name: str, value: object, words: str = "") -> Any:
     """Validate the value of a setting, and return it in the form in which it is stored.
 
     An enum counts as its value, an `os.PathLike` as its path.
+
+    Args:
+        name: The name of the setting.
+        value: The value.
+        words: What is allowed, for the error; empty: what the setting allows.
 
     Raises:
         InvalidSettingError: If it is not valid; the text says what is.
@@ -61,11 +66,12 @@ def checked(name: str, value: object) -> Any:
         return None
     if setting.is_path:
         value = _with_paths(value)
-    found = of_type(name, value, kind, setting.allowed)
+    words = words or setting.allowed
+    found = of_type(name, value, kind, words)
     try:
         return found if setting.form is None else setting.form(found)
     except ValueError as error:
-        problem = str(error) or _wrong(found, kind, setting.allowed)
+        problem = str(error) or _wrong(found, kind, words)
         raise InvalidSettingError(name, problem) from None
 
 
@@ -112,7 +118,8 @@ def parsed(name: str, text: str) -> Any:
     option = SETTINGS[name].option
     if option is not None and text in option.none:
         return None
-    return checked(name, number_in(text, _TYPES[name]))
+    words = option.allowed if option is not None else ""
+    return checked(name, number_in(text, _TYPES[name]), words)
 
 
 def number_in(text: str, kind: Any) -> float | str:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ import rtvoice.command.choice
 import rtvoice.command.cli
 import rtvoice.command.listing
 from actors.devices.errors import SoundLibraryError, SoundSystemStuckError
+from rtvoice import Agent, Budget
 from supervisor import ConfigurationError, Session, SessionFailedError
 from tests.bad_input.rows import Outcome, World, row
 from tests.bad_input.stage import Sitting
@@ -153,6 +155,21 @@ def speed(world: World) -> Outcome:
 @row("`--volume loud`")
 def volume(world: World) -> Outcome:
     return _says("--volume", "loud")
+
+
+@row("`--budget 0`")
+def no_budget(world: World) -> Outcome:
+    return _says("--budget", "0")
+
+
+@row("`--budget 2USD`")
+def budget_with_a_unit(world: World) -> Outcome:
+    return _says("--budget", "2USD")
+
+
+@row("A model whose price is not known, with `--budget`")
+def budget_without_a_price(world: World) -> Outcome:
+    return _says("--budget", "1", "--model", "my-model", *_QUIET)
 
 
 @row("`--block-ms 5`")
@@ -396,6 +413,37 @@ def unknown_setting(world: World) -> Outcome:
 @row('`Session(speed="fast")`')
 def wrong_setting(world: World) -> Outcome:
     return _session(speed="fast")
+
+
+def _refused(**parameters: Any) -> Outcome:
+    with pytest.raises(ConfigurationError) as caught:
+        Agent(**parameters)
+    return Outcome(str(caught.value), 2)
+
+
+@row("`Agent(budget=0)`")
+def agent_without_a_budget(world: World) -> Outcome:
+    return _refused(budget=0)
+
+
+@row("`Agent(budget=Budget())`")
+def budget_without_a_limit(world: World) -> Outcome:
+    return _refused(budget=Budget())
+
+
+@row("`Agent(budget=Budget(tokens=1.5))`")
+def budget_of_half_a_token(world: World) -> Outcome:
+    return _refused(budget=Budget(tokens=1.5))  # type: ignore[arg-type]
+
+
+@row('`Agent(budget=0.50, model="my-model")`')
+def agent_without_a_price(world: World) -> Outcome:
+    return _refused(budget=0.50, model="my-model")
+
+
+@row('`Agent(prices={"my-model": 3})`')
+def price_of_no_kind(world: World) -> Outcome:
+    return _refused(prices={"my-model": 3})
 
 
 @row('`Session(server="ws://")`')
