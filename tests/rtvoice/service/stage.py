@@ -7,13 +7,16 @@ import contextlib
 import json
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from actors.history import Journal
 from rtvoice import Agent
 from rtvoice.service import CallInfo, Service
 from rtvoice.testing import SandboxServer
@@ -140,6 +143,22 @@ class Stage:
     async def empty(self) -> None:
         """Wait until all conversations have ended."""
         await until(lambda: not self.service.sessions(), "they go on")
+
+
+def whole_journals(folder: Path) -> list[list[Json]]:
+    """Return the records of each journal of a service, of which no line is torn."""
+    found = []
+    for path in folder.glob("*.jsonl"):
+        lines = path.read_bytes().splitlines(keepends=True)
+        for line in lines:
+            checksum, _, text = line.rstrip(b"\n").partition(b" ")
+            assert int(checksum, 16) == zlib.crc32(text), line
+            assert line.endswith(b"\n")
+        journal = Journal(path)
+        journal.close()
+        assert (journal.damaged, len(journal.records)) == (0, len(lines))
+        found.append(journal.records)
+    return found
 
 
 def fetched(port: int, path: str) -> tuple[int, str]:

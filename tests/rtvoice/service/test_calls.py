@@ -25,8 +25,8 @@ from rtvoice.service.load import Processes
 from rtvoice.testing import SandboxServer, speech
 from tests.messages.transport.test_forking import start_server
 from tests.proc import parent
-from tests.rig import TIMEOUT_S
-from tests.rtvoice.service.stage import Caller, Stage, seller, serving, until
+from tests.rig import TIMEOUT_S, wait_until_gone
+from tests.rtvoice.service.stage import Caller, Stage, seller, serving, until, whole_journals
 from tests.rtvoice.test_bus import in_a_loop
 from tests.test_command import speaks
 
@@ -146,26 +146,28 @@ async def test_a_caller_who_hangs_up_is_no_failed_device_and_no_warning(
 
 @needs_a_voice
 @in_a_loop
-async def test_the_death_of_a_supervisor_is_nothing_to_the_caller(sandbox: SandboxServer) -> None:
+async def test_the_death_of_a_supervisor_is_nothing_to_the_caller(
+    sandbox: SandboxServer, tmp_path: Path
+) -> None:
     sandbox.hear("what is your name")
-    pids: list[int] = []
+    started: list[AgentStartedEvent] = []
     restarts: list[SupervisorRestarted] = []
 
     def make_agent(call: CallInfo) -> Agent:
         agent = seller(sandbox)(call)
         subscribe = agent.event_bus.subscribe
-        subscribe(AgentStartedEvent, lambda event: pids.append(event.pids["supervisor"]))
+        subscribe(AgentStartedEvent, started.append)
         subscribe(SupervisorRestarted, restarts.append)
         return agent
 
-    async with (
-        serving(Service(make_agent, cpu_limit=None, lag_limit_ms=None)) as stage,
-        stage.caller() as caller,
-    ):
+    service = Service(make_agent, cpu_limit=None, lag_limit_ms=None, journals=tmp_path)
+    async with serving(service) as stage, stage.caller() as caller:
         await caller.hello()
         await caller.expect("started")
-        await until(lambda: pids, "it does not tell its processes")
-        os.kill(pids[0], signal.SIGKILL)
+        await until(lambda: started, "it does not tell its processes")
+        pids = started[0].pids
+        os.kill(pids["supervisor"], signal.SIGKILL)
+        await asyncio.to_thread(wait_until_gone, list(pids.values()), TIMEOUT_S / 10)
         await until(lambda: restarts, "it is not restarted")
         await caller.socket.send(speech("what is your name"))
         await caller.expect("turn", role="assistant", text="My name is Sandbox.")
@@ -173,13 +175,15 @@ async def test_the_death_of_a_supervisor_is_nothing_to_the_caller(sandbox: Sandb
         metrics = (await stage.get("/metrics"))[1]
 
     assert 'rtvoice_restarts_total{cause="killed",component="supervisor"} 1.0' in metrics
+    (records,) = whole_journals(tmp_path)
+    assert "My name is Sandbox." in json.dumps(records)
 
 
 @pytest.mark.skipif(not forking.available(), reason="nothing is forked here")
 @needs_a_voice
 @in_a_loop
 async def test_the_death_of_the_forking_process_is_nothing_to_the_callers(
-    sandbox: SandboxServer,
+    sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     sandbox.hear("what is your name")
     started: list[AgentStartedEvent] = []
@@ -193,7 +197,7 @@ async def test_the_death_of_the_forking_process_is_nothing_to_the_callers(
         return agent
 
     forker = start_server()
-    service = Service(make_agent, cpu_limit=None, lag_limit_ms=None)
+    service = Service(make_agent, cpu_limit=None, lag_limit_ms=None, journals=tmp_path)
     async with serving(service) as stage, stage.caller() as caller:
         await caller.hello()
         await caller.expect("started")
@@ -212,9 +216,13 @@ async def test_the_death_of_the_forking_process_is_nothing_to_the_callers(
         async with stage.caller() as later:
             await later.hello()
             await later.expect("started")
+        await until(lambda: len(service.sessions()) == 1, "the later one goes on")
         unharmed = not faults
+    pids = [pid for event in started for pid in event.pids.values()]
+    await asyncio.to_thread(wait_until_gone, pids, TIMEOUT_S / 10)
 
     assert forked
+    assert len(whole_journals(tmp_path)) == len(started) == 2
     assert after_mib > 0.75 * before_mib  # the conversation is still measured
     assert unharmed, faults
     assert caller.code == 1000
@@ -631,6 +639,9 @@ BAD = {
     "a position that is none": (['{"rate": 24000}', '{"type": "played"}'], 1007, '"ms" must be'),
     "half a sample": (['{"rate": 24000}', b"\0\0\0"], 1007, "half a sample"),
     "ten megabytes": (['{"rate": 24000}', bytes(10_000_000)], 1009, "at most 262144"),
+    "ten megabytes of text": (['{"rate": 24000}', "A" * 10_000_000], 1009, "at most 262144"),
+    "a hello of ten megabytes": (["A" * 10_000_000], 1009, "at most 262144"),
+    "a deep hello": (["[" * 100_000], 1007, "must be an object in JSON"),
 }
 
 
@@ -671,6 +682,7 @@ async def test_what_a_caller_may_not_send_closes_the_socket_and_disturbs_nobody(
         ("media {}", 1007, "lacks its content"),
         ('media {"payload": "?"}', 1007, "must be base64"),
         ('media {"payload": "\u00e9"}', 1007, "must be base64"),
+        (f'media {{"payload": "{"A" * 10_000_000}"}}', 1009, "at most 262144"),
     ],
 )
 @in_a_loop
