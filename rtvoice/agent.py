@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
@@ -636,9 +636,9 @@ class Agent(Description):
         found = {name: checks.checked(name, value) for name, value in parameters.items()}
         vars(self).update(found, _input_rate=rate)
 
-    def _capture_at(self, pcm: bytes, rate: int) -> None:
+    def _capture_at(self, pieces: Sequence[bytes], rate: int) -> None:
         """Pass on captured audio of any rate; for `rtvoice.service`."""
-        self._send(ProgramCapture(pcm, rate, time.monotonic_ns()))
+        self._running().send_sound(ProgramCapture(b"", rate, time.monotonic_ns()), pieces)
 
     def _capture(self, pcm: bytes) -> None:
         if self.audio_input != "program":

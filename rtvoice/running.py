@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +311,15 @@ class Run:
         """
         self.need()
         self._session.send(message)
+
+    def send_sound(self, message: Message, pieces: Sequence[bytes]) -> None:
+        """Send a message whose first field, ``pcm``, is in pieces.
+
+        Raises:
+            NotRunningError: The session is starting, or has ended.
+        """
+        self.need()
+        self._session.send_sound(message, pieces)
 
     def change(self, changes: Mapping[str, Any]) -> None:
         """Change settings of the conversation.

@@ -51,6 +51,7 @@ from messages import (
     ToolCall,
     Turn,
     encode,
+    encode_sound,
     level_of,
     message_types,
 )
@@ -271,7 +272,19 @@ class Session:
         """
         if isinstance(message, StopSession):
             self._is_ending = True
-        self._outbox.put(encode(message))
+        self._send_frame(encode(message))
+
+    def send_sound(self, message: Message, pieces: Sequence[bytes]) -> None:
+        """Send a message with sound, such as `ProgramCapture`.
+
+        Args:
+            message: The message; its first field, ``pcm``, is empty.
+            pieces: What this field is to be.
+        """
+        self._send_frame(encode_sound(message, pieces))
+
+    def _send_frame(self, frame: bytes) -> None:
+        self._outbox.put(frame)
         if self._loop_reads and not self._may_loop_read():
             with self._taking:
                 self._leave_loop()

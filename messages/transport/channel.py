@@ -50,7 +50,6 @@ class Channel:
         self.frames: collections.deque[bytes] = collections.deque()
         """Frames that were read from the socket but not returned by `read` yet."""
         self._splitter = Splitter()
-        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
@@ -126,10 +125,11 @@ class Channel:
             FrameError: If the bytes are not a frame.
         """
         try:
-            size = self.connection.recv_into(self._buffer, 0, flags)
+            data = self.connection.recv(
+                _READ_BYTES, flags
+            )  # not into a buffer: that is a copy more
         except ConnectionError:
-            size = 0
-        data = bytes(self._buffer[:size])
+            data = b""
         if not data:
             raise EOFError("the channel has ended")
         self.frames.extend(self._splitter.feed(data))

@@ -8,7 +8,7 @@ incarnation.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ __all__ = [
     "Splitter",
     "decode",
     "encode",
+    "encode_sound",
     "epoch_of",
     "missing_bytes",
     "split",
@@ -34,6 +35,10 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 """Longest frame; a greater length can only come from a broken writer."""
 
 _HEAD = struct.Struct("<IBB")
+_SHORT, _LONG = struct.Struct(">BH"), struct.Struct(">BI")
+"""The heads of binary data in MessagePack (bin 16, bin 32)."""
+_NO_BYTES = b"\xc4\0"
+"""Binary data without a byte (bin 8)."""
 _length = struct.Struct("<I").unpack_from
 _encoder = msgspec.msgpack.Encoder()
 _EPOCHS = [bytes((epoch,)) for epoch in range(256)]
@@ -50,6 +55,23 @@ def encode(message: Message, epoch: int = 0) -> bytes:
     except UnicodeEncodeError:
         body = _encoder.encode(_printable(message))
     return _HEAD.pack(len(body) + 2, type(message).tag(), epoch) + body
+
+
+def encode_sound(message: Message, pieces: Sequence[bytes], epoch: int = 0) -> bytes:
+    """Return the frame of a message with sound, which is copied once: from its pieces to here.
+
+    Args:
+        message: The message; its first field, ``pcm``, is empty.
+        pieces: What this field is to be.
+        epoch: The incarnation.
+    """
+    body = _encoder.encode(message)
+    at = body.index(_NO_BYTES)  # before it are the length of the array and the tag
+    size = sum(map(len, pieces))
+    head = _SHORT.pack(0xC5, size) if size < 0x10000 else _LONG.pack(0xC6, size)
+    total = len(body) - len(_NO_BYTES) + len(head) + size
+    start = _HEAD.pack(total + 2, type(message).tag(), epoch)
+    return b"".join((start, body[:at], head, *pieces, body[at + len(_NO_BYTES) :]))
 
 
 def _printable(value: Any) -> Any:

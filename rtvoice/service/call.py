@@ -57,12 +57,12 @@ class Kept:
         while self._size > self._most:
             self._size -= len(self._pieces.popleft())
 
-    def take(self) -> bytes:
+    def take(self) -> list[bytes]:
         """Return all of it, and keep nothing."""
-        whole = b"".join(self._pieces)
+        pieces = list(self._pieces)
         self._pieces.clear()
         self._size = 0
-        return whole
+        return pieces
 
 
 class Call:
@@ -97,9 +97,11 @@ class Call:
         self._hold = hold
         self._on_over = over
         self._kept = Kept(line.sample_rate)
-        self._piece = bytearray()
+        self._pieces: list[bytes] = []
         """Sound that is not passed on yet, because it is shorter than `_PIECE_S`."""
-        self._piece_size = int(_PIECE_S * line.sample_rate) * 2
+        self._waiting = 0
+        """How many bytes these are."""
+        self._enough = int(_PIECE_S * line.sample_rate) * 2
         self._socket: Socket | None = None
         self._wire: Wire | None = None
         self._lost: asyncio.TimerHandle | None = None
@@ -130,8 +132,8 @@ class Call:
         session_id.set(self.conversation.id)  # this task serves no other
         try:
             async with self._hold(self.conversation) as agent:
-                if pcm := self._kept.take():
-                    agent._capture_at(pcm, self.sample_rate)  # noqa: SLF001 - made for this
+                if pieces := self._kept.take():
+                    agent._capture_at(pieces, self.sample_rate)  # noqa: SLF001 - made for this
                 if self._socket is None:  # the caller was lost while it started
                     self.conversation.state = "lost"
                 await self._say("started")
@@ -209,12 +211,14 @@ class Call:
         if self.conversation.state in ("waiting", "starting"):
             self._kept.add(pcm)
             return
-        self._piece += pcm
-        if len(self._piece) < self._piece_size:
+        self._pieces.append(pcm)
+        self._waiting += len(pcm)
+        if self._waiting < self._enough:
             return
-        piece, self._piece = bytes(self._piece), bytearray()
+        pieces, self._pieces, self._waiting = self._pieces, [], 0
         try:
-            self.conversation.agent._capture_at(piece, self.sample_rate)  # noqa: SLF001 - as above
+            # Here the sound is copied, once: from the frames of the caller into that of a message.
+            self.conversation.agent._capture_at(pieces, self.sample_rate)  # noqa: SLF001 - as above
         except NotRunningError:
             pass  # it has just ended
 

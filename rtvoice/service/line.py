@@ -18,6 +18,9 @@ _HELD_S = 8.0
 class Line(AudioOutputDevice):
     """The loudspeaker of a caller, at the other end of a socket that may be replaced.
 
+    What `play_chunk` gets is the sound as it was decoded from the speaker's message, its only copy
+    on the way from the channel to the ASGI server. (A telephone's is coded as mu-law and base64.)
+
     Args:
         sample_rate: The caller's rate, in Hz.
     """

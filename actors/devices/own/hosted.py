@@ -628,7 +628,7 @@ class HostedOutput(_Hosted):
     def _add(self, pcm: bytes, first: int) -> None:
         piece = 2 * int(self._rate * _PIECE_S)
         for start in range(0, len(pcm), piece):
-            part = pcm[start : start + piece]
+            part = pcm[start : start + piece]  # no copy if it is all of it, as from the speaker
             self._waiting.append((first + start // 2, part))
             self._waiting_bytes += len(part)
         while self._waiting_bytes > _MOST_WAITING:

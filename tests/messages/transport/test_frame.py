@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messages import FrameError, Message, Tokens, decode, encode, message_types, split
+from messages import (
+    FrameError,
+    Message,
+    ProgramCapture,
+    Tokens,
+    decode,
+    encode,
+    encode_sound,
+    message_types,
+    split,
+)
 from messages.transport.frame import HEAD_BYTES, Splitter, epoch_of, tag_of, with_epoch
 
 KINDS = [kind for kind in message_types().values() if kind.__module__.startswith("messages.")]
@@ -64,6 +74,19 @@ def test_tags_are_unique_and_below_those_of_users() -> None:
 
     assert len(tags) == len(set(tags))
     assert all(1 <= tag < 200 for tag in tags)
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65_535, 65_536, 1_000_000])
+def test_sound_in_pieces_is_the_same_message_as_in_one(size: int) -> None:
+    pcm = b"\xc4\0" * size
+    pieces = [pcm[:size], pcm[size:-1], b"", pcm[-1:]] if size else []
+    whole = ProgramCapture(pcm, 16_000, 2**62)
+
+    frame = encode_sound(ProgramCapture(b"", 16_000, 2**62), pieces, epoch=9)
+
+    assert decode(frame) == whole
+    assert list(split(frame)) == [frame]
+    assert (tag_of(frame), epoch_of(frame)) == (ProgramCapture.tag(), 9)
 
 
 def test_a_frame_names_its_tag_and_its_epoch() -> None:
