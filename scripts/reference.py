@@ -65,6 +65,7 @@ _SECTIONS: tuple[tuple[str, str, str, str], ...] = (
         "All these are in `rtvoice.audio.devices`, in `rtvoice.audio` and in `rtvoice`.",
         "",
     ),
+    ("Telephone audio", "rtvoice.audio.mulaw", "All these are in `rtvoice.audio.mulaw`.", ""),
     ("Events", "rtvoice.events", "All these are in `rtvoice.events` and in `rtvoice`.", ""),
     ("Cost", "rtvoice.prices", "All these are in `rtvoice.prices` and in `rtvoice`.", ""),
     (

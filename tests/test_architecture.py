@@ -109,7 +109,7 @@ def test_the_core_of_realtime_has_no_socket_no_thread_no_clock_and_no_operating_
 
 def test_what_a_service_decides_has_no_socket_no_thread_and_no_clock() -> None:
     outside = {"socket", "select", "asyncio", "threading", "time", "datetime", "os", "subprocess"}
-    cores = ("admission", "errors", "frames", "mulaw", "talk", "twilio")
+    cores = ("admission", "errors", "frames", "talk", "twilio")
 
     imported = {
         (name, module)

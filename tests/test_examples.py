@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from rtvoice.audio.mulaw import from_mulaw, to_mulaw
 from rtvoice.testing import SandboxServer, speech
 from tests.rig import TIMEOUT_S
 from tests.test_command import ROOT, environment_of, loudness, speaks
@@ -365,44 +366,10 @@ class Provider(Ears):
             self._marks.clear()
 
 
-@pytest.fixture(scope="module")
-def telephone() -> Any:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("telephone", EXAMPLES / "telephone.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_mulaw_is_that_of_g711(telephone: Any) -> None:
-    codes = bytes(range(256))
-    levels = np.frombuffer(telephone.from_mulaw(codes), "<i2").astype(int)
-    samples = np.arange(-32_768, 32_768)
-    pcm = samples.astype("<i2").tobytes()
-    decoded = np.frombuffer(telephone.from_mulaw(telephone.to_mulaw(pcm)), "<i2").astype(int)
-    back = telephone.to_mulaw(telephone.from_mulaw(codes))
-
-    # ITU-T G.711, table 2b, times four: the ends, the middle, and where a segment begins.
-    assert [levels[code] for code in (0x80, 0x8F, 0x90, 0xFF, 0x7F, 0x00)] == [
-        32_124,
-        16_764,
-        15_996,
-        0,
-        0,
-        -32_124,
-    ]
-    assert back == codes.replace(b"\x7f", b"\xff")  # there are two zeros
-    error = np.abs(decoded - np.clip(samples, -32_635, 32_635))
-    assert np.all(error <= np.maximum(np.abs(samples) / 16, 8))
-
-
 @needs_a_voice
-def test_a_caller_talks_with_the_telephone(sandbox: SandboxServer, telephone: Any) -> None:
+def test_a_caller_talks_with_the_telephone(sandbox: SandboxServer) -> None:
     sandbox.hear("tell me a story")
-    question = telephone.to_mulaw(b"".join(in_pieces(speech("tell me a story"), 8000)))
+    question = to_mulaw(b"".join(in_pieces(speech("tell me a story"), 8000)))
     port = free_port()
     with Program("telephone.py", str(port), says="listening", server=sandbox.url) as program:
         with connect(f"ws://127.0.0.1:{port}") as connection:
@@ -423,7 +390,7 @@ def test_a_caller_talks_with_the_telephone(sandbox: SandboxServer, telephone: An
             caller.wait(lambda: caller.is_over, "the server did not hang up")
         printed = program.stop()
 
-    assert loudness(telephone.from_mulaw(bytes(caller.sound))) > 1000
+    assert loudness(from_mulaw(bytes(caller.sound))) > 1000
     # The marks that came back, not those cleared; where the program answers late, an estimate.
     assert 100 < cuts[0] < greeting / 8
     assert cuts[1] < 400 < story / 8  # what passed before the line told of this answer

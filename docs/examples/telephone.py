@@ -12,40 +12,14 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 
-import numpy as np
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from rtvoice import Agent, AgentStoppedEvent, RtvoiceError
 from rtvoice.audio.devices import AudioInputDevice, AudioOutputDevice
+from rtvoice.audio.mulaw import from_mulaw, to_mulaw
 
 logger = logging.getLogger("telephone")
-
-_BIAS, _CLIP = 132, 32_635  # ITU-T G.711, in 16 bits
-
-
-def to_mulaw(pcm: bytes) -> bytes:
-    """Convert 16-bit PCM to G.711 mu-law."""
-    samples = np.frombuffer(pcm, "<i2").astype(np.int32)
-    magnitudes = np.minimum(np.abs(samples), _CLIP) + _BIAS
-    exponents = np.frexp(magnitudes)[1] - 8  # the place of the first one bit
-    mantissas = (magnitudes >> (exponents + 3)) & 0x0F
-    codes = np.where(samples < 0, 0x80, 0) | (exponents << 4) | mantissas
-    return np.asarray(~codes & 0xFF, np.uint8).tobytes()
-
-
-def _decoded() -> np.ndarray:
-    codes = ~np.arange(256) & 0xFF
-    magnitudes = (((codes & 0x0F) << 3) + _BIAS << ((codes >> 4) & 0x07)) - _BIAS
-    return np.where(codes & 0x80, -magnitudes, magnitudes).astype("<i2")
-
-
-_DECODED = _decoded()
-
-
-def from_mulaw(data: bytes) -> bytes:
-    """Convert G.711 mu-law to 16-bit PCM."""
-    return np.take(_DECODED, np.frombuffer(data, np.uint8)).tobytes()
 
 
 class Call(AudioInputDevice, AudioOutputDevice):

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from rtvoice.audio.mulaw import from_mulaw, to_mulaw
 from rtvoice.service.frames import (
     BAD_DATA,
     POLICY,
@@ -20,7 +21,6 @@ from rtvoice.service.frames import (
     Received,
     parsed,
 )
-from rtvoice.service.mulaw import from_mulaw, to_mulaw
 
 __all__ = ["Twilio"]
 

@@ -79,7 +79,7 @@ async def test_what_a_caller_says_while_the_conversation_starts_is_answered(
 @needs_a_voice
 @in_a_loop
 async def test_a_telephone_line_talks_interrupts_and_hangs_up(sandbox: SandboxServer) -> None:
-    from rtvoice.service.mulaw import to_mulaw
+    from rtvoice.audio.mulaw import to_mulaw
     from rtvoice.service.twilio import Twilio
     from tests.test_examples import in_pieces
 

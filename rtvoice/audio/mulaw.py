@@ -1,4 +1,4 @@
-"""G.711 mu-law, the coding of telephone lines: 8 bits a sample."""
+"""G.711 mu-law, the coding of telephone lines: 8 bits a sample (ITU-T G.711)."""
 
 from __future__ import annotations
 
