@@ -7,13 +7,19 @@ import inspect
 import json
 import re
 import shlex
+import shutil
+import signal
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rtvoice.command.serve import _parser
 from rtvoice.service import Service
+from rtvoice.testing import SandboxServer
 from tests.test_command import ROOT
+from tests.test_serve import SHOP, Served
 
 DEPLOYMENT = ROOT / "docs" / "examples" / "deployment"
 
@@ -42,6 +48,54 @@ def test_the_unit_of_systemd_lets_conversations_end() -> None:
     assert service["KillMode"] == "mixed"  # else each component gets the signal too
     assert options.journals.endswith(service["StateDirectory"])
     assert set(unit) == {"DEFAULT", "Unit", "Service", "Install"}
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
+    unit = (DEPLOYMENT / "shop.service").read_text(encoding="utf-8")
+    (tmp_path / "shop.service").write_text(unit.replace("/srv/shop/venv/bin/rtvoice", "/bin/true"))
+
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(tmp_path / "shop.service")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    of_the_unit = [line for line in done.stderr.splitlines() if "shop.service" in line]
+    assert (done.returncode, of_the_unit) == (0, []), done.stderr
+
+
+def commands() -> dict[str, list[str]]:
+    """Return the command of each way to deploy."""
+    yaml = pytest.importorskip("yaml")
+    unit = (DEPLOYMENT / "shop.service").read_text(encoding="utf-8")
+    image = (DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8")
+    manifest = (DEPLOYMENT / "kubernetes.yaml").read_text(encoding="utf-8")
+    pod = next(yaml.safe_load_all(manifest))["spec"]["template"]["spec"]
+    return {
+        "systemd": shlex.split(unit.partition("ExecStart=")[2].partition("\n")[0]),
+        "docker": json.loads(image.partition("CMD ")[2]),
+        "kubernetes": pod["containers"][0]["args"],
+    }
+
+
+@pytest.mark.parametrize("way", ["systemd", "docker", "kubernetes"])
+def test_the_command_of_each_way_to_deploy_serves_and_ends_with_a_signal(
+    way: str, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    options = commands()[way][3:]
+    for flag, value in (("--port", "0"), ("--journals", "journals"), ("--host", "127.0.0.1")):
+        if flag in options:
+            options[options.index(flag) + 1] = value
+
+    with SandboxServer() as sandbox, Served(tmp_path, sandbox, *options) as served:
+        ready = served.get("/readyz")[0]
+        served.process.send_signal(signal.SIGTERM)
+        code, _ = served.end()
+
+    assert (ready, code) == (200, 0)
 
 
 def test_the_image_passes_signals_on() -> None:
