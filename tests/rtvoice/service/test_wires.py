@@ -36,9 +36,9 @@ def test_what_was_played_counts_over_interruptions() -> None:
     talk.received(played(200))
     heard.append(talk.played_ms)
     told = talk.clear()
+    talk.sound(bytes(1600))
     talk.received(played(450))  # it was sent before the caller knew of the interruption
     heard.append(talk.played_ms)
-    talk.sound(bytes(1600))
     talk.received(played(70, 1))
     heard.append(talk.played_ms)
     talk.received(played(9999, 1))
@@ -196,6 +196,20 @@ async def test_a_server_that_cannot_refuse_with_a_status_closes_with_1013() -> N
     await Socket({}, receive, send).refuse(503, "full")
 
     assert sent == [{"type": "websocket.close", "code": 1013, "reason": "full"}]
+
+
+@in_a_loop
+async def test_a_long_reason_is_cut_to_what_a_close_frame_takes() -> None:
+    sent: list[Any] = []
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    async def receive() -> Any: ...
+
+    await Socket({}, receive, send).close(1011, "x" + "ü" * 100)
+
+    assert sent == [{"type": "websocket.close", "code": 1011, "reason": "x" + "ü" * 59}]
 
 
 def test_the_folder_of_journals_may_be_in_the_home_folder(
