@@ -201,6 +201,8 @@ class Desk:
             conversation.ended_by = conversation.ended_by or "failed"
             raise
         finally:
+            seconds = time.monotonic() - conversation.since
+            _logger.info("ended after %.1f s: %s", seconds, conversation.ended_because)
             session_id.set(before)
             self._metrics.ended.labels(conversation.ended_because).inc()
             self._conversations.pop(conversation.id, None)

@@ -140,7 +140,9 @@ async def test_a_caller_who_hangs_up_is_no_failed_device_and_no_warning(
         await stage.empty()
         metrics = (await stage.get("/metrics"))[1]
 
+    said = [r.getMessage() for r in caplog.records if r.name == "rtvoice.service"]
     assert [r.getMessage() for r in caplog.records if r.levelno > logging.INFO] == []
+    assert [re.sub(r"[\d.]+", "N", text) for text in said] == ["ended after N s: hung_up"] * 2
     assert 'rtvoice_sessions_ended_total{reason="hung_up"} 2.0' in metrics
 
 
@@ -492,6 +494,28 @@ async def test_a_drain_ends_a_call_whose_agent_is_being_made(
 
 
 @in_a_loop
+async def test_for_a_hello_that_comes_during_a_drain_no_agent_is_made(
+    sandbox: SandboxServer,
+) -> None:
+    calls: list[CallInfo] = []
+
+    def make_agent(call: CallInfo) -> Agent:
+        calls.append(call)
+        return seller(sandbox)(call)
+
+    service = Service(make_agent, cpu_limit=None, lag_limit_ms=None)
+    async with serving(service) as stage, stage.caller() as caller:
+        draining = asyncio.ensure_future(service.drain())
+        await until(lambda: service.is_draining, "it does not drain")
+        await caller.socket.send('{"rate": 24000}')
+        code, reason = await caller.closed()
+        await draining
+
+    assert (code, calls) == (1001, [])
+    assert "takes no new conversations" in reason
+
+
+@in_a_loop
 async def test_a_conversation_that_cannot_start_says_why(sandbox: SandboxServer) -> None:
     agent = Agent(server="ws://127.0.0.1:9/x", connect_timeout_s=0.2)
     service = Service(lambda _: agent, cpu_limit=None, lag_limit_ms=None)
@@ -569,6 +593,20 @@ async def test_while_a_lost_caller_is_waited_for_nobody_gets_the_place(
 
     assert code == 1013
     assert reason == "all places of the service are taken; try again in 5 s"
+
+
+@in_a_loop
+async def test_who_comes_again_has_the_rate_of_before(sandbox: SandboxServer) -> None:
+    async with serving(service_for(sandbox)) as stage, stage.caller() as caller:
+        hello = await caller.hello()
+        await caller.expect("started")
+        async with stage.caller() as again:
+            await again.socket.send(json.dumps({"rate": 16000, "token": hello["token"]}))
+            end = await again.closed()
+        await caller.socket.send(bytes(960))
+        assert [s["state"] for s in stage.service.sessions()] == ["running"]
+
+    assert end == (1008, "this conversation has a rate of 24000")
 
 
 @in_a_loop
