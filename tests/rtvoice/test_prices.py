@@ -6,11 +6,13 @@ import asyncio
 import datetime as dt
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from messages.prices import day_of
 from rtvoice import (
     PRICES,
     Agent,
@@ -62,6 +64,45 @@ def test_cached_tokens_have_their_own_price() -> None:
     dollars = PRICES["gpt-realtime-2.1"][0].dollars(tokens)
 
     assert dollars == pytest.approx((36 * 4.0 + 64 * 0.40 + 1000 * 32.0 + 2000 * 64.0) / 1e6)
+
+
+def test_each_kind_of_token_has_its_price() -> None:
+    price = Price(
+        input_text=1e6,
+        input_audio=1e7,
+        input_image=1e8,
+        cached_text=1e9,
+        cached_audio=1e10,
+        cached_image=1e11,
+        output_text=1e12,
+        output_audio=1e13,
+    )
+    tokens = Tokens(
+        input_text=3,
+        input_audio=5,
+        input_image=7,
+        cached_text=2,
+        cached_audio=3,
+        cached_image=1,
+        output_text=8,
+        output_audio=9,
+    )
+
+    assert price.dollars(tokens) == 98_132_621
+    assert (tokens.input, tokens.cached, tokens.output, tokens.total) == (15, 6, 17, 32)
+
+
+def test_a_day_of_prices_begins_at_midnight_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    time.tzset()
+    midnight = 1_796_083_200
+    try:
+        days = [day_of(seconds * 10**9) for seconds in (midnight - 1, midnight)]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    assert days == [dt.date(2026, 11, 30), dt.date(2026, 12, 1)]
 
 
 @pytest.mark.parametrize(

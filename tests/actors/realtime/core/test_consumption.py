@@ -91,6 +91,17 @@ def test_a_conversation_that_is_resumed_with_a_used_budget_ends() -> None:
     assert again.one(ConversationOver).reason == "budget"
 
 
+def test_who_has_used_nothing_publishes_nothing() -> None:
+    bench = Bench(prices=PRICES).live()
+    bench.begin("r1", "a1")
+    bench.done("r1", status="cancelled", usage={})
+
+    again = bench.restarted(resumed="journal").live()
+
+    assert not bench.all(UsageUpdated)
+    assert not again.all(UsageUpdated)
+
+
 def test_without_a_price_tokens_are_counted_and_it_is_said_once() -> None:
     bench = Bench(model="my-model").live()
 
@@ -189,6 +200,7 @@ def test_a_budget_in_parts_is_told_at_80_percent_only_once() -> None:
 
     for number in range(1, 5):
         answered(bench, number)
+    bench.wait(60)
 
     assert [told.percent for told in bench.all(BudgetUsed)] == [80]
-    assert not bench.all(ConversationOver)
+    assert [over.reason for over in bench.all(ConversationOver)] == ["inactivity timeout"]
