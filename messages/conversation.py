@@ -278,7 +278,7 @@ class ProgramToolCall(Message, frozen=True, array_like=True, tag=52):
     """See `ToolSpan`."""
 
 
-class ToolSpanRequest(Message, frozen=True, array_like=True, tag=85):
+class ToolSpanRequest(Message, frozen=True, array_like=True, tag=89):
     """Tools to program: a tool is about to run; asks for the span that it runs in.
 
     Only a program that traces the conversation wants it, and answers with `ToolSpan`.
@@ -288,7 +288,7 @@ class ToolSpanRequest(Message, frozen=True, array_like=True, tag=85):
     call_id: str
 
 
-class ToolSpan(Message, frozen=True, array_like=True, tag=86):
+class ToolSpan(Message, frozen=True, array_like=True, tag=90):
     """Program to tools: the span of a call, which is the parent of those that the tool makes."""
 
     attempts = 3
