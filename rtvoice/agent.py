@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from types import TracebackType
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
@@ -124,6 +124,8 @@ class Agent(Description):
     _run: Run | None = None
     _input_rate: int | None = None
     """Rate of the audio that the program publishes, in Hz; None: 24 kHz."""
+    _placed: Mapping[str, Any] = MappingProxyType({})
+    """Settings of the session that the host of a fleet sets."""
 
     # -- a conversation -----------------------------------------------------------------------
 
@@ -552,6 +554,7 @@ class Agent(Description):
                 devices[f"{name}_device"] = device
         if self._input_rate is not None:
             settings["program_input_rate"] = self._input_rate
+        settings.update(self._placed)
         tools = self.tools if isinstance(self.tools, Tools) else Tools()
         if isinstance(self.tools, str):
             settings["named_tools"] = self.tools
@@ -617,24 +620,31 @@ class Agent(Description):
                 self._running().need()
                 self.event_bus.deliver(event)
 
-    def _fit(self, **parameters: Any) -> None:
+    def _fit(
+        self, *, input_rate: int, placed: Mapping[str, Any] | None = None, **parameters: Any
+    ) -> None:
         """Set parameters that the description leaves open; for `rtvoice.service`.
 
         Args:
-            parameters: Values of parameters that are None so far; ``input_rate``: the rate of what
-                is passed to `_capture_at`.
+            input_rate: The rate of what is passed to `_capture_at`.
+            placed: Settings of the session that an agent has no parameters for.
+            parameters: Values of parameters that are None so far.
 
         Raises:
             AgentError: The agent has a value already, or is in a conversation.
         """
         if self._run is not None:
             raise AgentError("agent", "it has held a conversation; make a new one for each caller")
-        rate = parameters.pop("input_rate", None)
         for name in parameters:
             if getattr(self, name) is not None:
                 raise AgentError(name, "the service sets it for each caller; leave it out")
         found = {name: checks.checked(name, value) for name, value in parameters.items()}
-        vars(self).update(found, _input_rate=rate)
+        vars(self).update(found, _input_rate=input_rate, _placed=dict(placed or {}))
+
+    def _kill(self) -> None:
+        """Kill all processes of the conversation, if there is one; for the hosts of a fleet."""
+        if self._run is not None:
+            self._run.kill()
 
     def _capture_at(self, pieces: Sequence[bytes], rate: int) -> None:
         """Pass on captured audio of any rate; for `rtvoice.service`."""

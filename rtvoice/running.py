@@ -182,6 +182,10 @@ class Run:
         self._session.subscribe()  # subscriptions may have changed while the session started
         self._session.send(WantWireEvents(self._subscribed.wire_names))
 
+    def kill(self) -> None:
+        """Kill all processes of the conversation."""
+        self._session.kill()
+
     def begin_to_stop(self, reason: str) -> None:
         """Request a graceful end; from any thread. Later calls do nothing."""
         self._stop_reason = self._stop_reason or reason

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import inspect
 import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
@@ -29,7 +26,7 @@ from rtvoice.command.choice import read_env_file
 if TYPE_CHECKING:
     from rtvoice.service import Service
 
-__all__ = ["serve"]
+__all__ = ["serve", "set_up_logging"]
 
 _DESCRIPTION = """\
 Hold many conversations at once, with callers at websockets. MAKE_AGENT is called for each caller,
@@ -72,10 +69,6 @@ exit codes:
   0 ended by a signal     2 wrong usage, or the address cannot be used
 """
 
-_PING_S, _PONG_S = 20.0, 120.0
-"""Keep-alive of sockets: a caller without an answer for two minutes is lost. With the 20 s that are
-usual, a machine that is busy for a while would end calls."""
-_SHUTDOWN_S = 5
 _Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 
@@ -90,12 +83,14 @@ def serve(argv: Sequence[str]) -> int:
         os.environ.setdefault(name, value)
     try:
         port = _port(options.port)
-        _set_up_logging(options.log, _level(options))
+        set_up_logging(options.log, _level(options))
         service = _service(options)
     except (ConfigurationError, LoadError) as error:
         return _complain(str(error))
+    from rtvoice.service.serving import listen
+
     try:
-        listener = _listen(options.host, port)
+        listener = listen(options.host, port)
     except OSError as error:
         return _complain(f"{options.host}:{port} cannot be used: {error.strerror or error}")
     return _run(options, service, listener)
@@ -208,7 +203,8 @@ def _port(text: str) -> int:
 # -- running it -------------------------------------------------------------------------------
 
 
-def _set_up_logging(form: str, level: str) -> None:
+def set_up_logging(form: str, level: str) -> None:
+    """Write log records to the standard error, as text or as JSON."""
     from rtvoice.service.logs import JsonFormatter, TextFormatter
 
     handler = logging.StreamHandler(sys.stderr)
@@ -239,52 +235,11 @@ def _service(options: argparse.Namespace) -> Service:
     return Service(make_agent, journals=options.journals, origins=options.origins, **given)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
-
-
 def _run(options: argparse.Namespace, service: Service, listener: socket.socket) -> int:
-    import uvicorn
+    from rtvoice.service.serving import address_of, run
 
-    class Server(uvicorn.Server):
-        """Drains before it ends: uvicorn itself would close the callers' sockets first."""
+    async def started() -> None:
+        _say(f"serving {options.make_agent} at http://{address_of(listener)} (/talk, /twilio)")
 
-        draining: asyncio.Future[None] | None = None
-        loop: asyncio.AbstractEventLoop | None = None
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            self.loop = asyncio.get_running_loop()
-            await super().startup(sockets)
-            host, port = listener.getsockname()[:2]
-            at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            _say(f"serving {options.make_agent} at {at} (/talk, /twilio)")
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if self.loop is None:
-                super().handle_exit(sig, frame)
-                return
-            at_once = sig == signal.SIGINT or self.draining is not None
-            self.loop.call_soon_threadsafe(self._end, 0.0 if at_once else None)
-
-        def _end(self, drain_s: float | None) -> None:
-            task = asyncio.ensure_future(self._drain(drain_s))
-            self.draining = self.draining or task
-
-        async def _drain(self, drain_s: float | None) -> None:
-            await service.drain(drain_s)
-            self.should_exit = True
-
-    config = uvicorn.Config(
-        service.asgi,
-        log_config=None,
-        access_log=False,
-        ws_ping_interval=_PING_S,
-        ws_ping_timeout=_PONG_S,
-        ws_per_message_deflate=False,  # sound does not get smaller by it, and it costs CPU
-        timeout_graceful_shutdown=_SHUTDOWN_S,
-        lifespan="on",
-    )
-    with listener:
-        Server(config).run(sockets=[listener])
+    run(service.asgi, listener, service.drain, started)
     return EXIT_OK

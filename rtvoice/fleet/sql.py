@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ __all__ = ["TABLES", "SqlStore"]
 
 TABLES = """
 create table if not exists fleet_version(version integer not null);
+create table if not exists fleet_secret(number integer primary key, secret text not null);
 create table if not exists fleet_session(
   id text primary key, call BYTES not null, token_sha256 text not null,
   version integer not null, epoch bigint not null default 0, owner text not null default '',
@@ -29,7 +31,6 @@ create table if not exists fleet_host(
   room integer not null, draining integer not null, seen double precision not null)
 """
 _COLUMNS = "id, call, token_sha256, epoch, owner, host, expires - NOW, ended, version"
-_IS_HELD = "ended is null and owner <> '' and expires > NOW"
 
 
 class SqlStore(abc.ABC):
@@ -126,9 +127,28 @@ class SqlStore(abc.ABC):
         )
         return [_session(row) for row in rows]
 
-    def held(self) -> list[SessionRow]:
-        rows, _ = self.run(f"select {_COLUMNS} from fleet_session where {_IS_HELD}", {})
+    def owners(self) -> list[str]:
+        rows, _ = self.run(
+            "select distinct owner from fleet_session where ended is null and owner <> ''"
+            " and expires > NOW",
+            {},
+        )
+        return [str(row[0]) for row in rows]
+
+    def live(self, owner: str | None = None) -> list[SessionRow]:
+        rows, _ = self.run(
+            f"select {_COLUMNS} from fleet_session where ended is null"
+            " and (:everybody = 1 or (owner = :owner and expires > NOW)) order by created",
+            {"owner": owner or "", "everybody": int(owner is None)},
+        )
         return [_session(row) for row in rows]
+
+    def secret(self) -> str:
+        self.run(
+            "insert into fleet_secret(number, secret) values(1, :new) on conflict do nothing",
+            {"new": secrets.token_urlsafe(24)},
+        )
+        return str(self.run("select secret from fleet_secret", {})[0][0][0])
 
     def report(self, host: HostRow) -> None:
         self.run(

@@ -149,8 +149,11 @@ class Store(Protocol):
     def waiting(self, limit: int) -> list[SessionRow]:
         """Return conversations that nobody holds and that have not ended, the oldest first."""
 
-    def held(self) -> list[SessionRow]:
-        """Return the conversations that somebody holds."""
+    def owners(self) -> list[str]:
+        """Return who holds conversations."""
+
+    def live(self, owner: str | None = None) -> list[SessionRow]:
+        """Return the conversations that have not ended; with an owner, those that it holds."""
 
     def report(self, host: HostRow) -> None:
         """Report a host, which is there for a while."""
@@ -160,6 +163,9 @@ class Store(Protocol):
 
     def forget(self, host: str) -> None:
         """Remove a host that is gone."""
+
+    def secret(self) -> str:
+        """Return what the parts of a fleet prove to each other that they belong to it with."""
 
     def close(self) -> None:
         """Close the connections."""

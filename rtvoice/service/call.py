@@ -22,7 +22,7 @@ from messages import (
 from rtvoice.agent import Agent
 from rtvoice.service.conversation import Conversation
 from rtvoice.service.errors import Draining
-from rtvoice.service.frames import GOING_AWAY, NORMAL, BadFrameError, HungUp, Wire
+from rtvoice.service.frames import GOING_AWAY, NORMAL, RESTART, BadFrameError, HungUp, Wire
 from rtvoice.service.line import Line
 from rtvoice.service.logs import session_id
 from rtvoice.service.socket import Closed, Socket
@@ -109,6 +109,8 @@ class Call:
         self._heard_s = 0.0
         self._over = asyncio.Event()
         self._failure = ""
+        self._abandoned = ""
+        """Why it goes on elsewhere; empty: it does not."""
         for kind in (
             *(Turn, AssistantTranscript, UserSpeechStarted, UserSpeechStopped),
             *(Interrupted, PlaybackEnded),
@@ -157,6 +159,24 @@ class Call:
             self._task.cancel()
         else:
             self.conversation.end(why)
+
+    def expect(self) -> None:
+        """Wait for the caller, as for one who was lost."""
+        if self._socket is None and self._lost is None:
+            loop = asyncio.get_running_loop()
+            self._lost = loop.call_later(self._keep_s, self.end, "lost")
+
+    def abandon(self, why: str, text: str) -> None:
+        """End it at once: its processes are killed, and its caller is told to come again.
+
+        Args:
+            why: As for the metrics.
+            text: The reason that the caller is told, with close code 1012.
+        """
+        self.conversation.ended_by = why
+        self._abandoned = text
+        self._task.cancel()
+        self.conversation.agent._kill()  # noqa: SLF001 - made for this
 
     # -- the caller ---------------------------------------------------------------------------
 
@@ -245,7 +265,9 @@ class Call:
 
     async def _say_goodbye(self, socket: Socket) -> None:
         reason = self.conversation.agent.history.ended_because
-        if self._failure:
+        if self._abandoned:
+            await socket.close(RESTART, self._abandoned)
+        elif self._failure:
             await socket.close(_FAILED, self._failure)
         elif self.conversation.ended_by == "drained":
             await socket.close(GOING_AWAY, "the service is ending")

@@ -10,8 +10,9 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from messages import RtvoiceError
 from messages.transport.spawning import start_fork_server
@@ -41,6 +42,8 @@ __all__ = ["Desk"]
 
 _logger = logging.getLogger("rtvoice.service")
 
+_UNLIMITED = 1_000_000
+"""What `Desk.room` says where nothing limits it."""
 _SAMPLE_S = 1.0
 """Interval at which the load is measured."""
 
@@ -135,26 +138,50 @@ class Desk:
             raise TypeError(f"make_agent must return an Agent, not {agent!r}")
         return agent
 
-    async def call(self, place: Place, info: CallInfo, *, resumed: bool) -> Call:
+    async def call(
+        self,
+        place: Place,
+        info: CallInfo,
+        *,
+        resumed: bool,
+        token: Token | None = None,
+        fitted: Mapping[str, Any] | None = None,
+        over: Callable[[Call], None] | None = None,
+    ) -> Call:
         """Begin the conversation of a caller; it has the place from now on.
+
+        Args:
+            place: Its place.
+            info: The caller.
+            resumed: Whether an earlier conversation goes on.
+            token: With it a lost caller comes again; None: a new one.
+            fitted: What the agent is fitted with, instead of a journal of the service.
+            over: Called at the end.
 
         Raises:
             Exception: What ``make_agent`` raises.
         """
         agent = await self.agent_for(info)
         line = Line(info.sample_rate)
-        token = Token(info.id)
-        files: dict[str, object] = {}
-        if self._journals is not None:
+        token = token or Token(info.id)
+        files: dict[str, Any] = dict(fitted or {})
+        if self._journals is not None and fitted is None:
             path = os.fspath(self._journals.path(info.id))
             files = {"resume" if resumed else "journal_path": path}
         agent._fit(  # noqa: SLF001 - made for this
             audio_input="program", audio_output=line, input_rate=info.sample_rate, **files
         )
-        if self._journals is not None:
+        if self._journals is not None and fitted is None:
             self._journals.open(info.id, token)
         conversation = Conversation(place, agent, info.id, info.kind)
-        call = Call(conversation, line, token, self._options.keep_s, self._hold, self._forget)
+        call = Call(
+            conversation,
+            line,
+            token,
+            self._options.keep_s,
+            self._hold,
+            over or self._forget_journal,
+        )
         self._calls[info.id] = call
         return call
 
@@ -172,9 +199,13 @@ class Desk:
         """How many callers were lost and may come again."""
         return sum(1 for call in self._calls.values() if call.is_lost)
 
-    def _forget(self, call: Call) -> None:
+    def forget(self, call: Call) -> None:
+        """Know a call that is over no longer."""
+        self._calls.pop(call.conversation.id, None)
+
+    def _forget_journal(self, call: Call) -> None:
         conversation = call.conversation
-        self._calls.pop(conversation.id, None)
+        self.forget(call)
         if self._journals is not None and conversation.ended_by != "drained":
             self._journals.close(conversation.id)
 
@@ -244,7 +275,26 @@ class Desk:
         states = Counter[str](each.state for each in self._conversations.values())
         return self._metrics.render(states, self._admission, len(self._queue))
 
+    @property
+    def room(self) -> int:
+        """About how many more conversations are taken."""
+        admission = self._admission
+        if self.is_draining or admission.shortage() is not None:
+            return 0
+        left = admission.capacity - admission.count()
+        return max(1, left) if admission.capacity >= 0 else _UNLIMITED
+
+    @property
+    def drain_s(self) -> float:
+        """How long conversations may go on while the service ends."""
+        return self._options.drain_s
+
     # -- life ---------------------------------------------------------------------------------
+
+    def close_doors(self) -> None:
+        """Take no new conversations; those that there are go on."""
+        self._admission.draining = True
+        self._queue.advance()
 
     def start(self) -> None:
         """Begin to measure the load, on the running loop; done by itself with the first caller."""
@@ -261,8 +311,7 @@ class Desk:
         A second call may give them less time.
         """
         limit_s = self._options.drain_s if drain_s is None else drain_s
-        self._admission.draining = True
-        self._queue.advance()
+        self.close_doors()
         if limit_s <= 0:
             self._hurry.set()
         if self._conversations:

@@ -24,12 +24,23 @@ _ID = re.compile(r"[0-9a-f]{16}")
 class Token:
     """The token of one conversation: its id, and a secret."""
 
-    def __init__(self, conversation: str) -> None:
-        self.text = f"{conversation}.{secrets.token_urlsafe(24)}"
+    def __init__(self, conversation: str, sha256: str | None = None) -> None:
+        """Make a new token, or one of which only the hash is known.
+
+        Args:
+            conversation: The id of the conversation.
+            sha256: The hash; None: make a token.
+        """
+        self.text = "" if sha256 else f"{conversation}.{secrets.token_urlsafe(24)}"
+        """Empty while only its hash is known."""
+        self.sha256 = sha256 or _hash(self.text)
 
     def fits(self, text: str) -> bool:
         """Return whether it is this token; the time taken says nothing about how close it is."""
-        return hmac.compare_digest(_hash(self.text), _hash(text))
+        fits = hmac.compare_digest(self.sha256, _hash(text))
+        if fits:
+            self.text = text
+        return fits
 
 
 class Journals:
@@ -63,7 +74,7 @@ class Journals:
         Raises:
             OSError: The folder cannot be written.
         """
-        text = json.dumps({"sha256": _hash(token.text)})
+        text = json.dumps({"sha256": token.sha256})
         path = self._claim(conversation)
         temporary = path.with_suffix(".new")
         temporary.write_text(text, encoding="ascii")

@@ -149,14 +149,19 @@ def test_a_conversation_that_has_ended_is_nobodys_any_more(store: Store) -> None
 def test_what_nobody_holds_waits_and_what_is_held_does_not(store: Store) -> None:
     free, lost, held, ended = (added(store) for _ in range(4))
     expired(store, lost)
-    store.acquire(held, "A", "a", LONG_S)
+    store.acquire(held, "only A", "a", LONG_S)
     store.acquire(ended, "A", "a", LONG_S)
     store.end(ended, 1, "over")
 
     waiting = [row.id for row in store.waiting(10_000)]
     assert {free, lost} <= set(waiting)
     assert not {held, ended} & set(waiting)
-    assert held in [row.id for row in store.held()]
+    live = [row.id for row in store.live()]
+    assert {free, lost, held} <= set(live)
+    assert ended not in live
+    assert [row.id for row in store.live("only A")] == [held]
+    assert "only A" in store.owners()
+    assert store.secret() == store.secret()
 
     assert store.release(held, 1)
     assert held in [row.id for row in store.waiting(10_000)]

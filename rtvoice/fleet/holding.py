@@ -1,0 +1,223 @@
+"""The conversations that a host holds: their leases, and their journals on the way to the store.
+
+Two threads, each with a connection of its own: nothing that is written may delay a renewal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from actors.lease import Lease
+from messages import AskToRun
+from rtvoice.fleet.store import Fenced, Store, StoreError
+
+__all__ = ["SAFE", "Held", "Holding"]
+
+_logger = logging.getLogger("rtvoice.fleet")
+
+SAFE = 0.8
+"""Share of a lease after which the owner stops by itself, counted from before the last renewal was
+asked for: its clock and that of the store may differ in speed, not by a fifth."""
+_SHIP_S = 0.05
+"""Interval in which what was written to the journals is taken to the store."""
+
+
+class Held:
+    """A conversation that this host holds.
+
+    Args:
+        session_id: Its id.
+        epoch: That of the lease.
+        folder: A folder of its own, on this machine.
+        records: How many lines of the journal are in the store, and in the file.
+    """
+
+    def __init__(self, session_id: str, epoch: int, folder: Path, records: int) -> None:
+        self.session_id = session_id
+        self.epoch = epoch
+        self.folder = folder
+        self.journal = folder / "journal"
+        self.lease = Lease(folder / "lease", create=True)
+        self.until_ns = 0
+        """``time.monotonic_ns()`` until which the lease is good."""
+        self.records = records
+        self.is_over = False
+        """Whether it is not held any more: its end is in the store, or its lease is lost."""
+        self._shipping = threading.Lock()
+        self._read = self.journal.stat().st_size if self.journal.exists() else 0
+        self._state = b""
+
+    def extend(self, until_ns: int) -> None:
+        """Let it send until then; 0: nothing any more."""
+        self.until_ns = until_ns
+        self.lease.extend(until_ns)
+
+    def ship(self, store: Store, call: AskToRun | None = None) -> None:
+        """Take to the store what was written since the last time.
+
+        Args:
+            store: The store.
+            call: A call of a tool to record, whether the journal has it yet or not.
+
+        Raises:
+            Fenced: The lease is lost.
+            StoreError: The store cannot be reached; the next time takes this too.
+        """
+        with self._shipping:
+            lines, size = self._new_lines()
+            if call is not None:
+                lines.append(_line(call))
+            if lines:
+                store.append(self.session_id, self.epoch, self.records + 1, lines)
+                self.records += len(lines)
+                self._read += size
+            state = self._read_state()
+            if state and state != self._state:
+                store.save(self.session_id, self.epoch, state)
+                self._state = state
+
+    def _new_lines(self) -> tuple[list[bytes], int]:
+        """Return the whole lines of the journal that are not in the store, and their size."""
+        try:
+            with self.journal.open("rb") as file:
+                file.seek(self._read)
+                data = file.read()
+        except FileNotFoundError:
+            return [], 0
+        size = data.rfind(b"\n") + 1
+        return data[:size].split(b"\n")[:-1], size
+
+    def _read_state(self) -> bytes:
+        with contextlib.suppress(OSError):
+            return self.journal.with_name("journal.state").read_bytes()
+        return b""
+
+
+def _line(call: AskToRun) -> bytes:
+    """Return the line of the journal that a call of a tool is."""
+    fields = {name: getattr(call, name) for name in call.__struct_fields__}
+    text = msgspec.json.encode({"what": "ToolCall", **fields})
+    return b"%08x %s" % (zlib.crc32(text), text)
+
+
+class Holding:
+    """Renews the leases of a host, and takes journals to the store.
+
+    Args:
+        open_store: Opens a connection to the store.
+        owner: This process.
+        ttl_s: How long a lease is.
+        lost: Called on a thread for each conversation whose lease is lost.
+    """
+
+    def __init__(
+        self,
+        open_store: Callable[[], Store],
+        owner: str,
+        ttl_s: float,
+        lost: Callable[[Held], None],
+    ) -> None:
+        self.owner = owner
+        self._open_store = open_store
+        self._ttl_s = ttl_s
+        self._on_lost = lost
+        self._held: dict[str, Held] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(work, wait_s), name=name, daemon=True)
+            for name, work, wait_s in (
+                ("leases", self._renew, ttl_s / 5),
+                ("journals", self._ship, min(_SHIP_S, ttl_s / 10)),
+            )
+        ]
+
+    def start(self) -> None:
+        """Begin to renew and to ship."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Renew nothing any more."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join(self._ttl_s)
+
+    def good_until(self, asked_ns: int) -> int:
+        """Return until when a lease is good that was asked for at a time."""
+        return asked_ns + int(SAFE * self._ttl_s * 1e9)
+
+    def add(self, held: Held, asked_ns: int) -> None:
+        """Hold a conversation whose lease was asked for at a time (``time.monotonic_ns()``)."""
+        held.extend(self.good_until(asked_ns))
+        with self._lock:
+            self._held[held.session_id] = held
+
+    def remove(self, held: Held) -> None:
+        """Hold a conversation no longer."""
+        held.is_over = True
+        held.extend(0)
+        with self._lock:
+            if self._held.get(held.session_id) is held:
+                del self._held[held.session_id]
+
+    @property
+    def all(self) -> list[Held]:
+        """The conversations that are held."""
+        with self._lock:
+            return list(self._held.values())
+
+    def lose(self, held: Held) -> None:
+        """Give up a conversation that somebody else may hold."""
+        if not held.is_over:
+            self.remove(held)
+            _logger.warning("the lease of conversation %s is lost", held.session_id)
+            self._on_lost(held)
+
+    def _run(self, work: Callable[[Store], None], wait_s: float) -> None:
+        store: Store | None = None
+        while not self._over.wait(wait_s):
+            try:
+                store = store or self._open_store()
+                work(store)
+            except StoreError as error:
+                _logger.warning("the store cannot be reached: %s", error)
+            self.look()
+        if store is not None:
+            store.close()
+
+    def _renew(self, store: Store) -> None:
+        held, asked_ns = self.all, time.monotonic_ns()
+        if not held:
+            return
+        renewed = store.renew(self.owner, self._ttl_s)
+        for each in held:
+            if renewed.get(each.session_id) == each.epoch:
+                if not each.is_over:
+                    each.extend(self.good_until(asked_ns))
+            elif time.monotonic_ns() > each.until_ns or each.session_id not in renewed:
+                self.lose(each)
+
+    def _ship(self, store: Store) -> None:
+        for held in self.all:
+            if held.is_over:
+                continue
+            try:
+                held.ship(store)
+            except Fenced:
+                self.lose(held)
+
+    def look(self) -> None:
+        """Give up what could not be renewed in time; nothing is sent since then."""
+        now_ns = time.monotonic_ns()
+        for held in self.all:
+            if now_ns > held.until_ns:
+                self.lose(held)

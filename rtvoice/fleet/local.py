@@ -1,0 +1,131 @@
+"""The engine of one machine: host processes that are started again when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from messages.exit_codes import EXIT_USAGE
+from messages.transport.spawning import ending
+from rtvoice.fleet.engine import EngineError, ask_host
+from rtvoice.fleet.owner import is_dead
+from rtvoice.fleet.process import HostOptions
+from rtvoice.fleet.store import HostRow, Store, StoreError
+
+__all__ = ["LocalEngine"]
+
+_logger = logging.getLogger("rtvoice.fleet")
+
+_LOOK_S = 0.2
+_ASK_S = 60.0
+"""How long a host may take: moving waits for a pause in speech."""
+_AGAIN_S = 1.0
+"""A host that dies sooner than this is started again only after it."""
+_MODULE = "rtvoice.fleet.process"
+
+
+class LocalEngine:
+    """Keeps host processes running on this machine.
+
+    They outlive the engine: whoever starts it again finds those that run in the store.
+
+    Args:
+        store: The store.
+        count: How many hosts.
+        options: Returns the options of a host with a name.
+    """
+
+    def __init__(self, store: Store, count: int, options: Callable[[str], HostOptions]) -> None:
+        self._store = store
+        self._secret = store.secret()
+        self._names = [f"host-{number}" for number in range(1, count + 1)]
+        self._options = options
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._began: dict[str, float] = {}
+        self._codes: set[int] = set()
+        """Exit codes of the hosts that have ended."""
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Have as many hosts as are wanted, from now on; return once each has reported itself.
+
+        Raises:
+            EngineError: A host cannot start; it has said why.
+        """
+        await self._look()
+        self._keeping = asyncio.create_task(self._keep())
+        while len(await self._reported()) < len(self._names):
+            if EXIT_USAGE in self._codes:
+                await self.close()
+                raise EngineError("a host cannot start; it has said why")
+            await asyncio.sleep(_LOOK_S)
+
+    async def ask(self, host: HostRow, method: str, what: str, **query: str) -> dict[str, Any]:
+        """Have a host do something; see `Engine.ask`."""
+        return await asyncio.to_thread(
+            ask_host, host, self._secret, method, what, query, wait_s=_ASK_S
+        )
+
+    async def close(self, *, hosts: bool = False) -> None:
+        """End the engine; with ``hosts``, its hosts too, which drain first."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeping
+        if hosts:
+            for child in self._children.values():
+                child.terminate()
+            for child in self._children.values():
+                await asyncio.to_thread(child.wait)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process ids of the hosts that this engine has started."""
+        return {name: child.pid for name, child in self._children.items()}
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            with contextlib.suppress(StoreError):  # it says so itself, and comes back
+                await self._look()
+
+    async def _look(self) -> None:
+        """Start the hosts that do not run."""
+        running = {row.name for row in await self._rows() if not is_dead(row.owner)}
+        for name in self._names:
+            child = self._children.get(name)
+            if child is not None and child.poll() is not None:
+                _logger.warning("%s %s", name, ending(child.returncode))
+                self._codes.add(child.returncode)
+                del self._children[name]
+            elif child is not None or name in running:
+                continue
+            if time.monotonic() - self._began.get(name, 0.0) >= _AGAIN_S:
+                self._children[name] = self._spawn(name)
+
+    async def _rows(self) -> list[HostRow]:
+        return await asyncio.to_thread(self._store.hosts)
+
+    async def _reported(self) -> list[str]:
+        rows = await self._rows()
+        return [row.name for row in rows if row.name in self._names and not is_dead(row.owner)]
+
+    def _spawn(self, name: str) -> subprocess.Popen[bytes]:
+        self._began[name] = time.monotonic()
+        options = msgspec.json.encode(self._options(name)).decode()
+        # A session of its own: Ctrl-C at the terminal is for the engine, which drains the hosts.
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", _MODULE, options],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
