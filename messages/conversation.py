@@ -262,10 +262,12 @@ class AskToRun(Message, frozen=True, array_like=True, tag=87):
 
 
 class MayRun(Message, frozen=True, array_like=True, tag=88):
-    """Program to tools: the call is recorded, and may be run."""
+    """Program to tools: the call is recorded, and may be run, or it was run before."""
 
     attempts = 3
     call_id: str
+    was_run: bool = False
+    """Whether it was begun before, by a host that is gone: it is not run again."""
 
 
 class ProgramToolCall(Message, frozen=True, array_like=True, tag=52):

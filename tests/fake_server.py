@@ -8,6 +8,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,8 @@ class Connection:
 
     def __init__(self, server: FakeServer, connection: ServerConnection) -> None:
         self.events: list[Json] = []
+        self.times: list[float] = []
+        """When each event came, in seconds of ``time.monotonic()``."""
         self.audio = bytearray()
         self.closed = False
         self._server = server
@@ -152,6 +155,7 @@ class Connection:
             event = json.loads(text)
             if event["type"] == "input_audio_buffer.append":
                 self.audio += base64.b64decode(event["audio"])
+            self.times.append(time.monotonic())
             self.events.append(event)
             self._answer(event)
             self._server.news()

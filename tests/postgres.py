@@ -58,6 +58,11 @@ class Postgres:
         """The URL of its database."""
         return f"postgresql://tests@/postgres?host={self._folder}"
 
+    @property
+    def socket_path(self) -> Path:
+        """The socket that it listens on."""
+        return self._folder / ".s.PGSQL.5432"
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
         options = f"-k {self._folder} -h '' -c fsync=off -c max_connections=100"

@@ -147,8 +147,8 @@ class ToolExecutor(Actor):
             case ProgramToolAnswer(call_id, output, failed):
                 if call_id in self._state.calls:
                     self._answer(call_id, output, failed=failed)
-            case MayRun(call_id):
-                self._run(call_id)
+            case MayRun(call_id, was_run):
+                self._run(call_id, was_run=was_run)
             case SpeedChanged(speed):
                 self._set_speed(speed)
             case SetVolume(volume):
@@ -289,10 +289,12 @@ class ToolExecutor(Actor):
             return not own.idempotent
         return call.name in self._program
 
-    def _run(self, call_id: str) -> None:
-        """Run a call that was recorded."""
+    def _run(self, call_id: str, *, was_run: bool) -> None:
+        """Run a call that was recorded; one that was begun elsewhere is not run again."""
         call = self._state.calls.get(call_id)
-        if call is not None and not call.recorded:
+        if call is not None and was_run and not call.runs:
+            self._answer(call_id, _INTERRUPTED, failed=True)
+        elif call is not None and not call.recorded:
             call.recorded = True
             self._begin(call_id)
 

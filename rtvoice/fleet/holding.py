@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -26,6 +27,8 @@ _logger = logging.getLogger("rtvoice.fleet")
 SAFE = 0.8
 """Share of a lease after which the owner stops by itself, counted from before the last renewal was
 asked for: its clock and that of the store may differ in speed, not by a fifth."""
+_BEGUN = "ToolBegun"
+"""The kind of the line that says that a tool call is about to be run; history passes it over."""
 _SHIP_S = 0.05
 """Interval in which what was written to the journals is taken to the store."""
 
@@ -37,10 +40,12 @@ class Held:
         session_id: Its id.
         epoch: That of the lease.
         folder: A folder of its own, on this machine.
-        records: How many lines of the journal are in the store, and in the file.
+        records: The lines of the journal that are in the store, and in the file.
     """
 
-    def __init__(self, session_id: str, epoch: int, folder: Path, records: int) -> None:
+    def __init__(
+        self, session_id: str, epoch: int, folder: Path, records: Sequence[bytes] = ()
+    ) -> None:
         self.session_id = session_id
         self.epoch = epoch
         self.folder = folder
@@ -48,7 +53,12 @@ class Held:
         self.lease = Lease(folder / "lease", create=True)
         self.until_ns = 0
         """``time.monotonic_ns()`` until which the lease is good."""
-        self.records = records
+        self.records = len(records)
+        """How many lines are in the store."""
+        self.begun_before = frozenset(_begun_in(records))
+        """Ids of the tool calls that an earlier host has begun."""
+        self._begun: set[str] = set()
+        """Ids of those that this host has recorded."""
         self.is_over = False
         """Whether it is not held any more: its end is in the store, or its lease is lost."""
         self._shipping = threading.Lock()
@@ -73,12 +83,15 @@ class Held:
         """
         with self._shipping:
             lines, size = self._new_lines()
-            if call is not None:
-                lines.append(_line(call))
+            if call is not None and call.call_id not in self._begun | self.begun_before:
+                fields = {name: getattr(call, name) for name in call.__struct_fields__}
+                lines += [_line("ToolCall", fields), _line(_BEGUN, {"call_id": call.call_id})]
             if lines:
                 store.append(self.session_id, self.epoch, self.records + 1, lines)
                 self.records += len(lines)
                 self._read += size
+                if call is not None:
+                    self._begun.add(call.call_id)
             state = self._read_state()
             if state and state != self._state:
                 store.save(self.session_id, self.epoch, state)
@@ -101,11 +114,20 @@ class Held:
         return b""
 
 
-def _line(call: AskToRun) -> bytes:
-    """Return the line of the journal that a call of a tool is."""
-    fields = {name: getattr(call, name) for name in call.__struct_fields__}
-    text = msgspec.json.encode({"what": "ToolCall", **fields})
+def _line(what: str, fields: Mapping[str, Any]) -> bytes:
+    """Return a line as `actors.history.Journal` writes them."""
+    text = msgspec.json.encode({"what": what, **fields})
     return b"%08x %s" % (zlib.crc32(text), text)
+
+
+def _begun_in(records: Iterable[bytes]) -> Iterator[str]:
+    """Yield the ids of the tool calls that were begun."""
+    for line in records:
+        if _BEGUN.encode() in line:
+            with contextlib.suppress(msgspec.DecodeError, KeyError, TypeError):
+                record = msgspec.json.decode(line.partition(b" ")[2])
+                if record["what"] == _BEGUN:
+                    yield record["call_id"]
 
 
 class Holding:
@@ -132,6 +154,8 @@ class Holding:
         self._held: dict[str, Held] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._is_cut_off = False
+        """Whether it was logged that the store cannot be reached."""
         self._threads = [
             threading.Thread(target=self._run, args=(work, wait_s), name=name, daemon=True)
             for name, work, wait_s in (
@@ -189,16 +213,27 @@ class Holding:
                 store = store or self._open_store()
                 work(store)
             except StoreError as error:
-                _logger.warning("the store cannot be reached: %s", error)
+                self._unreachable(error)
             self.look()
         if store is not None:
             store.close()
+
+    def _reachable(self) -> None:
+        if self._is_cut_off:
+            self._is_cut_off = False
+            _logger.warning("the store can be reached again")
+
+    def _unreachable(self, error: StoreError) -> None:
+        if not self._is_cut_off:
+            self._is_cut_off = True
+            _logger.warning("the store cannot be reached: %s", error)
 
     def _renew(self, store: Store) -> None:
         held, asked_ns = self.all, time.monotonic_ns()
         if not held:
             return
         renewed = store.renew(self.owner, self._ttl_s)
+        self._reachable()
         for each in held:
             if renewed.get(each.session_id) == each.epoch:
                 if not each.is_over:

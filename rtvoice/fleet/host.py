@@ -179,7 +179,7 @@ class Host:
             (folder / "journal").write_bytes(b"".join(line + b"\n" for line in kept.records))
         if kept.state:
             (folder / "journal.state").write_bytes(kept.state)
-        held = Held(row.id, epoch, folder, len(kept.records))
+        held = Held(row.id, epoch, folder, kept.records)
         self.holding.add(held, asked_ns)
         return held
 
@@ -206,7 +206,8 @@ class Host:
         _logger.info("conversation %s %s (epoch %d)", row.id, done, held.epoch)
 
     async def _record(self, held: Held, call: Call, asked: AskToRun) -> None:
-        """Record a call of a tool in the store, then let it run."""
+        """Record a call of a tool in the store, then let it run, unless it was run before."""
+        was_run = asked.call_id in held.begun_before
         while not held.is_over:
             try:
                 await self._ask(held.ship, self._store, asked)
@@ -216,7 +217,8 @@ class Host:
                 await asyncio.sleep(_RETRY_S)  # until it is back, or the lease has run out
             else:
                 with contextlib.suppress(NotRunningError):
-                    call.conversation.agent._send(MayRun(asked.call_id))  # noqa: SLF001
+                    agent = call.conversation.agent
+                    agent._send(MayRun(asked.call_id, was_run))  # noqa: SLF001 - made for this
                 return
 
     def stop(self, session_id: str, why: str) -> bool:
@@ -297,8 +299,8 @@ class Host:
                     await self._take_abandoned()
             except (Busy, Draining):
                 pass  # another host has room, or this one later
-            except StoreError as error:
-                _logger.warning("the store cannot be reached: %s", error)
+            except StoreError:
+                pass  # `Holding` says so
             except Exception:
                 _logger.exception("a conversation cannot be taken")
 

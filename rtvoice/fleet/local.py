@@ -88,9 +88,9 @@ class LocalEngine:
                 await asyncio.to_thread(child.wait)
 
     @property
-    def pids(self) -> dict[str, int]:
-        """The process ids of the hosts that this engine has started."""
-        return {name: child.pid for name, child in self._children.items()}
+    def children(self) -> list[subprocess.Popen[bytes]]:
+        """The host processes that this engine has started and that it has not seen end."""
+        return list(self._children.values())
 
     async def _keep(self) -> None:
         while True:
