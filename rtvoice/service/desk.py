@@ -77,7 +77,6 @@ class Desk:
         self._conversations: dict[str, Conversation] = {}
         self._calls: dict[str, Call] = {}
         self._empty = asyncio.Event()
-        self._hurry = asyncio.Event()
         self._processes = Processes()
         self._lag = Lag()
         self._measuring: set[asyncio.Task[None]] = set()
@@ -312,14 +311,10 @@ class Desk:
         """
         limit_s = self._options.drain_s if drain_s is None else drain_s
         self.close_doors()
-        if limit_s <= 0:
-            self._hurry.set()
         if self._conversations:
             _logger.info("draining: %d conversations, %g s", len(self._conversations), limit_s)
-            waits = [asyncio.ensure_future(each.wait()) for each in (self._empty, self._hurry)]
-            await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), limit_s)
         for name, conversation in list(self._conversations.items()):
             call = self._calls.get(name)
             (call or conversation).end("drained")

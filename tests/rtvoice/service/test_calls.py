@@ -13,15 +13,26 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from messages.transport import forking
-from rtvoice import Agent, AgentStartedEvent, ComponentCrashed, SupervisorRestarted
+from rtvoice import (
+    Agent,
+    AgentStartedEvent,
+    ComponentCrashed,
+    ResponseEnded,
+    SupervisorRestarted,
+)
 from rtvoice.service import Busy, CallInfo, Draining, Service
+from rtvoice.service.admission import Admission, Limits, Place
+from rtvoice.service.asgi import App
 from rtvoice.service.load import Processes
+from rtvoice.service.socket import Socket
+from rtvoice.service.talk import Talk
 from rtvoice.testing import SandboxServer, speech
 from tests.messages.transport.test_forking import start_server
 from tests.proc import parent
@@ -432,6 +443,64 @@ async def test_a_program_has_places_too_and_is_told_why_not(sandbox: SandboxServ
     assert (refused.value.reason, refused.value.retry_after_s) == ("sessions", 5.0)
 
 
+@in_a_loop
+async def test_an_agent_that_cannot_be_made_takes_no_place(sandbox: SandboxServer) -> None:
+    def make_agent(_: CallInfo) -> Agent:
+        raise KeyError("bug")
+
+    service = Service(make_agent, max_sessions=1, cpu_limit=None, lag_limit_ms=None)
+    for _ in range(2):
+        with pytest.raises(KeyError, match="bug"):
+            async with service.session(CallInfo()):
+                pass
+    await service.drain()
+
+
+@in_a_loop
+async def test_the_conversations_of_one_agent_are_each_counted_once(
+    sandbox: SandboxServer,
+) -> None:
+    agent = Agent(server=sandbox.url, audio_input="silence", audio_output="null")
+    tokens: list[int] = []
+    agent.event_bus.subscribe(ResponseEnded, lambda event: tokens.append(event.tokens.input_text))
+    service = service_for(sandbox)
+    for number in (1, 2):
+        async with service.session(agent):
+            agent.send_text("what is your name")
+            await until(lambda n=number: len(tokens) == n, "it gives no answer")
+            await agent.stop()
+    metrics = service.metrics().decode()
+    await service.drain()
+
+    assert f'rtvoice_tokens_total{{kind="input_text"}} {sum(tokens):.1f}\n' in metrics
+
+
+@in_a_loop
+async def test_a_place_that_comes_when_the_server_gives_the_caller_up_is_free_again() -> None:
+    admission = Admission(Limits(cores=1.0, parallel=1, cpu_limit=None))
+    asked: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
+    free: list[Place] = []
+
+    async def admit() -> Place:
+        return await asked
+
+    async def forever() -> Any:
+        await asyncio.Event().wait()
+
+    desk = SimpleNamespace(admit=admit, give_back=free.append)
+    app = App(desk, forever, ())  # type: ignore[arg-type]
+    serving_it = asyncio.ensure_future(app._place(Socket({}, forever, forever)))  # type: ignore[arg-type]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    asked.set_result(admission.take())
+    await asyncio.sleep(0)  # the place is there, and nobody knows yet
+    serving_it.cancel()
+    await asyncio.wait({serving_it})
+    await asyncio.sleep(0)
+
+    assert free == [asked.result()]
+
+
 # -- the end -----------------------------------------------------------------------------------
 
 
@@ -494,6 +563,30 @@ async def test_a_drain_ends_a_call_whose_agent_is_being_made(
 
 
 @in_a_loop
+async def test_a_drain_ends_a_conversation_of_the_program_that_waits_for_its_start(
+    sandbox: SandboxServer,
+) -> None:
+    service = service_for(sandbox, start_parallel=1)
+    agent = Agent(server=sandbox.url, audio_input="silence", audio_output="null")
+
+    async def converse() -> None:
+        async with service.session(agent):
+            pass
+
+    async with service._desk._gate.passing():
+        waiting = asyncio.ensure_future(converse())
+        await until(lambda: service.sessions(), "it does not wait")
+        draining = asyncio.ensure_future(service.drain(0))
+        (conversation,) = service._desk._conversations.values()
+        await until(lambda: conversation.ended_by, "it is not told to end")
+    with pytest.raises(Draining):
+        await waiting
+    await draining
+
+    assert not agent.ready
+
+
+@in_a_loop
 async def test_for_a_hello_that_comes_during_a_drain_no_agent_is_made(
     sandbox: SandboxServer,
 ) -> None:
@@ -545,6 +638,7 @@ async def test_a_lost_caller_comes_again_and_goes_on(
             await caller.hears(48_000)
             caller.lose()
             await stage.state("lost")
+            await asyncio.to_thread(sandbox.expect, "conversation.item.truncate")  # nobody hears it
         query = f"?token={hello['token']}" if in_the_query else ""
         async with stage.caller(f"/talk{query}") as again:
             back = await again.hello(**({} if in_the_query else {"token": hello["token"]}))
@@ -558,6 +652,59 @@ async def test_a_lost_caller_comes_again_and_goes_on(
     assert back["resumed"]
     assert len(sandbox.of("session.created")) == 1
     assert "rtvoice_sessions_started_total 1.0" in metrics
+
+
+@in_a_loop
+async def test_who_comes_again_takes_no_second_place(sandbox: SandboxServer) -> None:
+    async with serving(service_for(sandbox, max_sessions=2)) as stage:
+        async with stage.caller() as caller:
+            hello = await caller.hello()
+            await caller.expect("started")
+            caller.lose()
+            await stage.state("lost")
+        async with stage.caller() as again:
+            await again.hello(token=hello["token"])
+            async with stage.caller() as another:
+                await another.hello()
+                await another.expect("started")
+
+
+@in_a_loop
+async def test_a_caller_who_is_lost_while_the_conversation_starts_is_waited_for(
+    sandbox: SandboxServer,
+) -> None:
+    async with serving(service_for(sandbox)) as stage:
+        async with stage.caller() as caller:
+            hello = await caller.hello()
+            caller.lose()
+            await stage.state("lost")
+        async with stage.caller() as again:
+            await again.hello(token=hello["token"])
+            await stage.state("running")
+
+
+@in_a_loop
+async def test_sound_is_not_read_faster_than_it_was_spoken(sandbox: SandboxServer) -> None:
+    taken = []
+
+    class Flood:
+        async def frame(self) -> bytes:
+            taken.append(1)
+            return bytes(48_000 * 2)  # 2 s
+
+    service = service_for(sandbox)
+    async with serving(service) as stage, stage.caller() as caller:
+        session = (await caller.hello())["session"]
+        await caller.expect("started")
+        reading = asyncio.ensure_future(
+            service._desk._calls[session]._read(Flood(), Talk())  # type: ignore[arg-type]
+        )
+        for _ in range(100):
+            await asyncio.sleep(0)
+        reading.cancel()
+
+    # 5 s ahead, and the time that it took to start, at most.
+    assert 3 <= len(taken) < 20
 
 
 @in_a_loop
@@ -702,6 +849,7 @@ async def test_what_a_caller_may_not_send_closes_the_socket_and_disturbs_nobody(
             assert words in found[1], (what, found)
             assert len(found[1].encode()) <= 123
         await until(lambda: len(stage.service.sessions()) == 1, "others go on")
+        assert counts(stage, 'sessions_ended_total{reason="bad_input"}')
         await good.socket.send(bytes(960))
         assert stage.service.sessions()[0]["state"] == "running"
         assert good.code is None

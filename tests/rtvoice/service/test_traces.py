@@ -19,22 +19,21 @@ from tests.rtvoice.test_tracing import Recorder
 async def test_a_service_traces_its_conversations_under_their_ids(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recorder, call = Recorder(), CallInfo()
+    recorder, calls = Recorder(), [CallInfo(), CallInfo()]
     monkeypatch.setattr(otel, "get_tracer_provider", lambda: recorder.provider)
     with SandboxServer(pace=0, timeout_s=2 * TIMEOUT_S) as sandbox:
-        service = Service(
-            lambda _: Agent(server=sandbox.url, audio_input="silence", audio_output="null"),
-            cpu_limit=None,
-            lag_limit_ms=None,
-        )
+        agent = Agent(server=sandbox.url, audio_input="silence", audio_output="null")
+        service = Service(lambda _: agent, cpu_limit=None, lag_limit_ms=None)
         async with asyncio.timeout(4 * TIMEOUT_S):
-            async with service.session(call) as agent:
-                heard = agent.events(PlaybackEnded)
-                agent.send_text("what is your name")
-                await anext(aiter(heard))
-                await agent.stop()
+            for call in calls:  # one agent, one conversation after the other
+                async with service.session(call):
+                    heard = agent.events(PlaybackEnded)
+                    agent.send_text("what is your name")
+                    await anext(aiter(heard))
+                    await agent.stop()
             await service.drain()
 
-    (root,) = recorder.named("turn")
-    assert (root.attributes or {})["gen_ai.conversation.id"] == call.id
-    assert len(recorder.children(root)) == 1
+    roots = recorder.named("turn")
+    ids = [(root.attributes or {})["gen_ai.conversation.id"] for root in roots]
+    assert ids == [call.id for call in calls]
+    assert [len(recorder.children(root)) for root in roots] == [1, 1]
