@@ -498,6 +498,32 @@ async def _burst(server: _Server, count: int = 20) -> tuple[list[float], int]:
     return served, count - len(served)
 
 
+async def _crowd(server: _Server, count: int = 20, places: int = 4) -> None:
+    """Print how soon those with a place are served, and the others refused."""
+    with _serving(server.url, "--max-sessions", str(places)) as (_, port):
+        begun = time.monotonic()
+        lone = _Caller(port, 0)
+        alone_s = await lone.started - begun
+        await lone.hang_up()
+    with _serving(server.url, "--max-sessions", str(places)) as (_, port):
+        refused: list[float] = []
+        begun = time.monotonic()
+        callers = [_Caller(port, number) for number in range(count)]
+        for caller in callers:
+            caller.started.add_done_callback(
+                lambda done: refused.append(time.monotonic() - begun) if done.exception() else None
+            )
+        found = await asyncio.gather(*(c.started for c in callers), return_exceptions=True)
+        for caller in callers:
+            await caller.hang_up()
+    served = max(at - begun for at in found if isinstance(at, float))
+    print(
+        f"{count} callers and {places} places: {count - len(refused)} served, the last after "
+        f"{served:.2f} s (limit: {2 * alone_s:.2f} s, twice what one alone takes), the others "
+        f"refused after {1000 * max(refused):.0f} ms at most (limit: 100 ms)"
+    )
+
+
 async def measure(seconds: float = 16.0) -> None:
     """Print the table of conversations, and how many are served of twenty callers at once."""
     server = _Server()
@@ -525,6 +551,7 @@ async def measure(seconds: float = 16.0) -> None:
             f"\n20 callers at once: {len(served)} served, the first after {served[0]:.1f} s, "
             f"the last after {served[-1]:.1f} s; {refused} refused (limit: all within 8 s)"
         )
+        await _crowd(server)
     finally:
         server.close()
 

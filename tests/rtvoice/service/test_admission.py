@@ -41,6 +41,16 @@ def test_a_released_place_is_given_again_and_only_once() -> None:
         table.take()
 
 
+def test_who_leaves_while_starting_is_not_expected_to_cost_anything() -> None:
+    table = admission(cpu_limit=None)
+    table.measured(Load(free_mib=100))
+
+    for _ in range(10):
+        table.take().release()
+
+    assert taken_until_busy(table) == (2, "memory")
+
+
 def test_a_starting_conversation_counts_three_times() -> None:
     table = admission(parallel=100, cpu_limit=0.5)  # one core, of which each start takes 0.15
 

@@ -43,6 +43,24 @@ async def test_so_many_start_at_once_and_the_others_in_order() -> None:
 
 
 @in_a_loop
+async def test_who_gives_up_in_its_turn_passes_it_on() -> None:
+    gate, began = Gate(1), []
+
+    async def start(number: int) -> None:
+        async with gate.passing():
+            began.append(number)
+
+    async with gate.passing():
+        tasks = [asyncio.create_task(start(number)) for number in range(2)]
+        await settled()
+    tasks[0].cancel()  # its turn has come, and it has not run since
+    await settled()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert began == [1]
+
+
+@in_a_loop
 async def test_those_who_wait_get_places_in_order_and_are_not_overtaken() -> None:
     table = one_place()
     queue, served = Queue(table.take, 2, 60), []

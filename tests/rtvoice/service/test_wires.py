@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -19,6 +20,7 @@ from rtvoice.service.socket import Closed, Socket
 from rtvoice.service.talk import Talk
 from rtvoice.service.tokens import Journals, Token
 from rtvoice.service.twilio import Twilio
+from tests.rig import TIMEOUT_S
 from tests.rtvoice.test_bus import in_a_loop
 
 START = '{"event": "start", "streamSid": "MZ1", "start": {}}'
@@ -159,6 +161,19 @@ async def test_a_line_counts_what_was_heard_over_all_its_sockets() -> None:
     assert line.played_ms == 150
 
 
+@in_a_loop
+async def test_sound_waits_a_moment_for_a_caller_who_was_lost() -> None:
+    line, again = Line(8000), _Socket()
+    line.attach(_Socket(), Talk())  # type: ignore[arg-type]
+    line.detach()
+    playing = asyncio.ensure_future(line.play_chunk(b"\1\0" * 80))
+    await asyncio.sleep(0)
+    line.attach(again, Talk())  # type: ignore[arg-type]
+    await asyncio.wait_for(playing, TIMEOUT_S)
+
+    assert again.frames == [b"\1\0" * 80]
+
+
 @pytest.mark.parametrize(
     ("event", "lost"),
     [
@@ -234,4 +249,15 @@ def test_a_token_is_found_for_as_long_as_promised(tmp_path: Path) -> None:
         token.text.partition(".")[2] not in (tmp_path / "new" / "0123456789abcdef.call").read_text()
     )
     journals.close("0123456789abcdef")
+    assert journals.find(token.text) is None
+
+
+def test_a_token_leads_to_no_other_folder(tmp_path: Path) -> None:
+    elsewhere = str(tmp_path / "0123456789abcdef")
+    journals, token = Journals(tmp_path / "new", 60), Token(elsewhere)
+    journals.open(elsewhere, token)
+    journals.path(elsewhere).write_text("")
+
+    assert "." not in elsewhere
+    assert (tmp_path / "0123456789abcdef.call").exists()
     assert journals.find(token.text) is None
