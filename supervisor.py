@@ -97,7 +97,7 @@ from messages.transport.channel import adopt_stdio
 from messages.transport.loop import Loop
 from messages.transport.mailbox import Suspect
 from messages.transport.saved import read_state, remove_state
-from messages.transport.spawning import environment_with_us
+from messages.transport.spawning import cpu_seconds, environment_with_us, resident_bytes
 from messages.urls import shown
 from messages.validation import checked_settings
 
@@ -240,6 +240,16 @@ class Supervisor:
         return {
             name: {**child.status(), "faltered": self._summary.faltered(name)}
             for name, child in children
+        }
+
+    def others(self) -> dict[str, dict[str, Any]]:
+        """Return pid, memory and CPU time of the processes that are no components."""
+        pids = {"supervisor": os.getpid()}
+        if self._sandbox is not None and self._sandbox.pid:
+            pids["sandbox"] = self._sandbox.pid
+        return {
+            name: {"pid": pid, "memory_bytes": resident_bytes(pid), "cpu_seconds": cpu_seconds(pid)}
+            for name, pid in pids.items()
         }
 
     def attach(self, connection: socket.socket) -> None:
@@ -488,7 +498,7 @@ class Supervisor:
                 self._unconfirmed = number
                 self._confirm()
             case StatusRequest(call_id):
-                self._router.send_to_program(Status(call_id, self.status()))
+                self._router.send_to_program(Status(call_id, self.status(), self.others()))
             case Inject(name, fault):
                 self._inject(name, fault, frame)
             case _:

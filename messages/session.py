@@ -84,6 +84,9 @@ class Status(Message, frozen=True, array_like=True, tag=123):
     """For each component: ``pid``, ``state``, ``restarts``, ``mailbox``, ``dropped``, ``handled``,
     ``memory_bytes`` (resident) and ``cpu_seconds`` (both None if the system does not report it),
     ``faltered`` (number of underruns or overruns)."""
+    others: dict[str, dict[str, Any]] = {}
+    """For ``supervisor``, and ``sandbox`` if we started one: ``pid``, ``memory_bytes`` and
+    ``cpu_seconds``."""
 
 
 class StopSession(Message, frozen=True, array_like=True, tag=124):

@@ -290,6 +290,16 @@ def test_the_death_of_the_program_leaves_no_process(server: FakeServer) -> None:
     wait_until_gone(pids, 1.0 + TIMEOUT_S / 10)
 
 
+def test_the_processes_of_a_session_are_its_components_supervisor_and_sandbox() -> None:
+    with Session(server="sandbox", **QUIET) as session:
+        assert session.started is not None
+
+        processes = session.processes()
+
+        assert {name: each["pid"] for name, each in processes.items()} == session.started.pids
+        assert all(each["memory_bytes"] > 0 for each in processes.values())
+
+
 @pytest.mark.usefixtures("on_threads")
 def test_stop_can_be_called_again_and_gives_the_same_summary(server: FakeServer) -> None:
     session = Session(server=server.url, **QUIET).start()

@@ -388,6 +388,19 @@ class Session:
             TimeoutError: If the supervisor does not answer in time.
             SupervisorDiedError: If the session is over.
         """
+        return self._status(timeout_s).components
+
+    def processes(self, timeout_s: float = 5.0) -> dict[str, dict[str, Any]]:
+        """Return what `status` returns, and pid, memory and CPU time of supervisor and sandbox.
+
+        Raises:
+            TimeoutError: If the supervisor does not answer in time.
+            SupervisorDiedError: If the session is over.
+        """
+        status = self._status(timeout_s)
+        return {**status.components, **status.others}
+
+    def _status(self, timeout_s: float) -> Status:
         call_id = next(self._call_ids)
         answer = self._answers[call_id] = queue.SimpleQueue()
         if self._over.is_set():
@@ -402,7 +415,7 @@ class Session:
             del self._answers[call_id]
         if status is None:
             raise SupervisorDiedError("the session is over")
-        return status.components
+        return status
 
     def __enter__(self) -> Session:
         try:
