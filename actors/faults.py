@@ -10,9 +10,11 @@ import ctypes
 import mmap
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 if sys.platform != "win32":
@@ -126,6 +128,15 @@ def _limit_files(most: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard if most is None else most, hard))
 
 
+def _break_connections(_: FaultHost) -> None:
+    """Shut down each network connection of this process, as if the other side had."""
+    for entry in list(Path("/dev/fd").iterdir()):
+        with contextlib.suppress(OSError):  # no socket, not connected, or closed by now
+            with socket.socket(fileno=os.dup(int(entry.name))) as connection:
+                if connection.family in (socket.AF_INET, socket.AF_INET6):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+
 _FAULTS: dict[str, Callable[[FaultHost], None]] = {
     "raise": _raise,
     "system-exit": _system_exit,
@@ -139,5 +150,6 @@ _FAULTS: dict[str, Callable[[FaultHost], None]] = {
     "torn-frame": _tear_frame,
     "disk-full": _fill_disk,
     "disk-free": _free_disk,
+    "disconnect": _break_connections,
 }
 assert _FAULTS.keys() == FAULTS.keys()

@@ -131,5 +131,6 @@ FAULTS = {
     "torn-frame": "it is killed in the middle of a long message",
     "disk-full": "no file of its process can grow any more",
     "disk-free": "files can grow again",
+    "disconnect": "its network connections break",
 }
 """The faults that `Inject` can name, and their effects."""

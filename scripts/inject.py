@@ -39,6 +39,8 @@ EXIT_DOWN = 1
 _NONE = f"no session accepts faults: start one with {rtvoice('--probes')}"
 _NOTICED_S = 1.0
 """Time after which a component that still works has survived a fault such as a full disk."""
+_SURVIVED = ("disk-full", "disk-free", "disconnect")
+"""Faults with which a component goes on."""
 
 
 class Probe:
@@ -115,7 +117,7 @@ def _break(probe: Probe, component: str, fault: str, timeout_s: float) -> int:
             print(f"{component}: {fault}; open again after {ms:.0f} ms ({process})")
             return EXIT_OK
         gone_on = now["state"] == "open" and now["incarnation"] == before["incarnation"]
-        if gone_on and fault.startswith("disk") and time.monotonic() - started > _NOTICED_S:
+        if gone_on and fault in _SURVIVED and time.monotonic() - started > _NOTICED_S:
             print(f"{component}: {fault}; it goes on ({now['pid']})")
             return EXIT_OK
     print(f"{component}: {fault}; after {timeout_s:g} s it is {now['state']}", file=sys.stderr)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from messages import Reconnected
 from messages.hints import rtvoice
 from supervisor import ConfigurationError, Session
 from tests.fake_server import FakeServer
@@ -55,6 +56,16 @@ def test_a_component_of_a_running_session_is_broken_by_name(
     assert done.stdout.startswith(f"speaker: {fault}; open again after ")
     assert where in done.stdout
     assert session.status()["speaker"]["restarts"] == before + 1
+
+
+def test_a_connection_that_is_broken_is_made_again(session: Session) -> None:
+    stream = session.events(Reconnected)
+
+    session.inject("realtime", "disconnect")
+
+    assert next(iter(stream)).gap_ms >= 0
+    stream.close()
+    assert session.status()["realtime"]["restarts"] == 0
 
 
 def test_it_lists_what_can_be_broken_and_how(session: Session) -> None:
