@@ -482,14 +482,14 @@ class Microphone(Actor):
             self._say_zeros()
 
     def _say_zeros(self) -> None:
-        self.log.warning("the microphone delivers only zeros", seconds=_ZEROS_S)
+        self.log.info("the microphone delivers only zeros", seconds=_ZEROS_S)
+        text = "Nothing is heard: is the microphone muted in the system?"
         if sys.platform == "darwin":
-            self.send(
-                Notice(
-                    "The microphone hears nothing at all. Allow this terminal to use it: System "
-                    "Settings, Privacy & Security, Microphone."
-                )
+            text = (
+                "Nothing is heard. Allow this terminal to use the microphone: System Settings, "
+                "Privacy & Security, Microphone."
             )
+        self.send(Notice(text))
 
     # -- commands -----------------------------------------------------------------------------
 
