@@ -12,7 +12,7 @@ __all__ = ["install", "other_supervisor", "rtvoice"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SUPERVISOR = _ROOT / "supervisor.py"
-_SET_UP = ("--upgrade rtvoice", "pocketsphinx", "pyaudio", "pywebrtc-audio", "soundfile")
+_SET_UP = ("--upgrade rtvoice", "pocketsphinx", "pyaudio", "pywebrtc-audio", "soundfile", "textual")
 """What ``./scripts/run --setup`` installs if it can."""
 
 

@@ -309,6 +309,7 @@ install_optional() {
         say "    $(how_to_get "$@"), then: $run --setup"
     fi
     optional files soundfile soundfile "FLAC, Ogg and MP3 files as input (4 MB)"
+    optional console textual textual "the console, on the whole screen of a terminal (10 MB)"
     optional sandbox pocketsphinx pocketsphinx "speech recognition in the sandbox (30 MB)"
     has espeak-ng || say "  no espeak-ng, which is the sandbox's voice; $(how_to_get espeak-ng)"
     mv "$venv/missing.new" "$venv/missing"

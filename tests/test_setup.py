@@ -149,7 +149,9 @@ def steps(*names: str) -> list[str]:
     return [f"{done} {name}" for name in names for done in ("install", "installed")]
 
 
-RUN = steps("", "requirements-audio", "requirements-files", "requirements-sandbox")
+RUN = steps(
+    "", "requirements-audio", "requirements-files", "requirements-console", "requirements-sandbox"
+)
 TESTS = steps("requirements-dev", "requirements-referees")
 
 

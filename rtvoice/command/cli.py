@@ -22,7 +22,7 @@ from actors.files import path_of, same_file
 from messages import LEVELS, validation
 from messages.errors import ConfigurationError, InvalidSettingError
 from messages.exit_codes import EXIT_BUG, EXIT_KILLED, EXIT_USAGE
-from messages.hints import rtvoice
+from messages.hints import install, rtvoice
 from messages.paths import printable
 from messages.settings import SETTINGS, Option
 from messages.transport.spawning import start_fork_server
@@ -31,6 +31,7 @@ from rtvoice.command.printing import OutputError, open_closed_streams
 
 if TYPE_CHECKING:
     from rtvoice.command.console import Console
+    from rtvoice.command.conversation import CommandSession
 
 __all__ = ["main", "run"]
 
@@ -115,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check whether a session would work here, and say what to do",
     )
+    add("--plain", action="store_true", help="plain lines, not the console on the whole screen")
     add("--demo", action="store_true", help="run the demo, even if there is a sound card")
     level = partial(_value_of, "log_level")
     levels = ", ".join(LEVELS)
@@ -337,13 +339,15 @@ def _converse(options: argparse.Namespace, choice: Choice, level: int) -> int:
         log_level=level,
         levels=options.levels,
     )
-    for hint in choice.hints:
+    screen = not choice.demo and _uses_screen(console, plain=options.plain)
+    for hint in choice.hints if not screen else ():
         console.say(hint)
     # INFO records are collected even if the console does not show them: crash reports quote them.
     given = {**choice.given, "log_level": logging.getLevelName(min(level, logging.INFO))}
     code = EXIT_BUG
     try:
-        code = _run_demo(console, given) if choice.demo else _run_session(console, choice, given)
+        run = _run_demo if choice.demo else _run_screen if screen else _run_session
+        code = run(console, choice, given)
     except SystemExit:
         code = EXIT_KILLED
         raise
@@ -373,14 +377,57 @@ def _open_events(name: str | None) -> BinaryIO | None:
     return os.fdopen(file, "wb")
 
 
+def _uses_screen(console: Console, *, plain: bool) -> bool:
+    """Return whether the console has the whole screen; say what it lacks if that is a package."""
+    if plain or not sys.stdout.isatty():
+        return False
+    from rtvoice.console.start import fits, is_installed
+
+    if not fits():
+        return False
+    if not is_installed():
+        console.say(f"There is a console with more to see: {install('textual')}")
+        return False
+    return True
+
+
+def _settings_of(choice: Choice, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the session; without an agent, those of the built-in assistant."""
+    if "agent" in given:
+        return given
+    from rtvoice.command.assistant import ASSISTANT
+
+    return {**ASSISTANT.describe(), **choice.defaults, **given}
+
+
+def _run_screen(console: Console, choice: Choice, given: dict[str, Any]) -> int:
+    """Run the session on the whole screen."""
+    from rtvoice.command.conversation import CommandSession
+    from rtvoice.console.link import Link
+    from rtvoice.console.start import run_console
+
+    given = {**_settings_of(choice, given), "probes": True}  # to drop the connection
+    link = Link(console.receive)
+    try:
+        session = CommandSession(given, link, console, choice.defaults)
+    except ConfigurationError as error:
+        _complain(str(error))
+        return EXIT_USAGE
+
+    def hints() -> list[str]:
+        started = session.started
+        phrases = " ".join(line.strip() for line in _phrases())
+        return [*choice.hints, *([phrases] if started is not None and started.sandbox else [])]
+
+    plain = partial(_read_keyboard, console, session)
+    return run_console(session, link, console, given, hints=hints, fall_back=plain)
+
+
 def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int:
-    from rtvoice.command.console import Keyboard, in_foreground, keyboard_help, no_keyboard
+    """Run the session in plain lines."""
     from rtvoice.command.conversation import CommandSession
 
-    if "agent" not in given:
-        from rtvoice.command.assistant import ASSISTANT
-
-        given = {**ASSISTANT.describe(), **choice.defaults, **given}
+    given = _settings_of(choice, given)
     try:
         session = CommandSession(given, console, console, choice.defaults)
     except ConfigurationError as error:
@@ -389,16 +436,22 @@ def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int
     console.sandbox_hints = _phrases
     if sys.stdout.isatty():
         console.say("[starting ...]")
+    _read_keyboard(console, session)
+    return session.run()
+
+
+def _read_keyboard(console: Console, session: CommandSession) -> None:
+    from rtvoice.command.console import Keyboard, in_foreground, keyboard_help, no_keyboard
+
     by_key = session.has_push_to_talk
     if in_foreground(sys.stdin):
         console.hints = lambda: keyboard_help(push_to_talk=by_key())
         Keyboard(sys.stdin, session.send, console, push_to_talk=by_key).start()
     else:
         console.hints = lambda: no_keyboard(push_to_talk=by_key())
-    return session.run()
 
 
-def _run_demo(console: Console, given: dict[str, Any]) -> int:
+def _run_demo(console: Console, _: Choice, given: dict[str, Any]) -> int:
     from rtvoice.command.assistant import ASSISTANT
     from rtvoice.command.conversation import CommandSession
     from rtvoice.command.demo import Demo

@@ -93,6 +93,7 @@ class ConsoleTranscript:
         self._held: list[Message] = []
         """Parts of an answer, which wait so that the transcript of the question comes first."""
         self._started = False
+        self._end: SessionEnded | None = None
         self._meter = False
         """Whether the cursor is in the line with the levels."""
         self._below = False
@@ -138,6 +139,17 @@ class ConsoleTranscript:
                 text, style = _bracket(message)
                 if text:
                     self.line(f"[{text}]", style)
+
+    def keep_end(self, message: Message) -> None:
+        """Keep what `show_end` needs of a message that is not shown."""
+        self._started |= isinstance(message, SessionStarted)
+        if isinstance(message, SessionEnded):
+            self._end = message
+
+    def show_end(self) -> None:
+        """Write the summary of a session whose messages were not shown."""
+        if self._end is not None:
+            self.show(self._end)
 
     def levels(self, text: str) -> None:
         """Show the levels in the last line, below the text of the assistant.
@@ -377,6 +389,8 @@ class Console:
         self._log_level = log_level
         self._render_log: Callable[[Log], str] | None = None
         self._queue: queue.SimpleQueue[tuple[float, Any]] = queue.SimpleQueue()
+        self._held: list[str] | None = None
+        """Failures that wait for the end of another console; None: there is none."""
         self._began = time.monotonic()
         self._crashed: dict[str, tuple[float, ComponentCrashed]] = {}
         self._turns: set[str] = set()
@@ -410,6 +424,17 @@ class Console:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def hold(self) -> None:
+        """Show nothing until `release`, as another console has the screen; events are written."""
+        self._held = []
+
+    def release(self) -> None:
+        """Show the failures that were held back, and from now on everything."""
+        held, self._held = self._held or [], None
+        for text in held:
+            self.complain(text)
+        self._queue.put((0.0, self._transcript.show_end))
+
     # -- on the console's thread --------------------------------------------------------------
 
     def _run(self) -> None:
@@ -422,9 +447,11 @@ class Console:
             if item is None:
                 break
             if isinstance(item, str):
-                self._transcript.line(item, "dim")
+                if self._held is None:
+                    self._transcript.line(item, "dim")
             elif isinstance(item, Log):
-                self._log(item)
+                if self._held is None:
+                    self._log(item)
             elif isinstance(item, Message):
                 self._event(item, t)
             else:
@@ -455,6 +482,9 @@ class Console:
                     f"rtvoice: the events cannot be written any more ({error.strerror or error}); "
                     f"the conversation goes on"
                 )
+        if self._held is not None and not isinstance(message, SessionFailed):
+            self._transcript.keep_end(message)
+            return
         match message:
             case ComponentCrashed(component):
                 self._crashed[component] = (time.monotonic(), message)
@@ -505,6 +535,9 @@ class Console:
 
     def complain(self, text: str) -> None:
         """Write a line to the stream of failures, on any thread."""
+        if self._held is not None:
+            self._held.append(text)
+            return
         try:
             print(text, file=self._errors, flush=True)
         except (OSError, ValueError):

@@ -9,12 +9,19 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, Protocol
 
 from actors.embedding.session import Session
-from messages import Message, RtvoiceError, SessionFailed, StopSession, SupervisorDiedError
+from messages import (
+    Message,
+    RtvoiceError,
+    SessionFailed,
+    SessionStarted,
+    StopSession,
+    SupervisorDiedError,
+)
 from messages.exit_codes import EXIT_BUG, EXIT_FAILED, EXIT_KILLED
 from rtvoice.command.console import Console
 
@@ -64,6 +71,10 @@ class CommandSession:
         self._defaults = {**(defaults or {}), **settings}
         self._orders: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         """What signal handlers have the main thread send; None: the session is over."""
+        self.leave: Callable[[], object] = lambda: sys.exit(EXIT_KILLED)
+        """Called on the main thread after a second Ctrl-C has killed the session."""
+        self.restore_terminal: Callable[[], object] = lambda: None
+        """Called before a third Ctrl-C ends this process at once."""
         self._pressed = 0
         self._has_failed = self._has_bug = False
 
@@ -88,19 +99,61 @@ class CommandSession:
         """Send a message to the components; from any thread."""
         self._session.send(message)
 
+    @property
+    def started(self) -> SessionStarted | None:
+        """Process ids and devices; None until the session runs."""
+        return self._session.started
+
     def has_push_to_talk(self) -> bool:
         """Return whether push-to-talk is on; known once the session has started."""
         started = self._session.started
         return started is not None and started.push_to_talk
 
+    def inject(self, component: str, fault: str) -> None:
+        """Inject a fault into a component; the session needs ``probes``."""
+        self._session.inject(component, fault)
+
+    def processes(self, timeout_s: float = 5.0) -> dict[str, dict[str, Any]]:
+        """Return what is known of each process; see `Session.processes`."""
+        if self._session.started is None:
+            raise TimeoutError("the session has not started yet")
+        return self._session.processes(timeout_s)
+
+    def interrupted(self) -> bool:
+        """Begin to end the session for a Ctrl-C; for a second one, kill it and return True."""
+        self._pressed += 1
+        if self._pressed == 1:
+            self._stop("Ctrl-C")
+            self._console.say("[ending; Ctrl-C again kills]")
+            return False
+        self._session.kill()
+        return True
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether a second Ctrl-C has killed the session."""
+        return self._pressed > 1
+
     def run(self) -> int:
         """Run the session to its end; return the exit code of the command."""
+        self.begin()
+        self.obey()
+        return self.finish()
+
+    def begin(self) -> None:
+        """Begin to start the session, and return."""
         self._handle_signals()
         self._session.listen(self)
         # Not on this thread: a signal handler runs only between two steps of it.
         threading.Thread(target=self._start, name="start", daemon=True).start()
+
+    def obey(self) -> None:
+        """Send what signal handlers order, until the session has ended."""
         while (order := self._next_order()) is not None:
             self._session.send(order)
+
+    def finish(self) -> int:
+        """Return the exit code of the command, after the end of the session."""
         try:
             if not self._has_bug:
                 self._session.wait(1.0)
@@ -153,12 +206,8 @@ class CommandSession:
         self._orders.put(StopSession(reason))
 
     def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
-        self._pressed += 1
-        if self._pressed == 1:
-            self._stop("Ctrl-C")
-            self._console.say("[ending; Ctrl-C again kills]")
-        elif self._pressed == 2:
-            self._session.kill()
-            sys.exit(EXIT_KILLED)
-        else:
+        if self._pressed > 1:
+            self.restore_terminal()
             os._exit(EXIT_KILLED)
+        if self.interrupted():
+            self.leave()

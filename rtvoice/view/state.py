@@ -65,8 +65,10 @@ class Process(msgspec.Struct, omit_defaults=True):
     restarts: int = 0
     back_ms: float | None = None
     """How long its last restart took; None: there was none."""
+    died_s: float | None = None
+    """When it died last, in seconds since the start of the session; None: it has not."""
     cause: str = ""
-    """Why it was restarted last."""
+    """Why it died last."""
     memory_bytes: int | None = None
     cpu: float | None = None
     """Cores that it has used since the last look; None: not known."""

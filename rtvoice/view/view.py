@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from messages import (
     SAMPLE_RATE,
@@ -137,6 +138,32 @@ class View:
 
     # -- what happens -------------------------------------------------------------------------
 
+    def restore(self, messages: Iterable[Message]) -> None:
+        """Begin with the conversation of an earlier session, from the messages of its journal."""
+        for message in messages:
+            self._user(message)
+            self._assistant(message)
+            self._tool(message)
+        for entry in self.entries:
+            entry.at_s = 0.0
+            if entry.kind == "tool":
+                entry.seconds = None
+            elif entry.state != "interrupted":
+                entry.heard = len(entry.text)
+            if entry.state == "partial":
+                entry.state = "cut off" if entry.kind == "assistant" else "failed"
+        self._running.clear()
+        self._samples.clear()
+        self._owed_s = None
+        self.counts = Counts()
+
+    def note(self, text: str, now_s: float, *, is_trouble: bool = False) -> None:
+        """Add a sentence of the program."""
+        self._now_s = now_s
+        self._number += 1
+        kind: Literal["trouble", "notice"] = "trouble" if is_trouble else "notice"
+        self._add(Entry(f"(notice {self._number})", kind, text))
+
     def take(self, message: Message, now_s: float) -> None:
         """Take a message of the session, or one that the program has sent to it."""
         self._now_s = now_s
@@ -150,20 +177,31 @@ class View:
             return  # its restart is told, with the same cause
         text, is_trouble = sentence(message)
         if text:
-            self._number += 1
-            kind = "trouble" if is_trouble else "notice"
-            self._add(Entry(f"(notice {self._number})", kind, text))  # type: ignore[arg-type]
+            self.note(text, now_s, is_trouble=is_trouble)
 
     def look(self, now_s: float) -> None:
         """Let time pass without a message."""
         self._now_s = now_s
 
     def status(self, components: dict[str, dict[str, Any]], now_s: float) -> None:
-        """Take what `Agent.status` or `Session.status` returns."""
+        """Take what `Agent.status`, `Session.status` or `Session.processes` returns.
+
+        Supervisor and sandbox do not report their crashes; another process id shows them.
+        """
         self._now_s = now_s
+        for name, process in self.processes.items():
+            if name == "sandbox" and name not in components and "supervisor" in components:
+                self._has_died(process)
         for name, about in components.items():
             process = self._process(name)
             pid = about.get("pid") or 0
+            if name == "sandbox" and process.pid not in (0, pid):
+                if process.state == "up":
+                    self._has_died(process)
+                process.restarts += 1
+                self.counts.restarts += 1
+            if "state" not in about:
+                process.state = "up"
             used, before = about.get("cpu_seconds"), self._used.get(name)
             process.cpu = None
             if used is not None:
@@ -242,6 +280,7 @@ class View:
             case SupervisorRestarted(pid=pid, ms=ms, cause=cause):
                 supervisor = self._process("supervisor")
                 supervisor.pid, supervisor.back_ms, supervisor.cause = pid, ms, cause
+                supervisor.died_s = self._now_s - ms / 1000
                 supervisor.restarts += 1
                 for process in self.processes.values():
                     process.state = "up"
@@ -443,8 +482,8 @@ class View:
         match message:
             case ComponentCrashed(component, cause=cause):
                 process = self._process(component)
-                process.state, process.cause = "down", cause
-                process.memory_bytes = process.cpu = None
+                process.cause = cause
+                self._has_died(process)
             case ComponentRestarted(component, pid, cause, ms, crashed=crashed):
                 process = self._process(component)
                 process.state, process.pid = "up", pid
@@ -481,6 +520,12 @@ class View:
                 self.volume = volume
             case SpeedChanged(speed):
                 self.speed = speed
+
+    def _has_died(self, process: Process) -> None:
+        if process.state != "down":
+            process.died_s = self._now_s
+        process.state = "down"
+        process.memory_bytes = process.cpu = None
 
     def _process(self, name: str) -> Process:
         return self.processes.setdefault(name, Process(name))

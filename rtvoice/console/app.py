@@ -1,0 +1,469 @@
+"""The screen of the console: what is shown where, and what the keys do."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import ClassVar, Literal
+
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+
+from messages import Log, Message, SessionStarted
+from rtvoice.console.actions import OURS, Actions
+from rtvoice.console.commands import KEYS, CommandError, help_lines, parsed
+from rtvoice.console.link import Conversation, Link, Over, Processes, Said
+from rtvoice.console.panels import process_rows, state_rows, turn_rows
+from rtvoice.console.records import Records
+from rtvoice.console.rows import Row, cut, joined, padded, paragraph
+from rtvoice.console.talk import Talk
+from rtvoice.console.widgets import Choice, InputLine, Pane
+from rtvoice.view import View
+
+__all__ = ["ConsoleApp"]
+
+_TICK_S = 0.1
+"""What is shown is brought up to date this often."""
+_FLASH_S = 5.0
+"""How long a sentence about a key is shown."""
+_WIDE, _HIGH = 110, 24
+"""Size of a terminal from which on the panels are beside the talk."""
+_PAGES = ("talk", "processes", "turn", "log")
+_DIRECTIONS: tuple[Literal["input", "output"], ...] = ("input", "output")
+_STEP_PERCENT, _STEP_SPEED = 10, 0.1
+
+
+class ConsoleApp(App[None]):
+    """The console of one session. It ends when the session has ended.
+
+    It is longer than other classes: the screen has one owner, which knows mode, page and panes.
+
+    Args:
+        link: The queue of what happens.
+        conversation: What the keys do something to.
+        view: The state; may have an earlier conversation already.
+        hints: Returns the lines to show once the session has started.
+        budget: Dollars that the conversation may use; None: no limit is known.
+    """
+
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "quit_session", priority=True, show=False),
+        Binding("ctrl+c", "interrupted", priority=True, show=False),
+    ]
+    CSS = """
+    Screen { layout: vertical; }
+    Pane { height: 1fr; }
+    #state { height: 2; }
+    #tabs, #foot { height: 1; }
+    #side { width: 64; border-left: solid ansi_default; padding-left: 1; }
+    #input { height: 1; display: none; }
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        conversation: Conversation,
+        view: View,
+        *,
+        hints: Callable[[], Sequence[str]] = lambda: (),
+        budget: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.theme = "ansi-dark"  # the colours of the terminal, light ones too
+        self.animation_level = "none"
+        self.error = ""
+        """The traceback of a bug in the console; empty: there was none."""
+        self._link = link
+        self._conversation = conversation
+        self._view = view
+        self._hints = hints
+        self._budget = budget
+        self._actions = Actions(conversation, link, view)
+        self._talk = Talk(view)
+        self._records = Records()
+        self._page = "talk"
+        self._types = False
+        self._flash = ("", 0.0, False)
+        """The sentence at the bottom, until when it is shown, and whether it is trouble."""
+        make = partial(Pane, self._clicked, self._pressed)
+        self._panes = {
+            "talk": make(name="talk", follows=True),
+            "processes": make(name="processes"),
+            "turn": make(name="turn"),
+            "log": make(name="log", follows=True),
+        }
+        self._state = make(name="state")
+        self._tabs = make(name="tabs")
+        self._foot = make(name="foot")
+        self._input = InputLine(self._typed, self._leave_input)
+        self._main = Vertical(id="main")
+        self._side = Vertical(id="side")
+
+    # -- the screen ---------------------------------------------------------------------------
+
+    def compose(self) -> ComposeResult:
+        """Return the widgets."""
+        yield self._state
+        yield self._tabs
+        with Horizontal():
+            with self._main:
+                yield self._panes["talk"]
+            with self._side:
+                for name in _PAGES[1:]:
+                    yield self._panes[name]
+        yield self._foot
+        yield self._input
+
+    def on_mount(self) -> None:
+        """Begin to show what happens."""
+        self._arrange()
+        self._panes["talk"].focus()
+        self.set_interval(_TICK_S, self._tick)
+        self._tick()
+
+    def on_resize(self) -> None:
+        """Arrange the panes anew."""
+        self._arrange()
+        self.call_after_refresh(self._refresh)
+
+    @property
+    def _is_wide(self) -> bool:
+        return self.size.width >= _WIDE and self.size.height >= _HIGH
+
+    def _arrange(self) -> None:
+        """Show the panes of this size and page."""
+        wide = self._is_wide
+        self._tabs.display = not wide
+        self._main.display = wide or self._page == "talk"
+        self._side.display = wide or self._page != "talk"
+        self._side.styles.width = 64 if wide else "100%"
+        self._side.styles.border_left = ("solid", "ansi_default") if wide else ("none", "white")
+        self._side.styles.padding = (0, 0, 0, 1 if wide else 0)
+        for name in _PAGES[1:]:
+            shown = name == self._page or (wide and name != "log")
+            self._panes[name].display = shown
+        self._panes["processes"].styles.height = len(self._view.processes) + 2 if wide else "1fr"
+        self._panes["turn"].styles.height = 10 if wide else "1fr"
+
+    def _tick(self) -> None:
+        """Take what has come, and show it."""
+        now_s = self._link.now_s()
+        for came_s, news in self._link.take():
+            match news:
+                case Message():
+                    self._take(news, came_s)
+                case Processes(status):
+                    self._view.status({name: dict(about) for name, about in status.items()}, came_s)
+                    self._arrange()
+                case Said(text, is_trouble):
+                    self._say(text, is_trouble=is_trouble)
+                case Over():
+                    self.exit()
+                    return
+                case _:
+                    news()
+        self._view.look(now_s)
+        self._refresh()
+
+    def _take(self, message: Message, came_s: float) -> None:
+        if isinstance(message, Log):
+            self._records.add(message)
+            return
+        self._view.take(message, came_s)
+        if isinstance(message, SessionStarted):
+            self._link.want_partial_transcripts()
+            for hint in self._hints():
+                self._view.note(hint, came_s)
+            self._arrange()
+
+    def _refresh(self) -> None:
+        """Show the state: panes redraw only the rows that differ."""
+        now_s, width = self._link.now_s(), self.size.width
+        self._state.show(state_rows(self._view, width))
+        if self._tabs.display:
+            self._tabs.show([self._tab_row(width)])
+        self._foot.show([self._foot_row(width, now_s)])
+        talk = self._panes["talk"]
+        if talk.size.width and self._talk.update(talk.size.width):
+            talk.show(self._talk.rows)
+        side = self._panes
+        if side["processes"].display:
+            side["processes"].show(process_rows(self._view, side["processes"].size.width, now_s))
+        if side["turn"].display:
+            rows = turn_rows(self._view, side["turn"].size.width, self._budget)
+            side["turn"].show([(("last turn", "title"),), *rows])
+        if side["log"].display:
+            side["log"].show(self._records.rows(side["log"].size.width))
+
+    def _tab_row(self, width: int) -> Row:
+        processes = self._view.processes.values()
+        down = [each.name for each in processes if each.state in ("down", "parked")]
+        marks = {
+            "processes": f" ✖ {down[0]}" if down else "",
+            "log": f" ({self._records.unread})" if self._records.unread else "",
+        }
+        parts: list[Row] = []
+        for number, name in enumerate(_PAGES, 1):
+            style = "badge" if name == self._page else "bad" if name == "processes" and down else ""
+            parts.append(((f" {number} {name}{marks.get(name, '')} ", f"{style} @page({name})"),))
+        return joined(parts, width, " ")
+
+    def _foot_row(self, width: int, now_s: float) -> Row:
+        """Return the row with the mode and what can be done, or what was just done."""
+        badge = " TYPING " if self._types else " KEYS "
+        text, until_s, is_trouble = self._flash
+        mode: Row = ((badge, "badge"), (" ", ""))
+        if text and now_s < until_s:
+            return cut((*mode, ("! " if is_trouble else "", "bad"), (text, "strong")), width)
+        if self._types:
+            keys = [("Enter", "sends"), ("Esc", "leaves"), ("↑ ↓", "earlier"), ("/help", "")]
+        elif self._talk.chosen:
+            keys = [("Enter", "unfolds"), ("Tab", "next"), ("Esc", "leaves")]
+        else:
+            begins = self._conversation.has_push_to_talk()
+            keys = [
+                ("?", "help"),
+                ("/", "type"),
+                ("Enter", "talk" if begins else "interrupt"),
+                ("m", "unmute" if self._view.muted else "mute"),
+                ("k", "kill"),
+                ("q", "quit"),
+                ("s", "save"),
+                ("d", "devices"),
+                ("r", "drop"),
+            ]
+        parts: list[Row] = [((key, "key"), (f" {what}".rstrip(), "dim")) for key, what in keys]
+        if not self._panes["talk"].is_at_end and not self._types:
+            parts.insert(0, (("End ↓ more below", "mark @end"),))
+        return (*mode, *joined(parts, width - len(badge) - 1))
+
+    def _say(self, text: str, *, is_trouble: bool = False) -> None:
+        """Show a sentence at the bottom for a while."""
+        if text:
+            self._flash = (text, self._link.now_s() + _FLASH_S, is_trouble)
+
+    # -- modes --------------------------------------------------------------------------------
+
+    def _open_input(self, text: str = "") -> None:
+        self._types = True
+        self._input.display = True
+        self._input.value = text
+        self._input.cursor_position = len(text)
+        self._input.focus()
+        self._flash = ("", 0.0, False)
+        self.call_after_refresh(self._refresh)
+
+    def _leave_input(self) -> None:
+        self._types = False
+        self._input.display = False
+        self._panes["talk" if self._main.display else self._page].focus()
+        self.call_after_refresh(self._refresh)
+
+    def _typed(self, line: str) -> None:
+        """Take a line: a command, or words of the user."""
+        if line.startswith("/"):
+            self._obey(line)
+        else:
+            self._actions.say(line)
+
+    def _obey(self, line: str) -> None:
+        try:
+            name, argument = parsed(line)
+            self._do(name, argument)
+        except CommandError as error:
+            self._say(str(error), is_trouble=True)
+
+    def _clicked(self, what: str) -> None:
+        """Do what a click does."""
+        name, _, argument = what.rstrip(")").partition("(")
+        match name:
+            case "unfold":
+                self._talk.unfold(argument)
+                self._panes["talk"].show(self._talk.rows)
+            case "page":
+                self._turn_to(argument)
+            case "kill":
+                self._choose_process(argument)
+            case "end":
+                self._scroll("end")
+
+    def _pressed(self, key: str) -> None:
+        """Do what a key does outside the input line."""
+        if key == "ctrl+t":
+            self._open_input()
+        elif key == "slash":
+            self._open_input("/")
+        elif key in ("up", "down", "pageup", "pagedown", "home", "end"):
+            self._scroll(key)
+        elif key == "1":
+            self._turn_to("talk")
+        elif key == "escape":
+            self._talk.leave()
+            self._panes["talk"].show(self._talk.rows)
+            self._turn_to("talk")
+        elif key in ("tab", "shift+tab"):
+            self._choose_tool(1 if key == "tab" else -1)
+        elif key == "enter" and self._talk.chosen:
+            self._clicked(f"unfold({self._talk.chosen})")
+            self._panes["talk"].reveal(*self._talk.place_of(self._talk.chosen))
+        elif (command := KEYS.get(key)) is not None:
+            steps = {"plus": "+", "equals_sign": "+", "right_square_bracket": "+"}
+            is_step = command.name in ("volume", "speed")
+            self._do(command.name, steps.get(key, "-") if is_step else "")
+
+    def _scroll(self, key: str) -> None:
+        pane = self._panes[self._page] if not self._main.display else self._panes["talk"]
+        page = max(pane.size.height - 1, 1)
+        steps = {"up": -1, "down": 1, "pageup": -page, "pagedown": page}
+        pane.scroll_rows(steps.get(key, len(pane.rows) * (1 if key == "end" else -1)))
+
+    def _choose_tool(self, step: int) -> None:
+        self._turn_to("talk")
+        self._talk.choose(step)
+        if not self._talk.chosen:
+            self._say("no tool was called yet")
+        self._panes["talk"].show(self._talk.rows)
+        self._panes["talk"].reveal(*self._talk.place_of(self._talk.chosen))
+
+    def _turn_to(self, page: str) -> None:
+        """Show another page; in a wide terminal only the log is one."""
+        self._page = page
+        if page == "log":
+            self._records.unread = 0
+        self._arrange()
+        self._panes["talk" if self._main.display else page].focus()
+        self.call_after_refresh(self._refresh)
+
+    # -- commands -----------------------------------------------------------------------------
+
+    def _do(self, name: str, argument: str = "") -> None:
+        """Do what a key or a slash command stands for.
+
+        Raises:
+            CommandError: The argument is not valid.
+        """
+        match name:
+            case "processes" | "turn" | "log":
+                self._turn_to("talk" if self._page == name else name)
+            case "help":
+                self._show_help()
+            case "tools":
+                self._choose_tool(1)
+            case "devices":
+                self._say("looking for devices ...")
+                self._link.run(self._list_devices)
+            case "kill" if not argument:
+                self._choose_process()
+            case "kill":
+                self._say(self._actions.kill(argument))
+            case "volume" | "speed":
+                self._say(self._change(name, argument))
+            case "save":
+                self._save()
+            case _:
+                self._say(getattr(self._actions, name)())
+
+    def _save(self) -> None:
+        try:
+            self._say(self._actions.save())
+        except OSError as error:
+            text = f"the transcript cannot be saved here: {error.strerror or error}"
+            self._say(text, is_trouble=True)
+
+    def _change(self, name: str, argument: str) -> str:
+        """Change volume or speed by a step (``+`` or ``-``), or to a number."""
+        is_volume = name == "volume"
+        now = self._view.volume * 100 if is_volume else self._view.speed
+        if argument in ("+", "-"):
+            step = _STEP_PERCENT if is_volume else _STEP_SPEED
+            value = now + (step if argument == "+" else -step)
+        else:
+            try:
+                value = float(argument.rstrip("%"))
+            except ValueError:
+                example = "/volume 50" if is_volume else "/speed 1.2"
+                raise CommandError(f"write a number, such as {example}") from None
+        return self._actions.volume(value) if is_volume else self._actions.speed(value)
+
+    def _show_help(self) -> None:
+        rest: Row = ((" " * 31, ""),)
+        keys = [
+            row
+            for shown, slash, text in help_lines()
+            for row in paragraph(
+                [(text, "dim")],
+                self.size.width - 4,
+                ((padded(shown, 14), "key"), (padded(slash, 17), "")),
+                rest,
+            )
+        ]
+        self.push_screen(Choice("keys and commands", keys))
+
+    def _choose_process(self, name: str = "") -> None:
+        names = [known for known in self._view.processes if known != OURS]
+        if name in names:
+            names.remove(name)
+            names.insert(0, name)
+        pids = {known: self._view.processes[known].pid for known in names}
+        choices = [(known, f"{padded(known, 12)} {pids[known]}") for known in names]
+        self.push_screen(Choice("kill which process?", choices=choices), self._kill_chosen)
+
+    def _kill_chosen(self, name: str | None) -> None:
+        if name is not None:
+            self._obey(f"/kill {name}")
+
+    def _list_devices(self) -> Said | None:
+        """List the sound devices, on a thread: it takes a process of its own a while."""
+        from actors.devices.card.listing import list_devices
+        from actors.devices.errors import SoundLibraryError
+
+        try:
+            devices = list_devices()
+        except SoundLibraryError as error:
+            return Said(str(error), is_trouble=True)
+        choices = [
+            (f"{direction} {device.name}", f"{direction:<7}{' '.join(device.name.split())}")
+            for direction in _DIRECTIONS
+            for device in devices
+            if device.channels(direction)
+        ]
+        self._link.put(partial(self._show_devices, choices))
+        return None
+
+    def _show_devices(self, choices: list[tuple[str, str]]) -> None:
+        processes = self._view.processes
+        using: list[Row] = [
+            ((f"{name}: ", "dim"), (processes[name].device or "-", ""))
+            for name in ("microphone", "speaker")
+            if name in processes
+        ]
+        if not choices:
+            using.append((("there are no sound devices on this machine", "dim"),))
+        self._flash = ("", 0.0, False)
+        self.push_screen(Choice("devices", using, choices), self._device_chosen)
+
+    def _device_chosen(self, choice: str | None) -> None:
+        if choice is not None:
+            direction, _, device = choice.partition(" ")
+            self._say(self._actions.change_device(direction, device))
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def action_quit_session(self) -> None:
+        """End the conversation (Ctrl-Q)."""
+        self._do("quit")
+
+    def action_interrupted(self) -> None:
+        """End the conversation (Ctrl-C); a second time, kill it."""
+        if self._conversation.interrupted():
+            self.exit()
+        else:
+            self._say("ending; Ctrl-C again kills")
+
+    def _fatal_error(self) -> None:
+        """Keep the traceback, to be shown as a text: textual's own shows the words of the user."""
+        self.error = traceback.format_exc()
+        self._close_messages_no_wait()
