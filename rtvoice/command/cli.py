@@ -27,6 +27,7 @@ from messages.paths import printable
 from messages.settings import SETTINGS, Option
 from messages.transport.spawning import start_fork_server
 from rtvoice.command.choice import NEVER, Choice, UsageError, choose, read_env_file
+from rtvoice.command.parser import Parser
 from rtvoice.command.printing import OutputError, open_closed_streams
 
 if TYPE_CHECKING:
@@ -87,13 +88,7 @@ exit codes:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=rtvoice(),
-        description=_DESCRIPTION,
-        epilog=f"{_examples()}\n{_EPILOG}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog=rtvoice(), description=_DESCRIPTION, epilog=f"{_examples()}\n{_EPILOG}")
     add = parser.add_argument
     add("agent", nargs="?", metavar="AGENT", help="file.py:name or module:name of an rtvoice.Agent")
 

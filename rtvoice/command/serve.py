@@ -22,6 +22,7 @@ from messages.exit_codes import EXIT_OK, EXIT_USAGE
 from messages.hints import install, rtvoice
 from rtvoice.checks import log_level_in, of_type, setting
 from rtvoice.command.choice import read_env_file
+from rtvoice.command.parser import Parser
 
 if TYPE_CHECKING:
     from rtvoice.service import Service
@@ -142,12 +143,10 @@ _NUMBERS = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=rtvoice("serve"),
         description=_DESCRIPTION,
         epilog=_EPILOG.format(serve=rtvoice("serve")),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("make_agent", metavar="MAKE_AGENT", help="file.py:name or module:name")
     groups = {name: parser.add_argument_group(name) for name in (_LISTENING, _LIMITS, _END)}

@@ -168,7 +168,10 @@ def test_a_retired_model_is_reported_with_its_successor() -> None:
         (["--max-seconds", "-1"], "-1 is out of range; give a number of seconds above 0"),
         (["--server", "localhost:80"], "'localhost:80' is not valid; give openai, sandbox"),
         (["--log-level", "LOUD"], "'LOUD' is not valid; give DEBUG, INFO"),
-        (["--inputt", "x"], "unrecognized arguments: --inputt"),
+        (["--inputt", "x"], "there is no option --inputt; did you mean --input?"),
+        (["--recrd=talk.wav"], "there is no option --recrd; did you mean --record?"),
+        (["--zzz"], "there is no option --zzz;"),
+        (["a.py:agent", "b.py:agent"], "'b.py:agent' is one argument too many"),
     ],
 )
 def test_a_wrong_option_is_refused(
@@ -178,7 +181,9 @@ def test_a_wrong_option_is_refused(
         _parser().parse_args(arguments)
 
     assert end.value.code == 2
-    assert words in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert words in shown
+    assert shown.count("\n") == 1
 
 
 def test_looking_for_a_card_takes_three_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,46 @@
+"""A parser of options that says in one line what is wrong, and which option may be meant."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from typing import Any, NoReturn
+
+from messages.exit_codes import EXIT_USAGE
+
+__all__ = ["Parser"]
+
+
+class Parser(argparse.ArgumentParser):
+    """Parses options; wrong usage is one line on standard error, and exit code 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse the arguments.
+
+        Raises:
+            SystemExit: They are not valid, or ask for the help.
+        """
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            unknown = next((each for each in rest if each.startswith("-")), None)
+            if unknown is None:
+                self.error(f"{rest[0]!r} is one argument too many")
+            self.error(self._no_option(unknown.partition("=")[0]))
+        return options
+
+    def _no_option(self, name: str) -> str:
+        known = [option for action in self._actions for option in action.option_strings]
+        near = difflib.get_close_matches(name, known, 1, 0.6)
+        hint = f"; did you mean {near[0]}?" if near else f"; {self.prog} --help lists them"
+        return f"there is no option {name}{hint}"
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and exit."""
+        sys.stderr.write(f"rtvoice: {message.removeprefix('argument ')}\n")
+        sys.exit(EXIT_USAGE)
