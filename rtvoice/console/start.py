@@ -135,7 +135,9 @@ def _view_of(given: dict[str, Any]) -> View:
 
 def _dollars(budget: Any) -> float | None:
     """Return the limit in dollars of a budget as the settings have it."""
-    dollars = budget.get("dollars") if isinstance(budget, dict) else budget
+    if isinstance(budget, dict):
+        budget = budget.get("dollars")
+    dollars = getattr(budget, "dollars", budget)
     return float(dollars) if isinstance(dollars, int | float) else None
 
 

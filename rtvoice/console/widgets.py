@@ -80,12 +80,9 @@ class Pane(Widget, can_focus=True):
         self.rows: Sequence[Row] = ()
         self.top = 0
         """Index of the first row that is shown."""
+        self.is_at_end = True
+        """Whether the last row is shown, or was when the pane was shown last."""
         self._shown: list[Row] = []
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether the last row is shown."""
-        return self.top >= self._last_top
 
     @property
     def _last_top(self) -> int:
@@ -93,9 +90,14 @@ class Pane(Widget, can_focus=True):
 
     def show(self, rows: Sequence[Row]) -> None:
         """Show other rows; what is scrolled to stays, unless the end is."""
-        follow = self._follows and self.is_at_end
         self.rows = rows
-        self.top = self._last_top if follow else min(self.top, self._last_top)
+        follow = self._follows and self.is_at_end
+        self._scroll_to(self._last_top if follow else self.top)
+
+    def _scroll_to(self, top: int) -> None:
+        self.top = min(max(top, 0), self._last_top)
+        if self.size.height:
+            self.is_at_end = self.top == self._last_top
         self._draw()
 
     def _draw(self) -> None:
@@ -121,8 +123,7 @@ class Pane(Widget, can_focus=True):
 
     def scroll_rows(self, count: int) -> None:
         """Scroll down by so many rows; a negative number: up."""
-        self.top = min(max(self.top + count, 0), self._last_top)
-        self._draw()
+        self._scroll_to(self.top + count)
 
     def reveal(self, first: int, count: int) -> None:
         """Scroll so that these rows are shown."""

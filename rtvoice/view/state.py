@@ -66,7 +66,8 @@ class Process(msgspec.Struct, omit_defaults=True):
     back_ms: float | None = None
     """How long its last restart took; None: there was none."""
     died_s: float | None = None
-    """When it died last, in seconds since the start of the session; None: it has not."""
+    """When its last death became known, in seconds since the start of the session; None: it has
+    not died."""
     cause: str = ""
     """Why it died last."""
     memory_bytes: int | None = None

@@ -280,7 +280,7 @@ class View:
             case SupervisorRestarted(pid=pid, ms=ms, cause=cause):
                 supervisor = self._process("supervisor")
                 supervisor.pid, supervisor.back_ms, supervisor.cause = pid, ms, cause
-                supervisor.died_s = self._now_s - ms / 1000
+                supervisor.died_s = self._now_s  # known only now
                 supervisor.restarts += 1
                 for process in self.processes.values():
                     process.state = "up"
