@@ -436,7 +436,7 @@ def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int
 
 
 def _read_keyboard(console: Console, session: CommandSession) -> None:
-    from rtvoice.command.console import Keyboard, in_foreground, keyboard_help, no_keyboard
+    from rtvoice.command.keyboard import Keyboard, in_foreground, keyboard_help, no_keyboard
 
     by_key = session.has_push_to_talk
     if in_foreground(sys.stdin):

@@ -14,8 +14,9 @@ from typing import Any
 from actors.files import path_of
 from messages import Message, StopSession
 from messages.exit_codes import EXIT_BUG, EXIT_KILLED
-from rtvoice.command.console import Console, in_foreground
+from rtvoice.command.console import Console
 from rtvoice.command.conversation import CommandSession
+from rtvoice.command.keyboard import in_foreground
 from rtvoice.console.link import Link
 from rtvoice.view import View
 

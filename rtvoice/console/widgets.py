@@ -92,9 +92,9 @@ class Pane(Widget, can_focus=True):
         """Show other rows; what is scrolled to stays, unless the end is."""
         self.rows = rows
         follow = self._follows and self.is_at_end
-        self._scroll_to(self._last_top if follow else self.top)
+        self._move_to(self._last_top if follow else self.top)
 
-    def _scroll_to(self, top: int) -> None:
+    def _move_to(self, top: int) -> None:
         self.top = min(max(top, 0), self._last_top)
         if self.size.height:
             self.is_at_end = self.top == self._last_top
@@ -123,7 +123,7 @@ class Pane(Widget, can_focus=True):
 
     def scroll_rows(self, count: int) -> None:
         """Scroll down by so many rows; a negative number: up."""
-        self._scroll_to(self.top + count)
+        self._move_to(self.top + count)
 
     def reveal(self, first: int, count: int) -> None:
         """Scroll so that these rows are shown."""

@@ -53,15 +53,9 @@ from messages import (
     UserSpeechStopped,
 )
 from rtvoice.command import console as console_module
-from rtvoice.command.console import (
-    Console,
-    ConsoleTranscript,
-    Keyboard,
-    _clean,
-    in_foreground,
-    keyboard_help,
-    no_keyboard,
-)
+from rtvoice.command.console import Console
+from rtvoice.command.keyboard import Keyboard, in_foreground, keyboard_help, no_keyboard
+from rtvoice.command.transcript import ConsoleTranscript, _clean
 from tests.screen import Screen
 
 STARTED = SessionStarted({"speaker": 7, "supervisor": 1}, "ws://x", "in.wav", "out.wav", True)
