@@ -411,8 +411,8 @@ def _run_screen(console: Console, choice: Choice, given: dict[str, Any]) -> int:
 
     def hints() -> list[str]:
         started = session.started
-        phrases = " ".join(line.strip() for line in _phrases())
-        return [*choice.hints, *([phrases] if started is not None and started.sandbox else [])]
+        phrases = [" ".join(_phrases(wraps=False))]
+        return [*choice.hints, *(phrases if started is not None and started.sandbox else [])]
 
     plain = partial(_read_keyboard, console, session)
     return run_console(session, link, console, given, hints=hints, fall_back=plain)
@@ -428,20 +428,33 @@ def _run_session(console: Console, choice: Choice, given: dict[str, Any]) -> int
     except ConfigurationError as error:
         _complain(str(error))
         return EXIT_USAGE
-    console.sandbox_hints = _phrases
+    console.sandbox_hints = partial(_phrases, wraps=not console.is_live)
     if sys.stdout.isatty():
         console.say("[starting ...]")
     _read_keyboard(console, session)
-    return session.run()
+    try:
+        return session.run()
+    finally:
+        session.restore_terminal()
 
 
 def _read_keyboard(console: Console, session: CommandSession) -> None:
+    """Read what the user types, or what the standard input has for the user to say."""
     from rtvoice.command.keyboard import Keyboard, in_foreground, keyboard_help, no_keyboard
+    from rtvoice.command.piped import PipedLines, is_piped
 
     by_key = session.has_push_to_talk
+    if is_piped(sys.stdin):
+        lines = PipedLines(sys.stdin, session.send, console.typed)
+        session.add(lines)
+        lines.start()
     if in_foreground(sys.stdin):
         console.hints = lambda: keyboard_help(push_to_talk=by_key())
-        Keyboard(sys.stdin, session.send, console, push_to_talk=by_key).start()
+        keyboard = Keyboard(
+            sys.stdin, session.send, console, push_to_talk=by_key, edits=console.is_live
+        )
+        session.restore_terminal = keyboard.restore
+        keyboard.start()
     else:
         console.hints = lambda: no_keyboard(push_to_talk=by_key())
 
@@ -466,12 +479,18 @@ def _run_demo(console: Console, _: Choice, given: dict[str, Any]) -> int:
     return code
 
 
-def _phrases() -> list[str]:
-    """Return the lines that list the phrases of the sandbox."""
+def _phrases(*, wraps: bool) -> list[str]:
+    """Return the lines that list the phrases of the sandbox.
+
+    Args:
+        wraps: Whether to wrap them; a terminal's width is known to whoever writes there.
+    """
     import textwrap
 
     from rtvoice.sandbox.phrases import printed_list
 
     phrases = " · ".join(re.sub(r"\s+", " ", phrase) for phrase in printed_list())
-    lines = textwrap.wrap(phrases, 92, initial_indent="  ", subsequent_indent="  ")
+    lines = [phrases]
+    if wraps:
+        lines = textwrap.wrap(phrases, 92, initial_indent="  ", subsequent_indent="  ")
     return ["The sandbox understands these phrases, spoken or typed:", *lines]

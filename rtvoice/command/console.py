@@ -92,6 +92,8 @@ class Console:
         self._log_level = log_level
         self._render_log: Callable[[Log], str] | None = None
         self._queue: queue.SimpleQueue[tuple[float, Any]] = queue.SimpleQueue()
+        self._typing: str | None = None
+        """What the user is typing; None: the terminal shows it itself."""
         self._held: list[str] | None = None
         """Failures that wait for the end of another console; None: there is none."""
         self._began = time.monotonic()
@@ -103,6 +105,11 @@ class Console:
         self._thread.start()
 
     # -- called on other threads --------------------------------------------------------------
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the transcript is shown in a terminal."""
+        return self._transcript.is_live
 
     def receive(self, message: Message) -> None:
         """Queue a message of the session."""
@@ -117,9 +124,23 @@ class Console:
         """Queue a line of our own; safe in a signal handler (`SimpleQueue.put` is reentrant)."""
         self._queue.put((0.0, text))
 
-    def typed(self, item_id: str) -> None:
-        """Record that the user has typed a turn; called before the turn is sent."""
-        self._queue.put((0.0, lambda: self._transcript.typed(item_id)))
+    def typed(self, item_id: str, text: str | None = None) -> None:
+        """Record that the user has typed a turn; called before the turn is sent.
+
+        Args:
+            item_id: The id of the turn.
+            text: Its text, to be shown; None: the terminal shows it already.
+        """
+        self._queue.put((0.0, lambda: self._transcript.typed(item_id, text)))
+
+    def typing(self, text: str | None) -> None:
+        """Show what the user is typing, below everything else; None: there is no such line."""
+
+        def show() -> None:
+            self._typing = text
+            self._show_bottom()
+
+        self._queue.put((0.0, show))
 
     def close(self, timeout_s: float = 2.0) -> bool:
         """Write what is queued, and end the thread. Return whether it has ended in time."""
@@ -161,6 +182,7 @@ class Console:
                 item()
             self._show_old_crashes()
         self._transcript.break_line()
+        self._transcript.bottom("")
         if self.dropped:
             self._transcript.line(
                 f"[{count_of(self.dropped, 'event')} not shown: the terminal was too slow]"
@@ -203,17 +225,24 @@ class Console:
                     self._transcript.line(hint, "dim")
             case Level():
                 self._levels[type(message)] = message
-                self._transcript.levels(self._meter())
+                self._show_bottom()
             case EchoState():
                 self._echo = message
             case SessionFailed(reason):
-                self._transcript.break_line()
-                self.complain(f"rtvoice: {reason}")
+                self._complain_between_lines(f"rtvoice: {reason}")
             case SessionEnded():
                 self._show_old_crashes(all_of_them=True)
                 self._transcript.show(message)
             case _:
                 self._transcript.show(message)
+
+    def _show_bottom(self) -> None:
+        if self._typing:
+            self._transcript.bottom(f"> {self._typing}")
+        elif self._levels:
+            self._transcript.bottom(self._meter())
+        else:
+            self._transcript.bottom("> " if self._typing is not None else "")
 
     def _meter(self) -> str:
         heard, played = self._levels.get(InputLevel), self._levels.get(OutputLevel)
@@ -232,9 +261,15 @@ class Console:
             return
         if self._render_log is None:
             self._render_log = _log_renderer(colours=self._error_colour)
+        self._complain_between_lines(self._render_log(record))
+
+    def _complain_between_lines(self, text: str) -> None:
+        """Write a line to the stream of failures, which may be the terminal of the transcript."""
         if self._errors.isatty():
             self._transcript.break_line()
-        self.complain(self._render_log(record))
+            self._transcript.bottom("")
+        self.complain(text)
+        self._show_bottom()
 
     def complain(self, text: str) -> None:
         """Write a line to the stream of failures, on any thread."""

@@ -66,7 +66,7 @@ class CommandSession:
         """
         logging.getLogger("rtvoice").addHandler(logging.NullHandler())  # the console shows them
         self._session = Session(defaults=defaults, **settings)
-        self._receiver = receiver
+        self._receivers = [receiver]
         self._console = console
         self._defaults = {**(defaults or {}), **settings}
         self._orders: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
@@ -83,7 +83,7 @@ class CommandSession:
     @property
     def kinds(self) -> tuple[type[Message], ...]:
         """The types of the messages that the session passes to `put`."""
-        return (*self._receiver.wants, SessionFailed)
+        return (*(kind for each in self._receivers for kind in each.wants), SessionFailed)
 
     def put(self, message: Message | None) -> None:
         """Pass a message on; None: the session is over."""
@@ -91,9 +91,15 @@ class CommandSession:
             self._orders.put(None)
             return
         self._has_failed |= isinstance(message, SessionFailed)
-        self._receiver.receive(message)
+        for receiver in self._receivers:
+            if isinstance(message, (*receiver.wants, SessionFailed)):
+                receiver.receive(message)
 
     # -- for the command ----------------------------------------------------------------------
+
+    def add(self, receiver: Receiver) -> None:
+        """Have another receiver given the messages that it wants; before the session begins."""
+        self._receivers.append(receiver)
 
     def send(self, message: Message) -> None:
         """Send a message to the components; from any thread."""

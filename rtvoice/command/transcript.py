@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import unicodedata
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -22,7 +20,9 @@ from messages import (
     Turn,
     UserSpeechStopped,
 )
+from rtvoice.command.lines import Lines
 from rtvoice.view.sentences import count_of, sentence, short
+from rtvoice.view.wrapping import printable
 
 __all__ = ["ConsoleTranscript", "bar", "echo_text"]
 
@@ -37,13 +37,11 @@ class ConsoleTranscript:
     """
 
     def __init__(self, stream: TextIO, *, live: bool, colour: bool) -> None:
-        self._stream: TextIO | None = stream
+        self._lines = Lines(stream, live=live)
         self._live = live
         self._colour = colour
         self._open = ""
         """Id of the item whose text is being written, without a line break yet; empty: none."""
-        self._column = 0
-        """Number of terminal cells that this text takes, computed by `_column_after`."""
         self._streamed: set[str] = set()
         self._typed: set[str] = set()
         self._asked: list[str] = []
@@ -52,28 +50,38 @@ class ConsoleTranscript:
         """Parts of an answer, which wait so that the transcript of the question comes first."""
         self._started = False
         self._end: SessionEnded | None = None
-        self._meter = False
-        """Whether the cursor is in the line with the levels."""
-        self._below = False
-        """Whether the levels are in the line below the cursor."""
-        self._shown = ""
 
-    def typed(self, item_id: str) -> None:
-        """Record that the user has typed this turn: the terminal shows it already."""
+    @property
+    def is_live(self) -> bool:
+        """Whether the stream is a terminal."""
+        return self._live
+
+    def typed(self, item_id: str, text: str | None = None) -> None:
+        """Record that the user has typed this turn, and write it, unless it stands there already.
+
+        Args:
+            item_id: The id of the turn.
+            text: Its text; None: the terminal shows it already.
+        """
         self._typed.add(item_id)
+        if text is not None:
+            self._write_turn("you", text)
 
     def line(self, text: str, style: str = "") -> None:
         """Write one complete line."""
         self.break_line()
-        self._write(f"{self._styled(_clean(text), style)}\n")
+        self._lines.write(printable(text), self._code(style))
+        self._lines.end_line()
 
     def break_line(self) -> None:
         """End the line that is being written, if any."""
-        if self._meter:
-            self._write("")
         if self._open:
             self._open = ""
-            self._write("\n")
+            self._lines.end_line()
+
+    def bottom(self, text: str) -> None:
+        """Show a text below all lines: the levels, or what the user types."""
+        self._lines.bottom(printable(text))
 
     def show(self, message: Message) -> None:
         """Write a message, if the transcript shows messages of its type."""
@@ -86,6 +94,8 @@ class ConsoleTranscript:
                 self._turn(message)
             case UserSpeechStopped(item_id) if item_id:
                 self._asked.append(item_id)
+            case SoundFaltered():
+                pass  # the summary has the sums
             case SessionEnded():
                 self._flush_held()
                 for text in _summary(message) if self._started else ():
@@ -109,37 +119,6 @@ class ConsoleTranscript:
         if self._end is not None:
             self.show(self._end)
 
-    def levels(self, text: str) -> None:
-        """Show the levels in the last line, below the text of the assistant.
-
-        The text must always have the same length, so that it overwrites the previous one. What the
-        user is typing stays.
-        """
-        text = text[: self._width() - 2]
-        if not self._live or ((self._meter or self._below) and text == self._shown):
-            return
-        self._shown = text
-        if self._open:
-            self._show_below(text)
-            return
-        show = f"\x1b7\r{text}\x1b8" if self._meter else f"{text} "  # save, restore the cursor
-        self._meter = False
-        self._write(show)
-        self._meter = True
-
-    def _show_below(self, text: str) -> None:
-        if self._column % self._width() == 0:
-            return  # the line is full: after moving away, the next letter would overwrite its last
-        # Down and up once, which scrolls if need be; then save, go down, write, restore the cursor.
-        self._write(f"\x1bD\x1b[A\x1b7\x1b[B\r{text}\x1b8")
-        self._below = True
-
-    def _width(self) -> int:
-        try:
-            return os.get_terminal_size(self._stream.fileno()).columns or 80  # type: ignore[union-attr]
-        except (AttributeError, OSError, ValueError):
-            return 80
-
     def _turn(self, turn: Turn) -> None:
         if turn.role == "user":
             if turn.item_id in self._asked:  # earlier speech got no transcript: it was noise
@@ -157,24 +136,21 @@ class ConsoleTranscript:
 
     def _write_turn(self, who: str, text: str) -> None:
         self.break_line()
-        self._write(f"{self._styled(f'{who}:', who)} {_clean(text)}\n")
+        self._lines.write(f"{who}:", self._code(who))
+        self._lines.write(f" {printable(text)}")
+        self._lines.end_line()
 
     def _piece(self, piece: AssistantTranscript) -> None:
         if not self._live:
             return
         if self._open != piece.item_id:
             self.break_line()
-            again = "… " if piece.item_id in self._streamed else ""
-            self._write(f"{self._styled('assistant:', 'assistant')} {again}")
-            self._column = len(f"assistant: {again}")
+            again = " …" if piece.item_id in self._streamed else ""
+            self._lines.write("assistant:", self._code("assistant"))
+            self._lines.write(f"{again} ")
             self._open = piece.item_id
             self._streamed.add(piece.item_id)
-        text = _clean(piece.delta)
-        below = self._below
-        self._write(text)
-        self._column = _column_after(self._column, text, self._width())
-        if below:
-            self._show_below(self._shown)
+        self._lines.write(printable(piece.delta))
 
     def _flush_held(self) -> None:
         held, self._held = self._held, []
@@ -182,50 +158,11 @@ class ConsoleTranscript:
         for message in held:
             self.show(message)
 
-    def _styled(self, text: str, style: str) -> str:
-        code = _STYLES.get(style) if self._colour else None
-        return f"\x1b[{code}m{text}\x1b[0m" if code else text
-
-    def _write(self, text: str) -> None:
-        if self._stream is None:
-            return
-        if self._meter:
-            self._meter = False
-            text = f"\r\x1b[K{text}"
-        if self._below:
-            self._below = False
-            text = f"\x1b[J{text}"  # erases from the cursor to the end of the screen
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except (OSError, ValueError):
-            self._stream = None  # the reader has closed it: write nothing more
+    def _code(self, style: str) -> str:
+        return _STYLES.get(style, "") if self._colour else ""
 
 
-_HARMLESS = " \t\u200c\u200d"
-"""Kept though `str.isprintable` rejects them: Persian words and emoji need the two joiners."""
 _STYLES = {"you": "1;36", "assistant": "1;32", "dim": "2", "tool": "33", "bad": "31"}
-
-
-def _clean(text: str) -> str:
-    """Replace control characters: text of a model or a tool must not control the terminal."""
-    return "".join(
-        character if character.isprintable() or character in _HARMLESS else " "
-        for character in text
-    )
-
-
-def _column_after(column: int, text: str, width: int) -> int:
-    """Return how many cells are taken after a text; ``column`` were taken before it."""
-    for character in text:
-        if character == "\t":
-            column = min((column // 8 + 1) * 8, (column // width + 1) * width - 1)
-        elif unicodedata.east_asian_width(character) in "FW":
-            # A wide character that does not fit goes to the next line, and leaves a cell empty.
-            column += 3 if column % width == width - 1 else 2
-        elif unicodedata.category(character) not in ("Cf", "Me", "Mn"):
-            column += 1
-    return column
 
 
 def _words_of(turn: Turn) -> str:
@@ -255,8 +192,6 @@ def _bracket(message: Message) -> tuple[str, str]:
                 return "interrupted before anything was heard", "dim"
             words = f", heard: {short(heard)}" if heard else ""
             return f"interrupted after {heard_ms / 1000:.1f} s{words}", "dim"
-        case SoundFaltered(text=text):
-            return f"sound faltered {text}", "dim"
     text, is_trouble = sentence(message)
     return text, "bad" if is_trouble else "dim"
 

@@ -243,6 +243,29 @@ class View:
         """Whether the user is heard while the assistant speaks, as far as the echo decides it."""
         return self.echo is None or self.echo.state in ("off", "cancelled")
 
+    def is_answered(self, item_id: str, since_s: float) -> bool:
+        """Return whether the answer to a turn of the user was heard to its end.
+
+        Args:
+            item_id: The id of the turn.
+            since_s: When the turn was sent. What has no answer after 15 s of silence gets none.
+        """
+        if self.summary is not None or self.failure:
+            return True
+        known = item_id in self._index
+        after = self.entries[self._position(self._index[item_id]) + 1 :] if known else []
+        last = next((entry for entry in reversed(after) if not _is_aside(entry)), None)
+        if any(entry.kind == "tool" and entry.state == "partial" for entry in after):
+            return False
+        if last is not None and last.kind == "assistant" and not self._responding:
+            is_heard = last.heard >= len(last.text) or last.state == "interrupted"
+            tools = [entry for entry in after if entry.kind == "tool"]
+            if last.state != "partial" and is_heard and not (tools and tools[-1] is after[-1]):
+                return self._speaking != last.id
+        latest_s = max([since_s, *(entry.at_s for entry in after)])
+        is_silent = not (self._responding or self._speaking or self._hearing)
+        return is_silent and self._now_s - latest_s > _PATIENCE_S
+
     def find(self, entry_id: str) -> Entry | None:
         """Return an entry; None: there is none."""
         return self._index.get(entry_id)

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 
-__all__ = ["clusters", "printable", "shortened", "width_of", "wrapped"]
+__all__ = ["clusters", "printable", "shortened", "width_of", "words", "wrapped"]
 
 _JOINER, _EMOJI_STYLE = "\u200d", "\ufe0f"
 _HARMLESS = "\u200c\u200d"
@@ -105,7 +105,7 @@ def wrapped(text: str, width: int, used: int = 0) -> list[tuple[int, int]]:
 def _wrapped(text: str, width: int, used: int) -> Iterator[tuple[int, int]]:
     """Yield the lines of a text without line breaks."""
     line_start, line_end, column = 0, 0, used
-    for start, end, cells, blank in _words(text):
+    for start, end, cells, blank in words(text):
         if column + cells > width and (column > 0 or line_end > line_start):
             if used or line_end > line_start:
                 yield line_start, line_end
@@ -124,8 +124,12 @@ def _wrapped(text: str, width: int, used: int) -> Iterator[tuple[int, int]]:
     yield line_start, line_end
 
 
+def words(text: str) -> list[tuple[int, int, int, int]]:
+    """Return the parts that are not torn apart: start, end, cells, and cells of spaces behind."""
+    return list(_words(text))
+
+
 def _words(text: str) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the parts that are not torn apart: start, end, cells, and cells of spaces behind."""
     start = end = cells = blank = 0
     before = ""
     for first, after, own in clusters(text):
@@ -139,7 +143,7 @@ def _words(text: str) -> Iterator[tuple[int, int, int, int]]:
             start, cells, blank = first, 0, 0
         cells += own
         end, before = after, cluster
-    if end > start or not text:
+    if end > start or blank or not text:
         yield start, end, cells, blank
 
 

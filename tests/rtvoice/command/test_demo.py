@@ -106,7 +106,7 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
     console = Console(transcript=io.StringIO(), errors=io.StringIO())
     found = Demo(console, tmp_path)
     found._recogniser = False
-    found.shown = lambda: console.close() and console._transcript._stream.getvalue()
+    found.shown = lambda: console.close() and console._transcript._lines._stream.getvalue()
     yield found
     console.close()
 
