@@ -277,7 +277,8 @@ class Console:
             self._held.append(text)
             return
         try:
-            print(text, file=self._errors, flush=True)
+            self._errors.write(f"{text}\n")  # as a whole: two threads write
+            self._errors.flush()
         except (OSError, ValueError):
             pass  # the stream is closed
 

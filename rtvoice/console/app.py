@@ -71,7 +71,7 @@ class ConsoleApp(App[None]):
         hints: Callable[[], Sequence[str]] = lambda: (),
         budget: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(ansi_color=True)
         self.theme = "ansi-dark"  # the colours of the terminal, light ones too
         self.animation_level = "none"
         self.error = ""

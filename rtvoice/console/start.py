@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,6 +27,8 @@ _COLUMNS, _LINES = 60, 16
 """The smallest terminal that the console is laid out for."""
 _END_S = 15.0
 """How long a session may take to end in order after the console has crashed."""
+_LEAVE_S = 2.0
+"""How long the screen may take to close: where the terminal is gone, textual may wait for ever."""
 _RESTORE = "".join(f"\x1b[?{mode}l" for mode in (1000, 1003, 1015, 1006, 1004, 2004, 1049))
 _RESTORE += "\x1b[<u\x1b[?25h"
 """Mouse, focus, paste and keyboard modes off, back from the alternate screen, cursor on."""
@@ -86,12 +89,16 @@ def run_console(
     view = _view_of(given)
     app = ConsoleApp(link, session, view, hints=hints, budget=_dollars(given.get("budget")))
     link.begin(session)
+    left = threading.Event()
+    leave = partial(_leave_anyway, left, session, link, console, restore)
+    threading.Thread(target=leave, name="leave", daemon=True).start()
     error = ""
     try:
         app.run()
     except Exception:  # noqa: BLE001 - a bug of ours or of textual: the conversation ends in order
         error = traceback.format_exc()
     finally:
+        left.set()
         restore()
     error = error or app.error
     if error:
@@ -99,6 +106,24 @@ def run_console(
         link.wait_over(_END_S)
     console.release()
     return _finish(session, console, error)
+
+
+def _leave_anyway(
+    left: threading.Event,
+    session: CommandSession,
+    link: Link,
+    console: Console,
+    restore: Callable[[], None],
+) -> None:
+    """End the process if the screen does not close after the end of the session."""
+    link.wait_over()
+    if left.wait(_LEAVE_S):
+        return
+    restore()
+    console.release()
+    code = EXIT_KILLED if session.was_killed else session.finish()
+    console.close(1.0)
+    os._exit(code)
 
 
 def _finish(session: CommandSession, console: Console, error: str) -> int:

@@ -119,7 +119,7 @@ class Pane(Widget, can_focus=True):
         row = self._shown[y] if y < len(self._shown) else ()
         segments = [Segment(text, _style(style)) for text, style in row]
         width = self.size.width
-        return Strip(segments, row_width(row)).adjust_cell_length(width)
+        return Strip(segments, row_width(row)).adjust_cell_length(width, Style.null())
 
     def scroll_rows(self, count: int) -> None:
         """Scroll down by so many rows; a negative number: up."""

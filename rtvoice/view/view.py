@@ -113,7 +113,8 @@ class View:
         """Why the session has failed; empty: it has not."""
         self._index: dict[str, Entry] = {}
         self._now_s = 0.0
-        self._connected = False
+        self._connected: bool | None = None
+        """Whether there is a connection to the server; None: there was none yet."""
         self._ending = False
         self._hearing = self._paused = False
         self._speaking = ""
@@ -224,7 +225,7 @@ class View:
             return "failed" if self.failure or (self.summary and self.summary.failed) else "ended"
         if self._ending:
             return "ending"
-        if self.started is None:
+        if self.started is None or self._connected is None:
             return "starting"
         if not self._connected:
             return "reconnecting"
@@ -294,7 +295,7 @@ class View:
     def _session(self, message: Message) -> None:
         match message:
             case SessionStarted(pids=pids, input=heard, output=played):
-                self.started, self._connected = message, True
+                self.started = message
                 for name, pid in pids.items():
                     process = self._process(name)
                     process.pid, process.state = pid, "up"
