@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
+from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.geometry import Size
 
 from messages import Log, Message, SessionStarted
 from rtvoice.console.actions import OURS, Actions
@@ -84,11 +86,13 @@ class ConsoleApp(App[None]):
         self._actions = Actions(conversation, link, view)
         self._talk = Talk(view)
         self._records = Records()
+        self._arranged = Size(0, 0)
+        """The size that the panes are arranged for."""
         self._page = "talk"
         self._types = False
         self._flash = ("", 0.0, False)
         """The sentence at the bottom, until when it is shown, and whether it is trouble."""
-        make = partial(Pane, self._clicked, self._pressed)
+        make = partial(Pane, self._clicked)
         self._panes = {
             "talk": make(name="talk", follows=True),
             "processes": make(name="processes"),
@@ -98,7 +102,7 @@ class ConsoleApp(App[None]):
         self._state = make(name="state")
         self._tabs = make(name="tabs")
         self._foot = make(name="foot")
-        self._input = InputLine(self._typed, self._leave_input)
+        self._input = InputLine(self._typed)
         self._main = Vertical(id="main")
         self._side = Vertical(id="side")
 
@@ -120,14 +124,8 @@ class ConsoleApp(App[None]):
     def on_mount(self) -> None:
         """Begin to show what happens."""
         self._arrange()
-        self._panes["talk"].focus()
         self.set_interval(_TICK_S, self._tick)
         self._tick()
-
-    def on_resize(self) -> None:
-        """Arrange the panes anew."""
-        self._arrange()
-        self.call_after_refresh(self._refresh)
 
     @property
     def _is_wide(self) -> bool:
@@ -135,6 +133,7 @@ class ConsoleApp(App[None]):
 
     def _arrange(self) -> None:
         """Show the panes of this size and page."""
+        self._arranged = self.size
         wide = self._is_wide
         self._tabs.display = not wide
         self._main.display = wide or self._page == "talk"
@@ -181,6 +180,8 @@ class ConsoleApp(App[None]):
 
     def _refresh(self) -> None:
         """Show the state: panes redraw only the rows that differ."""
+        if self.size != self._arranged:
+            self._arrange()
         now_s, width = self._link.now_s(), self.size.width
         self._state.show(state_rows(self._view, width))
         if self._tabs.display:
@@ -247,6 +248,21 @@ class ConsoleApp(App[None]):
 
     # -- modes --------------------------------------------------------------------------------
 
+    async def on_event(self, event: events.Event) -> None:
+        """Decide at once what a key means: the focus follows the mode only after a while."""
+        if not isinstance(event, events.Key) or event.key in ("ctrl+c", "ctrl+q"):
+            await super().on_event(event)
+        elif isinstance(self.screen, Choice):
+            self.screen.press(event.key)
+        elif not self._types:
+            self._pressed(event.key)
+        elif event.key in ("escape", "ctrl+t"):
+            self._leave_input()
+        elif self.focused is self._input:
+            await super().on_event(event)
+        else:
+            self._input.post_message(event)
+
     def _open_input(self, text: str = "") -> None:
         self._types = True
         self._input.display = True
@@ -259,7 +275,7 @@ class ConsoleApp(App[None]):
     def _leave_input(self) -> None:
         self._types = False
         self._input.display = False
-        self._panes["talk" if self._main.display else self._page].focus()
+        self.set_focus(None)
         self.call_after_refresh(self._refresh)
 
     def _typed(self, line: str) -> None:
@@ -334,7 +350,6 @@ class ConsoleApp(App[None]):
         if page == "log":
             self._records.unread = 0
         self._arrange()
-        self._panes["talk" if self._main.display else page].focus()
         self.call_after_refresh(self._refresh)
 
     # -- commands -----------------------------------------------------------------------------

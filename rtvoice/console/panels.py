@@ -5,6 +5,7 @@ from __future__ import annotations
 from messages import Tokens
 from rtvoice.console.rows import Row, Span, cut, joined, padded
 from rtvoice.view import Latency, Process, View
+from rtvoice.view.sentences import count_of
 
 __all__ = ["FLASH_S", "process_rows", "state_rows", "turn_rows"]
 
@@ -93,14 +94,16 @@ def _numbers(view: View) -> list[Row]:
 
 def process_rows(view: View, width: int, now_s: float) -> list[Row]:
     """Return a heading, and a row a process."""
-    wide = max(width - 48, 10)
-    names = f"{'restarts':>9} {'MiB':>6} {'CPU':>6} {'mail':>5}"
+    count = 9 if width >= 70 else 4
+    wide = max(width - count - 34, 10)
+    names = f"{padded('restarts' if count > 4 else 'rst', count, right=True)}"
+    names += f"{'MiB':>7}{'CPU':>7}{'mail':>6}"
     head: Row = ((f"  {'process':<12}{padded('state', wide)}{names}", "dim"),)
-    rows = [_process(process, wide, now_s) for process in view.processes.values()]
+    rows = [_process(process, wide, count, now_s) for process in view.processes.values()]
     return [cut(row, width) for row in (head, *rows)]
 
 
-def _process(process: Process, wide: int, now_s: float) -> Row:
+def _process(process: Process, wide: int, count: int, now_s: float) -> Row:
     mark, state, style = _state(process, now_s)
     memory = "-" if process.memory_bytes is None else f"{process.memory_bytes / 2**20:.1f}"
     cpu = "-" if process.cpu is None else f"{process.cpu:.1%}"
@@ -108,7 +111,7 @@ def _process(process: Process, wide: int, now_s: float) -> Row:
         (f"{mark} ", style),
         (padded(process.name, 12), f"{style} @kill({process.name})".strip()),
         (padded(state, wide), style),
-        (f"{process.restarts:>9} {memory:>6} {cpu:>6} {process.mailbox:>5}", ""),
+        (f"{process.restarts:>{count}}{memory:>7}{cpu:>7}{process.mailbox:>6}", ""),
     )
 
 
@@ -123,8 +126,8 @@ def _state(process: Process, now_s: float) -> tuple[str, str, str]:
         return "○", "starting", "dim"
     if process.back_ms is not None and since is not None and since < FLASH_S + _DIED_S:
         return "✔", f"back in {process.back_ms:.0f} ms", "good"
-    back = f" · back in {process.back_ms:.0f} ms" if process.back_ms is not None else ""
-    return "●", f"up · {process.device}" if process.device else f"up{back}", ""
+    back = f"back in {process.back_ms:.0f} ms" if process.back_ms is not None else ""
+    return "●", " · ".join(filter(None, ("up", back, process.device))), ""
 
 
 # -- the last turn ----------------------------------------------------------------------------
@@ -145,7 +148,7 @@ def turn_rows(view: View, width: int, budget: float | None = None) -> list[Row]:
     else:
         rows += _waterfall(last, width)
         median, high = view.waits.percentile(50), view.waits.percentile(95)
-        text = f"p50 {median} ms · p95 {high} ms · {len(view.waits)} answers"
+        text = f"p50 {median} ms · p95 {high} ms · {count_of(len(view.waits), 'answer')}"
         rows.append(((text, ""),))
     rows.append(())
     rows += _cost(view, budget)

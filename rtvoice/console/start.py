@@ -77,6 +77,8 @@ def run_console(
     session.restore_terminal = restore
     session.begin()
     threading.Thread(target=_obey, args=(session, link), name="orders", daemon=True).start()
+    for name in ("COLUMNS", "LINES"):  # textual believes them more than the terminal
+        os.environ.pop(name, None)
     try:
         from rtvoice.console.app import ConsoleApp
     except ImportError as missing:

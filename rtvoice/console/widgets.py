@@ -51,7 +51,7 @@ def _style(names: str) -> Style:
     return style
 
 
-class Pane(Widget, can_focus=True):
+class Pane(Widget):
     """Rows of text that scroll, and follow the end as long as the end is shown.
 
     It draws its rows itself, and only those that have changed: a label for each would cost a
@@ -59,7 +59,6 @@ class Pane(Widget, can_focus=True):
 
     Args:
         on_click: Called with what a click on a row does, as in `rtvoice.console.rows.Span`.
-        on_press: Called with the name of each key that is pressed while it has the focus.
         follows: Whether new rows at the end are scrolled to.
     """
 
@@ -68,13 +67,11 @@ class Pane(Widget, can_focus=True):
     def __init__(
         self,
         on_click: Callable[[str], None],
-        on_press: Callable[[str], None],
         *,
         name: str,
         follows: bool = False,
     ) -> None:
         super().__init__(id=name)
-        self._on_press = on_press
         self._act = on_click
         self._follows = follows
         self.rows: Sequence[Row] = ()
@@ -140,12 +137,6 @@ class Pane(Widget, can_focus=True):
         self._shown = []
         self.show(self.rows)
 
-    def on_key(self, event: events.Key) -> None:
-        """Pass a key on."""
-        event.stop()
-        event.prevent_default()
-        self._on_press(event.key)
-
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         """Scroll with the wheel."""
         event.stop()
@@ -171,12 +162,11 @@ class Pane(Widget, can_focus=True):
 
 
 class InputLine(Input):
-    """The input line: Enter sends, Esc leaves, up and down are its earlier lines."""
+    """The input line: Enter sends, up and down are its earlier lines."""
 
-    def __init__(self, send: Callable[[str], None], leave: Callable[[], None]) -> None:
+    def __init__(self, send: Callable[[str], None]) -> None:
         super().__init__(id="input", compact=True, select_on_focus=False)
         self._send = send
-        self._leave = leave
         self._history: list[str] = []
         self._at = 0
         self._draft = ""
@@ -184,8 +174,6 @@ class InputLine(Input):
     def on_key(self, event: events.Key) -> None:
         """Take the keys that mean something else than in other input lines."""
         match event.key:
-            case "escape" | "ctrl+t":
-                self._leave()
             case "enter":
                 self._enter()
             case "up" | "down":
@@ -235,7 +223,7 @@ class Choice(ModalScreen[str | None]):
         self._text = rows
         self._choices = choices
         self._at = 0
-        self._pane = Pane(self._clicked, self._pressed, name="choice")
+        self._pane = Pane(self._clicked, name="choice")
 
     def compose(self) -> ComposeResult:
         """Return the widgets."""
@@ -247,7 +235,6 @@ class Choice(ModalScreen[str | None]):
         self._pane.styles.width = min(max(map(row_width, rows)) + 4, self.app.size.width)
         self._pane.styles.height = min(len(rows) + 2, self.app.size.height)
         self._pane.show(rows)
-        self._pane.focus()
 
     def _rows(self) -> list[Row]:
         rows: list[Row] = [((self._title, "title"),), *self._text]
@@ -262,7 +249,7 @@ class Choice(ModalScreen[str | None]):
     def _clicked(self, name: str) -> None:
         self.dismiss(self._choices[int(name)][0])
 
-    def _pressed(self, key: str) -> None:
+    def press(self, key: str) -> None:
         """Move, choose or close."""
         match key:
             case "up" | "down" if self._choices:
