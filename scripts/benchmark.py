@@ -4,6 +4,7 @@
     python scripts/benchmark.py latency recovery    only these: start latency barge-in recovery load
                                                     agent core reconnect
     python scripts/benchmark.py floor               a conversation beside a bare websocket
+    python scripts/benchmark.py console             CPU and memory of the console, and its delay
     python scripts/benchmark.py service             more and more callers of one service, a table
     python scripts/benchmark.py service --against 7992134    this revision and another one in turn
     python scripts/benchmark.py card                the same with a sound card, the virtual one
@@ -38,6 +39,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import benchmark_console
 import benchmark_core
 import benchmark_service
 from benchmark_devices import BLOCK_MS, PUT_LOG, stamp_of, stamped
@@ -1056,6 +1058,11 @@ def measure_service(against: str | None = None, runs: int = 5) -> None:
         asyncio.run(benchmark_service.measure())
 
 
+def measure_console() -> None:
+    """Measure the process of the console, and a captured block beside it."""
+    benchmark_console.measure(Server)
+
+
 MEASURES: dict[str, Callable[[], None]] = {
     "start": measure_start,
     "latency": measure_latency,
@@ -1071,8 +1078,9 @@ MEASURES: dict[str, Callable[[], None]] = {
     "fork": measure_fork,
     "floor": measure_floor,
     "service": measure_service,
+    "console": measure_console,
 }
-_ON_DEMAND = ("faults", "fork", "floor", "service")
+_ON_DEMAND = ("faults", "fork", "floor", "service", "console")
 """What is measured only if it is named: it takes minutes."""
 
 

@@ -206,6 +206,25 @@ def test_the_supervisors_own_process_imports_nothing_of_a_program() -> None:
     assert not {"asyncio", "numpy", "structlog", "actors.embedding"} & set(heavy)
 
 
+def test_the_console_is_imported_only_where_it_is_shown() -> None:
+    modules = "rtvoice.command.cli, rtvoice.command.conversation, rtvoice.command.keyboard"
+    modules += ", rtvoice.console.start, rtvoice.console.panels, rtvoice.console.talk"
+
+    assert {"textual", "rich"}.isdisjoint(_heavy(f"import {modules}"))
+
+
+def test_what_a_screen_shows_is_decided_without_input_and_output() -> None:
+    outside = {"socket", "select", "asyncio", "threading", "time", "datetime", "os", "sys"}
+    outside |= {"subprocess", "textual", "rich"}
+    pure = [*(ROOT / "rtvoice/view").glob("*.py")]
+    pure += [ROOT / "rtvoice/console" / f"{name}.py" for name in ("rows", "entries", "panels")]
+    pure += [ROOT / "rtvoice/console" / f"{name}.py" for name in ("commands", "talk")]
+
+    imported = {(path.name, name) for path in pure for name in imports_of(path)}
+
+    assert [(file, name) for file, name in imported if name.split(".")[0] in outside] == []
+
+
 _OPENS = "called while a component opens, under start_s"
 _LOADS = "called while a component, or the user's code, is imported"
 _THREAD = "called on a thread of its own, which no handler waits for"
@@ -276,6 +295,7 @@ def _importing_functions(node: ast.AST, inside: str = "", owner: str = "") -> It
 def _heavy(code: str) -> list[str]:
     """Return what a child had better not have imported."""
     libraries = "numpy structlog asyncio pyaudio pocketsphinx pywebrtc_audio hypothesis"
+    libraries += " textual rich"
     others = ["supervisor", "actors.supervision", "actors.embedding", "rtvoice"]
     names = [*libraries.split(), *others]
     code += f"; import sys; print(*(name for name in {names!r} if name in sys.modules))"

@@ -213,6 +213,49 @@ def test_without_a_recogniser_it_says_how_long_it_heard_and_never_guesses(
     assert re.fullmatch(r"I heard [01]\.\d seconds of speech\.", answer)
 
 
+SILENT = ("--server", "sandbox", "--input", "silence", "--output", "null")
+
+
+def said(text: str, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a conversation with the sandbox whose standard input is a pipe."""
+    return subprocess.run(
+        [sys.executable, "-m", "supervisor", *SILENT, *arguments],
+        cwd=tmp_path,
+        env=environment_of(**DEAF),
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=12 * TIMEOUT_S,
+        check=False,
+    )
+
+
+def test_lines_of_a_pipe_are_said_one_after_the_other_and_heard_to_the_end(
+    tmp_path: Path,
+) -> None:
+    done = said("what is your name\n\nthank you\n", tmp_path, "--events", "all.jsonl")
+
+    assert done.returncode == 0, done.stderr
+    assert re.findall("^(?:you|assistant): .*", done.stdout, re.MULTILINE) == [
+        "you: what is your name",
+        "assistant: My name is Sandbox.",
+        "you: thank you",
+        "assistant: You are welcome.",
+    ]
+    assert "end of input; 4 turns" in done.stdout
+    lines = (tmp_path / "all.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line)["event"] for line in lines]
+    assert events.count("playback_ended") == 2
+    assert "interrupted" not in events
+
+
+def test_an_input_without_a_line_ends_nothing(tmp_path: Path) -> None:
+    done = said("", tmp_path, "--max-seconds", "0.5")
+
+    assert done.returncode == 0, done.stderr
+    assert "the time is over" in done.stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_order(tmp_path: Path, number: int) -> None:
     run = Run(

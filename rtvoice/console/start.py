@@ -27,6 +27,7 @@ _COLUMNS, _LINES = 60, 16
 """The smallest terminal that the console is laid out for."""
 _END_S = 15.0
 """How long a session may take to end in order after the console has crashed."""
+_NICE = 5
 _LEAVE_S = 2.0
 """How long the screen may take to close: where the terminal is gone, textual may wait for ever."""
 _RESTORE = "".join(f"\x1b[?{mode}l" for mode in (1000, 1003, 1015, 1006, 1004, 2004, 1049))
@@ -88,6 +89,7 @@ def run_console(
         fall_back()
         link.wait_over()
         return session.finish()
+    _yield_to_the_session()
     view = _view_of(given)
     app = ConsoleApp(link, session, view, hints=hints, budget=_dollars(given.get("budget")))
     link.begin(session)
@@ -108,6 +110,13 @@ def run_console(
         link.wait_over(_END_S)
     console.release()
     return _finish(session, console, error)
+
+
+def _yield_to_the_session() -> None:
+    """Let this thread, which draws, wait for the components where there is too little CPU."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _leave_anyway(
