@@ -66,8 +66,11 @@ an agent (assistant.py):
   agent = Agent("You are a pirate.", voice="cedar", transcription_model="gpt-transcribe")
 
 at the terminal, during a conversation:
-  a line of text is said for you; Enter alone interrupts (with --push-to-talk, begins and ends your
-  turn); m mutes; q quits; Ctrl-C ends gracefully, a second one kills
+  the console (with textual): ? shows the keys; / or Ctrl-T begins to type, Esc stops;
+  Enter interrupts (with --push-to-talk, begins and ends your turn); m mutes, + - volume, [ ] speed,
+  k kills a process, s saves the transcript, q quits
+  plain lines (--plain): a line of text is said for you; Enter alone interrupts; m mutes; q quits
+  Ctrl-C ends gracefully, a second one kills; lines of a pipe are said one after the other
 
 environment (also read from a .env file in this folder, which never overrides the real one):
   OPENAI_API_KEY      the key of the OpenAI service

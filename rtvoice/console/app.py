@@ -188,7 +188,7 @@ class ConsoleApp(App[None]):
             self._tabs.show([self._tab_row(width)])
         self._foot.show([self._foot_row(width, now_s)])
         talk = self._panes["talk"]
-        if talk.size.width and self._talk.update(talk.size.width):
+        if talk.size.width and self._talk.update(talk.size.width - 1):
             talk.show(self._talk.rows)
         side = self._panes
         if side["processes"].display:

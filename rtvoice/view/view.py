@@ -458,7 +458,7 @@ class View:
                 entry.text, entry.output = name, output
                 entry.state = "failed" if failed else "complete"
                 if entry.seconds is None:
-                    entry.seconds = round(self._now_s - entry.at_s, 3)
+                    entry.seconds = max(round(self._now_s - entry.at_s, 3), 0.0)
                 self._running.discard(call_id)
             case OutputReplaced(call_id, output):
                 entry = self._entry(call_id, "tool", state="failed")

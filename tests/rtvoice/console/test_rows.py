@@ -77,16 +77,16 @@ TOOL = Entry(
 
 def test_a_tool_call_is_one_line_with_arguments_answer_and_time() -> None:
     assert texts(rows_of(TOOL, 80)) == [
-        'tool       ▸ weather {"city": "Paris"} → {"sky": "blue"}  0.21 s'
+        'tool       ▸ weather {"city": "Paris"} → {"sky": "blue"}  210 ms'
     ]
     (narrow,) = rows_of(TOOL, 40)
     assert row_width(narrow) <= 40
-    assert text_of(narrow).endswith("0.21 s")
+    assert text_of(narrow).endswith("210 ms")
 
 
 def test_an_unfolded_tool_call_shows_all_of_it() -> None:
     assert texts(rows_of(TOOL, 60, unfolded=True)) == [
-        "tool       ▾ weather  0.21 s",
+        "tool       ▾ weather  210 ms",
         "             arguments: {",
         '               "city": "Paris"',
         "             }",
