@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from messages import (
+    Connected,
     Disconnected,
     Interrupted,
     PlaybackEnded,
@@ -28,7 +29,15 @@ from rtvoice.view import View
 __all__ = ["Quiet"]
 
 _KINDS = (
-    *(SessionStarted, Disconnected, Reconnected, UserItem, UserSpeechStarted, UserSpeechStopped),
+    *(
+        SessionStarted,
+        Connected,
+        Disconnected,
+        Reconnected,
+        UserItem,
+        UserSpeechStarted,
+        UserSpeechStopped,
+    ),
     *(ResponseStarted, ResponseEnded, PlaybackStarted, PlaybackEnded, PlaybackPaused),
     *(PlaybackResumed, Interrupted, ToolCall, ToolAnswer),
 )

@@ -14,6 +14,7 @@ from messages import (
     ComponentCrashed,
     ComponentParked,
     ComponentRestarted,
+    Connected,
     Disconnected,
     EchoState,
     Interrupted,
@@ -58,6 +59,7 @@ def view_after(*messages: Message, view: View | None = None) -> View:
     view = view or View()
     if not view.started:
         view.take(STARTED, 0.0)
+        view.take(Connected(""), 0.0)
     for number, message in enumerate(messages, 1):
         view.take(message, number / 10)
     return view
@@ -255,8 +257,11 @@ def test_one_word_says_what_the_conversation_does(
     assert view_after(*messages).phase == phase
 
 
-def test_before_the_session_has_started_it_is_starting() -> None:
-    assert View().phase == "starting"
+def test_before_there_is_a_connection_it_is_starting() -> None:
+    view = View()
+    assert view.phase == "starting"
+    view.take(STARTED, 0.0)
+    assert view.phase == "starting"
 
 
 def test_a_turn_that_nothing_answers_is_not_thought_about_for_ever() -> None:
