@@ -75,6 +75,12 @@ _SECTIONS: tuple[tuple[str, str, str, str], ...] = (
         "",
     ),
     (
+        "A page",
+        "rtvoice.web",
+        'It is in `rtvoice.web`, which needs `pip install "rtvoice[web]"`.',
+        "",
+    ),
+    (
         "Traces",
         "rtvoice.tracing",
         'All these are in `rtvoice.tracing`, which needs `pip install "rtvoice[service]"`.',

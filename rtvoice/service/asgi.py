@@ -13,7 +13,15 @@ from rtvoice.service.admission import Place
 from rtvoice.service.call import Call
 from rtvoice.service.desk import Desk
 from rtvoice.service.errors import Busy, Draining
-from rtvoice.service.frames import GOING_AWAY, POLICY, TRY_LATER, BadFrameError, Hello, Wire
+from rtvoice.service.frames import (
+    GOING_AWAY,
+    POLICY,
+    TRY_LATER,
+    BadFrameError,
+    Hello,
+    Scope,
+    Wire,
+)
 from rtvoice.service.info import CallInfo
 from rtvoice.service.logs import session_id
 from rtvoice.service.metrics import CONTENT_TYPE
@@ -73,9 +81,14 @@ class App:
     """
 
     def __init__(
-        self, desk: Desk, drain: Callable[[float], Awaitable[None]], origins: Sequence[str]
+        self,
+        desk: Desk,
+        drain: Callable[[float], Awaitable[None]],
+        origins: Sequence[str],
+        view: Scope = "none",
     ) -> None:
         self._desk = desk
+        self._view = view
         self._drain = drain
         self._origins = tuple(origins)
         self._sockets: set[Socket] = set()
@@ -91,7 +104,7 @@ class App:
             case "lifespan", _:
                 await self._live(receive, send)
             case "websocket", "/talk":
-                await self._serve(Socket(scope, receive, send), Talk(), receive, path)
+                await self._serve(Socket(scope, receive, send), Talk(self._view), receive, path)
             case "websocket", "/twilio":
                 await self._serve(Socket(scope, receive, send), Twilio(), receive, path)
             case "websocket", _:
@@ -216,6 +229,9 @@ class App:
             if call.sample_rate != hello.sample_rate:
                 text = f"this conversation has a rate of {call.sample_rate}"
                 raise BadFrameError(POLICY, text)
+            if call.has_view != hello.view:
+                text = f"this conversation was begun with{'' if call.has_view else 'out'} a view"
+                raise BadFrameError(POLICY, text)
             await call.attend(socket, wire, resumed=True)
             return
         earlier = self._desk.find_journal(token) if token else None
@@ -234,10 +250,12 @@ class App:
             **known,
         )
         session_id.set(info.id)  # of this task, for the log records of make_agent
-        call = await self._begin(info, admitted, resumed=earlier is not None)
+        call = await self._begin(info, admitted, resumed=earlier is not None, view=hello.view)
         await call.attend(socket, wire, resumed=earlier is not None)
 
-    async def _begin(self, info: CallInfo, admitted: Admitted, *, resumed: bool) -> Call:
+    async def _begin(
+        self, info: CallInfo, admitted: Admitted, *, resumed: bool, view: bool
+    ) -> Call:
         """Begin the conversation of a caller.
 
         Raises:
@@ -247,7 +265,7 @@ class App:
             raise BadFrameError(GOING_AWAY, str(Draining()))
         place = admitted.take()
         try:
-            return await self._desk.call(place, info, resumed=resumed)
+            return await self._desk.call(place, info, resumed=resumed, view=view)
         except PermissionError as error:
             admitted.place = place
             raise BadFrameError(POLICY, str(error) or "the call is refused") from error

@@ -20,9 +20,19 @@ from messages import (
     UserSpeechStopped,
 )
 from rtvoice.agent import Agent
+from rtvoice.service.commands import Stop
 from rtvoice.service.conversation import Conversation
 from rtvoice.service.errors import Draining
-from rtvoice.service.frames import GOING_AWAY, NORMAL, RESTART, BadFrameError, HungUp, Wire
+from rtvoice.service.feed import Feed
+from rtvoice.service.frames import (
+    GOING_AWAY,
+    NORMAL,
+    RESTART,
+    BadFrameError,
+    Command,
+    HungUp,
+    Wire,
+)
 from rtvoice.service.line import Line
 from rtvoice.service.logs import session_id
 from rtvoice.service.socket import Closed, Socket
@@ -78,6 +88,7 @@ class Call:
         keep_s: How long a lost caller is waited for.
         hold: Starts the conversation, and waits for its end.
         over: Called at the end.
+        feed: What the caller is shown; None: no view was asked for.
     """
 
     def __init__(
@@ -88,6 +99,7 @@ class Call:
         keep_s: float,
         hold: Callable[[Conversation], AbstractAsyncContextManager[Agent]],
         over: Callable[[Call], None],
+        feed: Feed | None = None,
     ) -> None:
         self.conversation = conversation
         self.token = token
@@ -96,6 +108,7 @@ class Call:
         self._keep_s = keep_s
         self._hold = hold
         self._on_over = over
+        self._feed = feed
         self._kept = Kept(line.sample_rate)
         self._pieces: list[bytes] = []
         """Sound that is not passed on yet, because it is shorter than `_PIECE_S`."""
@@ -117,6 +130,11 @@ class Call:
         ):
             conversation.agent.event_bus.subscribe(kind, self._tell)
         self._task = asyncio.ensure_future(self._run())
+
+    @property
+    def has_view(self) -> bool:
+        """Whether the caller is shown a view."""
+        return self._feed is not None
 
     @property
     def is_lost(self) -> bool:
@@ -148,6 +166,8 @@ class Call:
             pass  # the caller has hung up while it started
         finally:
             self._over.set()
+            if self._feed is not None:
+                self._feed.close()
             if self._lost is not None:
                 self._lost.cancel()
             self._on_over(self)
@@ -190,7 +210,10 @@ class Call:
         await self._take_up(socket, wire)
         token = {"token": self.token.text} if wire.resumes else {}
         about = {"session": self.conversation.id, "rate": self.sample_rate, "resumed": resumed}
-        await socket.send(wire.tell("hello", **about, **token))
+        view = {"view": self._feed.scope} if self._feed is not None else {}
+        await socket.send(wire.tell("hello", **about, **token, **view))
+        if self._feed is not None:
+            self._feed.attach(lambda fields: socket.send(wire.tell("view", **fields)))
         reading = asyncio.ensure_future(self._read(socket, wire))
         over = asyncio.ensure_future(self._over.wait())
         try:
@@ -219,11 +242,20 @@ class Call:
     async def _read(self, socket: Socket, wire: Wire) -> None:
         """Read until the caller hangs up; how a socket ends otherwise is raised."""
         while not isinstance(received := wire.received(await socket.frame()), HungUp):
-            if received:
+            if isinstance(received, Stop):
+                self.end("hung_up")
+            elif isinstance(received, Command):
+                await self._obey(received)
+            elif received:
                 self._hear(received)
                 ahead_s = self._heard_s - (time.monotonic() - self._began)
                 if ahead_s > _AHEAD_S:
                     await asyncio.sleep(ahead_s - _AHEAD_S)
+
+    async def _obey(self, command: Command) -> None:
+        assert self._feed is not None  # without a view there are no commands
+        if problem := await self._feed.obey(command):
+            await self._say("refused", text=problem)
 
     def _hear(self, pcm: bytes) -> None:
         now = time.monotonic() - self._began
@@ -246,7 +278,10 @@ class Call:
         """Take note of the end of the socket: the caller has hung up, or was lost."""
         self._socket = None
         self._line.detach()
-        if isinstance(error, Closed) and error.lost and self._wire and self._wire.resumes:
+        is_lost = isinstance(error, Closed) and (error.lost or (error.left and self.has_view))
+        if self._feed is not None:
+            self._feed.detach()
+        if is_lost and self._wire and self._wire.resumes:
             self._wait_for_caller()
             return
         self.end("bad_input" if isinstance(error, BadFrameError) else "hung_up")
@@ -265,6 +300,8 @@ class Call:
 
     async def _say_goodbye(self, socket: Socket) -> None:
         reason = self.conversation.agent.history.ended_because
+        if self._feed is not None:
+            await self._feed.end(self._failure)
         if self._abandoned:
             await socket.close(RESTART, self._abandoned)
         elif self._failure:

@@ -21,6 +21,7 @@ from rtvoice.service.admission import Admission, Limits, Load, Place
 from rtvoice.service.call import Call
 from rtvoice.service.conversation import Conversation
 from rtvoice.service.errors import Busy, Draining
+from rtvoice.service.feed import Feed
 from rtvoice.service.gate import Gate, Queue
 from rtvoice.service.info import CallInfo
 from rtvoice.service.line import Line
@@ -143,6 +144,7 @@ class Desk:
         info: CallInfo,
         *,
         resumed: bool,
+        view: bool = False,
         token: Token | None = None,
         fitted: Mapping[str, Any] | None = None,
         over: Callable[[Call], None] | None = None,
@@ -173,6 +175,7 @@ class Desk:
         if self._journals is not None and fitted is None:
             self._journals.open(info.id, token)
         conversation = Conversation(place, agent, info.id, info.kind)
+        feed = Feed(agent, self._options.view) if view else None
         call = Call(
             conversation,
             line,
@@ -180,6 +183,7 @@ class Desk:
             self._options.keep_s,
             self._hold,
             over or self._forget_journal,
+            feed,
         )
         self._calls[info.id] = call
         return call

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
 
 __all__ = ["BAD_DATA", "GOING_AWAY", "NORMAL", "POLICY", "TRY_LATER", "BadFrameError"]
-__all__ += ["RESTART", "Frame", "Hello", "HungUp", "Received", "Wire", "checked_sound", "parsed"]
+__all__ += ["RESTART", "Command", "Frame", "Hello", "HungUp", "Received", "Scope", "Wire"]
+__all__ += ["checked_sound", "parsed"]
 
 Frame = bytes | str
 
@@ -16,6 +19,11 @@ RESTART, TRY_LATER = 1012, 1013
 """Codes that close a websocket (RFC 6455 section 7.4.1, and the IANA registry)."""
 MOST_BYTES = 256 * 1024
 """Length of the longest frame: five seconds at 24 kHz."""
+
+
+Scope = Literal["none", "talk", "all"]
+"""What callers of a service are shown if they ask for a view: nothing; the talk, its state and the
+levels; everything, also tools, processes, latency and cost."""
 
 
 class BadFrameError(Exception):
@@ -39,14 +47,20 @@ class Hello(NamedTuple):
     sample_rate: int
     token: str | None = None
     parameters: Mapping[str, Any] = {}
+    view: bool = False
+    """Whether the caller wants a view of the conversation."""
+
+
+class Command(msgspec.Struct, frozen=True):
+    """What a caller asks for (`rtvoice.service.commands`)."""
 
 
 class HungUp(NamedTuple):
     """The caller has hung up."""
 
 
-Received = bytes | HungUp | None
-"""Sound (int16 little-endian mono), the end of the call, or nothing to do."""
+Received = bytes | Command | HungUp | None
+"""Sound (int16 little-endian mono), a command, the end of the call, or nothing to do."""
 
 
 class Wire(Protocol):

@@ -12,6 +12,7 @@ from msgspec import Meta
 from messages import validation
 from messages.errors import InvalidSettingError
 from rtvoice.agent import Agent
+from rtvoice.service.frames import Scope
 from rtvoice.service.info import CallInfo
 
 __all__ = ["MakeAgent", "Options", "checked_options", "parsed"]
@@ -39,6 +40,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     journals: str | os.PathLike[str] | None
     keep_s: _Seconds
     origins: tuple[str, ...]
+    view: Scope
 
 
 _TYPES = get_type_hints(Options, include_extras=True)

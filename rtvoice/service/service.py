@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from rtvoice.agent import Agent
 from rtvoice.service.asgi import App
 from rtvoice.service.desk import Desk
+from rtvoice.service.frames import Scope
 from rtvoice.service.info import CallInfo
 from rtvoice.service.options import MakeAgent, checked_options
 
@@ -66,6 +67,7 @@ class Service:
         keep_s: float = 60.0,
         *,
         origins: Sequence[str] = (),
+        view: Scope = "none",
     ) -> None:
         """Describe a service; nothing is started.
 
@@ -89,6 +91,11 @@ class Service:
             keep_s: How long the conversation of a lost caller is kept.
             origins: Origins of web pages, such as ``https://shop.example``, that may call besides
                 those of the same host; ``*``: all.
+            view: What callers at ``/talk`` are shown if they ask for a view, as `rtvoice.web.Page`
+                does. ``none``: nothing. ``talk``: the talk with what was heard of it, the state and
+                the levels; they may also type, show images, interrupt, mute, set volume and speed.
+                ``all``: tools, processes, events, latency and cost too; they may also kill
+                components. Only for those whom you trust.
 
         Raises:
             ConfigurationError: A value is not valid, or the folder cannot be written.
@@ -107,14 +114,21 @@ class Service:
             drain_s=drain_s,
             keep_s=keep_s,
             origins=origins,
+            view=view,
         )
+        self._view = view
         self._desk = Desk(options)
-        self._app = App(self._desk, self.drain, options.origins)
+        self._app = App(self._desk, self.drain, options.origins, options.view)
 
     @property
     def asgi(self) -> App:
         """The ASGI application: callers' ``/talk`` and ``/twilio``, operators' pages."""
         return self._app
+
+    @property
+    def view(self) -> Scope:
+        """What callers are shown who ask for a view."""
+        return self._view
 
     def session(self, agent: Agent | CallInfo) -> AbstractAsyncContextManager[Agent]:
         """Hold a conversation: ``async with service.session(agent)`` is like ``async with agent``.

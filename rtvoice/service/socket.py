@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from rtvoice.service.frames import NORMAL, Frame
+from rtvoice.service.frames import GOING_AWAY, NORMAL, Frame
 
 __all__ = ["Closed", "Event", "Receive", "Send", "Socket"]
 
@@ -24,11 +24,15 @@ _ENDING_S = 1.0
 
 
 class Closed(Exception):  # noqa: N818 - the normal end of a socket
-    """Raised when the socket has ended; ``lost``: without a close frame of the caller."""
+    """Raised when the socket has ended.
 
-    def __init__(self, *, lost: bool) -> None:
+    ``lost``: without a close frame of the caller; ``left``: the page was left, or is loaded again.
+    """
+
+    def __init__(self, *, lost: bool, left: bool = False) -> None:
         super().__init__(lost)
         self.lost = lost
+        self.left = left
 
 
 class Socket:
@@ -109,7 +113,7 @@ class Socket:
         event = await (coming if coming is not None else self._receive())
         if event["type"] != "websocket.receive":
             self._is_over = True
-            raise Closed(lost=_was_lost(event))
+            raise Closed(lost=_was_lost(event), left=event.get("code") == GOING_AWAY)
         data, text = event.get("bytes"), event.get("text")
         return data if data is not None else text or ""
 
