@@ -278,7 +278,7 @@ def test_wrong_usage_is_refused_with_what_to_do(
     from rtvoice.command.cli import run
 
     monkeypatch.chdir(shop)
-    monkeypatch.setattr("rtvoice.command.serve._set_up_logging", lambda *_: None)
+    monkeypatch.setattr("rtvoice.command.serve.set_up_logging", lambda *_: None)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "shop", raising=False)
     try:

@@ -26,7 +26,7 @@ from messages.hints import install, rtvoice
 from messages.paths import printable
 from messages.settings import SETTINGS, Option
 from messages.transport.spawning import start_fork_server
-from rtvoice.command.choice import NEVER, Choice, UsageError, choose, read_env_file
+from rtvoice.command.choice import NEVER, Card, Choice, UsageError, choose, read_env_file
 from rtvoice.command.parser import Parser
 from rtvoice.command.printing import OutputError, open_closed_streams
 
@@ -52,6 +52,7 @@ _EXAMPLES = {
     "": "talk, or watch the demo",
     "assistant.py:agent": "talk with an agent of your own",
     "--input silence --output null": "type instead of talking",
+    "--web assistant.py:agent": "talk with it on a page in a browser",
     "--list-devices": "the devices for --input and --output",
     "--doctor": "check whether a session would work here",
     "--record talk.wav --events events.jsonl": "",
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add = groups["files"].add_argument
     add("--levels", action="store_true", help="show how loud both sides are, also in --events")
     add("--events", metavar="FILE", help="write events as lines of JSON; -: to standard output")
+    _add_web(parser.add_argument_group("in a browser").add_argument)
     add = groups["others"].add_argument
     add(
         "--doctor",
@@ -121,6 +123,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-level", type=lambda text: level(text.upper()), metavar="LEVEL", help=levels)
     add("--version", action="version", version=_version())
     return parser
+
+
+def _add_web(add: Callable[..., object]) -> None:
+    add("--web", action="store_true", help="talk on a page in a browser; prints its address")
+    add("--port", metavar="PORT", help="with --web: port to listen on (8080); 0: any free one")
+    add("--host", metavar="HOST", help="with --web: address to listen on (127.0.0.1)")
+    add("--tls-cert", metavar="FILE", help="with --web: a certificate (PEM), for other machines")
+    add("--tls-key", metavar="FILE", help="with --web: its private key (PEM)")
+    add("--insecure", action="store_true", help="with --web: allow --host without TLS")
 
 
 def _examples() -> str:
@@ -284,12 +295,15 @@ def _obey(options: argparse.Namespace) -> int:
         return print_devices(as_json=options.json)
     for name, value in read_env_file(Path(".env"), _complain).items():
         os.environ.setdefault(name, value)
-    _take_devices(options, os.environ)
+    _take_devices(options, {} if options.web else os.environ)
     try:
         if options.doctor:
             return _diagnose(options)
         if options.json:
             raise UsageError("--json goes with --list-devices or --doctor; --events - is JSON too")
+        if options.web:
+            return _serve_page(options)
+        _refuse_web_options(options)
         _check_files(options)
         level = _log_level(options)
         choice = choose(options, os.environ)
@@ -300,6 +314,23 @@ def _obey(options: argparse.Namespace) -> int:
         return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_KILLED
+
+
+def _serve_page(options: argparse.Namespace) -> int:
+    from rtvoice.command.web import check_web, serve_page
+
+    address = check_web(options)
+    _check_files(options)
+    level = _log_level(options)
+    choice = choose(options, os.environ, lambda: Card(input=True, output=True))
+    given = {**choice.given, "log_level": logging.getLevelName(level)}
+    return serve_page(options, address, choice, given)
+
+
+def _refuse_web_options(options: argparse.Namespace) -> None:
+    for name in ("port", "host", "tls_cert", "tls_key", "insecure"):
+        if getattr(options, name):
+            raise UsageError(f"--{name.replace('_', '-')} goes with --web")
 
 
 def _diagnose(options: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ from rtvoice.command.parser import Parser
 if TYPE_CHECKING:
     from rtvoice.service import Service
 
-__all__ = ["serve", "set_up_logging"]
+__all__ = ["port_of", "serve", "set_up_logging"]
 
 _DESCRIPTION = """\
 Hold many conversations at once, with callers at websockets. MAKE_AGENT is called for each caller,
@@ -83,7 +83,7 @@ def serve(argv: Sequence[str]) -> int:
     for name, value in read_env_file(Path(".env"), _say).items():
         os.environ.setdefault(name, value)
     try:
-        port = _port(options.port)
+        port = port_of(options.port)
         set_up_logging(options.log, _level(options))
         service = _service(options)
     except (ConfigurationError, LoadError) as error:
@@ -190,7 +190,7 @@ def _level(options: argparse.Namespace) -> str:
     return log_level_in(os.environ) or "INFO"
 
 
-def _port(text: str) -> int:
+def port_of(text: str) -> int:
     """Return the port.
 
     Raises:

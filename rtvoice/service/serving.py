@@ -77,6 +77,8 @@ def run(
     listener: socket.socket,
     drain: Callable[[float | None], Awaitable[None]],
     started: Callable[[], Awaitable[None]],
+    certificate: str | None = None,
+    key: str | None = None,
 ) -> None:
     """Serve until a signal ends it.
 
@@ -86,6 +88,8 @@ def run(
         drain: Is awaited before the server ends, with the seconds that it may take at most (None:
             as it likes; a second signal: 0).
         started: Is awaited once requests are served.
+        certificate: A file with the certificate, for TLS; None: without TLS.
+        key: A file with its private key.
     """
     config = uvicorn.Config(
         asgi,
@@ -97,6 +101,8 @@ def run(
         timeout_graceful_shutdown=_SHUTDOWN_S,
         lifespan="on",
         interface="asgi3",
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
     with listener:
         _Server(config, drain, started).run(sockets=[listener])
