@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.rig import TIMEOUT_S
@@ -30,7 +31,7 @@ _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-default-apps", "--disable-extensions", "--mute-audio", "--hide-scrollbars"),
-    *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
+    "--use-fake-device-for-media-stream",
     *("--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"),
 )
 
@@ -53,12 +54,14 @@ class Browser:
     """
 
     def __init__(self, microphone: Path, *flags: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._stack = contextlib.ExitStack()
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._folder = self._stack.enter_context(folder)
         program = chromium()
         assert program is not None
         self._process = subprocess.Popen(
             [
-                *(program, *_FLAGS, f"--user-data-dir={self._folder.name}"),
+                *(program, *_FLAGS, f"--user-data-dir={self._folder}"),
                 f"--use-file-for-fake-audio-capture={microphone}%noloop",
                 *("--remote-debugging-port=0", *flags, "about:blank"),
             ],
@@ -70,8 +73,12 @@ class Browser:
         )
         assert self._process.stderr is not None
         address = self._address(self._process.stderr)
-        threading.Thread(target=self._process.stderr.read, daemon=True).start()
-        self._socket = connect(address, max_size=None, compression=None, proxy=None)
+        self._stack.callback(self._process.stderr.close)
+        self._drain = threading.Thread(target=self._process.stderr.read, daemon=True)
+        self._drain.start()
+        self._socket = self._stack.enter_context(
+            connect(address, max_size=None, compression=None, proxy=None)
+        )
         self._ids = itertools.count(1)
         self._answers: dict[int, dict[str, Any]] = {}
         self._pages: dict[str, Page] = {}
@@ -85,7 +92,7 @@ class Browser:
         raise AssertionError("the browser has not started")
 
     def _read(self, socket: ClientConnection) -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(ConnectionClosed):
             for text in socket:
                 message = json.loads(text)
                 with self._news:
@@ -133,16 +140,15 @@ class Browser:
 
     def close(self) -> None:
         """End it with all its processes."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(ConnectionClosed, RuntimeError, AssertionError):
             self.call("Browser.close")
-        self._socket.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        assert self._process.stderr is not None
-        self._folder.cleanup()
+        self._drain.join(10)
+        self._stack.close()
 
 
 class Page:
@@ -160,11 +166,19 @@ class Page:
         return self._browser.call(method, self.session, **parameters)
 
     def prepare(self, width: int, height: int, media: dict[str, str]) -> None:
+        allowed = {"permissions": ["audioCapture"], "browserContextId": self._context}
+        self._browser.call("Browser.grantPermissions", **allowed)
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
         self.size(width, height)
         features = [{"name": name.replace("_", "-"), "value": media[name]} for name in media]
         self.call("Emulation.setEmulatedMedia", features=features)
+
+    def deny(self, permission: str, url: str) -> None:
+        """Refuse pages of an origin a permission, as its user does."""
+        origin = "/".join(url.split("/")[:3])
+        about = {"permission": {"name": permission}, "setting": "denied", "origin": origin}
+        self._browser.call("Browser.setPermission", browserContextId=self._context, **about)
 
     def size(self, width: int, height: int) -> None:
         """Change the size of the window."""
@@ -212,7 +226,7 @@ class Page:
                 if (found) done(found instanceof Element || found); else setTimeout(look, 10);
             }};
             look();
-            setTimeout(() => done(null), {int(3000 * TIMEOUT_S)});
+            setTimeout(() => done(null), {int(2000 * TIMEOUT_S)});
         }})"""
         found = self.run(wait)
         assert found, f"{what or script}; the page shows: {self.text()[:1500]}"

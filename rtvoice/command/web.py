@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import os
 import secrets
 import ssl
 import sys
@@ -140,7 +141,7 @@ def serve_page(
     try:
         listener = listen(address.host, address.port)
     except OSError as error:
-        why = error.strerror or error
+        why = os.strerror(error.errno) if error.errno else error
         text = f"{address.host}:{address.port} cannot be used ({why}); choose another --port"
         raise UsageError(text) from None
     secret = secrets.token_urlsafe(18)

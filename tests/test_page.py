@@ -1,0 +1,464 @@
+"""The page in a real browser: what it hears, plays and shows, and how it goes on."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtvoice.testing import SandboxServer, speech
+from tests.browser import Browser, Page, chromium
+from tests.rig import TIMEOUT_S
+from tests.sweeper import shared
+from tests.test_command import environment_of, speaks
+from tests.web import Web, Wire
+
+pytestmark = [
+    pytest.mark.skipif(chromium() is None, reason="needs Chromium: ./scripts/test installs it"),
+    pytest.mark.skipif(not speaks, reason="needs espeak-ng: ./scripts/run --setup"),
+    pytest.mark.xdist_group("browser"),
+]
+
+SPEAK = "document.querySelector('#hint').textContent === 'Speak.'"
+RECORD = """
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (to, ...rest) {
+  if (to instanceof AudioDestinationNode && !window.heard) {
+    window.heard = [];
+    const record = this.context.createScriptProcessor(1024, 1, 1);
+    record.onaudioprocess = ({ inputBuffer }) => {
+      window.heard.push(Array.from(inputBuffer.getChannelData(0), (x) => Math.round(x * 32767)));
+    };
+    connect.call(this, record);
+    connect.call(record, this.context.destination);
+    window.recorder = record;
+  }
+  return connect.call(this, to, ...rest);
+};
+"""
+"""Records what is played, beside the page's own code."""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Give a browser whose user says nothing for two seconds, and then asks something."""
+    path = tmp_path_factory.mktemp("microphone") / "question.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(24_000)
+        file.writeframes(bytes(2 * 24_000 * 3) + speech("what is your name") + bytes(2 * 24_000))
+    with shared():
+        browser = Browser(path)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(pace=4, timeout_s=2 * TIMEOUT_S) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def web(sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    with shared():
+        web = Web(tmp_path_factory.mktemp("web"), RTVOICE_SERVER=sandbox.url)
+    yield web
+    web.end()
+
+
+@pytest.fixture
+def page(browser: Browser, web: Web) -> Iterator[Page]:
+    """Give the page, in which a conversation has started."""
+    with browser.page() as page:
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=RECORD)
+        page.open(web.url)
+        begin(page)
+        yield page
+        leave(page)
+        complaints = [e for e in page.events if e["method"] == "Runtime.exceptionThrown"]
+        assert complaints == []
+
+
+def begin(page: Page) -> None:
+    page.press("#start")
+    page.until(SPEAK, "nobody listens")
+
+
+def leave(page: Page) -> None:
+    if page.run("!document.querySelector('#controls').hidden"):
+        page.press("#leave")
+        page.until("document.querySelector('#phase').textContent === 'Ended'")
+
+
+def type_in(page: Page, text: str) -> None:
+    page.run("document.querySelector('#text').focus()")
+    page.type(text)
+    page.key("Enter")
+
+
+def says(kind: str, text: str) -> str:
+    """Return the expression that is true when a turn is shown."""
+    found = f"[...document.querySelectorAll('li.{kind} .text')]"
+    return f"{found}.some((e) => e.textContent.includes({json.dumps(text)}))"
+
+
+def heard(page: Page) -> np.ndarray[Any, Any]:
+    """Return what was played."""
+    return np.array(page.run("window.heard.flat()"), np.float64)
+
+
+def is_silent(page: Page) -> None:
+    """Wait until a quarter of a second of silence has been played."""
+    page.until("window.heard.slice(-6).every((block) => block.every((x) => Math.abs(x) < 30))")
+
+
+def likeness(part: np.ndarray[Any, Any], whole: np.ndarray[Any, Any]) -> float:
+    """Return how much a sound is there in a longer one, wherever: 1 is all of it, unchanged."""
+    size = len(whole) + len(part)
+    product = np.fft.irfft(np.fft.rfft(whole, size) * np.conj(np.fft.rfft(part, size)), size)
+    at = int(np.argmax(product))
+    found = whole[at : at + len(part)]
+    if len(found) < len(part):
+        return 0.0
+    return float(product[at] / (np.linalg.norm(found) * np.linalg.norm(part)))
+
+
+def sent_sound(sandbox: SandboxServer, since: int) -> np.ndarray[Any, Any]:
+    deltas = [e for e in sandbox.sent[since:] if e["type"] == "response.output_audio.delta"]
+    return np.frombuffer(b"".join(base64.b64decode(e["delta"]) for e in deltas), "<i2") * 1.0
+
+
+def test_a_spoken_question_is_answered_in_sound(page: Page, sandbox: SandboxServer) -> None:
+    sandbox.hear("what is your name")
+    since = len(sandbox.sent)
+    page.until(says("user", "what is your name"), "the question is not shown")
+    page.until(says("assistant", "My name is Sandbox."), "the answer is not shown")
+    page.until("document.querySelector('#phase').textContent === 'Listening'")
+    is_silent(page)
+
+    sound = sent_sound(sandbox, since)
+    assert len(sound) > 12_000
+    assert likeness(sound, heard(page)) > 0.95
+    steps = page.until("document.querySelector('.waterfall')?.innerText")
+    assert "First sound heard" in steps
+    assert page.run("document.querySelector('li.assistant .unheard')") is None
+
+
+def test_an_interrupted_answer_is_struck_where_it_was_heard_last(page: Page) -> None:
+    type_in(page, "tell me a story")
+    page.until("document.querySelector('li.assistant .heard')?.textContent.length > 20")
+    page.key("Escape")
+    page.until("document.querySelector('li.assistant s.unheard')", "nothing is struck")
+    is_silent(page)
+
+    words = page.run("document.querySelector('li.assistant .heard').textContent")
+    assert words.startswith("Once upon a time")
+    assert page.run("document.querySelector('li.assistant s').textContent")
+
+
+def test_a_story_goes_on_when_the_speaker_is_killed(page: Page) -> None:
+    type_in(page, "count to twenty")
+    page.until("document.querySelector('li.assistant .heard')?.textContent.length > 10")
+    page.press('[aria-label="Kill speaker"]')
+    row = "document.querySelector('#processes tr[data-state=back]')"
+    page.until(row, "the speaker does not come back")
+    back = page.run(f"{row}.innerText")
+    before = len(heard(page))
+    page.until(f"window.heard.flat().slice({before}).some((x) => Math.abs(x) > 1000)")
+
+    assert re.search(r"speaker\s+back in \d+ ms", back)
+    page.key("Escape")
+
+
+def test_the_conversation_goes_on_after_the_page_is_loaded_again(
+    page: Page, sandbox: SandboxServer
+) -> None:
+    connections = sandbox.connections
+    type_in(page, "what is your name")
+    page.until(says("assistant", "My name is Sandbox."))
+    page.reload()
+    page.until(says("assistant", "My name is Sandbox."), "the talk is gone")
+    page.until("!document.querySelector('#controls').hidden")
+    type_in(page, "thank you")
+    page.until("document.querySelectorAll('li.assistant').length === 2")
+
+    assert sandbox.connections == connections
+
+
+def test_a_lost_socket_is_opened_again(browser: Browser, web: Web) -> None:
+    with Wire(web.port) as wire, browser.page() as page:
+        page.open(web.url.replace(str(web.port), str(wire.port), 1))
+        begin(page)
+        type_in(page, "what is your name")
+        page.until(says("assistant", "My name is Sandbox."))
+        wire.cut()
+        page.until("document.querySelector('#phase').textContent === 'Reconnecting'")
+        wire.mend()
+        page.until(SPEAK, "it does not go on")
+        type_in(page, "thank you")
+        page.until("document.querySelectorAll('li.assistant').length === 2")
+        leave(page)
+
+
+def test_an_image_that_is_dropped_is_shown_to_the_model(page: Page, sandbox: SandboxServer) -> None:
+    drop = """(async () => {
+        const canvas = document.createElement("canvas");
+        const blob = await new Promise((done) => canvas.toBlob(done, "image/webp"));
+        const data = new DataTransfer();
+        data.items.add(new File([blob], "picture.webp", { type: "image/webp" }));
+        const drop = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+        document.querySelector("#talk").dispatchEvent(drop);
+    })()"""
+    page.run(drop)
+    page.until("document.querySelector('li.user .image')", "no image is shown")
+
+    sandbox.wait_for(
+        lambda: any("input_image" in json.dumps(e) for e in sandbox.of("conversation.item.create"))
+    )
+
+
+def test_muting_silences_the_microphone_at_once(page: Page) -> None:
+    page.press("#mute")
+    page.until("document.querySelector('#phase').textContent === 'Muted'")
+    page.press("#mute")
+    page.until(SPEAK)
+
+
+def test_a_page_of_another_origin_may_not_call(browser: Browser, web: Web) -> None:
+    with browser.page() as page:
+        page.open("data:text/html,<title>elsewhere</title>")
+        how = page.run(
+            f"""new Promise((done) => {{
+                const socket = new WebSocket("ws://127.0.0.1:{web.port}/talk?key={web.key}");
+                socket.onopen = () => done("open");
+                socket.onclose = () => done("closed");
+            }})"""
+        )
+
+    assert how == "closed"
+
+
+def test_without_the_key_the_page_says_where_it_is(browser: Browser, web: Web) -> None:
+    with browser.page() as page:
+        status = page.open(web.url[:-1])
+        text = page.text()
+
+    assert status == 403
+    assert "ends in ?key=" in text
+
+
+def test_who_denies_the_microphone_is_told_what_to_do(browser: Browser, web: Web) -> None:
+    with browser.page() as page:
+        page.deny("microphone", web.url)
+        page.open(web.url)
+        page.press("#start")
+        page.until("!document.querySelector('#problem').hidden")
+        text = page.run("document.querySelector('#problem').textContent")
+        can_start = page.run("!document.querySelector('#start').disabled")
+
+    assert text.startswith("The browser may not use the microphone: allow it for this page")
+    assert can_start
+
+
+def test_a_start_that_fails_says_what_failed_and_what_to_do(
+    browser: Browser, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text("import quantum_voice\nagent = None\n")
+    with Web(tmp_path, "broken.py:agent") as web, browser.page() as page:
+        page.open(web.url)
+        page.press("#start")
+        page.until("!document.querySelector('#problem').hidden")
+        text = page.run("document.querySelector('#problem').textContent")
+        phase = page.run("document.querySelector('#phase').textContent")
+
+    assert phase == "Not started"
+    assert "No module named 'quantum_voice'" in text
+
+
+def test_without_a_key_it_is_the_sandbox_and_says_so(browser: Browser, tmp_path: Path) -> None:
+    with Web(tmp_path) as web, browser.page() as page:
+        page.open(web.url)
+        note = page.run("document.querySelector('#notes').textContent")
+        begin(page)
+        page.until("[...document.querySelectorAll('.phrase')].map((e) => e.textContent).join()")
+        phrases = page.run("[...document.querySelectorAll('.phrase')].map((e) => e.textContent)")
+        page.run("[...document.querySelectorAll('.phrase')].at(11).click()")
+        page.until(says("assistant", "My name is Sandbox."))
+        leave(page)
+
+    assert note.startswith("There is no key, so this is the sandbox")
+    assert note in web.said
+    assert phrases[11] == "what is your name"
+
+
+def test_a_program_that_ends_is_told_on_the_page(browser: Browser, tmp_path: Path) -> None:
+    with Web(tmp_path) as web, browser.page() as page:
+        page.open(web.url)
+        begin(page)
+        code = web.end()
+        page.until("!document.querySelector('#problem').hidden")
+        text = page.run("document.querySelector('#problem').textContent")
+
+    assert code == 0
+    assert text == "The service is ending."
+
+
+# -- who cannot see it, and who has little room ---------------------------------------------------
+
+ROLES = ["banner", "main", "complementary", "status", "alert"]
+NAMED = {"button", "textbox", "searchbox", "combobox", "slider", "meter", "link", "table", "region"}
+CONTRAST = """(() => {
+    const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    const rgb = (text) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = text;
+        canvas.fillRect(0, 0, 1, 1);
+        return canvas.getImageData(0, 0, 1, 1).data;
+    };
+    const light = (text) => {
+        const [r, g, b] = [...rgb(text)].slice(0, 3).map((value) => {
+            const part = value / 255;
+            return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (element) => {
+        for (let at = element; at; at = at.parentElement) {
+            const colour = getComputedStyle(at).backgroundColor;
+            if (rgb(colour)[3] === 255) return colour;
+        }
+        return "white";
+    };
+    const faint = [];
+    const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) {
+        const element = walk.currentNode.parentElement;
+        if (!walk.currentNode.data.trim() || !element.checkVisibility()) continue;
+        if (element.closest(":disabled, .unseen, option, noscript, .skip")) continue;
+        const pair = [light(getComputedStyle(element).color), light(behind(element))];
+        const ratio = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+        if (ratio < 4.5) faint.push(`${walk.currentNode.data.trim().slice(0, 30)}: ${ratio}`);
+    }
+    return faint;
+})()"""
+
+
+def accessible(page: Page) -> list[dict[str, str]]:
+    """Return role and name of each node that assistive technology sees."""
+    nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+    return [
+        {"role": node["role"]["value"], "name": node.get("name", {}).get("value", "")}
+        for node in nodes
+        if not node.get("ignored") and "role" in node
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_the_page(browser: Browser, web: Web, scheme: str) -> None:
+    with browser.page(360, 740, prefers_color_scheme=scheme) as page:
+        page.open(web.url)
+        before = accessible(page)
+        begin(page)
+        type_in(page, "tell me a story")
+        page.until("document.querySelector('li.assistant .unheard')")
+        page.key("Escape")
+        page.until("document.querySelector('li.assistant s')")
+        page.run("document.querySelector('#events-panel').open = true")
+        page.until("document.querySelector('#events li')")
+        during = accessible(page)
+        faint = page.run(CONTRAST)
+        width = page.run("document.documentElement.scrollWidth")
+        told = page.run("document.querySelector('#told').textContent")
+        leave(page)
+
+    nameless = [node for node in (*before, *during) if node["role"] in NAMED and not node["name"]]
+    assert nameless == []
+    roles = {node["role"] for node in during}
+    assert {"banner", "main", "complementary", "status", "list"} <= roles
+    assert faint == []
+    assert width == 360
+    assert told.startswith("Assistant: Once upon a time")
+
+
+def test_the_keyboard_alone_starts_types_and_leaves(browser: Browser, web: Web) -> None:
+    with browser.page() as page:
+        page.open(web.url)
+        reach(page, "start")
+        page.key("Enter")
+        page.until(SPEAK)
+        reach(page, "text")
+        page.type("what is your name")
+        page.key("Enter")
+        page.until(says("assistant", "My name is Sandbox."))
+        reach(page, "leave")
+        outline = page.run("getComputedStyle(document.activeElement).outlineStyle")
+        page.key("Enter")
+        page.until("document.querySelector('#phase').textContent === 'Ended'")
+
+    assert outline == "solid"
+
+
+def reach(page: Page, name: str) -> None:
+    """Press Tab until an element has the focus."""
+    for _ in range(60):
+        page.key("Tab")
+        if page.run("document.activeElement.id") == name:
+            return
+    raise AssertionError(f"Tab does not reach {name}")
+
+
+# -- push-to-talk --------------------------------------------------------------------------------
+
+
+def test_space_is_held_to_talk(browser: Browser, sandbox: SandboxServer, tmp_path: Path) -> None:
+    sandbox.hear("thank you")
+    with (
+        Web(tmp_path, "--push-to-talk", RTVOICE_SERVER=sandbox.url) as web,
+        browser.page() as page,
+    ):
+        page.open(web.url)
+        page.press("#start")
+        page.until("!document.querySelector('#hold').hidden")
+        page.until("document.querySelector('#phase').textContent === 'Listening'")
+        page.run("document.querySelector('#talk').focus()")
+        page.key(" ", "keyDown")
+        page.until("document.querySelector('#phase').textContent === 'Hearing you'")
+        before = page.run("performance.now()")
+        page.until(f"performance.now() > {before} + 300")
+        page.key(" ", "keyUp")
+        page.until(says("user", "thank you"))
+        leave(page)
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def failing(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "supervisor", "--web", *arguments],
+        cwd=folder,
+        env=environment_of(**environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_port_in_use_is_a_sentence(web: Web, tmp_path: Path) -> None:
+    code, said = failing(tmp_path, "--port", str(web.port), "--server", "sandbox")
+
+    assert code == 2
+    assert f"127.0.0.1:{web.port} cannot be used (Address already in use)" in said
