@@ -137,7 +137,11 @@ optional_packages() {
     "$venv/bin/python" -I -c 'import pyaudio' 2>/dev/null || pyaudio_packages
     has espeak-ng || echo espeak-ng
     [ "$wanted" = run ] || "$root/scripts/virtual-sound-card" missing
+    [ "$wanted" = run ] || browser || echo chromium
 }
+
+# Is there a browser for the tests of the page? (tests/browser.py looks for the same names.)
+browser() { has chromium || has chromium-browser || has google-chrome; }
 
 # How to get packages, whose Debian names it is given.
 how_to_get() {
@@ -311,6 +315,7 @@ install_optional() {
     optional files soundfile soundfile "FLAC, Ogg and MP3 files as input (4 MB)"
     optional console textual textual "the console, on the whole screen of a terminal (10 MB)"
     optional sandbox pocketsphinx pocketsphinx "speech recognition in the sandbox (30 MB)"
+    optional web uvicorn uvicorn "the page in a browser, and services (5 MB)"
     has espeak-ng || say "  no espeak-ng, which is the sandbox's voice; $(how_to_get espeak-ng)"
     mv "$venv/missing.new" "$venv/missing"
 }

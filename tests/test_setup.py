@@ -115,6 +115,7 @@ def make_project(tmp_path: Path) -> Project:
     project = Project(root, programs)
     project.put("id", "#!/bin/sh\necho 1000\n")
     project.put("espeak-ng", "")
+    project.put("chromium", "")
     project.put("apt-get", f"#!/bin/sh\necho $* >>'{programs}/apt-record'\n")
     project.put("fake-pip", FAKE_PIP)
     project.put("python3", FAKE_PYTHON.format(bin=programs, python=sys.executable, version=VERSION))
@@ -150,7 +151,12 @@ def steps(*names: str) -> list[str]:
 
 
 RUN = steps(
-    "", "requirements-audio", "requirements-files", "requirements-console", "requirements-sandbox"
+    "",
+    "requirements-audio",
+    "requirements-files",
+    "requirements-console",
+    "requirements-sandbox",
+    "requirements-web",
 )
 TESTS = steps("requirements-dev", "requirements-referees")
 
