@@ -88,9 +88,10 @@ def command_in(found: dict[str, Any]) -> Command:
     name = found.get("type")
     kind = _BY_NAME.get(name) if isinstance(name, str) else None
     if kind is None:
-        text = f'the "type" of a text frame must be played or one of {", ".join(_BY_NAME)}'
+        text = f'unknown "type" of a frame; allowed: played, {", ".join(_BY_NAME)}'
         raise BadFrameError(BAD_DATA, text)
     try:
         return msgspec.convert({key: found[key] for key in found if key != "content"}, kind)
     except msgspec.ValidationError as error:
-        raise BadFrameError(BAD_DATA, f"a frame {name} is not valid: {error}") from None
+        problem = str(error).replace("`", "")
+        raise BadFrameError(BAD_DATA, f"a frame {name} is not valid: {problem}") from None
