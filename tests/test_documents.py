@@ -43,6 +43,9 @@ COVERED = {
     "python -m supervisor --doctor": "tests/rtvoice/command/test_doctor.py",
     "python -m supervisor --probes": "tests/test_inject.py",
     "python -m supervisor serve shop.py:make_agent": "tests/test_serve.py",
+    "python -m supervisor --web": "tests/test_page.py",
+    "python -m supervisor --web assistant.py:agent": "tests/test_page.py",
+    "python -m supervisor --web --push-to-talk assistant.py:agent": "tests/test_page.py",
     "python asgi_app.py": "tests/test_examples.py",
 }
 """Commands that set up the machine or run for long, and the tests that know them."""

@@ -82,7 +82,7 @@ function untilPressed() {
 function changed(state, about) {
   if (state === "lost") {
     line?.clear(line.clears); // what is still to come will be said anew
-    show("reconnecting", "Reconnecting", about || "The connection was lost; your conversation goes on.");
+    show("reconnecting", "Reconnecting", about || "The connection was lost: you are not heard. The conversation will go on.");
     return;
   }
   line.clear(0); // a new socket counts anew

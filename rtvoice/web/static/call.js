@@ -2,7 +2,8 @@
 
 const WAITS_MS = [0, 250, 500, 1000, 2000, 4000];
 const SILENT_MS = 8000; // without a message for this long, a running socket is dead
-const KEPT_S = 3; // of what is said while there is no socket
+const KEPT_S = 1; // so long a loss of the socket may be for speech to go on as if there was none
+const LOUD = 600; // a sample of speech, not of a silent room
 const TOKEN = "rtvoice-token";
 
 export class Call {
@@ -15,6 +16,7 @@ export class Call {
     this.keptSamples = 0;
     this.tries = 0;
     this.isOpen = false; // whether the hello was answered
+    this.isStarted = false; // what is said before would be late for ever
     this.isOver = false;
     this.wasEnded = false;
     this.failure = "";
@@ -71,10 +73,14 @@ export class Call {
         this.on.state("open", told);
         this.flush();
         break;
+      case "started":
+        this.isStarted = true;
+        break;
       case "clear":
         this.on.clear(told.clears);
         break;
       case "view":
+        if (told.state && told.state.phase !== "starting") this.isStarted = true;
         if (told.state?.failure) this.failure = told.state.failure;
         this.on.view(told);
         break;
@@ -159,19 +165,23 @@ export class Call {
     if (this.send("image", { bytes: bytes.byteLength, ...fields })) this.socket.send(bytes);
   }
 
-  /** Send a block of the microphone; without a socket, keep the newest. */
+  /** Send a block of the microphone; after a short loss of the socket, what was said meanwhile. */
   speak(pcm) {
+    if (!this.isStarted) return;
     if (this.isOpen) {
       this.socket.send(pcm);
       return;
     }
-    this.kept.push(pcm);
     this.keptSamples += pcm.length;
-    while (this.keptSamples > KEPT_S * this.rate) this.keptSamples -= this.kept.shift().length;
+    if (this.keptSamples <= KEPT_S * this.rate) this.kept.push(pcm);
+    else this.kept = [];
   }
 
   flush() {
-    for (const pcm of this.kept) this.socket.send(pcm);
+    const isShort = this.keptSamples <= KEPT_S * this.rate;
+    const isSpeech = this.kept.some((pcm) => pcm.some((sample) => Math.abs(sample) > LOUD));
+    // Silence was heard in its place already: to send it too would put all that follows later.
+    if (isShort && isSpeech) for (const pcm of this.kept) this.socket.send(pcm);
     this.kept = [];
     this.keptSamples = 0;
   }
