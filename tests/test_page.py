@@ -8,8 +8,10 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import wave
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,6 @@ from tests.web import Web, Wire
 pytestmark = [
     pytest.mark.skipif(chromium() is None, reason="needs Chromium: ./scripts/test installs it"),
     pytest.mark.skipif(not speaks, reason="needs espeak-ng: ./scripts/run --setup"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 SPEAK = "document.querySelector('#hint').textContent === 'Speak.'"
@@ -256,17 +257,71 @@ def test_muting_silences_the_microphone_at_once(page: Page) -> None:
 
 
 def test_a_page_of_another_origin_may_not_call(browser: Browser, web: Web) -> None:
-    with browser.page() as page:
-        page.open("data:text/html,<title>elsewhere</title>")
-        how = page.run(
-            f"""new Promise((done) => {{
-                const socket = new WebSocket("ws://127.0.0.1:{web.port}/talk?key={web.key}");
-                socket.onopen = () => done("open");
-                socket.onclose = () => done("closed");
-            }})"""
-        )
+    call = f"""new Promise((done) => {{
+        const socket = new WebSocket("ws://127.0.0.1:{web.port}/talk?key={web.key}");
+        socket.onopen = () => done("open");
+        socket.onclose = () => done("closed");
+    }})"""
+    with browser.page() as page, elsewhere() as url:
+        page.open(url)
+        from_elsewhere = page.run(call)
+        page.open(web.url)
+        from_ours = page.run(call)
 
-    assert how == "closed"
+    assert (from_elsewhere, from_ours) == ("closed", "open")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def elsewhere() -> Iterator[str]:
+    """Serve a page of another origin."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+WORKLET = """(async () => {
+    const context = new OfflineAudioContext(1, 24000, 24000);
+    await context.audioWorklet.addModule(new URL("static/worklet.js", location.href));
+    const line = new AudioWorkletNode(context, "line", { outputChannelCount: [1] });
+    const told = [];
+    line.port.onmessage = ({ data }) => "played" in data && told.push(data);
+    line.connect(context.destination);
+    const during = async (seconds, act) => {
+        await context.suspend(seconds);
+        act();
+        await new Promise((done) => setTimeout(done, 100));
+        await context.resume();
+    };
+    during(0, () => line.port.postMessage(new Int16Array(24000).fill(16384)));
+    during(0.256, () => line.port.postMessage({ clears: 1 }));
+    during(0.512, () => line.port.postMessage(new Int16Array(2400).fill(16384)));
+    const sound = (await context.startRendering()).getChannelData(0);
+    return [Array.from(sound, (value) => Math.round(value * 100)), told];
+})()"""
+
+
+def test_an_interruption_empties_what_is_to_be_played(browser: Browser, web: Web) -> None:
+    with browser.page() as page:
+        page.open(web.url)
+        sound, told = page.run(WORKLET)
+
+    at_ms = 24
+    assert set(sound[: 256 * at_ms]) == {50}
+    assert set(sound[262 * at_ms : 512 * at_ms]) == {0}
+    assert set(sound[512 * at_ms : 612 * at_ms]) == {50}
+    assert [report["clears"] for report in told] == sorted(report["clears"] for report in told)
+    before, after = ([r["played"] for r in told if r["clears"] == n] for n in (0, 1))
+    assert before[0] < 10
+    assert 200 < before[-1] <= 256
+    assert after[-1] == 100
+    assert told[-1]["isDry"]
 
 
 def test_without_the_key_the_page_says_where_it_is(browser: Browser, web: Web) -> None:

@@ -94,7 +94,9 @@ class Line extends AudioWorkletProcessor {
     const size = Math.round(FADE_S * sampleRate);
     const at = size - this.fading--;
     if (this.rest && at < this.rest.length) this.last = this.rest[at] / 32768;
-    return this.last * (1 - at / size);
+    const faded = this.last * (1 - at / size);
+    if (this.fading === 0) this.last = 0;
+    return faded;
   }
 }
 
