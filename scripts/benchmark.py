@@ -7,6 +7,7 @@
     python scripts/benchmark.py console             CPU and memory of the console, and its delay
     python scripts/benchmark.py service             more and more callers of one service, a table
     python scripts/benchmark.py service --against 7992134    this revision and another one in turn
+    python scripts/benchmark.py page                an answer in a browser beside one at a card
     python scripts/benchmark.py card                the same with a sound card, the virtual one
     python scripts/benchmark.py card --soak 600     with a soak of ten minutes (else 30 s)
     python scripts/benchmark.py faults --runs 100   every fault of every component, a table (long)
@@ -41,6 +42,7 @@ from typing import Any
 
 import benchmark_console
 import benchmark_core
+import benchmark_page
 import benchmark_service
 from benchmark_devices import BLOCK_MS, PUT_LOG, stamp_of, stamped
 from benchmark_floor import CLIENTS
@@ -1079,8 +1081,9 @@ MEASURES: dict[str, Callable[[], None]] = {
     "floor": measure_floor,
     "service": measure_service,
     "console": measure_console,
+    "page": benchmark_page.measure,
 }
-_ON_DEMAND = ("faults", "fork", "floor", "service", "console")
+_ON_DEMAND = ("faults", "fork", "floor", "service", "console", "page")
 """What is measured only if it is named: it takes minutes."""
 
 

@@ -292,7 +292,8 @@ class _Line(ClientConnection):
 class _Caller:
     """A caller who speaks all the time, and plays what comes."""
 
-    def __init__(self, port: int, number: int) -> None:
+    def __init__(self, port: int, number: int, hello: str = '{"rate": 24000}') -> None:
+        self._hello = hello
         self.started: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         """When the conversation had started; an exception: why it has not."""
         self._url = f"ws://127.0.0.1:{port}/talk"
@@ -333,7 +334,7 @@ class _Caller:
             ) as socket:
                 assert isinstance(socket, _Line)
                 socket.caller = self
-                await socket.send('{"rate": 24000}')
+                await socket.send(self._hello)
                 await self._speak(socket)
         except (ConnectionClosed, InvalidStatus, OSError) as error:
             if not self.started.done():

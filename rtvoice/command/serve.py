@@ -112,6 +112,7 @@ def _complain(text: str) -> int:
 
 _LISTENING, _LIMITS, _END = "listening", "how many", "the end, and after it"
 _NUMBERS = {
+    "view": (_LISTENING, "SCOPE", "what callers see who ask for a view: none, talk or all (none)"),
     "max_sessions": (_LIMITS, "N", "most conversations at once"),
     "cpu_limit": (
         _LIMITS,
