@@ -377,6 +377,42 @@ def test_without_a_key_it_is_the_sandbox_and_says_so(browser: Browser, tmp_path:
     assert phrases[11] == "what is your name"
 
 
+AGENT = """
+from rtvoice import Agent, Tools
+
+tools = Tools()
+
+@tools.action("Say what the weather is.")
+def weather(city: str) -> str:
+    return f"Sunny in {city}."
+
+agent = Agent("Answer.", tools=tools, audio_input="default", audio_output="talk.wav")
+"""
+
+
+def test_an_agent_of_ones_own_talks_at_the_page_whatever_devices_it_has(
+    browser: Browser, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(AGENT)
+    with Web(tmp_path, "mine.py:agent", RTVOICE_SERVER=sandbox.url) as web, browser.page() as page:
+        page.open(web.url)
+        begin(page)
+        type_in(page, 'call weather {"city": "Oslo"}')
+        page.until("document.querySelector('li.tool.complete')")
+        call = page.run("document.querySelector('li.tool').textContent")
+        page.press('[aria-label="Kill supervisor"]')
+        row = "document.querySelector('#processes tr[data-state=back]')"
+        page.until(f"{row}?.innerText.startsWith('supervisor')", "it does not come back")
+        type_in(page, "what is your name")
+        page.until(says("assistant", "My name is Sandbox."))
+        leave(page)
+
+    assert re.fullmatch(
+        r'weather \d\.\d\d sArguments\{"city": ?"Oslo"\}AnswerSunny in Oslo\.', call
+    )
+    assert not (tmp_path / "talk.wav").exists()
+
+
 def test_a_program_that_ends_is_told_on_the_page(browser: Browser, tmp_path: Path) -> None:
     with Web(tmp_path) as web, browser.page() as page:
         page.open(web.url)

@@ -69,5 +69,11 @@ class CommandAgent(Agent):
                 raise AgentError("audio_output", str(error)) from error
 
         in_force = InForce(Settings(), (), named=True)
-        places = {name: settings.get(name) for name in PLACED} | {"output": self.audio_output}
-        return Run(session, self.event_bus, in_force), places | {"tools": []}
+        unknown: dict[str, Any] = {
+            "tools": [],
+            "builtin_tools": (),
+            "components": {},
+        }  # the AGENT may have some
+        places = {name: settings.get(name, unknown.get(name)) for name in PLACED}
+        places |= {"server": server, "output": self.audio_output}
+        return Run(session, self.event_bus, in_force), places

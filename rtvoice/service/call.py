@@ -164,6 +164,9 @@ class Call:
             _logger.error("conversation %s failed: %s", self.conversation.id, error)
         except asyncio.CancelledError:
             pass  # the caller has hung up while it started
+        except Exception:  # a bug: the caller is told something
+            self._failure = "the conversation has failed; the log of the service says why"
+            _logger.exception("conversation %s failed", self.conversation.id)
         finally:
             self._over.set()
             if self._feed is not None:

@@ -34,7 +34,7 @@ export class Processes {
       this.kill(name);
     };
     const last = part("td", "");
-    last.append(button);
+    if (name !== "sandbox") last.append(button); // nobody would say that it is back
     line.append(head, ...cells, last);
     this.body.append(line);
     const row = { line, note, cells, restarts, timer: 0 };

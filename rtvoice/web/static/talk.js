@@ -82,6 +82,7 @@ function typed(entry) {
 }
 
 function spoken(entry) {
+  if (!entry.text) return [part("span", "unknown", entry.state === "partial" ? "…" : "(nothing)")];
   const [heard, unheard] = split(entry.text, entry.heard);
   const parts = [part("span", "heard", heard)];
   if (unheard && entry.state === "interrupted") {
