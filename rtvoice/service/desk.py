@@ -158,6 +158,7 @@ class Desk:
             token: With it a lost caller comes again; None: a new one.
             fitted: What the agent is fitted with, instead of a journal of the service.
             over: Called at the end.
+            view: Whether the caller is shown a view.
 
         Raises:
             Exception: What ``make_agent`` raises.
