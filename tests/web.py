@@ -94,6 +94,8 @@ class Wire:
         self.port = self._listener.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._is_cut = False
+        self._frozen = threading.Event()
+        """Of the connections that there are; others have another one."""
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -104,6 +106,11 @@ class Wire:
             pairs, self._pairs = self._pairs, []
         for end in (end for pair in pairs for end in pair):
             _reset(end)
+
+    def freeze(self) -> None:
+        """Pass nothing on any more for the connections that there are, and end none."""
+        self._frozen.set()
+        self._frozen = threading.Event()
 
     def mend(self) -> None:
         """Accept connections again."""
@@ -126,7 +133,7 @@ class Wire:
                 far = socket.create_connection(("127.0.0.1", self._to))
                 self._pairs.append((near, far))
             for ends in ((near, far), (far, near)):
-                threading.Thread(target=_pass_on, args=ends, daemon=True).start()
+                threading.Thread(target=_pass_on, args=(*ends, self._frozen), daemon=True).start()
 
     def __enter__(self) -> Wire:
         return self
@@ -135,10 +142,11 @@ class Wire:
         self.close()
 
 
-def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+def _pass_on(source: socket.socket, sink: socket.socket, frozen: threading.Event) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
-            sink.sendall(data)
+            if not frozen.is_set():
+                sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
 
 

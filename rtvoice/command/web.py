@@ -22,7 +22,7 @@ __all__ = ["Address", "check_web", "serve_page"]
 
 _KEEP_S = 600.0
 """How long a conversation whose page is gone is kept: a laptop may be closed for a while."""
-_NO_FILES = ("record", "journal", "resume")
+_NO_FILES = ("record", "journal", "resume", "session")
 """Options for one conversation, which a second one at the same time would contradict."""
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 

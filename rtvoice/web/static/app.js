@@ -121,6 +121,7 @@ function converses(does) {
   $("welcome").hidden = does;
   $("talk").hidden = !does && mirror.entries.length === 0;
   for (const id of ["controls", "meters"]) $(id).hidden = !does;
+  for (const button of document.querySelectorAll(".kill")) button.hidden = !does;
   for (const id of ["volume", "speed"]) $(id).disabled = !does;
   if (does) problem("");
   else $("phrases").hidden = true;
