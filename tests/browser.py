@@ -31,7 +31,6 @@ _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-default-apps", "--disable-extensions", "--mute-audio", "--hide-scrollbars"),
-    "--use-fake-device-for-media-stream",
     *("--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"),
 )
 
@@ -45,15 +44,21 @@ def chromium() -> str | None:
     )
 
 
+def _capturing(microphone: Path | None) -> Iterator[str]:
+    if microphone is not None:
+        yield "--use-fake-device-for-media-stream"
+        yield f"--use-file-for-fake-audio-capture={microphone}%noloop"
+
+
 class Browser:
     """A browser, until it is closed. Its pages share nothing (`page`).
 
     Args:
-        microphone: What its microphone hears: a WAV file.
+        microphone: What its microphone hears: a WAV file. None: it has no microphone.
         flags: Further flags.
     """
 
-    def __init__(self, microphone: Path, *flags: str) -> None:
+    def __init__(self, microphone: Path | None, *flags: str) -> None:
         self._stack = contextlib.ExitStack()
         folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._folder = self._stack.enter_context(folder)
@@ -62,7 +67,7 @@ class Browser:
         self._process = subprocess.Popen(
             [
                 *(program, *_FLAGS, f"--user-data-dir={self._folder}"),
-                f"--use-file-for-fake-audio-capture={microphone}%noloop",
+                *_capturing(microphone),
                 *("--remote-debugging-port=0", *flags, "about:blank"),
             ],
             stdin=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -366,6 +367,39 @@ def test_who_denies_the_microphone_is_told_what_to_do(browser: Browser, web: Web
 
     assert text.startswith("The browser may not use the microphone: allow it for this page")
     assert can_start
+
+
+def refusal(page: Page, url: str) -> str:
+    """Return what the page says to who presses Start."""
+    page.open(url)
+    page.press("#start")
+    page.until("!document.querySelector('#problem').hidden")
+    return str(page.run("document.querySelector('#problem').textContent"))
+
+
+@pytest.mark.long
+def test_who_has_no_microphone_is_told_what_to_do(web: Web) -> None:
+    browser = Browser(None)
+    try:
+        with browser.page() as page:
+            text = refusal(page, web.url)
+    finally:
+        browser.close()
+
+    assert text == "There is no microphone: plug one in, and press Start again."
+
+
+@pytest.mark.long
+def test_a_page_without_tls_on_another_machine_says_why_it_has_no_microphone(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outside:
+        outside.connect(("192.0.2.1", 9))  # sends nothing, but has the system choose an address
+        address = outside.getsockname()[0]
+    with Web(tmp_path, "--host", "0.0.0.0", "--insecure") as web, browser.page() as page:
+        text = refusal(page, web.url.replace("127.0.0.1", address))
+
+    assert text.startswith("The browser gives the microphone only to a page with https://")
 
 
 def test_a_start_that_fails_says_what_failed_and_what_to_do(

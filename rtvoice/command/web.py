@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import os
 import secrets
+import socket
 import ssl
 import sys
 from collections.abc import Mapping
@@ -117,11 +118,11 @@ def serve_page(
         given: Fields of `messages.Settings`.
 
     Raises:
-        UsageError: The address cannot be used.
+        UsageError: The settings contradict each other, or the address cannot be used.
     """
     from rtvoice.command.agent import CommandAgent
     from rtvoice.service import Service
-    from rtvoice.service.serving import listen, run
+    from rtvoice.service.serving import run
     from rtvoice.web import Page
 
     set_up_logging("text", str(given["log_level"]))
@@ -138,12 +139,7 @@ def serve_page(
         keep_s=_KEEP_S,
         view="all",
     )
-    try:
-        listener = listen(address.host, address.port)
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else error
-        text = f"{address.host}:{address.port} cannot be used ({why}); choose another --port"
-        raise UsageError(text) from None
+    listener = _listen(address)
     secret = secrets.token_urlsafe(18)
     hosts = (*_LOOPBACK, address.host) if _is_loopback(address.host) else ()
     page = Page(service, key=secret, hosts=hosts, notes=choice.hints)
@@ -155,3 +151,14 @@ def serve_page(
 
     run(page, listener, service.drain, started, address.certificate, address.key)
     return EXIT_OK
+
+
+def _listen(address: Address) -> socket.socket:
+    from rtvoice.service.serving import listen
+
+    try:
+        return listen(address.host, address.port)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else error
+        text = f"{address.host}:{address.port} cannot be used ({why}); choose another --port"
+        raise UsageError(text) from None
