@@ -270,7 +270,7 @@ def test_an_image_that_is_dropped_is_shown_to_the_model(page: Page, sandbox: San
     )
 
 
-def test_muting_silences_the_microphone_at_once(page: Page) -> None:
+def test_who_is_muted_is_told_so(page: Page) -> None:
     page.press("#mute")
     page.until("document.querySelector('#phase').textContent === 'Muted'")
     page.press("#mute")
