@@ -21,15 +21,13 @@ from messages import (
 )
 from rtvoice.console.commands import CommandError
 from rtvoice.console.entries import plain_lines
-from rtvoice.console.link import Conversation, Link, Said
+from rtvoice.console.link import OURS, Conversation, Link, Said
 from rtvoice.view import View
 
 __all__ = ["Actions"]
 
 _SPEEDS = (0.25, 1.5)
 _SIGNAL = getattr(signal, "SIGKILL", signal.SIGTERM)
-OURS = "console"
-"""The row of our own process."""
 
 
 class Actions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from textual import events
 from textual.app import App, ComposeResult
@@ -14,12 +14,22 @@ from textual.containers import Horizontal, Vertical
 from textual.geometry import Size
 
 from messages import Log, Message, SessionStarted
-from rtvoice.console.actions import OURS, Actions
-from rtvoice.console.commands import KEYS, CommandError, help_lines, parsed
+from rtvoice.console.actions import Actions
+from rtvoice.console.bars import (
+    CHOOSING,
+    PAGES,
+    TYPING,
+    command_keys,
+    keys_row,
+    said_row,
+    tab_row,
+)
+from rtvoice.console.commands import KEYS
 from rtvoice.console.link import Conversation, Link, Over, Processes, Said
+from rtvoice.console.orders import Orders
 from rtvoice.console.panels import process_rows, state_rows, turn_rows
 from rtvoice.console.records import Records
-from rtvoice.console.rows import Row, cut, joined, padded, paragraph
+from rtvoice.console.rows import Row
 from rtvoice.console.talk import Talk
 from rtvoice.console.widgets import Choice, InputLine, Pane
 from rtvoice.view import View
@@ -32,15 +42,12 @@ _FLASH_S = 5.0
 """How long a sentence about a key is shown."""
 _WIDE, _HIGH = 110, 24
 """Size of a terminal from which on the panels are beside the talk."""
-_PAGES = ("talk", "processes", "turn", "log")
-_DIRECTIONS: tuple[Literal["input", "output"], ...] = ("input", "output")
-_STEP_PERCENT, _STEP_SPEED = 10, 0.1
 
 
 class ConsoleApp(App[None]):
     """The console of one session. It ends when the session has ended.
 
-    It is longer than other classes: the screen has one owner, which knows mode, page and panes.
+    The screen has one owner, which knows mode, page and panes.
 
     Args:
         link: The queue of what happens.
@@ -84,6 +91,7 @@ class ConsoleApp(App[None]):
         self._hints = hints
         self._budget = budget
         self._actions = Actions(conversation, link, view)
+        self._orders = Orders(self, self._actions, link, view)
         self._talk = Talk(view)
         self._records = Records()
         self._arranged = Size(0, 0)
@@ -116,7 +124,7 @@ class ConsoleApp(App[None]):
             with self._main:
                 yield self._panes["talk"]
             with self._side:
-                for name in _PAGES[1:]:
+                for name in PAGES[1:]:
                     yield self._panes[name]
         yield self._foot
         yield self._input
@@ -141,7 +149,7 @@ class ConsoleApp(App[None]):
         self._side.styles.width = 64 if wide else "100%"
         self._side.styles.border_left = ("solid", "ansi_default") if wide else ("none", "white")
         self._side.styles.padding = (0, 0, 0, 1 if wide else 0)
-        for name in _PAGES[1:]:
+        for name in PAGES[1:]:
             shown = name == self._page or (wide and name != "log")
             self._panes[name].display = shown
         self._panes["processes"].styles.height = len(self._view.processes) + 2 if wide else "1fr"
@@ -158,7 +166,7 @@ class ConsoleApp(App[None]):
                     self._view.status({name: dict(about) for name, about in status.items()}, came_s)
                     self._arrange()
                 case Said(text, is_trouble):
-                    self._say(text, is_trouble=is_trouble)
+                    self.say(text, is_trouble=is_trouble)
                 case Over():
                     self.exit()
                     return
@@ -185,8 +193,8 @@ class ConsoleApp(App[None]):
         now_s, width = self._link.now_s(), self.size.width
         self._state.show(state_rows(self._view, width))
         if self._tabs.display:
-            self._tabs.show([self._tab_row(width)])
-        self._foot.show([self._foot_row(width, now_s)])
+            self._tabs.show([tab_row(self._view, self._page, self._records.unread, width)])
+        self._foot.show([self._foot_row(now_s)])
         talk = self._panes["talk"]
         if talk.size.width and self._talk.update(talk.size.width - 1):
             talk.show(self._talk.rows)
@@ -199,52 +207,35 @@ class ConsoleApp(App[None]):
         if side["log"].display:
             side["log"].show(self._records.rows(side["log"].size.width))
 
-    def _tab_row(self, width: int) -> Row:
-        processes = self._view.processes.values()
-        down = [each.name for each in processes if each.state in ("down", "parked")]
-        marks = {
-            "processes": f" ✖ {down[0]}" if down else "",
-            "log": f" ({self._records.unread})" if self._records.unread else "",
-        }
-        parts: list[Row] = []
-        for number, name in enumerate(_PAGES, 1):
-            style = "badge" if name == self._page else "bad" if name == "processes" and down else ""
-            parts.append(((f" {number} {name}{marks.get(name, '')} ", f"{style} @page({name})"),))
-        return joined(parts, width, " ")
-
-    def _foot_row(self, width: int, now_s: float) -> Row:
-        """Return the row with the mode and what can be done, or what was just done."""
-        badge = " TYPING " if self._types else " KEYS "
+    def _foot_row(self, now_s: float) -> Row:
         text, until_s, is_trouble = self._flash
-        mode: Row = ((badge, "badge"), (" ", ""))
         if text and now_s < until_s:
-            return cut((*mode, ("! " if is_trouble else "", "bad"), (text, "strong")), width)
+            return said_row(text, self.size.width, typing=self._types, is_trouble=is_trouble)
         if self._types:
-            keys = [("Enter", "sends"), ("Esc", "leaves"), ("↑ ↓", "earlier"), ("/help", "")]
-        elif self._talk.chosen:
-            keys = [("Enter", "unfolds"), ("Tab", "next"), ("Esc", "leaves")]
-        else:
-            begins = self._conversation.has_push_to_talk()
-            keys = [
-                ("?", "help"),
-                ("/", "type"),
-                ("Enter", "talk" if begins else "interrupt"),
-                ("m", "unmute" if self._view.muted else "mute"),
-                ("k", "kill"),
-                ("q", "quit"),
-                ("s", "save"),
-                ("d", "devices"),
-                ("r", "drop"),
-            ]
-        parts: list[Row] = [((key, "key"), (f" {what}".rstrip(), "dim")) for key, what in keys]
-        if not self._panes["talk"].is_at_end and not self._types:
-            parts.insert(0, (("End ↓ more below", "mark @end"),))
-        return (*mode, *joined(parts, width - len(badge) - 1))
+            return keys_row(TYPING, self.size.width, typing=True)
+        if self._talk.chosen:
+            return keys_row(CHOOSING, self.size.width)
+        by_key = self._conversation.has_push_to_talk()
+        keys = command_keys(muted=self._view.muted, push_to_talk=by_key)
+        return keys_row(keys, self.size.width, more=not self._panes["talk"].is_at_end)
 
-    def _say(self, text: str, *, is_trouble: bool = False) -> None:
+    def say(self, text: str, *, is_trouble: bool = False) -> None:
         """Show a sentence at the bottom for a while."""
         if text:
             self._flash = (text, self._link.now_s() + _FLASH_S, is_trouble)
+
+    def clear(self) -> None:
+        """Show no sentence at the bottom any more."""
+        self._flash = ("", 0.0, False)
+
+    def ask(self, choice: Choice, then: Callable[[str], None] | None = None) -> None:
+        """Show a list over the screen; call a function with what is chosen."""
+
+        def chosen(value: str | None) -> None:
+            if value is not None and then is not None:
+                then(value)
+
+        self.push_screen(choice, chosen)
 
     # -- modes --------------------------------------------------------------------------------
 
@@ -269,7 +260,7 @@ class ConsoleApp(App[None]):
         self._input.value = text
         self._input.cursor_position = len(text)
         self._input.focus()
-        self._flash = ("", 0.0, False)
+        self.clear()
         self.call_after_refresh(self._refresh)
 
     def _leave_input(self) -> None:
@@ -281,16 +272,9 @@ class ConsoleApp(App[None]):
     def _typed(self, line: str) -> None:
         """Take a line: a command, or words of the user."""
         if line.startswith("/"):
-            self._obey(line)
+            self._orders.obey(line)
         else:
             self._actions.say(line)
-
-    def _obey(self, line: str) -> None:
-        try:
-            name, argument = parsed(line)
-            self._do(name, argument)
-        except CommandError as error:
-            self._say(str(error), is_trouble=True)
 
     def _clicked(self, what: str) -> None:
         """Do what a click does."""
@@ -300,9 +284,9 @@ class ConsoleApp(App[None]):
                 self._talk.unfold(argument)
                 self._panes["talk"].show(self._talk.rows)
             case "page":
-                self._turn_to(argument)
+                self.turn_to(argument)
             case "kill":
-                self._choose_process(argument)
+                self._orders.choose_process(argument)
             case "end":
                 self._scroll("end")
 
@@ -315,20 +299,20 @@ class ConsoleApp(App[None]):
         elif key in ("up", "down", "pageup", "pagedown", "home", "end"):
             self._scroll(key)
         elif key == "1":
-            self._turn_to("talk")
+            self.turn_to("talk")
         elif key == "escape":
             self._talk.leave()
             self._panes["talk"].show(self._talk.rows)
-            self._turn_to("talk")
+            self.turn_to("talk")
         elif key in ("tab", "shift+tab"):
-            self._choose_tool(1 if key == "tab" else -1)
+            self.choose_tool(1 if key == "tab" else -1)
         elif key == "enter" and self._talk.chosen:
             self._clicked(f"unfold({self._talk.chosen})")
             self._panes["talk"].reveal(*self._talk.place_of(self._talk.chosen))
         elif (command := KEYS.get(key)) is not None:
             steps = {"plus": "+", "equals_sign": "+", "right_square_bracket": "+"}
             is_step = command.name in ("volume", "speed")
-            self._do(command.name, steps.get(key, "-") if is_step else "")
+            self._orders.do(command.name, steps.get(key, "-") if is_step else "")
 
     def _scroll(self, key: str) -> None:
         pane = self._panes[self._page] if not self._main.display else self._panes["talk"]
@@ -336,15 +320,20 @@ class ConsoleApp(App[None]):
         steps = {"up": -1, "down": 1, "pageup": -page, "pagedown": page}
         pane.scroll_rows(steps.get(key, len(pane.rows) * (1 if key == "end" else -1)))
 
-    def _choose_tool(self, step: int) -> None:
-        self._turn_to("talk")
+    def choose_tool(self, step: int) -> None:
+        """Choose the next tool call of the talk, or the one before it."""
+        self.turn_to("talk")
         self._talk.choose(step)
         if not self._talk.chosen:
-            self._say("no tool was called yet")
+            self.say("no tool was called yet")
         self._panes["talk"].show(self._talk.rows)
         self._panes["talk"].reveal(*self._talk.place_of(self._talk.chosen))
 
-    def _turn_to(self, page: str) -> None:
+    def toggle(self, page: str) -> None:
+        """Show a page or, if it is shown, the talk."""
+        self.turn_to("talk" if self._page == page else page)
+
+    def turn_to(self, page: str) -> None:
         """Show another page; in a wide terminal only the log is one."""
         self._page = page
         if page == "log":
@@ -352,131 +341,18 @@ class ConsoleApp(App[None]):
         self._arrange()
         self.call_after_refresh(self._refresh)
 
-    # -- commands -----------------------------------------------------------------------------
-
-    def _do(self, name: str, argument: str = "") -> None:
-        """Do what a key or a slash command stands for.
-
-        Raises:
-            CommandError: The argument is not valid.
-        """
-        match name:
-            case "processes" | "turn" | "log":
-                self._turn_to("talk" if self._page == name else name)
-            case "help":
-                self._show_help()
-            case "tools":
-                self._choose_tool(1)
-            case "devices":
-                self._say("looking for devices ...")
-                self._link.run(self._list_devices)
-            case "kill" if not argument:
-                self._choose_process()
-            case "kill":
-                self._say(self._actions.kill(argument))
-            case "volume" | "speed":
-                self._say(self._change(name, argument))
-            case "save":
-                self._save()
-            case _:
-                self._say(getattr(self._actions, name)())
-
-    def _save(self) -> None:
-        try:
-            self._say(self._actions.save())
-        except OSError as error:
-            text = f"the transcript cannot be saved here: {error.strerror or error}"
-            self._say(text, is_trouble=True)
-
-    def _change(self, name: str, argument: str) -> str:
-        """Change volume or speed by a step (``+`` or ``-``), or to a number."""
-        is_volume = name == "volume"
-        now = self._view.volume * 100 if is_volume else self._view.speed
-        if argument in ("+", "-"):
-            step = _STEP_PERCENT if is_volume else _STEP_SPEED
-            value = now + (step if argument == "+" else -step)
-        else:
-            try:
-                value = float(argument.rstrip("%"))
-            except ValueError:
-                example = "/volume 50" if is_volume else "/speed 1.2"
-                raise CommandError(f"write a number, such as {example}") from None
-        return self._actions.volume(value) if is_volume else self._actions.speed(value)
-
-    def _show_help(self) -> None:
-        rest: Row = ((" " * 31, ""),)
-        keys = [
-            row
-            for shown, slash, text in help_lines()
-            for row in paragraph(
-                [(text, "dim")],
-                self.size.width - 4,
-                ((padded(shown, 14), "key"), (padded(slash, 17), "")),
-                rest,
-            )
-        ]
-        self.push_screen(Choice("keys and commands", keys))
-
-    def _choose_process(self, name: str = "") -> None:
-        names = [known for known in self._view.processes if known != OURS]
-        if name in names:
-            names.remove(name)
-            names.insert(0, name)
-        pids = {known: self._view.processes[known].pid for known in names}
-        choices = [(known, f"{padded(known, 12)} {pids[known]}") for known in names]
-        self.push_screen(Choice("kill which process?", choices=choices), self._kill_chosen)
-
-    def _kill_chosen(self, name: str | None) -> None:
-        if name is not None:
-            self._obey(f"/kill {name}")
-
-    def _list_devices(self) -> Said | None:
-        """List the sound devices, on a thread: it takes a process of its own a while."""
-        from actors.devices.card.listing import list_devices
-        from actors.devices.errors import SoundLibraryError
-
-        try:
-            devices = list_devices()
-        except SoundLibraryError as error:
-            return Said(str(error), is_trouble=True)
-        choices = [
-            (f"{direction} {device.name}", f"{direction:<7}{' '.join(device.name.split())}")
-            for direction in _DIRECTIONS
-            for device in devices
-            if device.channels(direction)
-        ]
-        self._link.put(partial(self._show_devices, choices))
-        return None
-
-    def _show_devices(self, choices: list[tuple[str, str]]) -> None:
-        processes = self._view.processes
-        using: list[Row] = [
-            ((f"{name}: ", "dim"), (processes[name].device or "-", ""))
-            for name in ("microphone", "speaker")
-            if name in processes
-        ]
-        if not choices:
-            using.append((("there are no sound devices on this machine", "dim"),))
-        self._flash = ("", 0.0, False)
-        self.push_screen(Choice("devices", using, choices), self._device_chosen)
-
-    def _device_chosen(self, choice: str | None) -> None:
-        if choice is not None:
-            direction, _, device = choice.partition(" ")
-            self._say(self._actions.change_device(direction, device))
-
     # -- the end ------------------------------------------------------------------------------
 
     def action_quit_session(self) -> None:
         """End the conversation (Ctrl-Q)."""
-        self._do("quit")
+        self._orders.do("quit")
 
     def action_interrupted(self) -> None:
         """End the conversation (Ctrl-C); a second time, kill it."""
         if self._conversation.interrupted():
             self.exit()
         else:
-            self._say("ending; Ctrl-C again kills")
+            self.say("ending; Ctrl-C again kills")
 
     def _fatal_error(self) -> None:
         """Keep the traceback, to be shown as a text: textual's own shows the words of the user."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,9 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 from messages import Level, Log, Message, SessionEnded, SessionFailed, WantWireEvents
 from messages.errors import RtvoiceError
+from messages.transport.spawning import cpu_seconds, resident_bytes
 from rtvoice.view import PARTIAL_TRANSCRIPT, View
 
-__all__ = ["Conversation", "Link", "News", "Over", "Processes", "Said"]
+__all__ = ["OURS", "Conversation", "Link", "News", "Over", "Processes", "Said"]
 
 _MAX_QUEUED = 10_000
 """Messages that may wait for the screen; more are dropped, but not those that end a session."""
@@ -36,6 +38,10 @@ class Conversation(Protocol):
 
     def has_push_to_talk(self) -> bool:
         """Return whether push-to-talk is on."""
+
+
+OURS = "console"
+"""The name of our own process."""
 
 
 class Processes(NamedTuple):
@@ -140,6 +146,12 @@ class Link:
         assert self._conversation is not None
         while not self._over.wait(_STATUS_S):
             try:
-                self.put(Processes(self._conversation.processes(2 * _STATUS_S)))
+                status = self._conversation.processes(2 * _STATUS_S)
+                self.put(Processes({**status, OURS: _our_own()}))
             except (RtvoiceError, TimeoutError):
                 continue  # no supervisor at the moment; its restart is an event
+
+
+def _our_own() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"pid": pid, "memory_bytes": resident_bytes(pid), "cpu_seconds": cpu_seconds(pid)}

@@ -94,8 +94,8 @@ def test_a_signal_restores_the_terminal(tmp_path: Path) -> None:
 
 
 def test_a_bug_of_the_console_ends_the_conversation_in_order_and_is_told(tmp_path: Path) -> None:
-    bug = "import rtvoice.console.app as app\ndef boom(*_): raise ValueError('a bug')\n"
-    bug += "app.help_lines = boom\n"
+    bug = "import rtvoice.console.orders as orders\ndef boom(*_): raise ValueError('a bug')\n"
+    bug += "orders.help_lines = boom\n"
     (tmp_path / "broken.py").write_text(
         f"{bug}import sys\nsys.argv[0] = 'rtvoice'\nfrom rtvoice.command.cli import main\nmain()\n"
     )
@@ -143,11 +143,11 @@ def test_a_killed_console_ends_the_session(tmp_path: Path) -> None:
     ("columns", "rows", "more", "environment"),
     [
         (59, 24, (), {}),
-        (80, 15, (), {}),
         (80, 24, ("--plain",), {}),
-        (80, 24, (), {"TERM": "dumb"}),
+        pytest.param(80, 15, (), {}, marks=pytest.mark.long),
+        pytest.param(80, 24, (), {"TERM": "dumb"}, marks=pytest.mark.long),
     ],
-    ids=["narrow", "low", "asked for", "dumb"],
+    ids=["narrow", "asked for", "low", "dumb"],
 )
 def test_other_terminals_have_plain_lines(
     columns: int, rows: int, more: tuple[str, ...], environment: dict[str, str], tmp_path: Path
@@ -160,6 +160,21 @@ def test_other_terminals_have_plain_lines(
         assert code == 0
         assert b"\x1b[?1049h" not in terminal.written
         assert b"[server: the sandbox" in terminal.written
+
+
+def test_without_textual_the_lines_begin_with_how_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "without.py").write_text(
+        "import rtvoice.console.start as start\nstart.is_installed = lambda: False\n"
+        "from rtvoice.command.cli import main\nmain()\n"
+    )
+    with Terminal(
+        80, 24, *QUIET, "--max-seconds", "0.1", cwd=tmp_path, program=["without.py"]
+    ) as terminal:
+        code, lines = terminal.end()
+
+        assert code == 0
+        assert lines[0].startswith("There is a console with more to see: ")
+        assert lines[0].endswith("install textual")
 
 
 def test_what_is_typed_stays_apart_from_what_is_said(tmp_path: Path) -> None:
