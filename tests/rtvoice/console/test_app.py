@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from textual import events
 
 from messages import (
     AssistantItem,
@@ -213,6 +214,18 @@ async def test_each_key_is_text_in_the_input_line_and_a_command_outside() -> Non
         await screen.press("m")
         assert asked.sent[1] == SetMuted(True)
         await screen.shows("MUTED")
+
+
+@shown
+async def test_keys_that_come_at_once_belong_to_the_mode_that_they_were_pressed_in() -> None:
+    asked = Asked()
+    async with stage(asked) as screen:
+        for key in ("ctrl+t", "m", "q", "enter", "escape", "m", "ctrl+t", "q", "enter"):
+            screen.app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await screen.until(lambda: len(asked.sent) == 3)
+
+    assert {each.text for each in asked.sent if isinstance(each, SendText)} == {"mq", "q"}
+    assert SetMuted(True) in asked.sent
 
 
 @shown
