@@ -78,6 +78,7 @@ def run_console(
     session.restore_terminal = restore
     session.begin()
     threading.Thread(target=_obey, args=(session, link), name="orders", daemon=True).start()
+    _yield_to_the_session()
     for name in ("COLUMNS", "LINES"):  # textual believes them more than the terminal
         os.environ.pop(name, None)
     try:
@@ -89,7 +90,6 @@ def run_console(
         fall_back()
         link.wait_over()
         return session.finish()
-    _yield_to_the_session()
     view = _view_of(given)
     app = ConsoleApp(link, session, view, hints=hints, budget=_dollars(given.get("budget")))
     link.begin(session)
