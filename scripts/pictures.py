@@ -31,7 +31,7 @@ from rtvoice.console.app import ConsoleApp
 from rtvoice.console.link import Link
 from rtvoice.view import View
 
-_SIZE = (120, 26)
+_SIZE = (120, 27)
 _WAIT_S = 30.0
 _FONT = "font-family: ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
