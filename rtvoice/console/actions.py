@@ -18,6 +18,8 @@ from messages import (
     StartTalking,
     StopSession,
     StopTalking,
+    UseInput,
+    UseOutput,
 )
 from rtvoice.console.commands import CommandError
 from rtvoice.console.entries import plain_lines
@@ -89,9 +91,9 @@ class Actions:
         return f"speed {speed:g}, from the next answer on"
 
     def change_device(self, direction: str, device: str) -> str:
-        """Use another device from now on."""
-        option = "--input" if direction == "input" else "--output"
-        return f"a device is chosen at the start: {option} {device!r}"
+        """Use another sound card from now on."""
+        self._send(UseInput(device) if direction == "input" else UseOutput(device))
+        return f"opening {device} ..."
 
     # -- trouble on purpose -------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ COMMANDS = (
     Command("mute", ("m",), "m", "", "mute the microphone, or unmute it"),
     Command("volume", ("plus", "minus", "equals_sign"), "+ -", "PERCENT", "volume"),
     Command("speed", ("left_square_bracket", "right_square_bracket"), "[ ]", "FACTOR", "speed"),
-    Command("devices", ("d",), "d", "", "list the devices"),
+    Command("devices", ("d",), "d", "", "use another sound card"),
     Command("kill", ("k",), "k", "PROCESS", "kill a process, and see it come back"),
     Command("drop", ("r",), "r", "", "drop the connection to the server"),
     Command("save", ("s",), "s", "", "save the transcript"),

@@ -6,11 +6,13 @@ import functools
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
 from textual import events
 
+from actors.devices.card.listing import SoundDevice
 from messages import (
     AssistantItem,
     AssistantTranscript,
@@ -31,6 +33,7 @@ from messages import (
     StopTalking,
     ToolAnswer,
     ToolCall,
+    UseOutput,
     UserItem,
     UserSpeechStarted,
     UserSpeechStopped,
@@ -313,6 +316,25 @@ async def test_a_process_is_chosen_from_a_list() -> None:
         await screen.press("down", "down", "enter")
 
         await screen.shows("speaker does not run at the moment")
+
+
+@shown
+async def test_another_sound_card_is_chosen_from_a_list() -> None:
+    asked = Asked()
+    devices = [
+        SoundDevice(0, "Webcam", "ALSA", 1, 0, 48_000),
+        SoundDevice(1, "Box", "ALSA", 0, 2, 48_000),
+    ]
+    with patch("actors.devices.card.listing.list_devices", lambda: devices):
+        async with stage(asked) as screen:
+            await screen.press("d")
+            await screen.shows("output Box")
+
+            await screen.press("down", "enter")
+
+            await screen.shows("opening Box ...")
+
+    assert asked.sent == [UseOutput("Box")]
 
 
 @shown
