@@ -60,6 +60,7 @@ from messages import (
     UserTranscript,
     WireEvent,
 )
+from rtvoice.view.entries import Entries, is_aside
 from rtvoice.view.sentences import sentence
 from rtvoice.view.state import Counts, Entry, Latency, Phase, Process, Waits
 
@@ -91,8 +92,6 @@ class View:
     """The types of messages that it needs."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
-        """The talk, in its order."""
         self.processes: dict[str, Process] = {}
         self.counts = Counts()
         self.waits = Waits()
@@ -111,7 +110,7 @@ class View:
         self.summary: SessionEnded | None = None
         self.failure = ""
         """Why the session has failed; empty: it has not."""
-        self._index: dict[str, Entry] = {}
+        self._talk = Entries()
         self._now_s = 0.0
         self._connected: bool | None = None
         """Whether there is a connection to the server; None: there was none yet."""
@@ -134,8 +133,6 @@ class View:
         self._used: dict[str, tuple[float, float]] = {}
         """When the CPU time of each process was looked at last, and what it was."""
         self._number = 0
-        self._dirty: set[str] = set()
-        self._removed: list[str] = []
 
     # -- what happens -------------------------------------------------------------------------
 
@@ -163,7 +160,8 @@ class View:
         self._now_s = now_s
         self._number += 1
         kind: Literal["trouble", "notice"] = "trouble" if is_trouble else "notice"
-        self._add(Entry(f"(notice {self._number})", kind, text))
+        at_s = round(now_s, 3)
+        self._talk.add(Entry(f"(notice {self._number})", kind, text, at_s=at_s))
 
     def take(self, message: Message, now_s: float) -> None:
         """Take a message of the session, or one that the program has sent to it."""
@@ -219,6 +217,11 @@ class View:
     # -- what is shown ------------------------------------------------------------------------
 
     @property
+    def entries(self) -> list[Entry]:
+        """The talk, in its order."""
+        return self._talk.all
+
+    @property
     def phase(self) -> Phase:
         """What the conversation does, in one word."""
         if self.summary is not None or self.failure:
@@ -253,9 +256,8 @@ class View:
         """
         if self.summary is not None or self.failure:
             return True
-        known = item_id in self._index
-        after = self.entries[self._position(self._index[item_id]) + 1 :] if known else []
-        last = next((entry for entry in reversed(after) if not _is_aside(entry)), None)
+        after = self._talk.after(item_id)
+        last = next((entry for entry in reversed(after) if not is_aside(entry)), None)
         if any(entry.kind == "tool" and entry.state == "partial" for entry in after):
             return False
         if last is not None and last.kind == "assistant" and not self._responding:
@@ -268,27 +270,12 @@ class View:
         return is_silent and self._now_s - latest_s > _PATIENCE_S
 
     def find(self, entry_id: str) -> Entry | None:
-        """Return an entry; None: there is none."""
-        return self._index.get(entry_id)
+        """Return an entry of the talk; None: there is none."""
+        return self._talk.find(entry_id)
 
     def changes(self) -> tuple[list[tuple[str, Entry]], list[str]]:
-        """Return what has changed in the talk since the last call.
-
-        Returns:
-            The entries that are new or different, in the order of the talk, each with the id of the
-            entry before it; and the ids of the entries that are gone.
-        """
-        dirty, self._dirty = self._dirty, set()
-        removed, self._removed = self._removed, []
-        if not dirty:
-            return [], removed
-        changed: list[tuple[str, Entry]] = []
-        before = ""
-        for entry in self.entries:
-            if entry.id in dirty:
-                changed.append((before, entry))
-            before = entry.id
-        return changed, removed
+        """Return what has changed in the talk since the last call; see `Entries.changes`."""
+        return self._talk.changes()
 
     # -- the session --------------------------------------------------------------------------
 
@@ -336,33 +323,33 @@ class View:
                 self._entry(item_id or _TALKING, "user", state="partial", spoken=True)
             case UserSpeechStopped(item_id):
                 self._hearing = False
-                if item_id and _TALKING in self._index:
-                    self._rename(_TALKING, item_id)
+                if item_id and _TALKING in self._talk:
+                    self._talk.rename(_TALKING, item_id)
                 if item_id:
                     self._owed_s = self._now_s
                 else:  # too short to be a turn
-                    self._drop_partial()
+                    self._talk.remove_unsaid()
             case WireEvent(name, _, data) if name == PARTIAL_TRANSCRIPT:
                 self._partial(data)
             case UserItem(item_id, previous, text, spoken):
-                if _TALKING in self._index and spoken and item_id not in self._index:
-                    self._rename(_TALKING, item_id)
+                if _TALKING in self._talk and spoken and item_id not in self._talk:
+                    self._talk.rename(_TALKING, item_id)
                 state = "partial" if spoken and message.transcript_expected else "complete"
                 entry = self._entry(item_id, "user", state=state, spoken=spoken)
                 if text:
                     entry.text = text
                 entry.image = message.image is not None
-                self._place(entry, previous)
+                self._talk.place(entry, previous)
                 if not spoken:
                     self._owed_s = self._now_s
             case UserTranscript(item_id, text, error):
                 entry = self._entry(item_id, "user", spoken=True)
                 entry.text, entry.state = text, "failed" if error else "complete"
-            case ItemPlaced(item_id, previous) if (known := self._index.get(item_id)) is not None:
-                self._dirty.add(item_id)
-                self._place(known, previous)
+            case ItemPlaced(item_id, previous) if (known := self._talk.find(item_id)) is not None:
+                self._talk.touch(item_id)
+                self._talk.place(known, previous)
             case ItemRemoved(item_id):
-                self._remove(item_id)
+                self._talk.remove(item_id)
             case Turn(role, text, item_id, transcribed):
                 entry = self._entry(item_id, role)
                 if role == "user":
@@ -392,10 +379,10 @@ class View:
     def _assistant(self, message: Message) -> None:
         match message:
             case AssistantItem(item_id, previous, _, text, status):
-                known = item_id in self._index
+                known = item_id in self._talk
                 entry = self._entry(item_id, "assistant", state="partial")
                 if not known:
-                    self._place(entry, previous)
+                    self._talk.place(entry, previous)
                 if status == "in_progress":
                     if message.audio_samples > SAMPLE_RATE:
                         self._pace = len(text) / message.audio_samples * SAMPLE_RATE
@@ -423,21 +410,21 @@ class View:
                 self._played(item_id, played_samples, finished=finished)
             case PlaybackEnded(item_id, heard_ms):
                 self._stopped(item_id)
-                if (entry := self._index.get(item_id)) is not None:  # type: ignore[assignment]
+                if (entry := self._talk.find(item_id)) is not None:  # type: ignore[assignment]
                     entry.heard = len(entry.text)
                     if entry.state == "partial":
                         entry.state = "complete"
-                    self._dirty.add(item_id)
+                    self._talk.touch(item_id)
                     if heard_ms > 1000:
                         self._pace = len(entry.text) / heard_ms * 1000
             case Interrupted(item_id, heard_ms, text_heard):
                 self._stopped(item_id)
                 self._cut[item_id] = heard_ms, text_heard
                 self.counts.interruptions += 1
-                if (entry := self._index.get(item_id)) is not None:  # type: ignore[assignment]
+                if (entry := self._talk.find(item_id)) is not None:  # type: ignore[assignment]
                     entry.heard = self._length_heard(text_heard, entry.text, heard_ms)
                     entry.state = "interrupted"
-                    self._dirty.add(item_id)
+                    self._talk.touch(item_id)
             case PlaybackPaused():
                 self._paused = True
             case PlaybackResumed():
@@ -446,12 +433,12 @@ class View:
     def _tool(self, message: Message) -> None:
         match message:
             case ToolCall(call_id, name, arguments, _, previous):
-                if call_id in self._index:
+                if call_id in self._talk:
                     return
                 entry = self._entry(call_id, "tool", state="partial")
                 entry.text, entry.arguments = name, arguments
                 if previous is not None:
-                    self._place(entry, previous)
+                    self._talk.place(entry, previous)
                 self._running.add(call_id)
             case ToolAnswer(call_id, name, output, failed):
                 entry = self._entry(call_id, "tool")
@@ -472,16 +459,16 @@ class View:
             item_id, delta = event["item_id"], event["delta"]
         except (ValueError, KeyError, TypeError):
             return  # realtime has reported it, if it matters
-        entry = self._index.get(item_id) if isinstance(item_id, str) else None
+        entry = self._talk.find(item_id) if isinstance(item_id, str) else None
         if entry is not None and entry.state == "partial" and isinstance(delta, str):
             entry.text += delta
-            self._dirty.add(entry.id)
+            self._talk.touch(entry.id)
 
     def _played(self, item_id: str, samples: int, *, finished: bool) -> None:
         self._paused = False
         if finished:
             return  # `PlaybackEnded` or `Interrupted` says what was heard
-        entry = self._index.get(item_id)
+        entry = self._talk.find(item_id)
         if entry is None or entry.state == "interrupted":
             return
         self._speaking = item_id
@@ -492,7 +479,7 @@ class View:
         heard = min(max(heard, entry.heard), len(entry.text))
         if heard != entry.heard:
             entry.heard = heard
-            self._dirty.add(item_id)
+            self._talk.touch(item_id)
 
     def _stopped(self, item_id: str) -> None:
         self._paused = False
@@ -560,65 +547,4 @@ class View:
     # -- entries ------------------------------------------------------------------------------
 
     def _entry(self, entry_id: str, kind: Any, *, state: Any = "complete", **new: Any) -> Entry:
-        """Return an entry, which is about to change; a new one comes last."""
-        entry = self._index.get(entry_id)
-        if entry is None:
-            entry = Entry(entry_id, kind, state=state, **new)
-            self._add(entry)
-        self._dirty.add(entry_id)
-        return entry
-
-    def _add(self, entry: Entry) -> None:
-        entry.at_s = round(self._now_s, 3)
-        self._index[entry.id] = entry
-        self.entries.append(entry)
-        self._dirty.add(entry.id)
-
-    def _place(self, entry: Entry, previous: str | None) -> None:
-        """Move an entry behind another one: not before what follows that one without a turn."""
-        before = self._index.get(previous) if previous else None
-        if before is None:
-            return
-        at, after = self._position(entry), self._position(before)
-        if at == after + 1 or all(_is_aside(each) for each in self.entries[after + 1 : at]):
-            return
-        self.entries.remove(entry)
-        self.entries.insert(self._position(before) + 1, entry)
-
-    def _position(self, entry: Entry) -> int:
-        """Return the index of an entry; the newest are looked at first."""
-        for number in range(len(self.entries) - 1, -1, -1):
-            if self.entries[number] is entry:
-                return number
-        raise KeyError(entry.id)
-
-    def _rename(self, before: str, after: str) -> None:
-        entry = self._index.pop(before)
-        self._removed.append(before)
-        self._dirty.discard(before)
-        if after in self._index:
-            self.entries.remove(entry)
-            return
-        entry.id = after
-        self._index[after] = entry
-        self._dirty.add(after)
-
-    def _remove(self, entry_id: str) -> None:
-        entry = self._index.pop(entry_id, None)
-        if entry is not None:
-            self.entries.remove(entry)
-            self._removed.append(entry_id)
-            self._dirty.discard(entry_id)
-
-    def _drop_partial(self) -> None:
-        """Remove speech that has become no turn."""
-        for entry in reversed(self.entries):
-            if entry.kind == "user":
-                if entry.state == "partial" and entry.spoken and not entry.text:
-                    self._remove(entry.id)
-                return
-
-
-def _is_aside(entry: Entry) -> bool:
-    """Return whether an entry stands between the items of the conversation: it is none itself."""
-    return entry.kind in ("notice", "trouble", "tool")
+        return self._talk.entry(entry_id, kind, state, self._now_s, **new)
