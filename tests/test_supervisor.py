@@ -566,13 +566,15 @@ def test_the_directories_of_dead_supervisors_are_removed_and_those_of_living_one
     assert left == {f"rtvoice-{os.getpid()}-x", "rtvoice-nobody-x"}
 
 
-def test_the_directory_of_a_refused_session_is_not_left(tmp_path: Path) -> None:
-    before = set(Path("/tmp").glob("rtvoice-*"))
+def test_the_directory_of_a_refused_session_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     with pytest.raises(ConfigurationError):
         Supervisor({"speed": 9.0})
 
-    assert set(Path("/tmp").glob("rtvoice-*")) - before == set()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_sent_on_demand_is_sent_to_a_component_that_accepts_it() -> None:

@@ -73,6 +73,7 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
             drain_s=3600.0,
             keep_s=self.keep_s,
             origins=self.origins,
+            view="none",
         )
 
 

@@ -374,7 +374,7 @@ def test_a_flush_ends_a_pause_where_it_was(tmp_path: Path) -> None:
 
 def test_a_pause_twice_is_one(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output="null") as rig:
-        rig.tell(audio(4_800, last=True))
+        rig.tell(audio(24_000, last=True))
         pause(rig)
         rig.tell(PausePlayback())
         rig.tell(ResumePlayback())

@@ -246,7 +246,7 @@ def test_the_command_says_the_same_of_a_wrong_value(
         _parser().parse_args([flag, text])
 
     told = capsys.readouterr().err.splitlines()[-1]
-    assert told.endswith(f"error: argument {flag}: {problem_of(name, value)}")
+    assert told.endswith(f"rtvoice: {flag}: {problem_of(name, value)}")
 
 
 @pytest.mark.parametrize(
