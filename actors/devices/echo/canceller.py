@@ -41,7 +41,7 @@ class EchoCanceller:
         self._ring = ring
         self._settings = settings
         self._alignment = Alignment(ring, lead_ms)
-        self._guard = Guard()
+        self._guard = Guard(anew=lead_ms > 0)
         self._engine = _engine()
         self.lag = _lag()
         """Samples by which the output is later than the input."""

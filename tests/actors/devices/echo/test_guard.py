@@ -58,6 +58,16 @@ def test_it_opens_within_a_second_and_knows_how_far_the_echo_is(
     assert guard.lag_ms == pytest.approx(delay_ms, abs=3)
 
 
+def test_in_a_new_process_it_looks_longer_before_it_opens(played: Floats) -> None:
+    heard = ROOM.heard(played)
+
+    first, anew = (
+        changes(played, heard, heard * 0.03, Guard(anew=anew))[0][0] for anew in (False, True)
+    )
+
+    assert 0.2 <= anew - first <= 0.5
+
+
 def test_it_opens_on_what_is_cancelled_now_and_reports_that(played: Floats) -> None:
     heard, guard = ROOM.heard(played[: 2 * RATE]), Guard()
 
