@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 
 from actors.embedding.session import Session
-from actors.files import path_of
 from messages import (
     INACTIVITY_TIMEOUT,
     AssistantItem,
@@ -160,11 +159,12 @@ class Run:
             SupervisorDiedError: The supervisor ended without giving a reason.
         """
         self._bus.bind(self._loop)
-        if (journal := self.in_force.settings.resume) is not None:
+        if (resume := self.in_force.settings.resume) is not None:
+            from actors.embedding.session_folder import journal_of
             from actors.history import messages_in
 
             with contextlib.suppress(OSError):  # the session cannot start then, and says why
-                self._transcript.restore(messages_in(path_of(journal)))
+                self._transcript.restore(messages_in(journal_of(resume)))
         self._session.listen(self)
         try:
             await self._session.__aenter__()

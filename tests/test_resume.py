@@ -590,14 +590,15 @@ def test_a_journal_of_a_session_that_still_runs_is_refused(
         server.wait_for(lambda: len(told(server.connection(1))) == 2)
 
 
-def test_an_agent_has_the_turns_of_the_journal_that_it_goes_on_with(
-    server: FakeServer, tmp_path: Path
+@pytest.mark.parametrize("kept", ["journal_path", "session_folder"])
+def test_an_agent_has_the_turns_of_the_conversation_that_it_goes_on_with(
+    server: FakeServer, tmp_path: Path, kept: str
 ) -> None:
-    journal = tmp_path / "talk.journal"
-    with Conversation(server, journal_path=str(journal)) as talk:
+    path = tmp_path / "talk"
+    with Conversation(server, **{kept: str(path)}) as talk:
         answered(talk)
 
-    agent = Agent(server=server.url, audio_input="silence", audio_output="null", resume=journal)
+    agent = Agent(server=server.url, audio_input="silence", audio_output="null", resume=path)
 
     async def talk() -> list[str]:
         async with agent:

@@ -21,6 +21,7 @@ __all__ = [
     "RECORDING",
     "SESSION",
     "SessionFolder",
+    "journal_of",
     "recordings_in",
     "refuse_beside_a_folder",
 ]
@@ -139,6 +140,12 @@ def refuse_beside_a_folder(settings: Mapping[str, Any]) -> None:
     for name in ("journal_path", "recording_path"):
         if settings.get(name) is not None:
             raise FolderError(f"{name}: leave it out, it is in the folder of the session")
+
+
+def journal_of(resume: str) -> Path:
+    """Return the journal of the conversation to resume: itself, or the one in its folder."""
+    path = path_of(resume)
+    return path / JOURNAL if path.is_dir() else path
 
 
 def recordings_in(folder: Path) -> list[Path]:

@@ -12,7 +12,6 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from actors.files import path_of
 from messages import Message, StopSession
 from messages.exit_codes import EXIT_BUG, EXIT_KILLED
 from rtvoice.command.console import Console
@@ -161,11 +160,12 @@ def _view_of(given: dict[str, Any]) -> View:
     view = View()
     view.speed = float(given.get("speed") or 1.0)
     if given.get("resume"):
+        from actors.embedding.session_folder import journal_of
         from actors.history import messages_in
 
         messages: Iterable[Message] = ()
         with contextlib.suppress(OSError):  # the session cannot start then, and says why
-            messages = list(messages_in(path_of(given["resume"])))
+            messages = list(messages_in(journal_of(given["resume"])))
         view.restore(messages)
     return view
 

@@ -125,8 +125,9 @@ def test_a_session_that_cannot_start_says_why_below_the_prompt(tmp_path: Path) -
         assert "No module named 'not_there'" in " ".join("".join(lines).split())
 
 
-def test_a_killed_console_ends_the_session(tmp_path: Path) -> None:
-    with Terminal(80, 24, *QUIET, "--journal", "talk", cwd=tmp_path) as terminal:
+@pytest.mark.parametrize("kept", ["--journal", "--session"])
+def test_a_killed_console_ends_the_session(tmp_path: Path, kept: str) -> None:
+    with Terminal(80, 24, *QUIET, kept, "talk", cwd=tmp_path) as terminal:
         terminal.shows("LISTENING")
         terminal.press(f"{CTRL_T}hello\r")
         terminal.shows("you        hello", "assistant  ")
