@@ -109,7 +109,11 @@ def _seconds(seconds: float) -> str:
 
 
 def plain_lines(entry: Entry) -> list[str]:
-    """Return an entry as lines of a file, as long as they are."""
+    """Return an entry as lines of a file, as long as they are, without control characters."""
+    return [printable(line) for line in _plain_lines(entry)]
+
+
+def _plain_lines(entry: Entry) -> list[str]:
     words = "".join(text for text, style in _spans(entry) if style != "struck")
     unheard = "".join(text for text, style in _spans(entry) if style == "struck")
     who = {"user": "you: ", "assistant": "assistant: "}.get(entry.kind, "")

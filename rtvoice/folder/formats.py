@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,28 +12,32 @@ import msgspec
 from rtvoice.folder.reading import Folder, Part
 from rtvoice.folder.turns import Said, said_in
 from rtvoice.view import Entry, View
+from rtvoice.view.wrapping import printable
 
 __all__ = ["as_json", "as_markdown", "as_text", "cut", "line_of", "summary"]
 
 
 def as_text(folder: Folder) -> Iterator[str]:
-    """Yield the lines of a conversation as text; times are since the start of the session."""
+    """Yield the lines of a conversation as text; times are since the start of the session.
+
+    No line has control characters: whoever prints it has a terminal.
+    """
     for part, view in folder.views():
         yield f"{part.started:%Y-%m-%d %H:%M:%S} UTC"
         for said in said_in(part, view):
             yield f"{_clock(said.entry.at_s)}  {line_of(said)}"
-        yield from summary(view)
+        yield from map(printable, summary(view))
         yield ""
 
 
 def as_markdown(folder: Folder) -> Iterator[str]:
     """Yield the lines of a conversation as Markdown."""
-    yield f"# {folder.path.resolve().name}"
+    yield f"# {_escaped(folder.name)}"
     for part, view in folder.views():
         yield f"\n## {part.started:%Y-%m-%d %H:%M:%S} UTC\n"
         for said in said_in(part, view):
             yield f"{_marked(said)}\n"
-        yield from (f"- {line}" for line in summary(view))
+        yield from (f"- {_escaped(line)}" for line in summary(view))
 
 
 def as_json(folder: Folder) -> str:
@@ -41,7 +46,11 @@ def as_json(folder: Folder) -> str:
 
 
 def line_of(said: Said) -> str:
-    """Return an entry as one line."""
+    """Return an entry as one line, without control characters."""
+    return printable(_line_of(said))
+
+
+def _line_of(said: Said) -> str:
     entry = said.entry
     match entry.kind:
         case "user":
@@ -50,7 +59,8 @@ def line_of(said: Said) -> str:
             heard, unheard = cut(entry)
             after = f"  ({said.latency.heard_ms} ms)" if said.latency is not None else ""
             missed = f" [interrupted; not heard: {unheard.strip()}]" if unheard else ""
-            return f"assistant: {heard.rstrip()}{missed}{after}"
+            cut_off = " [cut off]" if entry.state == "cut off" else ""
+            return f"assistant: {heard.rstrip()}{missed}{cut_off}{after}"
         case "tool":
             took = f" ({entry.seconds:.2f} s)" if entry.seconds is not None else ""
             return f"tool {entry.text} {entry.arguments} -> {entry.output}{took}"
@@ -97,13 +107,22 @@ def _marked(said: Said) -> str:
             missed = f" ~~{_escaped(unheard.strip())}~~" if unheard.strip() else ""
             return f"**Assistant:** {_escaped(heard.rstrip())}{missed}"
         case "tool":
-            return f"> `{entry.text}` `{entry.arguments}` → `{entry.output}`"
+            return f"> {_code(entry.text)} {_code(entry.arguments)} → {_code(entry.output)}"
     return f"*{_escaped(entry.text)}*"
 
 
 def _escaped(text: str) -> str:
-    """Return a text in which nothing is a mark of Markdown."""
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|~" else letter for letter in text)
+    """Return a text in one line, in which nothing is a mark of Markdown."""
+    marks = "\\`*_{}[]<>#|~&"
+    return "".join(f"\\{letter}" if letter in marks else letter for letter in printable(text))
+
+
+def _code(text: str) -> str:
+    """Return a text as a code span, whatever backticks it has."""
+    runs = [len(run) for run in re.findall("`+", text)]
+    fence = "`" * (max(runs, default=0) + 1)
+    space = " " if runs else ""
+    return f"{fence}{space}{printable(text) or ' '}{space}{fence}"
 
 
 def _words(entry: Entry) -> str:

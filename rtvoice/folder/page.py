@@ -32,7 +32,7 @@ details pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 
 def as_page(folder: Folder) -> Iterator[str]:
     """Yield the pieces of the HTML file; it needs no other file and no network."""
-    title = escape(folder.path.resolve().name)
+    title = escape(folder.name)
     yield (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'

@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 
 from actors.embedding.session_folder import EVENTS, JOURNAL, SESSION, VERSION, recordings_in
+from actors.history import messages_in
 from messages import Event, Message, SessionStarted, UserError, message_types
-from rtvoice.view import View
+from messages.paths import printable
+from rtvoice.view import Entry, View
 
 __all__ = ["Folder", "Part", "UnreadableFolderError"]
 
@@ -70,17 +72,36 @@ class Folder:
         self.parts = self._read()
 
     @property
+    def name(self) -> str:
+        """Its name, for a title."""
+        return printable(self.path.resolve().name)
+
+    @property
     def journal(self) -> Path:
         """The journal, with which the conversation goes on."""
         return self.path / JOURNAL
 
     def views(self) -> Iterator[tuple[Part, View]]:
-        """Yield each part with what a screen would show of it."""
+        """Yield each part with what a screen would show of it.
+
+        An answer that was cut off by the death of the program has its text in the journal alone.
+        """
+        journal = self._entries_of_journal()
         for part in self.parts:
             view = View()
             for t, event in part.events:
                 view.take(event, t)
+            for entry in view.entries:
+                kept = journal.get(entry.id)
+                if entry.kind == "assistant" and not entry.text and kept is not None:
+                    entry.text, entry.heard, entry.state = kept.text, kept.heard, kept.state
             yield part, view
+
+    def _entries_of_journal(self) -> dict[str, Entry]:
+        view = View()
+        with contextlib.suppress(OSError):
+            view.restore(messages_in(self.journal))
+        return {entry.id: entry for entry in view.entries}
 
     def purge(self) -> list[Path]:
         """Remove the files of the conversation, and the folder if it is empty then.

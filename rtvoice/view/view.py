@@ -142,6 +142,8 @@ class View:
             self._user(message)
             self._assistant(message)
             self._tool(message)
+            if isinstance(message, AssistantItem) and message.text:  # no piece of it comes
+                self._entry(message.item_id, "assistant").text = message.text
         for entry in self.entries:
             entry.at_s = 0.0
             if entry.kind == "tool":

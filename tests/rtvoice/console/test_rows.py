@@ -107,6 +107,14 @@ def test_a_saved_transcript_says_what_was_not_heard() -> None:
     assert lines == ["assistant: Once upon [interrupted]", "[not heard: a time]"]
 
 
+def test_a_saved_transcript_has_no_control_characters() -> None:
+    for entry in (
+        Entry("a", "assistant", "a\x1b[2Jb", 9),
+        Entry("c", "tool", "t", output="\x9b1m"),
+    ):
+        assert all(line.isprintable() for line in plain_lines(entry))
+
+
 def test_only_what_has_changed_is_wrapped_again() -> None:
     view = View()
     view.note("one", 0.0)

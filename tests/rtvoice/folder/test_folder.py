@@ -8,16 +8,20 @@ import io
 import json
 import os
 import stat
+import sys
 import time
 import wave
 from array import array
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors.embedding.event_file import event_line
+from actors.history import Journal
 from messages import (
+    AssistantItem,
     AssistantTranscript,
     ConfigurationError,
     Event,
@@ -29,13 +33,14 @@ from messages import (
     SendText,
     SessionStarted,
     ToolAnswer,
+    ToolCall,
     Turn,
     UserSpeechStarted,
     UserSpeechStopped,
 )
 from rtvoice.command.cli import run
 from rtvoice.folder import Folder
-from rtvoice.folder.formats import as_markdown
+from rtvoice.folder.formats import as_markdown, as_text
 from rtvoice.folder.page import as_page
 from rtvoice.folder.sound import Recording
 from rtvoice.folder.turns import said_in
@@ -238,6 +243,38 @@ def test_it_is_shown_as_markdown_in_which_text_is_no_mark(tmp_path: Path) -> Non
     assert r"**You:** 2 \* 3 \<b\>\_x\_\</b\> \[a\](b)" in lines
 
 
+def test_text_of_a_model_cannot_steer_the_terminal_that_it_is_shown_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = written(
+        tmp_path,
+        (0.1, Turn("user", "one\ntwo \x1b[2J", "u1")),
+        (0.2, ToolCall("c1", "t", '{"a": "``"}')),
+        (0.3, ToolAnswer("c1", "t", "\x9b31m ```\n")),
+        samples=100,
+    )
+
+    texts = [shown(capsys, str(folder.path), "--format", form) for form in ("text", "markdown")]
+    run(["replay", str(folder.path), "--output", "null"])
+    for text in (*texts, capsys.readouterr().out):
+        assert all(line.isprintable() for line in text.split("\n"))
+        assert "one two" in text
+    assert "```` " in texts[1]
+
+
+def test_the_answer_that_the_death_of_the_program_cut_off_is_in_the_journal(
+    tmp_path: Path,
+) -> None:
+    folder = written(tmp_path, (0.1, PlaybackStarted("a1", "r1", 0, 200, 50, 150)))
+    journal = Journal(folder.journal)
+    answer = AssistantItem("a1", None, "r1", "Once upon a time", "in_progress", 9)
+    for message in (answer, Interrupted("a1", 100, "Once upon")):
+        journal.append(type(message).__name__, msgspec.structs.asdict(message))
+    journal.close()
+
+    assert "assistant: Once upon" in "\n".join(as_text(Folder(folder.path)))
+
+
 def test_it_is_shown_as_json(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (session,) = json.loads(shown(capsys, str(kept), "--format", "json"))
 
@@ -271,6 +308,7 @@ def test_a_page_has_the_sound_of_each_turn_and_needs_nothing_else(
 
     assert run(["show", str(kept), "--format", "html", "--to", str(page)]) == 0
 
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
     parser = _Sounds()
     parser.feed(page.read_text("utf-8"))
     assert parser.elsewhere == []
@@ -306,6 +344,17 @@ def test_what_was_said_is_cut_out_where_it_was_said_and_heard(tmp_path: Path) ->
     assert "Hel<del" in page
     assert "lo &lt;you&gt;" in page
     assert "committed after 50 ms, first audio after 150 ms, heard after 200 ms" in page
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="names of files are Unicode there")
+@pytest.mark.parametrize("form", ["text", "json", "markdown", "html"])
+def test_the_name_of_a_folder_may_be_no_text(tmp_path: Path, form: str) -> None:
+    folder = written(tmp_path, (0.1, Turn("user", "hello", "u1"))).path
+    folder = folder.rename(tmp_path / os.fsdecode(b"talk \xff"))
+    page = tmp_path / "page"
+
+    assert run(["show", str(folder), "--format", form, "--to", str(page)]) == 0
+    assert "hello" in page.read_text("utf-8")
 
 
 def test_damaged_lines_are_passed_over_and_counted(
@@ -354,7 +403,6 @@ def written(tmp_path: Path, *events: tuple[float, Event], samples: int = 0) -> F
     started = SessionStarted({}, "", "", "", epoch_ns=0)
     lines = [event_line(event, t) for t, event in ((0.0, started), *events)]
     (path / "events.jsonl").write_bytes(json.dumps(head).encode() + b"\n" + b"".join(lines))
-    (path / "journal").write_bytes(b"")
     if samples:
         with wave.open(str(path / "recording.wav"), "wb") as file:
             file.setnchannels(2)
