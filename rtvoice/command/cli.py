@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import logging
 import os
 import re
@@ -48,6 +49,8 @@ Talk with a voice assistant. Without options:
 
 _WIDTH = 100
 """Columns of the help."""
+_OF_A_FOLDER = ("show", "replay", "resume")
+"""The sub-commands of `rtvoice.command.folder`."""
 _EXAMPLES = {
     "": "talk, or watch the demo",
     "assistant.py:agent": "talk with an agent of your own",
@@ -276,15 +279,26 @@ def run(argv: Sequence[str] | None = None) -> int:
         from rtvoice.command.serve import serve
 
         return serve(arguments[1:])
-    if arguments[:1] and arguments[0] in ("show", "replay", "resume"):
+    if arguments[:1] and arguments[0] in _OF_A_FOLDER:
         from rtvoice.command.folder import obey
 
         return obey(arguments)
+    if near := _similar_command(arguments):
+        _complain(f"there is no command {arguments[0]!r}; did you mean {near}?")
+        return EXIT_USAGE
     try:
         return _obey(_parser().parse_args(arguments))
     except OutputError as error:
         _complain(str(error))
         return EXIT_USAGE
+
+
+def _similar_command(arguments: Sequence[str]) -> str:
+    """Return the sub-command that a mistyped first argument may mean; empty: none."""
+    first = arguments[0] if arguments else ""
+    if first.startswith("-") or ":" in first:
+        return ""
+    return next(iter(difflib.get_close_matches(first, ("serve", *_OF_A_FOLDER), 1, 0.6)), "")
 
 
 def _obey(options: argparse.Namespace) -> int:

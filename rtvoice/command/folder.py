@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import collections
+import os
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from messages.errors import UserError
 from messages.exit_codes import EXIT_KILLED, EXIT_OK, EXIT_USAGE
 from messages.hints import rtvoice
 from messages.paths import printable
+from rtvoice.command.parser import Parser
 from rtvoice.command.printing import OutputError, writing_to
 from rtvoice.folder import Folder, Part, Said, UnreadableFolderError
 from rtvoice.folder.formats import as_json, as_markdown, as_text, line_of
@@ -73,8 +75,10 @@ def _purge(folder: Folder) -> int:
 
 
 def _write(path: Path, pieces: Iterator[str]) -> None:
+    """Write a file; a new one is readable by its owner alone, as the folder is."""
     try:
-        with path.open("w", encoding="utf-8") as file:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(number, "w", encoding="utf-8") as file:
             file.writelines(pieces)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {why_not(path, error)}") from error
@@ -92,9 +96,9 @@ def _replay(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--sandbox", action="store_true", help="say it to the sandbox again")
     options, others = parser.parse_known_args(arguments)
-    folder = Folder(path_of(options.folder))
     if others and not options.sandbox:
-        parser.error(f"there is no option {others[0]}; only --sandbox takes those of a session")
+        parser.error(parser.no_option(others[0], "only --sandbox takes those of a session"))
+    folder = Folder(path_of(options.folder))
     recordings = [
         (part, said_in(part, view), Recording(part.recording))
         for part, view in folder.views()
@@ -140,8 +144,11 @@ def _resume(arguments: Sequence[str]) -> int:
     from rtvoice.command.cli import run
 
     if arguments[:1] in (["--help"], ["-h"], []):
-        parser = _parser("resume", "Go on with a conversation that was kept with --session FOLDER.")
-        parser.add_argument("others", nargs="*", metavar="...", help="options of the session")
+        parser = _parser(
+            "resume",
+            "Go on with a conversation that was kept with --session FOLDER. Other arguments are "
+            "those of any conversation: an AGENT, and options behind the folder.",
+        )
         parser.parse_args(arguments)
     folder = arguments[0]
     if not path_of(folder).is_dir():
@@ -165,8 +172,8 @@ def obey(arguments: Sequence[str]) -> int:
         return EXIT_KILLED
 
 
-def _parser(name: str, text: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=rtvoice(name), description=text, allow_abbrev=False)
+def _parser(name: str, text: str) -> Parser:
+    parser = Parser(prog=rtvoice(name), description=textwrap.fill(text, 78))
     parser.add_argument("folder", metavar="FOLDER", help="the folder of a session")
     return parser
 

@@ -31,14 +31,21 @@ class Parser(argparse.ArgumentParser):
             unknown = next((each for each in rest if each.startswith("-")), None)
             if unknown is None:
                 self.error(f"{rest[0]!r} is one argument too many")
-            self.error(self._no_option(unknown.partition("=")[0]))
+            self.error(self.no_option(unknown))
         return options
 
-    def _no_option(self, name: str) -> str:
+    def no_option(self, given: str, otherwise: str = "") -> str:
+        """Return what to say of an unknown option.
+
+        Args:
+            given: The argument.
+            otherwise: What to add if no option is similar; empty: where the options are listed.
+        """
+        name = given.partition("=")[0]
         known = [option for action in self._actions for option in action.option_strings]
         near = difflib.get_close_matches(name, known, 1, 0.6)
-        hint = f"; did you mean {near[0]}?" if near else f"; {self.prog} --help lists them"
-        return f"there is no option {name}{hint}"
+        otherwise = otherwise or f"{self.prog} --help lists them"
+        return f"there is no option {name}; {f'did you mean {near[0]}?' if near else otherwise}"
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and exit."""

@@ -453,3 +453,31 @@ def test_an_option_that_a_replay_does_not_have_is_refused(
     with pytest.raises(SystemExit):
         run(["replay", str(folder.path), "--events", "x"])
     assert "there is no option --events" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["show", "talk", "--formt", "json"], "there is no option --formt; did you mean --format?"),
+        (["replay", "talk", "--sandbx"], "there is no option --sandbx; did you mean --sandbox?"),
+        (["show"], "the following arguments are required: FOLDER"),
+        (["resume"], "the following arguments are required: FOLDER"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(arguments)
+
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"rtvoice: {sentence}\n"
+
+
+@pytest.mark.parametrize("mistyped", ["shwo", "repaly"])
+def test_a_mistyped_command_is_named_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], mistyped: str
+) -> None:
+    assert run([mistyped, "talk"]) == 2
+    meant = {"shwo": "show", "repaly": "replay"}[mistyped]
+    assert f"there is no command {mistyped!r}; did you mean {meant}?" in capsys.readouterr().err
