@@ -15,7 +15,7 @@ else:
 
 from messages.paths import path_of_text
 
-__all__ = ["lock", "open_alone", "path_of", "same_file", "why_not"]
+__all__ = ["is_locked", "lock", "open_alone", "path_of", "same_file", "why_not"]
 
 _WAIT_S = 1.0
 """How long to wait for a lock: a session that was killed may hold it a moment longer."""
@@ -107,6 +107,23 @@ def lock(file: int) -> None:
             raise BlockingIOError(errno.EWOULDBLOCK, "another session is writing it")
         time.sleep(_STEP_S)
     _held[which] = os.dup(file)
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a session is writing a file; wait a moment for one that was killed."""
+    try:
+        file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    except OSError:  # whoever opens it says why
+        return False
+    end = time.monotonic() + _WAIT_S
+    try:
+        while not _locked(file):
+            if time.monotonic() >= end:
+                return True
+            time.sleep(_STEP_S)
+    finally:
+        os.close(file)  # and so unlock it
+    return False
 
 
 if sys.platform == "win32":  # never tested

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.embedding.event_file import EventFile
-from actors.files import path_of, why_not
+from actors.files import is_locked, path_of, why_not
+from actors.loading import LoadError
 from actors.redaction import redaction
 from messages import ConfigurationError
 from messages.paths import text_of_path
@@ -104,18 +105,27 @@ class SessionFolder:
         None: nothing is kept.
 
         Raises:
-            FolderError: It has a conversation already, has none to go on with, or cannot be made.
-            LoadError: The redaction function cannot be loaded.
+            FolderError: It has another conversation, has one that is still being held, or cannot
+                be made; or the redaction function cannot be loaded.
         """
         if self._stored == "nothing":
             return None
         self.check()
-        redact = redaction(self._redact)
+        if is_locked(self._path / JOURNAL):  # before anything is written into its events
+            raise FolderError(
+                f"the conversation in {self._path} is still being held; end it, then go on with it"
+            )
+        try:
+            redact = redaction(self._redact)
+        except LoadError as error:
+            raise FolderError(f"redact: {error}") from error
         try:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._recording is not None:
                 _make(self._recording)
             file = os.fdopen(_make(self._path / EVENTS, keep=True), "ab")
+            if _is_torn(self._path / EVENTS):
+                file.write(b"\n")
         except OSError as error:
             reason = why_not(self._path / EVENTS, error)
             raise FolderError(f"{self._path} cannot be written: {reason}") from error
@@ -162,6 +172,15 @@ def _next_recording(folder: Path) -> Path:
 
 def _numbered(folder: Path, number: int) -> Path:
     return folder / (RECORDING if number == 1 else f"recording-{number}.wav")
+
+
+def _is_torn(path: Path) -> bool:
+    """Return whether the last line has no end: the program was killed while it wrote."""
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _make(path: Path, *, keep: bool = False) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from actors.embedding.session import Session
 from messages import (
+    ConfigurationError,
     Message,
     RtvoiceError,
     SessionFailed,
@@ -22,7 +23,7 @@ from messages import (
     StopSession,
     SupervisorDiedError,
 )
-from messages.exit_codes import EXIT_BUG, EXIT_FAILED, EXIT_KILLED
+from messages.exit_codes import EXIT_BUG, EXIT_FAILED, EXIT_KILLED, EXIT_USAGE
 from rtvoice.command.console import Console
 
 __all__ = ["CommandSession", "Receiver"]
@@ -76,7 +77,7 @@ class CommandSession:
         self.restore_terminal: Callable[[], object] = lambda: None
         """Called before a third Ctrl-C ends this process at once."""
         self._pressed = 0
-        self._has_failed = self._has_bug = False
+        self._has_failed = self._has_bug = self._is_usage = False
 
     # -- the listener of the session ----------------------------------------------------------
 
@@ -170,6 +171,8 @@ class CommandSession:
             pass  # the console has shown why
         if self._has_bug:
             return EXIT_BUG
+        if self._is_usage:
+            return EXIT_USAGE
         code = self._session.exit_code
         return code if code is not None and 0 <= code < EXIT_BUG else EXIT_FAILED
 
@@ -190,6 +193,7 @@ class CommandSession:
             if not self._has_failed:  # nobody else says it
                 self._has_failed = True
                 self._console.complain(f"rtvoice: {error}")
+            self._is_usage = isinstance(error, ConfigurationError)
             self._orders.put(None)
         except Exception:  # noqa: BLE001 - a bug of ours; its exit code must not look like success
             traceback.print_exc()

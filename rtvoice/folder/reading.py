@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from actors.embedding.session_folder import EVENTS, JOURNAL, SESSION, VERSION, recordings_in
+from actors.files import is_locked
 from actors.history import messages_in
 from messages import Event, Message, SessionStarted, UserError, message_types
 from messages.paths import printable
@@ -25,7 +26,7 @@ _RENEWED = (".state", ".images")
 
 
 class UnreadableFolderError(UserError):
-    """A folder has no conversation, or one that cannot be read."""
+    """A folder has no conversation, or one that cannot be read or removed."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)
@@ -108,7 +109,12 @@ class Folder:
 
         Returns:
             What else is in it, which stays.
+
+        Raises:
+            UnreadableFolderError: The conversation is still being held.
         """
+        if is_locked(self.journal):
+            raise UnreadableFolderError(self.path, "the conversation is still being held; end it")
         beside = [self.journal.with_name(f"{JOURNAL}{ending}") for ending in _RENEWED]
         for path in (self.path / EVENTS, self.journal, *beside, *recordings_in(self.path)):
             if path.is_dir():

@@ -7,6 +7,7 @@ import html.parser
 import io
 import json
 import os
+import shutil
 import stat
 import sys
 import time
@@ -185,6 +186,19 @@ def test_a_folder_that_cannot_be_made_says_why(tmp_path: Path) -> None:
         Session(**QUIET, session_folder=str(tmp_path / "file" / "talk")).start()
 
 
+def test_a_redaction_function_that_is_not_there_is_said_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = ["--session", str(tmp_path / "talk"), "--store", "text"]
+
+    assert run([*_options(), *kept, "--redact", "not_there:hide"]) == 2
+
+    error = capsys.readouterr().err
+    assert error.startswith("rtvoice: redact: not_there:hide: there is no module not_there")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "talk").exists()
+
+
 # -- going on -------------------------------------------------------------------------------------
 
 
@@ -205,6 +219,34 @@ def test_a_conversation_goes_on_in_its_folder(kept: Path, tmp_path: Path) -> Non
     ]
     assert len(view_of(copy).entries) == entries
     assert (copy / "journal").read_bytes().startswith((kept / "journal").read_bytes())
+
+
+def test_a_conversation_that_is_being_held_is_neither_resumed_nor_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "talk"
+    with Session(**QUIET, session_folder=str(folder)):
+        assert run(["resume", str(folder), *_options()]) == 2
+        assert "is still being held" in capsys.readouterr().err
+        assert run(["show", str(folder), "--purge"]) == 2
+        assert "is still being held" in capsys.readouterr().err
+
+    assert len(Folder(folder).parts) == 1
+    assert {path.name for path in folder.iterdir()} == {"journal", "recording.wav", "events.jsonl"}
+
+
+def test_a_conversation_goes_on_after_a_line_that_was_not_written_to_its_end(
+    kept: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "talk"
+    shutil.copytree(kept, folder)
+    with (folder / "events.jsonl").open("ab") as file:
+        file.write(b'{"event": "tu')
+
+    with Session(**QUIET, resume=str(folder)) as session:
+        session.stop()
+
+    assert [len(part.events) > 1 for part in Folder(folder).parts] == [True, True]
 
 
 def _options() -> list[str]:
