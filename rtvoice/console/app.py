@@ -301,8 +301,7 @@ class ConsoleApp(App[None]):
         elif key == "1":
             self.turn_to("talk")
         elif key == "escape":
-            self._talk.leave()
-            self._panes["talk"].show(self._talk.rows)
+            self._leave_choice()
             self.turn_to("talk")
         elif key in ("tab", "shift+tab"):
             self.choose_tool(1 if key == "tab" else -1)
@@ -329,6 +328,11 @@ class ConsoleApp(App[None]):
         self._panes["talk"].show(self._talk.rows)
         self._panes["talk"].reveal(*self._talk.place_of(self._talk.chosen))
 
+    def _leave_choice(self) -> None:
+        """Choose no tool call any more."""
+        self._talk.leave()
+        self._panes["talk"].show(self._talk.rows)
+
     def toggle(self, page: str) -> None:
         """Show a page or, if it is shown, the talk."""
         self.turn_to("talk" if self._page == page else page)
@@ -338,6 +342,8 @@ class ConsoleApp(App[None]):
         self._page = page
         if page == "log":
             self._records.unread = 0
+        if page != "talk" and not self._is_wide:  # Enter unfolds nothing that is out of sight
+            self._leave_choice()
         self._arrange()
         self.call_after_refresh(self._refresh)
 

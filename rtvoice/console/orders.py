@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal, Protocol
-
-from textual.geometry import Size
 
 from rtvoice.console.actions import Actions
 from rtvoice.console.commands import CommandError, help_lines, parsed
@@ -23,10 +22,6 @@ _STEP_PERCENT, _STEP_SPEED = 10, 0.1
 
 class ConsoleScreen(Protocol):
     """What the orders need of the screen."""
-
-    @property
-    def size(self) -> Size:
-        """Its columns and lines."""
 
     def say(self, text: str, *, is_trouble: bool = False) -> None:
         """Show a sentence at the bottom for a while."""
@@ -105,23 +100,29 @@ class Orders:
             try:
                 value = float(argument.rstrip("%"))
             except ValueError:
+                value = math.nan
+            if not math.isfinite(value):
                 example = "/volume 50" if is_volume else "/speed 1.2"
-                raise CommandError(f"write a number, such as {example}") from None
+                raise CommandError(f"write a number, such as {example}")
         return self._actions.volume(value) if is_volume else self._actions.speed(value)
 
     def _show_help(self) -> None:
         rest: Row = ((" " * 31, ""),)
-        keys = [
-            row
-            for shown, slash, text in help_lines()
-            for row in paragraph(
-                [(text, "dim")],
-                self._screen.size.width - 4,
-                ((padded(shown, 14), "key"), (padded(slash, 17), "")),
-                rest,
-            )
-        ]
-        self._screen.ask(Choice("keys and commands", keys))
+        lines = help_lines()
+
+        def rows(width: int) -> list[Row]:
+            return [
+                row
+                for shown, slash, text in lines
+                for row in paragraph(
+                    [(text, "dim")],
+                    width,
+                    ((padded(shown, 14), "key"), (padded(slash, 17), "")),
+                    rest,
+                )
+            ]
+
+        self._screen.ask(Choice("keys and commands", rows))
 
     def choose_process(self, name: str = "") -> None:
         names = [known for known in self._view.processes if known != OURS]
@@ -163,7 +164,7 @@ class Orders:
         if not choices:
             using.append((("there are no sound devices on this machine", "dim"),))
         self._screen.clear()
-        self._screen.ask(Choice("devices", using, choices), self._device_chosen)
+        self._screen.ask(Choice("devices", lambda _: using, choices), self._device_chosen)
 
     def _device_chosen(self, choice: str) -> None:
         direction, _, device = choice.partition(" ")

@@ -10,6 +10,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.app import ComposeResult
+from textual.containers import Vertical
 from textual.geometry import Region
 from textual.screen import ModalScreen
 from textual.strip import Strip
@@ -205,46 +206,68 @@ class Choice(ModalScreen[str | None]):
 
     Args:
         title: What is chosen.
-        rows: The rows between title and choices, such as a table of keys.
+        text: Returns the rows between title and choices, such as a table of keys, for a number of
+            cells.
         choices: Value and text of each; none: there is nothing to choose.
     """
 
     BINDINGS: ClassVar = []
     CSS = """
     Choice { align: center middle; background: transparent; }
-    Choice > Pane { width: auto; height: auto; border: round ansi_default; padding: 0 1; }
+    Choice > Vertical { border: round ansi_default; padding: 0 1; }
     """
 
     def __init__(
-        self, title: str, rows: Sequence[Row] = (), choices: Sequence[tuple[str, str]] = ()
+        self,
+        title: str,
+        text: Callable[[int], Sequence[Row]] = lambda _: (),
+        choices: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__()
         self._title = title
-        self._text = rows
+        self._text = text
         self._choices = choices
         self._at = 0
+        self._box = Vertical()
         self._pane = Pane(self._clicked, name="choice")
+        self._foot = Pane(self._clicked, name="choice-foot")
 
     def compose(self) -> ComposeResult:
         """Return the widgets."""
-        yield self._pane
+        with self._box:
+            yield self._pane
+            yield self._foot
 
     def on_mount(self) -> None:
-        """Show the rows, as wide as they are."""
+        """Show the rows."""
+        self._arrange()
+
+    def on_resize(self, _: events.Resize) -> None:
+        """Fit into the terminal again."""
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Be as large as the rows, if the terminal is; how to close it is always in sight."""
+        screen = self.app.size
         rows = self._rows()
-        self._pane.styles.width = min(max(map(row_width, rows)) + 4, self.app.size.width)
-        self._pane.styles.height = min(len(rows) + 2, self.app.size.height)
+        height = max(min(len(rows), screen.height - 3), 1)
+        closes = "Enter, or the number · Esc closes" if self._choices else "Esc closes"
+        keys = f"↑ ↓ {closes}" if self._choices or height < len(rows) else closes
+        self._box.styles.width = min(max(*map(row_width, rows), width_of(keys)) + 4, screen.width)
+        self._box.styles.height = height + 3
+        self._pane.styles.height = height
+        self._foot.styles.height = 1
         self._pane.show(rows)
+        self._foot.show([((keys, "dim"),)])
 
     def _rows(self) -> list[Row]:
-        rows: list[Row] = [((self._title, "title"),), *self._text]
+        rows: list[Row] = [((self._title, "title"),), *self._text(self.app.size.width - 4)]
         for number, (_, text) in enumerate(self._choices):
             style = f"@{number}" + (" chosen" if number == self._at else "")
             mark = ">" if number == self._at else " "
             key = str(number + 1) if number < 9 else " "
             rows.append(((f"{mark} {key}  {text}", style),))
-        keys = "↑ ↓ Enter, or the number · Esc closes" if self._choices else "Esc closes"
-        return [*rows, ((keys, "dim"),)]
+        return rows
 
     def _clicked(self, name: str) -> None:
         self.dismiss(self._choices[int(name)][0])
@@ -255,11 +278,15 @@ class Choice(ModalScreen[str | None]):
             case "up" | "down" if self._choices:
                 step = -1 if key == "up" else 1
                 self._at = (self._at + step) % len(self._choices)
-                self._pane.show(self._rows())
-                self._pane.reveal(1 + len(self._text) + self._at, 1)
+                rows = self._rows()
+                self._pane.show(rows)
+                self._pane.reveal(len(rows) - len(self._choices) + self._at, 1)
             case "up" | "down" | "pageup" | "pagedown":
                 step = 1 if key in ("up", "down") else self._pane.size.height - 1
                 self._pane.scroll_rows(step if key.endswith("down") else -step)
+            case "home" | "end":
+                end = len(self._pane.rows)
+                self._pane.scroll_rows(end if key == "end" else -end)
             case "enter" if self._choices:
                 self.dismiss(self._choices[self._at][0])
             case _ if key.isdigit() and 0 < int(key) <= len(self._choices):

@@ -260,6 +260,9 @@ async def test_a_slash_command_is_never_sent_to_the_model() -> None:
         await screen.type("/speed fast")
         await screen.press("enter")
         await screen.shows("write a number, such as /speed 1.2")
+        await screen.type("/volume nan")
+        await screen.press("enter")
+        await screen.shows("write a number, such as /volume 50")
 
     assert asked.sent == [SetVolume(0.5)]
 
@@ -304,6 +307,24 @@ async def test_the_help_lists_the_keys_and_closes() -> None:
         await screen.shows("/kill PROCESS")
         await screen.press("escape")
         await screen.hides("/kill PROCESS")
+
+
+@shown
+async def test_the_help_fits_into_the_smallest_terminal_and_follows_its_size() -> None:
+    async with stage(size=(60, 16)) as screen:
+        await screen.press("question_mark")
+        await screen.shows("↑ ↓ Esc closes")
+        assert not screen.has("Esc           ")
+
+        await screen.press("end")
+        await screen.shows("stop typing")
+        await screen.press("home")
+        await screen.shows("keys and commands")
+
+        await screen.resize(100, 40)
+        await screen.shows("stop typing")
+        assert screen.has("keys and commands")
+        assert not screen.has("↑ ↓ Esc")
 
 
 @shown
@@ -354,6 +375,21 @@ async def test_the_connection_is_dropped() -> None:
         await screen.shows("the connection is dropped")
 
     assert asked.injected == [("realtime", "disconnect")]
+
+
+@shown
+async def test_no_tool_call_is_chosen_any_more_on_another_page() -> None:
+    asked = Asked()
+    async with stage(asked) as screen:
+        screen.tell(ToolCall("c", "weather", "{}"))
+        await screen.shows("weather")
+        await screen.press("tab")
+        await screen.shows("Enter unfolds")
+        await screen.press("w")
+        await screen.shows("Enter interrupt")
+        await screen.press("enter")
+
+    assert asked.sent == [Interrupt()]
 
 
 @shown
