@@ -389,6 +389,8 @@ class View:
                     if message.audio_samples > SAMPLE_RATE:
                         self._pace = len(text) / message.audio_samples * SAMPLE_RATE
                     return
+                if entry.state == "interrupted" and entry.text.startswith(text):
+                    return  # what was heard of it, as it was restored after a death
                 entry.text = text or entry.text
                 self._samples[item_id] = message.audio_samples
                 if not message.audio_samples:  # a written answer is read as it comes

@@ -170,6 +170,18 @@ def test_after_an_interruption_what_was_heard_is_what_the_event_says() -> None:
     assert view.counts.interruptions == 1
 
 
+def test_what_was_not_heard_is_known_also_after_the_death_of_the_supervisor() -> None:
+    view = view_after(
+        AssistantTranscript("a1", "Once upon a time"),
+        AssistantItem("a1", None, "r1", "Once upon a time", "incomplete", 24_000),
+        Interrupted("a1", 700, "Once upon"),
+        AssistantItem("a1", None, "", "Once upon", "incomplete", 0),  # restored
+    )
+
+    assert talk(view) == ["assistant: Once upon[ a time]"]
+    assert view.entries[0].state == "interrupted"
+
+
 def test_a_tool_call_has_its_arguments_its_answer_and_how_long_it_took() -> None:
     view = view_after(
         ToolCall("c1", "weather", '{"city": "Rome"}'), ToolAnswer("c1", "weather", "21 degrees")
