@@ -54,6 +54,15 @@ AudioNode.prototype.connect = function (to, ...rest) {
 };
 """
 """Records what is played, beside the page's own code."""
+DROP = """(async () => {
+    const canvas = document.createElement("canvas");
+    const blob = await new Promise((done) => canvas.toBlob(done, "image/webp"));
+    const data = new DataTransfer();
+    data.items.add(new File([blob], "picture.webp", { type: "image/webp" }));
+    const drop = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+    document.querySelector("#talk").dispatchEvent(drop);
+})()"""
+"""Drops an image."""
 
 
 def microphone(path: Path, *sounds: bytes) -> Path:
@@ -254,15 +263,7 @@ def test_a_socket_that_has_died_without_a_word_is_replaced(browser: Browser, web
 
 
 def test_an_image_that_is_dropped_is_shown_to_the_model(page: Page, sandbox: SandboxServer) -> None:
-    drop = """(async () => {
-        const canvas = document.createElement("canvas");
-        const blob = await new Promise((done) => canvas.toBlob(done, "image/webp"));
-        const data = new DataTransfer();
-        data.items.add(new File([blob], "picture.webp", { type: "image/webp" }));
-        const drop = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
-        document.querySelector("#talk").dispatchEvent(drop);
-    })()"""
-    page.run(drop)
+    page.run(DROP)
     page.until("document.querySelector('li.user .image')", "no image is shown")
 
     sandbox.wait_for(
@@ -479,6 +480,65 @@ def test_a_program_that_ends_is_told_on_the_page(browser: Browser, tmp_path: Pat
 
     assert code == 0
     assert text == "The service is ending."
+
+
+def test_a_page_whose_program_is_gone_says_so_when_it_is_started(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with Web(tmp_path) as web, browser.page() as page:
+        page.open(web.url)
+        web.end()
+        page.press("#start")
+        page.until("!document.querySelector('#problem').hidden")
+
+        text = page.run("document.querySelector('#problem').textContent")
+        assert text == "The program at this address does not answer: is it still running?"
+
+
+def test_the_older_of_two_tabs_is_told_that_the_other_goes_on(browser: Browser, web: Web) -> None:
+    with conversation(browser, web) as newer, browser.page() as older:
+        older.open(web.url)
+        begin(older)
+        tokens = older.run("JSON.stringify(sessionStorage)")
+        newer.run(f"for (const [k, v] of Object.entries({tokens})) sessionStorage.setItem(k, v)")
+        newer.reload()
+        older.until("document.querySelector('#phase').textContent === 'Ended'")
+        newer.until(SPEAK)
+
+        hint = older.run("document.querySelector('#hint').textContent")
+        assert hint == "The conversation goes on in another tab."
+
+
+def test_notices_are_smaller_than_the_talk(browser: Browser, tmp_path: Path) -> None:
+    with (
+        Web(tmp_path, RTVOICE_SERVER="ws://127.0.0.1:9") as web,
+        browser.page() as page,
+    ):
+        page.open(web.url)
+        page.press("#start")
+        page.until("document.querySelector('li.notice .text')", "no notice is shown")
+
+        size = "parseFloat(getComputedStyle(document.querySelector('li.notice .text')).fontSize)"
+        assert page.run(size) < 16
+
+
+def test_an_image_that_cannot_be_sent_is_told_and_its_text_kept(browser: Browser, web: Web) -> None:
+    with Wire(web.port) as wire, browser.page() as page:
+        page.open(web.url.replace(str(web.port), str(wire.port), 1))
+        begin(page)
+        page.run("document.querySelector('#text').value = 'what is this'")
+        wire.cut()
+        page.until("document.querySelector('#phase').textContent === 'Reconnecting'")
+        page.run(DROP)
+        page.until("!document.querySelector('#toast').hidden")
+        told = page.run("document.querySelector('#toast').textContent")
+        kept = page.run("document.querySelector('#text').value")
+        wire.mend()
+        page.until(SPEAK)
+        leave(page)
+
+    assert told == "There is no connection; the image was not sent."
+    assert kept == "what is this"
 
 
 @contextlib.contextmanager

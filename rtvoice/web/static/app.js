@@ -1,6 +1,6 @@
 // The page: what is pressed, typed and dropped, and what is shown.
 
-import { Call } from "./call.js";
+import { Call, problemAt } from "./call.js";
 import { Line, SoundError, canChooseLoudspeaker, devices } from "./line.js";
 import { Mirror } from "./mirror.js";
 import { Processes, showEvents, showHealth, showLatency, showUsage } from "./panels.js";
@@ -46,8 +46,8 @@ async function start() {
     await line.open($("microphone").value, $("loudspeaker").value);
   } catch (error) {
     await line.close();
-    const text = error instanceof SoundError ? error.message : `There is no sound: ${error.message}.`;
-    over(text, true);
+    if (error instanceof SoundError) over(error.message, true);
+    else over((await problemAt(key)) || `There is no sound: ${error.message}.`, true);
     return;
   }
   listDevices();
@@ -110,6 +110,7 @@ const REASONS = {
   "inactivity timeout": "Nobody has spoken for a while.",
   "stop tool": "The assistant has said goodbye.",
   budget: "The budget is used up.",
+  "the conversation goes on at another socket": "The conversation goes on in another tab.",
 };
 
 function sentence(text) {
@@ -294,8 +295,8 @@ async function showImage(file) {
   try {
     const image = await fitting(file);
     const text = $("text").value.trim();
-    call?.image(await image.arrayBuffer(), { text });
-    $("text").value = "";
+    if (call?.image(await image.arrayBuffer(), { text })) $("text").value = "";
+    else toast("There is no connection; the image was not sent");
   } catch {
     toast(`${file.name} is no image that this browser can read`);
   }

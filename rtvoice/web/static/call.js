@@ -113,7 +113,7 @@ export class Call {
   /** Try again later; the first time without a token, say why it does not work. */
   async again(wasOpen) {
     const isFirst = !wasOpen && !sessionStorage.getItem(TOKEN);
-    const problem = await this.problem();
+    const problem = await problemAt(this.key);
     if (this.isOver) return;
     if (isFirst && this.tries >= 2) {
       this.end(problem || "The socket of the conversation cannot be opened.", true);
@@ -126,19 +126,6 @@ export class Call {
     this.on.state("lost", problem);
     const wait = WAITS_MS[Math.min(this.tries++, WAITS_MS.length - 1)];
     this.timer = setTimeout(() => this.connect(), wait * (0.8 + 0.4 * Math.random()));
-  }
-
-  /** Ask why a socket is refused, which a browser does not tell. */
-  async problem() {
-    const url = new URL("ready", location.href);
-    if (this.key) url.search = new URLSearchParams({ key: this.key });
-    try {
-      const answer = await fetch(url, { signal: AbortSignal.timeout(3000) });
-      if (answer.status === 403) return (await answer.text()).trim();
-      return (await answer.json()).text;
-    } catch {
-      return `${AWAY}: is it still running?`;
-    }
   }
 
   /** After a sleep of the machine, or silence of the socket: open another one. */
@@ -162,7 +149,9 @@ export class Call {
   }
 
   image(bytes, fields) {
-    if (this.send("image", { bytes: bytes.byteLength, ...fields })) this.socket.send(bytes);
+    const isSent = this.send("image", { bytes: bytes.byteLength, ...fields });
+    if (isSent) this.socket.send(bytes);
+    return isSent;
   }
 
   /** Send a block of the microphone; after a short loss of the socket, what was said meanwhile. */
@@ -209,3 +198,16 @@ export class Call {
 }
 
 const AWAY = "The program at this address does not answer";
+
+/** Ask the program why it refuses, which a browser does not tell; empty: it does not refuse. */
+export async function problemAt(key) {
+  const url = new URL("ready", location.href);
+  if (key) url.search = new URLSearchParams({ key });
+  try {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(3000) });
+    if (answer.status === 403) return (await answer.text()).trim();
+    return (await answer.json()).text;
+  } catch {
+    return `${AWAY}: is it still running?`;
+  }
+}
