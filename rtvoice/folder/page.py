@@ -24,9 +24,11 @@ time { opacity: .75; font-variant-numeric: tabular-nums; }
 .tool, .notice, .trouble { font-size: .875rem; } .trouble p::before { content: "! "; }
 del { opacity: .7; } audio { height: 2rem; margin-top: .25rem; max-width: 100%; }
 details pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-.fall { display: flex; font-size: .75rem; margin-top: .25rem; height: 1.4rem; }
-.fall span { overflow: hidden; white-space: nowrap; padding: 0 .25rem; border: 1px solid; }
-.fall span + span { border-left: 0; } footer { margin: 1rem 0 2rem; font-size: .875rem; }
+.fall { display: flex; gap: 1px; height: .5rem; margin-top: .5rem; }
+.fall span { background: currentColor; min-width: 2px; opacity: .35; }
+.fall span:nth-child(2) { opacity: .6; } .fall span:last-child { opacity: 1; }
+.steps { font-size: .75rem; opacity: .75; }
+footer { margin: 1rem 0 2rem; font-size: .875rem; }
 """
 
 
@@ -98,14 +100,12 @@ def _fall(latency: Latency | None, longest_ms: int) -> str:
     ends = [("committed", latency.committed_ms), ("first audio", latency.received_ms)]
     known = [(name, end) for name, end in ends if end is not None]
     bars, begun = [], 0
-    for name, end in (*known, ("heard", latency.heard_ms)):
+    for end in (*(each for _, each in known), latency.heard_ms):
         end = max(end, begun)  # noqa: PLW2901 - speech may be heard while it is committed
-        share = 100 * (end - begun) / longest_ms
-        text = f"{name}: {end} ms after the end of speech"
-        bars.append(f'<span style="width:{share:.1f}%" title="{text}">{name} {end}</span>')
+        bars.append(f'<span style="width:{100 * (end - begun) / longest_ms:.1f}%"></span>')
         begun = end
-    label = ", ".join(f"{name} after {end} ms" for name, end in (*known, ("heard", begun)))
-    return f'<div class="fall" role="img" aria-label="{label}">{"".join(bars)}</div>'
+    steps = ", ".join(f"{name} after {end} ms" for name, end in (*known, ("heard", begun)))
+    return f'<div class="fall">{"".join(bars)}</div><p class="steps">{steps}</p>'
 
 
 def _sound(said: Said, recording: Recording | None) -> str:
@@ -115,4 +115,4 @@ def _sound(said: Said, recording: Recording | None) -> str:
     if not pcm:
         return ""
     data = base64.b64encode(as_wav(pcm)).decode()
-    return f'<audio controls preload="none" src="data:audio/wav;base64,{data}"></audio>'
+    return f'<audio controls preload="metadata" src="data:audio/wav;base64,{data}"></audio>'

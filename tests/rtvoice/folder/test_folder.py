@@ -385,7 +385,7 @@ def test_what_was_said_is_cut_out_where_it_was_said_and_heard(tmp_path: Path) ->
     page = "".join(as_page(folder))
     assert "Hel<del" in page
     assert "lo &lt;you&gt;" in page
-    assert "committed after 50 ms, first audio after 150 ms, heard after 200 ms" in page
+    assert ">committed after 50 ms, first audio after 150 ms, heard after 200 ms<" in page
 
 
 @pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="names of files are Unicode there")
