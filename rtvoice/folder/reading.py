@@ -123,7 +123,9 @@ class Folder:
                 path.unlink(missing_ok=True)
         left = sorted(self.path.iterdir())
         if not left:
-            self.path.rmdir()
+            self.path.resolve().rmdir()  # the folder itself: the path may be a link, or "."
+            if self.path.is_symlink():
+                self.path.unlink()
         return left
 
     def _read(self) -> list[Part]:

@@ -431,6 +431,19 @@ def test_purged_means_that_nothing_is_left_but_what_others_have_put_there(
     assert os.listdir(folder.path) == ["mine.txt"]  # noqa: PTH208
 
 
+@pytest.mark.parametrize("path", ["link", "."])
+def test_a_folder_is_purged_by_whatever_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = written(tmp_path).path
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder if path == "." else tmp_path)
+
+    assert shown(capsys, path, "--purge") == f"removed: {path}\n"
+
+    assert not folder.exists()
+
+
 def written(tmp_path: Path, *events: tuple[float, Event], samples: int = 0) -> Folder:
     """Return a folder with these events and a recording whose samples are numbered."""
     path = tmp_path / "written"
