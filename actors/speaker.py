@@ -272,7 +272,8 @@ class Speaker(Actor):
             return
         ms = samples // _SAMPLES_PER_MS
         if self._device.loses:
-            self.send(AudioLost("speaker", ms, "at most: its device had taken it when it died"))
+            cause = "at most: the device had taken it, and may not have played it"
+            self.send(AudioLost("speaker", ms, cause))
         elif played := self._device.last_played(samples):
             item_id = next(reversed(self._mark.taken()), "")
             self._send_played(PlayedAudio(played[1], item_id, played[0]))
