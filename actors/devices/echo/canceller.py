@@ -1,4 +1,4 @@
-"""The echo canceller of the microphone: reference, alignment, engine and guard in one call.
+"""The echo canceller of the microphone: reference, alignment, engines and guard in one call.
 
 It imports numpy and the engine (`pywebrtc-audio`, AEC3 of WebRTC), so import it only when echo is
 to be cancelled, and while the component opens. One instance is used on one thread, and is made anew
@@ -13,6 +13,7 @@ from pywebrtc_audio import AudioProcessor
 
 from actors.devices.echo.alignment import Alignment, Ring
 from actors.devices.echo.choice import why_not_with
+from actors.devices.echo.double_talk import DoubleTalk
 from actors.devices.echo.guard import FRAME, Guard, Verdict
 from messages import SAMPLE_RATE, EchoState, Settings
 
@@ -43,7 +44,8 @@ class EchoCanceller:
         self._alignment = Alignment(ring, lead_ms)
         self._guard = Guard(anew=lead_ms > 0)
         self._engine = _engine()
-        self.lag = _lag()
+        self._double_talk = DoubleTalk(_lag())
+        self.lag = self._double_talk.lag
         """Samples by which the output is later than the input."""
         self._held = np.zeros(self.lag, np.int16)
         """The end of the input that is not returned yet where nothing is to be cancelled: the
@@ -113,11 +115,18 @@ class EchoCanceller:
             # It would search for the echo at its old place for seconds; a new one needs 0.3 s.
             self._engine = _engine()
             self._guard.relearn()
-        output = self._engine.process(heard, reference)
+            self._double_talk.forget()
+        cleaned = self._engine.process(heard, reference)
         before = self._guard.lost
-        self._judge(heard, reference, output)
+        # The engine is judged, and not what is made of its output: that has more of the user.
+        self._judge(heard, reference, cleaned)
         if self._guard.lost != before:
             self._engine = _engine()
+            self._double_talk.distrust()
+        guard = self._guard
+        output = self._double_talk.process(
+            heard, reference, cleaned, guard.lag_ms, plays=guard.plays
+        )
         return output.astype("<i2", copy=False).tobytes()
 
     def _look(self, now_ns: int) -> None:
@@ -128,6 +137,7 @@ class EchoCanceller:
         why_off = why_not_with(self._settings, self._ring.device)
         if self._why_off and not why_off:
             self._engine, self._guard = _engine(), Guard()
+            self._double_talk.forget()
         self._why_off = why_off
 
     def _judge(self, *streams: Samples) -> None:

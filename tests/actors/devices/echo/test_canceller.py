@@ -164,3 +164,22 @@ def test_it_follows_a_change_from_a_headset_to_a_loudspeaker(
     chain.run(played, ROOM.heard(played))
 
     assert [state.state for state in chain.states] == ["off", "learning", "cancelled"]
+
+
+class Greedy:
+    """An engine that takes the user away with the echo."""
+
+    def process(self, heard: Samples, _: Samples) -> Samples:
+        return heard // 100
+
+
+def test_the_user_is_heard_though_the_engine_takes_him_away(tmp_path: Path, played: Floats) -> None:
+    near = np.concatenate((np.zeros(4 * RATE), talk(2, SECONDS - 4)))
+    heard, chain = ROOM.heard(played, near), Chain(tmp_path)
+    chain.canceller._engine = Greedy()
+
+    cleaned = chain.run(played, heard)
+
+    assert level_db(cleaned, 4, 6) >= level_db(pcm16(near), 4, 6) - 6
+    assert level_db(cleaned, 2, 4) <= level_db(pcm16(heard), 2, 4) - 35
+    assert [state.state for state in chain.states] == ["learning", "cancelled"]
