@@ -63,6 +63,7 @@ _EXAMPLES = {
     "--session talk": "keep journal, recording and events in a folder",
     "show talk": "what was said in it; replay talk, resume talk (show --help)",
     "serve shop.py:make_agent": "hold many conversations, with callers (serve --help)",
+    "fleet --help": "the same on several hosts, which may die",
 }
 _EPILOG = """\
 an agent (assistant.py):
@@ -279,6 +280,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         from rtvoice.command.serve import serve
 
         return serve(arguments[1:])
+    if arguments[:1] == ["fleet"]:
+        from rtvoice.command.fleet import fleet
+
+        return fleet(arguments[1:])
     if arguments[:1] and arguments[0] in _OF_A_FOLDER:
         from rtvoice.command.folder import obey
 

@@ -27,7 +27,7 @@ from rtvoice.command.parser import Parser
 if TYPE_CHECKING:
     from rtvoice.service import Service
 
-__all__ = ["port_of", "serve", "set_up_logging"]
+__all__ = ["complain", "flag", "level_of", "port_of", "say", "serve", "set_up_logging"]
 
 _DESCRIPTION = """\
 Hold many conversations at once, with callers at websockets. MAKE_AGENT is called for each caller,
@@ -79,31 +79,33 @@ def serve(argv: Sequence[str]) -> int:
     missing = [name for name in ("uvicorn", "prometheus_client") if find_spec(name) is None]
     if missing:
         package = "'rtvoice[service]'"
-        return _complain(f"{missing[0]} is not installed: {install(package)}")
-    for name, value in read_env_file(Path(".env"), _say).items():
+        return complain(f"{missing[0]} is not installed: {install(package)}")
+    for name, value in read_env_file(Path(".env"), say).items():
         os.environ.setdefault(name, value)
     try:
         port = port_of(options.port)
-        set_up_logging(options.log, _level(options))
+        set_up_logging(options.log, level_of(options))
         service = _service(options)
     except (ConfigurationError, LoadError) as error:
-        return _complain(str(error))
+        return complain(str(error))
     from rtvoice.service.serving import listen
 
     try:
         listener = listen(options.host, port)
     except OSError as error:
-        return _complain(f"{options.host}:{port} cannot be used: {error.strerror or error}")
+        return complain(f"{options.host}:{port} cannot be used: {error.strerror or error}")
     return _run(options, service, listener)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Write a line to the standard error."""
     sys.stderr.write(f"rtvoice: {text}\n")
     sys.stderr.flush()
 
 
-def _complain(text: str) -> int:
-    _say(text)
+def complain(text: str) -> int:
+    """Say what is wrong; return the exit code."""
+    say(text)
     return EXIT_USAGE
 
 
@@ -152,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("make_agent", metavar="MAKE_AGENT", help="file.py:name or module:name")
     groups = {name: parser.add_argument_group(name) for name in (_LISTENING, _LIMITS, _END)}
     for name, (group, metavar, text) in _NUMBERS.items():
-        groups[group].add_argument(_flag(name), metavar=metavar, help=text)
+        groups[group].add_argument(flag(name), metavar=metavar, help=text)
     add = groups[_LISTENING].add_argument
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1); 0.0.0.0: all")
     add("--port", default="8080", help="port to listen on (8080); 0: any free one")
@@ -176,11 +178,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """Return the option for a name with underscores."""
     return f"--{name.replace('_', '-')}"
 
 
-def _level(options: argparse.Namespace) -> str:
+def level_of(options: argparse.Namespace) -> str:
     """Return the log level.
 
     Raises:
@@ -191,13 +194,13 @@ def _level(options: argparse.Namespace) -> str:
     return log_level_in(os.environ) or "INFO"
 
 
-def port_of(text: str) -> int:
-    """Return the port.
+def port_of(text: str, option: str = "--port") -> int:
+    """Return a port.
 
     Raises:
         ConfigurationError: It is none.
     """
-    return int(of_type("--port", validation.number_in(text, _Port), _Port))
+    return int(of_type(option, validation.number_in(text, _Port), _Port))
 
 
 # -- running it -------------------------------------------------------------------------------
@@ -231,7 +234,7 @@ def _service(options: argparse.Namespace) -> Service:
             try:
                 given[name] = parsed(name, text)
             except InvalidSettingError as error:
-                raise ConfigurationError(f"{_flag(name)}: {error.problem}") from None
+                raise ConfigurationError(f"{flag(name)}: {error.problem}") from None
     return Service(make_agent, journals=options.journals, origins=options.origins, **given)
 
 
@@ -239,7 +242,7 @@ def _run(options: argparse.Namespace, service: Service, listener: socket.socket)
     from rtvoice.service.serving import address_of, run
 
     async def started() -> None:
-        _say(f"serving {options.make_agent} at http://{address_of(listener)} (/talk, /twilio)")
+        say(f"serving {options.make_agent} at http://{address_of(listener)} (/talk, /twilio)")
 
     run(service.asgi, listener, service.drain, started)
     return EXIT_OK

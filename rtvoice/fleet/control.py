@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
-from rtvoice.fleet.host import Host
+from rtvoice.fleet.host import CannotMoveError, Host
 from rtvoice.fleet.store import StoreError
 from rtvoice.service.asgi import App
 from rtvoice.service.errors import Busy, Draining
 from rtvoice.service.socket import Event, Receive, Send
 
 __all__ = ["HostApp", "answer"]
+
+_logger = logging.getLogger("rtvoice.fleet")
 
 
 async def answer(send: Send, status: int, content: Mapping[str, Any]) -> None:
@@ -32,7 +35,8 @@ class HostApp:
     ``/fleet/take``        POST   take the conversation ``id``
     ``/fleet/stop``        POST   end it in order
     ``/fleet/move``        POST   let another host have it, at a pause
-    ``/fleet/drain``       POST   take nothing more, move everything, and end
+    ``/fleet/drain``       POST   take nothing more, move everything, and end; with
+                                  ``to_end=1``, let everything go on to its end here
     ``/fleet/status``      GET    what it holds
     =====================  =====  =====================================================
 
@@ -76,11 +80,20 @@ class HostApp:
                     return 200, {"taken": await host.take(session_id)}
                 except (Busy, Draining, StoreError) as error:
                     return 503, {"error": str(error)}
+                except PermissionError as error:
+                    return 403, {"error": str(error) or "the call is refused"}
+                except Exception:  # of the user's make_agent; the other callers go on
+                    _logger.exception("conversation %s cannot start", session_id)
+                    return 500, {"error": "the conversation cannot start"}
             case "POST", "stop":
                 return 200, {"held": host.stop(session_id, query.get("why", "stopped"))}
             case "POST", "move":
-                return 200, {"held": await host.move(session_id)}
+                try:
+                    return 200, {"held": await host.move(session_id)}
+                except (CannotMoveError, StoreError) as error:
+                    return 503, {"error": str(error)}
             case "POST", "drain":
+                host.moves_when_draining = not query.get("to_end")
                 self._drain()
                 return 200, host.status()
             case "GET", "status":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import logging
@@ -10,15 +11,16 @@ from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
 from messages import RtvoiceError
-from rtvoice.fleet.store import HostRow, SessionRow, Store
+from rtvoice.fleet.store import FRESH_S, HostRow, SessionRow, Store
 
 __all__ = ["Engine", "EngineError", "Fleet", "ask_host"]
 
 _logger = logging.getLogger("rtvoice.fleet")
 
 _ASK_S = 10.0
-_FRESH_S = 3.0
-"""A host that has not reported itself for so long is asked for nothing."""
+"""How long a host may take to answer."""
+_MOVE_S = 60.0
+"""The same for a move, which waits for a pause in speech."""
 
 
 class EngineError(RtvoiceError):
@@ -26,20 +28,25 @@ class EngineError(RtvoiceError):
 
 
 class Engine(Protocol):
-    """Starts host processes somewhere, and starts them again when they die."""
+    """Starts host processes somewhere, and starts them again when they die.
+
+    It carries no conversation, and is asked for nothing while one is held: what concerns a
+    conversation is in the store and at its host (`Fleet`). So a fleet whose engine is gone goes on.
+    """
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the hosts."""
 
     async def start(self) -> None:
-        """Have as many hosts as are wanted, from now on."""
-
-    async def ask(self, host: HostRow, method: str, what: str, **query: str) -> dict[str, Any]:
-        """Have a host do something: ``take``, ``stop``, ``move``, ``drain`` or ``status``.
+        """Have as many hosts as are wanted, from now on; return once each has reported itself.
 
         Raises:
-            EngineError: It does not answer, or refuses.
+            EngineError: A host cannot start; the text says why.
         """
 
-    async def close(self, *, hosts: bool = False) -> None:
-        """End the engine; with ``hosts``, its hosts too."""
+    async def close(self) -> None:
+        """Start no host again from now on. Those that run go on."""
 
 
 def ask_host(
@@ -71,16 +78,18 @@ def ask_host(
 
 
 class Fleet:
-    """Places conversations on the hosts of an engine, and finds them again.
+    """Places conversations on hosts, finds them again, and has hosts do something.
+
+    The hosts and the fleet's secret are in the store; a host is asked at its own address. So this
+    works from any machine, with whatever engine, also while the engine is away.
 
     Args:
         store: The store.
-        engine: The engine.
     """
 
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
-        self.engine = engine
+        self._secret = ""
 
     async def start_session(self, session_id: str) -> HostRow | None:
         """Have a conversation begun that is in the store; return its host.
@@ -91,7 +100,7 @@ class Fleet:
             if not host.room:
                 continue
             try:
-                await self.engine.ask(host, "POST", "take", id=session_id)
+                await self.ask(host, "POST", "take", id=session_id)
             except EngineError as error:
                 _logger.info("%s", error)
             if (found := await self.locate(session_id)) is not None:
@@ -104,42 +113,65 @@ class Fleet:
         if row is None or row.ended is not None or row.left_s < 0 or not row.owner:
             return None
         hosts = await asyncio.to_thread(self.store.hosts)
-        return next((each for each in hosts if each.name == row.host), None)
+        return next((each for each in hosts if each.owner == row.owner), None)
 
     async def status(self, session_id: str) -> SessionRow | None:
         """Return what is known of a conversation; None: there is none."""
         return await asyncio.to_thread(self.store.get, session_id)
 
     async def stop(self, session_id: str, why: str = "stopped") -> bool:
-        """End a conversation in order; return whether a host holds it."""
-        return await self._of_its_host(session_id, "stop", why=why)
+        """End a conversation, in order if its host answers; return whether it had not ended yet.
+
+        If no host answers for it, nobody begins it again, and one that cannot be reached gives it
+        up when it cannot renew its lease.
+        """
+        with contextlib.suppress(EngineError):
+            if await self._of_its_host(session_id, "stop", why=why):
+                return True
+        row = await self.status(session_id)
+        if row is None or row.ended is not None:
+            return False
+        return await asyncio.to_thread(self.store.end, session_id, row.epoch, why)
 
     async def move(self, session_id: str) -> bool:
-        """Move a conversation to another host at a pause; return whether a host holds it."""
-        return await self._of_its_host(session_id, "move")
-
-    async def drain(self, name: str) -> None:
-        """Empty a host.
+        """Move a conversation to another host at a pause; return whether a host holds it.
 
         Raises:
-            EngineError: There is no such host, or it does not answer.
+            EngineError: Its host does not answer, or no other one has a place for it.
         """
-        hosts = await asyncio.to_thread(self.store.hosts)
-        host = next((each for each in hosts if each.name == name), None)
-        if host is None:
-            known = ", ".join(each.name for each in hosts) or "none"
-            raise EngineError(f"there is no host {name}; there are: {known}")
-        await self.engine.ask(host, "POST", "drain")
+        return await self._of_its_host(session_id, "move")
+
+    async def drain(self, host: HostRow, *, to_end: bool = False) -> None:
+        """Empty a host, whose process ends then. A second time: at once.
+
+        Args:
+            host: The host.
+            to_end: Whether its conversations go on to their end there, instead of moving.
+
+        Raises:
+            EngineError: It does not answer.
+        """
+        await self.ask(host, "POST", "drain", **({"to_end": "1"} if to_end else {}))
 
     async def hosts(self) -> list[HostRow]:
-        """Return the hosts that answer, those with the most room first."""
+        """Return the hosts that take conversations, those with the most room first."""
         hosts = await asyncio.to_thread(self.store.hosts)
-        alive = [each for each in hosts if each.age_s < _FRESH_S and not each.draining]
+        alive = [each for each in hosts if each.age_s < FRESH_S and not each.draining]
         return sorted(alive, key=lambda each: (-each.room, each.sessions))
+
+    async def ask(self, host: HostRow, method: str, what: str, **query: str) -> dict[str, Any]:
+        """Have a host do something: ``take``, ``stop``, ``move``, ``drain`` or ``status``.
+
+        Raises:
+            EngineError: It does not answer, or refuses.
+        """
+        self._secret = self._secret or await asyncio.to_thread(self.store.secret)
+        wait_s = _MOVE_S if what == "move" else _ASK_S
+        return await asyncio.to_thread(ask_host, host, self._secret, method, what, query, wait_s)
 
     async def _of_its_host(self, session_id: str, what: str, **query: str) -> bool:
         host = await self.locate(session_id)
         if host is None:
             return False
-        answer = await self.engine.ask(host, "POST", what, id=session_id, **query)
+        answer = await self.ask(host, "POST", what, id=session_id, **query)
         return bool(answer.get("held"))

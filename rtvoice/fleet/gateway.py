@@ -10,7 +10,7 @@ import secrets
 from typing import Any
 
 from rtvoice.fleet.control import answer
-from rtvoice.fleet.engine import EngineError, Fleet
+from rtvoice.fleet.engine import Fleet
 from rtvoice.fleet.store import HostRow, SessionRow, StoreError
 from rtvoice.service.socket import Event, Receive, Send
 from rtvoice.service.tokens import Token
@@ -41,6 +41,11 @@ class Gateway:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Begin no conversation any more."""
+        self._is_closed = True
 
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
@@ -66,7 +71,7 @@ class Gateway:
             case "GET", ["healthz"]:
                 return 200, {"healthy": True}
             case "GET", ["readyz"]:
-                ready = any(host.room for host in await self._fleet.hosts())
+                ready = not self._is_closed and any(host.room for host in await self._fleet.hosts())
                 return (200 if ready else 503), {"ready": ready}
             case "POST", ["sessions"]:
                 return await self._begin(await _body(receive))
@@ -84,6 +89,8 @@ class Gateway:
         rate = given.get("rate", 24_000)
         if type(rate) is not int or not 8000 <= rate <= 192_000:
             return 400, {"error": '"rate": samples a second, from 8000 to 192000'}
+        if self._is_closed:
+            return 503, {"error": "the fleet is ending"}
         session_id = secrets.token_hex(8)
         token = Token(session_id)
         call = {
@@ -97,8 +104,19 @@ class Gateway:
         await asyncio.to_thread(fleet.store.create, session_id, content, token.sha256)
         host = await fleet.start_session(session_id)
         if host is None:
-            return 503, {"error": "no host has a place; try again later", "id": session_id}
+            return await self._not_begun(session_id)
         return 201, {"id": session_id, "token": token.text, "url": _talk(host)}
+
+    async def _not_begun(self, session_id: str) -> tuple[int, dict[str, Any]]:
+        """Answer a caller for whom nothing could be begun, and see to it that nobody begins it."""
+        await self._fleet.stop(session_id, "no place")
+        row = await self._fleet.status(session_id)
+        match row.ended if row is not None else None:
+            case "refused":
+                return 403, {"error": "the call is refused"}
+            case "failed":
+                return 500, {"error": "the conversation cannot start"}
+        return 503, {"error": "no host has a place; try again later"}
 
     async def _of_one(self, scope: Event, session_id: str) -> tuple[int, dict[str, Any]]:
         row = await self._fleet.status(session_id)
@@ -107,11 +125,9 @@ class Gateway:
         if row.ended is not None:
             return 410, {"error": "it has ended", "reason": row.ended}
         if scope["method"] == "DELETE":
-            try:
-                held = await self._fleet.stop(session_id, "hung_up")
-            except EngineError as error:
-                return 503, {"error": str(error)}
-            return (200, {"ended": True}) if held else (503, {"error": "it is between two hosts"})
+            if await self._fleet.stop(session_id, "hung_up"):
+                return 200, {"ended": True}
+            return 503, {"error": "it is between two hosts; ask again in a moment"}
         host = await self._fleet.locate(session_id)
         if host is None:
             return 503, {"error": "it is between two hosts; ask again in a moment"}

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from actors.lease import Lease
 from messages import AskToRun
+from messages.exit_codes import EXIT_BUG
 from rtvoice.fleet.store import Fenced, Store, StoreError
 
 __all__ = ["SAFE", "Held", "Holding"]
@@ -31,6 +33,16 @@ _BEGUN = "ToolBegun"
 """The kind of the line that says that a tool call is about to be run; history passes it over."""
 _SHIP_S = 0.05
 """Interval in which what was written to the journals is taken to the store."""
+
+
+class _Batch(NamedTuple):
+    """Lines for the store."""
+
+    lines: list[bytes]
+    size: int
+    """How many bytes of the journal these are."""
+    begun: str
+    """The id of the tool call that is recorded; empty: none is."""
 
 
 class Held:
@@ -62,6 +74,9 @@ class Held:
         self.is_over = False
         """Whether it is not held any more: its end is in the store, or its lease is lost."""
         self._shipping = threading.Lock()
+        self._batch: _Batch | None = None
+        """What is being written to the store. It may be there although that has failed, so the same
+        is written again before anything else is."""
         self._read = self.journal.stat().st_size if self.journal.exists() else 0
         self._state = b""
 
@@ -82,20 +97,31 @@ class Held:
             StoreError: The store cannot be reached; the next time takes this too.
         """
         with self._shipping:
+            self._append(store)
             lines, size = self._new_lines()
+            begun = ""
             if call is not None and call.call_id not in self._begun | self.begun_before:
                 fields = {name: getattr(call, name) for name in call.__struct_fields__}
-                lines += [_line("ToolCall", fields), _line(_BEGUN, {"call_id": call.call_id})]
-            if lines:
-                store.append(self.session_id, self.epoch, self.records + 1, lines)
-                self.records += len(lines)
-                self._read += size
-                if call is not None:
-                    self._begun.add(call.call_id)
+                begun = call.call_id
+                lines += [_line("ToolCall", fields), _line(_BEGUN, {"call_id": begun})]
+            self._batch = _Batch(lines, size, begun)
+            self._append(store)
             state = self._read_state()
             if state and state != self._state:
                 store.save(self.session_id, self.epoch, state)
                 self._state = state
+
+    def _append(self, store: Store) -> None:
+        """Write the batch; with an error it stays."""
+        if (batch := self._batch) is None:
+            return
+        if batch.lines:
+            store.append(self.session_id, self.epoch, self.records + 1, batch.lines)
+        self.records += len(batch.lines)
+        self._read += batch.size
+        if batch.begun:
+            self._begun.add(batch.begun)
+        self._batch = None
 
     def _new_lines(self) -> tuple[list[bytes], int]:
         """Return the whole lines of the journal that are not in the store, and their size."""
@@ -152,6 +178,8 @@ class Holding:
         self._ttl_s = ttl_s
         self._on_lost = lost
         self._held: dict[str, Held] = {}
+        self._expected: set[str] = set()
+        """Those that are being taken."""
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._is_cut_off = False
@@ -185,6 +213,16 @@ class Holding:
         with self._lock:
             self._held[held.session_id] = held
 
+    def expect(self, session_id: str) -> None:
+        """Let a conversation be this host's in the store that is not held yet."""
+        with self._lock:
+            self._expected.add(session_id)
+
+    def expect_no_more(self, session_id: str) -> None:
+        """Expect a conversation no longer: it is held by now, or not this host's."""
+        with self._lock:
+            self._expected.discard(session_id)
+
     def remove(self, held: Held) -> None:
         """Hold a conversation no longer."""
         held.is_over = True
@@ -214,6 +252,10 @@ class Holding:
                 work(store)
             except StoreError as error:
                 self._unreachable(error)
+            except Exception:
+                # Without this thread nothing is renewed or kept: the host dies, others go on.
+                _logger.exception("the thread %s has failed", threading.current_thread().name)
+                os._exit(EXIT_BUG)
             self.look()
         if store is not None:
             store.close()
@@ -238,10 +280,16 @@ class Holding:
             if renewed.get(each.session_id) == each.epoch:
                 if not each.is_over:
                     each.extend(self.good_until(asked_ns))
-            elif time.monotonic_ns() > each.until_ns or each.session_id not in renewed:
+            else:
                 self.lose(each)
+        with self._lock:
+            known = self._held.keys() | self._expected
+        for session_id in renewed.keys() - known:
+            # It was acquired, and the answer of the store was lost: others shall have it.
+            store.release(session_id, renewed[session_id])
 
     def _ship(self, store: Store) -> None:
+        failed = 0
         for held in self.all:
             if held.is_over:
                 continue
@@ -249,6 +297,13 @@ class Holding:
                 held.ship(store)
             except Fenced:
                 self.lose(held)
+            except OSError as error:
+                _logger.error("the journal of %s cannot be read: %s", held.session_id, error)
+                self.lose(held)
+            except StoreError:
+                failed += 1
+                if failed > 1:  # it is not the one conversation that the store refuses
+                    raise
 
     def look(self) -> None:
         """Give up what could not be renewed in time; nothing is sent since then."""

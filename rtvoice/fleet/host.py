@@ -9,18 +9,27 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from actors.lease import LeaseLostError
 from messages import AskToRun, MayRun, NotRunningError, RtvoiceError
 from messages.paths import text_of_path
 from rtvoice.fleet.holding import Held, Holding
 from rtvoice.fleet.owner import is_dead, owner_of_this_process
 from rtvoice.fleet.quiet import Quiet
-from rtvoice.fleet.store import Fenced, HostRow, SessionRow, StoreError, open_store
+from rtvoice.fleet.store import (
+    FRESH_S,
+    VERSION,
+    Fenced,
+    HostRow,
+    SessionRow,
+    StoreError,
+    open_store,
+)
 from rtvoice.service.admission import Place
 from rtvoice.service.call import Call
 from rtvoice.service.desk import Desk
@@ -29,7 +38,7 @@ from rtvoice.service.info import CallInfo
 from rtvoice.service.options import Options
 from rtvoice.service.tokens import Token
 
-__all__ = ["Host"]
+__all__ = ["CannotMoveError", "Host"]
 
 _logger = logging.getLogger("rtvoice.fleet")
 
@@ -38,10 +47,29 @@ _SCAN_S = 0.5
 are shorter than 2.5 s."""
 _AT_ONCE = 8
 """How many of them it takes at most before it looks again, so that other hosts take some."""
+_LEAVING = 4
+"""How many conversations move at the same time at most."""
 _RETRY_S = 0.1
+_FORGOTTEN_S = 3600.0
+"""A conversation that nobody has held for so long is not begun again: no caller waits for it."""
 _MOVED = "the conversation goes on at another host: ask the gateway where"
 _LOST = "this host has lost the conversation, which goes on at another one: ask the gateway where"
 T = TypeVar("T")
+
+
+class CannotMoveError(RtvoiceError):
+    """No other host has a place for a conversation."""
+
+    def __str__(self) -> str:
+        return "no other host has a place for it"
+
+
+class _Talk(NamedTuple):
+    """A conversation that runs here."""
+
+    held: Held
+    call: Call
+    quiet: Quiet
 
 
 class Host:
@@ -58,73 +86,97 @@ class Host:
         url: Where callers reach it: ``http://…``.
         ttl_s: How long a lease is.
         folder: Where journals lie while a conversation is held.
+        end: Has the process drain and end; called when another host has the same name.
 
     Raises:
-        ConfigurationError: The store's URL is none.
+        ConfigurationError: The store's URL is not valid.
         StoreError: The store cannot be reached.
     """
 
     def __init__(
-        self, options: Options, store_url: str, *, name: str, url: str, ttl_s: float, folder: Path
+        self,
+        options: Options,
+        store_url: str,
+        *,
+        name: str,
+        url: str,
+        ttl_s: float,
+        folder: Path,
+        end: Callable[[], None],
     ) -> None:
         self.name = name
         self.url = url
         self.desk = Desk(options)
         self.owner = owner_of_this_process(name)
+        self.moves_when_draining = True
+        """Whether a drain moves conversations to other hosts, or lets them go on to their end."""
         self._ttl_s = ttl_s
         self._folder = folder
+        self._end = end
         self._store = open_store(store_url)
         self._thread = ThreadPoolExecutor(1, "rtvoice-store")
         self._loop = asyncio.get_running_loop()
-
-        def lost(held: Held) -> None:
-            self._loop.call_soon_threadsafe(self._lose, held)
-
-        self.holding = Holding(partial(open_store, store_url), self.owner, ttl_s, lost)
-        self._calls: dict[str, Call] = {}
-        self._quiet: dict[str, Quiet] = {}
+        self.holding = Holding(partial(open_store, store_url), self.owner, ttl_s, self._lost)
+        self._talks: dict[str, _Talk] = {}
+        self._taking: dict[str, asyncio.Event] = {}
+        self._left_alone: dict[str, float] = {}
+        """Until when the scan leaves conversations to other hosts (``time.monotonic()``)."""
+        self._leaving = asyncio.Semaphore(_LEAVING)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._scanning: asyncio.Task[None] | None = None
+        self._running: list[asyncio.Task[None]] = []
+        self._is_closed = False
 
     # -- life ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Report itself, and take what nobody holds from now on."""
+        """Report itself, and take what nobody holds from now on.
+
+        Raises:
+            StoreError: The store cannot be reached, or another host has this name.
+        """
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700, parents=True)
+        await self._claim_name()
         self.desk.start()
         self.holding.start()
-        await self._report()
-        self._scanning = self._loop.create_task(self._scan())
+        self._running = [self._loop.create_task(work) for work in (self._scan(), self._watch())]
 
     async def drain(self, drain_s: float | None = None) -> None:
         """Take nothing more, and let other hosts have what is held here, each at a pause in speech.
 
-        Without another host, conversations go on to their end.
+        Conversations for which no other host has a place go on to their end.
 
         Args:
             drain_s: After so long, those that are left are moved at once; None: as the options say.
         """
+        if self._is_closed:
+            return
         self.desk.close_doors()
         with contextlib.suppress(StoreError):
             await self._report()
         limit_s = self.desk.drain_s if drain_s is None else drain_s
-        if await self._is_another_host():
-            moves = [self._loop.create_task(self.move(each, limit_s)) for each in [*self._calls]]
-            if moves:
-                await asyncio.wait(moves)
-        await self.desk.drain(drain_s)
+        until = time.monotonic() + limit_s
+        for taken in [*self._taking.values()]:
+            await taken.wait()
+        if self.moves_when_draining:
+            leaving = [self._loop.create_task(self._leave(each, until)) for each in self._all()]
+            if leaving:
+                await asyncio.wait(leaving)
+        await self.desk.drain(max(0.0, until - time.monotonic()))
         while self._tasks:
             await asyncio.wait({*self._tasks})
 
     async def close(self) -> None:
         """End: renew nothing more, and be forgotten."""
-        if self._scanning is not None:
-            self._scanning.cancel()
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for task in self._running:
+            task.cancel()
         self.desk.close()
         await asyncio.to_thread(self.holding.close)
         with contextlib.suppress(StoreError):
-            await self._ask(self._store.forget, self.name)
+            await self._ask(self._store.forget, self.name, self.owner)
         await self._ask(self._store.close)
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -142,33 +194,71 @@ class Host:
 
         Raises:
             Busy, Draining: There is no place for it here.
-            StoreError: The store cannot be reached.
+            StoreError: The store cannot be reached, or a newer version has kept the conversation.
+            Exception: What ``make_agent`` raises.
         """
-        if session_id in self._calls:
-            return True
+        if (taken := self._taking.get(session_id)) is not None:
+            await taken.wait()
+        if session_id in self._talks:
+            return not self._talks[session_id].held.is_over
+        self._taking[session_id] = asyncio.Event()
+        self.holding.expect(session_id)
+        try:
+            return await self._take(session_id, dead)
+        finally:
+            self.holding.expect_no_more(session_id)
+            self._taking.pop(session_id).set()
+
+    async def _take(self, session_id: str, dead: str) -> bool:
         place = await self.desk.admit()
-        held: Held | None = None
         try:
             row = await self._ask(self._store.get, session_id)
-            asked_ns = time.monotonic_ns()
             if row is None:
                 return False
+            if row.version > VERSION:
+                raise StoreError(
+                    f"conversation {row.id} was kept by a newer version of rtvoice (its records "
+                    f"have version {row.version}, this host knows {VERSION}): upgrade this host"
+                )
+            asked_ns = time.monotonic_ns()
             epoch = await self._ask(
                 self._store.acquire, session_id, self.owner, self.name, self._ttl_s, dead
             )
             if epoch is None:
                 return False
-            held = await self._prepared(row, epoch, asked_ns)
-            await self._begin(row, held, place)
-        except Exception:
-            if held is not None:
-                self.holding.remove(held)
-                await self._ask(self._store.release, held.session_id, held.epoch)
-            raise
+            await self._go_on(row, epoch, asked_ns, place)
         finally:
-            if session_id not in self._calls:
+            if session_id not in self._talks:
                 self.desk.give_back(place)
         return True
+
+    async def _go_on(self, row: SessionRow, epoch: int, asked_ns: int, place: Place) -> None:
+        """Begin a conversation that was acquired; without success somebody else may have it."""
+        held: Held | None = None
+        why = ""
+        try:
+            held = await self._prepared(row, epoch, asked_ns)
+            await self._begin(row, held, place)
+        except PermissionError:  # make_agent refuses the caller
+            why = "refused"
+            raise
+        except Exception:
+            why = "" if held is None or held.records else "failed"
+            raise
+        finally:
+            if row.id not in self._talks:
+                self._leave_alone(row.id, 10 * self._ttl_s)
+                with contextlib.suppress(StoreError):  # the lease runs out by itself
+                    await self._let_go(row.id, epoch, why)
+                if held is not None:
+                    self.holding.remove(held)
+
+    async def _let_go(self, session_id: str, epoch: int, why: str) -> None:
+        """Record why a conversation has ended; without a reason, let others have it."""
+        if why:
+            await self._ask(self._store.end, session_id, epoch, why)
+        else:
+            await self._ask(self._store.release, session_id, epoch)
 
     async def _prepared(self, row: SessionRow, epoch: int, asked_ns: int) -> Held:
         """Lay out on this machine what is kept of a conversation, and hold it."""
@@ -196,10 +286,9 @@ class Host:
                 "resume" if resumed else "journal_path": os.fspath(held.journal),
                 "placed": {"lease_path": lease, "asks_to_run": True},
             },
-            over=lambda call: self._spawn(self._give_up(held, call)),
+            over=partial(self._over, held),
         )
-        self._calls[row.id] = call
-        self._quiet[row.id] = Quiet(call.conversation.agent)
+        self._talks[row.id] = _Talk(held, call, Quiet(call.conversation.agent))
         call.conversation.agent.event_bus.subscribe(AskToRun, partial(self._record, held, call))
         call.expect()
         done = "goes on here" if resumed else "begins here"
@@ -223,10 +312,10 @@ class Host:
 
     def stop(self, session_id: str, why: str) -> bool:
         """End a conversation in order; return whether it is held here."""
-        call = self._calls.get(session_id)
-        if call is not None:
-            call.end(why)
-        return call is not None
+        talk = self._talks.get(session_id)
+        if talk is not None:
+            talk.call.end(why)
+        return talk is not None
 
     async def move(self, session_id: str, limit_s: float = 30.0) -> bool:
         """Let another host have a conversation, at a pause in speech.
@@ -237,15 +326,20 @@ class Host:
 
         Returns:
             Whether it is held here.
+
+        Raises:
+            CannotMoveError: No other host has a place for it.
+            StoreError: The store cannot be reached.
         """
-        call, quiet = self._calls.get(session_id), self._quiet.get(session_id)
-        if call is None or quiet is None:
+        talk = self._talks.get(session_id)
+        if talk is None:
             return False
+        if not await self._room_elsewhere():
+            raise CannotMoveError
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                await quiet.wait()
-        if not call.is_over:
-            call.abandon("moved", _MOVED)
+                await talk.quiet.wait()
+        self._move(talk)
         return True
 
     def status(self) -> dict[str, Any]:
@@ -258,43 +352,102 @@ class Host:
             "sessions": {held.session_id: held.epoch for held in self.holding.all},
         }
 
-    # -- the end of a conversation ------------------------------------------------------------
+    def _all(self) -> list[_Talk]:
+        return list(self._talks.values())
+
+    # -- a conversation leaves ----------------------------------------------------------------
+
+    async def _leave(self, talk: _Talk, until: float) -> None:
+        """Move a conversation at a pause, once another host has a place for it."""
+        while not talk.call.is_over:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                    await talk.quiet.wait()
+            is_late = time.monotonic() >= until
+            async with self._leaving:
+                # A few at a time: so that the hosts' reports of their room are true.
+                if (talk.quiet.is_now or is_late) and await self._has_room_elsewhere():
+                    self._move(talk)
+                    await self._taken_elsewhere(talk.held)
+                    return
+            if is_late:
+                return  # the desk ends it
+            await asyncio.sleep(_SCAN_S)
+
+    def _move(self, talk: _Talk) -> None:
+        if not talk.call.is_over:
+            self._leave_alone(talk.held.session_id, max(self._ttl_s, FRESH_S))
+            talk.call.abandon("moved", _MOVED)
+
+    async def _taken_elsewhere(self, held: Held) -> None:
+        """Wait until another host has taken a conversation, but not forever."""
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(2 * FRESH_S):
+                while True:
+                    row = await self._ask(self._store.get, held.session_id)
+                    if row is None or row.epoch > held.epoch or row.ended is not None:
+                        return
+                    await asyncio.sleep(_RETRY_S)
+
+    def _lost(self, held: Held) -> None:
+        """Be told, on a thread, that a lease is lost."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and all is over
+            self._loop.call_soon_threadsafe(self._lose, held)
 
     def _lose(self, held: Held) -> None:
-        call = self._calls.get(held.session_id)
-        if call is not None and not call.is_over:
+        talk = self._talks.get(held.session_id)
+        if talk is not None and talk.held is held and not talk.call.is_over:
+            talk.call.abandon("lost_lease", _LOST)
+
+    def _over(self, held: Held, call: Call) -> None:
+        ran_out = time.monotonic_ns() > held.until_ns or str(LeaseLostError()) in call.failure
+        if ran_out and call.conversation.ended_by in ("failed", ""):
+            # Its processes saw it before this one did: it has not failed, it goes on elsewhere.
             call.abandon("lost_lease", _LOST)
+        task = asyncio.ensure_future(self._give_up(held, call))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
 
     async def _give_up(self, held: Held, call: Call) -> None:
         """Write what is left to the store, and why the conversation is over here."""
         self.desk.forget(call)
-        self._calls.pop(held.session_id, None)
-        if (quiet := self._quiet.pop(held.session_id, None)) is not None:
-            quiet.close()
-        moves = call.conversation.ended_by in ("moved", "drained")
+        goes_on = call.conversation.ended_by in ("moved", "drained", "lost_lease")
+        why = "" if goes_on else call.conversation.ended_because
         while not held.is_over:
             try:
                 await self._ask(held.ship, self._store)
+                await self._let_go(held.session_id, held.epoch, why)
                 self.holding.remove(held)
-                if moves:
-                    await self._ask(self._store.release, held.session_id, held.epoch)
-                else:
-                    why = call.conversation.ended_because
-                    await self._ask(self._store.end, held.session_id, held.epoch, why)
             except Fenced:
                 self.holding.remove(held)
             except StoreError:
                 await asyncio.sleep(_RETRY_S)
+        talk = self._talks.pop(held.session_id)
+        talk.quiet.close()
         shutil.rmtree(held.folder, ignore_errors=True)
 
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            level = logging.WARNING if isinstance(error, RtvoiceError) else logging.ERROR
+            _logger.log(level, "a conversation did not end in order", exc_info=error)
+
     # -- what nobody holds --------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Give up in time what could not be renewed, whatever the store keeps waiting."""
+        while True:
+            await asyncio.sleep(min(_SCAN_S, self._ttl_s / 10))
+            self.holding.look()
 
     async def _scan(self) -> None:
         while True:
             await asyncio.sleep(min(_SCAN_S, self._ttl_s / 5))
-            self.holding.look()
             try:
-                await self._report()
+                if not await self._report():
+                    _logger.error("another host is called %s too: this one ends", self.name)
+                    self._end()
+                    return
                 if not self.desk.is_draining:
                     await self._take_abandoned()
             except (Busy, Draining):
@@ -305,46 +458,66 @@ class Host:
                 _logger.exception("a conversation cannot be taken")
 
     async def _take_abandoned(self) -> None:
-        for row in await self._ask(self._store.waiting, _AT_ONCE):
-            await self.take(row.id)
+        now = time.monotonic()
+        self._left_alone = {key: end for key, end in self._left_alone.items() if end > now}
+        for row in await self._ask(self._store.waiting, _AT_ONCE, list(self._left_alone)):
+            if row.left_s < -_FORGOTTEN_S:
+                await self._ask(self._store.end, row.id, row.epoch, "lost")
+            else:
+                await self.take(row.id)
         for owner in await self._ask(self._store.owners):
             if is_dead(owner):
                 for row in (await self._ask(self._store.live, owner))[:_AT_ONCE]:
                     await self.take(row.id, owner)
 
-    async def _report(self) -> None:
+    def _leave_alone(self, session_id: str, seconds: float) -> None:
+        self._left_alone[session_id] = time.monotonic() + seconds
+
+    # -- this host and others -----------------------------------------------------------------
+
+    async def _report(self, dead: str = "") -> bool:
+        """Report itself; return whether no other host has its name."""
         host = HostRow(
             name=self.name,
             url=self.url,
             owner=self.owner,
-            sessions=len(self._calls),
+            sessions=len(self._talks),
             room=self.desk.room,
             draining=self.desk.is_draining,
             age_s=0.0,
         )
-        await self._ask(self._store.report, host)
+        return await self._ask(self._store.report, host, dead)
 
-    async def _is_another_host(self) -> bool:
-        try:
+    async def _claim_name(self) -> None:
+        """Report itself for the first time.
+
+        Raises:
+            StoreError: Another host has this name.
+        """
+        until = time.monotonic() + 2 * FRESH_S
+        while True:
             hosts = await self._ask(self._store.hosts)
+            other = next((each for each in hosts if each.name == self.name), None)
+            dead = other.owner if other is not None and is_dead(other.owner) else ""
+            if await self._report(dead):
+                return
+            if other is not None and time.monotonic() > until:
+                raise StoreError(
+                    f"another host is called {self.name}, at {other.url}: give each its own name"
+                )
+            await asyncio.sleep(_RETRY_S)
+
+    async def _room_elsewhere(self) -> int:
+        hosts = await self._ask(self._store.hosts)
+        others = [each for each in hosts if each.owner != self.owner and not each.draining]
+        return sum(each.room for each in others if each.age_s < FRESH_S)
+
+    async def _has_room_elsewhere(self) -> bool:
+        try:
+            return await self._room_elsewhere() > 0
         except StoreError:
             return False
-        others = [each for each in hosts if each.name != self.name and not each.draining]
-        return any(each.age_s < max(3 * _SCAN_S, self._ttl_s) for each in others)
-
-    # -- helpers ------------------------------------------------------------------------------
 
     async def _ask(self, call: Callable[..., T], *arguments: Any) -> T:
         """Call the store on its thread."""
         return await self._loop.run_in_executor(self._thread, partial(call, *arguments))
-
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            level = logging.WARNING if isinstance(error, RtvoiceError) else logging.ERROR
-            _logger.log(level, "a conversation did not end in order", exc_info=error)

@@ -10,24 +10,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
 from messages.exit_codes import EXIT_USAGE
 from messages.transport.spawning import ending
-from rtvoice.fleet.engine import EngineError, ask_host
-from rtvoice.fleet.owner import is_dead
+from rtvoice.fleet.engine import EngineError
+from rtvoice.fleet.owner import is_dead, is_here
 from rtvoice.fleet.process import HostOptions
-from rtvoice.fleet.store import HostRow, Store, StoreError
+from rtvoice.fleet.store import FRESH_S, HostRow, Store, StoreError
 
 __all__ = ["LocalEngine"]
 
 _logger = logging.getLogger("rtvoice.fleet")
 
 _LOOK_S = 0.2
-_ASK_S = 60.0
-"""How long a host may take: moving waits for a pause in speech."""
+_START_S = 60.0
 _AGAIN_S = 1.0
 """A host that dies sooner than this is started again only after it."""
 _MODULE = "rtvoice.fleet.process"
@@ -46,7 +44,6 @@ class LocalEngine:
 
     def __init__(self, store: Store, count: int, options: Callable[[str], HostOptions]) -> None:
         self._store = store
-        self._secret = store.secret()
         self._names = [f"host-{number}" for number in range(1, count + 1)]
         self._options = options
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -55,37 +52,40 @@ class LocalEngine:
         """Exit codes of the hosts that have ended."""
         self._keeping: asyncio.Task[None] | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the hosts."""
+        return list(self._names)
+
     async def start(self) -> None:
         """Have as many hosts as are wanted, from now on; return once each has reported itself.
 
         Raises:
             EngineError: A host cannot start; it has said why.
         """
+        until = time.monotonic() + _START_S
         await self._look()
         self._keeping = asyncio.create_task(self._keep())
-        while len(await self._reported()) < len(self._names):
+        while missing := set(self._names) - set(await self._reported()):
             if EXIT_USAGE in self._codes:
                 await self.close()
                 raise EngineError("a host cannot start; it has said why")
+            if time.monotonic() > until:
+                await self.close()
+                raise EngineError(f"{min(missing)} has not started within {_START_S:g} s")
             await asyncio.sleep(_LOOK_S)
 
-    async def ask(self, host: HostRow, method: str, what: str, **query: str) -> dict[str, Any]:
-        """Have a host do something; see `Engine.ask`."""
-        return await asyncio.to_thread(
-            ask_host, host, self._secret, method, what, query, wait_s=_ASK_S
-        )
-
-    async def close(self, *, hosts: bool = False) -> None:
-        """End the engine; with ``hosts``, its hosts too, which drain first."""
+    async def close(self) -> None:
+        """Start no host again from now on. Those that run go on, those that start yet end."""
         if self._keeping is not None:
             self._keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeping
-        if hosts:
+        with contextlib.suppress(StoreError):
+            known = {row.owner.split("/")[2] for row in await self._rows()}
             for child in self._children.values():
-                child.terminate()
-            for child in self._children.values():
-                await asyncio.to_thread(child.wait)
+                if str(child.pid) not in known:  # nobody could find it in the store
+                    child.terminate()
 
     @property
     def children(self) -> list[subprocess.Popen[bytes]]:
@@ -100,7 +100,7 @@ class LocalEngine:
 
     async def _look(self) -> None:
         """Start the hosts that do not run."""
-        running = {row.name for row in await self._rows() if not is_dead(row.owner)}
+        running = set(await self._reported())
         for name in self._names:
             child = self._children.get(name)
             if child is not None and child.poll() is not None:
@@ -117,7 +117,9 @@ class LocalEngine:
 
     async def _reported(self) -> list[str]:
         rows = await self._rows()
-        return [row.name for row in rows if row.name in self._names and not is_dead(row.owner)]
+        ours = [row for row in rows if row.name in self._names and not is_dead(row.owner)]
+        # What is not here is not proven dead: of another container, or of before the last boot.
+        return [row.name for row in ours if is_here(row.owner) or row.age_s < FRESH_S]
 
     def _spawn(self, name: str) -> subprocess.Popen[bytes]:
         self._began[name] = time.monotonic()

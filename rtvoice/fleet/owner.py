@@ -5,37 +5,71 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["is_dead", "owner_of_this_process"]
+__all__ = ["boot_id", "is_dead", "is_here", "owner_of_this_process"]
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_PIDS = Path("/proc/self/ns/pid")
 
 
 def owner_of_this_process(name: str) -> str:
-    """Return this process as an owner: host, boot of the machine, process id, start time.
+    """Return this process as an owner: host, where it runs, process id, start time.
 
     Args:
         name: The name of the host, without ``/``.
     """
-    return "/".join((name.replace("/", "_"), _boot_id(), str(os.getpid()), _started(os.getpid())))
+    where = f"{boot_id()}:{_namespace()}"
+    return "/".join((name.replace("/", "_"), where, str(os.getpid()), _started(os.getpid())))
+
+
+def is_here(owner: str) -> bool:
+    """Return whether an owner runs, or ran, where its process id means what it means here.
+
+    That is in the same boot of the same machine, and in the same namespace of process ids: two
+    containers have the same boot id, and process 1 of one is not that of the other.
+    """
+    try:
+        _, where, _, _ = owner.split("/")
+    except ValueError:
+        return False
+    return bool(boot_id()) and where == f"{boot_id()}:{_namespace()}"
 
 
 def is_dead(owner: str) -> bool:
-    """Return whether an owner is proven dead: same boot, and its process is gone or another one.
+    """Return whether an owner is proven dead: its process is gone, or is another one by now.
 
     False where nothing is known, as of other machines and outside Linux.
     """
-    try:
-        _, boot, pid, started = owner.split("/")
-    except ValueError:
+    if not is_here(owner):
         return False
-    return bool(boot) and boot == _boot_id() and _started(int(pid)) != started
+    _, _, pid, started = owner.split("/")
+    found = _started(int(pid))
+    return found != started and not (found == "" and _is_hidden(int(pid)))
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Return what is another one after each start of the machine; empty: that is not known."""
     try:
         return _BOOT.read_text().strip()
     except OSError:
         return ""
+
+
+def _namespace() -> str:
+    try:
+        return str(_PIDS.readlink()).strip("pid:[]")
+    except OSError:
+        return ""
+
+
+def _is_hidden(pid: int) -> bool:
+    """Return whether a process of somebody else is there that /proc does not show (hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _started(pid: int) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from messages import ConfigurationError
 from messages.hints import install
 from messages.urls import shown
-from rtvoice.fleet.sql import TABLES, SqlStore
+from rtvoice.fleet.sql import AGAIN, TABLES, SqlStore
 from rtvoice.fleet.store import StoreError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class PostgresStore(SqlStore):
         _, changed = self.run(
             f"with held as ({_HELD}) insert into fleet_record(session, number, epoch, body)"
             " select :id, :first + line.at - 1, :epoch, line.body from held,"
-            " unnest(cast(:lines as bytea[])) with ordinality as line(body, at)",
+            f" unnest(cast(:lines as bytea[])) with ordinality as line(body, at){AGAIN}",
             {"id": session_id, "epoch": epoch, "first": first, "lines": list(lines)},
         )
         self._written(session_id, changed, len(lines))

@@ -22,6 +22,7 @@ from messages.errors import UserError
 from messages.exit_codes import EXIT_OK, EXIT_USAGE
 from rtvoice.fleet.control import HostApp
 from rtvoice.fleet.host import Host
+from rtvoice.fleet.owner import owner_of_this_process
 from rtvoice.fleet.store import open_store
 from rtvoice.service.options import MakeAgent, Options, checked_options
 from rtvoice.service.serving import address_of, listen, run
@@ -44,12 +45,18 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     """0: any free one."""
     url: str = ""
-    """Where callers reach it; empty: at the address that it listens on."""
+    """Where callers reach it, with ``{name}`` and ``{port}``; empty: where it listens."""
     ttl_s: float = 10.0
     keep_s: float = 60.0
+    drain_s: float = 3600.0
+    """How long conversations may go on while the host drains."""
     max_sessions: int | None = None
     cpu_limit: float | None = 0.75
     origins: tuple[str, ...] = ()
+    log: str = "text"
+    """``text`` or ``json``."""
+    log_level: str = ""
+    """Empty: that of the environment, or INFO."""
     folder: str = ""
     """Where journals lie while a conversation is held; empty: a temporary folder."""
 
@@ -70,7 +77,7 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
             start_parallel=None,
             queue=0,
             queue_s=0.0,
-            drain_s=3600.0,
+            drain_s=self.drain_s,
             keep_s=self.keep_s,
             origins=self.origins,
             view="none",
@@ -123,9 +130,11 @@ class _Process:
             self._service,
             options.store,
             name=options.name,
-            url=options.url or f"http://{address_of(self._listener)}",
+            url=options.url.format(name=options.name, port=self._listener.getsockname()[1])
+            or f"http://{address_of(self._listener)}",
             ttl_s=options.ttl_s,
             folder=Path(folder, "held"),
+            end=_terminate,
         )
         return HostApp(self._host, self._secret, options.origins, _terminate)
 
@@ -137,6 +146,16 @@ class _Process:
         if self._host is not None:
             await self._host.drain(drain_s)
             await self._host.close()
+
+
+def _detach(name: str) -> None:
+    """Go on in a process whose parent and session are nobody's; print it as an owner."""
+    if os.fork():
+        os._exit(EXIT_OK)
+    os.setsid()
+    sys.stdout.write(f"{owner_of_this_process(name)}\n")
+    sys.stdout.flush()
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
 def _terminate() -> None:
@@ -152,12 +171,18 @@ def main(arguments: Mapping[str, Any] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("options", help="its options as JSON; see HostOptions")
+    parser.add_argument(
+        "--detach", action="store_true", help="go on as a process without a parent; print who"
+    )
     given = parser.parse_args() if arguments is None else argparse.Namespace(**arguments)
     from rtvoice.command.serve import set_up_logging
 
     try:
         options = msgspec.json.decode(given.options, type=HostOptions)
-        set_up_logging("text", os.environ.get("RTVOICE_LOG_LEVEL", "INFO"))
+        if given.detach:
+            _detach(options.name)
+        level = options.log_level or os.environ.get("RTVOICE_LOG_LEVEL", "").strip() or "INFO"
+        set_up_logging(options.log, level)
         serve_host(options)
     except (RtvoiceError, UserError, OSError, msgspec.ValidationError) as error:
         with contextlib.suppress(OSError):

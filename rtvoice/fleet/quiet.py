@@ -63,9 +63,14 @@ class Quiet:
         self._subscriptions = []
         self._news.set()
 
+    @property
+    def is_now(self) -> bool:
+        """Whether there is a pause, or nothing is watched any more."""
+        return not self._subscriptions or self._view.phase in ("listening", "muted")
+
     async def wait(self) -> None:
         """Wait for a pause, or for `close`."""
-        while self._subscriptions and self._view.phase not in ("listening", "muted"):
+        while not self.is_now:
             self._news.clear()
             await self._news.wait()
 

@@ -7,9 +7,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rtvoice.fleet.store import VERSION, Fenced, HostRow, Kept, SessionRow, StoreError
+from rtvoice.fleet.store import FRESH_S, VERSION, Fenced, HostRow, Kept, SessionRow, StoreError
 
-__all__ = ["TABLES", "SqlStore"]
+__all__ = ["AGAIN", "TABLES", "SqlStore"]
 
 TABLES = """
 create table if not exists fleet_version(version integer not null);
@@ -30,6 +30,12 @@ create table if not exists fleet_host(
   name text primary key, url text not null, owner text not null, sessions integer not null,
   room integer not null, draining integer not null, seen double precision not null)
 """
+AGAIN = (
+    " on conflict(session, number) do update set body = excluded.body"
+    " where fleet_record.epoch = excluded.epoch and fleet_record.body = excluded.body"
+)
+"""Lets the same lines be written again: whether an append that has failed was committed is not
+known to who asked for it."""
 _COLUMNS = "id, call, token_sha256, epoch, owner, host, expires - NOW, ended, version"
 
 
@@ -57,8 +63,8 @@ class SqlStore(abc.ABC):
 
     def create(self, session_id: str, call: bytes, token_sha256: str) -> None:
         self.run(
-            "insert into fleet_session(id, call, token_sha256, version, created)"
-            " values(:id, :call, :token, :version, NOW) on conflict do nothing",
+            "insert into fleet_session(id, call, token_sha256, version, created, expires)"
+            " values(:id, :call, :token, :version, NOW, NOW) on conflict do nothing",
             {"id": session_id, "call": call, "token": token_sha256, "version": VERSION},
         )
 
@@ -74,7 +80,8 @@ class SqlStore(abc.ABC):
     ) -> int | None:
         rows, _ = self.run(
             "update fleet_session set epoch = epoch + 1, owner = :owner, host = :host,"
-            " expires = NOW + :ttl where id = :id and ended is null and version <= :version"
+            " version = :version, expires = NOW + :ttl"
+            " where id = :id and ended is null and version <= :version"
             " and (owner = '' or expires < NOW or (owner = :dead and :dead <> ''))"
             " returning epoch",
             {
@@ -98,14 +105,15 @@ class SqlStore(abc.ABC):
 
     def release(self, session_id: str, epoch: int) -> bool:
         _, changed = self.run(
-            "update fleet_session set owner = '', expires = 0 where id = :id and epoch = :epoch",
+            "update fleet_session set owner = '', expires = NOW"
+            " where id = :id and epoch = :epoch and ended is null",
             {"id": session_id, "epoch": epoch},
         )
         return changed == 1
 
     def end(self, session_id: str, epoch: int, why: str) -> bool:
         _, changed = self.run(
-            "update fleet_session set ended = :why, owner = '', expires = 0"
+            "update fleet_session set ended = :why, owner = '', expires = NOW"
             " where id = :id and epoch = :epoch and ended is null",
             {"id": session_id, "epoch": epoch, "why": why},
         )
@@ -119,11 +127,13 @@ class SqlStore(abc.ABC):
         state = bytes(states[0][0]) if states else None
         return Kept([bytes(row[0]) for row in records], state)
 
-    def waiting(self, limit: int) -> list[SessionRow]:
+    def waiting(self, limit: int, without: Sequence[str] = ()) -> list[SessionRow]:
+        others = {f"other{number}": each for number, each in enumerate(without)}
+        left_out = "".join(f" and id <> :{name}" for name in others)
         rows, _ = self.run(
             f"select {_COLUMNS} from fleet_session where ended is null and version <= :version"
-            " and (owner = '' or expires < NOW) order by created limit :most",
-            {"most": limit, "version": VERSION},
+            f" and (owner = '' or expires < NOW){left_out} order by created limit :most",
+            {"most": limit, "version": VERSION, **others},
         )
         return [_session(row) for row in rows]
 
@@ -150,13 +160,14 @@ class SqlStore(abc.ABC):
         )
         return str(self.run("select secret from fleet_secret", {})[0][0][0])
 
-    def report(self, host: HostRow) -> None:
-        self.run(
+    def report(self, host: HostRow, dead: str = "") -> bool:
+        _, changed = self.run(
             "insert into fleet_host(name, url, owner, sessions, room, draining, seen)"
             " values(:name, :url, :owner, :sessions, :room, :draining, NOW)"
             " on conflict(name) do update set url = excluded.url, owner = excluded.owner,"
             " sessions = excluded.sessions, room = excluded.room, draining = excluded.draining,"
-            " seen = excluded.seen",
+            " seen = excluded.seen where fleet_host.owner in (excluded.owner, :dead)"
+            " or fleet_host.seen < NOW - :fresh",
             {
                 "name": host.name,
                 "url": host.url,
@@ -164,8 +175,11 @@ class SqlStore(abc.ABC):
                 "room": host.room,
                 "sessions": host.sessions,
                 "draining": int(host.draining),
+                "dead": dead,
+                "fresh": FRESH_S,
             },
         )
+        return changed == 1
 
     def hosts(self) -> list[HostRow]:
         rows, _ = self.run(
@@ -177,8 +191,11 @@ class SqlStore(abc.ABC):
         found = [dict(zip(names, row, strict=True)) for row in rows]
         return [HostRow(**{**each, "draining": bool(each["draining"])}) for each in found]
 
-    def forget(self, host: str) -> None:
-        self.run("delete from fleet_host where name = :name", {"name": host})
+    def forget(self, host: str, owner: str) -> None:
+        self.run(
+            "delete from fleet_host where name = :name and owner = :owner",
+            {"name": host, "owner": owner},
+        )
 
     def _check_version(self) -> None:
         """Record the version of the tables.

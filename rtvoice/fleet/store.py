@@ -15,6 +15,7 @@ import msgspec
 from messages import ConfigurationError, RtvoiceError
 
 __all__ = [
+    "FRESH_S",
     "VERSION",
     "Fenced",
     "HostRow",
@@ -27,6 +28,11 @@ __all__ = [
 
 VERSION = 1
 """Of the records in the store. A host leaves the conversations of a newer version alone."""
+
+
+FRESH_S = 3.0
+"""A host that has not reported itself for so long is asked for nothing, and loses its name to one
+that asks for it."""
 
 
 class StoreError(RtvoiceError):
@@ -56,7 +62,7 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     """Name of the host that held it last; empty: none yet."""
     left_s: float
-    """Seconds until its lease runs out; negative: it has."""
+    """Seconds until its lease runs out; negative: since then nobody has held it."""
     ended: str | None
     """Why it has ended; None: it has not."""
     version: int = VERSION
@@ -132,8 +138,11 @@ class Store(Protocol):
             first: The number of the first line; the first of all is 1.
             lines: The lines, without their ends.
 
+        The same lines may be written again, after an error that does not tell whether they are
+        there.
+
         Raises:
-            Fenced: The lease is lost. Nothing was written.
+            Fenced: The lease is lost, or there are other lines with these numbers.
         """
 
     def save(self, session_id: str, epoch: int, state: bytes) -> None:
@@ -146,8 +155,13 @@ class Store(Protocol):
     def read(self, session_id: str) -> Kept:
         """Return what is kept of a conversation."""
 
-    def waiting(self, limit: int) -> list[SessionRow]:
-        """Return conversations that nobody holds and that have not ended, the oldest first."""
+    def waiting(self, limit: int, without: Sequence[str] = ()) -> list[SessionRow]:
+        """Return conversations that nobody holds and that have not ended, the oldest first.
+
+        Args:
+            limit: How many at most.
+            without: Ids of others that are left out.
+        """
 
     def owners(self) -> list[str]:
         """Return who holds conversations."""
@@ -155,14 +169,22 @@ class Store(Protocol):
     def live(self, owner: str | None = None) -> list[SessionRow]:
         """Return the conversations that have not ended; with an owner, those that it holds."""
 
-    def report(self, host: HostRow) -> None:
-        """Report a host, which is there for a while."""
+    def report(self, host: HostRow, dead: str = "") -> bool:
+        """Report a host, which is there for a while.
+
+        Args:
+            host: The host.
+            dead: An owner that is proven dead, whose name it may have.
+
+        Returns:
+            Whether the name is its own: no other one has reported itself with it of late.
+        """
 
     def hosts(self) -> list[HostRow]:
         """Return the hosts that have reported themselves."""
 
-    def forget(self, host: str) -> None:
-        """Remove a host that is gone."""
+    def forget(self, host: str, owner: str) -> None:
+        """Remove a host that is gone, unless another one has its name by now."""
 
     def secret(self) -> str:
         """Return what the parts of a fleet prove to each other that they belong to it with."""

@@ -142,6 +142,11 @@ class Call:
         return self._socket is None and not self._over.is_set()
 
     @property
+    def failure(self) -> str:
+        """Why the conversation has failed; empty: it has not."""
+        return self._failure
+
+    @property
     def is_over(self) -> bool:
         """Whether the conversation has ended."""
         return self._over.is_set()

@@ -69,7 +69,7 @@ class Rig:
         self.store = open_store(self._url(""))
         self._options = {"ttl_s": TTL_S, "cpu_limit": None, **options}
         self.engine = LocalEngine(self.store, 2, self._host)
-        self.fleet = Fleet(self.store, self.engine)
+        self.fleet = Fleet(self.store)
         self.gateway = Gateway(self.fleet)
 
     def _host(self, name: str) -> HostOptions:
@@ -90,7 +90,7 @@ class Rig:
                 child.wait()
             del os.environ[_MARK]
             for host in self.store.hosts():
-                self.store.forget(host.name)
+                self.store.forget(host.name, host.owner)
             for row in self.store.live():
                 self.store.end(row.id, row.epoch, "test over")
             self.store.close()

@@ -196,7 +196,9 @@ def test_hosts_are_known_until_they_are_forgotten(store: Store) -> None:
     assert (found.sessions, found.room, found.draining) == (4, 3, True)
     assert 0 <= found.age_s < LONG_S
 
-    store.forget("h1")
+    store.forget("h1", "another owner")
+    assert "h1" in [each.name for each in store.hosts()]
+    store.forget("h1", "A")
     assert "h1" not in [each.name for each in store.hosts()]
 
 
