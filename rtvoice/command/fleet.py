@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import inspect
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -288,6 +289,7 @@ class _Running:
         self._gateway = Gateway(self._fleet)
         self._listener = listener
         self._starting: asyncio.Task[None] | None = None
+        self._failed: RtvoiceError | None = None
 
     def run(self) -> None:
         """Serve.
@@ -298,6 +300,8 @@ class _Running:
         from rtvoice.service.serving import run
 
         run(self._gateway, self._listener, self._drain, self._started)
+        if self._failed is not None:
+            raise self._failed
 
     async def _started(self) -> None:
         from rtvoice.service.serving import address_of
@@ -310,6 +314,10 @@ class _Running:
             await self._starting
         except asyncio.CancelledError:
             return  # a signal came first
+        except RtvoiceError as error:
+            self._failed = error
+            signal.raise_signal(signal.SIGINT)  # which ends the hosts that have started
+            return
         say(f"serving {self._agent} at http://{address} (POST /sessions)")
 
     async def _drain(self, drain_s: float | None) -> None:

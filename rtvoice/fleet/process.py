@@ -88,10 +88,9 @@ def serve_host(options: HostOptions) -> None:
     """Be a host until a signal ends it.
 
     Raises:
-        ConfigurationError: An option is not valid.
+        ConfigurationError: An option is not valid, or the address cannot be used.
         LoadError: The agent cannot be loaded.
-        StoreError: The store cannot be reached.
-        OSError: The address cannot be used.
+        StoreError: The store cannot be reached, or another host has this name.
     """
     if not TTL_S[0] <= options.ttl_s <= TTL_S[1]:
         raise ConfigurationError(f"ttl_s: {options.ttl_s:g} is out of range; give 2 to 60")
@@ -100,7 +99,11 @@ def serve_host(options: HostOptions) -> None:
     store = open_store(options.store)
     secret = store.secret()
     store.close()
-    listener = listen(options.listen, options.port)
+    try:
+        listener = listen(options.listen, options.port)
+    except OSError as error:
+        address, why = f"{options.listen}:{options.port}", error.strerror or error
+        raise ConfigurationError(f"{options.name}: {address} cannot be used: {why}") from error
     _Process(options, service, secret, listener).run()
 
 

@@ -43,7 +43,8 @@ def make_agent(call):
                  inactivity_timeout_s=None)
 """
 _SILENCE = bytes(2 * 960)
-_MARK = "RTVOICE_FLEET_TEST"
+MARK = "RTVOICE_FLEET_TEST"
+"""Variable in the environment of whatever belongs to a test."""
 
 
 async def until(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> None:
@@ -79,16 +80,18 @@ class Rig:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Rig]:
         """Run it; in the end everything that it has started is killed."""
-        os.environ[_MARK] = value = f"{os.getpid()}-{time.time_ns()}"
+        before = os.environ.get(MARK)
+        os.environ[MARK] = value = before or f"{os.getpid()}-{time.time_ns()}"
         try:
             await self.engine.start()
             yield self
         finally:
             await self.engine.close()
-            end(_MARK, value)
-            for child in self.engine.children:
+            end(MARK, value)
+            for child in getattr(self.engine, "children", ()):
                 child.wait()
-            del os.environ[_MARK]
+            if before is None:
+                del os.environ[MARK]
             for host in self.store.hosts():
                 self.store.forget(host.name, host.owner)
             for row in self.store.live():
@@ -148,7 +151,7 @@ class Rig:
         found, grown = {self.pid(host)}, True
         while grown:
             known = len(found)
-            for pid in started_by(_MARK, os.environ[_MARK]):
+            for pid in started_by(MARK, os.environ[MARK]):
                 with contextlib.suppress(OSError, IndexError):
                     stat = Path(f"/proc/{pid}/stat").read_text()
                     if int(stat.rpartition(")")[2].split()[1]) in found:
