@@ -6,6 +6,7 @@
     python scripts/benchmark.py floor               a conversation beside a bare websocket
     python scripts/benchmark.py console             CPU and memory of the console, and its delay
     python scripts/benchmark.py service             more and more callers of one service, a table
+    python scripts/benchmark.py fleet               hosts that are killed, and the stores of a fleet
     python scripts/benchmark.py service --against 7992134    this revision and another one in turn
     python scripts/benchmark.py page                an answer in a browser beside one at a card
     python scripts/benchmark.py card                the same with a sound card, the virtual one
@@ -42,6 +43,7 @@ from typing import Any
 
 import benchmark_console
 import benchmark_core
+import benchmark_fleet
 import benchmark_page
 import benchmark_service
 from benchmark_devices import BLOCK_MS, PUT_LOG, stamp_of, stamped
@@ -1080,10 +1082,11 @@ MEASURES: dict[str, Callable[[], None]] = {
     "fork": measure_fork,
     "floor": measure_floor,
     "service": measure_service,
+    "fleet": benchmark_fleet.measure,
     "console": measure_console,
     "page": benchmark_page.measure,
 }
-_ON_DEMAND = ("faults", "fork", "floor", "service", "console", "page")
+_ON_DEMAND = ("faults", "fork", "floor", "service", "fleet", "console", "page")
 """What is measured only if it is named: it takes minutes."""
 
 

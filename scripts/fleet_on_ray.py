@@ -1,4 +1,4 @@
-"""Run the fleet on a Ray cluster of loopback: a head and two nodes; break it, and say what happens.
+"""Run the fleet on a Ray cluster of this machine: a head and two nodes. Break it, say what happens.
 
     python scripts/fleet_on_ray.py                       each fault once
     python scripts/fleet_on_ray.py raylet --runs 5       only this one: host raylet node head
@@ -26,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from rtvoice.fleet.owner import is_dead  # noqa: E402
 from rtvoice.fleet.process import HostOptions  # noqa: E402
 from rtvoice.fleet.ray_engine import RayEngine  # noqa: E402
 from rtvoice.fleet.store import FRESH_S  # noqa: E402
@@ -41,13 +42,11 @@ TTL_S = 2.0
 APPEND = "input_audio_buffer.append"
 FAULTS = ("host", "raylet", "node", "head")
 _CLUSTER = """
-import json, os, signal, sys
-import ray._private.ray_constants as constants
+import json, sys
 from ray.cluster_utils import Cluster
 
-constants.ENABLE_RAY_CLUSTER = False
 health = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
-shared = dict(node_ip_address="127.0.0.1", object_store_memory=80_000_000)
+shared = dict(object_store_memory=80_000_000)
 cluster = Cluster(initialize_head=True, head_node_args=dict(
     num_cpus=0, _system_config=health, include_dashboard=False, **shared))
 nodes = [cluster.head_node, *(cluster.add_node(num_cpus=1, **shared) for _ in range(2))]
@@ -155,7 +154,6 @@ async def _fault(what: str, rig: Rig, cluster: Cluster, caller: Caller, watch_s:
         taken_s = time.monotonic() - began
         after = await asyncio.to_thread(rig.connection, 1)
         await asyncio.to_thread(after.expect, APPEND)
-        assert before.times[len(before.events) - 1] < after.times[0] or True
         sent = len(before.of(APPEND))
         await asyncio.sleep(1)
         assert len(before.of(APPEND)) == sent, "the old copy speaks"
@@ -177,9 +175,8 @@ def _node_of(cluster: Cluster, name: str, rig: Rig) -> int:
     import json
 
     program = (
-        "import json, sys, os, ray; ray.init(sys.argv[1], logging_level='ERROR',"
+        "import json, sys, os, ray; ray.init(sys.argv[1], logging_level='ERROR', "
         " log_to_driver=False, namespace='rtvoice-fleet');"
-        "from ray.util.state import get_actor, list_actors;"
         "from ray._private.state import actors; found = actors();"
         "print(json.dumps({each['Name']: each['Address']['NodeID'] for each in found.values()"
         " if each['State'] == 'ALIVE'} | {'nodes': {n['NodeID']: n['NodeManagerPort'] for n in"
@@ -216,7 +213,10 @@ async def _whole(rig: Rig, count: int, timeout_s: float = 60.0) -> float:
     """Wait until there are as many hosts as are wanted; return how long it took."""
     began = time.monotonic()
     await until(
-        lambda: sum(row.age_s < FRESH_S for row in rig.store.hosts()) >= count,
+        lambda: (
+            sum(row.age_s < FRESH_S and not is_dead(row.owner) for row in rig.store.hosts())
+            >= count
+        ),
         "the hosts are not started again",
         timeout_s,
     )

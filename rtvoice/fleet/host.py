@@ -239,15 +239,17 @@ class Host:
         try:
             held = await self._prepared(row, epoch, asked_ns)
             await self._begin(row, held, place)
+        except StoreError:
+            raise
         except PermissionError:  # make_agent refuses the caller
             why = "refused"
             raise
         except Exception:
             why = "" if held is None or held.records else "failed"
+            self._leave_alone(row.id, 10 * self._ttl_s)  # it would fail here again
             raise
         finally:
             if row.id not in self._talks:
-                self._leave_alone(row.id, 10 * self._ttl_s)
                 with contextlib.suppress(StoreError):  # the lease runs out by itself
                     await self._let_go(row.id, epoch, why)
                 if held is not None:
@@ -368,7 +370,8 @@ class Host:
                 # A few at a time: so that the hosts' reports of their room are true.
                 if (talk.quiet.is_now or is_late) and await self._has_room_elsewhere():
                     self._move(talk)
-                    await self._taken_elsewhere(talk.held)
+                    if not is_late:
+                        await self._taken_elsewhere(talk.held)
                     return
             if is_late:
                 return  # the desk ends it

@@ -29,6 +29,22 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.getfixturevalue("postgres").url)
 
 
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgres", marks=[needs_postgres, pytest.mark.long])]
+)
+def fault_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give a test that takes seconds one store, and with ``--long`` both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'fleet.db'}"
+    return str(request.getfixturevalue("postgres").url)
+
+
+@pytest.fixture(params=[0, *(pytest.param(run, marks=pytest.mark.long) for run in range(1, 30))])
+def run(request: pytest.FixtureRequest) -> int:
+    """Run a test once, and with ``--long`` thirty times."""
+    return int(request.param)
+
+
 class Proxy:
     """Stands between each host and Postgres, and can be cut."""
 
