@@ -75,6 +75,12 @@ _SECTIONS: tuple[tuple[str, str, str, str], ...] = (
         "",
     ),
     (
+        "A fleet",
+        "rtvoice.fleet",
+        'All these are in `rtvoice.fleet`, which needs `pip install "rtvoice[service]"`.',
+        "Engine EngineError Fleet HostRow SessionRow StoreError open_store",
+    ),
+    (
         "A page",
         "rtvoice.web",
         'It is in `rtvoice.web`, which needs `pip install "rtvoice[web]"`.',

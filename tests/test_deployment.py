@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rtvoice.command.serve import _parser
@@ -124,6 +125,31 @@ def test_the_manifest_for_kubernetes_fits_the_service() -> None:
     assert container["ports"][0]["containerPort"] == int(options.port)
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] == labels
+
+
+def test_the_manifest_for_kubernetes_fits_the_fleet() -> None:
+    """It is parsed, and its options are those that there are; it was never applied."""
+    from rtvoice.command.fleet import _parser as parser_of_the_fleet
+    from rtvoice.fleet.process import HostOptions
+
+    yaml = pytest.importorskip("yaml")
+    text = (DEPLOYMENT / "fleet.yaml").read_text(encoding="utf-8")
+    hosts, of_hosts, gateway, _ = yaml.safe_load_all(text)
+    pod = hosts["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+
+    options = msgspec.json.decode(container["args"][0], type=HostOptions)
+    assert container["command"] == ["python", "-m", "rtvoice.fleet.process"]
+    variables = {each["name"] for each in container["env"]}
+    assert set(re.findall(r"\$\((\w+)\)", container["args"][0])) <= variables
+    assert pod["terminationGracePeriodSeconds"] > options.drain_s
+    assert container["ports"][0]["containerPort"] == options.port
+    assert hosts["spec"]["serviceName"] == of_hosts["metadata"]["name"]
+    (container,) = gateway["spec"]["template"]["spec"]["containers"]
+    words = container["args"]
+    assert words[:2] == ["rtvoice", "fleet"]
+    given = parser_of_the_fleet().parse_args(words[2:])
+    assert (given.engine, int(given.port)) == ("none", container["ports"][0]["containerPort"])
 
 
 def registered() -> dict[str, set[str]]:

@@ -207,6 +207,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     # Its classes shall be those of the module, not of ``__main__``: the workers import them.
-    from rtvoice.fleet import ray_actors
+    from rtvoice.fleet import ray_actors  # noqa: PLW0406 - that is the point
 
     ray_actors.main()

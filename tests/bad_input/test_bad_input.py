@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_input import files, frames, machines, page, reaching, usage  # noqa: F401 - they fill ROWS
+from tests.bad_input import (  # noqa: F401 - they fill ROWS
+    files,
+    fleet,
+    frames,
+    machines,
+    page,
+    reaching,
+    usage,
+)
 from tests.bad_input.rows import ROWS, Row, World, rows_of
 from tests.bad_input.stage import Talk, talking
 from tests.sweeper import shared

@@ -26,7 +26,7 @@ from tests.test_command import environment_of
 _QUIET = ("--server", "sandbox", "--input", "silence", "--output", "null")
 
 
-def _says(*arguments: str) -> Outcome:
+def says(*arguments: str) -> Outcome:
     """Return what the command says to arguments with which it starts nothing."""
     out = io.StringIO()
     environment = dict(os.environ)
@@ -67,12 +67,12 @@ def _agent(world: World, text: str, name: str = "agent") -> Outcome:
 
 @row("An agent's file that does not exist")
 def no_agent_file(world: World) -> Outcome:
-    return _says("nowhere.py:agent", *_QUIET)
+    return says("nowhere.py:agent", *_QUIET)
 
 
 @row("AGENT without a name in the file")
 def no_agent_name(world: World) -> Outcome:
-    return _says("mine.py", *_QUIET)
+    return says("mine.py", *_QUIET)
 
 
 @row("An agent's file that raises")
@@ -134,126 +134,126 @@ def impossible_tool(world: World) -> Outcome:
 
 @row("`--inptu x`")
 def unknown_option(world: World) -> Outcome:
-    return _says("--inptu", "x")
+    return says("--inptu", "x")
 
 
 @row("A model that does not reason, with `--reasoning-effort`")
 def no_reasoning(world: World) -> Outcome:
-    return _says("--model", "gpt-realtime-1.5", "--reasoning-effort", "high", *_QUIET)
+    return says("--model", "gpt-realtime-1.5", "--reasoning-effort", "high", *_QUIET)
 
 
 @row("A voice that does not exist")
 def no_voice(world: World) -> Outcome:
-    return _says("--voice", "fable", *_QUIET)
+    return says("--voice", "fable", *_QUIET)
 
 
 @row("`--speed 9`")
 def speed(world: World) -> Outcome:
-    return _says("--speed", "9")
+    return says("--speed", "9")
 
 
 @row("`--volume loud`")
 def volume(world: World) -> Outcome:
-    return _says("--volume", "loud")
+    return says("--volume", "loud")
 
 
 @row("`--budget 0`")
 def no_budget(world: World) -> Outcome:
-    return _says("--budget", "0")
+    return says("--budget", "0")
 
 
 @row("`--budget 2USD`")
 def budget_with_a_unit(world: World) -> Outcome:
-    return _says("--budget", "2USD")
+    return says("--budget", "2USD")
 
 
 @row("A model whose price is not known, with `--budget`")
 def budget_without_a_price(world: World) -> Outcome:
-    return _says("--budget", "1", "--model", "my-model", *_QUIET)
+    return says("--budget", "1", "--model", "my-model", *_QUIET)
 
 
 @row("`--block-ms 5`")
 def block(world: World) -> Outcome:
-    return _says("--block-ms", "5")
+    return says("--block-ms", "5")
 
 
 @row("`--echo-cancelling maybe`")
 def echo(world: World) -> Outcome:
-    return _says("--echo-cancelling", "maybe")
+    return says("--echo-cancelling", "maybe")
 
 
 @row("`--max-seconds -1`")
 def seconds(world: World) -> Outcome:
-    return _says("--max-seconds", "-1")
+    return says("--max-seconds", "-1")
 
 
 @row("`--log-level LOUD`")
 def log_level(world: World) -> Outcome:
-    return _says("--log-level", "LOUD")
+    return says("--log-level", "LOUD")
 
 
 @row("`RTVOICE_LOG_LEVEL=LOUD`")
 def log_level_variable(world: World) -> Outcome:
     world.patch.setenv("RTVOICE_LOG_LEVEL", "LOUD")
-    return _says(*_QUIET)
+    return says(*_QUIET)
 
 
 @row("`--server https://example.com`")
 def server(world: World) -> Outcome:
-    return _says("--server", "https://example.com")
+    return says("--server", "https://example.com")
 
 
 @row("`--server ws://127.0.0.1:99999/v1`")
 def server_port(world: World) -> Outcome:
-    return _says(*_QUIET, "--server", "ws://127.0.0.1:99999/v1")
+    return says(*_QUIET, "--server", "ws://127.0.0.1:99999/v1")
 
 
 @row("`--model gpt-live-1`")
 def live_model(world: World) -> Outcome:
-    return _says(*_QUIET, "--model", "gpt-live-1")
+    return says(*_QUIET, "--model", "gpt-live-1")
 
 
 @row("`--server wss://example.com/v1/live/sessions`")
 def live_url(world: World) -> Outcome:
-    return _says(*_QUIET, "--server", "wss://example.com/v1/live/sessions")
+    return says(*_QUIET, "--server", "wss://example.com/v1/live/sessions")
 
 
 @row("`RTVOICE_SERVER=openia`")
 def server_variable(world: World) -> Outcome:
     world.patch.setenv("RTVOICE_SERVER", "openia")
-    return _says("--input", "silence", "--output", "null")
+    return says("--input", "silence", "--output", "null")
 
 
 @row("`--server https://host/v1?api-key=…`")
 def wrong_url_with_key(world: World) -> Outcome:
-    return _says(*_QUIET, "--server", "https://host/v1?api-key=canary")
+    return says(*_QUIET, "--server", "https://host/v1?api-key=canary")
 
 
 @row("`--server openai` without a key")
 def no_key(world: World) -> Outcome:
-    return _says(*_QUIET, "--server", "openai")
+    return says(*_QUIET, "--server", "openai")
 
 
 @row("`--demo --record talk.wav`")
 def demo(world: World) -> Outcome:
-    return _says("--demo", "--record", "talk.wav")
+    return says("--demo", "--record", "talk.wav")
 
 
 @row("`--input talk.wav`, which does not exist")
 def input_missing(world: World) -> Outcome:
-    return _says(*_QUIET, "--input", "talk.wav")
+    return says(*_QUIET, "--input", "talk.wav")
 
 
 @row("`RTVOICE_INPUT=talk.wav`, which does not exist")
 def no_input_of_the_environment(world: World) -> Outcome:
     world.patch.setenv("RTVOICE_INPUT", "talk.wav")
-    return _says("--output", "null", "--server", "sandbox")
+    return says("--output", "null", "--server", "sandbox")
 
 
 @row("`--list-devices` without PyAudio")
 def no_pyaudio(world: World) -> Outcome:
     world.patch.setattr(rtvoice.command.listing, "list_devices", _without_pyaudio)
-    return _says("--list-devices")
+    return says("--list-devices")
 
 
 def _without_pyaudio(*, rates: bool) -> None:
@@ -287,13 +287,13 @@ def _writes_to(path: str, *arguments: str) -> Outcome:
 
 @row("`--json` without `--list-devices` or `--doctor`")
 def json_of_nothing(world: World) -> Outcome:
-    return _says(*_QUIET, "--json")
+    return says(*_QUIET, "--json")
 
 
 @row("`--list-devices` while the sound server is frozen")
 def sound_server_frozen(world: World) -> Outcome:
     world.patch.setattr(rtvoice.command.listing, "list_devices", _without_answer)
-    return _says("--list-devices")
+    return says("--list-devices")
 
 
 def _without_answer(*, rates: bool) -> None:
@@ -302,29 +302,29 @@ def _without_answer(*, rates: bool) -> None:
 
 @row("`--output no/reply.wav`, in a folder that does not exist")
 def output_folder(world: World) -> Outcome:
-    return _says(*_QUIET, "--output", "no/reply.wav")
+    return says(*_QUIET, "--output", "no/reply.wav")
 
 
 @row("`--record talk.mp3`")
 def record_mp3(world: World) -> Outcome:
-    return _says(*_QUIET, "--record", "talk.mp3")
+    return says(*_QUIET, "--record", "talk.mp3")
 
 
 @row("`--journal notes`, which is a folder")
 def journal_folder(world: World) -> Outcome:
     (world.folder / "notes").mkdir()
-    return _says(*_QUIET, "--journal", "notes")
+    return says(*_QUIET, "--journal", "notes")
 
 
 @row("`--record talk.wav --output talk.wav`")
 def used_twice(world: World) -> Outcome:
-    return _says("--server", "sandbox", "--record", "talk.wav", "--output", "talk.wav")
+    return says("--server", "sandbox", "--record", "talk.wav", "--output", "talk.wav")
 
 
 @row("`--input talk.flac --events talk.flac`")
 def written_over(world: World) -> Outcome:
     file = world.file("talk.flac", "")
-    return _says("--server", "sandbox", "--input", file, "--events", file)
+    return says("--server", "sandbox", "--input", file, "--events", file)
 
 
 @row("`--events talk.jsonl`, which another session writes")
@@ -344,7 +344,7 @@ def events_twice(world: World) -> Outcome:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
 
-        outcome = _says(*_QUIET, "--events", str(path))
+        outcome = says(*_QUIET, "--events", str(path))
 
         other.communicate()
     assert path.read_text(encoding="utf-8") == '{"event":"turn"}\n', "what is there stays"
@@ -371,7 +371,7 @@ def events_full(world: World) -> Outcome:
 def _env(world: World, content: bytes) -> Outcome:
     """Start nothing, but read the file first."""
     world.file(".env", content)
-    outcome = _says("nowhere.py:agent", *_QUIET)
+    outcome = says("nowhere.py:agent", *_QUIET)
     assert "secret" not in outcome.text
     text = outcome.text.partition("rtvoice: there is no file nowhere.py")[0]
     return Outcome(text, None)
