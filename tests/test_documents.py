@@ -46,6 +46,9 @@ COVERED = {
     "python -m supervisor --web": "tests/test_page.py",
     "python -m supervisor --web assistant.py:agent": "tests/test_page.py",
     "python -m supervisor --web --push-to-talk assistant.py:agent": "tests/test_page.py",
+    "python -m supervisor fleet --store sqlite:///fleet.db --agent shop.py:make_agent": (
+        "tests/test_fleet.py"
+    ),
     "python asgi_app.py": "tests/test_examples.py",
 }
 """Commands that set up the machine or run for long, and the tests that know them."""

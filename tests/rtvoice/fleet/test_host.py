@@ -257,6 +257,37 @@ async def test_many_conversations_are_taken_at_once_by_hosts_that_have_room(
 
 
 @in_a_loop
+async def test_a_conversation_that_is_ended_in_the_store_is_given_up_by_its_host(
+    hosting: Hosting, server: FakeServer
+) -> None:
+    async with hosting.host() as host:
+        await host.take(hosting.added("one"))
+        connection = await asyncio.to_thread(server.connection, 0)
+
+        assert hosting.store.end("one", 1, "stopped")
+
+        await until(lambda: connection.closed, "it goes on")
+        await until(lambda: not host.status()["sessions"], "it is held")
+        assert (hosting.row("one").ended, hosting.row("one").epoch) == ("stopped", 1)
+
+
+@in_a_loop
+async def test_a_conversation_that_ends_while_it_is_taken_is_not_begun(hosting: Hosting) -> None:
+    async with hosting.host() as host:
+        (flaky, *_) = hosting.made["a"]
+        acquire = flaky.acquire
+
+        def end_and_acquire(*arguments: Any) -> Any:
+            hosting.store.end("one", 0, "hung_up")
+            return acquire(*arguments)
+
+        flaky.acquire = end_and_acquire  # type: ignore[attr-defined]
+
+        assert not await host.take(hosting.added("one"))
+        assert (hosting.row("one").ended, host.status()["sessions"]) == ("hung_up", {})
+
+
+@in_a_loop
 async def test_a_host_that_drains_takes_nothing(hosting: Hosting) -> None:
     async with hosting.host() as host:
         await host.drain(0)
