@@ -82,7 +82,7 @@ class Gateway:
     async def _begin(self, body: bytes | None) -> tuple[int, dict[str, Any]]:
         try:
             given = json.loads(body or b"{}") if body is not None else None
-        except ValueError:
+        except (ValueError, RecursionError):
             given = None
         if not isinstance(given, dict) or not isinstance(given.get("parameters", {}), dict):
             return 400, {"error": 'send an object: {"parameters": {...}, "rate": 24000}'}
