@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import http.client
 import json
 import logging
+import time
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
@@ -19,6 +21,8 @@ _logger = logging.getLogger("rtvoice.fleet")
 
 _ASK_S = 10.0
 """How long a host may take to answer."""
+_REPORT_S = 1.0
+"""How old a host's report of its room may be."""
 _MOVE_S = 60.0
 """The same for a move, which waits for a pause in speech."""
 
@@ -90,6 +94,8 @@ class Fleet:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._secret = ""
+        self._placed: collections.deque[tuple[float, str]] = collections.deque(maxlen=1000)
+        """When something was placed where, of late: the hosts have not reported it yet."""
 
     async def start_session(self, session_id: str) -> HostRow | None:
         """Have a conversation begun that is in the store; return its host.
@@ -103,6 +109,8 @@ class Fleet:
                 await self.ask(host, "POST", "take", id=session_id)
             except EngineError as error:
                 _logger.info("%s", error)
+            else:
+                self._placed.append((time.monotonic(), host.owner))
             if (found := await self.locate(session_id)) is not None:
                 return found
         return None
@@ -157,7 +165,13 @@ class Fleet:
         """Return the hosts that take conversations, those with the most room first."""
         hosts = await asyncio.to_thread(self.store.hosts)
         alive = [each for each in hosts if each.age_s < FRESH_S and not each.draining]
-        return sorted(alive, key=lambda each: (-each.room, each.sessions))
+        since = time.monotonic() - _REPORT_S
+        placed = collections.Counter(owner for at, owner in self._placed if at > since)
+
+        def load(host: HostRow) -> tuple[int, int]:
+            return placed[host.owner] - host.room, host.sessions + placed[host.owner]
+
+        return sorted(alive, key=load)
 
     async def ask(self, host: HostRow, method: str, what: str, **query: str) -> dict[str, Any]:
         """Have a host do something: ``take``, ``stop``, ``move``, ``drain`` or ``status``.

@@ -197,7 +197,7 @@ class Host:
             StoreError: The store cannot be reached, or a newer version has kept the conversation.
             Exception: What ``make_agent`` raises.
         """
-        if (taken := self._taking.get(session_id)) is not None:
+        while (taken := self._taking.get(session_id)) is not None:
             await taken.wait()
         if session_id in self._talks:
             return not self._talks[session_id].held.is_over

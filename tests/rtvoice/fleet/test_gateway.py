@@ -42,10 +42,10 @@ async def asked(
     return sent[0]["status"], json.loads(sent[1]["body"])
 
 
-def silent_host(store: Store, owner: str = "A") -> HostRow:
+def silent_host(store: Store, owner: str = "A", name: str = "host-1") -> HostRow:
     """Report a host at whose address nothing listens."""
     host = HostRow(
-        name="host-1",
+        name=name,
         url="http://127.0.0.1:1",
         owner=owner,
         sessions=0,
@@ -152,6 +152,29 @@ async def test_without_the_store_callers_are_asked_to_try_again(
         answer = await asked(store, method, path, b"{}")
         assert answer == (503, {"error": "the store cannot be reached; try again"})
     assert (await asked(store, "GET", "/healthz"))[0] == 200
+
+
+@in_a_loop
+async def test_conversations_that_begin_together_are_spread(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the hosts have reported the first of them."""
+    for name in ("a", "b"):
+        silent_host(store, owner=name, name=name)
+    fleet = Fleet(store)
+    asked_of = []
+
+    async def ask(host: HostRow, *_: str, **query: str) -> dict[str, Any]:
+        asked_of.append(host.name)
+        store.acquire(query["id"], host.owner, host.name, 60.0)
+        return {}
+
+    monkeypatch.setattr(fleet, "ask", ask)
+    for number in range(6):
+        store.create(str(number), b"{}", "hash")
+        assert await fleet.start_session(str(number)) is not None
+
+    assert sorted(asked_of) == ["a", "a", "a", "b", "b", "b"]
 
 
 @in_a_loop

@@ -241,6 +241,21 @@ async def test_a_conversation_that_is_asked_for_twice_is_begun_once(hosting: Hos
 
 
 @in_a_loop
+async def test_who_waits_for_a_take_that_fails_takes_it(hosting: Hosting) -> None:
+    async with hosting.host() as host:
+        (flaky, *_) = hosting.made["a"]
+        begun = flaky.calls
+        flaky.fails = lambda number, name: name == "get" and number < begun + 20
+        hosting.added("one")
+
+        took = await asyncio.gather(*(host.take("one") for _ in range(4)), return_exceptions=True)
+        flaky.fails = lambda _number, _name: False
+
+        assert all(isinstance(each, StoreError | bool) for each in took), took
+        await until(lambda: "one" in host.status()["sessions"], "it is not taken")
+
+
+@in_a_loop
 async def test_many_conversations_are_taken_at_once_by_hosts_that_have_room(
     hosting: Hosting,
 ) -> None:

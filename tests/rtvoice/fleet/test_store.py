@@ -132,6 +132,53 @@ def test_a_number_is_not_written_twice(store: Store) -> None:
     assert store.read(session_id).records == [b"one", b"two"]
 
 
+def test_the_same_lines_may_be_written_again_by_the_same_owner(store: Store) -> None:
+    """Of an append that has failed nobody knows whether it was committed."""
+    session_id = added(store)
+    store.acquire(session_id, "A", "a", LONG_S)
+
+    store.append(session_id, 1, 1, [b"one", b"two"])
+    store.append(session_id, 1, 1, [b"one", b"two"])
+
+    assert store.read(session_id).records == [b"one", b"two"]
+    store.acquire(session_id, "B", "b", LONG_S, dead="A")
+    with pytest.raises(StoreError):
+        store.append(session_id, 2, 1, [b"one", b"two"])
+
+
+def test_a_name_is_one_hosts_until_it_is_silent_or_proven_dead(store: Store) -> None:
+    fields = {"sessions": 0, "room": 1, "draining": False, "age_s": 0.0}
+    mine = HostRow(name="named", url="http://1", owner="A", **fields)
+    other = HostRow(name="named", url="http://2", owner="B", **fields)
+
+    assert store.report(mine)
+    assert not store.report(other)
+    assert not store.report(other, dead="C")
+    assert store.report(mine)
+    assert store.report(other, dead="A")
+    assert not store.report(mine)
+
+    (found,) = [each for each in store.hosts() if each.name == "named"]
+    assert found.url == "http://2"
+    store.forget("named", "B")
+
+
+def test_whoever_takes_a_conversation_marks_it_with_its_version(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes records of its version, which an older host may not understand."""
+    session_id = added(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(sql, "VERSION", 9)
+        assert store.acquire(session_id, "new", "new", LONG_S) == 1
+        store.release(session_id, 1)
+
+    assert store.acquire(session_id, "A", "a", LONG_S) is None
+    row = store.get(session_id)
+    assert row is not None
+    assert row.version == 9
+
+
 def test_a_conversation_that_has_ended_is_nobodys_any_more(store: Store) -> None:
     session_id = added(store)
     store.acquire(session_id, "E", "e", LONG_S)
