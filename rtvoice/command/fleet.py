@@ -24,6 +24,7 @@ from messages.hints import install, rtvoice
 from rtvoice.checks import of_type
 from rtvoice.command.choice import read_env_file
 from rtvoice.command.fleet_orders import ORDERS, obey
+from rtvoice.command.parser import Parser
 from rtvoice.command.serve import complain, flag, level_of, port_of, say, set_up_logging
 
 if TYPE_CHECKING:
@@ -115,12 +116,10 @@ def fleet(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=rtvoice("fleet"),
         description=_DESCRIPTION,
         epilog=_EPILOG.format(fleet=rtvoice("fleet")),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--store", required=True, metavar="URL", help="where conversations are kept")

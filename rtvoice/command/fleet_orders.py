@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from textwrap import fill
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ import msgspec
 from messages import ConfigurationError, RtvoiceError
 from messages.exit_codes import EXIT_KILLED, EXIT_OK
 from messages.hints import rtvoice
+from rtvoice.command.parser import Parser
 from rtvoice.command.printing import OutputError, writing_to
 from rtvoice.command.serve import complain, say
 from rtvoice.fleet.engine import EngineError, Fleet
@@ -38,9 +40,7 @@ _BACK_S = 60.0
 def obey(argv: Sequence[str]) -> int:
     """Run one of `ORDERS`; return the exit code."""
     add_options, order, text = ORDERS[argv[0]]
-    parser = argparse.ArgumentParser(
-        prog=rtvoice(f"fleet {argv[0]}"), description=text, allow_abbrev=False
-    )
+    parser = Parser(prog=rtvoice(f"fleet {argv[0]}"), description=fill(text, 100))
     parser.add_argument("--store", required=True, metavar="URL", help="the store of the fleet")
     add_options(parser)
     options = parser.parse_args(argv[1:])
@@ -189,7 +189,9 @@ async def _same(fleet: Fleet, host: HostRow) -> HostRow | None:
         return None
     hosts = await _hosts(fleet)
     now = next((each for each in hosts if each.owner == host.owner), None)
-    return now if now is not None and (now.age_s < FRESH_S or is_here(now.owner)) else None
+    if is_here(host.owner):  # it is forgotten a moment before its process ends
+        return now or msgspec.structs.replace(host, sessions=0)
+    return now if now is not None and now.age_s < FRESH_S else None
 
 
 async def _wait_until_back(fleet: Fleet, name: str) -> None:

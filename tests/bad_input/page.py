@@ -10,51 +10,51 @@ from rtvoice.service.frames import BadFrameError, Frame
 from rtvoice.service.talk import Talk
 from rtvoice.web.doors import Doors
 from tests.bad_input.rows import Outcome, World, row
-from tests.bad_input.usage import _says
+from tests.bad_input.usage import says
 
 
 @row("`--web --host 0.0.0.0` without TLS")
 def host_without_tls(world: World) -> Outcome:
-    return _says("--web", "--host", "0.0.0.0")
+    return says("--web", "--host", "0.0.0.0")
 
 
 @row("`--web --tls-cert cert.pem` without `--tls-key`")
 def certificate_alone(world: World) -> Outcome:
-    return _says("--web", "--tls-cert", "cert.pem")
+    return says("--web", "--tls-cert", "cert.pem")
 
 
 @row("`--web --tls-cert cert.pem --tls-key key.pem`, which do not exist")
 def no_certificate(world: World) -> Outcome:
-    return _says("--web", "--tls-cert", "cert.pem", "--tls-key", "key.pem")
+    return says("--web", "--tls-cert", "cert.pem", "--tls-key", "key.pem")
 
 
 @row("`--web --tls-cert cert.pem --tls-key key.pem`, which are something else")
 def other_certificate(world: World) -> Outcome:
     for name in ("cert.pem", "key.pem"):
         world.file(name, "a shopping list\n")
-    return _says("--web", "--tls-cert", "cert.pem", "--tls-key", "key.pem")
+    return says("--web", "--tls-cert", "cert.pem", "--tls-key", "key.pem")
 
 
 @row("`--web --port 70000`")
 def port_out_of_range(world: World) -> Outcome:
-    return _says("--web", "--port", "70000")
+    return says("--web", "--port", "70000")
 
 
 @row("`--web --port N`, which is in use")
 def port_in_use(world: World) -> Outcome:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        return _says("--web", "--port", str(port), "--server", "sandbox")
+        return says("--web", "--port", str(port), "--server", "sandbox")
 
 
 @row("`--web --input default`")
 def web_with_input(world: World) -> Outcome:
-    return _says("--web", "--input", "default")
+    return says("--web", "--input", "default")
 
 
 @row("`--port 8080` without `--web`")
 def port_without_web(world: World) -> Outcome:
-    return _says("--port", "8080")
+    return says("--port", "8080")
 
 
 @row("`--web` without uvicorn")
@@ -62,7 +62,7 @@ def web_without_uvicorn(world: World) -> Outcome:
     found = importlib.util.find_spec
     missing = "rtvoice.command.web.find_spec"
     world.patch.setattr(missing, lambda name: None if name == "uvicorn" else found(name))
-    return _says("--web")
+    return says("--web")
 
 
 @row("The page without the key in its address")
