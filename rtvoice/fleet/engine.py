@@ -162,16 +162,19 @@ class Fleet:
         await self.ask(host, "POST", "drain", **({"to_end": "1"} if to_end else {}))
 
     async def hosts(self) -> list[HostRow]:
-        """Return the hosts that take conversations, those with the most room first."""
+        """Return the hosts that take conversations, the least full first."""
         hosts = await asyncio.to_thread(self.store.hosts)
         alive = [each for each in hosts if each.age_s < FRESH_S and not each.draining]
         since = time.monotonic() - _REPORT_S
         placed = collections.Counter(owner for at, owner in self._placed if at > since)
 
-        def load(host: HostRow) -> tuple[int, int]:
-            return placed[host.owner] - host.room, host.sessions + placed[host.owner]
+        def fullness(host: HostRow) -> float:
+            taken = host.sessions + placed[host.owner]
+            return taken / max(1, host.sessions + host.room)
 
-        return sorted(alive, key=load)
+        # Not by room alone: hosts of one machine share it, and one that has measured what a
+        # conversation takes may seem to have more than one that has to assume it.
+        return sorted(alive, key=lambda each: (not each.room, fullness(each)))
 
     async def ask(self, host: HostRow, method: str, what: str, **query: str) -> dict[str, Any]:
         """Have a host do something: ``take``, ``stop``, ``move``, ``drain`` or ``status``.

@@ -307,9 +307,17 @@ class Host:
             except StoreError:
                 await asyncio.sleep(_RETRY_S)  # until it is back, or the lease has run out
             else:
-                with contextlib.suppress(NotRunningError):
-                    agent = call.conversation.agent
-                    agent._send(MayRun(asked.call_id, was_run))  # noqa: SLF001 - made for this
+                await self._let_run(call, MayRun(asked.call_id, was_run))
+                return
+
+    async def _let_run(self, call: Call, answer: MayRun) -> None:
+        """Let a call of a tool run; one that goes on may be asked for before all has started."""
+        while not call.is_over:
+            try:
+                call.conversation.agent._send(answer)  # noqa: SLF001 - made for this
+            except NotRunningError:
+                await asyncio.sleep(_RETRY_S)
+            else:
                 return
 
     def stop(self, session_id: str, why: str) -> bool:

@@ -42,14 +42,14 @@ async def asked(
     return sent[0]["status"], json.loads(sent[1]["body"])
 
 
-def silent_host(store: Store, owner: str = "A", name: str = "host-1") -> HostRow:
+def silent_host(store: Store, owner: str = "A", name: str = "host-1", room: int = 5) -> HostRow:
     """Report a host at whose address nothing listens."""
     host = HostRow(
         name=name,
         url="http://127.0.0.1:1",
         owner=owner,
         sessions=0,
-        room=5,
+        room=room,
         draining=False,
         age_s=0.0,
     )
@@ -159,8 +159,8 @@ async def test_conversations_that_begin_together_are_spread(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the hosts have reported the first of them."""
-    for name in ("a", "b"):
-        silent_host(store, owner=name, name=name)
+    for name, room in (("a", 50), ("b", 40)):  # of one machine; the other one has measured more
+        silent_host(store, owner=name, name=name, room=room)
     fleet = Fleet(store)
     asked_of = []
 

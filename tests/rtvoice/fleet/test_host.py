@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from actors.lease import Lease
-from messages import AskToRun
-from rtvoice import Agent
+from messages import AskToRun, MayRun, NotRunningError
+from rtvoice import Agent, Tools
 from rtvoice.fleet import host as host_module
 from rtvoice.fleet import sql
 from rtvoice.fleet.holding import Held
@@ -71,6 +71,7 @@ class Hosting:
         self.store = open_store(self.url)
         self.folder = folder
         self.refusal: Exception | None = None
+        self.tools = Tools()
         self.ended: list[str] = []
         """Names of the hosts that have asked for their end."""
         self._server = server
@@ -120,7 +121,7 @@ class Hosting:
     def _make_agent(self, _: object) -> Agent:
         if self.refusal is not None:
             raise self.refusal
-        return Agent(server=self._server.url, inactivity_timeout_s=None)
+        return Agent(server=self._server.url, tools=self.tools, inactivity_timeout_s=None)
 
 
 @pytest.fixture
@@ -224,6 +225,37 @@ async def test_a_lease_that_runs_out_during_the_start_ends_it(
         await until(lambda: not host.status()["sessions"], "it is held without a lease")
         assert hosting.row("one").ended is None
         assert not [each for each in server.connections if each.of(APPEND)]
+
+
+@in_a_loop
+async def test_a_tool_that_is_asked_for_before_all_has_started_is_answered(
+    hosting: Hosting, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[object] = []
+    send = Agent._send
+
+    def too_early(agent: Agent, message: Any) -> None:
+        if isinstance(message, MayRun):
+            sent.append(message)
+            if len(sent) < 3:
+                raise NotRunningError
+        send(agent, message)
+
+    monkeypatch.setattr(Agent, "_send", too_early)
+
+    @hosting.tools.action("Order something.")
+    def order(what: str) -> str:
+        return f"ordered {what}"
+
+    async with hosting.host() as host:
+        await host.take(hosting.added("one"))
+        connection = await asyncio.to_thread(server.connection, 0)
+        await asyncio.to_thread(connection.expect, "session.update")
+
+        connection.call("order", '{"what": "tea"}', call_id="c1")
+
+        told = await asyncio.to_thread(connection.expect, "conversation.item.create")
+        assert told["item"]["output"] == "ordered tea"
 
 
 # -- taking ---------------------------------------------------------------------------------------
