@@ -51,9 +51,10 @@ interrupt itself."""
 
 _OPEN = 4 * BLOCKS_PER_S // 10
 """Heard blocks on which it opens at first."""
-_OPEN_ANEW = 7 * BLOCKS_PER_S // 10
+_OPEN_ANEW = 5 * BLOCKS_PER_S // 10
 """The same in a new process, which begins in the middle of an answer: the engine leaves more of the
-echo at first. With 0.4 s, one answer in twenty interrupted itself."""
+echo at first. With 0.4 s, one answer in ten interrupted itself; with 0.7 s, it listens again only
+after more than a second."""
 _OPEN_AGAIN = 12 * BLOCKS_PER_S // 10
 """Heard blocks on which it opens after it was shut."""
 _UNHEARD = 3 * BLOCKS_PER_S // 2

@@ -65,7 +65,7 @@ def test_in_a_new_process_it_looks_longer_before_it_opens(played: Floats) -> Non
         changes(played, heard, heard * 0.03, Guard(anew=anew))[0][0] for anew in (False, True)
     )
 
-    assert 0.2 <= anew - first <= 0.5
+    assert 0.1 <= anew - first <= 0.3
 
 
 def test_it_opens_on_what_is_cancelled_now_and_reports_that(played: Floats) -> None:
