@@ -19,7 +19,7 @@ from messages import AskToRun, MayRun, NotRunningError
 from rtvoice import Agent, Tools
 from rtvoice.fleet import host as host_module
 from rtvoice.fleet import sql
-from rtvoice.fleet.holding import Held
+from rtvoice.fleet.holding import Held, _line
 from rtvoice.fleet.host import CannotMoveError, Host
 from rtvoice.fleet.process import HostOptions
 from rtvoice.fleet.store import Fenced, HostRow, Store, StoreError, open_store
@@ -99,6 +99,7 @@ class Hosting:
             end=lambda: self.ended.append(name),
         )
         await host.start()
+        await until(lambda: len(self.made[name]) == 3, "its threads have no store")
         try:
             yield host
         finally:
@@ -369,7 +370,7 @@ async def test_an_agent_that_cannot_be_made_here_leaves_a_conversation_to_others
     async with hosting.host("a") as a:
         hosting.added("one")
         assert hosting.store.acquire("one", "dead", "x", 60) == 1
-        hosting.store.append("one", 1, 1, [b"a line"])
+        hosting.store.append("one", 1, 1, [_line("ToolBegun", {"call_id": "c0"})])
         hosting.store.release("one", 1)
         hosting.refusal = RuntimeError("broken")
         await until(lambda: hosting.row("one").epoch > 1, "nobody tries")
@@ -466,7 +467,7 @@ async def test_a_conversation_whose_processes_see_the_end_of_the_lease_first_is_
 
         lease = Lease(folder / "lease")
         lease.extend(0)
-        connection.hear("u1", "where is my tea")  # so that something is to be sent
+        connection.call("get_current_time", "{}", call_id="c1")  # so that something is to be sent
         end = time.monotonic() + 2 * TIMEOUT_S
         while hosting.row("one").epoch == 1:
             assert time.monotonic() < end, "nobody goes on with it"
