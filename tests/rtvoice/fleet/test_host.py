@@ -141,7 +141,11 @@ def hosting(tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch)
 # -- a store that fails ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_late", [False, True], ids=["not done", "done"])
+@pytest.mark.parametrize(
+    "is_late",
+    [pytest.param(False, marks=pytest.mark.long), True],
+    ids=["not done", "done"],
+)
 @pytest.mark.parametrize(
     "seed", [1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 16))]
 )
