@@ -103,6 +103,9 @@ class Cluster:
         with contextlib.suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
         kill(*(pid for node in self.nodes for pids in node.values() for pid in pids))
 
 
