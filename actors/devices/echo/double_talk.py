@@ -41,7 +41,9 @@ _USELESS = 0.5
 """Nor is it where its filter leaves more than that in the median: it knows no path."""
 _COUNTED = 2000
 """Blocks whose rest is known: 20 s in which something was heard."""
-_LEARNED = 100
+_LEARNED = 500
+"""Such blocks after which it is known what is usual: 5 s. Sooner, after the two streams were moved
+against each other, the linear canceller still leaves what sounds like a user."""
 _RELEARN = 10
 """Blocks between two looks at the median."""
 _OVER_ENGINE = 3.0

@@ -12,7 +12,8 @@ import pytest
 from actors.devices.echo.double_talk import DoubleTalk
 from tests.actors.devices.echo.rooms import RATE, Floats, Room, Samples, pcm16, talk
 
-SECONDS = 6.0
+SECONDS, SPEAKS = 10.0, 8
+"""Length of the sound, and when the user begins to speak: the linear canceller is known by then."""
 DELAY_MS = 60
 ROOM = Room(delay_ms=DELAY_MS)
 ENGINE_LAG = 224
@@ -55,8 +56,8 @@ def played() -> Floats:
 
 @pytest.fixture(scope="module")
 def near() -> Floats:
-    """The user, who speaks from 4 s on."""
-    return np.concatenate((np.zeros(4 * RATE), talk(2, SECONDS - 4)))
+    """The user, who speaks from then on."""
+    return np.concatenate((np.zeros(SPEAKS * RATE), talk(2, SECONDS - SPEAKS)))
 
 
 def test_the_user_is_heard_though_the_engine_takes_him_away(played: Floats, near: Floats) -> None:
@@ -64,7 +65,7 @@ def test_the_user_is_heard_though_the_engine_takes_him_away(played: Floats, near
 
     output = run(played, heard, heard / 100)
 
-    assert level_db(output, 4, 6) >= level_db(pcm16(near), 4, 6) - 4
+    assert level_db(output, SPEAKS, SECONDS) >= level_db(pcm16(near), SPEAKS, SECONDS) - 4
 
 
 def test_no_more_of_the_echo_is_left_than_the_engine_leaves(played: Floats) -> None:
@@ -72,8 +73,8 @@ def test_no_more_of_the_echo_is_left_than_the_engine_leaves(played: Floats) -> N
 
     output = run(played, heard, heard / 30)
 
-    assert level_db(output, 0, 6) <= level_db(pcm16(heard / 30), 0, 6)
-    assert level_db(output, 2, 6) <= level_db(pcm16(heard / 30), 2, 6) - 3  # less even
+    assert level_db(output, 0, SECONDS) <= level_db(pcm16(heard / 30), 0, SECONDS)
+    assert level_db(output, 2, SECONDS) <= level_db(pcm16(heard / 30), 2, SECONDS) - 3  # less even
 
 
 @pytest.mark.parametrize("wrong", ["reference", "delay"])
@@ -83,7 +84,7 @@ def test_a_linear_canceller_that_does_not_cancel_is_not_used(played: Floats, wro
 
     output = run(reference, heard, heard / 100, lag_ms=DELAY_MS if wrong == "reference" else 300)
 
-    assert level_db(output, 0, 6) <= level_db(pcm16(heard / 100), 0, 6) + 0.5
+    assert level_db(output, 0, SECONDS) <= level_db(pcm16(heard / 100), 0, SECONDS) + 0.5
 
 
 def test_while_the_delay_is_not_known_the_output_is_the_engines(
@@ -111,8 +112,8 @@ def test_streams_that_were_moved_are_learnt_anew(played: Floats, near: Floats) -
     heard = Room(delay_ms=100).heard(played, near)
     output = run(played, heard, heard / 100, lag_ms=100, mixer=mixer)
 
-    assert level_db(output, 0, 4) <= level_db(pcm16(heard / 100), 0, 4) + 0.5
-    assert level_db(output, 4, 6) >= level_db(pcm16(near), 4, 6) - 4
+    assert level_db(output, 0, SPEAKS) <= level_db(pcm16(heard / 100), 0, SPEAKS) + 0.5
+    assert level_db(output, SPEAKS, SECONDS) >= level_db(pcm16(near), SPEAKS, SECONDS) - 4
 
 
 def test_it_does_not_matter_how_long_the_blocks_are(played: Floats, near: Floats) -> None:
@@ -128,8 +129,8 @@ def test_both_are_later_by_the_same_lag(played: Floats, near: Floats, engine_lag
     heard = ROOM.heard(played, near)
     lag = DoubleTalk(engine_lag).lag
 
-    output = run(played, heard, near, engine_lag=engine_lag)[4 * RATE :].astype(float)
+    output = run(played, heard, near, engine_lag=engine_lag)[SPEAKS * RATE :].astype(float)
 
     size = 2 * len(output)
-    spectrum = np.fft.rfft(output, size) * np.conj(np.fft.rfft(near[4 * RATE :], size))
+    spectrum = np.fft.rfft(output, size) * np.conj(np.fft.rfft(near[SPEAKS * RATE :], size))
     assert np.fft.irfft(spectrum, size).argmax() == pytest.approx(lag, abs=1)
