@@ -301,6 +301,15 @@ class Agent(Description):
         """
         return await self._running().status()
 
+    async def processes(self) -> dict[str, dict[str, Any]]:
+        """Return what `status` returns, and pid, memory and CPU time of supervisor and sandbox.
+
+        Raises:
+            NotRunningError: The agent does not run.
+            TimeoutError: The supervisor does not answer.
+        """
+        return await self._running().processes()
+
     @overload
     def events(self, *, max_queued: int = 10_000) -> EventStream[Any]: ...
     @overload

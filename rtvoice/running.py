@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -349,9 +349,23 @@ class Run:
             NotRunningError: The session is starting, or has ended.
             TimeoutError: The supervisor does not answer.
         """
+        return await self._answered(self._session.status_async)
+
+    async def processes(self) -> dict[str, dict[str, Any]]:
+        """Return what `status` returns, and pid, memory and CPU time of supervisor and sandbox.
+
+        Raises:
+            NotRunningError: The session is starting, or has ended.
+            TimeoutError: The supervisor does not answer.
+        """
+        return await self._answered(self._session.processes_async)
+
+    async def _answered(
+        self, ask: Callable[[], Awaitable[dict[str, dict[str, Any]]]]
+    ) -> dict[str, dict[str, Any]]:
         self.need()
         try:
-            return await self._session.status_async()
+            return await ask()
         except SupervisorDiedError:
             raise self._not_running() from None
 

@@ -400,6 +400,10 @@ class Session:
         status = self._status(timeout_s)
         return {**status.components, **status.others}
 
+    async def processes_async(self, timeout_s: float = 5.0) -> dict[str, dict[str, Any]]:
+        """Return the same as `processes`, without blocking the event loop."""
+        return await _off_loop(lambda: self.processes(timeout_s))
+
     def _status(self, timeout_s: float) -> Status:
         call_id = next(self._call_ids)
         answer = self._answers[call_id] = queue.SimpleQueue()

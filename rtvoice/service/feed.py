@@ -127,7 +127,7 @@ class Feed:
             await asyncio.sleep(_LOOK_S)
             if self._send is not None:
                 with contextlib.suppress(NotRunningError, TimeoutError):
-                    self._view.status(await self._agent.status(), self._now_s)
+                    self._view.status(await self._agent.processes(), self._now_s)
             self._view.look(self._now_s)
             self._changed.set()
 
@@ -189,7 +189,7 @@ class Feed:
     async def _kill(self, name: str) -> str:
         """Kill the process of a component; return why it cannot be."""
         try:
-            known = await self._agent.status()
+            known = await self._agent.processes()
         except TimeoutError:
             known = {}
         pid = known[name].get("pid") if name in known else None

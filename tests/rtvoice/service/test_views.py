@@ -168,6 +168,23 @@ async def test_a_view_that_the_service_does_not_show_is_refused(sandbox: Sandbox
 
 
 @in_a_loop
+async def test_memory_of_every_process_is_seen_also_of_the_supervisor(
+    sandbox: SandboxServer,
+) -> None:
+    def measured(view: Viewer) -> set[str]:
+        frames = [each for frame in view.frames for each in frame.get("processes", ())]
+        return {each["name"] for each in frames if each.get("memory_bytes")}
+
+    async with (
+        serving(service_for(sandbox, view="all")) as stage,
+        stage.caller() as caller,
+    ):
+        await caller.hello(view=True)
+        view = Viewer(caller)
+        await view.until(lambda view: {"speaker", "supervisor"} <= measured(view))
+
+
+@in_a_loop
 async def test_a_component_that_a_caller_kills_comes_back(sandbox: SandboxServer) -> None:
     def is_back(view: Viewer) -> bool:
         rows = {each["name"]: each for each in view.section("processes")}
