@@ -245,8 +245,8 @@ def test_the_command_says_the_same_of_a_wrong_value(
     with pytest.raises(SystemExit):
         _parser().parse_args([flag, text])
 
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.endswith(f"rtvoice: {flag}: {problem_of(name, value)}")
+    told = capsys.readouterr().err
+    assert told == f"rtvoice: {flag}: {problem_of(name, value)}\n"
 
 
 @pytest.mark.parametrize(
