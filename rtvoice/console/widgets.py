@@ -18,7 +18,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from rtvoice.console.rows import Row, row_width
-from rtvoice.view.wrapping import width_of
+from rtvoice.view.wrapping import printable, width_of
 
 __all__ = ["Choice", "InputLine", "Pane"]
 
@@ -183,6 +183,12 @@ class InputLine(Input):
                 return
         event.stop()
         event.prevent_default()
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Insert a text that is pasted, all its lines as one: other input lines take the first."""
+        event.stop()
+        event.prevent_default()
+        self.replace(" ".join(printable(event.text, lines=True).split()), *self.selection)
 
     def _enter(self) -> None:
         text, self.value = self.value.strip(), ""

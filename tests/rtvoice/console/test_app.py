@@ -249,6 +249,21 @@ async def test_the_input_line_has_a_history_of_its_own() -> None:
 
 
 @shown
+async def test_all_lines_of_a_pasted_text_are_said_as_one() -> None:
+    asked = Asked()
+    async with stage(asked) as screen:
+        screen.app.post_message(events.Paste("quit"))  # in the other mode it is no command
+        await screen.press("ctrl+t")
+        await screen.shows("TYPING")
+        screen.app.post_message(events.Paste("one\n  two\r\n\x1b[31mthree\n"))
+        await screen.shows("one two [31mthree")
+        await screen.press("enter")
+
+    assert [each.text for each in asked.sent if isinstance(each, SendText)] == ["one two [31mthree"]
+    assert len(asked.sent) == 1
+
+
+@shown
 async def test_a_slash_command_is_never_sent_to_the_model() -> None:
     asked = Asked()
     async with stage(asked) as screen:
