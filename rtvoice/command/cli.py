@@ -29,7 +29,7 @@ from messages.settings import SETTINGS, Option
 from messages.transport.spawning import start_fork_server
 from rtvoice.command.choice import NEVER, Card, Choice, UsageError, choose, read_env_file
 from rtvoice.command.parser import Parser
-from rtvoice.command.printing import OutputError, open_closed_streams
+from rtvoice.command.printing import OutputError, fitting, open_closed_streams
 
 if TYPE_CHECKING:
     from rtvoice.command.console import Console
@@ -363,7 +363,7 @@ def _diagnose(options: argparse.Namespace) -> int:
 
 
 def _complain(text: str) -> None:
-    print(f"rtvoice: {text}", file=sys.stderr)
+    print(fitting(f"rtvoice: {text}", sys.stderr), file=sys.stderr)
 
 
 def _log_level(options: argparse.Namespace) -> int:

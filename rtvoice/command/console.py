@@ -35,6 +35,7 @@ from messages import (
     SupervisorRestarted,
     Turn,
 )
+from rtvoice.command.printing import fitting
 from rtvoice.command.transcript import ConsoleTranscript, bar, echo_text
 from rtvoice.view.sentences import count_of
 
@@ -277,7 +278,7 @@ class Console:
             self._held.append(text)
             return
         try:
-            self._errors.write(f"{text}\n")  # as a whole: two threads write
+            self._errors.write(f"{fitting(text, self._errors)}\n")  # as a whole: two threads write
             self._errors.flush()
         except (OSError, ValueError):
             pass  # the stream is closed

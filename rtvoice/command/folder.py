@@ -17,7 +17,7 @@ from messages.exit_codes import EXIT_KILLED, EXIT_OK, EXIT_USAGE
 from messages.hints import rtvoice
 from messages.paths import printable
 from rtvoice.command.parser import Parser
-from rtvoice.command.printing import OutputError, writing_to
+from rtvoice.command.printing import OutputError, fitting, writing_to
 from rtvoice.folder import Folder, Part, Said, UnreadableFolderError
 from rtvoice.folder.formats import as_json, as_markdown, as_text, line_of
 from rtvoice.folder.page import as_page
@@ -57,7 +57,7 @@ def _show(arguments: Sequence[str]) -> int:
     else:
         write = writing_to(sys.stdout)
         for piece in pieces:
-            write(piece)
+            write(fitting(piece, sys.stdout) if options.format == "text" else piece)
     if folder.damaged:
         _complain(f"{folder.damaged} damaged lines were passed over")
     return EXIT_OK
@@ -119,7 +119,7 @@ def _play(part: Part, said: list[Said], recording: Recording, output: str) -> No
 
     def tick(now_s: float) -> None:
         while waiting and _begins(part, waiting[0]) <= now_s:
-            print(line_of(waiting.popleft()), flush=True)
+            print(fitting(line_of(waiting.popleft()), sys.stdout), flush=True)
 
     play(recording.mixed(), output, tick)
     tick(float("inf"))
@@ -179,4 +179,4 @@ def _parser(name: str, text: str) -> Parser:
 
 
 def _complain(text: str) -> None:
-    print(f"rtvoice: {printable(text)}", file=sys.stderr)
+    print(fitting(f"rtvoice: {printable(text)}", sys.stderr), file=sys.stderr)

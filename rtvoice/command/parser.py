@@ -8,6 +8,7 @@ import sys
 from typing import Any, NoReturn
 
 from messages.exit_codes import EXIT_USAGE
+from rtvoice.command.printing import fitting
 
 __all__ = ["Parser"]
 
@@ -49,5 +50,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and exit."""
-        sys.stderr.write(f"rtvoice: {message.removeprefix('argument ')}\n")
+        text = f"rtvoice: {message.removeprefix('argument ')}\n"
+        sys.stderr.write(fitting(text, sys.stderr))
         sys.exit(EXIT_USAGE)

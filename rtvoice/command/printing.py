@@ -7,11 +7,28 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-__all__ = ["OutputError", "open_closed_streams", "writing_to"]
+from rtvoice.view.wrapping import wrapped
+
+__all__ = ["OutputError", "fitting", "open_closed_streams", "writing_to"]
 
 
 class OutputError(Exception):
     """Raised if the output cannot be written; the message says why."""
+
+
+def fitting(text: str, stream: TextIO) -> str:
+    """Return a text as it is written to a stream: at a terminal its lines end between words."""
+    try:
+        width = os.get_terminal_size(stream.fileno()).columns
+    except (AttributeError, OSError, ValueError):  # no terminal
+        return text
+    lines = text.split("\n")
+    return "\n".join(
+        "\n".join(line[start:end] for start, end in wrapped(line, width))
+        if len(line) > width > 0 and not line.startswith(" ")  # not of a traceback
+        else line
+        for line in lines
+    )
 
 
 def writing_to(out: TextIO) -> Callable[[str], None]:

@@ -185,7 +185,7 @@ def _cost(view: View, budget: float | None) -> list[Row]:
         money += f" of ${budget:g} ({view.dollars / budget:.0%})"
     style = "warn" if view.budget_percent else ""
     if view.budget_percent:
-        money += f"; {view.budget_percent} % of the budget are used"
+        money += f"; {view.budget_percent} % of the budget is used"
     return [*rows, (("cost       ", "dim"), (money, style))]
 
 

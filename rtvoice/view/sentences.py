@@ -58,7 +58,7 @@ def sentence(message: Message) -> tuple[str, bool]:
         case ServerError(code=code, text=text):
             return f"the server refused something: {text or code}", True
         case BudgetUsed(percent):
-            return f"{percent} % of the budget are used", False
+            return f"{percent} % of the budget is used", False
         case Notice(text=text):
             return text, False
     return "", False

@@ -125,6 +125,27 @@ def test_a_session_that_cannot_start_says_why_below_the_prompt(tmp_path: Path) -
         assert "No module named 'not_there'" in " ".join("".join(lines).split())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ("--server", "ws://127.0.0.1:9", "--connect-timeout", "0.5"),
+            "no session with ws://127.0.0.1:9 within 0.5 s: nothing listens there (Connection refu",
+        ),
+        (("--resume", "nothing"), "--resume: there is no file or folder nothing"),
+        (("--sesion", "x"), "there is no option --sesion; did you mean --session?"),
+    ],
+    ids=["session", "files", "options"],
+)
+def test_what_is_wrong_is_said_in_whole_words(
+    tmp_path: Path, arguments: tuple[str, ...], text: str
+) -> None:
+    with Terminal(40, 24, *QUIET, *arguments, cwd=tmp_path) as terminal:
+        _, lines = terminal.end()
+
+    assert f"rtvoice: {text}" in " ".join(line.strip() for line in lines)
+
+
 @pytest.mark.parametrize("kept", ["--journal", "--session"])
 def test_a_killed_console_ends_the_session(tmp_path: Path, kept: str) -> None:
     with Terminal(80, 24, *QUIET, kept, "talk", cwd=tmp_path) as terminal:
