@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -243,6 +244,9 @@ class Call:
         before, self._socket, self._wire = self._socket, socket, wire
         if self.conversation.state == "lost":
             self.conversation.state = "running"
+        if before is not None:
+            with contextlib.suppress(NotRunningError):
+                self.conversation.agent.interrupt()  # its sound is on the way to the other socket
         self._line.attach(socket, wire)
         if before is not None:
             await before.close(NORMAL, "the conversation goes on at another socket")

@@ -349,3 +349,23 @@ async def test_a_start_that_fails_is_seen_with_its_whole_sentence(sandbox: Sandb
     assert state["phase"] == "failed"
     assert "so_long_that_no_close_frame_could_carry_the_sentence" in state["failure"]
     assert len(state["failure"]) > 125
+
+
+@in_a_loop
+async def test_an_answer_is_interrupted_when_another_socket_takes_over(
+    sandbox: SandboxServer,
+) -> None:
+    async with (
+        serving(service_for(sandbox, view="talk")) as stage,
+        stage.caller() as caller,
+        stage.caller() as again,
+    ):
+        hello = await caller.hello(view=True)
+        view = Viewer(caller)
+        await view.phase("listening")
+        await view.send(type="say", text="tell me a story")
+        await caller.hears(9600)
+        await again.hello(view=True, token=hello["token"])
+        newer = Viewer(again)
+        await newer.until(lambda view: any(e.get("state") == "interrupted" for e in view.entries))
+        await newer.phase("listening")
