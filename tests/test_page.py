@@ -327,6 +327,8 @@ WORKLET = """(async () => {
     during(0.256, () => line.port.postMessage({ clears: 1 }));
     during(0.512, () => line.port.postMessage(new Int16Array(2400).fill(16384)));
     const sound = (await context.startRendering()).getChannelData(0);
+    const isOver = () => told.some((report) => report.clears === 1 && report.isDry);
+    while (!isOver()) await new Promise((done) => setTimeout(done, 10));
     return [Array.from(sound, (value) => Math.round(value * 100)), told];
 })()"""
 
