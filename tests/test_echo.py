@@ -211,8 +211,8 @@ def test_it_talks_for_minutes_and_never_interrupts_itself(talk: Talk) -> None:
 @pytest.mark.parametrize("talk", ROOMS, indirect=True)
 def test_it_hears_a_user_who_speaks_over_it(talk: Talk, tmp_path: Path) -> None:
     user = voice(tmp_path)
-    talk.hear_out(talk.ask("what is your name"))
-    talk.wait_for(lambda: talk.state == "cancelled")
+    while talk.state != "cancelled":  # an underrun at the end of an answer makes it learn anew
+        talk.hear_out(talk.ask("what is your name"))
     late = []
     for _ in range(TIMES):
         talk.ask()
