@@ -41,6 +41,7 @@ export class Line {
   }
 
   async connect(sampleRate) {
+    if (this.node) this.node.port.onmessage = null;
     await this.context?.close();
     const context = (this.context = new AudioContext({ sampleRate, latencyHint: "interactive" }));
     await context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
@@ -69,12 +70,12 @@ export class Line {
   }
 
   play(pcm) {
-    this.node.port.postMessage(pcm, [pcm.buffer]);
+    this.node?.port.postMessage(pcm, [pcm.buffer]);
   }
 
   clear(clears) {
     this.clears = clears;
-    this.node.port.postMessage({ clears });
+    this.node?.port.postMessage({ clears });
   }
 
   mute(muted) {
@@ -126,6 +127,7 @@ export class Line {
   async close() {
     clearTimeout(this.rest);
     this.stop();
+    if (this.node) this.node.port.onmessage = null; // what it has sent already still comes
     if (this.context && this.context.state !== "closed") await this.context.close();
     this.context = this.node = this.stream = null;
   }
