@@ -431,7 +431,8 @@ def full_output(world: World) -> Outcome:
     # busy machine may reach into what came in between.
     end = last.first_sample + len(last.pcm) // 2
     assert frames[first.first_sample :][:480].tobytes() == first.pcm[:960]
-    assert frames[end - 480 : end].tobytes() == last.pcm[-960:]
+    whole = min(480, len(last.pcm) // 2)  # the last report may be a short one
+    assert frames[end - whole : end].tobytes() == last.pcm[-2 * whole :]
     assert frames.count(500) < 48_000, "and what came in between is not there"
     return Outcome(sitting.text(), None)
 
