@@ -1,4 +1,4 @@
-"""The lease of a conversation, as its processes see it: may anything still be sent?
+"""The lease of a conversation: its processes check it before they send anything.
 
 The host that holds a conversation writes into a mapped file until when its lease is good for sure.
 Whoever sends something to the outside compares that with the clock before each write: so nothing is
@@ -49,7 +49,7 @@ class Lease:
 
     @property
     def is_good(self) -> bool:
-        """Whether something may be sent now."""
+        """True while the lease has not run out."""
         return time.monotonic_ns() < int(self._numbers[0])
 
 

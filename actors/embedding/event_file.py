@@ -19,7 +19,7 @@ __all__ = ["EventFile", "event_line"]
 _logger = logging.getLogger("rtvoice.agent")
 
 _CLOSE_S = 2.0
-"""How long the end of the program waits for a slow disk."""
+"""Time limit for writing what is queued, at the end of the program."""
 _LEFT_OUT = (AssistantTranscript, RoundTrip)
 """They come often, and `Turn` has the text."""
 

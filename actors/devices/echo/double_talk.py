@@ -1,9 +1,10 @@
-"""Double talk: more of the user while the assistant speaks.
+"""Double talk: keeps the user's speech while the assistant speaks.
 
-Where somebody speaks over an echo, AEC3 takes most of him away with it. A linear canceller
-(`actors.devices.echo.linear`) leaves him, but also more of the echo. So both run, and the output is
-that of AEC3, except where the linear one leaves much more than it usually does of an echo, for a
-while: that is the user. Where it leaves much less than AEC3, AEC3's is lowered.
+AEC3 suppresses most of what a user says over an echo. A linear canceller
+(`actors.devices.echo.linear`) keeps it, but removes less of the echo. Both run. The output is that
+of AEC3. While the residual of the linear canceller is much larger than that of an echo alone, the
+user speaks, and the output is the linear one's. Where its residual is much smaller than AEC3's, the
+output of AEC3 is attenuated.
 """
 
 from __future__ import annotations
@@ -25,43 +26,44 @@ _FULL_SCALE = np.float32(32_768.0)
 _TINY = 1e-10
 
 _EARLY_MS = 30
-"""By how much the echo may come earlier than was measured."""
+"""The filter starts this long before the measured delay of the echo."""
 _MOVED_MS = 25
-"""By how much its delay may change, until the linear canceller has to begin anew."""
+"""A change of the delay by more than this resets the linear canceller."""
 _REACH_MS = 600
 
 _HEARD = 1e-5
-"""Power of a block from which it counts: -50 dBFS."""
+"""Minimum power of a block that is taken into account: -50 dBFS."""
 _USUAL = 3.0
-"""The user leaves more than so many times what is left of an echo in the median."""
+"""Factor: a residual above this many times the median residual of an echo is the user's speech."""
 _LEAST, _MOST = 1e-3, 0.1
-"""Bounds of that, as shares of the microphone's power. Where it would be more than the most, the
-linear canceller does not cancel, and is not used."""
+"""Bounds of that threshold, as shares of the microphone's power. Above the upper bound, the linear
+canceller does not cancel, and its output is not used."""
 _USELESS = 0.5
-"""Nor is it where its filter leaves more than that in the median: it knows no path."""
+"""With a larger median residual before the post filter (as a share of the microphone's power), the
+filter has not found the echo path, and its output is not used."""
 _COUNTED = 2000
-"""Blocks whose rest is known: 20 s in which something was heard."""
+"""Number of residuals that are kept: 20 s of audible blocks."""
 _LEARNED = 500
-"""Such blocks after which it is known what is usual: 5 s. Sooner, after the two streams were moved
-against each other, the linear canceller still leaves what sounds like a user."""
+"""Number of residuals from which the median is used: 5 s. Shortly after a reset the filter has not
+converged, and its residual would be taken for the user's speech."""
 _RELEARN = 10
-"""Blocks between two looks at the median."""
+"""Blocks between two updates of the median."""
 _OVER_ENGINE = 3.0
-"""How many times as much as AEC3 the linear canceller has to leave."""
+"""Factor: the linear residual must exceed AEC3's by this much, in power, to count as speech."""
 _TALKS = 10
-"""Blocks of talk, less those without, after which the user is believed to speak."""
+"""Blocks with speech minus blocks without, from which the output is the linear canceller's."""
 _MOST_TALK = 20
 
 _OPEN = 0.37
-"""How fast the output changes from one to the other, per block."""
+"""Cross-fade: the share of the remaining difference that is covered in each block."""
 _CLOSE = 0.3
-"""How fast AEC3's output is lowered, per block."""
+"""Attenuation of AEC3's output: the same share, in each block."""
 _LOWERED = 0.1
-"""How far at most."""
+"""Smallest gain of AEC3's output (-20 dB)."""
 
 
 class DoubleTalk:
-    """Makes one output of that of the engine and that of a linear canceller.
+    """Combines the outputs of the engine and of a linear canceller.
 
     Args:
         engine_lag: Samples by which the engine's output is later than its input.
@@ -76,7 +78,7 @@ class DoubleTalk:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: the two streams were moved against each other."""
+        """Reset: microphone and reference were shifted against each other."""
         self._linear: LinearCanceller | None = None
         self._lag_ms = 0
         """The delay of the echo that the linear canceller was made for."""
@@ -86,16 +88,16 @@ class DoubleTalk:
         self.distrust()
 
     def distrust(self) -> None:
-        """Forget how well the linear canceller cancels."""
+        """Discard the statistics of the residual."""
         self._left: collections.deque[float] = collections.deque(maxlen=_COUNTED)
-        """What it left of the last blocks in which something was heard, as shares."""
+        """Residuals of the last audible blocks, as shares of the microphone's power."""
         self._unfiltered: collections.deque[float] = collections.deque(maxlen=_COUNTED)
-        """The same without its post filter."""
+        """The same before the post filter."""
         self._since_look = 0
         self._is_useless = False
-        """Whether it was seen not to cancel."""
+        """True: the linear canceller does not cancel, by its median residual."""
         self._usual: float | None = None
-        """Share of the microphone's power from which it is the user's; None: it cannot be told."""
+        """Threshold of the residual, as a share of the microphone's power; None: not known."""
         self._talk = 0
 
     def process(
@@ -153,7 +155,7 @@ class DoubleTalk:
         return self._mix(linear, cleaned, levels[1] / levels[2], plays=plays)
 
     def _learn(self, left: float, without_post_filter: float) -> None:
-        """Learn what is usually left of an echo."""
+        """Add the residual of a block, and update the threshold."""
         self._left.append(left)
         self._unfiltered.append(without_post_filter)
         self._since_look += 1
@@ -175,12 +177,12 @@ class DoubleTalk:
         self._talk = min(self._talk + 1, _MOST_TALK) if talks else max(self._talk - 1, 0)
 
     def _mix(self, linear: Floats, cleaned: Floats, more: float, *, plays: bool) -> Floats:
-        """Return the mixture of both.
+        """Return the combined output of a block.
 
         Args:
             linear: The linear canceller's output.
             cleaned: The engine's.
-            more: The power of the one as a share of that of the other.
+            more: Ratio of their powers, linear to engine.
             plays: Whether there may be an echo.
         """
         opened, gain = self._opened, self._gain
@@ -197,7 +199,7 @@ class DoubleTalk:
 
 
 class _Delay:
-    """Returns sound later by some samples."""
+    """Delays a signal by a number of samples."""
 
     def __init__(self, samples: int) -> None:
         self._held: Floats = np.zeros(samples, np.float32)

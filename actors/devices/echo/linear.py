@@ -1,9 +1,8 @@
-"""A second canceller, only linear: it leaves more of the echo than AEC3, but all of the user.
+"""A linear echo canceller: it removes less of the echo than AEC3, and nothing of the user's speech.
 
 A partitioned-block Kalman filter in the frequency domain (Enzner and Vary 2006; Kuech et al. 2014).
-It knows how uncertain each of its coefficients is, so that it neither needs to be told of double
-talk nor learns from it, and so that what it has to leave of the echo is known: the post filter
-takes that away.
+It tracks the uncertainty of each coefficient. So double talk does not make it diverge, without a
+detector of double talk, and it can estimate the residual echo, which the post filter removes.
 """
 
 from __future__ import annotations
@@ -28,30 +27,30 @@ _PARTS = 16
 _PARTS_DECAY = 6.0
 """Blocks in which the echo path is expected to decay to 37 %."""
 _KEPT = np.float32(0.98)
-"""Share of the path's energy that stays the same for 20 ms: how fast it may change."""
+"""Share of the echo path's energy that is expected to be unchanged after 20 ms."""
 _FIRST = 1e-2
-"""Energy that a coefficient may have, as long as nothing is known of it."""
+"""Expected energy of a coefficient at the start."""
 _NOISE = np.float32(BLOCK * 10**-7.5)
 _HEARD = 5e-5
-"""Energy of the reference's spectrum above which there is something to learn from."""
+"""Minimum energy of the reference's spectrum for an update of the filter."""
 _LEAST, _MOST = np.float32(1e-9), np.float32(10.0)
 """Bounds of the uncertainty."""
 
 _WORSE = 4.0
-"""An output with so many times the energy of the input is that of a filter that has diverged."""
+"""Factor: the filter has diverged if its output has this many times the energy of its input."""
 _QUIET = BLOCK * 3e-6
 _USELESS = 0.5
-"""Share of the input's energy in the output, above which the filter is of no use."""
+"""With a larger share of the input's energy in its output, the filter does not cancel."""
 _USELESS_BLOCKS = 40
-"""Blocks of that after which it learns anew."""
+"""Number of such blocks after which it is reset."""
 _ANEW = np.float32(0.3)
-"""The uncertainty with which it does."""
+"""The uncertainty after that reset."""
 
 _OVER = np.float32(3.0)
-"""How much more than the expected rest of the echo is taken away."""
+"""Oversubtraction: the post filter removes this many times the estimated residual echo."""
 _FLOOR = np.float32(0.01)
 _DOWN, _UP = np.float32(0.55), np.float32(0.23)
-"""How fast the post filter's gains fall and rise, per block."""
+"""Smoothing of the post filter's gains, falling and rising: share of the difference per block."""
 
 
 class LinearCanceller:
@@ -68,13 +67,13 @@ class LinearCanceller:
         """Their power."""
         self._last_reference: Floats = np.zeros(BLOCK, np.float32)
         self._left: Floats = np.zeros(_BINS, np.float32)
-        """Power of what is left of the sound: the user, and the rest of the echo."""
+        """Power of the output: the user's speech and the residual echo."""
         self._rest: Floats = np.zeros(_BINS, np.float32)
-        """Expected power of the echo in it."""
+        """Expected power of the echo in the input."""
         self._useless = 0
         self.left = 0.0
-        """Power that the filter itself has left of the last block; later, the expected rest of the
-        echo is taken away from it, which also makes an output quieter that still is all echo."""
+        """Power of the last block after the filter, before the post filter. The post filter would
+        hide that a filter does not cancel: it also attenuates an output that is only echo."""
         self._post_filter = _PostFilter()
 
     def process(self, sound: Floats, reference: Floats) -> Floats:

@@ -40,8 +40,8 @@ of a turn that has ended."""
 _MOST_LATE_NS = 5_000_000_000
 """Lag of the blocks after which they restart at now instead of catching up."""
 _CATCH_UP = 200 * SAMPLE_RATE // 1000
-"""With more samples waiting than this, not counting those already due, they are delivered at twice
-the speed until they are no longer ahead of real time, so that no delay remains."""
+"""Number of waiting samples, without those already due, above which the device catches up: it
+delivers at twice the speed until it is at real time again."""
 _MAX_WAITING = 30 * SAMPLE_RATE * 2
 """Bytes of captured audio that may wait; beyond this, the oldest are dropped."""
 _MOST_PIECES = 3000
@@ -110,7 +110,7 @@ class ProgramInput(Capture):
         self._goes_on = goes_on
         self._position = 0
         self._behind = True
-        """Whether to catch up; also at the start, with what was captured before it."""
+        """True: the device catches up. So it is at the start, with what was captured before it."""
         self._lost = False
         self._ended = False
         self._quiet = False
