@@ -125,9 +125,8 @@ class Channel:
             FrameError: If the bytes are not a frame.
         """
         try:
-            data = self.connection.recv(
-                _READ_BYTES, flags
-            )  # not into a buffer: that is a copy more
+            # Not into a buffer: that is one copy more.
+            data = self.connection.recv(_READ_BYTES, flags)
         except ConnectionError:
             data = b""
         if not data:
