@@ -61,6 +61,7 @@ from messages import (
     WireEvent,
 )
 from rtvoice.view.entries import Entries, is_aside
+from rtvoice.view.playback import Playback
 from rtvoice.view.sentences import sentence
 from rtvoice.view.state import Counts, Entry, Latency, Phase, Process, Waits
 
@@ -70,8 +71,6 @@ PARTIAL_TRANSCRIPT = "conversation.item.input_audio_transcription.delta"
 """The event of the server with a piece of the user's transcript: `View` takes it as `WireEvent`."""
 _TALKING = "(talking)"
 """Stands for the id of speech that has none yet: with push-to-talk it is known at the end."""
-_CHARACTERS_A_SECOND = 15.0
-"""How fast the assistant speaks, until the first answer has shown it: 150 words a minute."""
 _PATIENCE_S = 15.0
 """How long "thinking" is shown for a turn that no answer is begun for: it may not be wanted."""
 
@@ -111,25 +110,17 @@ class View:
         self.failure = ""
         """Why the session has failed; empty: it has not."""
         self._talk = Entries()
+        self._playback = Playback(self._talk)
         self._now_s = 0.0
         self._connected: bool | None = None
         """Whether there is a connection to the server; None: there was none yet."""
         self._ending = False
-        self._hearing = self._paused = False
-        self._speaking = ""
-        """Id of the item that is being played; empty: none."""
+        self._hearing = False
         self._owed_s: float | None = None
         """Since when an answer is expected; None: none is."""
         self._responding = False
         self._running: set[str] = set()
         """Ids of the tool calls without an answer."""
-        self._samples: dict[str, int] = {}
-        """Length of the audio of each answer that is complete."""
-        self._waiting: set[str] = set()
-        """Answers that are being played."""
-        self._cut: dict[str, tuple[int, str]] = {}
-        """What was heard of each interrupted answer: milliseconds and text."""
-        self._pace = _CHARACTERS_A_SECOND
         self._used: dict[str, tuple[float, float]] = {}
         """When the CPU time of each process was looked at last, and what it was."""
         self._number = 0
@@ -141,6 +132,7 @@ class View:
         for message in messages:
             self._user(message)
             self._assistant(message)
+            self._heard(message)
             self._tool(message)
             if isinstance(message, AssistantItem) and message.text:  # no piece of it comes
                 self._entry(message.item_id, "assistant").text = message.text
@@ -153,7 +145,6 @@ class View:
             if entry.state == "partial":
                 entry.state = "cut off" if entry.kind == "assistant" else "failed"
         self._running.clear()
-        self._samples.clear()
         self._owed_s = None
         self.counts = Counts()
 
@@ -171,6 +162,7 @@ class View:
         self._session(message)
         self._user(message)
         self._assistant(message)
+        self._heard(message)
         self._tool(message)
         self._component(message)
         self._sound(message)
@@ -236,9 +228,9 @@ class View:
             return "reconnecting"
         if self._hearing:
             return "hearing you"
-        if self._paused:
+        if self._playback.is_paused:
             return "paused"
-        if self._speaking:
+        if self._playback.item_id:
             return "speaking"
         if self._responding or self._running or self._is_owed():
             return "thinking"
@@ -266,9 +258,9 @@ class View:
             is_heard = last.heard >= len(last.text) or last.state == "interrupted"
             tools = [entry for entry in after if entry.kind == "tool"]
             if last.state != "partial" and is_heard and not (tools and tools[-1] is after[-1]):
-                return self._speaking != last.id
+                return self._playback.item_id != last.id
         latest_s = max([since_s, *(entry.at_s for entry in after)])
-        is_silent = not (self._responding or self._speaking or self._hearing)
+        is_silent = not (self._responding or self._playback.item_id or self._hearing)
         return is_silent and self._now_s - latest_s > _PATIENCE_S
 
     def find(self, entry_id: str) -> Entry | None:
@@ -358,25 +350,8 @@ class View:
                     entry.text = text
                     entry.state = "complete" if transcribed else "failed"
                     entry.image = message.image is not None
-                else:
-                    self._assistant_turn(entry, text)
-
-    def _assistant_turn(self, entry: Entry, text: str) -> None:
-        """Take the whole text of an answer, which may not have come piece by piece."""
-        if entry.text:
-            return
-        entry.text = text
-        if entry.state == "interrupted":
-            heard_ms, heard = self._cut[entry.id]
-            entry.heard = self._length_heard(heard, text, heard_ms)
-        elif entry.id not in self._waiting:
-            entry.heard, entry.state = len(text), "complete"
-
-    def _length_heard(self, heard: str, text: str, heard_ms: int) -> int:
-        """Return how many characters of an interrupted answer were heard."""
-        if heard and text.startswith(heard):
-            return len(heard)
-        return min(len(heard) or int(heard_ms / 1000 * self._pace), len(text))
+                elif not entry.text:
+                    self._playback.set_text(entry, text)
 
     def _assistant(self, message: Message) -> None:
         match message:
@@ -386,15 +361,12 @@ class View:
                 if not known:
                     self._talk.place(entry, previous)
                 if status == "in_progress":
-                    if message.audio_samples > SAMPLE_RATE:
-                        self._pace = len(text) / message.audio_samples * SAMPLE_RATE
+                    self._playback.measure(len(text), message.audio_samples / SAMPLE_RATE)
                     return
                 if entry.state == "interrupted" and entry.text.startswith(text):
                     return  # what was heard of it, as it was restored after a death
                 entry.text = text or entry.text
-                self._samples[item_id] = message.audio_samples
-                if not message.audio_samples:  # a written answer is read as it comes
-                    entry.heard = len(entry.text)
+                self._playback.complete(entry, message.audio_samples)
                 if entry.state == "partial":
                     entry.state = "complete" if status == "completed" else "cut off"
             case AssistantTranscript(item_id, delta):
@@ -403,36 +375,26 @@ class View:
                 self._responding, self._owed_s = True, None
             case ResponseEnded():
                 self._responding, self._owed_s = False, None
+
+    def _heard(self, message: Message) -> None:
+        match message:
             case PlaybackStarted(item_id=item_id, after_speech_ms=after_ms):
-                self._speaking, self._owed_s = item_id, None
-                self._entry(item_id, "assistant", state="partial")
-                self._waiting.add(item_id)
+                self._owed_s = None
+                self._playback.begin(self._entry(item_id, "assistant", state="partial"))
                 if after_ms is not None:
                     steps = message.committed_after_ms, message.received_after_ms
                     self.waits.add(Latency(item_id, after_ms, *steps))
             case PlayedPosition(item_id, played_samples, finished=finished):
-                self._played(item_id, played_samples, finished=finished)
+                self._playback.advance(item_id, played_samples, finished=finished)
             case PlaybackEnded(item_id, heard_ms):
-                self._stopped(item_id)
-                if (entry := self._talk.find(item_id)) is not None:  # type: ignore[assignment]
-                    entry.heard = len(entry.text)
-                    if entry.state == "partial":
-                        entry.state = "complete"
-                    self._talk.touch(item_id)
-                    if heard_ms > 1000:
-                        self._pace = len(entry.text) / heard_ms * 1000
+                self._playback.end(item_id, heard_ms)
             case Interrupted(item_id, heard_ms, text_heard):
-                self._stopped(item_id)
-                self._cut[item_id] = heard_ms, text_heard
+                self._playback.interrupt(item_id, heard_ms, text_heard)
                 self.counts.interruptions += 1
-                if (entry := self._talk.find(item_id)) is not None:  # type: ignore[assignment]
-                    entry.heard = self._length_heard(text_heard, entry.text, heard_ms)
-                    entry.state = "interrupted"
-                    self._talk.touch(item_id)
             case PlaybackPaused():
-                self._paused = True
+                self._playback.is_paused = True
             case PlaybackResumed():
-                self._paused = False
+                self._playback.is_paused = False
 
     def _tool(self, message: Message) -> None:
         match message:
@@ -467,29 +429,6 @@ class View:
         if entry is not None and entry.state == "partial" and isinstance(delta, str):
             entry.text += delta
             self._talk.touch(entry.id)
-
-    def _played(self, item_id: str, samples: int, *, finished: bool) -> None:
-        self._paused = False
-        if finished:
-            return  # `PlaybackEnded` or `Interrupted` says what was heard
-        entry = self._talk.find(item_id)
-        if entry is None or entry.state == "interrupted":
-            return
-        self._speaking = item_id
-        if total := self._samples.get(item_id, 0):
-            heard = int(len(entry.text) * samples / total)
-        else:
-            heard = int(samples / SAMPLE_RATE * self._pace)
-        heard = min(max(heard, entry.heard), len(entry.text))
-        if heard != entry.heard:
-            entry.heard = heard
-            self._talk.touch(item_id)
-
-    def _stopped(self, item_id: str) -> None:
-        self._paused = False
-        self._waiting.discard(item_id)
-        if self._speaking == item_id or not item_id:
-            self._speaking = ""
 
     # -- components and sound -----------------------------------------------------------------
 
