@@ -52,6 +52,8 @@ from messages import (
 from rtvoice.view import PARTIAL_TRANSCRIPT, Entry, View, Waits
 
 STARTED = SessionStarted({"supervisor": 1, "speaker": 2, "microphone": 3}, "", "a mic", "a box")
+QUESTION = UserItem("u", None, "hi", spoken=False, transcript_expected=False)
+ANSWER = AssistantItem("a", "u", "r", "Hello.", "completed", 24_000)
 
 
 def view_after(*messages: Message, view: View | None = None) -> View:
@@ -213,6 +215,26 @@ def test_turns_are_in_the_order_of_the_conversation() -> None:
     assert [entry.id for entry in view.entries if entry.kind != "notice"] == ["a1", "a2", "u2"]
 
 
+def test_an_earlier_conversation_was_heard_but_for_what_was_interrupted() -> None:
+    view = View()
+
+    view.restore(
+        [
+            QUESTION,
+            ANSWER,
+            ToolCall("c", "clock", "{}"),
+            AssistantItem("b", "a", "s", "Once upon a time.", "incomplete", 24_000),
+            Interrupted("b", 500, "Once upon"),
+        ]
+    )
+
+    heard = {entry.id: entry.text[: entry.heard] for entry in view.entries}
+    assert heard == {"u": "hi", "a": "Hello.", "c": "", "b": "Once upon"}
+    assert [view.find(each).state for each in "acb"] == ["complete", "failed", "interrupted"]  # type: ignore[union-attr]
+    assert view.phase == "starting"
+    assert view.counts.interruptions == 0
+
+
 def test_an_item_that_was_removed_is_not_shown() -> None:
     view = view_after(spoken(), ItemRemoved("u1", "noise"))
     assert talk(view) == []
@@ -284,6 +306,49 @@ def test_a_turn_that_nothing_answers_is_not_thought_about_for_ever() -> None:
     assert view.phase == "listening"
 
 
+# -- whether a turn is answered -------------------------------------------------------------------
+
+
+def test_a_turn_is_answered_once_the_answer_was_heard_to_its_end() -> None:
+    view = view_after()
+    steps = (
+        QUESTION,
+        ResponseStarted("r"),
+        AssistantTranscript("a", "Hello."),
+        ANSWER,
+        PlaybackStarted("a", "r", 0),
+        ResponseEnded("r", "completed"),
+    )
+    for step in steps:
+        view.take(step, 3.0)
+        assert not view.is_answered("u", 2.0), step
+
+    view.take(PlaybackEnded("a", 1000), 4.0)
+
+    assert view.is_answered("u", 2.0)
+
+
+def test_a_tool_call_is_no_answer() -> None:
+    view = view_after(
+        QUESTION,
+        ResponseStarted("r"),
+        ToolCall("c", "clock", "{}"),
+        ResponseEnded("r", "completed"),
+        ToolAnswer("c", "clock", "12"),
+    )
+
+    assert not view.is_answered("u", 2.0)
+
+
+def test_a_turn_that_nobody_answers_is_given_up() -> None:
+    view = view_after(QUESTION)
+
+    view.look(10.0)
+    assert not view.is_answered("u", 2.0)
+    view.look(30.0)
+    assert view.is_answered("u", 2.0)
+
+
 # -- processes ------------------------------------------------------------------------------------
 
 
@@ -291,12 +356,11 @@ def test_a_process_that_dies_is_down_until_it_is_back() -> None:
     view = view_after(ComponentCrashed("speaker", 2, "killed by SIGKILL"))
     assert view.processes["speaker"].state == "down"
 
-    view_after(
-        ComponentRestarted("speaker", 9, "killed by SIGKILL", 16.2, 2, process=True), view=view
-    )
+    view.take(ComponentRestarted("speaker", 9, "killed by SIGKILL", 16.2, 2, process=True), 0.2)
 
     speaker = view.processes["speaker"]
     assert (speaker.state, speaker.pid, speaker.restarts, speaker.back_ms) == ("up", 9, 1, 16.2)
+    assert speaker.died_s == 0.1  # known also when it is back
 
 
 def test_a_new_process_for_another_device_is_no_restart() -> None:
@@ -317,6 +381,19 @@ def test_a_supervisor_that_was_replaced_is_a_restart_of_all() -> None:
 
     assert view.processes["speaker"].state == "up"
     assert (view.processes["supervisor"].pid, view.processes["supervisor"].back_ms) == (7, 85.0)
+
+
+def test_a_sandbox_with_another_process_id_was_started_again() -> None:
+    view = view_after()
+    whole = {"supervisor": {"pid": 1}, "sandbox": {"pid": 8}}
+
+    view.status(whole, 1.0)
+    view.status({"supervisor": {"pid": 1}}, 2.0)
+    assert (view.processes["sandbox"].state, view.processes["sandbox"].died_s) == ("down", 2.0)
+    view.status(whole | {"sandbox": {"pid": 9}}, 3.0)
+
+    sandbox = view.processes["sandbox"]
+    assert (sandbox.state, sandbox.restarts, sandbox.pid) == ("up", 1, 9)
 
 
 def test_the_use_of_the_cpu_is_what_was_used_between_two_looks() -> None:
