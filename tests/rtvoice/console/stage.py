@@ -8,13 +8,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from messages import Connected, Message, SessionStarted
+from messages import Connected, Message, SendText, SessionStarted
 from rtvoice.console.app import ConsoleApp
 from rtvoice.console.link import Link
 from rtvoice.view import View
 from tests.rig import TIMEOUT_S
 
-__all__ = ["STARTED", "Asked", "Stage", "run", "stage"]
+__all__ = ["Stage", "run", "stage"]
 
 PIDS = {"recorder": 11, "history": 12, "speaker": 13, "realtime": 15, "supervisor": 1, "sandbox": 2}
 STARTED = SessionStarted(PIDS, "ws://x", "in.wav", "null", sandbox=True)
@@ -28,6 +28,11 @@ class Asked:
         self.injected: list[tuple[str, str]] = []
         self.pressed = 0
         self._push_to_talk = push_to_talk
+
+    @property
+    def lines(self) -> list[str]:
+        """What was typed for the user, in order."""
+        return [each.text for each in self.sent if isinstance(each, SendText)]
 
     def send(self, message: Message) -> None:
         self.sent.append(message)
@@ -49,9 +54,10 @@ class Asked:
 class Stage:
     """The running app."""
 
-    def __init__(self, app: ConsoleApp, link: Link, pilot: Any) -> None:
+    def __init__(self, app: ConsoleApp, link: Link, asked: Asked, pilot: Any) -> None:
         self.app = app
         self.link = link
+        self.asked = asked
         self._pilot = pilot
 
     def tell(self, *messages: Message) -> None:
@@ -65,6 +71,11 @@ class Stage:
     async def type(self, text: str) -> None:
         names = {" ": "space", "/": "slash"}
         await self._pilot.press(*(names.get(each, each) for each in text))
+
+    async def enter(self, line: str) -> None:
+        """Type a line, and Enter."""
+        await self.type(line)
+        await self.press("enter")
 
     async def click(self, text: str) -> None:
         """Click on a text of the screen."""
@@ -97,13 +108,13 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def stage(
-    asked: Asked | None = None, size: tuple[int, int] = (80, 24), **given: Any
+    view: View | None = None, *, size: tuple[int, int] = (80, 24), push_to_talk: bool = False
 ) -> AsyncIterator[Stage]:
     """Show a session that has started."""
-    link = Link(lambda _: None)
-    app = ConsoleApp(link, asked or Asked(), given.pop("view", View()), **given)
+    link, asked = Link(lambda _: None), Asked(push_to_talk=push_to_talk)
+    app = ConsoleApp(link, asked, view or View())
     async with app.run_test(size=size) as pilot:
-        found = Stage(app, link, pilot)
+        found = Stage(app, link, asked, pilot)
         found.tell(STARTED, Connected("x"))
         await found.shows("LISTENING")
         yield found

@@ -42,7 +42,7 @@ from messages import (
 )
 from rtvoice.console.link import Over, Said
 from rtvoice.view import PARTIAL_TRANSCRIPT, View
-from tests.rtvoice.console.stage import Asked, Stage, run, stage
+from tests.rtvoice.console.stage import Stage, run, stage
 
 Test = Callable[..., Coroutine[Any, Any, None]]
 
@@ -202,56 +202,50 @@ async def test_another_size_arranges_the_screen_anew() -> None:
 
 @shown
 async def test_each_key_is_text_in_the_input_line_and_a_command_outside() -> None:
-    asked = Asked()
-    async with stage(asked) as screen:
+    async with stage() as screen:
         await screen.shows("KEYS")
         await screen.press("ctrl+t")
         await screen.shows("TYPING")
-        await screen.type("mqk? ")
-        await screen.press("enter")
-        assert [type(each) for each in asked.sent] == [SendText]
-        assert asked.sent[0].text == "mqk?"  # type: ignore[attr-defined]
+        await screen.enter("mqk? ")
+        assert [type(each) for each in screen.asked.sent] == [SendText]
+        assert screen.asked.sent[0].text == "mqk?"  # type: ignore[attr-defined]
 
         await screen.press("escape")
         await screen.shows("KEYS")
         await screen.press("m")
-        assert asked.sent[1] == SetMuted(True)
+        assert screen.asked.sent[1] == SetMuted(True)
         await screen.shows("MUTED")
 
 
 @shown
 async def test_keys_that_come_at_once_belong_to_the_mode_that_they_were_pressed_in() -> None:
-    asked = Asked()
-    async with stage(asked) as screen:
+    async with stage() as screen:
         for key in ("ctrl+t", "m", "q", "enter", "escape", "m", "ctrl+t", "q", "enter"):
             screen.app.post_message(events.Key(key, key if len(key) == 1 else None))
-        await screen.until(lambda: len(asked.sent) == 3)
+        await screen.until(lambda: len(screen.asked.sent) == 3)
 
-    assert {each.text for each in asked.sent if isinstance(each, SendText)} == {"mq", "q"}
-    assert SetMuted(True) in asked.sent
+    assert set(screen.asked.lines) == {"mq", "q"}
+    assert SetMuted(True) in screen.asked.sent
 
 
 @shown
 async def test_the_input_line_has_a_history_of_its_own() -> None:
-    asked = Asked()
-    async with stage(asked) as screen:
+    async with stage() as screen:
         await screen.press("ctrl+t")
         for line in ("one", "two"):
-            await screen.type(line)
-            await screen.press("enter")
+            await screen.enter(line)
         await screen.type("thr")
 
         await screen.press("up", "up")
         await screen.shows("one")
         await screen.press("down", "down", "e", "e", "enter")
 
-        assert [each.text for each in asked.sent] == ["one", "two", "three"]  # type: ignore[attr-defined]
+        assert [each.text for each in screen.asked.sent] == ["one", "two", "three"]  # type: ignore[attr-defined]
 
 
 @shown
 async def test_all_lines_of_a_pasted_text_are_said_as_one() -> None:
-    asked = Asked()
-    async with stage(asked) as screen:
+    async with stage() as screen:
         screen.app.post_message(events.Paste("quit"))  # in the other mode it is no command
         await screen.press("ctrl+t")
         await screen.shows("TYPING")
@@ -259,27 +253,22 @@ async def test_all_lines_of_a_pasted_text_are_said_as_one() -> None:
         await screen.shows("one two [31mthree")
         await screen.press("enter")
 
-    assert [each.text for each in asked.sent if isinstance(each, SendText)] == ["one two [31mthree"]
-    assert len(asked.sent) == 1
+    assert screen.asked.lines == ["one two [31mthree"]
+    assert len(screen.asked.sent) == 1
 
 
 @shown
 async def test_a_slash_command_is_never_sent_to_the_model() -> None:
-    asked = Asked()
-    async with stage(asked) as screen:
-        await screen.type("/volume 50")
-        await screen.press("enter")
-        await screen.type("/nonsens")
-        await screen.press("enter")
+    async with stage() as screen:
+        await screen.enter("/volume 50")
+        await screen.enter("/nonsens")
         await screen.shows("there is no command /nonsens")
-        await screen.type("/speed fast")
-        await screen.press("enter")
+        await screen.enter("/speed fast")
         await screen.shows("write a number, such as /speed 1.2")
-        await screen.type("/volume nan")
-        await screen.press("enter")
+        await screen.enter("/volume nan")
         await screen.shows("write a number, such as /volume 50")
 
-    assert asked.sent == [SetVolume(0.5)]
+    assert screen.asked.sent == [SetVolume(0.5)]
 
 
 @pytest.mark.parametrize(
@@ -295,24 +284,22 @@ async def test_a_slash_command_is_never_sent_to_the_model() -> None:
 )
 @shown
 async def test_keys_are_commands(keys: list[str], sent: list[Any]) -> None:
-    asked = Asked()
-    async with stage(asked) as screen:
+    async with stage() as screen:
         await screen.press(*keys)
 
-    assert asked.sent == sent
+    assert screen.asked.sent == sent
 
 
 @pytest.mark.parametrize("key", ["space", "enter"])
 @shown
 async def test_with_push_to_talk_space_and_enter_begin_and_end_a_turn(key: str) -> None:
-    asked = Asked(push_to_talk=True)
-    async with stage(asked) as screen:
+    async with stage(push_to_talk=True) as screen:
         await screen.press(key)
         await screen.shows("listening: Space or Enter when you have finished")
         await screen.press(key)
         await screen.shows("heard")
 
-    assert [type(each) for each in asked.sent] == [StartTalking, StopTalking]
+    assert [type(each) for each in screen.asked.sent] == [StartTalking, StopTalking]
 
 
 @shown
@@ -356,13 +343,12 @@ async def test_a_process_is_chosen_from_a_list() -> None:
 
 @shown
 async def test_another_sound_card_is_chosen_from_a_list() -> None:
-    asked = Asked()
     devices = [
         SoundDevice(0, "Webcam", "ALSA", 1, 0, 48_000),
         SoundDevice(1, "Box", "ALSA", 0, 2, 48_000),
     ]
     with patch("actors.devices.card.listing.list_devices", lambda: devices):
-        async with stage(asked) as screen:
+        async with stage() as screen:
             await screen.press("d")
             await screen.shows("output Box")
 
@@ -370,32 +356,29 @@ async def test_another_sound_card_is_chosen_from_a_list() -> None:
 
             await screen.shows("opening Box ...")
 
-    assert asked.sent == [UseOutput("Box")]
+    assert screen.asked.sent == [UseOutput("Box")]
 
 
 @shown
 async def test_a_process_that_is_not_there_is_told_with_those_that_are() -> None:
     async with stage() as screen:
-        await screen.type("/kill ear")
-        await screen.press("enter")
+        await screen.enter("/kill ear")
 
         await screen.shows("there is no process 'ear'; there are recorder, history")
 
 
 @shown
 async def test_the_connection_is_dropped() -> None:
-    asked = Asked()
-    async with stage(asked) as screen:
+    async with stage() as screen:
         await screen.press("r")
         await screen.shows("the connection is dropped")
 
-    assert asked.injected == [("realtime", "disconnect")]
+    assert screen.asked.injected == [("realtime", "disconnect")]
 
 
 @shown
 async def test_no_tool_call_is_chosen_any_more_on_another_page() -> None:
-    asked = Asked()
-    async with stage(asked) as screen:
+    async with stage() as screen:
         screen.tell(ToolCall("c", "weather", "{}"))
         await screen.shows("weather")
         await screen.press("tab")
@@ -404,7 +387,7 @@ async def test_no_tool_call_is_chosen_any_more_on_another_page() -> None:
         await screen.shows("Enter interrupt")
         await screen.press("enter")
 
-    assert asked.sent == [Interrupt()]
+    assert screen.asked.sent == [Interrupt()]
 
 
 @shown
@@ -447,14 +430,13 @@ async def test_the_transcript_is_saved_and_its_file_named(
 
 @shown
 async def test_a_second_ctrl_c_leaves() -> None:
-    asked = Asked()
-    async with stage(asked) as screen:
+    async with stage() as screen:
         await screen.press("ctrl+c")
         await screen.shows("ending; Ctrl-C again kills")
         await screen.press("ctrl+c")
         await screen.until(lambda: not screen.app.is_running)
 
-    assert asked.pressed == 2
+    assert screen.asked.pressed == 2
 
 
 @shown
