@@ -30,8 +30,7 @@ from rtvoice.console.orders import Orders
 from rtvoice.console.panels import process_rows, state_rows, turn_rows
 from rtvoice.console.records import Records
 from rtvoice.console.rows import Row
-from rtvoice.console.talk import Talk
-from rtvoice.console.widgets import Choice, InputLine, Pane
+from rtvoice.console.widgets import Choice, InputLine, Pane, TalkPane
 from rtvoice.view import View
 
 __all__ = ["ConsoleApp"]
@@ -92,7 +91,6 @@ class ConsoleApp(App[None]):
         self._budget = budget
         self._actions = Actions(conversation, link, view)
         self._orders = Orders(self, self._actions, link, view)
-        self._talk = Talk(view)
         self._records = Records()
         self._arranged = Size(0, 0)
         """The size that the panes are arranged for."""
@@ -101,8 +99,8 @@ class ConsoleApp(App[None]):
         self._flash = ("", 0.0, False)
         """The sentence at the bottom, until when it is shown, and whether it is trouble."""
         make = partial(Pane, self._clicked)
+        self._talk = TalkPane(self._clicked, view)
         self._panes = {
-            "talk": make(name="talk", follows=True),
             "processes": make(name="processes"),
             "turn": make(name="turn"),
             "log": make(name="log", follows=True),
@@ -122,7 +120,7 @@ class ConsoleApp(App[None]):
         yield self._tabs
         with Horizontal():
             with self._main:
-                yield self._panes["talk"]
+                yield self._talk
             with self._side:
                 for name in PAGES[1:]:
                     yield self._panes[name]
@@ -195,9 +193,7 @@ class ConsoleApp(App[None]):
         if self._tabs.display:
             self._tabs.show([tab_row(self._view, self._page, self._records.unread, width)])
         self._foot.show([self._foot_row(now_s)])
-        talk = self._panes["talk"]
-        if talk.size.width and self._talk.update(talk.size.width - 1):
-            talk.show(self._talk.rows)
+        self._talk.update()
         side = self._panes
         if side["processes"].display:
             side["processes"].show(process_rows(self._view, side["processes"].size.width, now_s))
@@ -217,7 +213,7 @@ class ConsoleApp(App[None]):
             return keys_row(CHOOSING, self.size.width)
         by_key = self._conversation.has_push_to_talk()
         keys = command_keys(muted=self._view.muted, push_to_talk=by_key)
-        return keys_row(keys, self.size.width, more=not self._panes["talk"].is_at_end)
+        return keys_row(keys, self.size.width, more=not self._talk.is_at_end)
 
     def say(self, text: str, *, is_trouble: bool = False) -> None:
         """Show a sentence at the bottom for a while."""
@@ -282,7 +278,6 @@ class ConsoleApp(App[None]):
         match name:
             case "unfold":
                 self._talk.unfold(argument)
-                self._panes["talk"].show(self._talk.rows)
             case "page":
                 self.turn_to(argument)
             case "kill":
@@ -301,20 +296,19 @@ class ConsoleApp(App[None]):
         elif key == "1":
             self.turn_to("talk")
         elif key == "escape":
-            self._leave_choice()
+            self._talk.leave_choice()
             self.turn_to("talk")
         elif key in ("tab", "shift+tab"):
             self.choose_tool(1 if key == "tab" else -1)
         elif key == "enter" and self._talk.chosen:
-            self._clicked(f"unfold({self._talk.chosen})")
-            self._panes["talk"].reveal(*self._talk.place_of(self._talk.chosen))
+            self._talk.unfold_chosen()
         elif (command := KEYS.get(key)) is not None:
             steps = {"plus": "+", "equals_sign": "+", "right_square_bracket": "+"}
             is_step = command.name in ("volume", "speed")
             self._orders.do(command.name, steps.get(key, "-") if is_step else "")
 
     def _scroll(self, key: str) -> None:
-        pane = self._panes[self._page] if not self._main.display else self._panes["talk"]
+        pane = self._talk if self._main.display else self._panes[self._page]
         page = max(pane.size.height - 1, 1)
         steps = {"up": -1, "down": 1, "pageup": -page, "pagedown": page}
         pane.scroll_rows(steps.get(key, len(pane.rows) * (1 if key == "end" else -1)))
@@ -325,13 +319,6 @@ class ConsoleApp(App[None]):
         self._talk.choose(step)
         if not self._talk.chosen:
             self.say("no tool was called yet")
-        self._panes["talk"].show(self._talk.rows)
-        self._panes["talk"].reveal(*self._talk.place_of(self._talk.chosen))
-
-    def _leave_choice(self) -> None:
-        """Choose no tool call any more."""
-        self._talk.leave()
-        self._panes["talk"].show(self._talk.rows)
 
     def toggle(self, page: str) -> None:
         """Show a page or, if it is shown, the talk."""
@@ -343,7 +330,7 @@ class ConsoleApp(App[None]):
         if page == "log":
             self._records.unread = 0
         if page != "talk" and not self._is_wide:  # Enter unfolds nothing that is out of sight
-            self._leave_choice()
+            self._talk.leave_choice()
         self._arrange()
         self.call_after_refresh(self._refresh)
 

@@ -18,9 +18,11 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from rtvoice.console.rows import Row, row_width
+from rtvoice.console.talk import Talk
+from rtvoice.view import View
 from rtvoice.view.wrapping import printable, width_of
 
-__all__ = ["Choice", "InputLine", "Pane"]
+__all__ = ["Choice", "InputLine", "Pane", "TalkPane"]
 
 _STYLES = {
     "strong": Style(bold=True),
@@ -160,6 +162,46 @@ class Pane(Widget):
                     if name.startswith("@"):
                         self._act(name[1:])
                 return
+
+
+class TalkPane(Pane):
+    """The talk, and the tool call in it that Enter unfolds."""
+
+    def __init__(self, on_click: Callable[[str], None], view: View) -> None:
+        super().__init__(on_click, name="talk", follows=True)
+        self._talk = Talk(view)
+
+    @property
+    def chosen(self) -> str:
+        """Id of the tool call that Enter unfolds; empty: none."""
+        return self._talk.chosen
+
+    def update(self) -> None:
+        """Show what has changed in the talk."""
+        width = self.size.width
+        if width and self._talk.update(width - 1):
+            self.show(self._talk.rows)
+
+    def unfold(self, entry_id: str) -> None:
+        """Show a tool call as a whole, or fold it again."""
+        self._talk.unfold(entry_id)
+        self.show(self._talk.rows)
+
+    def unfold_chosen(self) -> None:
+        """Show the chosen tool call as a whole, or fold it again."""
+        self.unfold(self.chosen)
+        self.reveal(*self._talk.place_of(self.chosen))
+
+    def choose(self, step: int) -> None:
+        """Choose the tool call before or after the chosen one; if none is, the newest."""
+        self._talk.choose(step)
+        self.show(self._talk.rows)
+        self.reveal(*self._talk.place_of(self.chosen))
+
+    def leave_choice(self) -> None:
+        """Choose no tool call any more."""
+        self._talk.leave()
+        self.show(self._talk.rows)
 
 
 class InputLine(Input):
