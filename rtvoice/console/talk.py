@@ -65,10 +65,7 @@ class Talk:
         before = self.chosen
         if not ids:
             return
-        at = ids.index(before) if before in ids else (0 if step > 0 else len(ids))
-        self.chosen = ids[(at + step) % len(ids)]
-        if before not in ids:
-            self.chosen = ids[-1]
+        self.chosen = ids[(ids.index(before) + step) % len(ids)] if before in ids else ids[-1]
         for entry_id in (before, self.chosen):
             self._wrap(entry_id)
         self._collect()
