@@ -7,13 +7,13 @@ from rtvoice.console.rows import Row, Span, cut, joined, padded
 from rtvoice.view import Latency, Process, View
 from rtvoice.view.sentences import count_of
 
-__all__ = ["FLASH_S", "process_rows", "state_rows", "turn_rows"]
+__all__ = ["process_rows", "state_rows", "turn_rows"]
 
 _FLOOR_DBFS = -60.0
 """Level of an empty meter."""
 _DIED_S = 1.0
 """How long a process is shown as dead at least: most are back before an eye has seen it."""
-FLASH_S = 6.0
+_BACK_S = 6.0
 """How long it is shown that it is back."""
 
 _PHASES = {
@@ -124,7 +124,7 @@ def _state(process: Process, now_s: float) -> tuple[str, str, str]:
         return "✖", process.cause or "died", "bad"
     if process.state == "starting":
         return "○", "starting", "dim"
-    if process.back_ms is not None and since is not None and since < FLASH_S + _DIED_S:
+    if process.back_ms is not None and since is not None and since < _BACK_S + _DIED_S:
         return "✔", f"back in {process.back_ms:.0f} ms", "good"
     back = f"back in {process.back_ms:.0f} ms" if process.back_ms is not None else ""
     return "●", " · ".join(filter(None, ("up", back, process.device))), ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from messages import Event, Level, Message
+from messages import Event, Message
 from rtvoice.view.state import Entry
 from rtvoice.view.view import View
 
@@ -45,7 +45,7 @@ class Frames:
 
     def note(self, message: Message, now_s: float) -> None:
         """Take a message for the list of events, if it is one."""
-        if self._inside and isinstance(message, Event) and not isinstance(message, Level):
+        if self._inside and isinstance(message, Event):
             fields = msgspec.to_builtins(msgspec.structs.asdict(message))
             name = message.event or type(message).__name__
             event = {"event": name, "t": round(now_s, 3), "fields": fields}

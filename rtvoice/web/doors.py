@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping
 
 __all__ = ["Doors", "is_host"]
 
-NO_KEY = (
+_NO_KEY = (
     "This page opens only with its whole address, which ends in ?key=…: the program has printed it "
     "when it started."
 )
-OTHER_HOST = "This page is not served under the name %s; use the address that was printed."
-OTHER_ORIGIN = "Pages of other origins may not call."
+_OTHER_HOST = "This page is not served under the name %s; use the address that was printed."
 
 _HOST = re.compile(r"[A-Za-z0-9.\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
@@ -40,9 +39,9 @@ class Doors:
         """Return why a request is refused; empty: it is let in."""
         host = headers.get("host", "")
         if not is_host(host) or (self._hosts and _name_of(host) not in self._hosts):
-            return OTHER_HOST % (host[:100] or "(none)")
+            return _OTHER_HOST % (host[:100] or "(none)")
         if self._key is not None and not _same(self._key, query.get("key", "")):
-            return NO_KEY
+            return _NO_KEY
         return ""
 
 
