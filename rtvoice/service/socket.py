@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from rtvoice.service.frames import GOING_AWAY, NORMAL, Frame
 
-__all__ = ["Closed", "Event", "Receive", "Send", "Socket"]
+__all__ = ["Closed", "Event", "Receive", "Send", "Socket", "headers_of", "query_of"]
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -21,6 +21,19 @@ _LOST = {1006, 1011, 1012, 1013, 1014}
 
 _ENDING_S = 1.0
 """How long the end of a refused connection is waited for."""
+
+
+def headers_of(scope: Event) -> dict[str, str]:
+    """Return the headers of a request; their names are in lower case."""
+    return {
+        name.decode("latin-1").lower(): value.decode("latin-1")
+        for name, value in scope.get("headers", ())
+    }
+
+
+def query_of(scope: Event) -> dict[str, str]:
+    """Return the parameters in the address of a request."""
+    return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
 
 
 class Closed(Exception):  # noqa: N818 - the normal end of a socket
@@ -44,11 +57,8 @@ class Socket:
         self._send = send
         self._is_over = False
         self._coming: asyncio.Future[Event] | None = None
-        self.headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in scope.get("headers", ())
-        }
-        self.query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
+        self.headers = headers_of(scope)
+        self.query = query_of(scope)
 
     @property
     def client(self) -> str:

@@ -6,11 +6,10 @@ import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import parse_qsl
 
 from messages.errors import ConfigurationError
 from rtvoice.service import Busy, Service
-from rtvoice.service.socket import Event, Receive, Send, Socket
+from rtvoice.service.socket import Event, Receive, Send, Socket, headers_of, query_of
 from rtvoice.web.doors import Doors, is_host
 
 __all__ = ["Page"]
@@ -112,11 +111,7 @@ class Page:
 
     def _answer(self, scope: Event, path: str, root: str) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body."""
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in scope.get("headers", ())
-        }
-        query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
+        headers = headers_of(scope)
         host = headers.get("host", "")
         if scope["method"] not in ("GET", "HEAD"):
             return self._text(405, "Only GET and HEAD are allowed.")
@@ -127,7 +122,7 @@ class Page:
             return self._file(path.removeprefix("/static/"), host)
         if path not in ("", "/", "/ready"):
             return self._text(404, "There is nothing here.")
-        if problem := self._doors.why_not(headers, query):
+        if problem := self._doors.why_not(headers, query_of(scope)):
             return self._refusal(problem, as_page=path != "/ready")
         if path == "/ready":
             return self._readiness()
