@@ -14,7 +14,7 @@ from rtvoice.folder.turns import Said, said_in
 from rtvoice.view import Entry, View
 from rtvoice.view.wrapping import printable
 
-__all__ = ["as_json", "as_markdown", "as_text", "cut", "line_of", "summary"]
+__all__ = ["as_json", "as_markdown", "as_text", "cut", "line_of", "summary", "time_of", "words_of"]
 
 
 def as_text(folder: Folder) -> Iterator[str]:
@@ -54,7 +54,7 @@ def _line_of(said: Said) -> str:
     entry = said.entry
     match entry.kind:
         case "user":
-            return f"you: {_words(entry)}"
+            return f"you: {words_of(entry)}"
         case "assistant":
             heard, unheard = cut(entry)
             after = f"  ({said.latency.heard_ms} ms)" if said.latency is not None else ""
@@ -62,8 +62,7 @@ def _line_of(said: Said) -> str:
             cut_off = " [cut off]" if entry.state == "cut off" else ""
             return f"assistant: {heard.rstrip()}{missed}{cut_off}{after}"
         case "tool":
-            took = f" ({entry.seconds:.2f} s)" if entry.seconds is not None else ""
-            return f"tool {entry.text} {entry.arguments} -> {entry.output}{took}"
+            return f"tool {entry.text} {entry.arguments} -> {entry.output}{time_of(entry)}"
     return f"[{entry.text}]"
 
 
@@ -72,6 +71,18 @@ def cut(entry: Entry) -> tuple[str, str]:
     if entry.kind == "assistant" and entry.state == "interrupted":
         return entry.text[: entry.heard], entry.text[entry.heard :]
     return entry.text, ""
+
+
+def words_of(entry: Entry) -> str:
+    """Return what the user has said, or what there is instead of words."""
+    image = "(an image) " if entry.image else ""
+    silent = "(speech, not transcribed)" if entry.state == "failed" else "(nothing)"
+    return f"{image}{entry.text or ('' if image else silent)}"
+
+
+def time_of(entry: Entry) -> str:
+    """Return how long a tool call took, in brackets; empty: not known."""
+    return f" ({entry.seconds:.2f} s)" if entry.seconds is not None else ""
 
 
 def summary(view: View) -> Iterator[str]:
@@ -101,7 +112,7 @@ def _marked(said: Said) -> str:
     entry = said.entry
     match entry.kind:
         case "user":
-            return f"**You:** {_escaped(_words(entry))}"
+            return f"**You:** {_escaped(words_of(entry))}"
         case "assistant":
             heard, unheard = cut(entry)
             missed = f" ~~{_escaped(unheard.strip())}~~" if unheard.strip() else ""
@@ -123,12 +134,6 @@ def _code(text: str) -> str:
     fence = "`" * (max(runs, default=0) + 1)
     space = " " if runs else ""
     return f"{fence}{space}{printable(text) or ' '}{space}{fence}"
-
-
-def _words(entry: Entry) -> str:
-    image = "(an image) " if entry.image else ""
-    silent = "(speech, not transcribed)" if entry.state == "failed" else "(nothing)"
-    return f"{image}{entry.text or ('' if image else silent)}"
 
 
 def _plain(part: Part, view: View) -> dict[str, Any]:

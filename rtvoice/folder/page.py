@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator
 from html import escape
 
-from rtvoice.folder.formats import cut, summary
+from rtvoice.folder.formats import cut, summary, time_of, words_of
 from rtvoice.folder.reading import Folder, Part
 from rtvoice.folder.sound import Recording, as_wav
 from rtvoice.folder.turns import Said, said_in
@@ -81,16 +81,15 @@ def _article(said: Said, recording: Recording | None, longest_ms: int) -> str:
 def _words(said: Said) -> str:
     entry = said.entry
     if entry.kind == "tool":
-        took = f" ({entry.seconds:.2f} s)" if entry.seconds is not None else ""
         return (
-            f"<details><summary>{escape(entry.text)}{took}</summary>"
+            f"<details><summary>{escape(entry.text)}{time_of(entry)}</summary>"
             f"<pre>{escape(entry.arguments)}\n→ {escape(entry.output)}</pre></details>"
         )
+    if entry.kind == "user":
+        return f"<p>{escape(words_of(entry))}</p>"
     heard, unheard = cut(entry)
     missed = f'<del title="not heard">{escape(unheard)}</del>' if unheard else ""
-    image = "(an image) " if entry.image else ""
-    silent = "(speech, not transcribed)" if entry.state == "failed" else ""
-    return f"<p>{image}{escape(heard) or silent}{missed}</p>"
+    return f"<p>{escape(heard)}{missed}</p>"
 
 
 def _fall(latency: Latency | None, longest_ms: int) -> str:
