@@ -410,6 +410,22 @@ def test_damaged_lines_are_passed_over_and_counted(
     assert Folder(folder.path).damaged == 4
 
 
+def test_a_session_is_passed_over_whose_first_line_is_damaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = written(tmp_path, (0.1, Turn("user", "hello", "u1"))).path
+    head, rest = (folder / "events.jsonl").read_bytes().split(b"\n", 1)
+    damaged = head[:9] + b"\n" + rest
+    (folder / "events.jsonl").write_bytes(damaged)
+
+    assert run(["show", str(folder)]) == 2
+    assert "it has no line with which a session begins" in capsys.readouterr().err
+
+    (folder / "events.jsonl").write_bytes(damaged + head + b"\n")  # it was resumed
+    assert shown(capsys, str(folder)) == "2026-01-02 03:04:05 UTC\n\n"
+    assert Folder(folder).damaged == 3
+
+
 def test_the_folder_of_another_version_is_refused(tmp_path: Path) -> None:
     folder = written(tmp_path)
     events = folder.path / "events.jsonl"
