@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Room", "Samples", "pcm16", "talk"]
+__all__ = ["RATE", "Floats", "Room", "Samples", "level_db", "pcm16", "talk"]
 
 RATE = 24_000
 Samples = NDArray[np.int16]
@@ -16,6 +16,12 @@ Floats = NDArray[np.floating[Any]]
 
 def pcm16(sound: Floats) -> Samples:
     return np.clip(np.round(sound * 32768), -32768, 32767).astype(np.int16)
+
+
+def level_db(sound: Samples, begin_s: float, end_s: float) -> float:
+    """Return how loud a part of a sound is, in dBFS."""
+    part = sound[int(begin_s * RATE) : int(end_s * RATE)].astype(float) / 32768
+    return 10 * float(np.log10(np.mean(part**2) + 1e-10))
 
 
 def talk(seed: int, seconds: float, level_db: float = -25.0) -> Floats:

@@ -9,7 +9,7 @@ import pytest
 
 from actors.devices.card.reference import ReferenceReader, ReferenceWriter
 from messages import EchoState, Settings
-from tests.actors.devices.echo.rooms import RATE, Floats, Room, Samples, pcm16, talk
+from tests.actors.devices.echo.rooms import RATE, Floats, Room, Samples, level_db, pcm16, talk
 
 pytest.importorskip("pywebrtc_audio")
 from actors.devices.echo.canceller import EchoCanceller
@@ -69,11 +69,6 @@ class Chain:
         for at in range(0, len(part), SLOT):
             piece = part[at : at + SLOT]
             self.writer.write(piece.tobytes(), START_NS + at_ns + at * 10**9 // RATE)
-
-
-def level_db(sound: Samples, begin_s: float, end_s: float) -> float:
-    part = sound[int(begin_s * RATE) : int(end_s * RATE)].astype(float) / 32768
-    return 10 * float(np.log10(np.mean(part**2) + 1e-10))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from actors.devices.echo.double_talk import DoubleTalk
-from tests.actors.devices.echo.rooms import RATE, Floats, Room, Samples, pcm16, talk
+from tests.actors.devices.echo.rooms import RATE, Floats, Room, Samples, level_db, pcm16, talk
 
 SECONDS, SPEAKS = 10.0, 8
 """Length of the sound, and when the user begins to speak: the linear canceller is known by then."""
@@ -42,11 +42,6 @@ def run(
             for at in range(0, len(heard) - block + 1, block)
         ]
     )
-
-
-def level_db(sound: Samples, begin_s: float, end_s: float) -> float:
-    part = sound[int(begin_s * RATE) : int(end_s * RATE)].astype(float) / 32768
-    return 10 * float(np.log10(np.mean(part**2) + 1e-10))
 
 
 @pytest.fixture(scope="module")
