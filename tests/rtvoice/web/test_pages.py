@@ -140,11 +140,7 @@ def test_no_file_of_the_page_names_another_origin() -> None:
 def test_every_file_that_the_page_loads_is_there() -> None:
     names = {path.name for path in STATIC.iterdir()}
     loaded = {
-        name
-        for path in STATIC.iterdir()
-        for name in re.findall(
-            r"[\"'](?:\./|static/)?([\w-]+\.(?:js|css|svg))[\"']", path.read_text()
-        )
+        name for path in STATIC.iterdir() for name in re.findall(NAMED, path.read_text("utf-8"))
     }
 
     assert loaded == names - {"index.html", "refused.html"}
