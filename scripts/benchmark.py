@@ -107,6 +107,16 @@ class Server:
         number = next(self._numbers)
         self._socket.send(json.dumps({"type": kind, "event_id": f"event_{number}", **fields}))
 
+    def latencies_while_speaking(self, seconds: float) -> list[int]:
+        """Give one answer after the other; return the ns from capture to here of each block."""
+        self.latencies.clear()
+        end = time.monotonic() + seconds
+        number = 0
+        while time.monotonic() < end:
+            number += 1
+            self.answer(f"latency_{number}", chunks=10, ms=20, pace_s=0.07)
+        return self.latencies[:]
+
     def wait_for(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
         """Wait until a condition is true."""
         with self._news:
@@ -495,13 +505,8 @@ def _has_heard(server: Server, count: int) -> bool:
 def measure_latency(seconds: float = 10.0) -> None:
     """Measure the latency of both directions through the hub, while both are in use."""
     with running() as (server, command):
-        server.latencies.clear()
-        end = time.monotonic() + seconds
-        number = 0
-        while time.monotonic() < end:
-            number += 1
-            server.answer(f"latency_{number}", chunks=10, ms=20, pace_s=0.07)
-        up, down = server.latencies[:], [given - made for made, given in command.puts()]
+        up = server.latencies_while_speaking(seconds)
+        down = [given - made for made, given in command.puts()]
     bare_up, bare_down = _bare_latency()
     for name, through, bare in (
         ("captured block", up, bare_up),

@@ -113,13 +113,8 @@ def _latencies(make_server: Callable[[], Any], seconds: float, more: list[str]) 
     ):
         server.wait_for(lambda: server.appends > 10)
         time.sleep(_SETTLE_S)
-        server.latencies.clear()
-        end = time.monotonic() + seconds
-        number = 0
-        while time.monotonic() < end:
-            number += 1
-            server.answer(f"latency_{number}", chunks=10, ms=20, pace_s=0.07)
-        return list(server.latencies)
+        latencies: list[int] = server.latencies_while_speaking(seconds)
+        return latencies
 
 
 def _speak(server: Any, name: str, sound: bytes) -> None:
