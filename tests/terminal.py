@@ -48,7 +48,7 @@ class Terminal:
         self._screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self._screen)
         self._news = threading.Condition()
-        self._ended = False
+        self._ended = self._is_gone = False
         self.written = bytearray()
         self.process = subprocess.Popen(
             [sys.executable, "-P", *program, *arguments],
@@ -70,6 +70,14 @@ class Terminal:
             self.process.kill()
         self.process.wait()
         os.close(self._slave)
+        self._reader.join(TIMEOUT_S)
+        if not self._is_gone:
+            os.close(self._master)
+
+    def vanish(self) -> None:
+        """Close the terminal, as the end of its window does."""
+        self._is_gone = True
+        self.press("?")  # what is written for it ends the read: until then nothing is closed
         self._reader.join(TIMEOUT_S)
         os.close(self._master)
 
@@ -138,7 +146,7 @@ class Terminal:
 
     def _read(self) -> None:
         with contextlib.suppress(OSError):
-            while data := os.read(self._master, 1 << 16):
+            while not self._is_gone and (data := os.read(self._master, 1 << 16)):
                 with self._news:
                     self.written += data
                     self._stream.feed(data)

@@ -96,6 +96,17 @@ def test_a_signal_restores_the_terminal(tmp_path: Path) -> None:
         assert "SIGTERM; 0 turns" in "\n".join(lines)
 
 
+def test_a_terminal_that_vanishes_ends_the_conversation_in_order(tmp_path: Path) -> None:
+    with Terminal(80, 24, *QUIET, "--session", "talk", cwd=tmp_path) as terminal:
+        terminal.shows("LISTENING")
+        terminal.vanish()
+
+        code, _ = terminal.end()
+
+    assert code == 0
+    assert b"SIGHUP" in (tmp_path / "talk" / "events.jsonl").read_bytes().splitlines()[-1]
+
+
 def test_a_bug_of_the_console_ends_the_conversation_in_order_and_is_told(tmp_path: Path) -> None:
     bug = "import rtvoice.console.orders as orders\ndef boom(*_): raise ValueError('a bug')\n"
     bug += "orders.help_lines = boom\n"
