@@ -179,21 +179,20 @@ class View:
     def status(self, components: dict[str, dict[str, Any]], now_s: float) -> None:
         """Take what `Agent.status`, `Session.status` or `Session.processes` returns.
 
-        Supervisor and sandbox do not report their crashes; another process id shows them.
+        The sandbox does not report its crashes: it is gone, or has another process id.
         """
         self._now_s = now_s
-        for name, process in self.processes.items():
-            if name == "sandbox" and name not in components and "supervisor" in components:
-                self._has_died(process)
+        sandbox = self.processes.get("sandbox")
+        if sandbox is not None and "sandbox" not in components and "supervisor" in components:
+            self._has_died(sandbox)
         for name, about in components.items():
             process = self._process(name)
             pid = about.get("pid") or 0
             if name == "sandbox" and process.pid not in (0, pid):
-                if process.state == "up":
-                    self._has_died(process)
+                self._has_died(process)
                 process.restarts += 1
                 self.counts.restarts += 1
-            if "state" not in about:
+            if about.get("state", "open") == "open":
                 process.state = "up"
             used, before = about.get("cpu_seconds"), self._used.get(name)
             process.cpu = None
@@ -205,8 +204,6 @@ class View:
             process.restarts = about.get("restarts", process.restarts)
             process.mailbox = about.get("mailbox", 0)
             process.memory_bytes = about.get("memory_bytes")
-            if about.get("state") == "open":
-                process.state = "up"
 
     # -- what is shown ------------------------------------------------------------------------
 
