@@ -97,9 +97,14 @@ class Actions:
 
     # -- trouble on purpose -------------------------------------------------------------------
 
+    @property
+    def processes(self) -> list[str]:
+        """Names of the processes that can be killed: all but our own."""
+        return [name for name in self._view.processes if name != OURS]
+
     def kill(self, name: str) -> str:
         """Kill a process."""
-        names = [known for known in self._view.processes if known != OURS]
+        names = self.processes
         if name not in names:
             raise CommandError(f"there is no process {name!r}; there are {', '.join(names)}")
 

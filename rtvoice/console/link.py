@@ -120,7 +120,7 @@ class Link:
         return taken
 
     def begin(self, conversation: Conversation) -> None:
-        """Begin to ask for the processes once a second, and for the user's partial text."""
+        """Begin to ask for the processes once a second."""
         self._conversation = conversation
         threading.Thread(target=self._ask, name="status", daemon=True).start()
 

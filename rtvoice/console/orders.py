@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from rtvoice.console.actions import Actions
 from rtvoice.console.commands import CommandError, help_lines, parsed
-from rtvoice.console.link import OURS, Link, Said
+from rtvoice.console.link import Link, Said
 from rtvoice.console.rows import Row, padded, paragraph
 from rtvoice.console.widgets import Choice
 from rtvoice.view import View
@@ -125,10 +125,8 @@ class Orders:
         self._screen.ask(Choice("keys and commands", rows))
 
     def choose_process(self, name: str = "") -> None:
-        names = [known for known in self._view.processes if known != OURS]
-        if name in names:
-            names.remove(name)
-            names.insert(0, name)
+        """Ask which process to kill; one that is named comes first."""
+        names = sorted(self._actions.processes, key=lambda known: known != name)
         pids = {known: self._view.processes[known].pid for known in names}
         choices = [(known, f"{padded(known, 12)} {pids[known]}") for known in names]
         self._screen.ask(Choice("kill which process?", choices=choices), self._kill_chosen)
