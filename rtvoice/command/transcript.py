@@ -21,7 +21,7 @@ from messages import (
     UserSpeechStopped,
 )
 from rtvoice.command.lines import Lines
-from rtvoice.view.sentences import count_of, sentence, short
+from rtvoice.view.sentences import count_of, sentence, server_of, short
 from rtvoice.view.wrapping import printable
 
 __all__ = ["ConsoleTranscript", "bar", "echo_text"]
@@ -172,9 +172,8 @@ def _words_of(turn: Turn) -> str:
 
 
 def _header(started: SessionStarted) -> str:
-    server = "the sandbox" if started.sandbox else started.server or "the OpenAI service"
     return (
-        f"[server: {server}; microphone: {started.input}; speaker: {started.output}; "
+        f"[server: {server_of(started)}; microphone: {started.input}; speaker: {started.output}; "
         f"{len(started.pids)} processes]"
     )
 

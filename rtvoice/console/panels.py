@@ -5,7 +5,7 @@ from __future__ import annotations
 from messages import Tokens
 from rtvoice.console.rows import Row, Span, cut, joined, padded
 from rtvoice.view import Latency, Process, View
-from rtvoice.view.sentences import count_of
+from rtvoice.view.sentences import count_of, server_of
 
 __all__ = ["process_rows", "state_rows", "turn_rows"]
 
@@ -45,7 +45,7 @@ def state_rows(view: View, width: int) -> list[Row]:
     if echo := _echo(view):
         parts.append((echo,))
     if width >= 110 and view.started is not None:
-        parts.append(((_server(view), "dim"),))
+        parts.append(((server_of(view.started), "dim"),))
     return [joined(parts, width, "  "), joined(_numbers(view), width)]
 
 
@@ -64,12 +64,6 @@ def _echo(view: View) -> Span | None:
         text = f"echo -{echo.erle_db:.0f} dB" if echo.erle_db > 0 else "no echo"
         return text, "dim"
     return "no echo cancelling", "warn" if echo.state == "failed" else "dim"
-
-
-def _server(view: View) -> str:
-    started = view.started
-    assert started is not None
-    return "the sandbox" if started.sandbox else started.server or "the OpenAI service"
 
 
 def _numbers(view: View) -> list[Row]:

@@ -16,10 +16,11 @@ from messages import (
     Notice,
     Reconnected,
     ServerError,
+    SessionStarted,
     SupervisorRestarted,
 )
 
-__all__ = ["count_of", "length_of", "sentence", "short"]
+__all__ = ["count_of", "length_of", "sentence", "server_of", "short"]
 
 _SHORT = 120
 
@@ -81,6 +82,11 @@ def _reconnected(message: Reconnected) -> str:
         text += f", {count_of(message.items, 'item')} of the conversation restored"
         text += f"; {count_of(message.missing, 'turn')} of the user could not be: no transcript"
     return text
+
+
+def server_of(started: SessionStarted) -> str:
+    """Return the server of a session, as it is named to the user."""
+    return "the sandbox" if started.sandbox else started.server or "the OpenAI service"
 
 
 def length_of(ms: int) -> str:
