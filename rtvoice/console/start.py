@@ -107,6 +107,7 @@ def run_console(
     if error:
         session.send(StopSession("the console has crashed"))
         link.wait_over(_END_S)
+    console.dropped += link.dropped
     console.release()
     return _finish(session, console, error)
 
