@@ -20,8 +20,8 @@ _TEXTS = frozenset(
 )
 """Fields of messages that have words of the conversation, or may quote them."""
 _PARTS = frozenset(("text_heard", "delta"))
-"""Fields with a part of a text, in which a function may not recognise what it would in the whole:
-they are left out."""
+"""Fields with a part of a text. They are left out: in a part, a function may not recognise what it
+recognises in the whole text."""
 _FAILED = "[not kept: the redaction function failed]"
 
 

@@ -23,8 +23,8 @@ __all__ = ["Address", "check_web", "serve_page"]
 
 _KEEP_S = 600.0
 """How long a conversation whose page is gone is kept: a laptop may be closed for a while."""
-_NO_FILES = ("record", "journal", "resume", "session")
-"""Options for one conversation, which a second one at the same time would contradict."""
+_FILES = ("record", "journal", "resume", "session")
+"""Options that name the files of one conversation: with them, no second one is held beside it."""
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -130,7 +130,7 @@ def serve_page(
         CommandAgent(given, choice.defaults).check()
     except ConfigurationError as error:
         raise UsageError(str(error)) from None
-    is_one = any(getattr(options, name) is not None for name in _NO_FILES)
+    is_one = any(getattr(options, name) is not None for name in _FILES)
     service = Service(
         lambda _: CommandAgent(given, choice.defaults),
         max_sessions=1 if is_one else None,

@@ -10,7 +10,7 @@ __all__ = ["Entries", "is_aside"]
 
 
 class Entries:
-    """The entries of the talk, found by their ids. Whoever changes one says so with `touch`."""
+    """The entries of the talk, found by their ids. A change of one is recorded with `touch`."""
 
     def __init__(self) -> None:
         self.all: list[Entry] = []
@@ -46,7 +46,7 @@ class Entries:
         return entry
 
     def place(self, entry: Entry, previous: str | None) -> None:
-        """Move an entry behind another one, unless only what is no item stands between them."""
+        """Move an entry behind another one, unless nothing but asides stands between them."""
         before = self._index.get(previous) if previous else None
         if before is None:
             return
@@ -118,5 +118,5 @@ class Entries:
 
 
 def is_aside(entry: Entry) -> bool:
-    """Return whether an entry stands between the items of the conversation: it is none itself."""
+    """Return whether an entry is no turn: a tool call, or a sentence of the program."""
     return entry.kind in ("notice", "trouble", "tool")

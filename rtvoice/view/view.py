@@ -72,7 +72,7 @@ PARTIAL_TRANSCRIPT = "conversation.item.input_audio_transcription.delta"
 _TALKING = "(talking)"
 """Stands for the id of speech that has none yet: with push-to-talk it is known at the end."""
 _PATIENCE_S = 15.0
-"""How long "thinking" is shown for a turn that no answer is begun for: it may not be wanted."""
+"""How long an answer that does not begin is waited for: the model may give none."""
 
 
 class View:
@@ -80,7 +80,7 @@ class View:
 
     All methods are called on one thread. Times are in seconds since the start of the session.
 
-    It is longer than other classes: one case for each message that changes what is shown.
+    It is longer than other classes: it has a case for each message that changes what is shown.
     """
 
     kinds: tuple[type[Message], ...] = (

@@ -23,12 +23,12 @@ def is_host(text: str) -> bool:
 
 
 class Doors:
-    """Lets requests in that know the key, and name the host as it is named.
+    """Admits requests that have the key, and address the host by one of its names.
 
     Args:
         key: The secret in the address; None: everybody may come in.
-        hosts: Names of the host, without a port; empty: all. A page that has had its own name point
-            to this machine (DNS rebinding) sends another one.
+        hosts: Names of the host, without a port; empty: all. A page of another site that points its
+            own name to this machine (DNS rebinding) is refused by them.
     """
 
     def __init__(self, key: str | None, hosts: Iterable[str]) -> None:
@@ -51,5 +51,5 @@ def _name_of(host: str) -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    """Compare in a time that says nothing about how close they are."""
+    """Compare in a time that does not depend on where they differ."""
     return hmac.compare_digest(one.encode(), other.encode(errors="surrogatepass"))
