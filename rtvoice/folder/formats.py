@@ -14,7 +14,17 @@ from rtvoice.folder.turns import Said, said_in
 from rtvoice.view import Entry, View
 from rtvoice.view.wrapping import printable
 
-__all__ = ["as_json", "as_markdown", "as_text", "cut", "line_of", "summary", "time_of", "words_of"]
+__all__ = [
+    "as_json",
+    "as_markdown",
+    "as_text",
+    "cut",
+    "end_of",
+    "line_of",
+    "summary",
+    "time_of",
+    "words_of",
+]
 
 
 def as_text(folder: Folder) -> Iterator[str]:
@@ -59,8 +69,7 @@ def _line_of(said: Said) -> str:
             heard, unheard = cut(entry)
             after = f"  ({said.latency.heard_ms} ms)" if said.latency is not None else ""
             missed = f" [interrupted; not heard: {unheard.strip()}]" if unheard else ""
-            cut_off = " [cut off]" if entry.state == "cut off" else ""
-            return f"assistant: {heard.rstrip()}{missed}{cut_off}{after}"
+            return f"assistant: {heard.rstrip()}{missed}{end_of(entry)}{after}"
         case "tool":
             return f"tool {entry.text} {entry.arguments} -> {entry.output}{time_of(entry)}"
     return f"[{entry.text}]"
@@ -71,6 +80,11 @@ def cut(entry: Entry) -> tuple[str, str]:
     if entry.kind == "assistant" and entry.state == "interrupted":
         return entry.text[: entry.heard], entry.text[entry.heard :]
     return entry.text, ""
+
+
+def end_of(entry: Entry) -> str:
+    """Return what to say of an answer that has no end; empty: nothing."""
+    return " [cut off]" if entry.state == "cut off" else ""
 
 
 def words_of(entry: Entry) -> str:
@@ -116,7 +130,7 @@ def _marked(said: Said) -> str:
         case "assistant":
             heard, unheard = cut(entry)
             missed = f" ~~{_escaped(unheard.strip())}~~" if unheard.strip() else ""
-            return f"**Assistant:** {_escaped(heard.rstrip())}{missed}"
+            return f"**Assistant:** {_escaped(heard.rstrip())}{missed}{end_of(entry)}"
         case "tool":
             return f"> {_code(entry.text)} {_code(entry.arguments)} → {_code(entry.output)}"
     return f"*{_escaped(entry.text)}*"

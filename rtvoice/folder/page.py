@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator
 from html import escape
 
-from rtvoice.folder.formats import cut, summary, time_of, words_of
+from rtvoice.folder.formats import cut, end_of, summary, time_of, words_of
 from rtvoice.folder.reading import Folder, Part
 from rtvoice.folder.sound import Recording, as_wav
 from rtvoice.folder.turns import Said, said_in
@@ -89,7 +89,7 @@ def _words(said: Said) -> str:
         return f"<p>{escape(words_of(entry))}</p>"
     heard, unheard = cut(entry)
     missed = f'<del title="not heard">{escape(unheard)}</del>' if unheard else ""
-    return f"<p>{escape(heard)}{missed}</p>"
+    return f"<p>{escape(heard)}{missed}{end_of(entry)}</p>"
 
 
 def _fall(latency: Latency | None, longest_ms: int) -> str:

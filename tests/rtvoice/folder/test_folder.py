@@ -28,6 +28,7 @@ from messages import (
     Event,
     Interrupt,
     Interrupted,
+    Message,
     PlaybackEnded,
     PlaybackStarted,
     PlayedPosition,
@@ -304,17 +305,31 @@ def test_text_of_a_model_cannot_steer_the_terminal_that_it_is_shown_in(
     assert "```` " in texts[1]
 
 
+def begun(tmp_path: Path, *kept: Message) -> Folder:
+    """Return a folder with the begin of an answer, and these messages in its journal."""
+    folder = written(tmp_path, (0.1, PlaybackStarted("a1", "r1", 0, 200, 50, 150)))
+    journal = Journal(folder.journal)
+    for message in kept:
+        journal.append(type(message).__name__, msgspec.structs.asdict(message))
+    journal.close()
+    return folder
+
+
 def test_the_answer_that_the_death_of_the_program_cut_off_is_in_the_journal(
     tmp_path: Path,
 ) -> None:
-    folder = written(tmp_path, (0.1, PlaybackStarted("a1", "r1", 0, 200, 50, 150)))
-    journal = Journal(folder.journal)
     answer = AssistantItem("a1", None, "r1", "Once upon a time", "in_progress", 9)
-    for message in (answer, Interrupted("a1", 100, "Once upon")):
-        journal.append(type(message).__name__, msgspec.structs.asdict(message))
-    journal.close()
 
-    assert "assistant: Once upon" in "\n".join(as_text(Folder(folder.path)))
+    folder = begun(tmp_path, answer, Interrupted("a1", 100, "Once upon"))
+
+    assert "assistant: Once upon" in "\n".join(as_text(folder))
+
+
+@pytest.mark.parametrize("form", [as_text, as_markdown, as_page])
+def test_an_answer_without_an_end_is_shown_as_cut_off(tmp_path: Path, form: Any) -> None:
+    folder = begun(tmp_path, AssistantItem("a1", None, "r1", "Once upon", "in_progress", 9))
+
+    assert "Once upon [cut off]" in "\n".join(form(folder))
 
 
 def test_it_is_shown_as_json(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
