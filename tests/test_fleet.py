@@ -20,10 +20,10 @@ import pytest
 
 from rtvoice.fleet.store import HostRow, open_store
 from rtvoice.testing import SandboxServer
+from tests.loop import in_a_loop
 from tests.orphans import end, started_by
 from tests.rig import TIMEOUT_S
 from tests.rtvoice.fleet.rig import MARK, Caller, until
-from tests.rtvoice.test_bus import in_a_loop
 from tests.test_command import environment_of
 from tests.test_serve import SHOP
 

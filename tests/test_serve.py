@@ -19,9 +19,9 @@ from websockets.exceptions import InvalidStatus
 
 from rtvoice.service import Service
 from rtvoice.testing import SandboxServer
+from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S, wait_until_gone
 from tests.rtvoice.service.stage import Caller, fetched, until, whole_journals
-from tests.rtvoice.test_bus import in_a_loop
 from tests.test_command import environment_of
 
 SHOP = """

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import threading
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -16,15 +14,8 @@ from messages import Notice, Turn
 from rtvoice.bus import EventBus
 from rtvoice.events import AgentEvent, AgentStoppedEvent, ServerEvent
 from rtvoice.wire import wire_names
+from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S
-
-
-def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def run(*args: Any, **named: Any) -> None:
-        asyncio.run(test(*args, **named))
-
-    return run
 
 
 class Said(msgspec.Struct, frozen=True):

@@ -31,8 +31,8 @@ from rtvoice import (
     price_of,
 )
 from rtvoice.testing import SandboxServer
+from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S
-from tests.rtvoice.test_bus import in_a_loop
 
 SILENT: dict[str, Any] = {"audio_input": "silence", "audio_output": "null"}
 TODAY = dt.date(2026, 12, 1)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,23 +51,12 @@ from rtvoice import (
 from rtvoice.events import ConversationItemTruncateEvent, Event
 from tests.conversation import noise
 from tests.fake_server import Connection, FakeServer
+from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S, alive, wait_until_gone
 
 pytestmark = pytest.mark.usefixtures("on_threads")
 
 QUIET: dict[str, Any] = {"audio_input": "silence", "audio_output": "null"}
-
-
-def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def run(*args: Any, **named: Any) -> None:
-        async def limited() -> None:
-            async with asyncio.timeout(6 * TIMEOUT_S):
-                await test(*args, **named)
-
-        asyncio.run(limited())
-
-    return run
 
 
 def agent_of(server: FakeServer, **given: Any) -> Agent:

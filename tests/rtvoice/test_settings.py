@@ -25,7 +25,8 @@ from rtvoice import (
 )
 from rtvoice.testing import SandboxServer, sandbox
 from tests.conversation import noise
-from tests.rtvoice.test_running import Heard, in_a_loop
+from tests.loop import in_a_loop
+from tests.rtvoice.test_running import Heard
 
 __all__ = ["sandbox"]
 

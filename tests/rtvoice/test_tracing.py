@@ -43,8 +43,8 @@ from messages import (
 from rtvoice import Agent, Tools
 from rtvoice.testing import SandboxServer
 from rtvoice.tracing import CAPTURE_CONTENT, Trace, trace
+from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S
-from tests.rtvoice.test_bus import in_a_loop
 
 MODEL = "gpt-realtime-2.1-mini"
 STANDARD = {

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +12,10 @@ import pytest
 
 from tests.conversation import noise
 from tests.fake_server import Connection, FakeServer
-from tests.rig import TIMEOUT_S
+from tests.loop import in_a_loop
 from tests.rtvoice.fleet.rig import TTL_S, Caller, Rig, kill, send, until
 
 APPEND = "input_audio_buffer.append"
-
-
-def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def run(*args: Any, **named: Any) -> None:
-        async def limited() -> None:
-            async with asyncio.timeout(6 * TIMEOUT_S):
-                await test(*args, **named)
-
-        asyncio.run(limited())
-
-    return run
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
 
 
 async def asked(rig: Rig, caller: Caller, number: int = 0) -> Connection:

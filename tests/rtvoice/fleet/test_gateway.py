@@ -13,7 +13,7 @@ from rtvoice.fleet.engine import EngineError, Fleet
 from rtvoice.fleet.gateway import Gateway
 from rtvoice.fleet.store import HostRow, Store, StoreError, open_store
 from rtvoice.service.tokens import Token
-from tests.rtvoice.fleet.test_faults import in_a_loop
+from tests.loop import in_a_loop
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,9 +25,9 @@ from rtvoice.fleet.process import HostOptions
 from rtvoice.fleet.store import Fenced, HostRow, Store, StoreError, open_store
 from rtvoice.service.errors import Draining
 from tests.fake_server import FakeServer
+from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S
 from tests.rtvoice.fleet.rig import until
-from tests.rtvoice.fleet.test_faults import in_a_loop
 
 TTL_S = 2.0
 APPEND = "input_audio_buffer.append"
@@ -123,12 +123,6 @@ class Hosting:
         if self.refusal is not None:
             raise self.refusal
         return Agent(server=self._server.url, tools=self.tools, inactivity_timeout_s=None)
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,11 +35,11 @@ from rtvoice.service.load import Processes
 from rtvoice.service.socket import Socket
 from rtvoice.service.talk import Talk
 from rtvoice.testing import SandboxServer, speech
+from tests.loop import in_a_loop
 from tests.messages.transport.test_forking import start_server
 from tests.proc import parent
 from tests.rig import TIMEOUT_S, wait_until_gone
 from tests.rtvoice.service.stage import Caller, Stage, seller, serving, until, whole_journals
-from tests.rtvoice.test_bus import in_a_loop
 from tests.test_command import speaks
 
 needs_a_voice = pytest.mark.skipif(not speaks, reason="needs espeak-ng")
@@ -242,7 +243,7 @@ async def test_the_death_of_the_forking_process_is_nothing_to_the_callers(
 
 
 @pytest.mark.long
-@in_a_loop
+@partial(in_a_loop, limit_s=60 * TIMEOUT_S)
 async def test_nothing_grows_with_two_hundred_conversations(sandbox: SandboxServer) -> None:
     async def held(stage: Stage, count: int) -> tuple[int, int, float]:
         for _ in range(count):

@@ -18,10 +18,10 @@ from rtvoice.service.line import Line
 from rtvoice.service.socket import Socket
 from rtvoice.service.talk import Talk
 from rtvoice.testing import SandboxServer
+from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S
 from tests.rtvoice.service.stage import serving, until
 from tests.rtvoice.service.test_calls import service_for
-from tests.rtvoice.test_bus import in_a_loop
 
 SIZE = 192_000
 

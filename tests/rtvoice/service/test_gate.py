@@ -7,7 +7,7 @@ import pytest
 from rtvoice.service.admission import Admission, Limits, Load
 from rtvoice.service.errors import Busy, Draining
 from rtvoice.service.gate import Gate, Queue
-from tests.rtvoice.test_bus import in_a_loop
+from tests.loop import in_a_loop
 
 
 def one_place() -> Admission:

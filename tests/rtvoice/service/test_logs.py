@@ -16,8 +16,8 @@ from rtvoice import Agent, PlaybackEnded, Tools, Turn
 from rtvoice.service import CallInfo, Service
 from rtvoice.service.logs import JsonFormatter, TextFormatter, of_session
 from rtvoice.testing import SandboxServer
+from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S
-from tests.rtvoice.test_bus import in_a_loop
 
 own = logging.getLogger("shop")
 

@@ -10,8 +10,8 @@ from opentelemetry import trace as otel
 from rtvoice import Agent, PlaybackEnded
 from rtvoice.service import CallInfo, Service
 from rtvoice.testing import SandboxServer
+from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S
-from tests.rtvoice.test_bus import in_a_loop
 from tests.rtvoice.test_tracing import Recorder
 
 

@@ -14,9 +14,9 @@ import pytest
 from rtvoice import Agent
 from rtvoice.service import CallInfo, Service
 from rtvoice.testing import SandboxServer
+from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S
 from tests.rtvoice.service.stage import Caller, serving
-from tests.rtvoice.test_bus import in_a_loop
 
 SECRETS = ("sk-canary-key", "canary instructions", "canary prompt")
 

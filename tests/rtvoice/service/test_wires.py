@@ -20,8 +20,8 @@ from rtvoice.service.socket import Closed, Socket
 from rtvoice.service.talk import Talk
 from rtvoice.service.tokens import Journals, Token
 from rtvoice.service.twilio import Twilio
+from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S
-from tests.rtvoice.test_bus import in_a_loop
 
 START = '{"event": "start", "streamSid": "MZ1", "start": {}}'
 

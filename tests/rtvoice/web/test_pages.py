@@ -15,7 +15,7 @@ from rtvoice import Agent
 from rtvoice.service import CallInfo, Service
 from rtvoice.web import Page
 from rtvoice.web.doors import Doors
-from tests.rtvoice.test_bus import in_a_loop
+from tests.loop import in_a_loop
 
 NAMED = r"[\"'](?:\./|static/)?([\w-]+\.(?:js|css|svg))[\"']"
 STATIC = Path(rtvoice.web.__file__).with_name("static")
