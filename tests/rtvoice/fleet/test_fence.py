@@ -103,6 +103,21 @@ def test_a_tool_is_run_once_its_call_is_recorded(server: FakeServer) -> None:
         assert runs == ["tea"]
 
 
+def test_a_tool_that_was_begun_elsewhere_is_answered_and_not_run(server: FakeServer) -> None:
+    runs: list[str] = []
+    with Conversation(server, AskToRun, tools=counting(runs), asks_to_run=True) as talk:
+        talk.connection.call("order", '{"what": "tea"}', call_id="c1")
+        talk.expect(AskToRun)
+
+        talk.session.send(MayRun("c1", was_run=True))
+        talk.session.send(MayRun("c1"))
+
+        answer = talk.expect(ToolAnswer)
+        assert answer.failed
+        assert "outcome unknown" in answer.output
+        assert runs == []
+
+
 def test_a_built_in_tool_is_run_without_being_recorded(server: FakeServer) -> None:
     with Conversation(server, AskToRun, asks_to_run=True) as talk:
         talk.connection.call("get_current_time", "{}", call_id="c1")

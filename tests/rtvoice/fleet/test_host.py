@@ -257,6 +257,44 @@ async def test_a_tool_that_is_asked_for_before_all_has_started_is_answered(
         assert told["item"]["output"] == "ordered tea"
 
 
+@in_a_loop
+async def test_a_tool_that_an_earlier_host_has_begun_is_not_run_here(
+    hosting: Hosting, server: FakeServer
+) -> None:
+    runs: list[str] = []
+
+    @hosting.tools.action("Order something.")
+    def order(what: str) -> str:
+        runs.append(what)
+        return f"ordered {what}"
+
+    async with hosting.host("a") as host:
+        await host.take(hosting.added("one"))
+        await asyncio.to_thread(server.connection, 0)
+        await until(lambda: records(hosting), "its journal is not in the store")
+    assert hosting.store.acquire("one", "dead", "x", 60) == 2
+    begun = _line("ToolBegun", {"call_id": "c1"})
+    hosting.store.append("one", 2, len(records(hosting)) + 1, [begun])
+    hosting.store.release("one", 2)
+    async with hosting.host("b") as host:
+        await host.take("one")
+        connection = await asyncio.to_thread(server.connection, 1)
+
+        outputs = []
+        for call_id in ("c1", "c2"):
+            connection.call("order", f'{{"what": "{call_id}"}}', call_id=call_id)
+            told = await asyncio.to_thread(
+                connection.expect,
+                "conversation.item.create",
+                lambda event, of=call_id: event["item"].get("call_id") == of,
+            )
+            outputs.append(told["item"]["output"])
+
+    assert "outcome unknown" in outputs[0]
+    assert outputs[1] == "ordered c2"
+    assert runs == ["c2"]
+
+
 # -- taking ---------------------------------------------------------------------------------------
 
 
