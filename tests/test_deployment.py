@@ -19,8 +19,9 @@ import pytest
 from rtvoice.command.serve import _parser
 from rtvoice.service import Service
 from rtvoice.testing import SandboxServer
+from tests.listening import SHOP
 from tests.test_command import ROOT
-from tests.test_serve import SHOP, Served
+from tests.test_serve import Served
 
 DEPLOYMENT = ROOT / "docs" / "examples" / "deployment"
 

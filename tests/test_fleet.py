@@ -8,11 +8,9 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,70 +18,49 @@ import pytest
 
 from rtvoice.fleet.store import HostRow, open_store
 from rtvoice.testing import SandboxServer
+from tests.listening import Listening, command, exit_code, sandbox, shop
 from tests.loop import in_a_loop
 from tests.orphans import end, started_by
 from tests.rig import TIMEOUT_S
-from tests.rtvoice.fleet.rig import MARK, Caller, until
+from tests.rtvoice.fleet.rig import MARK, Called, until
 from tests.test_command import environment_of
-from tests.test_serve import SHOP
+
+__all__ = ["sandbox", "shop"]
 
 STORE = ("--store", "sqlite:///fleet.db")
 
 
-@pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(pace=4, timeout_s=2 * TIMEOUT_S) as server:
-        yield server
+def ran(
+    folder: Path, environment: Mapping[str, str], *words: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``rtvoice fleet`` to its end."""
+    return subprocess.run(
+        command("fleet", *words),
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Path:
-    (tmp_path / "shop.py").write_text(SHOP)
-    return tmp_path
-
-
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "supervisor", "fleet", *words]
-
-
-class Running:
-    """The command, until it listens; in the end nothing of it is left."""
+class Running(Listening, Called):
+    """``rtvoice fleet``, from when it listens; in the end nothing of it is left."""
 
     def __init__(self, shop: Path, sandbox: SandboxServer, *options: str) -> None:
         self.mark = f"{os.getpid()}-{id(self)}"
         self.folder = shop
         self.environment = environment_of(RTVOICE_SERVER=sandbox.url, **{MARK: self.mark})
         agent = ("--agent", "shop.py:make_agent", "--cpu-limit", "none", "--ttl", "2")
-        self.process = subprocess.Popen(
-            command(*STORE, *agent, "--port", "0", *options),
-            cwd=shop,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self.port = 0
-        self._listens = threading.Event()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        assert self._listens.wait(3 * TIMEOUT_S)
-        assert self.port, self.said
-
-    def __enter__(self) -> Running:
-        return self
+        arguments = ["fleet", *STORE, *agent, "--port", "0", *options]
+        super().__init__(shop, arguments, self.environment)
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         end(MARK, self.mark)
-        self.process.wait()
-        self._reader.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-
-    @property
-    def said(self) -> str:
-        return "".join(self.lines)
+        super().__exit__()
 
     async def ask(
         self, method: str, path: str, body: bytes = b"", token: str = ""
@@ -91,27 +68,10 @@ class Running:
         """Ask the gateway."""
         return await asyncio.to_thread(self._ask, method, path, body, token)
 
-    async def call(self) -> Caller:
-        """Begin a conversation, and call its host."""
-        status, found = await self.ask("POST", "/sessions", b"{}")
-        assert status == 201, found
-        caller = Caller(self, found["id"], found["token"])
-        caller.start()
-        await until(lambda: caller.connected, "the caller is not connected")
-        return caller
-
     async def order(self, *words: str) -> tuple[int, str]:
         """Run a further command; return its exit code, and what it has said."""
         done = await asyncio.to_thread(
-            subprocess.run,
-            command(words[0], *STORE, *words[1:]),
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+            ran, self.folder, self.environment, words[0], *STORE, *words[1:]
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -134,15 +94,6 @@ class Running:
                 return error.code, json.loads(error.read())
         except urllib.error.URLError:
             return 0, {}  # nobody listens there any more
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line)
-            if found := re.search(r"serving shop.py:make_agent at http://127.0.0.1:(\d+)", line):
-                self.port = int(found[1])
-                self._listens.set()
-        self._listens.set()
 
 
 @in_a_loop
@@ -290,25 +241,17 @@ def test_wrong_usage_is_refused_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from rtvoice.command.cli import run
+    known_store(shop)
 
-    monkeypatch.chdir(shop)
-    monkeypatch.setattr("rtvoice.command.fleet.set_up_logging", lambda *_: None)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "shop", raising=False)
-    known_store()
-    try:
-        code = run(["fleet", *arguments])
-    except SystemExit as end:  # argparse
-        code = int(str(end.code))
+    code = exit_code(["fleet", *arguments], shop, monkeypatch)
 
     assert code == 2
     assert words in capsys.readouterr().err
 
 
-def known_store() -> None:
+def known_store(folder: Path) -> None:
     """Make a store with a host that does not answer, and two conversations."""
-    store = open_store("sqlite:///fleet.db")
+    store = open_store(f"sqlite:///{folder / 'fleet.db'}")
     fields = {"sessions": 1, "room": 1, "draining": False, "age_s": 0.0}
     store.report(HostRow(name="host-1", url="http://127.0.0.1:1", owner="A", **fields))
     store.create("over", b"{}", "hash")
@@ -319,16 +262,9 @@ def known_store() -> None:
 
 def test_a_host_that_cannot_start_is_told(shop: Path, sandbox: SandboxServer) -> None:
     with socket_in_use() as port:
-        done = subprocess.run(
-            command(*STORE, "--agent", "shop.py:make_agent", "--port", "0", "--host-port", port),
-            cwd=shop,
-            env=environment_of(RTVOICE_SERVER=sandbox.url, **{MARK: "no start"}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        environment = environment_of(RTVOICE_SERVER=sandbox.url, **{MARK: "no start"})
+        agent = ("--agent", "shop.py:make_agent", "--port", "0", "--host-port", port)
+        done = ran(shop, environment, *STORE, *agent)
 
     assert done.returncode == 2
     assert "rtvoice: a host cannot start; it has said why\n" in done.stderr

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,88 +14,30 @@ from websockets.exceptions import InvalidStatus
 
 from rtvoice.service import Service
 from rtvoice.testing import SandboxServer
+from tests.listening import SHOP, Listening, exit_code, sandbox, shop
 from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S, wait_until_gone
 from tests.rtvoice.service.stage import Caller, fetched, until, whole_journals
 from tests.test_command import environment_of
 
-SHOP = """
-import logging
-from rtvoice import Agent
+__all__ = ["sandbox", "shop"]
 
-def make_agent(call):
-    logging.getLogger("shop").info("a customer")
-    return Agent(transcription_model="gpt-transcribe", inactivity_timeout_s=None)
-
-agent = Agent()
-number = 7
-"""
 JSON_LOG = ("--log", "json")
 
 
-@pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(pace=4, timeout_s=2 * TIMEOUT_S) as server:
-        yield server
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Path:
-    (tmp_path / "shop.py").write_text(SHOP)
-    return tmp_path
-
-
-class Served:
-    """The command, until it listens."""
+class Served(Listening):
+    """``rtvoice serve``, from when it listens."""
 
     def __init__(self, shop: Path, sandbox: SandboxServer, *options: str) -> None:
         limits = ("--port", "0", "--cpu-limit", "none", "--lag-limit-ms", "none")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor", "serve", "shop.py:make_agent", *limits, *options],
-            cwd=shop,
-            env=environment_of(RTVOICE_SERVER=sandbox.url),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self.port = 0
-        self._listens = threading.Event()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        assert self._listens.wait(3 * TIMEOUT_S)
-        assert self.port, "".join(self.lines)
-
-    def __enter__(self) -> Served:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.end()
+        environment = environment_of(RTVOICE_SERVER=sandbox.url)
+        super().__init__(shop, ["serve", "shop.py:make_agent", *limits, *options], environment)
 
     def caller(self, path: str = "/talk") -> Any:
         return connect(f"ws://127.0.0.1:{self.port}{path}", compression=None)
 
     def get(self, path: str) -> tuple[int, str]:
         return fetched(self.port, path)
-
-    def end(self) -> tuple[int, str]:
-        """Wait for its end; return exit code, and what it has said."""
-        code = self.process.wait(3 * TIMEOUT_S)
-        self._reader.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return code, "".join(self.lines)
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line)
-            if found := re.search(r"serving shop.py:make_agent at http://127.0.0.1:(\d+)", line):
-                self.port = int(found[1])
-                self._listens.set()
-        self._listens.set()
 
 
 @in_a_loop
@@ -275,16 +212,7 @@ def test_wrong_usage_is_refused_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from rtvoice.command.cli import run
-
-    monkeypatch.chdir(shop)
-    monkeypatch.setattr("rtvoice.command.serve.set_up_logging", lambda *_: None)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "shop", raising=False)
-    try:
-        code = run(["serve", *arguments])
-    except SystemExit as end:  # argparse
-        code = int(str(end.code))
+    code = exit_code(["serve", *arguments], shop, monkeypatch)
 
     assert code == 2
     assert words in capsys.readouterr().err

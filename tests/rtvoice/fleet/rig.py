@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import json
@@ -55,7 +56,26 @@ async def until(condition: Callable[[], Any], what: str, timeout_s: float = TIME
         await asyncio.sleep(0.02)
 
 
-class Rig:
+class Called(abc.ABC):
+    """A fleet whose gateway callers ask."""
+
+    @abc.abstractmethod
+    async def ask(
+        self, method: str, path: str, body: bytes = b"", token: str = ""
+    ) -> tuple[int, dict[str, Any]]:
+        """Ask the gateway; return status and content of the answer."""
+
+    async def call(self) -> Caller:
+        """Begin a conversation, and call its host."""
+        status, found = await self.ask("POST", "/sessions", b"{}")
+        assert status == 201, found
+        caller = Caller(self, found["id"], found["token"])
+        caller.start()
+        await until(lambda: caller.connected, "the caller is not connected")
+        return caller
+
+
+class Rig(Called):
     """A fleet, and the server that its conversations talk with."""
 
     def __init__(
@@ -115,15 +135,6 @@ class Rig:
         await self.gateway(scope, receive, send)
         return sent[0]["status"], json.loads(sent[1]["body"])
 
-    async def call(self) -> Caller:
-        """Begin a conversation, and call its host."""
-        status, found = await self.ask("POST", "/sessions", b"{}")
-        assert status == 201, found
-        caller = Caller(self, found["id"], found["token"])
-        caller.start()
-        await until(lambda: caller.connected, "the caller is not connected")
-        return caller
-
     def connection(self, number: int) -> Connection:
         """Return a connection of the server; waits for it."""
         return self.server.connection(number)
@@ -178,7 +189,7 @@ class Rig:
 class Caller:
     """A caller who speaks all the time, and asks the gateway where to go on when cut off."""
 
-    def __init__(self, rig: Rig, session_id: str, token: str) -> None:
+    def __init__(self, fleet: Called, session_id: str, token: str) -> None:
         self.session_id = session_id
         self.token = token
         self.heard = bytearray()
@@ -188,9 +199,7 @@ class Caller:
         """With which the sockets were closed."""
         self.connected = 0
         """How many sockets were open."""
-        self.patience_s = 1.0
-        """A socket on which nothing comes for so long is given up, once it is said to be dead."""
-        self._rig = rig
+        self._fleet = fleet
         self._task: asyncio.Task[None] | None = None
         self._socket: ClientConnection | None = None
 
@@ -212,7 +221,7 @@ class Caller:
 
     async def _run(self) -> None:
         while True:
-            status, found = await self._rig.ask(
+            status, found = await self._fleet.ask(
                 "GET", f"/sessions/{self.session_id}", token=self.token
             )
             if status == 410:
