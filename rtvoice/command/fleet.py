@@ -18,14 +18,22 @@ from msgspec import Meta
 
 from actors.loading import LoadError, load
 from messages import LEVELS, RtvoiceError, validation
-from messages.errors import ConfigurationError, InvalidSettingError
+from messages.errors import ConfigurationError
 from messages.exit_codes import EXIT_OK
 from messages.hints import install, rtvoice
 from rtvoice.checks import of_type
 from rtvoice.command.choice import read_env_file
-from rtvoice.command.fleet_orders import ORDERS, obey
+from rtvoice.command.fleet_orders import ORDERS, end_hosts, obey
 from rtvoice.command.parser import Parser
-from rtvoice.command.serve import complain, flag, level_of, port_of, say, set_up_logging
+from rtvoice.command.serve import (
+    complain,
+    flag,
+    level_of,
+    port_of,
+    say,
+    service_options,
+    set_up_logging,
+)
 
 if TYPE_CHECKING:
     from rtvoice.fleet.engine import Engine
@@ -180,22 +188,14 @@ def _of_hosts(options: argparse.Namespace) -> dict[str, Any]:
         LoadError: The agent cannot be loaded.
     """
     from rtvoice.fleet.process import HostOptions
-    from rtvoice.service.options import parsed
 
     if options.agent is None:
         raise ConfigurationError("--agent is missing: file.py:name or module:name")
     make_agent = load(options.agent, "function", inspect.isfunction)
-    found: dict[str, Any] = {}
-    for name in _OF_HOSTS:
-        if (text := getattr(options, name)) is not None:
-            try:
-                found[name] = parsed(name, text)
-            except InvalidSettingError as error:
-                raise ConfigurationError(f"{flag(name)}: {error.problem}") from None
     where, _, name = options.agent.rpartition(":")
     agent = f"{Path(where).absolute()}:{name}" if where.endswith(".py") else options.agent
     shared = {
-        **found,
+        **service_options(options, _OF_HOSTS),
         "store": options.store,
         "agent": agent,
         "ttl_s": _number("--ttl", options.ttl, _Ttl),
@@ -320,8 +320,6 @@ class _Running:
         say(f"serving {self._agent} at http://{address} (POST /sessions)")
 
     async def _drain(self, drain_s: float | None) -> None:
-        from rtvoice.command.fleet_orders import end_hosts
-
         self._gateway.close()
         if self._starting is not None:
             self._starting.cancel()

@@ -8,10 +8,10 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
@@ -27,7 +27,16 @@ from rtvoice.command.parser import Parser
 if TYPE_CHECKING:
     from rtvoice.service import Service
 
-__all__ = ["complain", "flag", "level_of", "port_of", "say", "serve", "set_up_logging"]
+__all__ = [
+    "complain",
+    "flag",
+    "level_of",
+    "port_of",
+    "say",
+    "serve",
+    "service_options",
+    "set_up_logging",
+]
 
 _DESCRIPTION = """\
 Hold many conversations at once, with callers at websockets. MAKE_AGENT is called for each caller,
@@ -203,6 +212,24 @@ def port_of(text: str, option: str = "--port") -> int:
     return int(of_type(option, validation.number_in(text, _Port), _Port))
 
 
+def service_options(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Return those of the options of a service with these names that were given.
+
+    Raises:
+        ConfigurationError: One is not valid.
+    """
+    from rtvoice.service.options import parsed
+
+    given = {}
+    for name in names:
+        if (text := getattr(options, name)) is not None:
+            try:
+                given[name] = parsed(name, text)
+            except InvalidSettingError as error:
+                raise ConfigurationError(f"{flag(name)}: {error.problem}") from None
+    return given
+
+
 # -- running it -------------------------------------------------------------------------------
 
 
@@ -225,16 +252,9 @@ def _service(options: argparse.Namespace) -> Service:
         LoadError: MAKE_AGENT cannot be loaded.
     """
     from rtvoice.service import Service
-    from rtvoice.service.options import parsed
 
     make_agent = load(options.make_agent, "function", inspect.isfunction)
-    given = {}
-    for name in _NUMBERS:
-        if (text := getattr(options, name)) is not None:
-            try:
-                given[name] = parsed(name, text)
-            except InvalidSettingError as error:
-                raise ConfigurationError(f"{flag(name)}: {error.problem}") from None
+    given = service_options(options, _NUMBERS)
     return Service(make_agent, journals=options.journals, origins=options.origins, **given)
 
 
