@@ -24,12 +24,6 @@ _CONNECT_S = 3
 _STATEMENT_MS = 5000
 _MAKING = 7_411_000
 """Advisory lock of whoever makes the tables: ``if not exists`` fails when two do so at once."""
-_HELD = (
-    "select 1 from fleet_session where id = :id and epoch = :epoch and ended is null"
-    " and expires > NOW for share"
-)
-"""Locks the row until the statement has ended. Without the lock, a record could be committed after
-the next owner has read."""
 _VALUE = re.compile(r"(?<!:):(\w+)")
 
 
@@ -43,6 +37,9 @@ class PostgresStore(SqlStore):
         ConfigurationError: psycopg is missing.
         StoreError: It cannot be reached.
     """
+
+    lock = " for share"
+    """Without it, a record could be committed after the next owner has read."""
 
     def __init__(self, url: str) -> None:
         if find_spec("psycopg") is None:
@@ -74,21 +71,12 @@ class PostgresStore(SqlStore):
 
     def append(self, session_id: str, epoch: int, first: int, lines: Sequence[bytes]) -> None:
         _, changed = self.run(
-            f"with held as ({_HELD}) insert into fleet_record(session, number, epoch, body)"
+            f"insert into fleet_record(session, number, epoch, body) {self.held}"
             " select :id, :first + line.at - 1, :epoch, line.body from held,"
             f" unnest(cast(:lines as bytea[])) with ordinality as line(body, at){AGAIN}",
             {"id": session_id, "epoch": epoch, "first": first, "lines": list(lines)},
         )
         self._written(session_id, changed, len(lines))
-
-    def save(self, session_id: str, epoch: int, state: bytes) -> None:
-        _, changed = self.run(
-            f"with held as ({_HELD}) insert into fleet_state(session, epoch, body)"
-            " select :id, :epoch, :body from held"
-            " on conflict(session) do update set epoch = excluded.epoch, body = excluded.body",
-            {"id": session_id, "epoch": epoch, "body": state},
-        )
-        self._written(session_id, changed, 1)
 
     def close(self) -> None:
         """Close the connection."""

@@ -45,6 +45,21 @@ class SqlStore(abc.ABC):
     In a statement, ``:name`` is a value and ``NOW`` the time of the store, in seconds.
     """
 
+    lock = ""
+    """What `held` adds to lock the row of the conversation until the statement has ended."""
+
+    @property
+    def held(self) -> str:
+        """Begins the query of an insert: ``held`` has a row while the lease of ``:epoch`` is good.
+
+        It stands behind ``insert into``: of a statement that begins with ``with``, Python's sqlite3
+        does not say how many rows it has changed.
+        """
+        return (
+            "with held as (select 1 from fleet_session where id = :id and epoch = :epoch"
+            f" and ended is null and expires > NOW{self.lock})"
+        )
+
     @abc.abstractmethod
     def run(self, statement: str, values: Mapping[str, Any]) -> tuple[list[Any], int]:
         """Run a statement; return its rows, and the number of rows that it has changed.
@@ -56,10 +71,6 @@ class SqlStore(abc.ABC):
     @abc.abstractmethod
     def append(self, session_id: str, epoch: int, first: int, lines: Sequence[bytes]) -> None:
         """Append lines of the journal; see `Store.append`."""
-
-    @abc.abstractmethod
-    def save(self, session_id: str, epoch: int, state: bytes) -> None:
-        """Replace the saved state; see `Store.save`."""
 
     def create(self, session_id: str, call: bytes, token_sha256: str) -> None:
         self.run(
@@ -118,6 +129,15 @@ class SqlStore(abc.ABC):
             {"id": session_id, "epoch": epoch, "why": why},
         )
         return changed == 1
+
+    def save(self, session_id: str, epoch: int, state: bytes) -> None:
+        _, changed = self.run(
+            f"insert into fleet_state(session, epoch, body) {self.held}"
+            " select :id, :epoch, :body from held where true"  # or `on` is a join's, in SQLite
+            " on conflict(session) do update set epoch = excluded.epoch, body = excluded.body",
+            {"id": session_id, "epoch": epoch, "body": state},
+        )
+        self._written(session_id, changed, 1)
 
     def read(self, session_id: str) -> Kept:
         records, _ = self.run(

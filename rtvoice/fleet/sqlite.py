@@ -90,23 +90,12 @@ class SqliteStore(SqlStore):
     def append(self, session_id: str, epoch: int, first: int, lines: Sequence[bytes]) -> None:
         bodies = json.dumps([line.decode("utf-8", "surrogateescape") for line in lines])
         _, changed = self.run(
-            "insert into fleet_record(session, number, epoch, body)"
-            " select :id, :first + key, :epoch, cast(value as blob) from json_each(:bodies)"
-            " where exists(select 1 from fleet_session where id = :id and epoch = :epoch"
-            f" and ended is null and expires > NOW){AGAIN}",
+            f"insert into fleet_record(session, number, epoch, body) {self.held}"
+            " select :id, :first + key, :epoch, cast(value as blob)"
+            f" from held, json_each(:bodies) where true{AGAIN}",
             {"id": session_id, "epoch": epoch, "first": first, "bodies": bodies},
         )
         self._written(session_id, changed, len(lines))
-
-    def save(self, session_id: str, epoch: int, state: bytes) -> None:
-        _, changed = self.run(
-            "insert into fleet_state(session, epoch, body) select :id, :epoch, :body"
-            " where exists(select 1 from fleet_session where id = :id and epoch = :epoch"
-            " and ended is null and expires > NOW)"
-            " on conflict(session) do update set epoch = excluded.epoch, body = excluded.body",
-            {"id": session_id, "epoch": epoch, "body": state},
-        )
-        self._written(session_id, changed, 1)
 
     def close(self) -> None:
         """Close the file."""
