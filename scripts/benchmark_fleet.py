@@ -36,6 +36,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from rtvoice.fleet.owner import pid_of  # noqa: E402
 from rtvoice.fleet.store import Store, open_store  # noqa: E402
 
 __all__ = ["measure"]
@@ -182,7 +183,7 @@ async def _silences(server: str) -> list[float]:
             (url, count), *_ = Counter(caller.host for caller in callers).most_common()
             host = next(each for each in store.hosts() if url.startswith(f"ws{each.url[4:]}"))
             cut_off = [caller for caller in callers if caller.host == url]
-            os.kill(int(host.owner.split("/")[2]), signal.SIGKILL)
+            os.kill(pid_of(host.owner), signal.SIGKILL)
             killed_at = time.monotonic()
             await _until(lambda: all(each.heard[-1] > killed_at + 1 for each in cut_off))
         finally:

@@ -22,7 +22,7 @@ from rtvoice.command.parser import Parser
 from rtvoice.command.printing import OutputError, writing_to
 from rtvoice.command.serve import complain, say
 from rtvoice.fleet.engine import EngineError, Fleet
-from rtvoice.fleet.owner import is_dead, is_here
+from rtvoice.fleet.owner import is_dead, is_here, pid_of
 from rtvoice.fleet.store import FRESH_S, HostRow, SessionRow, StoreError, open_store
 
 __all__ = ["ORDERS", "end_hosts", "obey"]
@@ -103,7 +103,7 @@ async def _status(fleet: Fleet, options: argparse.Namespace) -> None:
         write(_table(head, lines))
     else:
         write("no host has reported itself\n")
-    held = sum(row.left_s >= 0 and bool(row.owner) for row in rows)
+    held = sum(row.is_held for row in rows)
     write(f"{held} conversations are held, {len(rows) - held} are between two hosts\n")
     if options.sessions and rows:
         described = [_described(row, hosts) for row in rows]
@@ -120,14 +120,13 @@ def _state(host: HostRow) -> str:
 
 
 def _described(row: SessionRow, hosts: Sequence[HostRow]) -> dict[str, Any]:
-    held = bool(row.owner) and row.left_s >= 0
     url = next((each.url for each in hosts if each.owner == row.owner), None)
     return {
         "id": row.id,
         "host": row.host,
-        "url": url if held else None,
+        "url": url if row.is_held else None,
         "epoch": row.epoch,
-        "state": "held" if held else "between two hosts",
+        "state": "held" if row.is_held else "between two hosts",
     }
 
 
@@ -242,7 +241,7 @@ async def _tell_to_end(fleet: Fleet, host: HostRow) -> None:
         if is_here(host.owner) and not is_dead(host.owner):
             say(f"{host.name} is killed")
             with contextlib.suppress(OSError):
-                os.kill(int(host.owner.split("/")[2]), signal.SIGKILL)
+                os.kill(pid_of(host.owner), signal.SIGKILL)
 
 
 # -- one conversation -------------------------------------------------------------------------

@@ -21,10 +21,10 @@ _logger = logging.getLogger("rtvoice.fleet")
 
 _ASK_S = 10.0
 """How long a host may take to answer."""
-_REPORT_S = 1.0
-"""How old a host's report of its room may be."""
 _MOVE_S = 60.0
 """The same for a move, which waits for a pause in speech."""
+_REPORT_S = 1.0
+"""How old a host's report of its room may be."""
 
 
 class EngineError(RtvoiceError):
@@ -95,7 +95,7 @@ class Fleet:
         self.store = store
         self._secret = ""
         self._placed: collections.deque[tuple[float, str]] = collections.deque(maxlen=1000)
-        """When something was placed where, of late: the hosts have not reported it yet."""
+        """When the newest conversations were placed, and at which owner."""
 
     async def start_session(self, session_id: str) -> HostRow | None:
         """Have a conversation begun that is in the store; return its host.
@@ -118,7 +118,7 @@ class Fleet:
     async def locate(self, session_id: str) -> HostRow | None:
         """Return the host that holds a conversation; None: none does at the moment."""
         row = await self.status(session_id)
-        if row is None or row.ended is not None or row.left_s < 0 or not row.owner:
+        if row is None or not row.is_held:
             return None
         hosts = await asyncio.to_thread(self.store.hosts)
         return next((each for each in hosts if each.owner == row.owner), None)

@@ -16,7 +16,7 @@ import msgspec
 from messages.exit_codes import EXIT_USAGE
 from messages.transport.spawning import ending
 from rtvoice.fleet.engine import EngineError
-from rtvoice.fleet.owner import is_dead, is_here
+from rtvoice.fleet.owner import is_dead, is_here, pid_of
 from rtvoice.fleet.process import HostOptions
 from rtvoice.fleet.store import FRESH_S, HostRow, Store, StoreError
 
@@ -82,9 +82,9 @@ class LocalEngine:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeping
         with contextlib.suppress(StoreError):
-            known = {row.owner.split("/")[2] for row in await self._rows()}
+            known = {pid_of(row.owner) for row in await self._rows()}
             for child in self._children.values():
-                if str(child.pid) not in known:  # nobody could find it in the store
+                if child.pid not in known:  # nobody could find it in the store
                     child.terminate()
 
     @property

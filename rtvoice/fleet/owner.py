@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["boot_id", "is_dead", "is_here", "owner_of_this_process"]
+__all__ = ["boot_id", "is_dead", "is_here", "owner_of_this_process", "pid_of"]
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _PIDS = Path("/proc/self/ns/pid")
@@ -19,6 +19,11 @@ def owner_of_this_process(name: str) -> str:
     """
     where = f"{boot_id()}:{_namespace()}"
     return "/".join((name.replace("/", "_"), where, str(os.getpid()), _started(os.getpid())))
+
+
+def pid_of(owner: str) -> int:
+    """Return the process id of an owner, which means something only where `is_here` is true."""
+    return int(owner.split("/")[2])
 
 
 def is_here(owner: str) -> bool:
@@ -41,13 +46,13 @@ def is_dead(owner: str) -> bool:
     """
     if not is_here(owner):
         return False
-    _, _, pid, started = owner.split("/")
-    found = _started(int(pid))
-    return found != started and not (found == "" and _is_hidden(int(pid)))
+    pid, started = pid_of(owner), owner.rpartition("/")[2]
+    found = _started(pid)
+    return found != started and not (found == "" and _is_hidden(pid))
 
 
 def boot_id() -> str:
-    """Return what is another one after each start of the machine; empty: that is not known."""
+    """Return the id of this start of the machine; empty: it is not known."""
     try:
         return _BOOT.read_text().strip()
     except OSError:

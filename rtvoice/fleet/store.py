@@ -28,11 +28,9 @@ __all__ = [
 
 VERSION = 1
 """Of the records in the store. A host leaves the conversations of a newer version alone."""
-
-
 FRESH_S = 3.0
-"""A host that has not reported itself for so long is asked for nothing, and loses its name to one
-that asks for it."""
+"""A host that has not reported itself for so long is asked for nothing, and another one may have
+its name."""
 
 
 class StoreError(RtvoiceError):
@@ -58,14 +56,19 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     """Number of owners that it has had; 0: none yet."""
     owner: str
-    """`rtvoice.fleet.owner.Owner` as text; empty: nobody."""
+    """Who holds it, or held it last (`rtvoice.fleet.owner`); empty: nobody."""
     host: str
     """Name of the host that held it last; empty: none yet."""
     left_s: float
-    """Seconds until its lease runs out; negative: since then nobody has held it."""
+    """Seconds until its lease runs out; negative: seconds since then."""
     ended: str | None
     """Why it has ended; None: it has not."""
     version: int = VERSION
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a host holds it."""
+        return self.ended is None and bool(self.owner) and self.left_s >= 0
 
 
 class HostRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,7 +190,7 @@ class Store(Protocol):
         """Remove a host that is gone, unless another one has its name by now."""
 
     def secret(self) -> str:
-        """Return what the parts of a fleet prove to each other that they belong to it with."""
+        """Return the secret with which each part of a fleet proves that it belongs to it."""
 
     def close(self) -> None:
         """Close the connections."""

@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from rtvoice.fleet.engine import Fleet
 from rtvoice.fleet.gateway import Gateway
 from rtvoice.fleet.local import LocalEngine
+from rtvoice.fleet.owner import pid_of
 from rtvoice.fleet.process import HostOptions
 from rtvoice.fleet.store import HostRow, SessionRow, open_store
 from tests.fake_server import Connection, FakeServer
@@ -155,7 +156,7 @@ class Rig(Called):
 
     def pid(self, host: HostRow) -> int:
         """Return the process id of a host."""
-        return int(host.owner.split("/")[2])
+        return pid_of(host.owner)
 
     def tree(self, host: HostRow) -> list[int]:
         """Return the processes of a host: itself, and all that it has started."""
