@@ -8,6 +8,8 @@ import contextlib
 import http.client
 import json
 import logging
+import os
+import sys
 import time
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
@@ -15,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 from messages import RtvoiceError
 from rtvoice.fleet.store import FRESH_S, HostRow, SessionRow, Store
 
-__all__ = ["Engine", "EngineError", "Fleet", "ask_host"]
+__all__ = ["Engine", "EngineError", "Fleet", "ask_host", "environment_of_a_host"]
 
 _logger = logging.getLogger("rtvoice.fleet")
 
@@ -51,6 +53,11 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Start no host again from now on. Those that run go on."""
+
+
+def environment_of_a_host() -> dict[str, str]:
+    """Return the environment for a process that imports what this one can, such as the agent."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def ask_host(

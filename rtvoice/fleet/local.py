@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ import msgspec
 
 from messages.exit_codes import EXIT_USAGE
 from messages.transport.spawning import ending
-from rtvoice.fleet.engine import EngineError
+from rtvoice.fleet.engine import EngineError, environment_of_a_host
 from rtvoice.fleet.owner import is_dead, is_here, pid_of
 from rtvoice.fleet.process import HostOptions
 from rtvoice.fleet.store import FRESH_S, HostRow, Store, StoreError
@@ -129,5 +128,5 @@ class LocalEngine:
             [sys.executable, "-P", "-m", _MODULE, options],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env=environment_of_a_host(),
         )

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from rtvoice.fleet.engine import environment_of_a_host
 from rtvoice.fleet.owner import is_dead, is_here
 from rtvoice.fleet.store import FRESH_S, Store, StoreError, open_store
 
@@ -89,12 +90,11 @@ class Keeper:
     def _start(self) -> None:
         address = ray.util.get_node_ip_address()
         options = {**self._options, "listen": address}
-        path = os.pathsep.join(each for each in sys.path if each)
         done = subprocess.run(
             [sys.executable, "-P", "-m", "rtvoice.fleet.process", "--detach", json.dumps(options)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment_of_a_host(),
             check=False,
         )
         self._started = done.stdout.decode().strip(), time.monotonic()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import sys
 import time
 from importlib.util import find_spec
@@ -21,7 +20,7 @@ import msgspec
 
 from messages import ConfigurationError
 from messages.hints import install
-from rtvoice.fleet.engine import EngineError
+from rtvoice.fleet.engine import EngineError, environment_of_a_host
 from rtvoice.fleet.process import HostOptions
 from rtvoice.fleet.store import FRESH_S, Store
 
@@ -107,13 +106,12 @@ class RayEngine:
         Raises:
             EngineError: It cannot.
         """
-        path = os.pathsep.join(each for each in sys.path if each)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", _MODULE, what, self._address, json.dumps(self._wish)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment_of_a_host(),
         )
         try:
             async with asyncio.timeout(_START_S):
