@@ -17,8 +17,6 @@ import threading
 import time
 from typing import Any
 
-import msgspec
-
 from rtvoice.fleet.engine import environment_of_a_host
 from rtvoice.fleet.owner import is_dead, is_here
 from rtvoice.fleet.store import FRESH_S, Store, StoreError, open_store
@@ -53,19 +51,6 @@ class Keeper:
         self._started: tuple[str, float] | None = None
         """The process that was started last, as an owner, and when."""
         threading.Thread(target=self._keep, daemon=True).start()
-
-    def options(self) -> dict[str, Any]:
-        """Return what the host is started with."""
-        return self._options
-
-    def host(self) -> dict[str, Any] | None:
-        """Return what the host has reported last; None: it has not."""
-        store = open_store(self._options["store"])
-        try:
-            rows = [row for row in store.hosts() if row.name == self._options["name"]]
-        finally:
-            store.close()
-        return msgspec.to_builtins(rows[0]) if rows else None
 
     def _keep(self) -> None:
         while True:
