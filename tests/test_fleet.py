@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -258,6 +259,23 @@ def known_store(folder: Path) -> None:
     store.end("over", 0, "hung_up")
     store.create("waits", b"{}", "hash")
     store.close()
+
+
+@pytest.mark.parametrize("ttl_s", [1, 61])
+def test_a_host_alone_refuses_a_lease_that_is_out_of_range(shop: Path, ttl_s: int) -> None:
+    options = {"name": "a", "store": STORE[1], "agent": "shop.py:make_agent", "ttl_s": ttl_s}
+    done = subprocess.run(
+        [sys.executable, "-m", "rtvoice.fleet.process", json.dumps(options)],
+        cwd=shop,
+        env=environment_of(**{MARK: "no start"}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    said = f"rtvoice: ttl_s: {ttl_s} is out of range; give a number from 2 to 60\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 def test_a_host_that_cannot_start_is_told(shop: Path, sandbox: SandboxServer) -> None:

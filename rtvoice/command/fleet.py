@@ -100,7 +100,6 @@ _OF_HOSTS = {
 }
 """The options that are parameters of a service of the same name: metavar, help."""
 _Hosts = Annotated[int, Meta(ge=1, le=1000)]
-_Ttl = Annotated[float, Meta(ge=2.0, le=60.0)]
 _Cpus = Annotated[float, Meta(ge=0.0)]
 _ALL = ("0.0.0.0", "::", "")
 
@@ -187,7 +186,7 @@ def _of_hosts(options: argparse.Namespace) -> dict[str, Any]:
         ConfigurationError: One is not valid.
         LoadError: The agent cannot be loaded.
     """
-    from rtvoice.fleet.process import HostOptions
+    from rtvoice.fleet.process import HostOptions, Ttl
 
     if options.agent is None:
         raise ConfigurationError("--agent is missing: file.py:name or module:name")
@@ -198,7 +197,7 @@ def _of_hosts(options: argparse.Namespace) -> dict[str, Any]:
         **service_options(options, _OF_HOSTS),
         "store": options.store,
         "agent": agent,
-        "ttl_s": _number("--ttl", options.ttl, _Ttl),
+        "ttl_s": _number("--ttl", options.ttl, Ttl),
         "origins": tuple(options.origins),
         "log": options.log,
         "log_level": options.log_level.upper() if options.log_level else "",

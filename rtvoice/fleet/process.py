@@ -12,12 +12,13 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from actors.loading import load
-from messages import ConfigurationError, RtvoiceError
+from messages import ConfigurationError, RtvoiceError, validation
 from messages.errors import UserError
 from messages.exit_codes import EXIT_OK, EXIT_USAGE
 from rtvoice.fleet.control import HostApp
@@ -27,10 +28,10 @@ from rtvoice.fleet.store import open_store
 from rtvoice.service.options import MakeAgent, Options, checked_options
 from rtvoice.service.serving import address_of, listen, run
 
-__all__ = ["HostOptions", "main", "serve_host"]
+__all__ = ["HostOptions", "Ttl", "main", "serve_host"]
 
-TTL_S = (2.0, 60.0)
-"""The shortest and the longest lease."""
+Ttl = Annotated[float, Meta(ge=2.0, le=60.0)]
+"""The length of a lease in seconds."""
 
 
 class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,8 +93,7 @@ def serve_host(options: HostOptions) -> None:
         LoadError: The agent cannot be loaded.
         StoreError: The store cannot be reached, or another host has this name.
     """
-    if not TTL_S[0] <= options.ttl_s <= TTL_S[1]:
-        raise ConfigurationError(f"ttl_s: {options.ttl_s:g} is out of range; give 2 to 60")
+    validation.of_type("ttl_s", options.ttl_s, Ttl)
     make_agent = load(options.agent, "function", inspect.isroutine)
     service = options.service(make_agent)
     store = open_store(options.store)
