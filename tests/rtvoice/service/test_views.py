@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,17 +15,14 @@ import pytest
 from rtvoice import Agent
 from rtvoice.service import CallInfo, Service
 from rtvoice.testing import SandboxServer
+from tests.listening import sandbox
 from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S
 from tests.rtvoice.service.stage import Caller, serving
 
+__all__ = ["sandbox"]
+
 SECRETS = ("sk-canary-key", "canary instructions", "canary prompt")
-
-
-@pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(pace=4, timeout_s=2 * TIMEOUT_S) as server:
-        yield server
 
 
 def service_for(sandbox: SandboxServer, **options: Any) -> Service:
@@ -90,20 +88,26 @@ class Viewer:
         await self.caller.socket.send(json.dumps(frame))
 
 
-@in_a_loop
-async def test_a_caller_sees_what_was_heard_of_each_answer(sandbox: SandboxServer) -> None:
+@contextlib.asynccontextmanager
+async def viewing(sandbox: SandboxServer, scope: str) -> AsyncIterator[Viewer]:
+    """Serve callers a view, and call."""
     async with (
-        serving(service_for(sandbox, view="all")) as stage,
+        serving(service_for(sandbox, view=scope)) as stage,
         stage.caller() as caller,
     ):
-        hello = await caller.hello(view=True)
-        view = Viewer(caller)
+        await caller.hello(view=True)
+        yield Viewer(caller)
+
+
+@in_a_loop
+async def test_a_caller_sees_what_was_heard_of_each_answer(sandbox: SandboxServer) -> None:
+    async with viewing(sandbox, "all") as view:
         await view.phase("listening")
         await view.send(type="say", text="what is your name")
         answer = {"kind": "assistant", "text": "My name is Sandbox.", "heard": 19}
         await view.until(lambda view: any(answer.items() <= e.items() for e in view.entries))
 
-    assert hello["view"] == "all"
+    assert view.caller.told[0]["view"] == "all"
     assert view.frames[0]["whole"] is True
     assert [frame.get("whole") for frame in view.frames[1:]] == [None] * len(view.frames[1:])
     assert [(each["kind"], each["text"]) for each in view.entries] == [
@@ -120,36 +124,26 @@ async def test_a_caller_sees_what_was_heard_of_each_answer(sandbox: SandboxServe
 
 @in_a_loop
 async def test_neither_key_nor_instructions_are_sent(sandbox: SandboxServer) -> None:
-    async with (
-        serving(service_for(sandbox, view="all")) as stage,
-        stage.caller() as caller,
-    ):
-        await caller.hello(view=True)
-        view = Viewer(caller)
+    async with viewing(sandbox, "all") as view:
         await view.phase("listening")
         await view.send(type="say", text="what is your name")
         await view.until(lambda view: any(each["kind"] == "assistant" for each in view.entries))
         await view.send(type="stop")
-        await caller.closed()
+        await view.caller.closed()
 
     assert len(view.frames) > 3
-    assert [secret for secret in SECRETS if secret in json.dumps(caller.told)] == []
+    assert [secret for secret in SECRETS if secret in json.dumps(view.caller.told)] == []
 
 
 @in_a_loop
 async def test_a_stranger_sees_the_talk_and_nothing_else(sandbox: SandboxServer) -> None:
     sandbox.call("get_current_time")
-    async with (
-        serving(service_for(sandbox, view="talk")) as stage,
-        stage.caller() as caller,
-    ):
-        await caller.hello(view=True)
-        view = Viewer(caller)
+    async with viewing(sandbox, "talk") as view:
         await view.phase("listening")
         await view.send(type="say", text="what time is it")
         await view.until(lambda view: any(each.get("heard") for each in view.entries))
         await view.send(type="kill", component="speaker")
-        end = await caller.closed()
+        end = await view.caller.closed()
 
     sections = {name for frame in view.frames for name in frame}
     assert sections <= {"type", "whole", "entries", "removed", "state", "levels", "session"}
@@ -175,12 +169,7 @@ async def test_memory_of_every_process_is_seen_also_of_the_supervisor(
         frames = [each for frame in view.frames for each in frame.get("processes", ())]
         return {each["name"] for each in frames if each.get("memory_bytes")}
 
-    async with (
-        serving(service_for(sandbox, view="all")) as stage,
-        stage.caller() as caller,
-    ):
-        await caller.hello(view=True)
-        view = Viewer(caller)
+    async with viewing(sandbox, "all") as view:
         await view.until(lambda view: {"speaker", "supervisor"} <= measured(view))
 
 
@@ -190,19 +179,14 @@ async def test_a_component_that_a_caller_kills_comes_back(sandbox: SandboxServer
         rows = {each["name"]: each for each in view.section("processes")}
         return bool(rows["speaker"].get("restarts") == 1 and rows["speaker"]["state"] == "up")
 
-    async with (
-        serving(service_for(sandbox, view="all")) as stage,
-        stage.caller() as caller,
-    ):
-        await caller.hello(view=True)
-        view = Viewer(caller)
+    async with viewing(sandbox, "all") as view:
         await view.phase("listening")
         await view.send(type="kill", component="speaker")
         await view.until(is_back)
         await view.send(type="kill", component="nobody")
-        refused = await caller.expect("refused")
+        refused = await view.caller.expect("refused")
         await view.send(type="say", text="what is your name")
-        await caller.hears(9600)
+        await view.caller.hears(9600)
 
     assert refused["text"] == "there is no process nobody"
 
@@ -223,19 +207,14 @@ def image(side: int) -> bytes:
 @in_a_loop
 async def test_an_image_is_shown_to_the_model(sandbox: SandboxServer) -> None:
     data = image(8)
-    async with (
-        serving(service_for(sandbox, view="talk")) as stage,
-        stage.caller() as caller,
-    ):
-        await caller.hello(view=True)
-        view = Viewer(caller)
+    async with viewing(sandbox, "talk") as view:
         await view.phase("listening")
         await view.send(type="image", bytes=len(data), text="What is this?")
-        await caller.socket.send(data)
+        await view.caller.socket.send(data)
         await view.until(lambda view: any(each.get("image") for each in view.entries))
         await view.send(type="image", bytes=4)
-        await caller.socket.send(b"GIF8")
-        refused = await caller.expect("refused")
+        await view.caller.socket.send(b"GIF8")
+        refused = await view.caller.expect("refused")
 
     assert "neither PNG nor JPEG" in refused["text"]
     shown = [e for e in sandbox.of("conversation.item.create") if "input_image" in json.dumps(e)]
@@ -244,12 +223,7 @@ async def test_an_image_is_shown_to_the_model(sandbox: SandboxServer) -> None:
 
 @in_a_loop
 async def test_mute_volume_speed_and_interruption_do_what_they_say(sandbox: SandboxServer) -> None:
-    async with (
-        serving(service_for(sandbox, view="talk")) as stage,
-        stage.caller() as caller,
-    ):
-        await caller.hello(view=True)
-        view = Viewer(caller)
+    async with viewing(sandbox, "talk") as view:
         await view.phase("listening")
         await view.send(type="mute", muted=True)
         await view.phase("muted")
@@ -259,9 +233,9 @@ async def test_mute_volume_speed_and_interruption_do_what_they_say(sandbox: Sand
         changed = {"muted": False, "volume": 0.5, "speed": 1.2}
         await view.until(lambda view: changed.items() <= view.section("state").items())
         await view.send(type="volume", volume=7)
-        refused = await caller.expect("refused")
+        refused = await view.caller.expect("refused")
         await view.send(type="say", text="tell me a story")
-        await caller.hears(9600)
+        await view.caller.hears(9600)
         await view.send(type="interrupt")
         await view.until(lambda v: any(each.get("state") == "interrupted" for each in v.entries))
 
