@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rtvoice.fleet.store import HostRow
 from tests.conversation import noise
 from tests.fake_server import Connection, FakeServer
 from tests.loop import in_a_loop
@@ -18,9 +19,14 @@ from tests.rtvoice.fleet.rig import TTL_S, Caller, Rig, kill, send, until
 APPEND = "input_audio_buffer.append"
 
 
-async def asked(rig: Rig, caller: Caller, number: int = 0) -> Connection:
-    """Have the user ask something that is not answered yet; return the server's connection."""
-    connection = await asyncio.to_thread(rig.connection, number)
+async def asked(rig: Rig) -> tuple[Caller, Connection, HostRow]:
+    """Begin a conversation in which the user asks something that is not answered yet.
+
+    Returns:
+        The caller, the server's connection, and the host.
+    """
+    caller = await rig.call()
+    connection = await asyncio.to_thread(rig.connection, 0)
     await asyncio.to_thread(connection.expect, APPEND)
     connection.hear("u1", "where is my tea")
     session_id = caller.session_id
@@ -28,7 +34,7 @@ async def asked(rig: Rig, caller: Caller, number: int = 0) -> Connection:
         lambda: any(b"where is my tea" in line for line in rig.store.read(session_id).records),
         "the question is not in the store",
     )
-    return connection
+    return caller, connection, await rig.host(session_id)
 
 
 async def answered(rig: Rig, caller: Caller, number: int = 1) -> Connection:
@@ -72,9 +78,7 @@ async def test_the_conversations_of_a_killed_host_go_on_at_another(
     fault_url: str, server: FakeServer, tmp_path: Path, run: int
 ) -> None:
     async with Rig(tmp_path, fault_url, server).running() as rig:
-        caller = await rig.call()
-        before = await asked(rig, caller)
-        host = await rig.host(caller.session_id)
+        caller, before, host = await asked(rig)
 
         kill(rig.pid(host))
         killed_at = time.monotonic()
@@ -92,12 +96,11 @@ async def test_a_tool_that_was_running_is_not_run_again(
     fault_url: str, server: FakeServer, tmp_path: Path, run: int
 ) -> None:
     async with Rig(tmp_path, fault_url, server, tool_s=5.0).running() as rig:
-        caller = await rig.call()
-        connection = await asked(rig, caller)
+        caller, connection, host = await asked(rig)
         connection.call("order", '{"what": "tea"}', call_id="c1")
         await until(rig.runs.exists, "the tool is not run")
 
-        kill(rig.pid(await rig.host(caller.session_id)))
+        kill(rig.pid(host))
         await rig.taken(caller.session_id, 1)
         next_one = await asyncio.to_thread(rig.connection, 1)
         told = await asyncio.to_thread(
@@ -117,13 +120,12 @@ async def test_what_was_set_is_still_so_at_the_next_host(
 ) -> None:
     url = f"sqlite:///{tmp_path / 'fleet.db'}"
     async with Rig(tmp_path, url, server).running() as rig:
-        caller = await rig.call()
-        connection = await asked(rig, caller)
+        caller, connection, host = await asked(rig)
         connection.call("adjust_volume", '{"level": 0.5}', call_id="c1")
         await asyncio.to_thread(connection.expect, "conversation.item.create")
         await asyncio.sleep(3 * 0.05)  # what is saved is in the store soon, not at once
 
-        kill(rig.pid(await rig.host(caller.session_id)))
+        kill(rig.pid(host))
         await rig.taken(caller.session_id, 1)
         sound = noise(400, 2)
         next_one = await asyncio.to_thread(rig.connection, 1)
@@ -166,9 +168,7 @@ async def test_the_conversations_of_a_lost_machine_go_on_after_their_leases(
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "sitecustomize.py").write_text(ANOTHER_MACHINE)
     async with Rig(tmp_path, fault_url, server).running() as rig:
-        caller = await rig.call()
-        before = await asked(rig, caller)
-        host = await rig.host(caller.session_id)
+        caller, before, host = await asked(rig)
         await rig.engine.close()  # what would start hosts there is gone too
 
         kill(*rig.tree(host))
@@ -198,9 +198,7 @@ async def test_a_frozen_host_is_followed_after_its_lease_and_sends_nothing_once_
     fault_url: str, server: FakeServer, tmp_path: Path, whole_tree: bool, run: int
 ) -> None:
     async with Rig(tmp_path, fault_url, server).running() as rig:
-        caller = await rig.call()
-        before = await asked(rig, caller)
-        host = await rig.host(caller.session_id)
+        caller, before, host = await asked(rig)
         frozen = rig.tree(host) if whole_tree else [rig.pid(host)]
 
         send(signal.SIGSTOP, *frozen)
@@ -232,9 +230,7 @@ async def test_without_the_fence_a_thawed_host_speaks_beside_the_next_one(
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "sitecustomize.py").write_text(UNFENCED)
     async with Rig(tmp_path, url, server).running() as rig:
-        caller = await rig.call()
-        before = await asked(rig, caller)
-        host = await rig.host(caller.session_id)
+        caller, before, host = await asked(rig)
 
         send(signal.SIGSTOP, rig.pid(host))
         await rig.taken(caller.session_id, 1)
@@ -262,9 +258,7 @@ async def test_a_conversation_outlives_a_moment_without_the_store(
 ) -> None:
     url, proxy = postgres_of_one
     async with Rig(tmp_path, url, server).running() as rig:
-        caller = await rig.call()
-        connection = await asked(rig, caller)
-        host = await rig.host(caller.session_id)
+        caller, connection, host = await asked(rig)
 
         proxy.cut(host.name)
         await asyncio.sleep(0.3 * TTL_S)
@@ -284,9 +278,7 @@ async def test_a_host_without_the_store_gives_its_conversations_up(
 ) -> None:
     url, proxy = postgres_of_one
     async with Rig(tmp_path, url, server).running() as rig:
-        caller = await rig.call()
-        before = await asked(rig, caller)
-        host = await rig.host(caller.session_id)
+        caller, before, host = await asked(rig)
 
         proxy.cut(host.name)
         cut_at = time.monotonic()
