@@ -24,7 +24,7 @@ from rtvoice.fleet.host import CannotMoveError, Host
 from rtvoice.fleet.process import HostOptions
 from rtvoice.fleet.store import Fenced, HostRow, Store, StoreError, open_store
 from rtvoice.service.errors import Draining
-from tests.fake_server import FakeServer
+from tests.fake_server import Connection, FakeServer
 from tests.loop import in_a_loop
 from tests.rig import TIMEOUT_S
 from tests.rtvoice.fleet.rig import until
@@ -114,6 +114,11 @@ class Hosting:
         self.store.create(session_id, json.dumps({"kind": "talk"}).encode(), "hash")
         return session_id
 
+    async def begun(self, host: Host) -> Connection:
+        """Have a host hold the first conversation, ``one``; return the server's connection."""
+        await host.take(self.added("one"))
+        return await asyncio.to_thread(self._server.connection, 0)
+
     def row(self, session_id: str) -> Any:
         row = self.store.get(session_id)
         assert row is not None
@@ -185,14 +190,10 @@ async def test_what_was_acquired_without_an_answer_is_given_back(hosting: Hostin
 
 
 @in_a_loop
-async def test_a_store_that_does_not_answer_ends_what_is_held_in_time(
-    hosting: Hosting, server: FakeServer
-) -> None:
+async def test_a_store_that_does_not_answer_ends_what_is_held_in_time(hosting: Hosting) -> None:
     """No thread that waits for the store is needed for it."""
     async with hosting.host() as host:
-        await host.take(hosting.added("one"))
-        connection = await asyncio.to_thread(server.connection, 0)
-        await asyncio.to_thread(connection.expect, "session.update")
+        connection = await hosting.begun(host)
         blocked = threading.Event()
         for flaky in hosting.made["a"]:
             flaky.blocks = blocked
@@ -228,7 +229,7 @@ async def test_a_lease_that_runs_out_during_the_start_ends_it(
 
 @in_a_loop
 async def test_a_tool_that_is_asked_for_before_all_has_started_is_answered(
-    hosting: Hosting, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[object] = []
     send = Agent._send
@@ -247,9 +248,7 @@ async def test_a_tool_that_is_asked_for_before_all_has_started_is_answered(
         return f"ordered {what}"
 
     async with hosting.host() as host:
-        await host.take(hosting.added("one"))
-        connection = await asyncio.to_thread(server.connection, 0)
-        await asyncio.to_thread(connection.expect, "session.update")
+        connection = await hosting.begun(host)
 
         connection.call("order", '{"what": "tea"}', call_id="c1")
 
@@ -269,8 +268,7 @@ async def test_a_tool_that_an_earlier_host_has_begun_is_not_run_here(
         return f"ordered {what}"
 
     async with hosting.host("a") as host:
-        await host.take(hosting.added("one"))
-        await asyncio.to_thread(server.connection, 0)
+        await hosting.begun(host)
         await until(lambda: records(hosting), "its journal is not in the store")
     assert hosting.store.acquire("one", "dead", "x", 60) == 2
     begun = _line("ToolBegun", {"call_id": "c1"})
@@ -342,11 +340,10 @@ async def test_many_conversations_are_taken_at_once_by_hosts_that_have_room(
 
 @in_a_loop
 async def test_a_conversation_that_is_ended_in_the_store_is_given_up_by_its_host(
-    hosting: Hosting, server: FakeServer
+    hosting: Hosting,
 ) -> None:
     async with hosting.host() as host:
-        await host.take(hosting.added("one"))
-        connection = await asyncio.to_thread(server.connection, 0)
+        connection = await hosting.begun(host)
 
         assert hosting.store.end("one", 1, "stopped")
 
@@ -493,12 +490,10 @@ async def test_a_host_does_not_start_with_the_name_of_another(
 
 @in_a_loop
 async def test_a_conversation_whose_processes_see_the_end_of_the_lease_first_is_not_over(
-    hosting: Hosting, server: FakeServer
+    hosting: Hosting,
 ) -> None:
     async with hosting.host() as host:
-        await host.take(hosting.added("one"))
-        connection = await asyncio.to_thread(server.connection, 0)
-        await asyncio.to_thread(connection.expect, "session.update")
+        connection = await hosting.begun(host)
         (folder,) = (hosting.folder / "a").iterdir()
 
         lease = Lease(folder / "lease")

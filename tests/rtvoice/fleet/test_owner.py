@@ -15,7 +15,7 @@ from rtvoice.fleet import owner as owner_module
 from rtvoice.fleet.local import LocalEngine
 from rtvoice.fleet.owner import is_dead, is_here, owner_of_this_process
 from rtvoice.fleet.process import HostOptions
-from rtvoice.fleet.store import HostRow, open_store
+from rtvoice.fleet.store import HostRow, Store, open_store
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 
@@ -62,13 +62,19 @@ def test_a_process_that_is_hidden_from_this_user_is_not_dead(
     assert not is_dead(f"{name}/{where}/{pid}/{started}")
 
 
+def held_in_a_file(folder: Path, owner: str) -> tuple[str, Store]:
+    """Return the URL of a store, and the store, in which an owner holds a conversation."""
+    url = f"sqlite:///{folder / 'fleet.db'}"
+    store = open_store(url)
+    store.create("one", b"{}", "hash")
+    assert store.acquire("one", owner, "a", 60.0) == 1
+    return url, store
+
+
 def test_a_clock_that_is_set_forward_ends_no_lease_in_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'fleet.db'}"
-    store = open_store(url)
-    store.create("one", b"{}", "hash")
-    assert store.acquire("one", "A", "a", 60.0) == 1
+    url, store = held_in_a_file(tmp_path, "A")
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 3600)
 
@@ -85,10 +91,7 @@ def test_a_clock_that_is_set_forward_ends_no_lease_in_a_file(
 def test_after_a_start_of_the_machine_nobody_of_before_holds_anything_in_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'fleet.db'}"
-    store = open_store(url)
-    store.create("one", b"{}", "hash")
-    store.acquire("one", "a/old-boot:1/2/3", "a", 60.0)
+    url, store = held_in_a_file(tmp_path, "a/old-boot:1/2/3")
     store.report(host_of("host-1", "a/old-boot:1/2/3"))
     store.close()
     monkeypatch.setattr("rtvoice.fleet.sqlite.boot_id", lambda: "new-boot")
