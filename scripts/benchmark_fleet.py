@@ -28,9 +28,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmark_service import _Conversation
+from benchmark_service import Conversation, serve_conversations
 from websockets.asyncio.client import connect
-from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,21 +60,12 @@ def make_agent(call):
 
 async def be_server() -> None:
     """Serve until killed: speak to whoever connects, as fast as it is heard."""
-    numbers = itertools.count()
 
-    async def talk(socket: ServerConnection) -> None:
-        assert isinstance(socket, _Conversation)
-        number = next(numbers)
-        await socket.tell("session.created", session={"type": "realtime", "id": f"sess_{number}"})
-        with contextlib.suppress(ConnectionClosed):
-            for turn in itertools.count():
-                await socket.answer(f"{number}_{turn}", chunks=600, ms=100, pace_s=0.1)
+    async def speak(socket: Conversation, number: int) -> None:
+        for turn in itertools.count():
+            await socket.answer(f"{number}_{turn}", chunks=600, ms=100, pace_s=0.1)
 
-    options: dict[str, Any] = {"compression": None, "max_size": None, "ping_interval": None}
-    async with serve(talk, "127.0.0.1", 0, create_connection=_Conversation, **options) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
-        print(f"ws://127.0.0.1:{port}/v1/realtime", flush=True)
-        await server.wait_closed()
+    await serve_conversations(speak)
 
 
 # -- the fleet and its callers ----------------------------------------------------------------

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -127,7 +127,7 @@ async def app(scope, receive, send):
 # -- the server -------------------------------------------------------------------------------
 
 
-class _Conversation(ServerConnection):
+class Conversation(ServerConnection):
     """A socket of the server, which handles a message when it is read."""
 
     ages_ns: ClassVar[list[int]] = []
@@ -169,32 +169,47 @@ class _Conversation(ServerConnection):
         await self.tell("response.done", response={**response, "status": "completed"})
 
 
-async def be_server() -> None:
-    """Serve until killed; for each line that comes, print the ages of the blocks since the last."""
+async def serve_conversations(
+    speak: Callable[[Conversation, int], Coroutine[Any, Any, None]],
+) -> None:
+    """Serve until killed; print the URL.
+
+    Args:
+        speak: Called with each connection and its number; speaks until that is closed.
+    """
     numbers = itertools.count()
 
     async def talk(socket: ServerConnection) -> None:
-        assert isinstance(socket, _Conversation)
+        assert isinstance(socket, Conversation)
         number = next(numbers)
         await socket.tell("session.created", session={"type": "realtime", "id": f"sess_{number}"})
-        begun = time.monotonic() + 1 + number * 0.618 % 1 * 8  # not all speak at once
         with contextlib.suppress(ConnectionClosed):
-            for turn in itertools.count():
-                await asyncio.sleep(max(0.0, begun + 8 * turn - time.monotonic()))
-                await socket.answer(f"{number}_{turn}")
+            await speak(socket, number)
+
+    options: dict[str, Any] = {"compression": None, "max_size": None, "ping_interval": None}
+    async with serve(talk, "127.0.0.1", 0, create_connection=Conversation, **options) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        print(f"ws://127.0.0.1:{port}/v1/realtime", flush=True)
+        await server.wait_closed()
+
+
+async def be_server() -> None:
+    """Serve until killed; for each line that comes, print the ages of the blocks since the last."""
+
+    async def speak(socket: Conversation, number: int) -> None:
+        begun = time.monotonic() + 1 + number * 0.618 % 1 * 8  # not all speak at once
+        for turn in itertools.count():
+            await asyncio.sleep(max(0.0, begun + 8 * turn - time.monotonic()))
+            await socket.answer(f"{number}_{turn}")
 
     def report() -> None:
         if not sys.stdin.readline():
             os._exit(0)
-        print(json.dumps(_Conversation.ages_ns), flush=True)
-        _Conversation.ages_ns.clear()
+        print(json.dumps(Conversation.ages_ns), flush=True)
+        Conversation.ages_ns.clear()
 
-    options: dict[str, Any] = {"compression": None, "max_size": None, "ping_interval": None}
-    async with serve(talk, "127.0.0.1", 0, create_connection=_Conversation, **options) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
-        print(f"ws://127.0.0.1:{port}/v1/realtime", flush=True)
-        asyncio.get_running_loop().add_reader(0, report)
-        await server.wait_closed()
+    asyncio.get_running_loop().add_reader(0, report)
+    await serve_conversations(speak)
 
 
 class _Server:
