@@ -12,6 +12,7 @@ from typing import Any
 from rtvoice.fleet.control import answer
 from rtvoice.fleet.engine import Fleet
 from rtvoice.fleet.store import HostRow, SessionRow, StoreError
+from rtvoice.service.frames import POLICY
 from rtvoice.service.socket import Event, Receive, Send
 from rtvoice.service.tokens import Token
 
@@ -63,7 +64,7 @@ class Gateway:
                 await answer(send, status, content)
             case "websocket":
                 await receive()
-                await send({"type": "websocket.close", "code": 1008})
+                await send({"type": "websocket.close", "code": POLICY})
 
     async def _obey(self, scope: Event, receive: Receive) -> tuple[int, dict[str, Any]]:
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))

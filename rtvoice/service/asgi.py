@@ -14,6 +14,7 @@ from rtvoice.service.call import Call
 from rtvoice.service.desk import Desk
 from rtvoice.service.errors import Busy, Draining
 from rtvoice.service.frames import (
+    FAILED,
     GOING_AWAY,
     POLICY,
     TRY_LATER,
@@ -37,7 +38,6 @@ _HELLO_S = 10.0
 """How long the hello of a caller, who has a place meanwhile, is waited for."""
 _DRAINING_S = 5.0
 """``Retry-After`` of a service that ends: another instance will take its place."""
-_FAILED = 1011
 
 
 class Admitted:
@@ -272,7 +272,7 @@ class App:
         except Exception as error:  # of the user's make_agent; the other callers go on
             admitted.place = place
             _logger.exception("conversation %s cannot start", info.id)
-            raise BadFrameError(_FAILED, "the conversation cannot start") from error
+            raise BadFrameError(FAILED, "the conversation cannot start") from error
 
 
 async def _hello(socket: Socket, wire: Wire) -> Hello:

@@ -26,6 +26,7 @@ from rtvoice.service.conversation import Conversation
 from rtvoice.service.errors import Draining
 from rtvoice.service.feed import Feed
 from rtvoice.service.frames import (
+    FAILED,
     GOING_AWAY,
     NORMAL,
     RESTART,
@@ -50,7 +51,6 @@ _PIECE_S = 0.04
 for a whole one anyway. Callers send 20 ms at a time; each message wakes three threads."""
 _AHEAD_S = 5.0
 """How far a caller's sound may be ahead of real time before it is not read any more."""
-_FAILED = 1011
 
 
 class Kept:
@@ -190,7 +190,7 @@ class Call:
             self.conversation.end(why)
 
     def expect(self) -> None:
-        """Wait for the caller, as for one who was lost."""
+        """Wait for the caller, who has not come yet or was lost; after `keep_s`, end."""
         if self._socket is None and self._lost is None:
             loop = asyncio.get_running_loop()
             self._lost = loop.call_later(self._keep_s, self.end, "lost")
@@ -307,8 +307,7 @@ class Call:
                 self.conversation.agent.interrupt()  # what nobody hears was not said
             except NotRunningError:
                 return
-        loop = asyncio.get_running_loop()
-        self._lost = loop.call_later(self._keep_s, self.end, "lost")
+        self.expect()
 
     async def _say_goodbye(self, socket: Socket) -> None:
         reason = self.conversation.agent.history.ended_because
@@ -317,7 +316,7 @@ class Call:
         if self._abandoned:
             await socket.close(RESTART, self._abandoned)
         elif self._failure:
-            await socket.close(_FAILED, self._failure)
+            await socket.close(FAILED, self._failure)
         elif self.conversation.ended_by == "drained":
             await socket.close(GOING_AWAY, "the service is ending")
         else:

@@ -9,13 +9,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 
 __all__ = ["BAD_DATA", "GOING_AWAY", "NORMAL", "POLICY", "TRY_LATER", "BadFrameError"]
-__all__ += ["RESTART", "Command", "Frame", "Hello", "HungUp", "Received", "Scope", "Wire"]
+__all__ += ["FAILED", "RESTART", "Command", "Frame", "Hello", "HungUp", "Received", "Scope", "Wire"]
 __all__ += ["checked_sound", "parsed"]
 
 Frame = bytes | str
 
 NORMAL, GOING_AWAY, BAD_DATA, POLICY, TOO_BIG = 1000, 1001, 1007, 1008, 1009
-RESTART, TRY_LATER = 1012, 1013
+FAILED, RESTART, TRY_LATER = 1011, 1012, 1013
 """Codes that close a websocket (RFC 6455 section 7.4.1, and the IANA registry)."""
 MOST_BYTES = 256 * 1024
 """Length of the longest frame: five seconds at 24 kHz."""
