@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -86,8 +87,6 @@ class Cluster:
         Raises:
             NoClusterError: It does not come up.
         """
-        import json
-
         assert self._process.stdout is not None
         try:
             async with asyncio.timeout(_UP_S):
@@ -175,8 +174,6 @@ async def _fault(what: str, rig: Rig, cluster: Cluster, caller: Caller, watch_s:
 
 def _node_of(cluster: Cluster, name: str, rig: Rig) -> int:
     """Return which node keeps a host: that of its keeper's raylet."""
-    import json
-
     program = (
         "import json, sys, os, ray; ray.init(sys.argv[1], logging_level='ERROR', "
         " log_to_driver=False, namespace='rtvoice-fleet');"
