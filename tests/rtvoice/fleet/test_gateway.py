@@ -183,3 +183,21 @@ async def test_a_host_that_does_not_answer_is_named(store: Store) -> None:
 
     with pytest.raises(EngineError, match="host host-1 does not answer"):
         await Fleet(store).drain(host)
+
+
+@in_a_loop
+async def test_a_body_that_is_too_long_is_refused(store: Store) -> None:
+    status, found = await asked(store, "POST", "/sessions", b'{"a": "', b"x" * 65_536, b'"}')
+
+    assert status == 400, found
+    assert store.live() == []
+
+
+@in_a_loop
+async def test_a_host_that_drains_or_is_silent_is_given_nothing(store: Store) -> None:
+    for name, draining in (("drains", True), ("silent", False), ("takes", False)):
+        fields: dict[str, Any] = {"url": "http://h", "owner": name, "sessions": 0, "room": 1}
+        store.report(HostRow(name=name, draining=draining, age_s=0.0, **fields))
+    store.run("update fleet_host set seen = seen - 10 where name = 'silent'", {})  # type: ignore[attr-defined]
+
+    assert [host.name for host in await Fleet(store).hosts()] == ["takes"]

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from messages import AskToRun, MayRun, NotRunningError
 from rtvoice import Agent, Tools
 from rtvoice.fleet import host as host_module
 from rtvoice.fleet import sql
-from rtvoice.fleet.holding import Held, _line
+from rtvoice.fleet.control import HostApp
+from rtvoice.fleet.holding import Held, Holding, _line
 from rtvoice.fleet.host import CannotMoveError, Host
 from rtvoice.fleet.process import HostOptions
 from rtvoice.fleet.store import Fenced, HostRow, Store, StoreError, open_store
@@ -187,6 +189,24 @@ async def test_what_was_acquired_without_an_answer_is_given_back(hosting: Hostin
         assert hosting.row("lost").owner == host.owner
 
         await until(lambda: not hosting.row("lost").owner, "it stays this host's for ever")
+
+
+@in_a_loop
+async def test_what_is_being_taken_is_not_given_back(hosting: Hosting) -> None:
+    async with hosting.host() as host:
+        await host.take(hosting.added("held"))  # without one nothing is renewed
+        (flaky, *_) = hosting.made["a"]
+        read = flaky.read
+
+        def slow(session_id: str) -> Any:
+            time.sleep(0.5 * TTL_S)  # it is acquired, and two renewals pass
+            return read(session_id)
+
+        flaky.read = slow  # type: ignore[attr-defined]
+
+        assert await host.take(hosting.added("one"))
+
+        assert (hosting.row("one").owner, hosting.row("one").epoch) == (host.owner, 1)
 
 
 @in_a_loop
@@ -446,6 +466,29 @@ async def test_what_nobody_has_held_for_an_hour_is_not_begun_again(hosting: Host
     assert (hosting.row("old").ended, hosting.row("old").epoch) == ("lost", 0)
 
 
+# -- who may ask a host ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [b"", b"Bearer ", b"Bearer wrong", b"secret"])
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [("POST", "take"), ("POST", "stop"), ("POST", "move"), ("POST", "drain"), ("GET", "status")],
+)
+@in_a_loop
+async def test_only_the_fleet_may_ask_a_host(method: str, what: str, given: bytes) -> None:
+    host, sent = SimpleNamespace(desk=None, drain=None), []  # which can do nothing
+    app = HostApp(host, "secret", (), lambda: None)  # type: ignore[arg-type]
+    headers = [(b"authorization", given)] if given else []
+    scope = {"type": "http", "method": method, "path": f"/fleet/{what}", "headers": headers}
+
+    async def send(event: dict[str, Any]) -> None:
+        sent.append(event)
+
+    await app({**scope, "query_string": b"id=one"}, lambda: asyncio.sleep(0, {}), send)
+
+    assert sent[0]["status"] == 403
+
+
 # -- moving and names -----------------------------------------------------------------------------
 
 
@@ -458,6 +501,25 @@ async def test_without_another_host_a_conversation_is_not_moved(hosting: Hosting
             await host.move("one")
 
         assert "one" in host.status()["sessions"]
+
+
+@in_a_loop
+async def test_a_host_that_has_moved_a_conversation_leaves_it_to_others(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hosting.host("a") as a:
+        await hosting.begun(a)
+        monkeypatch.setattr(host_module, "FRESH_S", 60.0)  # for so long, however busy all is
+        elsewhere = HostRow(
+            name="b", url="http://b", owner="B", sessions=0, room=1, draining=False, age_s=0.0
+        )
+        hosting.store.report(elsewhere)
+
+        assert await a.move("one", limit_s=0)
+        await until(lambda: not hosting.row("one").owner, "it is not given up")
+        await asyncio.sleep(3 * min(0.5, TTL_S / 5))  # it looks for what nobody holds meanwhile
+
+        assert (hosting.row("one").owner, hosting.row("one").epoch) == ("", 1)
 
 
 @in_a_loop
@@ -546,6 +608,36 @@ def test_lines_are_in_the_store_once_and_in_order_although_writing_fails(
     assert [line for line in lines if b"c1" not in line] == [b"one", b"two", b"half three"]
     assert [b"ToolBegun" in line for line in lines if b"c1" in line] == [False, True]
     assert lines[0] == b"one"
+
+
+def test_a_tool_that_an_earlier_host_has_begun_is_not_recorded_again(
+    hosting: Hosting, held: Held
+) -> None:
+    begun = _line("ToolBegun", {"call_id": "c1"})
+    hosting.store.append("one", 1, 1, [begun])
+    folder = hosting.folder / "next"
+    folder.mkdir()
+    later = Held("one", 1, folder, [begun])
+
+    later.ship(hosting.store, AskToRun("c1", "order", "{}"))
+
+    assert records(hosting) == [begun]
+
+
+def test_what_is_not_held_any_more_is_not_good_again(hosting: Hosting, held: Held) -> None:
+    flaky = Flaky(hosting.store)
+    holding = Holding(lambda: hosting.store, "A", TTL_S, lambda _: None)
+    holding.add(held, time.monotonic_ns())
+    renew = flaky.renew
+
+    def end_and_renew(*arguments: Any) -> Any:
+        holding.remove(held)
+        return renew(*arguments)
+
+    flaky.renew = end_and_renew  # type: ignore[attr-defined]
+    holding._renew(flaky)  # type: ignore[arg-type]
+
+    assert not held.lease.is_good
 
 
 def test_a_journal_that_is_gone_or_shorter_loses_nothing_that_is_kept(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rtvoice.fleet import local
 from rtvoice.fleet import owner as owner_module
 from rtvoice.fleet.local import LocalEngine
 from rtvoice.fleet.owner import is_dead, is_here, owner_of_this_process
@@ -104,6 +105,32 @@ def test_after_a_start_of_the_machine_nobody_of_before_holds_anything_in_a_file(
     again = open_store(url)
     assert again.acquire("one", "c/new-boot:1/2/4", "c", 60.0) is None
     again.close()
+
+
+def test_a_host_that_ends_at_once_is_not_started_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'fleet.db'}")
+    engine = LocalEngine(store, 1, lambda name: HostOptions(name=name, store="", agent=""))
+
+    def look_once_it_has_ended() -> int:
+        asyncio.run(engine._look())
+        (child,) = engine.children
+        child.kill()
+        child.wait()
+        asyncio.run(engine._look())
+        return len(engine.children)
+
+    monkeypatch.setattr(local, "_AGAIN_S", 3600.0)
+    monkeypatch.setattr(engine, "_began", {"host-1": -3600.0})
+    assert look_once_it_has_ended() == 0
+
+    monkeypatch.setattr(local, "_AGAIN_S", 0.0)
+    assert look_once_it_has_ended() == 1
+    for child in engine.children:
+        child.kill()
+        child.wait()
+    store.close()
 
 
 def host_of(name: str, owner: str) -> HostRow:
