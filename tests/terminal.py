@@ -25,6 +25,10 @@ from tests.test_command import environment_of
 
 __all__ = ["Terminal"]
 
+# Synchronized output, by which a terminal shows a frame whole: asked for, had, begun, ended.
+_ASKS_FOR_FRAMES, _HAS_FRAMES = b"\x1b[?2026$p", b"\x1b[?2026;2$y"
+_BEGINS, _ENDS = b"\x1b[?2026h", b"\x1b[?2026l"
+
 
 class Terminal:
     """``python -m supervisor`` in a terminal of a size; use as a context manager."""
@@ -50,6 +54,7 @@ class Terminal:
         self._news = threading.Condition()
         self._ended = self._is_gone = False
         self.written = bytearray()
+        self._drawn = 0  # bytes of it that are on the screen
         self.process = subprocess.Popen(
             [sys.executable, "-P", *program, *arguments],
             cwd=cwd,
@@ -148,11 +153,23 @@ class Terminal:
         with contextlib.suppress(OSError):
             while not self._is_gone and (data := os.read(self._master, 1 << 16)):
                 with self._news:
+                    seen = len(self.written) - len(_ASKS_FOR_FRAMES)
                     self.written += data
-                    self._stream.feed(data)
-                    self._news.notify_all()
+                    if self.written.find(_ASKS_FOR_FRAMES, max(seen, 0)) >= 0:
+                        os.write(self._master, _HAS_FRAMES)
+                    self._draw()
         with self._news:
             self._ended = True
+            self._news.notify_all()
+
+    def _draw(self) -> None:
+        """Draw what was written, but not half of a frame."""
+        begun = self.written.rfind(_BEGINS, max(self._drawn - len(_BEGINS), 0))
+        is_half = begun >= 0 and self.written.find(_ENDS, begun) < 0
+        until = begun if is_half else len(self.written)
+        if until > self._drawn:
+            self._stream.feed(bytes(self.written[self._drawn : until]))
+            self._drawn = until
             self._news.notify_all()
 
 
