@@ -29,7 +29,7 @@ from messages.settings import SETTINGS, Option
 from messages.transport.spawning import start_fork_server
 from rtvoice.command.choice import NEVER, Card, Choice, UsageError, choose, read_env_file
 from rtvoice.command.parser import Parser
-from rtvoice.command.printing import OutputError, fitting, open_closed_streams
+from rtvoice.command.printing import OutputError, discard_rest, fitting, open_closed_streams
 
 if TYPE_CHECKING:
     from rtvoice.command.console import Console
@@ -266,6 +266,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit."""
     code = run(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # else Ctrl-C could still change the exit code
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # a window that was closed, say
+            discard_rest(stream)
     sys.exit(code)
 
 

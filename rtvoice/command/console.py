@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, BinaryIO, TextIO
 
 import msgspec
@@ -35,7 +36,7 @@ from messages import (
     SupervisorRestarted,
     Turn,
 )
-from rtvoice.command.printing import fitting
+from rtvoice.command.printing import discard_rest, fitting
 from rtvoice.command.transcript import ConsoleTranscript, bar, echo_text
 from rtvoice.view.sentences import count_of
 
@@ -85,7 +86,10 @@ class Console:
         self.sandbox_hints: Callable[[], Sequence[str]] = lambda: ()
         """Returns more such lines, for a session with the sandbox."""
         self._transcript = ConsoleTranscript(
-            transcript, live=live, colour=live and _colours_wanted()
+            transcript,
+            live=live,
+            colour=live and _colours_wanted(),
+            failed=partial(self._cannot_write, "the transcript"),
         )
         self._errors = errors
         self._error_colour = errors.isatty() and _colours_wanted()
@@ -204,10 +208,7 @@ class Console:
                 self.events_closed()
             except OSError as error:
                 self._events = None
-                self.complain(
-                    f"rtvoice: the events cannot be written any more ({error.strerror or error}); "
-                    f"the conversation goes on"
-                )
+                self._cannot_write("the events", error.strerror or str(error))
         if self._held is not None and not isinstance(message, SessionFailed):
             self._transcript.keep_end(message)
             return
@@ -281,7 +282,12 @@ class Console:
             self._errors.write(f"{fitting(text, self._errors)}\n")  # as a whole: two threads write
             self._errors.flush()
         except (OSError, ValueError):
-            pass  # the stream is closed
+            discard_rest(self._errors)
+
+    def _cannot_write(self, what: str, why: str) -> None:
+        self.complain(
+            f"rtvoice: {what} cannot be written any more ({why}); the conversation goes on"
+        )
 
 
 def _event_types() -> Iterator[type[Message]]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from typing import TextIO
 
+from rtvoice.command.printing import discard_rest
 from rtvoice.view.wrapping import clusters, width_of, words
 
 __all__ = ["Lines"]
+
+_READER_IS_GONE = (errno.EPIPE, errno.EIO, errno.ENXIO)
+"""Errors of a pipe without a reader, and of a terminal whose window was closed."""
 
 
 class Lines:
@@ -20,11 +26,16 @@ class Lines:
     Args:
         stream: Where to write.
         live: Whether it is a terminal.
+        failed: Called once with the reason if the stream cannot be written to. Not called for a
+            reader that has closed it.
     """
 
-    def __init__(self, stream: TextIO, *, live: bool) -> None:
+    def __init__(
+        self, stream: TextIO, *, live: bool, failed: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._stream: TextIO | None = stream
         self._live = live
+        self._failed = failed
         self._column = 0
         """Cells that the open line takes."""
         self._pending = ""
@@ -147,8 +158,11 @@ class Lines:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):
-            self._stream = None  # the reader has closed it: write nothing more
+        except (OSError, ValueError) as error:
+            discard_rest(self._stream)
+            self._stream = None
+            if isinstance(error, OSError) and error.errno not in _READER_IS_GONE:
+                self._failed(error.strerror or str(error))
 
 
 def _styled(text: str, style: str) -> str:

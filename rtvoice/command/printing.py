@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import TextIO
 
 from rtvoice.view.wrapping import wrapped
 
-__all__ = ["OutputError", "fitting", "open_closed_streams", "writing_to"]
+__all__ = ["OutputError", "discard_rest", "fitting", "open_closed_streams", "writing_to"]
 
 
 class OutputError(Exception):
@@ -44,17 +45,23 @@ def writing_to(out: TextIO) -> Callable[[str], None]:
             out.write(text)
             out.flush()
         except BrokenPipeError:
-            _discard_rest(out)
+            discard_rest(out)
         except OSError as error:
-            _discard_rest(out)
+            discard_rest(out)
             raise OutputError(f"the output cannot be written: {error.strerror or error}") from None
 
     return write
 
 
-def _discard_rest(out: TextIO) -> None:
-    """Redirect a stream to nowhere, else Python reports the buffered rest as an error at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+def discard_rest(out: TextIO) -> None:
+    """Redirect a stream that has failed to nowhere.
+
+    Otherwise Python tries to write the buffered rest at exit, and changes the exit code to 120.
+    """
+    with contextlib.suppress(OSError, ValueError):  # it has no descriptor, or is closed
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, out.fileno())
+        os.close(nowhere)
 
 
 def open_closed_streams() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from messages import (
@@ -34,10 +34,18 @@ class ConsoleTranscript:
         stream: Where to write.
         live: Whether the stream is a terminal, on which the assistant's text appears as it arrives.
         colour: Whether to use colours.
+        failed: Called once with the reason if the stream cannot be written to; see `Lines`.
     """
 
-    def __init__(self, stream: TextIO, *, live: bool, colour: bool) -> None:
-        self._lines = Lines(stream, live=live)
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        live: bool,
+        colour: bool,
+        failed: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._lines = Lines(stream, live=live, failed=failed)
         self._live = live
         self._colour = colour
         self._open = ""

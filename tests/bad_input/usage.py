@@ -365,6 +365,16 @@ def events_full(world: World) -> Outcome:
     return Outcome(sitting.text(), None)
 
 
+@row("The transcript, written to a full disk")
+def transcript_full(world: World) -> Outcome:
+    if not Path("/dev/full").exists():
+        pytest.skip("NO /dev/full ON THIS SYSTEM")
+    quiet = ("--server", "sandbox", "--input", "silence", "--output", "null")
+    outcome = _writes_to("/dev/full", *quiet, "--max-seconds", "2")
+    assert outcome.code == 0
+    return Outcome(outcome.text, None)
+
+
 # -- .env, settings of a program, the sandbox --------------------------------------------------
 
 

@@ -264,8 +264,7 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     transcript.show(Turn("user", "hi", "a"))
     transcript.show(Turn("user", "hi", "b"))
 
-    with pytest.raises(BrokenPipeError):
-        stream.close()
+    stream.close()  # nothing of it is left, which would fail here, and change the exit code
 
 
 # -- the peer ---------------------------------------------------------------------------------
