@@ -34,6 +34,7 @@ from messages import (
     ToolSpanRequest,
     ToolSpec,
 )
+from messages.transport.saved import read_state
 from tests.rig import Rig, until
 
 AGENT = """
@@ -422,6 +423,22 @@ def test_a_call_that_comes_twice_is_run_once(tmp_path: Path, agent: str) -> None
 
         assert rig.take(ToolAnswer) == []
         assert module_of(agent).runs == ["a"]
+
+
+def test_an_orphan_runs_nothing_since_the_next_process_would_run_it_again(
+    tmp_path: Path, agent: str
+) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.host.orphaned = True  # the supervisor has died; its last messages are still handled
+        rig.tell(call("wait", gate="a"))
+        rig.wait_handled(mail=1)
+        assert not read_state(tmp_path, "toolexecutor")
+        rig.host.orphaned = False
+        rig.tell(call("wait", call_id="c2", gate="b"))
+
+        until(lambda: "b" in module_of(agent).runs, "it does not run")
+        assert module_of(agent).runs == ["b"]
+        module_of(agent).gates["b"].set()
 
 
 @pytest.mark.parametrize("resumed", ["", "supervisor"])
