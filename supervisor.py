@@ -180,7 +180,7 @@ class Supervisor:
         self.settings = checked_settings({**self._defaults, **self.given})
         sweep()
         self.directory = Path(path_of_text(directory)) if directory else make_directory()
-        self._page_path = self.directory / "page"
+        self._page_path = self.directory / f"page-{os.getpid()}"
         self._page = make_page(self._page_path)
         self.loop = Loop()
         self.stage = SessionStage.STARTING

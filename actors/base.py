@@ -8,17 +8,21 @@ again and it goes on with the next message.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 import pykka
 
-from messages import Message, Rule, SessionInfo, Settings, UserError
+from messages import Message, Rule, SessionInfo, Settings, UserError, decode
 
 if TYPE_CHECKING:
+    import socket
+
     from actors.accounts import Accounts
     from actors.inbox import Inbox, Timer
     from actors.logs import Logger
+    from messages.transport.direct import DirectInbox
 
 __all__ = ["Actor", "ActorHost", "Source", "StartAnew"]
 
@@ -54,6 +58,8 @@ class ActorHost(Protocol):
     """Tags of the messages that are sent on demand only and that somebody wants."""
     logger: Logger
     accounts: Accounts
+    direct: DirectInbox | None
+    """What comes ahead of the supervisor; None: nothing does."""
     over: bool
     """True: no incarnation follows, because the supervisor has said stop or has died."""
     orphaned: bool
@@ -73,6 +79,15 @@ class ActorHost(Protocol):
 
     def send(self, message: Message, epoch: int) -> None:
         """Write a message to the supervisor; from any thread."""
+
+    holds_back: bool
+    """Whether what was sent ahead waits to be sent to the supervisor."""
+
+    def send_ahead(self, message: Message, epoch: int) -> None:
+        """See `Actor.send_ahead`."""
+
+    def send_held_back(self) -> None:
+        """See `Actor.send_held_back`."""
 
     def save(self, state: bytes, epoch: int, *, recorded: bool = True) -> None:
         """Keep state for the next incarnation, and for the session's record if asked to."""
@@ -132,6 +147,8 @@ class Actor(pykka.ThreadingActor):
         self.log: Logger = host.logger
         self._epoch = host.epoch
         self._inbox: Inbox = host.new_inbox()
+        self.is_ahead = False
+        """Whether the message in hand has come straight: it will come again."""
         super().__init__()
 
     # -- for subclasses to override -----------------------------------------------------------
@@ -159,8 +176,21 @@ class Actor(pykka.ThreadingActor):
         """
         self.host.send(message, self._epoch)
 
+    def send_ahead(self, message: Message) -> None:
+        """Send a message straight to the component that takes it so (`Rule.direct`).
+
+        It is also sent through the supervisor, like all messages: at once if it cannot be sent
+        straight, else with what is sent next. Whoever uses this calls `send_held_back` soon. The
+        receiver knows by the message itself that it has had it.
+        """
+        self.host.send_ahead(message, self._epoch)
+
+    def send_held_back(self) -> None:
+        """Send the supervisor what was sent ahead."""
+        self.host.send_held_back()
+
     def is_wanted(self, kind: type[Message]) -> bool:
-        """Return whether anybody accepts a message type that is sent on demand only."""
+        """Return whether anybody wants a type of message (`Wanted`)."""
         return kind.tag() in self.host.wanted
 
     def save(self, state: Any, *, recorded: bool = True) -> None:
@@ -238,6 +268,9 @@ class Actor(pykka.ThreadingActor):
         except BaseException as error:  # noqa: BLE001 - also SystemExit: every end is reported
             self._fail(error, "open")
             return
+        if (direct := self.host.direct) is not None:
+            for source in direct.sockets:
+                self.watch(source, partial(self._take_direct, direct, source))
         self.host.ready()
 
     def on_receive(self, message: Any) -> None:
@@ -245,7 +278,7 @@ class Actor(pykka.ThreadingActor):
         self.host.collects = self.collects
         try:
             if isinstance(message, bytes):
-                self.host.accounts.handle(message, self._dispatch)
+                self.host.accounts.handle(message, self._dispatcher(message))
             else:
                 self.host.accounts.run(message)
                 self.host.send_rest()
@@ -256,6 +289,7 @@ class Actor(pykka.ThreadingActor):
         """Close in order, when the supervisor says stop or is gone."""
         try:
             self._close()
+            self.send_held_back()
             self.host.send_rest()
         except BaseException as error:  # noqa: BLE001 - reported to the supervisor
             self.host.crashed(error, "close")
@@ -263,6 +297,20 @@ class Actor(pykka.ThreadingActor):
     def _close(self) -> None:
         self.host.trip("close")
         self.closed()
+
+    def _dispatcher(self, frame: bytes) -> Callable[[Message], None]:
+        """Return what handles the message of a frame that comes through the supervisor."""
+        direct = self.host.direct
+        if direct is not None and direct.was_ahead(frame):
+            return _pass_over
+        return self._dispatch
+
+    def _take_direct(self, direct: DirectInbox, source: socket.socket) -> None:
+        frame = direct.take(source)
+        if frame is not None:
+            self.is_ahead = True
+            self._dispatch(decode(frame))
+            self.is_ahead = False
 
     def _dispatch(self, message: Message) -> None:
         if type(message) in self.accepts:
@@ -280,3 +328,7 @@ class Actor(pykka.ThreadingActor):
         except BaseException as second:  # noqa: BLE001 - reported with the first
             error.add_note(f"and closing it raised {second!r}")
         self.host.crashed(error, during)
+
+
+def _pass_over(_: Message) -> None:
+    """Do nothing with a message that was handled when it came directly."""

@@ -53,6 +53,7 @@ from messages import (
 from messages.hints import rtvoice
 from messages.paths import path_of_text
 from messages.transport.channel import Channel, adopt_stdio
+from messages.transport.direct import DirectInbox, DirectSender
 from messages.transport.page import Page, Slot
 from messages.transport.saved import StateFile
 
@@ -112,6 +113,11 @@ class Host:
         self.collects = False
         self._collected: list[bytes] = []
         """Frames that leave with the next urgent one, or when the message is handled."""
+        self.holds_back = False
+        """Whether all that was collected was sent ahead, and waits until something else is sent."""
+        self.direct: DirectInbox | None = None
+        self._direct_sender: DirectSender | None = None
+        """None: there is no supervisor yet."""
         self._actor_thread = 0
         self._probes = False
         self._faults: Any = None
@@ -147,7 +153,9 @@ class Host:
         self._probes = init.probes
         if init.probes:
             self._faults = importlib.import_module("actors.faults")
-        self._slot = Page(Path(path_of_text(init.page_path))).slot(init.slot)
+        page = Path(path_of_text(init.page_path))
+        self._slot = Page(page).slot(init.slot)
+        self._direct_base, self._direct_sender = page, DirectSender(page)
         self.logger.level = level_of(init.log_level)
         limit_memory(init.memory_mib)
         pass_on_library_logs(self.logger)
@@ -192,6 +200,10 @@ class Host:
         self.wanted = frozenset(order.wanted)
         held = frozenset(tag for tag, rule in self._accepts if rule.held)
         self.accounts = Accounts(self._slot, held, self._send_room)
+        if self.direct is not None:
+            self.direct.close()
+        tags = [tag for tag, rule in self._accepts if rule.direct]
+        self.direct = DirectInbox(self._direct_base, tags)
         self._ended.clear()
         kind.start(self)
         self._watch()
@@ -226,6 +238,10 @@ class Host:
         self._selector.close()
         for used in (self._waker, self._woken, self._end_signal, self._end_seen):
             used.close()
+        if self.direct is not None:
+            self.direct.close()
+        if self._direct_sender is not None:
+            self._direct_sender.close()
         self.channel.close()
 
     # -- for the actor ------------------------------------------------------------------------
@@ -235,18 +251,38 @@ class Host:
         if message.on_demand and message.tag() not in self.wanted:
             return
         frame = encode(message, epoch)
+        is_there = message.direct and self._sent_directly(frame)
         if threading.get_ident() != self._actor_thread:
             self._write(frame)
             return
         self._collected.append(frame)
-        if not self.collects or message.urgent or len(frame) > _COLLECTED_BYTES:
+        self.holds_back = False
+        is_urgent = message.urgent and not is_there
+        if not self.collects or is_urgent or len(frame) > _COLLECTED_BYTES:
             self.send_collected()
+
+    def send_ahead(self, message: Message, epoch: int) -> None:
+        """See `Actor.send_ahead`."""
+        frame = encode(message, epoch)
+        self.holds_back = self.holds_back or not self._collected
+        self._collected.append(frame)
+        if not self._sent_directly(frame):
+            self.send_held_back()
+
+    def send_held_back(self) -> None:
+        """See `Actor.send_held_back`."""
+        self.holds_back = False
+        self.send_collected()
+
+    def _sent_directly(self, frame: bytes) -> bool:
+        return not self.over and self._direct_sender is not None and self._direct_sender.send(frame)
 
     def send_collected(self) -> None:
         """Send what was collected."""
+        if not self._collected or self.holds_back:
+            return
         frames, self._collected = self._collected, []
-        if frames:
-            self._write(frames[0] if len(frames) == 1 else b"".join(frames))
+        self._write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def _write(self, frames: bytes) -> None:
         try:
@@ -264,7 +300,7 @@ class Host:
             return
         self.state = state
         written, writes = False, bool(self.session.directory) and not self.orphaned
-        self.send_collected()
+        self.send_held_back()
         if writes:
             if self._state_file is None:
                 self._state_file = StateFile(self.session.directory, self.name)
@@ -281,6 +317,7 @@ class Host:
         if self._save_is_due and self.state is not None:
             self._save_is_due = False
             self._collected.append(encode(Save(self.state), self.epoch))
+            self.holds_back = False
         self.send_collected()
 
     def ready(self) -> None:
@@ -290,6 +327,7 @@ class Host:
 
     def crashed(self, error: BaseException, during: str) -> None:
         """Report to the supervisor why the actor is dead."""
+        self.send_held_back()
         self.send_rest()
         trace = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARS:]
         spent = isinstance(error, MemoryError)

@@ -20,7 +20,7 @@ from actors.devices.faltering import NOT_SERVED, Faltering
 from actors.devices.mark import Mark
 from actors.devices.opening import is_card, open_capture, why_not_instead
 from actors.devices.own.program import ProgramInput
-from actors.devices.recent import keep_recent
+from actors.devices.recent import keep_recent, recent_sound
 from actors.devices.units import to_ns, to_samples
 from actors.level import Meter
 from messages import (
@@ -67,7 +67,10 @@ _REFERENCE_NS = 20_000_000
 _REFERENCE_LOOK_S = 0.003
 _ECHO_NS = 5_000_000_000
 """Interval of reports about the echo while something plays."""
-_NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS, _LEAD = range(8)
+_HOLD_S = 0.2
+"""How long sound that realtime has had ahead waits for its way through the supervisor. It is then
+sent together, since waking the supervisor for each block costs more than all else."""
+_NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS, _LEAD, _SENT = range(9)
 _UNMUTED_MARK, _MUTED_MARK = 1, 2
 
 
@@ -89,7 +92,7 @@ class _KeptDevice:
         """Survives the death of the process too: the next sample of the timeline, the position in a
         file, whether it has ended, whether the microphone is muted, whether the device of the
         program has ended, the last sample heard by a sound card, the time of the last reopening,
-        the lead of the echo canceller's reference."""
+        the lead of the echo canceller's reference, the end of what the supervisor has."""
         self.device: Capture | None = None
         self.waiting: collections.deque[Captured] = collections.deque()
         self.memory: collections.deque[tuple[int, bytes]] = collections.deque()
@@ -177,12 +180,14 @@ class Microphone(Actor):
         line = self.keep.get("line")
         self._line: _KeptDevice = line or _KeptDevice(self.session)
         self.keep["line"] = self._line
-        self._recent = keep_recent(self)
+        self._recent = keep_recent(self, always=True)
+        self._hold_timer: Timer | None = None
         self._muted = self._was_muted()
         state = self.saved(_MicrophoneState)
         self._chosen = state.device if state and self.session.resumed != "journal" else ""
         if self._chosen:
             self.settings = msgspec.structs.replace(self.settings, input=self._chosen)
+        self._send_again()
         self._line.wake = lambda: self.post(self._forward)
         if self._line.device is None:
             self._open()
@@ -209,6 +214,7 @@ class Microphone(Actor):
             self._line.wake = _nothing
             if self._line.device is not None and self._line.device.lookout is not None:
                 self._line.device.lookout.close()
+            self._send_held_back()
             self._report_faltering(at_once=True)
             if self._line.canceller is not None:
                 self.log.info("reference", **self._line.canceller.account)
@@ -399,7 +405,8 @@ class Microphone(Actor):
             line.mark[_HEARD] = line.next
         if self._recent is not None:
             self._recent.put(first, pcm)
-        self.send(CapturedAudio(pcm, first, block.captured_ns, line.gap))
+        captured = CapturedAudio(pcm, first, block.captured_ns, line.gap)
+        self._deliver(captured, follows=first == expected)
         if self.is_wanted(InputLevel):
             for level in self._meter.add(pcm):
                 self.send(InputLevel(*level))
@@ -410,6 +417,40 @@ class Microphone(Actor):
         if block.used >= 0 and not line.mark[_ENDED]:
             self.send(CaptureEnded(first + block.used - 1))  # urgent: it leaves before the mark
             line.mark[_ENDED] = 1
+
+    def _deliver(self, block: CapturedAudio, *, follows: bool) -> None:
+        """Send a block: to realtime at once, and through the supervisor with those after it.
+
+        Args:
+            block: The block.
+            follows: Whether it follows the one before it; otherwise realtime would wait for what is
+                between them.
+        """
+        if follows:
+            self.send_ahead(block)
+        else:
+            self.send(block)
+        if self.is_wanted(CapturedAudio) or not self.host.holds_back:
+            self._send_held_back()
+        elif self._hold_timer is None:
+            self._hold_timer = self.after(_HOLD_S, self._send_held_back)
+
+    def _send_held_back(self) -> None:
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+            self._hold_timer = None
+        self.send_held_back()
+        self._line.mark[_SENT] = self._line.next
+
+    def _send_again(self) -> None:
+        """Send what the process before this one had not sent the supervisor when it died."""
+        line = self._line
+        sent, end = line.mark[_SENT], line.mark[_NEXT]
+        first, pcm = recent_sound(self.session, self.name)
+        if sent < end and (pcm := pcm[2 * max(0, sent - first) : 2 * max(0, end - first)]):
+            end_ns = self.session.epoch_ns + to_ns(end)
+            self.send(CapturedAudio(pcm, max(first, sent), end_ns))
+        line.mark[_SENT] = end
 
     def _without_echo(
         self, canceller: EchoCanceller, block: Captured, first: int, *, lost: bool

@@ -22,6 +22,7 @@ from actors.devices.units import to_samples
 from actors.level import Meter
 from messages import (
     CONTROL,
+    DIRECT,
     PCM_BYTES_PER_MS,
     SAMPLE_RATE,
     SILENCE_DBFS,
@@ -148,9 +149,9 @@ class Speaker(Actor):
 
     collects = True
     accepts: ClassVar = {
-        AssistantAudio: Keep(seconds=1800, held=True),
-        FlushPlayback: CONTROL,
-        PausePlayback: CONTROL,
+        AssistantAudio: Keep(seconds=1800, held=True, direct=True),
+        FlushPlayback: DIRECT,
+        PausePlayback: DIRECT,
         ResumePlayback: CONTROL,
         SetVolume: CONTROL,
         ProgramPlayed: Newest(1),
@@ -172,6 +173,8 @@ class Speaker(Actor):
         """Whether sound was heard between the last two calls of `_settle`."""
         self._flushed_ns = 0
         """Time of the last flush by the sender's clock; audio sent before it is discarded."""
+        self._paused_ns = 0
+        """Time of the last pause or resumption by the sender's clock."""
         self._too_late: collections.deque[str] = collections.deque(maxlen=_ITEMS)
         self._clear_timer: Timer | None = None
         self._next: collections.deque[AssistantAudio] = collections.deque()
@@ -245,10 +248,12 @@ class Speaker(Actor):
                 self._play(message)
             case FlushPlayback():
                 self._flush(message.sent_ns)
-            case PausePlayback():
-                self._pause()
-            case ResumePlayback():
-                self._resume()
+            case PausePlayback(sent_ns):
+                if not self._is_overtaken(sent_ns):
+                    self._pause()
+            case ResumePlayback(sent_ns):
+                if not self._is_overtaken(sent_ns):
+                    self._resume()
             case SetVolume(volume):
                 self._volume = self._mark.volume = _clamped(volume)
                 self._save()
@@ -396,11 +401,22 @@ class Speaker(Actor):
     def _play(self, message: AssistantAudio) -> None:
         if self._is_too_late(message):
             return
+        if self.is_ahead:
+            self._play_ahead(message)
+            return
         self.hold(message)
         if "clearing" in self.keep:
             self._next.append(message)
         else:
             self._queue(message)
+
+    def _play_ahead(self, message: AssistantAudio) -> None:
+        """Queue audio that will come again, to be held, unless some before it is still to come."""
+        if "clearing" not in self.keep and self._playout.continues(
+            message.item_id, message.first_sample
+        ):
+            self._playout.push(message.item_id, message.first_sample, message.pcm, message.last)
+            self._go_on()
 
     def _queue(self, message: AssistantAudio) -> None:
         self._playout.push(message.item_id, message.first_sample, message.pcm, message.last)
@@ -415,6 +431,13 @@ class Speaker(Actor):
             self._too_late.append(message.item_id)
             return True
         return not message.sent_ns and message.item_id in self._too_late
+
+    def _is_overtaken(self, sent_ns: int) -> bool:
+        """Return whether a later pause, resumption or flush was handled before this one."""
+        if 0 < sent_ns < max(self._paused_ns, self._flushed_ns):
+            return True
+        self._paused_ns = sent_ns
+        return False
 
     def _flush(self, sent_ns: int) -> None:
         self._flushed_ns = max(self._flushed_ns, sent_ns)

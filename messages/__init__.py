@@ -151,6 +151,7 @@ from messages.lifecycle import (
 from messages.prices import Budget, Price
 from messages.rules import (
     CONTROL,
+    DIRECT,
     PCM_BYTES_PER_MS,
     PCM_BYTES_PER_S,
     SAMPLE_RATE,
@@ -196,6 +197,7 @@ __all__ = [
     "BUILTIN_TOOLS",
     "CHANGEABLE",
     "CONTROL",
+    "DIRECT",
     "FAULTS",
     "FIRST_USER_TAG",
     "HEAD_BYTES",

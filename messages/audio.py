@@ -46,7 +46,6 @@ __all__ = [
 class CapturedAudio(Message, frozen=True, array_like=True, tag=20):
     """Microphone to realtime and recorder: one captured block (silence while muted)."""
 
-    urgent = True
     pcm: bytes
     first_sample: int
     """Position on the session timeline; a jump means that nothing was captured in between."""
@@ -97,7 +96,7 @@ class PlayedPosition(Message, frozen=True, array_like=True, tag=23):
 class FlushPlayback(Message, frozen=True, array_like=True, tag=24):
     """Realtime to speaker: be silent now, and discard all audio sent before this message."""
 
-    urgent = True
+    urgent = direct = True
     flushes = (AssistantAudio,)
     attempts = 3
     reason: str
@@ -110,7 +109,7 @@ class PlaybackFlushed(Message, frozen=True, array_like=True, tag=25):
     ``item_id`` is empty if nothing was playing.
     """
 
-    urgent = True
+    urgent = direct = True
     item_id: str
     played_samples: int
     at_ns: int = 0
@@ -124,14 +123,16 @@ class PausePlayback(Message, frozen=True, array_like=True, tag=81):
     It is sent while it is not decided whether the user interrupts.
     """
 
-    urgent = True
+    urgent = direct = True
     attempts = 3
+    sent_ns: int = 0
 
 
 class ResumePlayback(Message, frozen=True, array_like=True, tag=82):
     """Realtime to speaker: continue with the sample at which the pause began."""
 
     attempts = 3
+    sent_ns: int = 0
 
 
 class PlaybackLost(Message, frozen=True, array_like=True, tag=83):

@@ -29,6 +29,10 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     """Whether a component sends it only while somebody wants it (`Wanted`)."""
     urgent: ClassVar[bool] = False
     """Whether somebody waits for it, so that it is sent at once (`Actor.collects`)."""
+    direct: ClassVar[bool] = False
+    """Whether it also goes straight to a component that accepts it so (`Rule.direct`), which then
+    handles it before it would have come through the supervisor. Only for a type whose handling
+    twice is harmless, and of which no two messages are equal."""
     flushes: ClassVar[tuple[type[Message], ...]] = ()
     """Types that the hub removes from a receiver's mailbox when this message arrives there."""
 

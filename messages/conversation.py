@@ -190,7 +190,7 @@ class Turn(Event, frozen=True, array_like=True, tag=48):
 class ToolCall(Event, frozen=True, array_like=True, tag=49):
     """Realtime to tools, history and the program: the model calls a tool."""
 
-    urgent = True
+    urgent = direct = True
     attempts = 3  # a call that comes twice is recognized by its id
     event = "tool_call"
     call_id: str
@@ -204,7 +204,7 @@ class ToolCall(Event, frozen=True, array_like=True, tag=49):
 class ToolAnswer(Event, frozen=True, array_like=True, tag=50):
     """Tools to realtime, history and the program: the one answer to a `ToolCall`."""
 
-    urgent = True
+    urgent = direct = True
     attempts = 3
     event = "tool_answer"
     call_id: str

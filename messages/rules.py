@@ -6,6 +6,7 @@ import msgspec
 
 __all__ = [
     "CONTROL",
+    "DIRECT",
     "PCM_BYTES_PER_MS",
     "PCM_BYTES_PER_S",
     "SAMPLE_RATE",
@@ -34,6 +35,9 @@ class Rule(msgspec.Struct, frozen=True, array_like=True):
     held: bool = False
     """Whether the receiver acknowledges each message later, in order, with `Actor.done`. Such
     messages do not count against other mail."""
+    direct: bool = False
+    """Whether to take messages straight from their sender, ahead of the supervisor
+    (`Message.direct`). One component can do so for each type."""
 
     @property
     def replaces(self) -> bool:
@@ -44,6 +48,8 @@ class Rule(msgspec.Struct, frozen=True, array_like=True):
 CONTROL = Rule(messages=_CONTROL_MESSAGES)
 """The rule of control messages: never dropped; a full mailbox means a stuck actor, which is
 restarted."""
+DIRECT = Rule(messages=_CONTROL_MESSAGES, direct=True)
+"""The rule of control messages that somebody waits for; see `Rule.direct`."""
 
 
 def Newest(messages: int) -> Rule:  # noqa: N802 - reads as the name of a rule
@@ -51,6 +57,9 @@ def Newest(messages: int) -> Rule:  # noqa: N802 - reads as the name of a rule
     return Rule(messages=messages, drops=True)
 
 
-def Keep(seconds: float, *, held: bool = False) -> Rule:  # noqa: N802 - reads as the name of a rule
+def Keep(  # noqa: N802 - reads as the name of a rule
+    seconds: float, *, held: bool = False, direct: bool = False
+) -> Rule:
     """Keep this much audio (16-bit mono at 24 kHz, by the size of its frames); drop the oldest."""
-    return Rule(size_bytes=int(seconds * PCM_BYTES_PER_S), drops=True, held=held)
+    size = int(seconds * PCM_BYTES_PER_S)
+    return Rule(size_bytes=size, drops=True, held=held, direct=direct)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import graphlib
 import importlib
 import re
@@ -15,6 +16,7 @@ import pykka
 import pytest
 
 from actors.base import Actor
+from messages import Message, message_types
 from supervisor import SPECS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -342,3 +344,22 @@ def test_only_what_people_expect_lies_at_the_top() -> None:
     }
 
     assert top <= expected
+
+
+def test_what_goes_ahead_of_the_supervisor_has_one_receiver() -> None:
+    receivers = collections.Counter[type[Message]]()
+    for spec in SPECS:
+        module, _, name = spec.target.partition(":")
+        kind: type[Actor] = getattr(importlib.import_module(module), name)
+        receivers.update(message for message, rule in kind.accepts.items() if rule.direct)
+
+    sent = {kind for kind in message_types().values() if kind.direct}
+    assert {kind for kind in sent if not receivers[kind]} == set()
+    assert max(receivers.values()) == 1
+    assert {kind.__name__ for kind in receivers if not kind.direct} == {
+        "AssistantAudio",
+        "CapturedAudio",
+    }, "each of these is recognized by the position of its samples"
+    assert {kind.__name__ for kind in sent if kind.attempts == 1} == {"PlaybackFlushed"}, (
+        "what may come twice is harmless"
+    )

@@ -291,6 +291,7 @@ def test_a_full_disk_costs_the_recording_a_hole_that_is_published(
         heard = talk.connection.audio
         talk.speak(before)
         server.wait_for(lambda: before in heard)
+        until(lambda: before in wav_channels(path)[0], "it is not recorded")
         talk.session.inject("recorder", "disk-full")
         talk.speak(hole)
         talk.expect(Notice, lambda notice: "has a hole" in notice.text)

@@ -210,6 +210,16 @@ class Playout:
             item.received += len(new) // 2
             self._queued += len(new) // 2
 
+    def continues(self, item_id: str, first: int) -> bool:
+        """Return whether audio can be pushed without audio missing before it."""
+        with self._lock:
+            for item in self._items:
+                if item.item_id == item_id:
+                    return first <= item.received
+                if not item.last:
+                    return False
+            return first == 0 and item_id not in self._known
+
     def progress(self) -> dict[str, int]:
         """Return the samples that the device has taken of each item that is not over."""
         with self._lock:

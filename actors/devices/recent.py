@@ -71,13 +71,16 @@ class RecentSound:
         self._map.close()
 
 
-def keep_recent(actor: Actor) -> RecentSound | None:
-    """Return where an actor keeps what it sends to the recorder; None: nothing is recorded.
+def keep_recent(actor: Actor, *, always: bool = False) -> RecentSound | None:
+    """Return where an actor keeps what it sends to the recorder.
 
-    It survives a raise. Without it, because the disk is full, the death of a supervisor costs the
-    recording more.
+    It survives a raise. Without it, because the disk is full, a death costs the recording more.
+
+    Args:
+        actor: The actor.
+        always: Whether to keep it also if nothing is recorded; otherwise, None is returned then.
     """
-    if actor.settings.recording_path is None or not actor.session.directory:
+    if not actor.session.directory or not (always or actor.settings.recording_path is not None):
         return None
     if "recent" not in actor.keep:
         with contextlib.suppress(OSError):

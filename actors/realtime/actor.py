@@ -38,6 +38,7 @@ from actors.realtime.core.state import Saved
 from actors.realtime.pictures import Pictures
 from messages import (
     CONTROL,
+    DIRECT,
     CapturedAudio,
     CaptureEnded,
     CreateResponse,
@@ -79,6 +80,8 @@ __all__ = ["Realtime"]
 _KEPT_CORE, _KEPT_CHANGES = "core", "changes"
 _KEPT_CONNECTIONS = ("connection", "spare")
 """Keys in `Actor.keep`: the current connection and that of the standby session (``spare``)."""
+_HOLD_S = 0.1
+"""How long sound that the speaker has had ahead waits for its way through the supervisor."""
 _EARLY_S = 0.0005
 """Added to each timer, which may run this much too early."""
 
@@ -93,17 +96,17 @@ class Realtime(Actor):
 
     collects = True
     accepts: ClassVar = {
-        CapturedAudio: Keep(30),
+        CapturedAudio: Keep(30, direct=True),
         ReplayedAudio: Keep(40),
         ReplayEnded: CONTROL,
         CaptureEnded: CONTROL,
         # An item's last position must not be lost: as many as come in 5 s, at ten per second.
         PlayedPosition: Newest(50),
-        PlaybackFlushed: CONTROL,
+        PlaybackFlushed: DIRECT,
         PlaybackLost: CONTROL,
         DeviceInUse: CONTROL,
         EchoState: CONTROL,
-        ToolAnswer: CONTROL,
+        ToolAnswer: DIRECT,
         ToolsAvailable: CONTROL,
         SetSpeed: CONTROL,
         SendText: CONTROL,
@@ -122,6 +125,7 @@ class Realtime(Actor):
     def opened(self) -> None:
         """Continue with the kept core and connections, or begin to connect. Never waits."""
         self._timer: Timer | None = None
+        self._hold_timer: Timer | None = None
         self._timer_ns = 0
         self._connecting: dict[bool, Timer] = {}
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
@@ -172,6 +176,8 @@ class Realtime(Actor):
     def handle(self, message: Message) -> None:
         """Pass a message to the core, and perform the actions that follow."""
         now = time.monotonic_ns()
+        if self.is_ahead and not self._core.can_take_ahead(message):
+            return
         try:
             if isinstance(message, SendImage):
                 self._show(message, now)
@@ -214,6 +220,8 @@ class Realtime(Actor):
             match action:
                 case SendEvent(event, spare):
                     self._send(event, spare=spare)
+                case Publish(message, ahead=True):
+                    self._send_ahead(message)
                 case Publish(message):
                     if isinstance(message, ITEM_MESSAGES):
                         self._changes.put(message)
@@ -251,6 +259,17 @@ class Realtime(Actor):
             self._changes.forget()
         else:
             self._changes.write()
+
+    def _send_ahead(self, message: Message) -> None:
+        self.send_ahead(message)
+        if self.is_wanted(type(message)):
+            self.send_held_back()
+        elif self._hold_timer is None:
+            self._hold_timer = self.after(_HOLD_S, self._send_held_back)
+
+    def _send_held_back(self) -> None:
+        self._hold_timer = None
+        self.send_held_back()
 
     def _send(self, event: wire.ClientEvent, *, spare: bool) -> None:
         connection = self._connection(spare=spare)

@@ -37,13 +37,17 @@ def make_directory() -> Path:
 
 
 def make_page(path: Path) -> Page:
-    """Make the accounting page of a session in its directory.
+    """Make the accounting page of a supervisor in the directory of its session.
+
+    Args:
+        path: Its file; components make others whose names begin with this one's.
 
     Raises:
         ConfigurationError: It cannot be made; the directory is removed.
     """
     try:
-        path.unlink(missing_ok=True)  # of an earlier supervisor
+        for left in path.parent.glob("page-*"):  # by an earlier supervisor and its components
+            left.unlink(missing_ok=True)
         return Page(path, create=True)
     except OSError as error:
         shutil.rmtree(path.parent, ignore_errors=True)

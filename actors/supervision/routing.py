@@ -101,8 +101,18 @@ class Router:
 
     @property
     def wanted(self) -> tuple[int, ...]:
-        """Tags of the messages that are sent on demand only and that somebody wants."""
-        return tuple(tag for tag in ON_DEMAND_TAGS if tag in self._table or self.is_subscribed(tag))
+        """What `Wanted` tells the components."""
+        on_demand = [tag for tag in ON_DEMAND_TAGS if tag in self._table or self.is_subscribed(tag)]
+        ahead = [tag for tag, receivers in self._table.items() if self._is_awaited(tag, receivers)]
+        return (*on_demand, *ahead)
+
+    def _is_awaited(self, tag: int, receivers: Iterable[Child]) -> bool:
+        """Return whether a type that is sent ahead to one receiver is awaited by another one."""
+        rules = [(child, child.accepts[tag]) for child in receivers]
+        return any(rule.direct for _, rule in rules) and (
+            self.is_subscribed(tag)
+            or not all(rule.direct or child.spec.linger_s for child, rule in rules)
+        )
 
     def announce_wanted(self, children: Iterable[Child]) -> None:
         """Tell the components what is `wanted`, if that has changed.
@@ -114,4 +124,5 @@ class Router:
         if self._early is None and wanted != self._announced:
             self._announced = wanted
             for child in children:
-                child.put(encode(Wanted(wanted)))
+                if any(child in receivers for receivers in self._table.values()):
+                    child.put(encode(Wanted(wanted)))

@@ -18,6 +18,7 @@ from actors.tools.loading import load_agent, load_tools
 from actors.tools.registry import Tool, ToolArgumentsError, ToolDefinitionError, Tools
 from messages import (
     CONTROL,
+    DIRECT,
     AskToRun,
     MayRun,
     Message,
@@ -96,7 +97,7 @@ class ToolExecutor(Actor):
     """
 
     accepts: ClassVar = {
-        ToolCall: CONTROL,
+        ToolCall: DIRECT,
         ProgramToolAnswer: CONTROL,
         SpeedChanged: CONTROL,
         SetVolume: CONTROL,

@@ -33,6 +33,8 @@ class Publish(msgspec.Struct):
     """Send a message to every component that accepts its type."""
 
     message: Message
+    ahead: bool = False
+    """Whether its receiver waits for it: it is also sent straight (`Actor.send_ahead`)."""
 
 
 class ConnectAfter(msgspec.Struct):

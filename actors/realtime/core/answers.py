@@ -31,6 +31,8 @@ __all__ = ["Answers", "retry_delay"]
 _NS = 1_000_000_000
 RATE_NS, TRANSIENT_NS = 3 * _NS, _NS // 2
 """Delay before a failed response is requested again: after a rate limit, after other errors."""
+_SHORT = 300 * SAMPLE_RATE // 1000
+"""With less than this many samples to play, the speaker waits for what comes."""
 _PIECE_BYTES = 5 * PCM_BYTES_PER_S
 """Maximum audio per message: more than the service sends at once. A flush waits until the speaker
 has taken the message in front of it, so messages must not be longer."""
@@ -98,18 +100,20 @@ class Answers:
             if event.content_index not in item.dropped:
                 item.dropped.append(event.content_index)
             return begins
+        is_awaited = context.playback.is_awaited(item, _SHORT)
         pcm, first = item.take(event.delta, event.content_index)
         if not pcm:
             return begins
         # The event may have been read before the last flush, although it belongs to a later
         # response: dated before the flush, it would be discarded with what was flushed.
-        read_ns = max(now, context.flushed_ns)
+        context.audio_ns = read_ns = max(now, context.flushed_ns)
         for start in range(0, len(pcm), _PIECE_BYTES):
             piece, at = pcm[start : start + _PIECE_BYTES], first + start // 2
             context.publish(
                 AssistantAudio(
                     piece, event.item_id, event.response_id, at, False, read_ns, event.content_index
-                )
+                ),
+                ahead=is_awaited and start == 0,
             )
         context.playback.news(now)
         begins |= self._duplex.sounds(now)
@@ -287,8 +291,10 @@ class Answers:
             return
         item.complete = True
         if item.received and not item.over and item.response_id not in self._context.playback.muted:
-            self._context.publish(
-                AssistantAudio(b"", item.item_id, item.response_id, item.received, last=True)
+            context = self._context
+            context.audio_ns = sent_ns = max(context.audio_ns, context.flushed_ns)
+            context.publish(
+                AssistantAudio(b"", item.item_id, item.response_id, item.received, True, sent_ns)
             )
 
 

@@ -39,6 +39,17 @@ class CaptureFeed:
         self._memory: collections.deque[tuple[int, bytes]] = collections.deque()
         self._remembered = 0
 
+    def is_new(self, block: CapturedAudio) -> bool:
+        """Return whether a captured block comes for the first time: most come twice."""
+        return block.first_sample + (len(block.pcm) >> 1) > self.newest_sample
+
+    def continues(self, block: CapturedAudio) -> bool:
+        """Return whether a captured block follows what came before: nothing is missing.
+
+        While a replay is awaited, it is missing.
+        """
+        return block.first_sample <= self.newest_sample and self.replay_by is None
+
     def heard(self, block: CapturedAudio) -> None:
         """Record the time and position of a captured block, whether it is appended or not."""
         self.newest_sample = block.first_sample + (len(block.pcm) >> 1)

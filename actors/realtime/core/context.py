@@ -93,6 +93,8 @@ class Context:
         """Whether the conversation is over, or cannot continue."""
         self.flushed_ns = 0
         """Time of the last `FlushPlayback`; the speaker discards audio dated before it."""
+        self.audio_ns = 0
+        """Time of the last `AssistantAudio`; the next flush is dated later."""
         self.done = Recent()
         """Ids of speech whose transcript was published, and of calls that were run."""
         self.outputs = Recent()
@@ -131,9 +133,9 @@ class Context:
         """Add an action for the shell."""
         self._actions.append(action)
 
-    def publish(self, message: Message) -> None:
-        """Publish a message to the other components."""
-        self._actions.append(Publish(message))
+    def publish(self, message: Message, *, ahead: bool = False) -> None:
+        """Publish a message to the other components; see `Publish`."""
+        self._actions.append(Publish(message, ahead))
 
     def leave_out(self, item_id: str) -> None:
         """Publish the new place of the items that follow an item which history lacks."""

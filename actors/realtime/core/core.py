@@ -277,9 +277,19 @@ class Core:
             act(event, now)
             self.tick(now)
 
+    def can_take_ahead(self, message: Message) -> bool:
+        """Return whether a message that has overtaken others can be handled before them.
+
+        Sound cannot if some before it is still to come; it then comes again, in order.
+        """
+        return type(message) is not CapturedAudio or self._context.capture.continues(message)
+
     def message(self, message: Message, now: int) -> None:
         """Handle a message of another component."""
         if type(message) is CapturedAudio:  # most messages are audio
+            if not self._context.capture.is_new(message):
+                self._is_plain = True
+                return
             decides = self._user.hear(message.pcm, now)
             decides |= self._user.talking.is_busy  # the block may complete a push-to-talk turn
             self._user.hearing.captured(message, now)
@@ -289,6 +299,13 @@ class Core:
         else:
             self._on_message[type(message)](message, now)
         self.tick(now)
+
+    def _flushed(self, message: PlaybackFlushed, now: int) -> None:
+        """Take an answer to a flush, which may have overtaken the position before it."""
+        if message.item_id and message.played_samples:
+            position = (message.item_id, message.played_samples, message.at_ns)
+            self._answers.position(PlayedPosition(*position), now)
+        self._interruption.flushed(message, now)
 
     def image(self, message: SendImage, image: SentImage, now: int) -> None:
         """Handle an image of the program, which has been written to a file by now."""
@@ -427,7 +444,7 @@ class Core:
             ReplayEnded: self._user.hearing.replay_ended,
             CaptureEnded: self._closing.capture_ended,
             PlayedPosition: self._answers.position,
-            PlaybackFlushed: self._interruption.flushed,
+            PlaybackFlushed: self._flushed,
             PlaybackLost: self._interruption.lost,
             DeviceInUse: self._device_in_use,
             EchoState: self._echo_state,

@@ -159,7 +159,7 @@ class Interruption:
         """Pause playback until it is decided whether this is an interruption."""
         context = self._context
         if context.saved.paused_by is None:
-            context.publish(PausePlayback())
+            context.publish(PausePlayback(now))
         self._pause_until(now + PAUSE_NS)
 
     def resume(self, now: int) -> None:
@@ -168,7 +168,7 @@ class Interruption:
         if context.saved.paused_by is not None:
             context.saved.paused_by = None
             context.playback.resumed(now)
-            context.publish(ResumePlayback())
+            context.publish(ResumePlayback(now))
 
     def orphaned(self, now: int) -> None:
         """Shorten a pause, because the session or process that was to decide about it is lost."""
@@ -179,7 +179,7 @@ class Interruption:
         """Begin in a new process, in place of one that has died."""
         # It may have died between pausing the speaker and saving that.
         if self._context.saved.paused_by is None:
-            self._context.publish(ResumePlayback())
+            self._context.publish(ResumePlayback(now))
         self.orphaned(now)
 
     def _pause_until(self, paused_by: int) -> None:
@@ -195,8 +195,9 @@ class Interruption:
         if active is None and not items:
             self.resume(now)
             return
-        context.publish(FlushPlayback(reason, now))  # first: the user hears each ms of delay
-        context.flushed_ns = now
+        flushed_ns = max(now, context.audio_ns + 1)  # later than all that it flushes
+        context.publish(FlushPlayback(reason, flushed_ns))  # first: the user hears each ms of delay
+        context.flushed_ns = flushed_ns
         context.saved.paused_by = None
         if active is not None:
             playback.mute([active.response_id])
@@ -206,5 +207,5 @@ class Interruption:
                 if item.response_id == active.response_id and not item.received and item.begun
                 if not item.written  # text continues until the server ends the response
             ]
-        playback.flush(items, now)
+        playback.flush(items, flushed_ns)
         context.responses.drop_answer()

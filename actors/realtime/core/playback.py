@@ -200,6 +200,19 @@ class PlaybackAccount:
         """Return the items that are playing or waiting to be played."""
         return [item for item in self._open if item.received and not item.over]
 
+    def is_awaited(self, item: Spoken, short: int) -> bool:
+        """Return whether the speaker waits for more of an item: it has little else to play.
+
+        Args:
+            item: The item. If it has begun no sound yet, all earlier ones were heard to their end,
+                so that it cannot overtake one.
+            short: The number of samples that is little.
+        """
+        waiting = self.queue()
+        if not item.received and waiting:
+            return False
+        return sum(other.received - other.heard() for other in waiting) < short
+
     def audible(self) -> list[Audible]:
         """Return the `queue` in the form in which it is saved."""
         return [

@@ -12,6 +12,7 @@ from actors.supervision.routing import Router
 from actors.supervision.specs import SPECS, ChildSpec
 from messages import (
     CONTROL,
+    DIRECT,
     CapturedAudio,
     InputLevel,
     Message,
@@ -30,7 +31,8 @@ class FakeChild:
 
     def __init__(self, spec: ChildSpec, kind: type[Message], delivered: list[str]) -> None:
         self.spec = spec
-        self.accepts: dict[int, Rule] = {kind.tag(): CONTROL}
+        rule = DIRECT if spec.name == "realtime" else CONTROL
+        self.accepts: dict[int, Rule] = {kind.tag(): rule}
         self._delivered = delivered
 
         self.received: list[Message] = []
@@ -89,3 +91,30 @@ def test_what_components_want_that_are_not_known_yet_is_not_called_off() -> None
     (wanted,) = subscribe(OutputLevel)
     assert isinstance(wanted, Wanted)
     assert set(wanted.tags) == {OutputLevel.tag(), PlayedAudio.tag()}
+
+
+@pytest.mark.parametrize(
+    ("others", "is_wanted"), [((), False), (("recorder",), False), (("mine",), True)]
+)
+def test_what_is_sent_ahead_is_wanted_at_once_only_by_components_that_do_not_collect_it(
+    others: tuple[str, ...], is_wanted: bool
+) -> None:
+    router = Router(lambda _: True)
+    specs = (*SPECS, ChildSpec(name="mine", target=""))
+    for spec in specs:
+        if spec.name in ("realtime", *others):
+            router.add(cast("Child", FakeChild(spec, CapturedAudio, [])))
+
+    assert (CapturedAudio.tag() in router.wanted) is is_wanted
+
+
+def test_what_is_sent_ahead_is_wanted_at_once_by_a_program_that_has_subscribed() -> None:
+    router = Router(lambda _: True)
+    router.add(cast("Child", FakeChild(SPECS[4], CapturedAudio, [])))
+    peer = FakePeer()
+    router.peer = cast("ProgramPeer", peer)
+    assert router.wanted == ()
+
+    peer.tags = frozenset({CapturedAudio.tag()})
+
+    assert router.wanted == (CapturedAudio.tag(),)

@@ -16,6 +16,7 @@ from messages import (
     Interrupt,
     Interrupted,
     PlaybackFlushed,
+    PlaybackStarted,
     SendText,
     ToolAnswer,
     UserItem,
@@ -280,9 +281,9 @@ def test_an_answer_of_the_speaker_that_comes_too_late_moves_nothing() -> None:
 
 
 def test_a_flush_that_a_dead_process_asked_for_still_counts() -> None:
-    bench = Bench().live().answer(text="one two three four", ms=2000)
+    bench = Bench().live()
     bench.now -= 1_000_000  # before the next process begins
-    _barge_in(bench)
+    _barge_in(bench.answer(text="one two three four", ms=2000))
     sent_ns = bench.one(FlushPlayback).sent_ns
 
     reborn = bench.restarted()
@@ -377,3 +378,17 @@ def test_what_was_heard_to_its_end_when_the_session_ends_was_not_interrupted() -
     bench.collect()
 
     bench.none(Interrupted)
+
+
+def test_where_it_was_stopped_is_known_before_that_it_was_interrupted() -> None:
+    """The speaker's answer may overtake the position that it had reported before."""
+    bench = Bench().live().speak("u1").answer(ms=2000)
+    _barge_in(bench)
+    bench.clear()
+
+    bench.flushed("a1", 500)
+    bench.played("a1", 500, finished=False)
+
+    kinds = [type(message) for message in bench.published]
+    assert kinds.index(PlaybackStarted) < kinds.index(Interrupted)
+    assert kinds.count(PlaybackStarted) == 1

@@ -503,13 +503,22 @@ def test_speech_while_nothing_is_said_interrupts_nothing() -> None:
 
 def test_sound_of_a_later_answer_is_not_taken_for_what_was_flushed() -> None:
     bench = _speaking()
-    flushed_ns = bench.now
     bench.tell(Interrupt())
+    flushed_ns = bench.one(FlushPlayback).sent_ns
     bench.now -= 5_000_000  # the answer had been read before the interruption was handled
 
     bench.begin("r2", "a2").say("More", 100, "r2", "a2")
 
     assert bench.all(AssistantAudio)[-1].sent_ns == flushed_ns
+
+
+def test_a_flush_is_dated_after_all_that_it_flushes() -> None:
+    bench = Bench().live().answer()  # the flush can overtake it, and the clock has not moved
+    sent_ns = bench.all(AssistantAudio)[-1].sent_ns
+
+    bench.tell(Interrupt())
+
+    assert bench.one(FlushPlayback).sent_ns > sent_ns
 
 
 def test_a_second_barge_in_flushes_again_only_if_there_is_something_new() -> None:
@@ -681,3 +690,46 @@ def test_what_follows_committed_silence_is_chained_to_what_was_before_it() -> No
 
     assert bench.all(AssistantItem)[-1].previous_item_id == "a1"
     assert bench.events("response.create") == []
+
+
+# -- what comes or goes ahead of the supervisor ----------------------------------------------------
+
+
+def test_a_block_that_comes_again_is_not_appended_again() -> None:
+    bench = Bench().live()
+    bench.capture(0).capture(960)
+
+    bench.capture(0).capture(960).capture(1920)
+
+    assert len(bench.events("input_audio_buffer.append")) == 3
+    assert bench.core._context.capture.newest_sample == 3 * 960
+
+
+def _ahead(bench: Bench) -> list[bool]:
+    """Return for each piece of sound whether it was sent ahead."""
+    found = [action for action in bench.actions if isinstance(action, Publish)]
+    return [it.ahead for it in found if isinstance(it.message, AssistantAudio) and it.message.pcm]
+
+
+def test_sound_goes_ahead_as_long_as_the_speaker_has_little_to_play() -> None:
+    bench = Bench().live().begin()
+
+    for _ in range(3):
+        bench.say(ms=200)
+    bench.played(ms=500, finished=False)
+    bench.say(ms=200)
+
+    assert _ahead(bench) == [True, True, False, True]
+
+
+def test_an_item_does_not_go_ahead_of_the_one_before_it() -> None:
+    bench = Bench().live().answer(ms=100)
+
+    bench.begin("r2", "a2").say("More", 100, "r2", "a2")
+    bench.played("a1", 100)
+    bench.begin("r3", "a3").say("More", 100, "r3", "a3")
+
+    assert _ahead(bench) == [True, False, False], "a2 is still to be played"
+    bench.played("a2", 100)
+    bench.say("Yes", 100, "r3", "a3")
+    assert _ahead(bench)[-1]

@@ -109,7 +109,7 @@ def test_speech_pauses_the_speaker_before_anything_else() -> None:
     talk.starts()
 
     assert isinstance(talk.actions[0], Publish)
-    assert talk.actions[0].message == PausePlayback()
+    assert isinstance(talk.actions[0].message, PausePlayback)
     talk.none(FlushPlayback, Interrupted)
     assert talk.sent == []
 

@@ -1,0 +1,299 @@
+"""What components send each other straight, ahead of the supervisor."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from actors.base import Actor
+from actors.devices.playout import Playout
+from actors.microphone import Microphone
+from actors.speaker import Speaker
+from messages import (
+    DIRECT,
+    AssistantAudio,
+    CapturedAudio,
+    FlushPlayback,
+    Message,
+    PausePlayback,
+    PlaybackFlushed,
+    PlaybackPaused,
+    PlayedAudio,
+    PlayedPosition,
+    ResumePlayback,
+    SendText,
+    ToolCall,
+    decode,
+    encode,
+)
+from messages.transport.direct import DirectInbox, DirectSender
+from tests.actors.process import ProcessRig
+from tests.rig import Rig, until
+
+
+class Told(Actor):
+    """Says which calls it was given, and raises at one of them."""
+
+    accepts: ClassVar = {ToolCall: DIRECT}
+
+    def handle(self, message: Message) -> None:
+        assert isinstance(message, ToolCall)
+        self.send(SendText(message.call_id, "ahead" if self.is_ahead else ""))
+        if message.name == "raise":
+            raise ValueError("told to")
+
+
+class Teller(Actor):
+    """Sends an answer that somebody waits for."""
+
+    accepts: ClassVar = {SendText: DIRECT}
+
+    def handle(self, message: Message) -> None:
+        self.send(FlushPlayback("now", 1))
+
+
+def straight(rig: Rig, message: Message) -> None:
+    """Send a message as another component does."""
+    sender = DirectSender(rig.page_path)
+    assert sender.send(encode(message))
+    sender.close()
+
+
+@pytest.fixture
+def ears(tmp_path: Path) -> Iterator[list[DirectInbox]]:
+    made: list[DirectInbox] = []
+    yield made
+    for inbox in made:
+        inbox.close()
+
+
+# -- the actor ------------------------------------------------------------------------------------
+
+
+def test_what_has_come_straight_is_not_handled_again(tmp_path: Path) -> None:
+    with Rig(Told, tmp_path) as rig:
+        straight(rig, ToolCall("a", "t", "{}"))
+        assert rig.expect(SendText).item_id == "ahead"
+
+        rig.tell(ToolCall("a", "t", "{}"))
+        rig.tell(ToolCall("b", "t", "{}"))
+
+        assert rig.expect(SendText).text == "b"
+        rig.wait_handled(mail=2)
+
+
+def test_what_comes_straight_after_it_has_come_is_not_handled_again(tmp_path: Path) -> None:
+    with Rig(Told, tmp_path) as rig:
+        rig.tell(ToolCall("a", "t", "{}"))
+        assert rig.expect(SendText).text == "a"
+
+        straight(rig, ToolCall("a", "t", "{}"))
+        straight(rig, ToolCall("b", "t", "{}"))
+
+        assert rig.expect(SendText).text == "b"
+
+
+def test_after_a_raise_what_had_come_straight_is_handled_when_it_comes_again(
+    tmp_path: Path,
+) -> None:
+    with Rig(Told, tmp_path) as rig:
+        straight(rig, ToolCall("a", "raise", "{}"))
+        rig.restart()
+        assert rig.expect(SendText).item_id == "ahead"
+
+        rig.tell(ToolCall("a", "raise", "{}"))
+
+        assert rig.expect(SendText).item_id == ""
+
+
+def test_a_message_that_somebody_waits_for_goes_both_ways(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    with Rig(Teller, tmp_path) as rig:
+        ears.append(DirectInbox(rig.page_path, [FlushPlayback.tag()]))
+
+        rig.tell(SendText("go", ""))
+
+        assert rig.expect(FlushPlayback).sent_ns == 1
+        frame = ears[0].take(ears[0].sockets[0])
+        assert frame is not None
+        assert decode(frame) == FlushPlayback("now", 1)
+
+
+# -- the speaker ----------------------------------------------------------------------------------
+
+
+def audio(samples: int, first: int = 0, *, item: str = "a", sent_ns: int = 1) -> AssistantAudio:
+    pcm = array("h", [1000] * samples).tobytes()
+    return AssistantAudio(pcm, item, "r", first, sent_ns=sent_ns)
+
+
+def last(item: str, samples: int, sent_ns: int = 1) -> AssistantAudio:
+    return AssistantAudio(b"", item, "r", samples, last=True, sent_ns=sent_ns)
+
+
+def heard(rig: Rig, *items: str) -> int:
+    played = [it for it in rig.take(PlayedAudio) if not items or it.item_id in items]
+    return sum(len(it.pcm) for it in played) // 2
+
+
+def test_sound_that_comes_straight_is_played_once_and_stays_the_supervisors_until_then(
+    tmp_path: Path,
+) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        straight(rig, audio(4_800))
+        rig.expect(PlayedPosition)
+        assert rig.slot.handled(1) == 0
+
+        rig.tell(audio(4_800))
+        rig.tell(last("a", 4_800))
+
+        rig.expect(PlayedPosition, lambda position: position.finished)
+        rig.wait_handled(held=2)
+        assert heard(rig) == 4_800
+
+
+def test_sound_that_comes_straight_waits_for_what_is_missing_before_it(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        straight(rig, audio(2_400, 2_400))
+        rig.tell(audio(2_400))
+        rig.expect(PlayedPosition)
+        straight(rig, audio(2_400, item="b"))
+        rig.tell(audio(2_400, 2_400))
+        rig.tell(last("a", 4_800))
+        rig.tell(audio(2_400, item="b"))
+        rig.tell(last("b", 2_400))
+
+        ends = [rig.expect(PlayedPosition, lambda it: it.finished) for _ in range(2)]
+
+        assert [(end.item_id, end.played_samples) for end in ends] == [("a", 4_800), ("b", 2_400)]
+        assert heard(rig) == 7_200
+
+
+def test_a_flush_that_overtakes_sound_discards_it_and_spares_what_is_later(
+    tmp_path: Path,
+) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(24_000, sent_ns=10))
+        rig.expect(PlayedPosition)
+        straight(rig, FlushPlayback("now", 20))
+        cut = rig.expect(PlaybackFlushed)
+        rig.tell(audio(24_000, 24_000, sent_ns=11))
+        rig.tell(last("a", 48_000, sent_ns=11))
+        rig.tell(FlushPlayback("now", 20))
+
+        rig.tell(audio(2_400, item="b", sent_ns=20))
+        rig.tell(last("b", 2_400, sent_ns=20))
+
+        assert (cut.item_id, cut.flush_ns) == ("a", 20)
+        assert rig.expect(PlayedPosition, lambda it: it.finished).item_id == "b"
+        assert heard(rig, "b") == 2_400
+        assert rig.take(PlaybackFlushed) == []
+
+
+def test_a_pause_that_a_flush_has_overtaken_pauses_nothing(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(24_000, sent_ns=10))
+        straight(rig, FlushPlayback("now", 20))
+        rig.expect(PlaybackFlushed)
+
+        rig.tell(PausePlayback(15))
+        rig.tell(audio(2_400, item="b", sent_ns=20))
+        rig.tell(last("b", 2_400, sent_ns=20))
+
+        assert rig.expect(PlayedPosition, lambda it: it.finished).item_id == "b"
+
+
+def test_a_resumption_that_a_pause_has_overtaken_resumes_nothing(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(24_000))
+        rig.tell(PausePlayback(10))
+        rig.expect(PlaybackPaused)
+        straight(rig, PausePlayback(30))
+
+        rig.tell(ResumePlayback(20))
+        rig.tell(PausePlayback(30))
+        rig.wait_handled(mail=3)
+
+        playout = rig.host.keep["playout"]
+        assert isinstance(playout, Playout)
+        assert playout.paused
+
+
+# -- the microphone -------------------------------------------------------------------------------
+
+
+def captured(inbox: DirectInbox, blocks: list[CapturedAudio]) -> list[CapturedAudio]:
+    """Add the blocks that have come straight to the list, and return it."""
+    while (frame := inbox.take(inbox.sockets[0])) is not None:
+        block = decode(frame)
+        assert isinstance(block, CapturedAudio)
+        blocks.append(block)
+    return blocks
+
+
+def listening(rig: Rig, ears: list[DirectInbox]) -> DirectInbox:
+    """Receive captured sound straight, from now on."""
+    ears.append(DirectInbox(rig.page_path, [CapturedAudio.tag()]))
+    return ears[0]
+
+
+def test_captured_sound_goes_straight_and_through_the_supervisor_later(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    rig = Rig(Microphone, tmp_path, input="silence", block_ms=20)
+    inbox, blocks, first_s = listening(rig, ears), [], 0.0
+    with rig:
+        until(lambda: captured(inbox, blocks), "nothing comes straight", every_s=0.001)
+        first_s = time.monotonic()
+        same = rig.expect(CapturedAudio)
+        later = rig.expect(CapturedAudio)
+        later_s = time.monotonic() - first_s
+        until(lambda: len(captured(inbox, blocks)) > 30, "no more comes", every_s=0.001)
+
+    assert same.first_sample < blocks[0].first_sample, "the first one has to anchor the others"
+    assert later == blocks[0]
+    assert later_s > 0.1, "it was not held back"
+
+
+def test_captured_sound_goes_through_the_supervisor_at_once_if_others_wait_for_it(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    rig = Rig(Microphone, tmp_path, input="silence", block_ms=20)
+    rig.wanted = (CapturedAudio.tag(),)
+    inbox, blocks = listening(rig, ears), []
+    with rig:
+        rig.expect(CapturedAudio)
+        for _ in range(5):
+            newest = rig.expect(CapturedAudio)
+            captured(inbox, blocks)
+            assert newest in blocks
+            assert blocks[-1].first_sample - newest.first_sample <= 960
+
+
+def test_sound_that_was_held_back_when_the_process_died_is_sent_by_the_next_one(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    rig = ProcessRig(Microphone, tmp_path, input="silence", block_ms=20)
+    inbox, blocks = listening(rig, ears), []
+    with rig:
+        for _ in range(20):
+            rig.expect(CapturedAudio)
+        rig.take(CapturedAudio)
+        before = len(captured(inbox, blocks))
+        until(lambda: len(captured(inbox, blocks)) > before + 4, "no more", every_s=0.001)
+        rig.kill()
+        captured(inbox, blocks)
+        died = rig.take(CapturedAudio)
+        rig.reborn()
+        again = rig.expect(CapturedAudio)
+
+    end = blocks[-1].first_sample + len(blocks[-1].pcm) // 2
+    assert again.first_sample + len(again.pcm) // 2 == end
+    known = died[-1].first_sample + len(died[-1].pcm) // 2 if died else again.first_sample
+    assert again.first_sample == known, "neither a hole nor anything twice"
