@@ -482,7 +482,10 @@ class Speaker(Actor):
             self.send(message)
         settled = settled or self._playout.settle(heard_ns)
         self._report_positions(settled, now_ns)
-        self.send(PlaybackFlushed(flushed.item_id, flushed.played, flushed.at_ns, sent_ns))
+        item_id, played = flushed.item_id, flushed.played
+        if not item_id and settled.finished:  # this may overtake the position that says so
+            item_id, played = settled.finished[-1]
+        self.send(PlaybackFlushed(item_id, played, flushed.at_ns, sent_ns))
         self._report_audio(settled)
         if was_paused:
             self._save()

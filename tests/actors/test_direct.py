@@ -25,6 +25,9 @@ from messages import (
     PlaybackPaused,
     PlayedAudio,
     PlayedPosition,
+    ProgramFlush,
+    ProgramFlushed,
+    ProgramPlayout,
     ResumePlayback,
     SendText,
     ToolCall,
@@ -223,6 +226,24 @@ def test_a_resumption_that_a_pause_has_overtaken_resumes_nothing(tmp_path: Path)
         playout = rig.host.keep["playout"]
         assert isinstance(playout, Playout)
         assert playout.paused
+
+
+def test_a_flush_at_the_end_of_an_answer_tells_that_it_was_heard_to_its_end(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    """The answer to the flush may overtake the position that says so."""
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        rig.tell(audio(4_800))
+        rig.tell(last("a", 4_800))
+        rig.expect(ProgramPlayout)
+        rig.tell(FlushPlayback("now", 20))
+        flush = rig.expect(ProgramFlush)
+
+        rig.tell(ProgramFlushed(flush.number, 4_800, time.monotonic_ns()))
+
+        flushed = rig.expect(PlaybackFlushed)
+        assert (flushed.item_id, flushed.played_samples) == ("a", 4_800)
+        assert rig.expect(PlayedPosition, lambda it: it.finished).item_id == "a"
 
 
 # -- the microphone -------------------------------------------------------------------------------

@@ -392,3 +392,14 @@ def test_where_it_was_stopped_is_known_before_that_it_was_interrupted() -> None:
     kinds = [type(message) for message in bench.published]
     assert kinds.index(PlaybackStarted) < kinds.index(Interrupted)
     assert kinds.count(PlaybackStarted) == 1
+
+
+def test_an_answer_whose_end_is_known_from_the_answer_to_a_flush_was_not_interrupted() -> None:
+    bench = Bench().live().speak("u1").answer(ms=1000).played(ms=900, finished=False)
+    _barge_in(bench)
+    bench.clear()
+
+    bench.flushed("a1", 1000)
+
+    bench.none(Interrupted)
+    assert bench.events("conversation.item.truncate") == []
