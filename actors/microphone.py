@@ -70,6 +70,8 @@ _ECHO_NS = 5_000_000_000
 _HOLD_S = 0.2
 """How long sound that realtime has had ahead waits for its way through the supervisor. It is then
 sent together, since waking the supervisor for each block costs more than all else."""
+_MOST_HELD = SAMPLE_RATE // 2
+"""At most this many samples wait so, also of a burst: the next process has the newest second."""
 _NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS, _LEAD, _SENT = range(9)
 _UNMUTED_MARK, _MUTED_MARK = 1, 2
 
@@ -430,7 +432,8 @@ class Microphone(Actor):
             self.send_ahead(block)
         else:
             self.send(block)
-        if self.is_wanted(CapturedAudio) or not self.host.holds_back:
+        held = self._line.next - self._line.mark[_SENT]
+        if self.is_wanted(CapturedAudio) or not self.host.holds_back or held > _MOST_HELD:
             self._send_held_back()
         elif self._hold_timer is None:
             self._hold_timer = self.after(_HOLD_S, self._send_held_back)

@@ -25,6 +25,7 @@ from messages import (
     PlaybackPaused,
     PlayedAudio,
     PlayedPosition,
+    ProgramCapture,
     ProgramFlush,
     ProgramFlushed,
     ProgramPlayout,
@@ -36,6 +37,7 @@ from messages import (
 )
 from messages.transport.direct import DirectInbox, DirectSender
 from tests.actors.process import ProcessRig
+from tests.conversation import noise
 from tests.rig import Rig, until
 
 
@@ -318,3 +320,26 @@ def test_sound_that_was_held_back_when_the_process_died_is_sent_by_the_next_one(
     assert again.first_sample + len(again.pcm) // 2 == end
     known = died[-1].first_sample + len(died[-1].pcm) // 2 if died else again.first_sample
     assert again.first_sample == known, "neither a hole nor anything twice"
+
+
+class Reached:
+    """The way straight to a component that takes everything at once."""
+
+    def send(self, frame: bytes) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+def test_of_a_burst_no_more_is_held_back_than_the_next_process_can_send(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="program", block_ms=40) as rig:
+        assert rig.host._direct_sender is not None
+        rig.host._direct_sender.close()
+        rig.host._direct_sender = Reached()  # type: ignore[assignment]
+        rig.tell(ProgramCapture(noise(3_000, 1), 24_000, time.monotonic_ns() - 3_000_000_000))
+
+        until(lambda: rig.host.keep["line"].next >= 72_000, "it is not captured", every_s=0.001)
+
+        kept = rig.host.keep["line"].next - 24_000
+        rig.expect(CapturedAudio, lambda it: it.first_sample + 960 >= kept, timeout_s=0.1)
