@@ -37,6 +37,8 @@ class Interruption:
     def __init__(self, context: Context, now: int = 0) -> None:
         self._context = context
         self._began_ns = now
+        self._dated_ns = 0
+        """Date of the last pause, resumption or flush."""
 
     def by_speech(self, now: int) -> None:
         """Interrupt because the user speaks.
@@ -159,7 +161,7 @@ class Interruption:
         """Pause playback until it is decided whether this is an interruption."""
         context = self._context
         if context.saved.paused_by is None:
-            context.publish(PausePlayback(now))
+            context.publish(PausePlayback(self._date(now)))
         self._pause_until(now + PAUSE_NS)
 
     def resume(self, now: int) -> None:
@@ -168,7 +170,7 @@ class Interruption:
         if context.saved.paused_by is not None:
             context.saved.paused_by = None
             context.playback.resumed(now)
-            context.publish(ResumePlayback(now))
+            context.publish(ResumePlayback(self._date(now)))
 
     def orphaned(self, now: int) -> None:
         """Shorten a pause, because the session or process that was to decide about it is lost."""
@@ -179,8 +181,16 @@ class Interruption:
         """Begin in a new process, in place of one that has died."""
         # It may have died between pausing the speaker and saving that.
         if self._context.saved.paused_by is None:
-            self._context.publish(ResumePlayback(now))
+            self._context.publish(ResumePlayback(self._date(now)))
         self.orphaned(now)
+
+    def _date(self, now: int) -> int:
+        """Return a date for the speaker that is later than those of all that it was sent before.
+
+        Each message may overtake others, and events that were read at once have the same time.
+        """
+        self._dated_ns = max(now, self._dated_ns + 1, self._context.audio_ns + 1)
+        return self._dated_ns
 
     def _pause_until(self, paused_by: int) -> None:
         self._context.saved.paused_by = paused_by
@@ -195,7 +205,7 @@ class Interruption:
         if active is None and not items:
             self.resume(now)
             return
-        flushed_ns = max(now, context.audio_ns + 1)  # later than all that it flushes
+        flushed_ns = self._date(now)
         context.publish(FlushPlayback(reason, flushed_ns))  # first: the user hears each ms of delay
         context.flushed_ns = flushed_ns
         context.saved.paused_by = None

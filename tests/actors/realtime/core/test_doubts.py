@@ -557,3 +557,19 @@ def test_a_new_process_ends_a_pause_that_was_not_saved_at_once() -> None:
     reborn = talk.restarted()
 
     assert reborn.one(ResumePlayback)
+
+
+def test_what_pauses_and_flushes_is_dated_in_the_order_in_which_it_is_sent() -> None:
+    """Each may overtake the others, and events that were read at once have the same time."""
+    talk = _talk()
+    talk.hear(80, LOUD).starts().stops().commits().transcript("").starts("u3")
+    talk.transcript("stop", "u3")
+
+    kinds = (PausePlayback, ResumePlayback, FlushPlayback)
+    sent = [message for message in talk.published if isinstance(message, kinds)]
+
+    assert [type(message) for message in sent] == [
+        *(PausePlayback, ResumePlayback, PausePlayback, FlushPlayback)
+    ]
+    dates = [message.sent_ns for message in sent]
+    assert sorted(set(dates)) == dates
