@@ -304,11 +304,11 @@ class ToolExecutor(Actor):
         call = self._state.calls.get(call_id)
         if call is None or call_id not in self._spanless:  # answered, or started, meanwhile
             return
-        if self.host.orphaned:  # it could not be saved that it runs, and the next process runs it
-            return
         self._spanless.discard(call_id)
         call.runs += 1
         self._save()
+        if self.host.orphaned:  # perhaps that was not saved any more: then the next process runs it
+            return
         if own := self._own.get(call.name):
             enter = None
             if traceparent and self._spans is not None:

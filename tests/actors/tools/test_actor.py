@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+from unittest import mock
 
 import msgspec
 import pytest
@@ -436,6 +437,28 @@ def test_an_orphan_runs_nothing_since_the_next_process_would_run_it_again(
         rig.host.orphaned = False
         rig.tell(call("wait", call_id="c2", gate="b"))
 
+        until(lambda: "b" in module_of(agent).runs, "it does not run")
+        assert module_of(agent).runs == ["b"]
+        module_of(agent).gates["b"].set()
+
+
+def test_a_call_does_not_run_if_the_supervisor_dies_just_before_that_is_saved(
+    tmp_path: Path, agent: str
+) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        save = rig.host.save
+
+        def save_too_late(state: bytes, epoch: int, *, recorded: bool = True) -> None:
+            rig.host.orphaned = True  # the host's other thread notices it
+            save(state, epoch, recorded=recorded)
+
+        with mock.patch.object(rig.host, "save", save_too_late):
+            rig.tell(call("wait", gate="a"))
+            rig.wait_handled(mail=1)
+
+        assert not read_state(tmp_path, "toolexecutor")
+        rig.host.orphaned = False
+        rig.tell(call("wait", call_id="c2", gate="b"))
         until(lambda: "b" in module_of(agent).runs, "it does not run")
         assert module_of(agent).runs == ["b"]
         module_of(agent).gates["b"].set()
