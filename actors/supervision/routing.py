@@ -33,6 +33,8 @@ class Router:
         """The program."""
         self._note = note
         self._table: dict[int, list[Child]] = {}
+        self._left_out: list[Child] = []
+        """The components that are sent nothing; see `leave_out`."""
         self._early: collections.deque[bytes] | None = collections.deque(maxlen=_EARLY)
         """None: every component has said what it accepts, or none will any more."""
         self._announced: tuple[int, ...] = ()
@@ -47,6 +49,7 @@ class Router:
 
     def leave_out(self, child: Child) -> None:
         """Deliver nothing to a component: with these settings, it has nothing to do."""
+        self._left_out.append(child)
         for receivers in self._table.values():
             if child in receivers:
                 receivers.remove(child)
@@ -124,5 +127,5 @@ class Router:
         if self._early is None and wanted != self._announced:
             self._announced = wanted
             for child in children:
-                if any(child in receivers for receivers in self._table.values()):
+                if child not in self._left_out:
                     child.put(encode(Wanted(wanted)))

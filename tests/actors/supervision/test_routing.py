@@ -93,6 +93,28 @@ def test_what_components_want_that_are_not_known_yet_is_not_called_off() -> None
     assert set(wanted.tags) == {OutputLevel.tag(), PlayedAudio.tag()}
 
 
+def test_a_component_that_only_sends_knows_what_is_wanted_and_one_that_is_left_out_does_not() -> (
+    None
+):
+    spec = ChildSpec(name="source", target="")
+    source, recorder = FakeChild(spec, Wanted, []), FakeChild(SPECS[0], PlayedAudio, [])
+    source.accepts = {}
+    children = [cast("Child", source), cast("Child", recorder)]
+    router = Router(lambda _: True)
+    peer = FakePeer()
+    router.peer = cast("ProgramPeer", peer)
+    for child in children:
+        router.add(child)
+    router.leave_out(children[1])
+    router.complete()
+
+    peer.tags = frozenset({InputLevel.tag()})
+    router.announce_wanted(children)
+
+    assert source.received == [Wanted((InputLevel.tag(),))]
+    assert recorder.received == []
+
+
 @pytest.mark.parametrize(
     ("others", "is_wanted"), [((), False), (("recorder",), False), (("mine",), True)]
 )
