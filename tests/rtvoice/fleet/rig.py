@@ -222,9 +222,11 @@ class Caller:
 
     async def _run(self) -> None:
         while True:
-            status, found = await self._fleet.ask(
-                "GET", f"/sessions/{self.session_id}", token=self.token
-            )
+            status, found = 0, {}
+            with contextlib.suppress(OSError):  # the gateway is ending
+                status, found = await self._fleet.ask(
+                    "GET", f"/sessions/{self.session_id}", token=self.token
+                )
             if status == 410:
                 return
             if status == 200:
