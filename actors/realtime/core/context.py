@@ -160,6 +160,10 @@ class Context:
         """Return an event of the server with our ids of items."""
         return self._ids[spare].received(event, _nothing if spare else self._is_known)
 
+    def has_no_id(self, item_id: str) -> bool:
+        """Return whether an item that was sent cannot be named at the server yet."""
+        return self._ids[False].is_unknown(item_id)
+
     def _is_known(self, item_id: str) -> bool:
         return item_id in self.chain or item_id in self.playback.items
 

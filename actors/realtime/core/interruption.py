@@ -37,6 +37,8 @@ class Interruption:
     def __init__(self, context: Context, now: int = 0) -> None:
         self._context = context
         self._began_ns = now
+        self._to_replace: list[tuple[int, Spoken]] = []
+        """Items, each with the session, that cannot be named at the server yet."""
         self._dated_ns = 0
         """Date of the last pause, resumption or flush."""
 
@@ -93,6 +95,7 @@ class Interruption:
 
     def tick(self, now: int) -> None:
         """Give up on an answer of the speaker, or on the decision about a pause, if overdue."""
+        self._replace_texts()
         playback, paused_by = self._context.playback, self._context.saved.paused_by
         if playback.flush_by is not None and now >= playback.flush_by:
             self._context.log("debug", "the speaker has not reported where it stopped")
@@ -140,12 +143,22 @@ class Interruption:
         context, wire_id = self._context, restore.wire_id(item.item_id)
         if wire_id not in context.chain:
             return
+        if context.has_no_id(wire_id):
+            self._to_replace.append((context.session, item))
+            return
         context.send(wire.ItemDelete(wire_id, context.event_id(f"delete {wire_id}")))
         if item.text_heard:
             again = restore.text_item(item.item_id, "assistant", item.text_heard)
             before = context.chain.before(wire_id) or "root"
             event_id = context.event_id(f"replay {wire_id}")
             context.send(wire.ItemCreate(again, event_id, before))
+
+    def _replace_texts(self) -> None:
+        """Replace items whose ids were not known; a new session is sent what was heard of them."""
+        waiting, self._to_replace = self._to_replace, []
+        for number, item in waiting:
+            if self._context.has_conversation and number == self._context.session:
+                self._replace_text(item)
 
     # -- pausing ------------------------------------------------------------------------------
 

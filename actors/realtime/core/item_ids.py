@@ -89,6 +89,10 @@ class ItemIds:
         """Forget how an item was created: the server has confirmed or refused it."""
         self._created.pop(self._events.pop(item_id, ""), None)
 
+    def is_unknown(self, item_id: str) -> bool:
+        """Return whether the server has not told yet which id it gave an item of ours."""
+        return item_id in self._nameless
+
     def attributed(self, error: wire.ErrorBody) -> wire.ErrorBody:
         """Return an error about an id with the id of its event, if only one event can be meant."""
         if error.event_id is None and len(self._created) == 1 and _is_about_the_id(error):

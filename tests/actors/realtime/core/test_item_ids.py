@@ -181,8 +181,13 @@ def test_speech_and_answers_are_not_taken_for_an_item_without_an_id() -> None:
     assert bench.core.unsent() == []
 
 
-def _restored(own: bool = True) -> Bench:
-    """A conversation of two messages, restored on a server that refuses ids."""
+def _restored(own: bool = True, told: bool = True) -> Bench:
+    """A conversation of two messages, restored on a server that refuses ids.
+
+    Args:
+        own: Whether it refuses ours.
+        told: Whether it has told its own.
+    """
     bench = Bench(inactivity_timeout_s=None).live()
     bench.answer("r1", "a1", "one two three four", 4000)
     bench.lose()
@@ -194,9 +199,14 @@ def _restored(own: bool = True) -> Bench:
     if own:
         _refuse(bench, 0)
         _refuse(bench, 1)
-        bench.added("server_1", role="user").added("server_2", "server_1", role="assistant")
+        if told:
+            _tell(bench)
     bench.clear()
     return bench
+
+
+def _tell(bench: Bench) -> None:
+    bench.added("server_1", role="user").added("server_2", "server_1", role="assistant")
 
 
 def test_a_restored_item_is_deleted_by_the_servers_id_and_put_behind_the_servers_id() -> None:
@@ -208,6 +218,30 @@ def test_a_restored_item_is_deleted_by_the_servers_id_and_put_behind_the_servers
     created = bench.event(_CREATE)
     assert created["previous_item_id"] == "server_1"
     assert "id" not in created["item"]
+
+
+def test_a_restored_item_whose_id_is_not_known_yet_is_deleted_once_it_is() -> None:
+    bench = _restored(told=False)
+    bench.tell(Interrupt()).flushed("a1", 2000)
+    assert bench.sent == []
+
+    _tell(bench)
+
+    assert bench.event("conversation.item.delete")["item_id"] == "server_2"
+    created = bench.event(_CREATE)
+    assert created["item"]["content"][0]["text"] == "one two"
+    assert created["previous_item_id"] == "server_1"
+
+
+def test_what_was_to_be_deleted_is_not_in_the_next_session() -> None:
+    bench = _restored(told=False)
+    bench.tell(Interrupt()).flushed("a1", 2000)
+
+    bench.lose().clear_but_requests()
+    bench.configured()
+    _tell(bench)
+
+    assert bench.events("conversation.item.delete") == []
 
 
 def test_the_next_session_gets_all_items_without_ids_from_the_start() -> None:
