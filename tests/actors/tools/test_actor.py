@@ -426,27 +426,13 @@ def test_a_call_that_comes_twice_is_run_once(tmp_path: Path, agent: str) -> None
         assert module_of(agent).runs == ["a"]
 
 
-def test_an_orphan_runs_nothing_since_the_next_process_would_run_it_again(
-    tmp_path: Path, agent: str
-) -> None:
-    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
-        rig.host.orphaned = True  # the supervisor has died; its last messages are still handled
-        rig.tell(call("wait", gate="a"))
-        rig.wait_handled(mail=1)
-        assert not read_state(tmp_path, "toolexecutor")
-        rig.host.orphaned = False
-        rig.tell(call("wait", call_id="c2", gate="b"))
-
-        until(lambda: "b" in module_of(agent).runs, "it does not run")
-        assert module_of(agent).runs == ["b"]
-        module_of(agent).gates["b"].set()
-
-
-def test_a_call_does_not_run_if_the_supervisor_dies_just_before_that_is_saved(
-    tmp_path: Path, agent: str
+@pytest.mark.parametrize("dies", ["before the call", "just before it is saved"])
+def test_a_call_that_cannot_be_saved_does_not_run_since_the_next_process_runs_it(
+    tmp_path: Path, agent: str, dies: str
 ) -> None:
     with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
         save = rig.host.save
+        rig.host.orphaned = dies == "before the call"  # its last messages are still handled
 
         def save_too_late(state: bytes, epoch: int, *, recorded: bool = True) -> None:
             rig.host.orphaned = True  # the host's other thread notices it
