@@ -59,7 +59,7 @@ class ActorHost(Protocol):
     logger: Logger
     accounts: Accounts
     direct: DirectInbox | None
-    """What comes ahead of the supervisor; None: nothing does."""
+    """Receives datagrams of other components; None: the actor has not been opened yet."""
     over: bool
     """True: no incarnation follows, because the supervisor has said stop or has died."""
     orphaned: bool
@@ -81,7 +81,7 @@ class ActorHost(Protocol):
         """Write a message to the supervisor; from any thread."""
 
     holds_back: bool
-    """Whether what was sent ahead waits to be sent to the supervisor."""
+    """Whether messages that were sent ahead are still to be sent to the supervisor."""
 
     def send_ahead(self, message: Message, epoch: int) -> None:
         """See `Actor.send_ahead`."""
@@ -148,7 +148,7 @@ class Actor(pykka.ThreadingActor):
         self._epoch = host.epoch
         self._inbox: Inbox = host.new_inbox()
         self.is_ahead = False
-        """Whether the message in hand has come straight: it will come again."""
+        """Whether the message in hand is a datagram; the supervisor delivers it later too."""
         super().__init__()
 
     # -- for subclasses to override -----------------------------------------------------------

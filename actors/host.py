@@ -114,10 +114,10 @@ class Host:
         self._collected: list[bytes] = []
         """Frames that leave with the next urgent one, or when the message is handled."""
         self.holds_back = False
-        """Whether all that was collected was sent ahead, and waits until something else is sent."""
+        """Whether all collected frames were sent ahead, and can wait for `send_held_back`."""
         self.direct: DirectInbox | None = None
         self._direct_sender: DirectSender | None = None
-        """None: there is no supervisor yet."""
+        """None: `Init` has not come yet."""
         self._actor_thread = 0
         self._probes = False
         self._faults: Any = None

@@ -68,8 +68,8 @@ _REFERENCE_LOOK_S = 0.003
 _ECHO_NS = 5_000_000_000
 """Interval of reports about the echo while something plays."""
 _HOLD_S = 0.2
-"""How long sound that realtime has had ahead waits for its way through the supervisor. It is then
-sent together, since waking the supervisor for each block costs more than all else."""
+"""Interval at which blocks that realtime has already are sent to the supervisor, several at once:
+waking it for each block costs more than everything else that happens to the block."""
 _MOST_HELD = SAMPLE_RATE // 2
 """At most this many samples wait so, also of a burst: the next process has the newest second."""
 _NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS, _LEAD, _SENT = range(9)

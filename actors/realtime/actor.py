@@ -81,7 +81,7 @@ _KEPT_CORE, _KEPT_CHANGES = "core", "changes"
 _KEPT_CONNECTIONS = ("connection", "spare")
 """Keys in `Actor.keep`: the current connection and that of the standby session (``spare``)."""
 _HOLD_S = 0.1
-"""How long sound that the speaker has had ahead waits for its way through the supervisor."""
+"""Interval at which sound that the speaker has already is sent to the supervisor."""
 _EARLY_S = 0.0005
 """Added to each timer, which may run this much too early."""
 

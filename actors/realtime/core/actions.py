@@ -34,7 +34,8 @@ class Publish(msgspec.Struct):
 
     message: Message
     ahead: bool = False
-    """Whether its receiver waits for it: it is also sent straight (`Actor.send_ahead`)."""
+    """Whether to send it as a datagram too, because its receiver waits for it; see
+    `Actor.send_ahead`."""
 
 
 class ConnectAfter(msgspec.Struct):
