@@ -35,8 +35,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from rtvoice.fleet.opening import open_store  # noqa: E402
 from rtvoice.fleet.owner import pid_of  # noqa: E402
-from rtvoice.fleet.store import Store, open_store  # noqa: E402
+from rtvoice.fleet.store import Store  # noqa: E402
 
 __all__ = ["measure"]
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from rtvoice.fleet.store import HostRow, open_store
+from rtvoice.fleet.opening import open_store
+from rtvoice.fleet.store import HostRow
 from rtvoice.testing import SandboxServer
 from tests.listening import Listening, command, exit_code, sandbox, shop
 from tests.loop import in_a_loop

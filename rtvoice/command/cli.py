@@ -292,7 +292,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] and arguments[0] in _OF_A_FOLDER:
         from rtvoice.command.folder import obey
 
-        return obey(arguments)
+        return obey(arguments, run)
     if near := _similar_command(arguments):
         _complain(f"there is no command {arguments[0]!r}; did you mean {near}?")
         return EXIT_USAGE

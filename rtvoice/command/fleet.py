@@ -258,7 +258,7 @@ def _run(options: argparse.Namespace) -> int:
         RtvoiceError: An option is not valid, the store cannot be reached, or a host cannot start.
         LoadError: The agent cannot be loaded.
     """
-    from rtvoice.fleet.store import open_store
+    from rtvoice.fleet.opening import open_store
     from rtvoice.service.serving import listen
 
     port = port_of(options.port)

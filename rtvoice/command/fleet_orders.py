@@ -22,8 +22,9 @@ from rtvoice.command.parser import Parser
 from rtvoice.command.printing import OutputError, writing_to
 from rtvoice.command.serve import complain, say
 from rtvoice.fleet.engine import EngineError, Fleet
+from rtvoice.fleet.opening import open_store
 from rtvoice.fleet.owner import is_dead, is_here, pid_of
-from rtvoice.fleet.store import FRESH_S, HostRow, SessionRow, StoreError, open_store
+from rtvoice.fleet.store import FRESH_S, HostRow, SessionRow, StoreError
 
 __all__ = ["ORDERS", "end_hosts", "obey"]
 

@@ -27,6 +27,9 @@ from rtvoice.folder.turns import said_in
 
 __all__ = ["COMMANDS", "obey"]
 
+_Run = Callable[[Sequence[str]], int]
+"""Runs a conversation with arguments of the command line, and returns the exit code."""
+
 _PIECES: dict[str, Callable[[Folder], Iterator[str]]] = {
     "text": lambda folder: (f"{line}\n" for line in as_text(folder)),
     "markdown": lambda folder: (f"{line}\n" for line in as_markdown(folder)),
@@ -35,7 +38,7 @@ _PIECES: dict[str, Callable[[Folder], Iterator[str]]] = {
 }
 
 
-def _show(arguments: Sequence[str]) -> int:
+def _show(arguments: Sequence[str], _: _Run) -> int:
     parser = _parser("show", "Show a conversation that was kept with --session FOLDER.")
     parser.add_argument(
         "--format",
@@ -84,7 +87,7 @@ def _write(path: Path, pieces: Iterator[str]) -> None:
         raise OutputError(f"{path} cannot be written: {why_not(path, error)}") from error
 
 
-def _replay(arguments: Sequence[str]) -> int:
+def _replay(arguments: Sequence[str], run: _Run) -> int:
     parser = _parser(
         "replay",
         "Play the recording of a conversation in time, with what was said; or, with --sandbox, "
@@ -107,7 +110,8 @@ def _replay(arguments: Sequence[str]) -> int:
     if not recordings:
         raise UnreadableFolderError(folder.path, "it has no recording")
     if options.sandbox:
-        return _say_again([recording for _, _, recording in recordings], options.output, others)
+        heard = [recording for _, _, recording in recordings]
+        return _say_again(heard, options.output, others, run)
     for part, said, recording in recordings:
         _play(part, list(said), recording, options.output)
     return EXIT_OK
@@ -130,9 +134,7 @@ def _begins(part: Part, said: Said) -> float:
     return said.entry.at_s - part.epoch_s if said.start_s is None else said.start_s
 
 
-def _say_again(recordings: list[Recording], output: str, others: list[str]) -> int:
-    from rtvoice.command.cli import run
-
+def _say_again(recordings: list[Recording], output: str, others: list[str], run: _Run) -> int:
     with tempfile.TemporaryDirectory(prefix="rtvoice-replay-") as place:
         path = Path(place, "user.wav")
         path.write_bytes(as_wav(b"".join(recording.of("user") for recording in recordings)))
@@ -140,9 +142,7 @@ def _say_again(recordings: list[Recording], output: str, others: list[str]) -> i
         return run([*given, *others])
 
 
-def _resume(arguments: Sequence[str]) -> int:
-    from rtvoice.command.cli import run
-
+def _resume(arguments: Sequence[str], run: _Run) -> int:
     if arguments[:1] in (["--help"], ["-h"], []):
         parser = _parser(
             "resume",
@@ -161,10 +161,15 @@ COMMANDS = {"show": _show, "replay": _replay, "resume": _resume}
 """What a first argument of the command may be, beside an agent."""
 
 
-def obey(arguments: Sequence[str]) -> int:
-    """Run one of `COMMANDS`; return the exit code."""
+def obey(arguments: Sequence[str], run: _Run) -> int:
+    """Run one of `COMMANDS`; return the exit code.
+
+    Args:
+        arguments: The name of the command, and its arguments.
+        run: Runs a conversation with these arguments, and returns the exit code.
+    """
     try:
-        return COMMANDS[arguments[0]](arguments[1:])
+        return COMMANDS[arguments[0]](arguments[1:], run)
     except (UserError, DeviceError, OutputError, ValueError, OSError) as error:
         _complain(str(error))
         return EXIT_USAGE

@@ -6,6 +6,7 @@ cluster ``rtvoice[ray]``. The engines are `rtvoice.fleet.local.LocalEngine` and
 """
 
 from rtvoice.fleet.engine import Engine, EngineError, Fleet
+from rtvoice.fleet.opening import open_store
 from rtvoice.fleet.store import (
     Fenced,
     HostRow,
@@ -13,7 +14,6 @@ from rtvoice.fleet.store import (
     SessionRow,
     Store,
     StoreError,
-    open_store,
 )
 
 __all__ = [

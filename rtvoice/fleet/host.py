@@ -19,6 +19,7 @@ from actors.lease import LeaseLostError
 from messages import AskToRun, MayRun, NotRunningError, RtvoiceError
 from messages.paths import text_of_path
 from rtvoice.fleet.holding import Held, Holding
+from rtvoice.fleet.opening import open_store
 from rtvoice.fleet.owner import is_dead, owner_of_this_process
 from rtvoice.fleet.quiet import Quiet
 from rtvoice.fleet.store import (
@@ -28,7 +29,6 @@ from rtvoice.fleet.store import (
     HostRow,
     SessionRow,
     StoreError,
-    open_store,
 )
 from rtvoice.service.admission import Place
 from rtvoice.service.call import Call
@@ -81,7 +81,7 @@ class Host:
 
     Args:
         options: Of the service that it is.
-        store_url: The store (`rtvoice.fleet.store.open_store`).
+        store_url: The store (`rtvoice.fleet.opening.open_store`).
         name: Its name in the fleet.
         url: Where callers reach it: ``http://…``.
         ttl_s: How long a lease is.

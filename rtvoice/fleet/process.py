@@ -23,8 +23,8 @@ from messages.errors import UserError
 from messages.exit_codes import EXIT_OK, EXIT_USAGE
 from rtvoice.fleet.control import HostApp
 from rtvoice.fleet.host import Host
+from rtvoice.fleet.opening import open_store
 from rtvoice.fleet.owner import owner_of_this_process
-from rtvoice.fleet.store import open_store
 from rtvoice.service.options import MakeAgent, Options, checked_options
 from rtvoice.service.serving import address_of, listen, run
 

@@ -18,8 +18,9 @@ import time
 from typing import Any
 
 from rtvoice.fleet.engine import environment_of_a_host
+from rtvoice.fleet.opening import open_store
 from rtvoice.fleet.owner import is_dead, is_here
-from rtvoice.fleet.store import FRESH_S, Store, StoreError, open_store
+from rtvoice.fleet.store import FRESH_S, Store, StoreError
 
 __all__ = ["Controller", "Keeper", "main"]
 

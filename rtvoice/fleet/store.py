@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from messages import ConfigurationError, RtvoiceError
+from messages import RtvoiceError
 
 __all__ = [
     "FRESH_S",
@@ -23,7 +23,6 @@ __all__ = [
     "SessionRow",
     "Store",
     "StoreError",
-    "open_store",
 ]
 
 VERSION = 1
@@ -194,27 +193,3 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close the connections."""
-
-
-def open_store(url: str) -> Store:
-    """Open a store.
-
-    Args:
-        url: ``sqlite:///PATH``, or the URL of a Postgres database (``postgresql://…``).
-
-    Raises:
-        ConfigurationError: It is neither, or psycopg is missing.
-        StoreError: It cannot be reached, or was made by a newer version of rtvoice.
-    """
-    scheme, _, rest = url.partition("://")
-    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        from rtvoice.fleet.sqlite import SqliteStore
-
-        return SqliteStore(rest[1:])
-    if scheme in ("postgresql", "postgres"):
-        from rtvoice.fleet.postgres import PostgresStore
-
-        return PostgresStore(url)
-    raise ConfigurationError(
-        f"{url!r} is no store: give sqlite:///PATH (one machine), or postgresql://USER@HOST/DATABASE"
-    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from rtvoice.fleet.engine import Fleet
 from rtvoice.fleet.gateway import Gateway
-from rtvoice.fleet.store import open_store
+from rtvoice.fleet.opening import open_store
 from rtvoice.service.tokens import Token
 from tests.bad_input.rows import Outcome, World, row
 from tests.bad_input.usage import says

@@ -19,9 +19,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from rtvoice.fleet.engine import Fleet
 from rtvoice.fleet.gateway import Gateway
 from rtvoice.fleet.local import LocalEngine
+from rtvoice.fleet.opening import open_store
 from rtvoice.fleet.owner import pid_of
 from rtvoice.fleet.process import HostOptions
-from rtvoice.fleet.store import HostRow, SessionRow, open_store
+from rtvoice.fleet.store import HostRow, SessionRow
 from tests.fake_server import Connection, FakeServer
 from tests.orphans import end, started_by
 from tests.rig import TIMEOUT_S

@@ -11,7 +11,8 @@ import pytest
 
 from rtvoice.fleet.engine import EngineError, Fleet
 from rtvoice.fleet.gateway import Gateway
-from rtvoice.fleet.store import HostRow, Store, StoreError, open_store
+from rtvoice.fleet.opening import open_store
+from rtvoice.fleet.store import HostRow, Store, StoreError
 from rtvoice.service.tokens import Token
 from tests.loop import in_a_loop
 

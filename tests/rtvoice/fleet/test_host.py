@@ -23,8 +23,9 @@ from rtvoice.fleet import sql
 from rtvoice.fleet.control import HostApp
 from rtvoice.fleet.holding import Held, Holding, _line
 from rtvoice.fleet.host import CannotMoveError, Host
+from rtvoice.fleet.opening import open_store
 from rtvoice.fleet.process import HostOptions
-from rtvoice.fleet.store import Fenced, HostRow, Store, StoreError, open_store
+from rtvoice.fleet.store import Fenced, HostRow, Store, StoreError
 from rtvoice.service.errors import Draining
 from tests.fake_server import Connection, FakeServer
 from tests.loop import in_a_loop

@@ -14,9 +14,10 @@ import pytest
 from rtvoice.fleet import local
 from rtvoice.fleet import owner as owner_module
 from rtvoice.fleet.local import LocalEngine
+from rtvoice.fleet.opening import open_store
 from rtvoice.fleet.owner import is_dead, is_here, owner_of_this_process
 from rtvoice.fleet.process import HostOptions
-from rtvoice.fleet.store import HostRow, Store, open_store
+from rtvoice.fleet.store import HostRow, Store
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 

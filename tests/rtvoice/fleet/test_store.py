@@ -12,7 +12,8 @@ import pytest
 
 from messages import ConfigurationError
 from rtvoice.fleet import sql
-from rtvoice.fleet.store import Fenced, HostRow, Store, StoreError, open_store
+from rtvoice.fleet.opening import open_store
+from rtvoice.fleet.store import Fenced, HostRow, Store, StoreError
 from tests.postgres import Postgres, needs_postgres
 from tests.rig import until
 
