@@ -62,6 +62,17 @@ class Teller(Actor):
         self.send(FlushPlayback("now", 1))
 
 
+class Both(Actor):
+    """Sends an ordinary message, and after it one ahead."""
+
+    collects = True
+    accepts: ClassVar = {SendText: DIRECT}
+
+    def handle(self, message: Message) -> None:
+        self.send(SendText("first", ""))
+        self.send_ahead(CapturedAudio(b"ab", 0, 0))
+
+
 def straight(rig: Rig, message: Message) -> None:
     """Send a message as another component does."""
     sender = DirectSender(rig.page_path)
@@ -128,6 +139,18 @@ def test_a_message_that_somebody_waits_for_goes_both_ways(
         frame = ears[0].take(ears[0].sockets[0])
         assert frame is not None
         assert decode(frame) == FlushPlayback("now", 1)
+
+
+def test_what_was_sent_before_does_not_wait_with_what_is_sent_ahead(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    with Rig(Both, tmp_path) as rig:
+        ears.append(DirectInbox(rig.page_path, [CapturedAudio.tag()]))
+
+        rig.tell(SendText("go", ""))
+
+        rig.expect(CapturedAudio)
+        assert rig.received[-2:] == [SendText, CapturedAudio]
 
 
 # -- the speaker ----------------------------------------------------------------------------------

@@ -9,12 +9,15 @@ from messages import (
     AssistantAudio,
     AssistantItem,
     AssistantTranscript,
+    CapturedAudio,
     FlushPlayback,
     Interrupt,
     Interrupted,
     ItemPlaced,
     Notice,
     PlaybackStarted,
+    ReplayCapture,
+    ReplayEnded,
     ResponseEnded,
     ResponseStarted,
     SendText,
@@ -699,10 +702,28 @@ def test_a_block_that_comes_again_is_not_appended_again() -> None:
     bench = Bench().live()
     bench.capture(0).capture(960)
 
-    bench.capture(0).capture(960).capture(1920)
+    bench.capture(0).capture(960).capture(1920).capture(960)
 
     assert len(bench.events("input_audio_buffer.append")) == 3
     assert bench.core._context.capture.newest_sample == 3 * 960
+
+
+def test_a_block_is_not_taken_ahead_of_one_that_is_still_to_come() -> None:
+    bench = Bench().live().capture(0)
+
+    assert bench.core.can_take_ahead(CapturedAudio(bytes(1920), 960, bench.now))
+    assert not bench.core.can_take_ahead(CapturedAudio(bytes(1920), 1920, bench.now))
+
+
+def test_a_block_is_not_taken_ahead_of_a_replay() -> None:
+    bench = Bench().live().capture(0)
+    bench.lose()
+    bench.configured()
+
+    request = bench.all(ReplayCapture)[-1].request_id
+    assert not bench.core.can_take_ahead(CapturedAudio(bytes(1920), 960, bench.now))
+    bench.tell(ReplayEnded(960, request))
+    assert bench.core.can_take_ahead(CapturedAudio(bytes(1920), 960, bench.now))
 
 
 def _ahead(bench: Bench) -> list[bool]:
