@@ -17,8 +17,6 @@ import pykka
 from messages import Message, Rule, SessionInfo, Settings, UserError, decode
 
 if TYPE_CHECKING:
-    import socket
-
     from actors.accounts import Accounts
     from actors.inbox import Inbox, Timer
     from actors.logs import Logger
@@ -164,6 +162,13 @@ class Actor(pykka.ThreadingActor):
     def handle(self, message: Message) -> None:
         """Handle one message of a type in ``accepts``."""
 
+    def can_take_ahead(self, message: Message) -> bool:
+        """Return whether a message that has come straight can be handled before those on their way.
+
+        If not, it is ignored, and handled when it comes through the supervisor.
+        """
+        return True
+
     def closed(self) -> None:
         """Release what is not in `keep`; also called after a raise."""
 
@@ -268,20 +273,23 @@ class Actor(pykka.ThreadingActor):
         except BaseException as error:  # noqa: BLE001 - also SystemExit: every end is reported
             self._fail(error, "open")
             return
-        if (direct := self.host.direct) is not None:
-            for source in direct.sockets:
-                self.watch(source, partial(self._take_direct, direct, source))
+        direct = self.host.direct
+        if direct is not None and direct.socket is not None:
+            self.watch(direct.socket, partial(self._take_direct, direct))
         self.host.ready()
 
     def on_receive(self, message: Any) -> None:
         """Handle one frame or posted call: accounted as begun before, as handled after."""
-        self.host.collects = self.collects
+        host = self.host
+        host.collects = self.collects
         try:
-            if isinstance(message, bytes):
-                self.host.accounts.handle(message, self._dispatcher(message))
+            if not isinstance(message, bytes):
+                host.accounts.run(message)
+                host.send_rest()
+            elif host.direct is not None and host.direct.was_ahead(message):
+                host.accounts.pass_over(message)
             else:
-                self.host.accounts.run(message)
-                self.host.send_rest()
+                host.accounts.handle(message, self._dispatch)
         except BaseException as error:  # noqa: BLE001 - reported to the supervisor
             self._fail(error, "handle")
 
@@ -298,19 +306,18 @@ class Actor(pykka.ThreadingActor):
         self.host.trip("close")
         self.closed()
 
-    def _dispatcher(self, frame: bytes) -> Callable[[Message], None]:
-        """Return what handles the message of a frame that comes through the supervisor."""
-        direct = self.host.direct
-        if direct is not None and direct.was_ahead(frame):
-            return _pass_over
-        return self._dispatch
-
-    def _take_direct(self, direct: DirectInbox, source: socket.socket) -> None:
-        frame = direct.take(source)
-        if frame is not None:
-            self.is_ahead = True
-            self._dispatch(decode(frame))
-            self.is_ahead = False
+    def _take_direct(self, direct: DirectInbox) -> None:
+        frame = direct.take()
+        if frame is None:
+            return
+        message = decode(frame)
+        if not self.can_take_ahead(message):
+            return
+        self.is_ahead = True
+        self._dispatch(message)
+        self.is_ahead = False
+        if not self.accepts[type(message)].held:  # else it is acknowledged when it comes again
+            direct.handled(frame)
 
     def _dispatch(self, message: Message) -> None:
         if type(message) in self.accepts:
@@ -328,7 +335,3 @@ class Actor(pykka.ThreadingActor):
         except BaseException as second:  # noqa: BLE001 - reported with the first
             error.add_note(f"and closing it raised {second!r}")
         self.host.crashed(error, during)
-
-
-def _pass_over(_: Message) -> None:
-    """Do nothing with a message that was handled when it came directly."""

@@ -264,7 +264,8 @@ class Host:
     def send_ahead(self, message: Message, epoch: int) -> None:
         """See `Actor.send_ahead`."""
         frame = encode(message, epoch)
-        self.holds_back = self.holds_back or not self._collected
+        if not self._collected:
+            self.holds_back = True
         self._collected.append(frame)
         if not self._sent_directly(frame):
             self.send_held_back()
@@ -318,7 +319,8 @@ class Host:
             self._save_is_due = False
             self._collected.append(encode(Save(self.state), self.epoch))
             self.holds_back = False
-        self.send_collected()
+        if self._collected and not self.holds_back:
+            self.send_collected()
 
     def ready(self) -> None:
         """Report that the actor is open."""

@@ -12,10 +12,13 @@ from typing import Any, Protocol
 from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
 
-from messages import Stop, epoch_of, tag_of
+from messages import Stop
 from messages.transport.channel import Channel
 
 __all__ = ["Inbox", "InboxHost", "Timer"]
+
+
+_STOP = Stop.tag()
 
 
 class Timer:
@@ -89,36 +92,27 @@ class Inbox:
         while True:
             if self._calls:
                 return Envelope(self._calls.popleft())
-            if self._timers and (due := self._due()) is not None:
-                return Envelope(due)
+            timeout = None
+            while self._timers and timeout is None:
+                due, _, timer = self._timers[0]
+                if timer.call is None:  # cancelled
+                    heapq.heappop(self._timers)
+                elif (timeout := due - time.monotonic()) <= 0:
+                    heapq.heappop(self._timers)
+                    return Envelope(timer.call)
             if frames:
                 frame = frames.popleft()
-                if epoch_of(frame) != host.epoch:
+                if frame[5] != host.epoch:
                     continue  # sent to an earlier incarnation
-                if tag_of(frame) == Stop.tag():
+                if frame[4] == _STOP:
                     host.over = True
                     return Envelope(_ActorStop())
                 return Envelope(frame)
             if host.over:
                 return Envelope(_ActorStop())
-            self._sleep()
-
-    def _due(self) -> Callable[[], None] | None:
-        while self._timers:
-            due, _, timer = self._timers[0]
-            if timer.call is not None and due > time.monotonic():
-                return None
-            heapq.heappop(self._timers)
-            if timer.call is not None:
-                return timer.call
-        return None
-
-    def _sleep(self) -> None:
-        self._asleep = True
-        try:
-            if self._calls:  # posted before `_asleep` was set
-                return
-            timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
-            self._calls.extend(self._host.wait(timeout))
-        finally:
-            self._asleep = False
+            self._asleep = True
+            try:
+                if not self._calls:  # else it was posted before `_asleep` was set
+                    self._calls.extend(host.wait(timeout))
+            finally:
+                self._asleep = False

@@ -354,14 +354,20 @@ class Microphone(Actor):
         assert device is not None
         if self._pump_timer is not None:
             self._pump_timer.cancel()
+        line = self._line
+        wake, line.wake = line.wake, _nothing  # what it delivers now is passed on below
         try:
             wait_s = device.pump(time.monotonic_ns())
         except Exception:
             self._lose()  # the next incarnation opens a new one
             raise
+        finally:
+            line.wake = wake
         self._say_trouble()
         if wait_s is not None:
             self._pump_timer = self.after(wait_s, self._pump)
+        if line.waiting or line.failure is not None:
+            self._forward()
 
     # -- its sound ----------------------------------------------------------------------------
 

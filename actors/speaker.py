@@ -240,6 +240,13 @@ class Speaker(Actor):
             device.lookout.close()
         self._report_faltering(at_once=True)
 
+    def can_take_ahead(self, message: Message) -> bool:
+        """Return whether no audio before it is still to come."""
+        return type(message) is not AssistantAudio or (
+            "clearing" not in self.keep
+            and self._playout.continues(message.item_id, message.first_sample)
+        )
+
     def handle(self, message: Message) -> None:
         if isinstance(message, FlushPlayback | PausePlayback | ResumePlayback | UseOutput):
             self._cleared()
@@ -401,22 +408,15 @@ class Speaker(Actor):
     def _play(self, message: AssistantAudio) -> None:
         if self._is_too_late(message):
             return
-        if self.is_ahead:
-            self._play_ahead(message)
+        if self.is_ahead:  # it comes again, to be held
+            self._playout.push(message.item_id, message.first_sample, message.pcm, message.last)
+            self._go_on()
             return
         self.hold(message)
         if "clearing" in self.keep:
             self._next.append(message)
         else:
             self._queue(message)
-
-    def _play_ahead(self, message: AssistantAudio) -> None:
-        """Queue audio that will come again, to be held, unless some before it is still to come."""
-        if "clearing" not in self.keep and self._playout.continues(
-            message.item_id, message.first_sample
-        ):
-            self._playout.push(message.item_id, message.first_sample, message.pcm, message.last)
-            self._go_on()
 
     def _queue(self, message: AssistantAudio) -> None:
         self._playout.push(message.item_id, message.first_sample, message.pcm, message.last)

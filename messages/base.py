@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar, Union
 
 import msgspec
@@ -37,6 +37,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     """Types that the hub removes from a receiver's mailbox when this message arrives there."""
 
     @classmethod
+    @cache  # as it is asked for each time that a message is sent
     def tag(cls) -> int:
         """Return the integer that identifies this type in a frame.
 
@@ -96,8 +97,12 @@ def _decoder(_known: int) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(Union[tuple(message_types().values())])  # noqa: UP007 - built at run time
 
 
-def decoder() -> msgspec.msgpack.Decoder[Any]:
-    """Return the decoder of the tagged union of all known messages."""
-    if not _TYPES:
-        _TYPES.update(message_types())
+@cache
+def decoder_of(tag: int) -> msgspec.msgpack.Decoder[Any]:
+    """Return a decoder of all messages that are known by now, with the type of this tag.
+
+    Raises:
+        KeyError: If this process knows no such type.
+    """
+    type_of_tag(tag)  # it adds the types of new modules
     return _decoder(len(_TYPES))  # types are only added, so their number identifies the union

@@ -125,18 +125,13 @@ class _Segment(NamedTuple):
     pcm: bytes
     raw: memoryview
     """The same audio before volume and fades; played again if the device gives it back."""
+    samples: int
     at_ns: int
     """When its first sample is heard."""
+    end_ns: int
+    """When its last sample has been heard."""
     run_ns: int
     offset: int
-
-    @property
-    def samples(self) -> int:
-        return len(self.pcm) // 2
-
-    @property
-    def end_ns(self) -> int:
-        return self.at_ns + to_ns(self.samples)
 
 
 class Playout:
@@ -410,9 +405,9 @@ class Playout:
         while missing and self._chunks:
             chunk = self._chunks.popleft()
             if len(chunk.pcm) > 2 * missing:
-                rest = chunk._replace(first=chunk.first + missing, pcm=chunk.pcm[2 * missing :])
-                self._chunks.appendleft(rest)
-                chunk = chunk._replace(pcm=chunk.pcm[: 2 * missing])
+                item, first, pcm = chunk
+                self._chunks.appendleft(_Chunk(item, first + missing, pcm[2 * missing :]))
+                chunk = _Chunk(item, first, pcm[: 2 * missing])
             else:
                 whole = True
             missing -= len(chunk.pcm) // 2
@@ -454,15 +449,17 @@ class Playout:
         expected_ns = self._run_ns + to_ns(self._run_samples)
         if self._run_ns == -1 or abs(at_ns - expected_ns) > _NEW_RUN_NS:
             self._run_ns, self._run_samples = at_ns, 0
-        done = 0
+        done, part_ns = 0, at_ns
         for item, first, piece in parts:
             samples = len(piece) // 2
             part = pcm[2 * done : 2 * (done + samples)]
-            part_ns = at_ns + to_ns(done)
-            self._segments.append(
-                _Segment(item, first, part, piece, part_ns, self._run_ns, self._run_samples)
-            )
+            run_ns, offset = self._run_ns, self._run_samples
             done += samples
+            end_ns = at_ns + to_ns(done)
+            self._segments.append(
+                _Segment(item, first, part, piece, samples, part_ns, end_ns, run_ns, offset)
+            )
+            part_ns = end_ns
             self._run_samples += samples
             item.taken = first + samples
             item.begun = True
@@ -593,6 +590,7 @@ def _rest(segment: _Segment, heard: int) -> _Segment:
         first=segment.first + heard,
         pcm=segment.pcm[2 * heard :],
         raw=segment.raw[2 * heard :],
+        samples=segment.samples - heard,
         at_ns=segment.at_ns + to_ns(heard),
         offset=segment.offset + heard,
     )

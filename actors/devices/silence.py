@@ -79,15 +79,18 @@ class PacedPlayback(Playback):
     def pump(self, now_ns: int) -> tuple[list[Message], float | None]:
         if self._playout is None:
             return [], None
-        if self._start_ns is None or now_ns - self._start_ns - to_ns(self._taken) > _LATE_NS:
-            self._start_ns, self._taken = max(now_ns, self._begin_ns), 0
-        while (due := self._start_ns + to_ns(self._taken)) <= now_ns:
+        due = now_ns if self._start_ns is None else self._start_ns + to_ns(self._taken)
+        if self._start_ns is None or now_ns - due > _LATE_NS:
+            due = self._start_ns = max(now_ns, self._begin_ns)
+            self._taken = 0
+        while due <= now_ns:
             pcm = self._playout.take(_BLOCK, due)
             if not pcm:
                 self._start_ns = None
                 return [], None
             self._put(pcm, due, contiguous=self._taken > 0)
             self._taken += len(pcm) // 2
+            due = self._start_ns + to_ns(self._taken)
         return [], (due - now_ns) / 1e9
 
     def _put(self, pcm: bytes, at_ns: int, *, contiguous: bool) -> None:

@@ -175,18 +175,20 @@ class Realtime(Actor):
 
     def handle(self, message: Message) -> None:
         """Pass a message to the core, and perform the actions that follow."""
-        now = time.monotonic_ns()
-        if self.is_ahead and not self._core.can_take_ahead(message):
-            return
+        now, sets_timer = time.monotonic_ns(), True
         try:
-            if isinstance(message, SendImage):
+            if type(message) is SendImage:
                 self._show(message, now)
             else:
-                self._core.message(message, now)
+                sets_timer = self._core.message(message, now)
         finally:
             self._perform()
-            if type(message) is not CapturedAudio:
+            if sets_timer:
                 self._set_timer(now)
+
+    def can_take_ahead(self, message: Message) -> bool:
+        """Return whether no sound before it is still to come."""
+        return self._core.can_take_ahead(message)
 
     def _show(self, message: SendImage, now: int) -> None:
         try:
@@ -362,8 +364,7 @@ class Realtime(Actor):
         The actions of an event are performed before the next one is handled. The state is saved and
         the timer is set once for all of them.
         """
-        is_audio = True
-        now = time.monotonic_ns()
+        sets_timer, now = False, time.monotonic_ns()
         try:
             while connection.arrived:
                 spare = connection is self._connection(spare=True)
@@ -373,18 +374,17 @@ class Realtime(Actor):
                 arrived = connection.arrived.popleft()
                 if isinstance(arrived, ReceivedText):
                     now, event = arrived.read_ns, wire.decode(arrived.data)
-                    is_audio &= type(event) is wire.AudioDelta
                     self._pass_on(event, arrived.data, "server", spare=spare)
-                    self._core.server_event(event, now, spare=spare)
+                    sets_timer |= self._core.server_event(event, now, spare=spare)
                 else:
-                    now, is_audio = time.monotonic_ns(), False
+                    now, sets_timer = time.monotonic_ns(), True
                     self._met(arrived, now, spare=spare)
                 self._perform(saves=not connection.arrived)
         except BaseException:
             self._perform()
             raise
         finally:
-            if not is_audio:
+            if sets_timer:
                 self._set_timer(now)
 
     def _met(

@@ -8,7 +8,8 @@ Nothing depends on a datagram. Where there are none, where the receiver is being
 buffer is full, the message comes through the supervisor alone, which keeps it until it is handled.
 
 Of a type with `Message.direct`, the receiver handles what comes first, and drops the other. Of
-sound (`Actor.send_ahead`), each actor knows by the position of its samples what it has had.
+sound (`Actor.send_ahead`), each actor knows by the position of its samples whether it can handle it
+now (`Actor.can_take_ahead`), and what it has had.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from messages.base import type_of_tag
-from messages.transport.frame import HEAD_BYTES, tag_of
+from messages.transport.frame import HEAD_BYTES
 
 __all__ = ["DirectInbox", "DirectSender"]
 
@@ -42,10 +43,6 @@ def _new_socket() -> socket.socket | None:
     return made
 
 
-def _address(base: Path, tag: int) -> str:
-    return f"{base}.{tag}"
-
-
 class DirectSender:
     """Sends frames to the components that accept their type.
 
@@ -54,7 +51,7 @@ class DirectSender:
     """
 
     def __init__(self, base: Path) -> None:
-        self._base = base
+        self._addresses = _Addresses(base)
         self._socket = _new_socket()
 
     def send(self, frame: bytes) -> bool:
@@ -62,7 +59,7 @@ class DirectSender:
         if self._socket is None or len(frame) > _MOST_BYTES:
             return False
         try:
-            self._socket.sendto(frame, _address(self._base, tag_of(frame)))
+            self._socket.sendto(frame, self._addresses[frame[4]])
         except OSError:
             return False
         return True
@@ -73,8 +70,22 @@ class DirectSender:
             self._socket.close()
 
 
+class _Addresses(dict[int, str]):
+    """The address of each type, by tag."""
+
+    def __init__(self, base: Path) -> None:
+        super().__init__()
+        self._base = str(base)
+
+    def __missing__(self, tag: int) -> str:
+        self[tag] = address = f"{self._base}.{tag}"
+        return address
+
+
 class DirectInbox:
-    """What comes directly to one incarnation of a component.
+    """What comes directly to one incarnation of a component, in the order in which it was sent.
+
+    It is one socket. Its file has the address of one type; those of the others are links to it.
 
     Args:
         base: As for `DirectSender`.
@@ -82,25 +93,34 @@ class DirectInbox:
     """
 
     def __init__(self, base: Path, tags: Iterable[int]) -> None:
-        self.sockets: list[socket.socket] = []
-        """To be waited for; `take` reads one."""
+        self.socket: socket.socket | None = None
+        """To be waited for; None: nothing comes directly."""
         self._ahead: collections.deque[bytes] = collections.deque(maxlen=_REMEMBERED)
         """Bodies of the newest frames that came directly, and not yet through the supervisor."""
         self._late: collections.deque[bytes] = collections.deque(maxlen=_REMEMBERED)
         """Bodies of the newest frames that came through the supervisor first."""
+        self._tags: set[int] = set()
         self._twice: set[int] = set()
         """The types of which one of two equal messages is dropped."""
+        addresses = _Addresses(base)
+        own: Path | None = None
         for tag in tags:
-            if self._bind(_address(base, tag)) and type_of_tag(tag).direct:
+            address = Path(addresses[tag])
+            if not _leads_to(address, own) and (_is_taken(address) or not self._bind(address, own)):
+                continue
+            own = own or address
+            self._tags.add(tag)
+            if type_of_tag(tag).direct:
                 self._twice.add(tag)
 
-    def take(self, source: socket.socket) -> bytes | None:
-        """Return the next frame of a socket; None: there is none, or it was handled already."""
+    def take(self) -> bytes | None:
+        """Return the next frame; None: there is none, or it was handled already."""
+        assert self.socket is not None
         try:
-            frame = source.recv(_MOST_BYTES)
+            frame = self.socket.recv(_MOST_BYTES)
         except OSError:
             return None
-        if tag_of(frame) in self._twice:
+        if frame[4] in self._twice:
             body = _body(frame)
             if body in self._late:
                 self._late.remove(body)
@@ -108,45 +128,72 @@ class DirectInbox:
             self._ahead.append(body)
         return frame
 
+    def handled(self, frame: bytes) -> None:
+        """Record that a frame of a type without `Message.direct` needs not be handled again."""
+        if frame[4] not in self._twice:
+            self._ahead.append(_body(frame))
+
     def was_ahead(self, frame: bytes) -> bool:
         """Return whether a frame that comes through the supervisor was handled already."""
-        if tag_of(frame) not in self._twice:
+        if frame[4] not in self._tags:
             return False
         body = _body(frame)
         if body in self._ahead:
             self._ahead.remove(body)
             return True
-        self._late.append(body)
+        if frame[4] in self._twice:
+            self._late.append(body)
         return False
 
     def close(self) -> None:
         """Receive nothing any more. The files of the addresses remain; see `_bind`."""
-        for used in self.sockets:
-            used.close()
-        self.sockets = []
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
 
-    def _bind(self, address: str) -> bool:
-        """Take an address, unless somebody else has it. Return whether it was taken."""
-        if _is_taken(address) or (bound := _new_socket()) is None:
-            return False
+    def _bind(self, address: Path, own: Path | None) -> bool:
+        """Take an address that nobody uses.
+
+        Args:
+            address: The address.
+            own: That of our socket, which this address is to lead to; None: make the socket.
+
+        Returns:
+            Whether it was taken.
+        """
+        bound = None
         try:
-            Path(address).unlink(missing_ok=True)  # of somebody who has ended
-            bound.bind(address)
+            address.unlink(missing_ok=True)  # of somebody who has ended
+            if own is not None:
+                address.symlink_to(own.name)
+            elif (bound := _new_socket()) is not None:
+                bound.bind(str(address))
+                self.socket = bound
+            else:
+                return False
         except OSError:  # the path is too long for an address, say
-            bound.close()
+            if bound is not None:
+                bound.close()
             return False
-        self.sockets.append(bound)
         return True
 
 
-def _is_taken(address: str) -> bool:
+def _leads_to(address: Path, own: Path | None) -> bool:
+    """Return whether an address is a link to another one: ours, of an earlier incarnation."""
+    try:
+        return own is not None and address.readlink() == Path(own.name)
+    except OSError:
+        return False
+
+
+def _is_taken(address: Path) -> bool:
     """Return whether a process that is alive receives there."""
     probe = _new_socket()
     if probe is None:
         return True
     with probe:
         try:
-            probe.connect(address)
+            probe.connect(str(address))
         except OSError:
             return False
     return True

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from messages.base import Message, decoder, type_of_tag
+from messages.base import Message, decoder_of
 from messages.paths import printable
 
 __all__ = [
@@ -97,8 +97,7 @@ def decode(frame: bytes) -> Message:
         FrameError: If the tag is unknown in this process, or the body does not fit its type.
     """
     try:
-        type_of_tag(frame[4])  # first: it adds types of new modules, which the decoder must know
-        message = decoder().decode(memoryview(frame)[HEAD_BYTES:])
+        message = decoder_of(frame[4]).decode(memoryview(frame)[HEAD_BYTES:])
     except KeyError:
         raise FrameError(f"no message type has the tag {frame[4]}") from None
     except (msgspec.MsgspecError, ValueError) as error:  # ValueError: text that is not UTF-8

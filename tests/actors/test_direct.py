@@ -136,7 +136,7 @@ def test_a_message_that_somebody_waits_for_goes_both_ways(
         rig.tell(SendText("go", ""))
 
         assert rig.expect(FlushPlayback).sent_ns == 1
-        frame = ears[0].take(ears[0].sockets[0])
+        frame = ears[0].take()
         assert frame is not None
         assert decode(frame) == FlushPlayback("now", 1)
 
@@ -276,7 +276,7 @@ def test_a_flush_at_the_end_of_an_answer_tells_that_it_was_heard_to_its_end(
 
 def captured(inbox: DirectInbox, blocks: list[CapturedAudio]) -> list[CapturedAudio]:
     """Add the blocks that have come straight to the list, and return it."""
-    while (frame := inbox.take(inbox.sockets[0])) is not None:
+    while (frame := inbox.take()) is not None:
         block = decode(frame)
         assert isinstance(block, CapturedAudio)
         blocks.append(block)

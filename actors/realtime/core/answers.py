@@ -130,8 +130,12 @@ class Answers:
         if item is not None:
             self._complete(item)
 
-    def text(self, event: wire.TranscriptDelta | wire.TextDelta, now: int) -> None:
-        """Publish the next piece of an item's transcript or text."""
+    def text(self, event: wire.TranscriptDelta | wire.TextDelta, now: int) -> bool:
+        """Publish the next piece of an item's transcript or text.
+
+        Returns:
+            As for `audio`; if not, the item has only grown.
+        """
         context = self._context
         item = self._item(event.item_id, event.response_id)
         item.text += event.delta
@@ -141,11 +145,14 @@ class Answers:
         # A muted response is no longer heard, so its transcript ends too. Text without audio has
         # been read as it arrived: it continues until the server ends the response.
         if event.response_id in context.playback.muted and not item.written:
-            return
+            return True
+        grows = item.begun and not item.written
         self._begin(item)
         if len(item.text) >= item.reported + TEXT_STEP:
             self._report(item, "in_progress")
+            grows = False
         context.publish(AssistantTranscript(item.item_id, event.delta))
+        return not grows
 
     def text_done(self, event: wire.TranscriptDone | wire.TextDone, now: int) -> None:
         """Take the final text of a content part; it replaces the pieces if they differ from it."""
@@ -199,20 +206,27 @@ class Answers:
             self._have_answer(active)
         return False
 
-    def position(self, message: PlayedPosition, now: int) -> None:
-        """Record what the speaker has played."""
+    def position(self, message: PlayedPosition, now: int) -> bool:
+        """Record what the speaker has played.
+
+        Returns:
+            As for `audio`; if not, the position in the item has only moved on.
+        """
         context = self._context
         known = context.playback.items.get(message.item_id)
+        moves = known is not None and not message.finished
         if known is not None and known.response_id and message.played_samples:
             ns = message.at_ns - message.played_samples * _NS // SAMPLE_RATE
             if started := context.latency.heard(message.item_id, known.response_id, ns):
                 context.publish(started)
-        if known is None or message.played_samples > known.played:
-            self._duplex.sounds(now)
+                moves = False
+        if (known is None or message.played_samples > known.played) and self._duplex.sounds(now):
+            moves = False
         if context.playback.position(
             message.item_id, message.played_samples, message.finished, now
         ):
             context.activity.progress(now)
+        return not moves
 
     def lost(self) -> None:
         """End the items that the lost connection has cut off; received audio is still played."""

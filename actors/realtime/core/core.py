@@ -119,7 +119,8 @@ class Core:
         self._is_unsaved = False
         """Whether a call of `take` has left the state to a later one."""
         self._is_plain = False
-        """Whether the last call only passed audio on. The saved state may lag behind audio."""
+        """Whether the last call only passed on audio or text, or moved a position. The saved state
+        may lag behind these."""
         self._on_event = self._event_table()
         self._on_message = self._message_table()
 
@@ -254,8 +255,12 @@ class Core:
         elif self.phase is not LinkPhase.OFFLINE:
             self._link.lost(code, reason, now)
 
-    def server_event(self, event: object, now: int, *, spare: bool = False) -> None:
-        """Handle an event of the server, as `wire.decode` returns it."""
+    def server_event(self, event: object, now: int, *, spare: bool = False) -> bool:
+        """Handle an event of the server, as `wire.decode` returns it.
+
+        Returns:
+            Whether `next_deadline` may have changed.
+        """
         if type(event) is wire.PartialEvent:
             self._errors.left_out(event)
             event = event.event
@@ -263,19 +268,26 @@ class Core:
         if spare:
             self._link.successor.event(event, self._link.clock.expires_ns(event, now), now)
             self.tick(now)
-            return
+            return True
         if self.phase is LinkPhase.OFFLINE:
-            return
+            return True
         active = self._context.responses.active
         if active is not None and active.response_id == getattr(event, "response_id", None):
             active.news_ns = now
         if type(event) is wire.AudioDelta:  # most events are audio
             self._is_plain = not self._answers.audio(event, now)
-            return
+            return not self._is_plain
+        if type(event) is wire.TranscriptDelta:  # and most of the others its text
+            self._is_plain = not self._answers.text(event, now)
+            if self._is_plain:
+                return False
+            self.tick(now)
+            return True
         act = self._on_event.get(type(event))
         if act is not None:  # the others are in `wire.IGNORED`, or unknown
             act(event, now)
             self.tick(now)
+        return True
 
     def can_take_ahead(self, message: Message) -> bool:
         """Return whether a message that has overtaken others can be handled before them.
@@ -284,21 +296,31 @@ class Core:
         """
         return type(message) is not CapturedAudio or self._context.capture.continues(message)
 
-    def message(self, message: Message, now: int) -> None:
-        """Handle a message of another component."""
+    def message(self, message: Message, now: int) -> bool:
+        """Handle a message of another component.
+
+        Returns:
+            Whether `next_deadline` may have changed.
+        """
         if type(message) is CapturedAudio:  # most messages are audio
-            if not self._context.capture.is_new(message):
-                self._is_plain = True
-                return
-            decides = self._user.hear(message.pcm, now)
-            decides |= self._user.talking.is_busy  # the block may complete a push-to-talk turn
-            self._user.hearing.captured(message, now)
-            if self.saved.input_end is None and not decides:
-                self._is_plain = True
-                return
+            self._is_plain = not self._captured(message, now)
+        elif type(message) is PlayedPosition:  # and most of the others its position
+            self._is_plain = not self._answers.position(message, now)
         else:
             self._on_message[type(message)](message, now)
+        if self._is_plain:
+            return False
         self.tick(now)
+        return True
+
+    def _captured(self, message: CapturedAudio, now: int) -> bool:
+        """Handle a captured block; return whether it decides anything."""
+        if not self._context.capture.is_new(message):
+            return False
+        decides = self._user.hear(message.pcm, now)
+        decides |= self._user.talking.is_busy  # the block may complete a push-to-talk turn
+        self._user.hearing.captured(message, now)
+        return decides or self.saved.input_end is not None
 
     def _flushed(self, message: PlaybackFlushed, now: int) -> None:
         """Take an answer to a flush, which may have overtaken the position before it."""
@@ -388,7 +410,7 @@ class Core:
 
     # -- events of the server -----------------------------------------------------------------
 
-    def _event_table(self) -> dict[type, Callable[[Any, int], None]]:
+    def _event_table(self) -> dict[type, Callable[[Any, int], object]]:
         user, answers = self._user, self._answers
         return {
             wire.BadFrame: self._errors.bad_frame,
@@ -411,7 +433,6 @@ class Core:
             wire.OutputItemAdded: answers.item_added,
             wire.OutputItemDone: answers.item_done,
             wire.AudioDone: answers.audio_done,
-            wire.TranscriptDelta: answers.text,
             wire.TranscriptDone: answers.text_done,
             wire.TextDelta: answers.text,
             wire.TextDone: answers.text_done,
@@ -443,7 +464,6 @@ class Core:
             ReplayedAudio: self._user.hearing.replayed,
             ReplayEnded: self._user.hearing.replay_ended,
             CaptureEnded: self._closing.capture_ended,
-            PlayedPosition: self._answers.position,
             PlaybackFlushed: self._flushed,
             PlaybackLost: self._interruption.lost,
             DeviceInUse: self._device_in_use,

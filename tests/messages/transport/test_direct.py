@@ -33,8 +33,8 @@ def sender(base: Path) -> Iterator[DirectSender]:
 
 
 def taken(inbox: DirectInbox) -> list[Message]:
-    frames = [inbox.take(source) for source in inbox.sockets]
-    return [decode(frame) for frame in frames if frame is not None]
+    frame = inbox.take()
+    return [decode(frame)] if frame is not None else []
 
 
 def test_a_message_reaches_the_component_that_takes_its_type(
@@ -86,14 +86,48 @@ def test_of_two_equal_messages_the_second_one_is_dropped_whichever_way_it_comes(
     assert taken(inbox) == []
 
 
-def test_sound_is_not_compared(base: Path, sender: DirectSender) -> None:
+def test_sound_that_came_directly_comes_again_unless_it_was_handled(
+    base: Path, sender: DirectSender
+) -> None:
     inbox = DirectInbox(base, [CapturedAudio.tag()])
-    frame = encode(CapturedAudio(b"ab", 0, 0))
+    first, second = encode(CapturedAudio(b"ab", 0, 0)), encode(CapturedAudio(b"cd", 1, 0))
 
-    sender.send(frame)
+    sender.send(first)
+    sender.send(second)
 
     assert taken(inbox) == [CapturedAudio(b"ab", 0, 0)]
-    assert not inbox.was_ahead(frame), "the actor knows it by its position"
+    assert taken(inbox) == [CapturedAudio(b"cd", 1, 0)]
+    inbox.handled(second)
+    assert not inbox.was_ahead(first)
+    assert inbox.was_ahead(second)
+    inbox.close()
+
+
+def test_what_one_component_is_sent_directly_keeps_its_order(
+    base: Path, sender: DirectSender
+) -> None:
+    inbox = DirectInbox(base, [ToolAnswer.tag(), FLUSH, CapturedAudio.tag()])
+    messages = [FlushPlayback("a", 1), ToolAnswer("c", "t", "1"), CapturedAudio(b"ab", 0, 0)]
+
+    for message in [*messages, *reversed(messages)]:
+        sender.send(encode(message))
+
+    assert [taken(inbox) for _ in messages] == [[message] for message in messages]
+    inbox.close()
+
+
+def test_the_next_incarnation_of_a_component_receives_all_its_types(
+    base: Path, sender: DirectSender
+) -> None:
+    tags = [ToolAnswer.tag(), FLUSH]
+    DirectInbox(base, tags).close()
+
+    inbox = DirectInbox(base, tags)
+
+    assert sender.send(encode(FlushPlayback("a", 1)))
+    assert sender.send(encode(ToolAnswer("c", "t", "1")))
+    assert taken(inbox) == [FlushPlayback("a", 1)]
+    assert taken(inbox) == [ToolAnswer("c", "t", "1")]
     inbox.close()
 
 
@@ -101,9 +135,10 @@ def test_the_first_component_gets_a_type_and_the_next_one_when_it_has_ended(
     base: Path, inbox: DirectInbox, sender: DirectSender
 ) -> None:
     other = DirectInbox(base, [FLUSH])
-    assert other.sockets == []
+    assert other.socket is None
 
-    inbox.sockets[0].close()  # as by its death: the file remains
+    assert inbox.socket is not None
+    inbox.socket.close()  # as by its death: the file remains
     third = DirectInbox(base, [FLUSH])
     sender.send(encode(FlushPlayback("now", 1)))
 
@@ -129,6 +164,6 @@ def test_a_path_that_is_too_long_for_an_address_means_no_datagrams(tmp_path: Pat
 
     inbox, sender = DirectInbox(folder / "page", [FLUSH]), DirectSender(folder / "page")
 
-    assert inbox.sockets == []
+    assert inbox.socket is None
     assert not sender.send(encode(FlushPlayback("now", 1)))
     sender.close()
