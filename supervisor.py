@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from actors.supervision.child import Child
-from actors.supervision.directory import make_directory, make_page, sweep
+from actors.supervision.directory import make_directory, make_page, page_path, sweep
 from actors.supervision.hub import SessionStage
 from actors.supervision.lifecycle import Phase
 from actors.supervision.peers import ProgramPeer
@@ -180,7 +180,7 @@ class Supervisor:
         self.settings = checked_settings({**self._defaults, **self.given})
         sweep()
         self.directory = Path(path_of_text(directory)) if directory else make_directory()
-        self._page_path = self.directory / f"page-{os.getpid()}"
+        self._page_path = page_path(self.directory, os.getpid())
         self._page = make_page(self._page_path)
         self.loop = Loop()
         self.stage = SessionStage.STARTING

@@ -84,6 +84,9 @@ class ActorHost(Protocol):
     def send_ahead(self, message: Message, epoch: int) -> None:
         """See `Actor.send_ahead`."""
 
+    def send_past(self, message: Message, epoch: int) -> bool:
+        """See `Actor.send_past`."""
+
     def send_held_back(self) -> None:
         """See `Actor.send_held_back`."""
 
@@ -189,6 +192,14 @@ class Actor(pykka.ThreadingActor):
         receiver knows by the message itself that it has had it.
         """
         self.host.send_ahead(message, self._epoch)
+
+    def send_past(self, message: Message) -> bool:
+        """Send a message straight to whoever takes it so, and not through the supervisor.
+
+        Returns:
+            Whether it was sent; if not, nobody takes it so now, or there is no room.
+        """
+        return self.host.send_past(message, self._epoch)
 
     def send_held_back(self) -> None:
         """Send the supervisor what was sent ahead."""

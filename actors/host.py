@@ -270,6 +270,10 @@ class Host:
         if not self._sent_directly(frame):
             self.send_held_back()
 
+    def send_past(self, message: Message, epoch: int) -> bool:
+        """See `Actor.send_past`."""
+        return self._sent_directly(encode(message, epoch))
+
     def send_held_back(self) -> None:
         """See `Actor.send_held_back`."""
         self.holds_back = False

@@ -67,12 +67,12 @@ _REFERENCE_NS = 20_000_000
 _REFERENCE_LOOK_S = 0.003
 _ECHO_NS = 5_000_000_000
 """Interval of reports about the echo while something plays."""
-_HOLD_S = 0.2
+_HOLD_S = 0.4
 """Interval at which blocks that realtime has already are sent to the supervisor, several at once:
 waking it for each block costs more than everything else that happens to the block."""
 _MOST_HELD = SAMPLE_RATE // 2
 """At most this many samples wait so, also of a burst: the next process has the newest second."""
-_NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS, _LEAD, _SENT = range(9)
+_NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS, _LEAD, _SENT, _FED = range(10)
 _UNMUTED_MARK, _MUTED_MARK = 1, 2
 
 
@@ -94,7 +94,8 @@ class _KeptDevice:
         """Survives the death of the process too: the next sample of the timeline, the position in a
         file, whether it has ended, whether the microphone is muted, whether the device of the
         program has ended, the last sample heard by a sound card, the time of the last reopening,
-        the lead of the echo canceller's reference, the end of what the supervisor has."""
+        the lead of the echo canceller's reference, the end of what the supervisor has, the number
+        of the last piece of the program's sound."""
         self.device: Capture | None = None
         self.waiting: collections.deque[Captured] = collections.deque()
         self.memory: collections.deque[tuple[int, bytes]] = collections.deque()
@@ -161,7 +162,7 @@ class Microphone(Actor):
     accepts: ClassVar = {
         SetMuted: CONTROL,
         ReplayCapture: CONTROL,
-        ProgramCapture: Keep(seconds=5),
+        ProgramCapture: Keep(seconds=5, direct=True),
         ProgramCaptureEnded: CONTROL,
         UseInput: CONTROL,
     }
@@ -210,6 +211,10 @@ class Microphone(Actor):
                 self._end_program(message)
             case UseInput(device):
                 self._use(device)
+
+    def can_take_ahead(self, message: Message) -> bool:
+        """Return whether no piece of the program's sound before it is still to come."""
+        return type(message) is not ProgramCapture or (message.number == self._line.mark[_FED] + 1)
 
     def closed(self) -> None:
         if "line" in self.keep:
@@ -562,6 +567,10 @@ class Microphone(Actor):
         self.send(ReplayEnded(self._line.next, request_id))
 
     def _feed(self, message: ProgramCapture) -> None:
+        if message.number:
+            if message.number <= self._line.mark[_FED]:
+                return
+            self._line.mark[_FED] = message.number
         device = self._line.device
         if not isinstance(device, ProgramInput):
             self._say_once(f"The program sends audio, but the input is {self.settings.input!r}.")

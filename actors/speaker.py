@@ -16,6 +16,7 @@ from actors.devices.faltering import CAME_LATE, NOT_SERVED, Faltering
 from actors.devices.mark import ItemMark
 from actors.devices.opening import open_playback, why_not_instead
 from actors.devices.own.program import ProgramOutput
+from actors.devices.own.to_program import ToProgram
 from actors.devices.playout import Playout, Settled
 from actors.devices.recent import keep_recent
 from actors.devices.units import to_samples
@@ -34,6 +35,7 @@ from messages import (
     FlushPlayback,
     Interrupt,
     Keep,
+    MayPass,
     Message,
     Newest,
     Notice,
@@ -154,8 +156,9 @@ class Speaker(Actor):
         PausePlayback: DIRECT,
         ResumePlayback: CONTROL,
         SetVolume: CONTROL,
-        ProgramPlayed: Newest(1),
-        ProgramFlushed: CONTROL,
+        ProgramPlayed: Newest(1, direct=True),
+        ProgramFlushed: DIRECT,
+        MayPass: CONTROL,
         UseOutput: CONTROL,
     }
 
@@ -167,6 +170,7 @@ class Speaker(Actor):
         self._reported = ("", 0)
         self._trouble = ""
         self._levels = _Levels(self)
+        self._to_program = ToProgram(self)
         self._legacy = _Legacy(self.session)
         self._recent = keep_recent(self)
         self._settled = False
@@ -208,6 +212,8 @@ class Speaker(Actor):
         if self._device.lookout is not None:
             self._device.lookout.start(lambda reason: self.post(lambda: self._found(reason)))
         self._set_volume()
+        if isinstance(self._device, ProgramOutput):
+            self._to_program.ask()
         self._check()
         self._cleared()  # the incarnation before this one may have raised while it was cleared
         self._go_on()
@@ -273,6 +279,8 @@ class Speaker(Actor):
             case ProgramFlushed():
                 if isinstance(self._device, ProgramOutput) and self._device.flushed(message):
                     self._cleared()
+            case MayPass():
+                self._to_program.answered(message)
 
     def _report_loss(self) -> None:
         """Report audio that a dead process had taken; how much of it was heard is unknown.
@@ -301,7 +309,7 @@ class Speaker(Actor):
     def _set_volume(self) -> None:
         self._playout.set_volume(1.0 if self._device.scales else self._volume)
         for message in self._device.set_volume(self._volume):
-            self.send(message)
+            self._to_program.send(message)
 
     def _last_volume(self, state: _SpeakerState | None) -> float:
         """Return the volume set last; the mark knows it where the saved state was withheld."""
@@ -450,7 +458,7 @@ class Speaker(Actor):
         """Have the device discard what it has taken, and go on once it has said how far it was."""
         self.keep["clearing"] = clearing
         for message in self._device.clear(time.monotonic_ns()):
-            self.send(message)
+            self._to_program.send(message)
         if self._device.clearing:
             self._clear_timer = self.after(_CLEAR_S, self._cleared)
         else:
@@ -479,13 +487,13 @@ class Speaker(Actor):
         settled = self._playout.settle(heard_ns) if clears else None  # what was heard counts then
         flushed = self._playout.flush(now_ns, taken_back=clears, overheard=self._device.overheard)
         for message in self._device.flush(now_ns):  # silence first; the reports can wait
-            self.send(message)
+            self._to_program.send(message)
         settled = settled or self._playout.settle(heard_ns)
-        self._report_positions(settled, now_ns)
         item_id, played = flushed.item_id, flushed.played
-        if not item_id and settled.finished:  # this may overtake the position that says so
+        if not item_id and settled.finished:  # the position that says so comes after it
             item_id, played = settled.finished[-1]
         self.send(PlaybackFlushed(item_id, played, flushed.at_ns, sent_ns))
+        self._report_positions(settled, now_ns)
         self._report_audio(settled)
         if was_paused:
             self._save()
@@ -507,7 +515,7 @@ class Speaker(Actor):
         self._playout.pause(taken_back=self._device.clears)
         if self._device.clears:
             for message in self._device.flush(time.monotonic_ns()):
-                self.send(message)
+                self._to_program.send(message)
         self._save()
         item_id, taken = self._playout.front()
         self.send(PlaybackPaused(item_id, taken // _SAMPLES_PER_MS))
@@ -567,7 +575,7 @@ class Speaker(Actor):
             self._lose()  # the next incarnation opens a new one
             raise
         for message in messages:
-            self.send(message)
+            self._to_program.send(message)
         if wait_s is not None:
             self._pump_timer = self.after(wait_s, lambda: self._pump(time.monotonic_ns()))
 
@@ -611,7 +619,10 @@ class Speaker(Actor):
         if position is not None and position[1] > 0 and position != self._reported:
             self._reported = position
             self._mark.note_heard(*position)
-            self.send(PlayedPosition(*position, now_ns))
+            message = PlayedPosition(*position, now_ns)
+            # Past the supervisor: the next one makes it worthless.
+            if self.is_wanted(PlayedPosition) or not self.send_past(message):
+                self.send(message)
 
     def _release(self) -> None:
         """Acknowledge audio that the device has taken, and the end of an item once it is heard."""

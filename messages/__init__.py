@@ -6,6 +6,7 @@ session, 120-139 between program and supervisor, 200-254 messages of users' own 
 
 from messages.audio import (
     SILENCE_DBFS,
+    AskToPass,
     AssistantAudio,
     CapturedAudio,
     CaptureEnded,
@@ -13,6 +14,7 @@ from messages.audio import (
     FlushPlayback,
     InputLevel,
     Level,
+    MayPass,
     OutputLevel,
     PausePlayback,
     PlaybackFlushed,
@@ -209,6 +211,7 @@ __all__ = [
     "PCM_BYTES_PER_S",
     "SAMPLE_RATE",
     "SILENCE_DBFS",
+    "AskToPass",
     "AskToRun",
     "AssistantAudio",
     "AssistantItem",
@@ -257,6 +260,7 @@ __all__ = [
     "Keep",
     "Level",
     "Log",
+    "MayPass",
     "MayRun",
     "Message",
     "MessagesDropped",

@@ -13,6 +13,7 @@ from messages.base import Message
 
 __all__ = [
     "SILENCE_DBFS",
+    "AskToPass",
     "AssistantAudio",
     "CaptureEnded",
     "CapturedAudio",
@@ -20,6 +21,7 @@ __all__ = [
     "FlushPlayback",
     "InputLevel",
     "Level",
+    "MayPass",
     "OutputLevel",
     "PausePlayback",
     "PlaybackFlushed",
@@ -225,6 +227,8 @@ class ProgramCapture(Message, frozen=True, array_like=True, tag=32):
     pcm: bytes
     sample_rate: int = 24_000
     captured_ns: int = 0
+    number: int = 0
+    """Counts the pieces of a session from 1, as they may come twice; 0: it is not counted."""
 
 
 class ProgramCaptureEnded(Message, frozen=True, array_like=True, tag=33):
@@ -242,7 +246,7 @@ class ProgramPlayout(Message, frozen=True, array_like=True, tag=34):
     It is sent at most 200 ms ahead of real time.
     """
 
-    urgent = True
+    urgent = passes = True
     pcm: bytes
     first_sample: int
     """Position since the start of the device, without gaps; `ProgramPlayed` uses the same count."""
@@ -251,7 +255,7 @@ class ProgramPlayout(Message, frozen=True, array_like=True, tag=34):
 class ProgramFlush(Message, frozen=True, array_like=True, tag=35):
     """Speaker to program: clear the device's buffer."""
 
-    urgent = True
+    urgent = passes = True
     flushes = (ProgramPlayout,)
     number: int = 0
     """Number that the answer, `ProgramFlushed`, repeats; 0: no answer is wanted."""
@@ -260,7 +264,7 @@ class ProgramFlush(Message, frozen=True, array_like=True, tag=35):
 class ProgramFlushed(Message, frozen=True, array_like=True, tag=84):
     """Program to speaker: the device's buffer is cleared; how far the device had played by then."""
 
-    urgent = True
+    urgent = direct = True
     number: int
     """That of the `ProgramFlush`."""
     played_samples: int
@@ -284,7 +288,24 @@ class ProgramPlayed(Message, frozen=True, array_like=True, tag=36):
 class ProgramVolume(Message, frozen=True, array_like=True, tag=39):
     """Speaker to program: the volume, 0.0-1.0, for a device that applies it itself."""
 
+    passes = True
     volume: float
+
+
+class AskToPass(Message, frozen=True, array_like=True, tag=91):
+    """Speaker to program: everything sent through the supervisor before this has arrived.
+
+    A program that can be sent messages past the supervisor (`Message.passes`) answers.
+    """
+
+    number: int
+
+
+class MayPass(Message, frozen=True, array_like=True, tag=92):
+    """Program to speaker: what is sent past the supervisor cannot overtake anything."""
+
+    number: int
+    """That of the `AskToPass`."""
 
 
 # -- levels ---------------------------------------------------------------------------------------

@@ -33,6 +33,9 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     """Whether it also goes straight to a component that accepts it so (`Rule.direct`), which then
     handles it before it would have come through the supervisor. Only for a type whose handling
     twice is harmless, and of which no two messages are equal."""
+    passes: ClassVar[bool] = False
+    """Whether it goes straight to the program instead of through the supervisor while nothing can
+    be overtaken by it (`AskToPass`), unless a component wants it too."""
     flushes: ClassVar[tuple[type[Message], ...]] = ()
     """Types that the hub removes from a receiver's mailbox when this message arrives there."""
 

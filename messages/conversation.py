@@ -273,6 +273,7 @@ class MayRun(Message, frozen=True, array_like=True, tag=88):
 class ProgramToolCall(Message, frozen=True, array_like=True, tag=52):
     """Tools to program: run a tool of the program, which also validates the arguments."""
 
+    direct = True
     call_id: str
     name: str
     arguments: str
@@ -302,6 +303,7 @@ class ToolSpan(Message, frozen=True, array_like=True, tag=90):
 class ProgramToolAnswer(Message, frozen=True, array_like=True, tag=53):
     """Program to tools: the result of the program's tool, as JSON text."""
 
+    direct = True
     attempts = 3
     call_id: str
     output: str

@@ -138,7 +138,7 @@ class Log(Message, frozen=True, array_like=True, tag=10):
 
 
 class Wanted(Message, frozen=True, array_like=True, tag=11):
-    """Hub to child: which messages are wanted from now on.
+    """Hub to child and program: which messages are wanted from now on.
 
     Those that are sent on demand only, if anybody accepts them, and those that one component is
     sent ahead (`Rule.direct`), if others wait for them too.

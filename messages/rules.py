@@ -36,8 +36,8 @@ class Rule(msgspec.Struct, frozen=True, array_like=True):
     """Whether the receiver acknowledges each message later, in order, with `Actor.done`. Such
     messages do not count against other mail."""
     direct: bool = False
-    """Whether to take messages straight from their sender, ahead of the supervisor
-    (`Message.direct`). One component can do so for each type."""
+    """Whether to take messages straight from their sender, ahead of the supervisor or past it
+    (`messages.transport.direct`). One component can do so for each type."""
 
     @property
     def replaces(self) -> bool:
@@ -52,9 +52,9 @@ DIRECT = Rule(messages=_CONTROL_MESSAGES, direct=True)
 """The rule of control messages that somebody waits for; see `Rule.direct`."""
 
 
-def Newest(messages: int) -> Rule:  # noqa: N802 - reads as the name of a rule
+def Newest(messages: int, *, direct: bool = False) -> Rule:  # noqa: N802 - reads as the name of a rule
     """Keep this many of the newest messages and drop the oldest; 1: each replaces the last one."""
-    return Rule(messages=messages, drops=True)
+    return Rule(messages=messages, drops=True, direct=direct)
 
 
 def Keep(  # noqa: N802 - reads as the name of a rule

@@ -25,6 +25,7 @@ from messages import (
     FlushPlayback,
     Message,
     NotRunningError,
+    ProgramCapture,
     Reconnected,
     RtvoiceError,
     SessionEnded,
@@ -316,8 +317,8 @@ class Run:
         self.need()
         self._session.send(message)
 
-    def send_sound(self, message: Message, pieces: Sequence[bytes]) -> None:
-        """Send a message whose first field, ``pcm``, is in pieces.
+    def send_sound(self, message: ProgramCapture, pieces: Sequence[bytes]) -> None:
+        """Send captured sound; see `Session.send_sound`.
 
         Raises:
             NotRunningError: The session is starting, or has ended.

@@ -20,6 +20,7 @@ from messages import (
     CapturedAudio,
     HistoryRequest,
     HistorySnapshot,
+    Message,
     PlayedPosition,
     ReplayCapture,
     ReplayEnded,
@@ -46,35 +47,40 @@ class Bare:
         self.core = Core(settings, SessionInfo(epoch_ns=0, directory=""), None, self.now)
         self.published = self.captured = 0
         self.core.opened(self.now)
-        self.core.message(ToolsAvailable(()), self.now)
+        self._tell(ToolsAvailable(()))
         request = self._take(HistoryRequest)
         self.core.connected(self.now)
         self.event(b'{"type":"session.created"}')
-        self.core.message(HistorySnapshot(request.request_id, ()), self.now)
+        self._tell(HistorySnapshot(request.request_id, ()))
         self.event(b'{"type":"session.updated"}')
         replay = self._take(ReplayCapture)
-        self.core.message(ReplayEnded(0, replay.request_id), self.now)
+        self._tell(ReplayEnded(0, replay.request_id))
 
     def event(self, frame: bytes) -> None:
         """Pass a frame to the core, as the actor does; the caller takes the actions."""
-        self.core.server_event(wire.decode(frame), self.now)
+        if self.core.server_event(wire.decode(frame), self.now):
+            self.core.tick(self.now)
 
     def live(self, number: int) -> None:
         """Run a whole turn: captured audio, the answer and its playback, at realistic times."""
         for _ in range(2):
-            self.core.message(CapturedAudio(bytes(1920), self.captured, 0), self.now)
+            self._tell(CapturedAudio(bytes(1920), self.captured, 0))
             self.captured += 960
         for frame in turn(number):
             self.event(frame)
             self.published += self.act()
         self.now += 3_000_000_000
         played = PlayedPosition(f"item_a{number}", 24 * DELTA_MS * 20, self.now, True)
-        self.core.message(played, self.now)
+        self._tell(played)
         self.act()
 
     def act(self) -> int:
         """Take the actions, and with them the state that is to be saved; return how many."""
         return sum(1 for _ in self.core.take())
+
+    def _tell(self, message: Message) -> None:
+        if self.core.message(message, self.now):
+            self.core.tick(self.now)
 
     def _take(self, kind: type[M]) -> M:
         messages = [action.message for action in self.core.take() if isinstance(action, Publish)]
@@ -133,7 +139,8 @@ def events_per_s(seconds: float = 1.0) -> float:
         count += len(frames[number])
         bare.now += 3_000_000_000
         played = PlayedPosition(f"item_a{number}", 24 * DELTA_MS * 20, bare.now, True)
-        bare.core.message(played, bare.now)
+        if bare.core.message(played, bare.now):
+            bare.core.tick(bare.now)
     return count / (spent / 1e9)
 
 

@@ -27,6 +27,7 @@ from actors.devices.own.hosted import (
 )
 from actors.embedding.loop_end import running_loop
 from messages import (
+    AskToPass,
     DeviceFailed,
     Message,
     ProgramFlush,
@@ -42,6 +43,8 @@ __all__ = ["Hosting", "InputDevice", "OutputDevice", "ToolSet"]
 
 _logger = logging.getLogger("rtvoice.program")
 
+_FOR_OUTPUT = (AskToPass, ProgramPlayout, ProgramFlush, ProgramVolume)
+_FOR_TOOLS = (ProgramToolCall, ProgramToolCancel)
 _REMEMBERED = 256
 """Number of answers kept, in case the tools process dies before it has forwarded them."""
 
@@ -159,6 +162,11 @@ class Hosting:
             except DeviceCallError as error:
                 raise TypeError(f"the output device: {error}") from error
         self._tools = _HostedTools(tools, send) if tools is not None else None
+        self.wants: tuple[type[Message], ...] = (
+            *(_FOR_OUTPUT if output_device is not None else ()),
+            *(_FOR_TOOLS if tools is not None else ()),
+        )
+        """The types of the messages to receive."""
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -183,14 +191,9 @@ class Hosting:
         return found
 
     @property
-    def wants(self) -> tuple[type[Message], ...]:
-        """The types of the messages to receive."""
-        kinds: list[type[Message]] = []
-        if self._output is not None:
-            kinds += [ProgramPlayout, ProgramFlush, ProgramVolume]
-        if self._tools is not None:
-            kinds += [ProgramToolCall, ProgramToolCancel]
-        return tuple(kinds)
+    def direct_tags(self) -> tuple[int, ...]:
+        """The tags of those that can come straight."""
+        return tuple(kind.tag() for kind in self.wants if kind.passes or kind.direct)
 
     def set_tools(self, tools: ToolSet) -> bool:
         """Replace the program's tools; return False if the session was started without any."""

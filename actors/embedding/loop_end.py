@@ -42,13 +42,17 @@ class LoopEnd:
             self._socket.close()
             raise
 
-    def call(self, call: Callable[[], None]) -> None:
+    def call(self, call: Callable[[], object]) -> None:
         """Run ``call`` on the loop; from any thread."""
         with contextlib.suppress(RuntimeError):  # it is closed, which the session notices
             if running_loop() is self._loop:
                 self._loop.call_soon(call)
             else:
                 self._loop.call_soon_threadsafe(call)
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Run ``call`` on the loop after a while; from any thread."""
+        self.call(lambda: self._loop.call_later(seconds, call))
 
     def when_writable(self, call: Callable[[], None] | None) -> None:
         """Call this each time the channel takes more; None: do not."""

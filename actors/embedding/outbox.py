@@ -6,29 +6,45 @@ import collections
 import contextlib
 import select
 import threading
+from collections.abc import Sequence
 
+import msgspec
+
+from actors.embedding.direct_end import DirectEnd
 from actors.embedding.loop_end import LoopEnd
 from messages import (
     AudioLost,
     Confirm,
+    MayPass,
     ProgramCapture,
     ProgramFlushed,
     ProgramPlayed,
     decode,
     encode,
+    encode_sound,
+    message_types,
     tag_of,
 )
 from messages.transport.channel import AT_ONCE, Channel
+from messages.transport.frame import split
 
 __all__ = ["Outbox"]
 
 _MAX_SOUND_S = 5.0
 """Sound that waits for a supervisor; older sound is dropped."""
 _PASSING = frozenset(
-    kind.tag() for kind in (ProgramCapture, ProgramPlayed, ProgramFlushed, Confirm)
+    kind.tag() for kind in (ProgramCapture, ProgramPlayed, ProgramFlushed, MayPass, Confirm)
 )
 """Tags of messages that are worthless to the next supervisor once they were sent."""
-_SOUND = ProgramCapture.tag()
+_DIRECT = frozenset(
+    kind.tag() for kind in message_types().values() if kind.direct or kind is ProgramPlayed
+)
+"""Tags of messages that go straight too."""
+_SOUND, _POSITION = ProgramCapture.tag(), ProgramPlayed.tag()
+_HOLD_S = 0.4
+"""How long sound that has gone straight waits for its way to the supervisor."""
+_MOST_HELD_S = 0.5
+"""At most this much of it waits so, if it comes in a burst."""
 _FULL_S = 0.5
 """How long the thread waits for a socket that is full before it looks whether it is to end."""
 
@@ -49,7 +65,7 @@ class Outbox:
         self._sound_s = self._dropped_s = 0.0
         """Length of the sound in `_waiting`; of what was dropped."""
         self._frame = b""
-        """The frame in hand: a part of it is sent. Empty: there is none."""
+        """The frame in hand, or several of sound: a part of it is sent. Empty: there is none."""
         self._done = 0
         """Bytes of it that are sent."""
         self._sent: collections.deque[tuple[int, bytes]] = collections.deque()
@@ -67,19 +83,80 @@ class Outbox:
         """Where an event loop sends what waits; None: a thread does, in `run`."""
         self._called = False
         """Whether the loop is going to send what waits."""
+        self._direct: DirectEnd | None = None
+        """Sends straight; None: nothing does."""
+        self._number = 0
+        """Number of the last piece of sound."""
+        self._held: list[bytes] = []
+        """Sound that has gone straight, and not to the supervisor yet."""
+        self._held_s = 0.0
+        """Its length."""
+        self._holds = False
+        """Whether the loop is going to send it."""
+        self.wanted: frozenset[int] = frozenset()
+        """Tags of the messages that others wait for too (`Wanted`)."""
         self._news = threading.Condition()
 
     def put(self, frame: bytes) -> None:
-        """Send a frame, or append it to those that wait; of sound, only the newest may wait."""
+        """Send a frame, or append it to those that wait."""
+        tag = tag_of(frame)
         with self._news:
-            if tag_of(frame) not in _PASSING:
+            if self._direct is not None and tag in _DIRECT:
+                is_there = self._direct.send(frame)
+                if is_there and tag == _POSITION:  # the next one makes it worthless
+                    return
+            if tag not in _PASSING:
                 self._count += 1
-            if self._channel is None or self._waiting or self._frame or AT_ONCE is None:
+                self._send_held()
+            self._put(frame)
+
+    def put_sound(self, message: ProgramCapture, pieces: Sequence[bytes]) -> None:
+        """Send captured sound, or append it to what waits, where only the newest is kept.
+
+        It goes straight to the microphone if nothing waits, and to the supervisor a little later,
+        with the sound after it: to wake the supervisor for each piece costs more than the rest of
+        its way.
+
+        Args:
+            message: What there is to say of it; its ``pcm`` is not used.
+            pieces: What this field is to be.
+        """
+        with self._news:
+            self._number += 1
+            numbered = msgspec.structs.replace(message, pcm=b"", number=self._number)
+            frame = encode_sound(numbered, pieces)
+            idle = self._channel is not None and not (self._waiting or self._frame)
+            if not (idle and self._direct is not None and self._direct.send(frame)):
+                self._send_held()
+                self._put(frame)
+                return
+            self._held.append(frame)
+            self._held_s += sum(map(len, pieces)) / 2 / message.sample_rate
+            if self._held_s > _MOST_HELD_S or _SOUND in self.wanted:
+                self._send_held()
+            elif not self._holds and self._watch is not None:
+                self._holds = True
+                self._watch.later(_HOLD_S, self._send_held_on_loop)
+
+    def _send_held_on_loop(self) -> None:
+        with self._news:
+            self._holds = False
+            self._send_held()
+
+    def _send_held(self) -> None:
+        """Send the supervisor the sound that has gone straight."""
+        held, self._held, self._held_s = self._held, [], 0.0
+        if held:
+            self._put(b"".join(held))
+
+    def _put(self, frames: bytes) -> None:
+        if self._channel is None or self._waiting or self._frame or AT_ONCE is None:
+            for frame in split(frames):
                 self._wait(frame)
-            else:
-                self._begin(frame)
-                self._send_rest()
-            self._wake()
+        else:
+            self._begin(frames)
+            self._send_rest()
+        self._wake()
 
     def _wait(self, frame: bytes) -> None:
         self._waiting.append(frame)
@@ -118,12 +195,14 @@ class Outbox:
         with self._news:
             self._interrupt()
             self._channel = None
+            self._send_held()
 
     def _interrupt(self) -> None:
-        """Stop sending the frame in hand: the supervisor is gone. A command is kept anyway."""
+        """Stop sending what is in hand: the supervisor is gone. A command is kept anyway."""
         if self._frame and tag_of(self._frame) == _SOUND:
-            self._waiting.appendleft(self._frame)
-            self._sound_s += _seconds(self._frame)
+            for frame in reversed(list(split(self._frame))):
+                self._waiting.appendleft(frame)
+                self._sound_s += _seconds(frame)
         self._frame, self._done = b"", 0
 
     def close(self) -> None:
@@ -151,17 +230,24 @@ class Outbox:
 
     # -- sending what waits -------------------------------------------------------------------
 
-    def join(self, watch: LoopEnd) -> None:
-        """Have an event loop send what waits; `run` ends. Call it on the loop's thread."""
+    def join(self, watch: LoopEnd, direct: DirectEnd | None = None) -> None:
+        """Have an event loop send what waits; `run` ends. Call it on the loop's thread.
+
+        Args:
+            watch: Has the loop do so.
+            direct: Sends straight; None: nothing does.
+        """
         with self._news:
             self._watch, self._called = watch, False
+            self._direct, self._holds = direct, False
             self._news.notify_all()
             self._wake()
 
     def leave(self) -> None:
         """Have a thread send what waits from now on, in `run`; from any thread."""
         with self._news:
-            self._watch = None
+            self._watch = self._direct = None
+            self._send_held()
 
     def run(self) -> None:
         """Send what waits until `close` or `join`."""

@@ -26,6 +26,7 @@ from actors.supervision.specs import SPECS
 from messages import (
     FAULTS,
     SAMPLE_RATE,
+    AskToPass,
     ComponentCrashed,
     ComponentCrashedError,
     ConfigurationError,
@@ -34,7 +35,9 @@ from messages import (
     FrameError,
     Inject,
     Log,
+    MayPass,
     Message,
+    ProgramCapture,
     RtvoiceError,
     SessionEnded,
     SessionEnding,
@@ -50,8 +53,8 @@ from messages import (
     SupervisorDiedError,
     ToolCall,
     Turn,
+    Wanted,
     encode,
-    encode_sound,
     level_of,
     message_types,
 )
@@ -59,6 +62,7 @@ from messages.transport.spawning import ending
 from messages.validation import checked_settings
 
 if TYPE_CHECKING:
+    from actors.embedding.direct_end import DirectEnd
     from actors.embedding.hosting import Hosting, InputDevice, OutputDevice, ToolSet
 
 __all__ = ["Session"]
@@ -144,6 +148,10 @@ class Session:
         """Whether the loop reads and writes, or is about to; False: threads do."""
         self._watch: LoopEnd | None = None
         """Where the loop reads and writes; None: it does not, or not yet."""
+        self._direct: DirectEnd | None = None
+        """Where messages come straight; None: as for `_watch`."""
+        self._asked_to_pass = 0
+        """Number of the last `AskToPass`; 0: none has come."""
         self._blocking = 0
         """Number of calls under way that may block the loop."""
         self._passed_on: dict[str, None] = {}
@@ -272,19 +280,24 @@ class Session:
         """
         if isinstance(message, StopSession):
             self._is_ending = True
-        self._send_frame(encode(message))
+        if isinstance(message, ProgramCapture):
+            self._outbox.put_sound(message, (message.pcm,))
+        else:
+            self._outbox.put(encode(message))
+        self._serve()
 
-    def send_sound(self, message: Message, pieces: Sequence[bytes]) -> None:
-        """Send a message with sound, such as `ProgramCapture`.
+    def send_sound(self, message: ProgramCapture, pieces: Sequence[bytes]) -> None:
+        """Send captured sound, which is copied once: from its pieces into the frame.
 
         Args:
-            message: The message; its first field, ``pcm``, is empty.
+            message: What there is to say of it; its ``pcm`` is not used.
             pieces: What this field is to be.
         """
-        self._send_frame(encode_sound(message, pieces))
+        self._outbox.put_sound(message, pieces)
+        self._serve()
 
-    def _send_frame(self, frame: bytes) -> None:
-        self._outbox.put(frame)
+    def _serve(self) -> None:
+        """Have threads read and write if the loop does not any more."""
         if self._loop_reads and not self._may_loop_read():
             with self._taking:
                 self._leave_loop()
@@ -501,8 +514,16 @@ class Session:
                     self._loop = None  # it cannot watch sockets: threads do it all the time
                 self._leave_loop()
                 return
-            self._outbox.join(self._watch)
+            tags = self._hosting.direct_tags if self._hosting is not None else ()
+            self._direct = self._supervisor.direct(self._loop, tags, self._readable_directly)
+            self._outbox.join(self._watch, self._direct)
+            self._let_pass()
             self._take_arrived(reads=False)  # what the thread has read and not taken
+
+    def _let_pass(self) -> None:
+        """Answer the last `AskToPass`, if messages can come straight."""
+        if self._asked_to_pass and self._direct is not None and self._direct.receives:
+            self.send(MayPass(self._asked_to_pass))
 
     def _leave_loop(self, problem: Exception | None = None) -> None:
         """Read and write on threads, if the loop does; with the lock held."""
@@ -513,6 +534,15 @@ class Session:
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.leave()
+        direct, self._direct = self._direct, None
+        if direct is not None:
+            direct.leave()
+            try:
+                for message in direct.drain():
+                    self._take(message)
+            except Exception as error:  # noqa: BLE001 - `_read` distinguishes them
+                problem = problem or error
+            direct.close()
         self._start_threads(problem)
 
     def _is_watching(self) -> bool:
@@ -521,13 +551,17 @@ class Session:
     def _readable(self) -> None:
         self._take_arrived(reads=True)
 
+    def _readable_directly(self) -> None:
+        self._take_arrived(reads=False)
+
     def _take_arrived(self, *, reads: bool) -> None:
         """Take what has arrived, on the loop's thread."""
         with self._taking:
-            if not self._is_watching():
+            direct = self._direct
+            if direct is None:
                 return
             try:
-                for message in self._supervisor.arrived(reads=reads):
+                for message in self._supervisor.arrived(reads=reads, direct=direct):
                     self._take(message)
                     if not self._is_watching():  # what was called blocks: a thread takes the rest
                         return
@@ -572,6 +606,13 @@ class Session:
                 message = self._supervisor.restarted(message) or message
             case Confirmed(number):
                 self._outbox.confirmed(number)
+                return
+            case AskToPass(number):
+                self._asked_to_pass = number
+                self._let_pass()
+                return
+            case Wanted(tags):
+                self._outbox.wanted = frozenset(tags)
                 return
             case SessionEnding():
                 self._is_ending = True

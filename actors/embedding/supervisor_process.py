@@ -8,12 +8,13 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from actors.embedding.direct_end import DirectEnd
 from actors.embedding.loop_end import LoopEnd
 from actors.embedding.outbox import Outbox
-from actors.supervision.directory import make_directory
+from actors.supervision.directory import make_directory, page_path
 from messages import (
     FrameError,
     Message,
@@ -149,11 +150,12 @@ class SupervisorProcess:
             if not self._replace(broken, may_resume):
                 return
 
-    def arrived(self, *, reads: bool) -> Iterator[Message]:
-        """Yield what has arrived from the supervisor, without blocking.
+    def arrived(self, *, reads: bool, direct: DirectEnd) -> Iterator[Message]:
+        """Yield what has arrived from the supervisor and straight, without blocking.
 
         Args:
             reads: Whether to read from the channel first; False: only what was read before.
+            direct: Where messages come straight.
 
         Raises:
             EOFError: If it has ended.
@@ -162,8 +164,12 @@ class SupervisorProcess:
         if reads:
             with contextlib.suppress(BlockingIOError):
                 self._channel.fill(AT_ONCE or 0)
+        # First what has come straight: it was sent before what its sender sent the supervisor.
+        yield from direct.drain()
         while self._channel.frames:
-            yield decode(self._channel.frames.popleft())
+            frame = self._channel.frames.popleft()
+            if not direct.was_ahead(frame):
+                yield decode(frame)
 
     def watch(self, loop: asyncio.AbstractEventLoop, readable: Callable[[], None]) -> LoopEnd:
         """Have a loop call ``readable`` when the supervisor has sent something; on its thread.
@@ -173,6 +179,20 @@ class SupervisorProcess:
             OSError: If the supervisor has been hung up.
         """
         return LoopEnd(loop, self._channel, readable)
+
+    def direct(
+        self, loop: asyncio.AbstractEventLoop, tags: Iterable[int], readable: Callable[[], None]
+    ) -> DirectEnd:
+        """Have a loop call ``readable`` when a component has sent something straight.
+
+        Args:
+            loop: The running loop; this is called on its thread.
+            tags: The types to receive.
+            readable: What to call.
+        """
+        assert self._directory is not None
+        assert self.pid is not None
+        return DirectEnd(page_path(self._directory, self.pid), tags, loop, readable)
 
     def restarted(self, message: SessionStarted) -> SupervisorRestarted | None:
         """Return what to publish in place of the start of a session that goes on; None: it begins.

@@ -101,7 +101,7 @@ class Realtime(Actor):
         ReplayEnded: CONTROL,
         CaptureEnded: CONTROL,
         # An item's last position must not be lost: as many as come in 5 s, at ten per second.
-        PlayedPosition: Newest(50),
+        PlayedPosition: Newest(50, direct=True),
         PlaybackFlushed: DIRECT,
         PlaybackLost: CONTROL,
         DeviceInUse: CONTROL,
@@ -175,15 +175,18 @@ class Realtime(Actor):
 
     def handle(self, message: Message) -> None:
         """Pass a message to the core, and perform the actions that follow."""
-        now, sets_timer = time.monotonic_ns(), True
+        now, ticks = time.monotonic_ns(), True
         try:
             if type(message) is SendImage:
                 self._show(message, now)
             else:
-                sets_timer = self._core.message(message, now)
+                ticks = self._core.message(message, now)
+            if ticks:
+                self._perform(saves=False)  # first: somebody may wait for it
+                self._core.tick(now)
         finally:
             self._perform()
-            if sets_timer:
+            if ticks:
                 self._set_timer(now)
 
     def can_take_ahead(self, message: Message) -> bool:
@@ -361,30 +364,30 @@ class Realtime(Actor):
     def _drain(self, connection: Connection) -> None:
         """Handle what has arrived, until nothing is left or the connection is no longer used.
 
-        The actions of an event are performed before the next one is handled. The state is saved and
-        the timer is set once for all of them.
+        The actions of an event are performed before the next one is handled. What is due is done,
+        the state saved and the timer set once for all of them.
         """
-        sets_timer, now = False, time.monotonic_ns()
+        ticks, now = False, time.monotonic_ns()
         try:
             while connection.arrived:
                 spare = connection is self._connection(spare=True)
                 if not spare and connection is not self._connection():
-                    self._perform()
                     break
                 arrived = connection.arrived.popleft()
                 if isinstance(arrived, ReceivedText):
                     now, event = arrived.read_ns, wire.decode(arrived.data)
                     self._pass_on(event, arrived.data, "server", spare=spare)
-                    sets_timer |= self._core.server_event(event, now, spare=spare)
+                    ticks |= self._core.server_event(event, now, spare=spare)
                 else:
-                    now, sets_timer = time.monotonic_ns(), True
+                    now, ticks = time.monotonic_ns(), True
                     self._met(arrived, now, spare=spare)
-                self._perform(saves=not connection.arrived)
-        except BaseException:
-            self._perform()
-            raise
+                if ticks or connection.arrived:
+                    self._perform(saves=False)
+            if ticks:
+                self._core.tick(now)
         finally:
-            if sets_timer:
+            self._perform()
+            if ticks:
                 self._set_timer(now)
 
     def _met(

@@ -12,7 +12,7 @@ from pathlib import Path
 from messages import ConfigurationError
 from messages.transport.page import Page
 
-__all__ = ["make_directory", "make_page", "sweep"]
+__all__ = ["make_directory", "make_page", "page_path", "sweep"]
 
 
 def sweep() -> None:
@@ -34,6 +34,16 @@ def make_directory() -> Path:
         return Path(tempfile.mkdtemp(prefix=f"rtvoice-{os.getpid()}-"))
     except OSError as error:
         raise ConfigurationError(f"no directory for the session: {error}; set TMPDIR") from error
+
+
+def page_path(directory: Path, pid: int) -> Path:
+    """Return the path of a supervisor's accounting page, which begins the addresses of its session.
+
+    Args:
+        directory: The directory of the session.
+        pid: The process id of the supervisor.
+    """
+    return directory / f"page-{pid}"
 
 
 def make_page(path: Path) -> Page:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from actors.supervision.child import Child
 from actors.supervision.peers import ProgramPeer
-from actors.supervision.tags import HUB_TAGS, ON_DEMAND_TAGS, SOUND_TAGS
+from actors.supervision.tags import HUB_TAGS, ON_DEMAND_TAGS, PASSING_TAGS, SOUND_TAGS
 from messages import Message, Wanted, decode, encode, tag_of
 
 __all__ = ["Router"]
@@ -90,6 +90,7 @@ class Router:
             return
         early, self._early = self._early, None
         self._announced = self.wanted  # the components are opened with this
+        self.send_to_program(Wanted(self._announced))
         for frame in early:
             self.route_from_program(frame)
 
@@ -107,7 +108,8 @@ class Router:
         """What `Wanted` tells the components."""
         on_demand = [tag for tag in ON_DEMAND_TAGS if tag in self._table or self.is_subscribed(tag)]
         ahead = [tag for tag, receivers in self._table.items() if self._is_awaited(tag, receivers)]
-        return (*on_demand, *ahead)
+        past = PASSING_TAGS if any(tag in self._table for tag in PASSING_TAGS) else ()
+        return (*on_demand, *ahead, *past)
 
     def _is_awaited(self, tag: int, receivers: Iterable[Child]) -> bool:
         """Return whether a type that is sent ahead to one receiver is awaited by another one."""
@@ -118,7 +120,7 @@ class Router:
         )
 
     def announce_wanted(self, children: Iterable[Child]) -> None:
-        """Tell the components what is `wanted`, if that has changed.
+        """Tell the components and the program what is `wanted`, if that has changed.
 
         Not before all have said what they accept: they are opened with it, and what was announced
         before would reach them after that.
@@ -126,6 +128,7 @@ class Router:
         wanted = self.wanted
         if self._early is None and wanted != self._announced:
             self._announced = wanted
+            self.send_to_program(Wanted(wanted))
             for child in children:
                 if child not in self._left_out:
                     child.put(encode(Wanted(wanted)))

@@ -114,19 +114,20 @@ class DirectInbox:
                 self._twice.add(tag)
 
     def take(self) -> bytes | None:
-        """Return the next frame; None: there is none, or it was handled already."""
+        """Return the next frame that was not handled already; None: there is none."""
         assert self.socket is not None
-        try:
-            frame = self.socket.recv(_MOST_BYTES)
-        except OSError:
-            return None
-        if frame[4] in self._twice:
-            body = _body(frame)
-            if body in self._late:
-                self._late.remove(body)
+        while True:
+            try:
+                frame = self.socket.recv(_MOST_BYTES)
+            except OSError:
                 return None
-            self._ahead.append(body)
-        return frame
+            if not frame or frame[4] not in self._twice:
+                return frame or None
+            body = _body(frame)
+            if body not in self._late:
+                self._ahead.append(body)
+                return frame
+            self._late.remove(body)
 
     def handled(self, frame: bytes) -> None:
         """Record that a frame of a type without `Message.direct` needs not be handled again."""

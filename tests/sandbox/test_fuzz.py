@@ -75,7 +75,7 @@ def fuzz_core(seed: int) -> None:
     for _ in range(FRAMES):
         text = frame(chosen, server_events())
         event = wire.decode(text if isinstance(text, bytes) else text.encode())
-        bench.core.server_event(event, bench.now)
+        bench.take(event)
         bench.collect()
         if chosen.random() < 0.1:
             bench.capture(chosen.randrange(10**5))

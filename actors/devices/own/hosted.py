@@ -18,7 +18,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, NoReturn, Protocol
 
 from actors.devices.units import RATES
@@ -163,6 +163,8 @@ class _Caller:
     def __init__(self, device: object) -> None:
         self._device = device
         self._threads: dict[str, _Thread] = {}
+        self._methods: dict[str, tuple[Any, bool]] = {}
+        """The methods called so far, and whether each returns at once: a coroutine, say."""
 
     async def call(self, operation: str, *arguments: object, thread: str = "control") -> Any:
         """Call a method and return its result.
@@ -177,7 +179,11 @@ class _Caller:
         """
         with _called(operation):
             method = getattr(self._device, operation)
-            if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+            known = self._methods.get(operation)
+            if known is None or known[0] != method:  # to find it out takes long
+                is_async = inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
+                self._methods[operation] = known = (method, is_async)
+            if known[1]:
                 result = method(*arguments)
             else:
                 result = await self.on_thread(thread, functools.partial(method, *arguments))
@@ -201,20 +207,26 @@ class _Caller:
         self._threads.clear()
 
 
-@contextlib.contextmanager
-def _called(operation: str) -> Iterator[None]:
+class _called:  # noqa: N801 - reads as a context manager
     """Turn everything that a method raises, SystemExit included, into a `DeviceCallError`."""
-    try:
-        yield
-    except (DeviceCallError, GeneratorExit):
-        raise
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():  # our own task is cancelled, not the device's
-            raise
-        raise DeviceCallError(operation, "it was cancelled") from None
-    except BaseException as error:
-        raise DeviceCallError(operation, _words(error)) from error
+
+    __slots__ = ("_operation",)
+
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None or isinstance(error, DeviceCallError | GeneratorExit):
+            return
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # our own task is cancelled, not the
+                return  # device's
+            raise DeviceCallError(self._operation, "it was cancelled") from None
+        raise DeviceCallError(self._operation, _words(error)) from error
 
 
 class _Thread:
@@ -597,6 +609,10 @@ class HostedOutput(_Hosted):
         self._in_use = False
         self._call_returned: asyncio.Event | None = None
         """Set at the end of the call of ``play_chunk`` under way; None: there is none."""
+        self._call_began = 0.0
+        """When the last call has begun."""
+        self._stuck_timer: asyncio.TimerHandle | None = None
+        """Looks whether a call is stuck; None: it does not run."""
         self._clearing: asyncio.Task[None] | None = None
         """Handles a flush during a call of ``play_chunk``."""
         self._cleared = False
@@ -750,11 +766,12 @@ class HostedOutput(_Hosted):
         self._position.given(first, len(pcm) // 2, time.monotonic())
         self._to_report.set()
         self._cleared, self._call_returned = False, asyncio.Event()
-        stuck = asyncio.get_running_loop().call_later(_STUCK_S, self._say_stuck)
+        self._call_began = time.monotonic()
+        if self._stuck_timer is None:
+            self._stuck_timer = asyncio.get_running_loop().call_later(_STUCK_S, self._look_stuck)
         try:
             await self._calls.call("play_chunk", pcm, thread="play")
         finally:
-            stuck.cancel()
             self._call_returned.set()
             self._call_returned = None
         if self._clearing is not None:
@@ -765,7 +782,15 @@ class HostedOutput(_Hosted):
         if self._cleared:  # clear again: the call may have queued its chunk after `clear_buffer`
             self._flushed = True
 
-    def _say_stuck(self) -> None:
+    def _look_stuck(self) -> None:
+        """Report a call that does not return. One timer serves many calls."""
+        self._stuck_timer = None
+        if self._call_returned is None:
+            return
+        left_s = self._call_began + _STUCK_S - time.monotonic()
+        if left_s > 0:
+            self._stuck_timer = asyncio.get_running_loop().call_later(left_s, self._look_stuck)
+            return
         text = f"it has not returned for {_STUCK_S:g} s"
         self._report_failure(DeviceCallError("play_chunk", text), None)
 

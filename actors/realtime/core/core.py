@@ -259,7 +259,8 @@ class Core:
         """Handle an event of the server, as `wire.decode` returns it.
 
         Returns:
-            Whether `next_deadline` may have changed.
+            Whether `tick` is to be called. What follows from the event itself should be performed
+            before that: somebody may wait for it.
         """
         if type(event) is wire.PartialEvent:
             self._errors.left_out(event)
@@ -267,10 +268,9 @@ class Core:
         event = self._context.with_our_ids(event, spare=spare)
         if spare:
             self._link.successor.event(event, self._link.clock.expires_ns(event, now), now)
-            self.tick(now)
             return True
         if self.phase is LinkPhase.OFFLINE:
-            return True
+            return False
         active = self._context.responses.active
         if active is not None and active.response_id == getattr(event, "response_id", None):
             active.news_ns = now
@@ -279,14 +279,11 @@ class Core:
             return not self._is_plain
         if type(event) is wire.TranscriptDelta:  # and most of the others its text
             self._is_plain = not self._answers.text(event, now)
-            if self._is_plain:
-                return False
-            self.tick(now)
-            return True
+            return not self._is_plain
         act = self._on_event.get(type(event))
-        if act is not None:  # the others are in `wire.IGNORED`, or unknown
-            act(event, now)
-            self.tick(now)
+        if act is None:  # it is in `wire.IGNORED`, or unknown
+            return False
+        act(event, now)
         return True
 
     def can_take_ahead(self, message: Message) -> bool:
@@ -297,21 +294,14 @@ class Core:
         return type(message) is not CapturedAudio or self._context.capture.continues(message)
 
     def message(self, message: Message, now: int) -> bool:
-        """Handle a message of another component.
-
-        Returns:
-            Whether `next_deadline` may have changed.
-        """
+        """Handle a message of another component; returns what `server_event` returns."""
         if type(message) is CapturedAudio:  # most messages are audio
             self._is_plain = not self._captured(message, now)
         elif type(message) is PlayedPosition:  # and most of the others its position
             self._is_plain = not self._answers.position(message, now)
         else:
             self._on_message[type(message)](message, now)
-        if self._is_plain:
-            return False
-        self.tick(now)
-        return True
+        return not self._is_plain
 
     def _captured(self, message: CapturedAudio, now: int) -> bool:
         """Handle a captured block; return whether it decides anything."""
@@ -330,14 +320,13 @@ class Core:
         self._interruption.flushed(message, now)
 
     def image(self, message: SendImage, image: SentImage, now: int) -> None:
-        """Handle an image of the program, which has been written to a file by now."""
+        """Handle an image of the program, which was written to a file; `tick` is to be called."""
         self._user.typed.shows(message, image, now)
-        self.tick(now)
 
     # -- as time goes by ----------------------------------------------------------------------
 
     def tick(self, now: int) -> None:
-        """Do what is due. Every event and message except plain audio calls this too."""
+        """Do what is due, also because of what has just happened."""
         context = self._context
         if context.finished:
             return

@@ -80,6 +80,7 @@ def test_items_without_images_stay_what_they_are(tmp_path: Path) -> None:
 
 def show(bench: Bench, sent: SendImage) -> None:
     bench.core.image(sent, IMAGE, bench.now)
+    bench.core.tick(bench.now)
     bench.collect()
 
 

@@ -130,7 +130,7 @@ def _replayed(name: str) -> Bench:
     """Have the core go through a recorded session."""
     bench = Bench(transcription_model="gpt-transcribe", inactivity_timeout_s=None).live()
     for data in received(name):
-        bench.core.server_event(wire.decode(json.dumps(data).encode()), bench.now)
+        bench.take(wire.decode(json.dumps(data).encode()))
         bench.collect()
     return bench
 

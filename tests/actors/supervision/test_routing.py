@@ -45,7 +45,12 @@ class FakeChild:
 class FakePeer:
     """A program that subscribes to what the test says."""
 
-    tags: frozenset[int] = frozenset()
+    def __init__(self) -> None:
+        self.tags: frozenset[int] = frozenset()
+        self.received: list[Message] = []
+
+    def put(self, frame: bytes) -> None:
+        self.received.append(decode(frame))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +118,7 @@ def test_a_component_that_only_sends_knows_what_is_wanted_and_one_that_is_left_o
 
     assert source.received == [Wanted((InputLevel.tag(),))]
     assert recorder.received == []
+    assert peer.received == [Wanted(()), Wanted((InputLevel.tag(),))], "nor does the program"
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ class Bench:
                 self.state = bytes(action.state)
 
     def tell(self, message: Message) -> Bench:
-        self.core.message(message, self.now)
+        if self.core.message(message, self.now):
+            self.core.tick(self.now)
         self.collect()
         return self
 
@@ -122,9 +123,14 @@ class Bench:
         fields = {"type": kind, "event_id": f"event_{next(self._numbers)}", **fields}
         event = wire.decode(msgspec.json.encode(fields))
         assert not isinstance(event, wire.BadFrame), event
-        self.core.server_event(event, self.now, spare=spare)
+        self.take(event, spare=spare)
         self.collect()
         return self
+
+    def take(self, event: object, *, spare: bool = False) -> None:
+        """Give the core a decoded event."""
+        if self.core.server_event(event, self.now, spare=spare):
+            self.core.tick(self.now)
 
     def wait(self, seconds: float) -> Bench:
         """Let time go by, with the ticks that the core asks for."""

@@ -278,7 +278,7 @@ class Chaos:
     def do_bad(self) -> None:
         from actors.realtime import wire
 
-        self.bench.core.server_event(wire.BadFrame("x"), self.bench.now)
+        self.bench.take(wire.BadFrame("x"))
         self.bench.collect()
 
     # -- the other components -----------------------------------------------------------------

@@ -335,7 +335,7 @@ def test_a_bad_frame_is_published_and_ends_nothing() -> None:
 
     bench = Bench().live()
 
-    bench.core.server_event(wire.decode(b"{"), bench.now)
+    bench.take(wire.decode(b"{"))
     bench.collect()
 
     assert bench.one(ServerError).code == "bad_frame"

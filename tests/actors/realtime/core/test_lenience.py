@@ -151,7 +151,7 @@ def _run(events: list[Any]) -> Bench:
     bench = Bench(transcription_model="gpt-transcribe", inactivity_timeout_s=None).live()
     bench.capture(0, 24_000)
     for event in events:
-        bench.core.server_event(event, bench.now)
+        bench.take(event)
         bench.collect()
     return bench
 
@@ -307,7 +307,7 @@ def test_an_answer_ends_whatever_else_its_last_event_says(wrong: dict[str, Any])
     bench.begin().say().end_item()
 
     done = {"type": "response.done", "response": {"id": "r1", "status": "completed", **wrong}}
-    bench.core.server_event(_decode(done), bench.now)
+    bench.take(_decode(done))
     bench.collect()
     bench.tell(SendText("next", "t1")).added("msg_t1").flushed()
 
@@ -334,7 +334,7 @@ def test_half_a_surrogate_pair_loses_no_other_text() -> None:
 
     for delta in ("party \ud83d", "\ude00 on"):
         event = {"type": "response.output_audio_transcript.delta", "delta": delta, **_ids()}
-        bench.core.server_event(_decode(event), bench.now)
+        bench.take(_decode(event))
     bench.done()
 
     bench.none(ServerError, Turn)
@@ -348,7 +348,7 @@ def test_a_session_begins_whatever_its_first_event_says_of_it(path: Path, value:
     bench = Bench(inactivity_timeout_s=None)
     bench.core.connected(bench.now, bench.now, None)
 
-    bench.core.server_event(_decode(_with(created, path, value)), bench.now)
+    bench.take(_decode(_with(created, path, value)))
     bench.collect()
     bench.snapshot().server("session.updated", session={})
     bench.wait(1)
@@ -364,7 +364,7 @@ def test_a_standby_session_with_a_wrong_field_is_taken_all_the_same() -> None:
             break
     bench.core.connected(bench.now, bench.now, None, spare=True)
     event = _decode({"type": "session.created", "session": "sess_1"})
-    bench.core.server_event(event, bench.now, spare=True)
+    bench.take(event, spare=True)
     bench.collect()
 
     bench.snapshot()
@@ -391,7 +391,7 @@ def test_an_error_of_another_shape_is_published_with_its_message(
 ) -> None:
     bench = Bench().live()
 
-    bench.core.server_event(_decode({"type": "error", **shape}), bench.now)
+    bench.take(_decode({"type": "error", **shape}))
     bench.collect()
 
     assert bench.one(ServerError).text == words
@@ -402,7 +402,7 @@ def test_an_error_that_is_a_text_ends_an_answer_too() -> None:
     bench.begin()
 
     response = {"id": "r1", "status": "failed", "status_details": {"error": "quota used up"}}
-    bench.core.server_event(_decode({"type": "response.done", "response": response}), bench.now)
+    bench.take(_decode({"type": "response.done", "response": response}))
     bench.collect()
 
     assert bench.one(ServerError).text == "quota used up"

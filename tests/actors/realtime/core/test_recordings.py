@@ -89,7 +89,7 @@ def test_a_conversation_goes_on_wherever_it_is_cut(name: str, how: str) -> None:
         for block in range(60):
             bench.capture(block * SECOND // 2, SECOND // 2)
         for event in received(name)[:at]:
-            bench.core.server_event(wire.decode(json.dumps(event).encode()), bench.now)
+            bench.take(wire.decode(json.dumps(event).encode()))
             bench.collect()
         past = Past(bench.published)
 

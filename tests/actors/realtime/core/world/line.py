@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actors.realtime import wire
+from actors.realtime.core.core import Core
 from rtvoice.sandbox.conversation import Recognition
 from rtvoice.sandbox.responses import ResponseOutcome
 from rtvoice.sandbox.script import Script
@@ -92,9 +93,12 @@ class Line:
             assert not isinstance(event, wire.BadFrame), event
             if isinstance(event, wire.ResponseCreated | wire.ResponseDone):
                 self._active = isinstance(event, wire.ResponseCreated)
-            self.world.process.tell_core(
-                lambda core, now: core.server_event(event, now, spare=self.spare)
-            )
+
+            def take(core: Core, now: int) -> None:
+                if core.server_event(event, now, spare=self.spare):
+                    core.tick(now)
+
+            self.world.process.tell_core(take)
 
     def drop(self, code: int, reason: str = "") -> None:
         """End the connection, and report that to the core."""

@@ -85,8 +85,9 @@ class Process:
     def _hand_over(self, core: Core, message: Message, now: int) -> None:
         if isinstance(message, SendImage):
             core.image(message, _PICTURES.keep(message), now)
-        else:
-            core.message(message, now)
+            core.tick(now)
+        elif core.message(message, now):
+            core.tick(now)
 
     # -- what the core wants done -------------------------------------------------------------
 
