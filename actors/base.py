@@ -75,7 +75,7 @@ class ActorHost(Protocol):
     def run_thread(self, loop: Callable[[], None]) -> None:
         """Run the actor's loop on a thread of its own."""
 
-    def send(self, message: Message, epoch: int) -> None:
+    def send(self, message: Message, epoch: int, *, straight: bool = True) -> None:
         """Write a message to the supervisor; from any thread."""
 
     holds_back: bool
@@ -99,8 +99,8 @@ class ActorHost(Protocol):
     def send_collected(self) -> None:
         """Send what was collected."""
 
-    def send_rest(self) -> None:
-        """Send what was collected, and what was saved for the record."""
+    def send_rest(self, *, defers: bool = False) -> None:
+        """Send what was collected, and what was saved for the record, or that a little later."""
 
     def ready(self) -> None:
         """Report that the actor is open."""
@@ -193,8 +193,14 @@ class Actor(pykka.ThreadingActor):
         """
         self.host.send_ahead(message, self._epoch)
 
+    def send_through(self, message: Message) -> None:
+        """Send a message with `Message.direct` through the supervisor alone."""
+        self.host.send(message, self._epoch, straight=False)
+
     def send_past(self, message: Message) -> bool:
         """Send a message straight to whoever takes it so, and not through the supervisor.
+
+        Unlike the other methods, any thread may call it.
 
         Returns:
             Whether it was sent; if not, nobody takes it so now, or there is no room.
@@ -226,7 +232,7 @@ class Actor(pykka.ThreadingActor):
         return msgspec.msgpack.decode(self.host.state, type=kind)
 
     def post(self, call: Callable[[], None]) -> None:
-        """Run ``call`` on the actor's thread; the only method that other threads may call."""
+        """Run ``call`` on the actor's thread; other threads may call this, and `send_past`."""
         self._inbox.post(call)
 
     def after(self, seconds: float, call: Callable[[], None]) -> Timer:
@@ -296,7 +302,7 @@ class Actor(pykka.ThreadingActor):
         try:
             if not isinstance(message, bytes):
                 host.accounts.run(message)
-                host.send_rest()
+                host.send_rest(defers=True)
             elif host.direct is not None and host.direct.was_ahead(message):
                 host.accounts.pass_over(message)
             else:
@@ -333,7 +339,9 @@ class Actor(pykka.ThreadingActor):
     def _dispatch(self, message: Message) -> None:
         if type(message) in self.accepts:
             self.handle(message)
-            self.host.send_rest()  # before the message counts as handled
+            # Before the message counts as handled, if it may be a command that the record has. What
+            # has come straight is none.
+            self.host.send_rest(defers=self.is_ahead)
         else:
             self.host.own_message(message)
 

@@ -27,7 +27,7 @@ import msgspec
 
 from actors.accounts import Accounts
 from actors.base import Actor, Source, StartAnew
-from actors.inbox import Inbox
+from actors.inbox import Inbox, Timer
 from actors.logs import Logger, pass_on_library_logs
 from messages import (
     Crashed,
@@ -62,6 +62,8 @@ __all__ = ["Host", "main"]
 _ORPHAN_S = 0.5
 """The process ends this long after the hub has gone, whether or not its actor has closed."""
 _TRACEBACK_CHARS = 8000
+_SAVE_S = 0.02
+"""How long what was saved waits to be sent for the record, if nothing else is sent."""
 _COLLECTED_BYTES = 65_536
 """A longer message is sent at once."""
 
@@ -110,6 +112,9 @@ class Host:
         self._is_unrecorded = False
         """Whether the state that was saved last is not for the record."""
         self._save_is_due = False
+        self._save_timer: Timer | None = None
+        """Sends what was saved."""
+        self._inbox: Inbox
         self.collects = False
         self._collected: list[bytes] = []
         """Frames that leave with the next urgent one, or when the message is handled."""
@@ -246,12 +251,18 @@ class Host:
 
     # -- for the actor ------------------------------------------------------------------------
 
-    def send(self, message: Message, epoch: int) -> None:
-        """Write a message to the hub, unless nobody wants it; from any thread."""
+    def send(self, message: Message, epoch: int, *, straight: bool = True) -> None:
+        """Write a message to the hub, unless nobody wants it; from any thread.
+
+        Args:
+            message: The message.
+            epoch: The incarnation that sends it.
+            straight: Whether one with `Message.direct` is sent straight too.
+        """
         if message.on_demand and message.tag() not in self.wanted:
             return
         frame = encode(message, epoch)
-        is_there = message.direct and self._sent_directly(frame)
+        is_there = message.direct and straight and self._sent_directly(frame)
         if threading.get_ident() != self._actor_thread:
             self._write(frame)
             return
@@ -283,9 +294,10 @@ class Host:
         return not self.over and self._direct_sender is not None and self._direct_sender.send(frame)
 
     def send_collected(self) -> None:
-        """Send what was collected."""
+        """Send what was collected, and with it what was saved and not sent for the record yet."""
         if not self._collected or self.holds_back:
             return
+        self._collect_save()
         frames, self._collected = self._collected, []
         self._write(frames[0] if len(frames) == 1 else b"".join(frames))
 
@@ -316,15 +328,33 @@ class Host:
         elif recorded:
             self._save_is_due = True
 
-    def send_rest(self) -> None:
-        """Send what was collected, and then, for the record, what was saved."""
+    def send_rest(self, *, defers: bool = False) -> None:
+        """Send what was collected, and then, for the record, what was saved.
+
+        Args:
+            defers: Whether what was saved may be sent a little later, if nothing else is sent now:
+                the record is written later still, and who is waited for need not wake the hub.
+        """
         self.collects = False
-        if self._save_is_due and self.state is not None:
-            self._save_is_due = False
-            self._collected.append(encode(Save(self.state), self.epoch))
-            self.holds_back = False
+        if not defers:
+            self._collect_save()
+        elif self._save_is_due and self._save_timer is None:
+            self._save_timer = self._inbox.after(_SAVE_S, self._send_save)
         if self._collected and not self.holds_back:
             self.send_collected()
+
+    def _send_save(self) -> None:
+        self._save_timer = None
+        self.send_rest()
+
+    def _collect_save(self) -> None:
+        if not self._save_is_due or self.state is None:
+            return
+        self._save_is_due = self.holds_back = False
+        self._collected.append(encode(Save(self.state), self.epoch))
+        if self._save_timer is not None:
+            self._save_timer.cancel()
+            self._save_timer = None
 
     def ready(self) -> None:
         """Report that the actor is open."""
@@ -360,7 +390,8 @@ class Host:
         """Return the inbox of a new incarnation; it watches nothing yet."""
         for source in list(self._watches):
             self.unwatch(source)
-        return Inbox(self)
+        self._inbox, self._save_timer = Inbox(self), None
+        return self._inbox
 
     def watch(self, source: Source, ready: Callable[[], None], *, write: bool) -> None:
         """See `Actor.watch`."""

@@ -223,9 +223,9 @@ def output_item_id(call_id: str) -> str:
 
 
 class OutputReplaced(Message, frozen=True, array_like=True, tag=65):
-    """Realtime to history and the program: the output sent in place of a refused `ToolAnswer`.
+    """Realtime to history and the program: the output that the model has, not that of `ToolAnswer`.
 
-    The server had refused the original output.
+    The server had refused that, or realtime had been sent another one before.
     """
 
     attempts = 3

@@ -11,12 +11,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pykka
 import pytest
 
 from actors.base import Actor
-from messages import Message, message_types
+from actors.devices.base import OUTPUT_METHODS
+from actors.embedding.hosting import Hosting
+from actors.tools.registry import Tools
+from messages import Message, message_types, type_of_tag
 from supervisor import SPECS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -357,14 +362,18 @@ def test_what_goes_ahead_of_the_supervisor_has_one_receiver() -> None:
         module, _, name = spec.target.partition(":")
         kind: type[Actor] = getattr(importlib.import_module(module), name)
         receivers.update(message for message, rule in kind.accepts.items() if rule.direct)
+    device: Any = SimpleNamespace(**dict.fromkeys(OUTPUT_METHODS, print))
+    hosting = Hosting(print, output_device=device, tools=Tools())
+    receivers.update(type_of_tag(tag) for tag in hosting.direct_tags)
 
     sent = {kind for kind in message_types().values() if kind.direct}
     assert {kind for kind in sent if not receivers[kind]} == set()
     assert max(receivers.values()) == 1
     assert {kind.__name__ for kind in receivers if not kind.direct} == {
-        "AssistantAudio",
-        "CapturedAudio",
-    }, "each of these is recognized by the position of its samples"
+        *("AssistantAudio", "CapturedAudio", "ProgramCapture"),
+        *("PlayedPosition", "ProgramPlayed"),
+        *("ProgramPlayout", "ProgramFlush", "ProgramVolume"),
+    }, "sound is recognized by its place; the others do not come twice"
     assert {kind.__name__ for kind in sent if kind.attempts == 1} == {"PlaybackFlushed"}, (
         "what may come twice is harmless"
     )

@@ -36,6 +36,7 @@ from websockets.sync.client import get_proxy  # type: ignore[attr-defined] # it 
 from websockets.uri import parse_uri
 
 from actors.realtime.address import is_local
+from actors.realtime.frames import FrameSplitter, text_frame
 from messages.hints import install
 
 __all__ = ["USER_AGENT", "Socket", "connect", "explain"]
@@ -48,6 +49,7 @@ CLOSE_TIMEOUT_S = 0.5
 _READ_BYTES = 65536
 _RECORD_BYTES = 16384
 """The longest record of TLS, https://www.rfc-editor.org/rfc/rfc8446#section-5.1."""
+_SWITCHING, _END_OF_HEAD = b"HTTP/1.1 101", b"\r\n\r\n"
 _READS = 8
 """At most so many reads at once; with TLS, each of them is a record."""
 
@@ -60,8 +62,21 @@ class Socket:
     """
 
     def __init__(
-        self, connected: sockets.socket, protocol: ClientProtocol, server_ns: int | None
+        self,
+        connected: sockets.socket,
+        protocol: ClientProtocol,
+        server_ns: int | None,
+        rest: bytes = b"",
     ) -> None:
+        """Take over a socket after the handshake.
+
+        Args:
+            connected: The socket.
+            protocol: What has spoken the handshake; it is given frames only that `FrameSplitter`
+                does not unpack.
+            server_ns: See the attribute.
+            rest: What has come after the handshake.
+        """
         self.server_ns = server_ns
         """The server's unix time at the handshake, in ns; None: it sent no date."""
         self.progress_s = 0.0
@@ -83,6 +98,8 @@ class Socket:
         """How many bytes TLS has decrypted that are not read yet; None: there is no TLS."""
         self._waiting: collections.deque[memoryview] = collections.deque()
         """Frames for the socket; the first may be what is left of one."""
+        self._frames = FrameSplitter()
+        self._came_early = rest
         self._parts: list[bytes] = []
         """Fragments of a message that is not complete."""
         self._ping = b""
@@ -98,21 +115,35 @@ class Socket:
 
     def receive(self) -> list[bytes]:
         """Read what there is, up to `_READ_BYTES` a few times, and return the messages in it."""
-        protocol = self._protocol
+        messages: list[bytes] = []
+        early, self._came_early = self._came_early, b""
+        if early:
+            self._take(early, messages)
         for _ in range(_READS):
             data = self._read()
             if data is None:
                 break
             if not data:
-                protocol.receive_eof()
+                self._protocol.receive_eof()
                 self.is_over = True
                 break
-            protocol.receive_data(data)
+            self._take(data, messages)
             if len(data) < _READ_BYTES and self._pending is None:
                 break  # a record of TLS is smaller, and another one may be there
-        messages = self._messages()
-        self._write(protocol.data_to_send())  # pongs, or the reply to a close
         return messages
+
+    def _take(self, data: bytes, messages: list[bytes]) -> None:
+        """Append the messages in what was read, and answer pings and a close."""
+        protocol = self._protocol
+        for message, frame in self._frames.feed(data):
+            if message is not None:
+                if protocol.state is State.OPEN:  # after the end of the server, nothing counts
+                    messages.append(message)
+                continue
+            protocol.receive_data(frame)
+            messages += self._messages()
+            self._frames.unpacks = not self._parts
+            self._write(protocol.data_to_send())
 
     def has_more(self) -> bool:
         """Return whether bytes can be read for which a wait for the socket does not end.
@@ -159,8 +190,7 @@ class Socket:
     def send(self, data: bytes) -> None:
         """Send a text message; what the socket does not accept at once waits for `flush`."""
         if self._protocol.state is State.OPEN and not self.is_broken:
-            self._protocol.send_text(data)
-            self._write(self._protocol.data_to_send())
+            self._write([text_frame(data, os.urandom(4))])
 
     def ping(self) -> None:
         """Send a ping, unless one is not answered yet, or it had to wait for messages."""
@@ -267,6 +297,8 @@ class _Opening:
         self._socket = connected
         self._protocol = protocol
         self._response: Response | None = None
+        self._rest = b""
+        """What has come after the response."""
 
     def handshake(
         self, headers: Mapping[str, str] | None, user_agent: str | None, timeout: float
@@ -280,23 +312,29 @@ class _Opening:
         self._socket.settimeout(timeout)
         with _only_timeouts():
             self._socket.sendall(b"".join(protocol.data_to_send()))
+        received = b""
         while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
             data = b""
             with _only_timeouts():
                 self._socket.settimeout(max(0.001, end_s - time.monotonic()))
                 data = self._socket.recv(_READ_BYTES)
+            received += data
+            is_opening = received.startswith(_SWITCHING[: len(received)])
+            end = received.find(_END_OF_HEAD) if is_opening else -1
+            if end >= 0:  # a response that opens it has no body
+                end += len(_END_OF_HEAD)
+                data, self._rest = data[: len(data) - len(received) + end], received[end:]
             if data:
                 protocol.receive_data(data)
             else:
                 protocol.receive_eof()
         if protocol.handshake_exc is not None:
             raise protocol.handshake_exc
-        # The frames after the response stay where `Socket.receive` looks.
         self._response = cast(Response, protocol.events.pop(0))
 
     def opened(self) -> Socket:
         """Return the open websocket."""
-        return Socket(self._socket, self._protocol, self._server_ns())
+        return Socket(self._socket, self._protocol, self._server_ns(), self._rest)
 
     def _server_ns(self) -> int | None:
         date = self._response.headers.get("Date") if self._response is not None else None

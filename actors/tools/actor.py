@@ -98,7 +98,7 @@ class ToolExecutor(Actor):
 
     accepts: ClassVar = {
         ToolCall: DIRECT,
-        ProgramToolAnswer: CONTROL,
+        ProgramToolAnswer: DIRECT,
         SpeedChanged: CONTROL,
         SetVolume: CONTROL,
         SetTools: CONTROL,
@@ -134,6 +134,7 @@ class ToolExecutor(Actor):
             self.keep["executor"] = Executor()
         self._executor: Executor = self.keep["executor"]
         self._executor.notify = lambda: self.post(self._take_outcomes)
+        self._executor.tell = self._answer_ahead
         self._spanless: set[str] = set()
         """The calls that wait for the program to say which span they run in."""
         self._spans = self._imported_spans()
@@ -245,7 +246,7 @@ class ToolExecutor(Actor):
             self.log.debug("a tool call came twice", call_id=call_id, tool=name)
             if self.session.resumed and (last := self._state.outputs.get(call_id)):
                 # The supervisor may have died before it delivered the answer.
-                self._send_answer(call_id, name, last.output, failed=last.failed)
+                self.send(_answer_of(call_id, name, last.output, last.failed))
             return
         self._state.calls[call_id] = _InFlight(
             name, call.arguments, item_id=call.item_id, previous_item_id=call.previous_item_id
@@ -343,16 +344,40 @@ class ToolExecutor(Actor):
             if call is None:
                 continue
             self._log_failure(call.name, outcome)
-            self._answer(outcome.call_id, outcome.output, failed=outcome.failed)
+            self._answer(
+                outcome.call_id, outcome.output, failed=outcome.failed, is_told=outcome.is_told
+            )
 
     def _log_failure(self, name: str, outcome: ToolOutcome) -> None:
         if outcome.trace:
             self.log.info("a tool raised", tool=name, traceback=outcome.trace)
 
-    def _answer(self, call_id: str, output: str, *, failed: bool = False) -> None:
+    def _answer_ahead(self, name: str, outcome: ToolOutcome) -> bool:
+        """Give realtime an answer straight; on the tool's thread.
+
+        If this process dies, or gives the call up, before the answer is sent through the
+        supervisor, another one is: realtime keeps to the first, and tells the others.
+        """
+        return self.send_past(_answer_of(outcome.call_id, name, outcome.output, outcome.failed))
+
+    def _answer(
+        self, call_id: str, output: str, *, failed: bool = False, is_told: bool = False
+    ) -> None:
+        """Answer a call.
+
+        Args:
+            call_id: The call.
+            output: What the model is told.
+            failed: Whether the tool has failed.
+            is_told: Whether realtime has been sent this answer straight.
+        """
         name = self._state.calls.pop(call_id).name
         # First send, then save: two answers after a crash are better than none.
-        self._send_answer(call_id, name, output, failed=failed)
+        answer = _answer_of(call_id, name, output, failed)
+        if is_told:
+            self.send_through(answer)
+        else:
+            self.send(answer)
         self._state.answered = [*self._state.answered, call_id][-_MAX_ANSWERED:]
         newest = self._state.answered[-_MAX_OUTPUTS:]
         self._state.outputs[call_id] = _Output(output, failed)
@@ -360,9 +385,6 @@ class ToolExecutor(Actor):
             one: found for one, found in self._state.outputs.items() if one in newest
         }
         self._save()
-
-    def _send_answer(self, call_id: str, name: str, output: str, *, failed: bool) -> None:
-        self.send(ToolAnswer(call_id, name, output, failed=failed, item_id=output_item_id(call_id)))
 
     def _watch(self, call_id: str, seconds: float) -> None:
         def give_up() -> None:
@@ -412,6 +434,10 @@ class ToolExecutor(Actor):
 
     def _save(self) -> None:
         self.save(self._state)
+
+
+def _answer_of(call_id: str, name: str, output: str, failed: bool) -> ToolAnswer:
+    return ToolAnswer(call_id, name, output, failed=failed, item_id=output_item_id(call_id))
 
 
 def _by_name(specs: tuple[ToolSpec, ...]) -> dict[str, ToolSpec]:

@@ -42,6 +42,8 @@ class ToolOutcome(msgspec.Struct, frozen=True):
     failed: bool = False
     trace: str = ""
     """Traceback for the log, if it raised."""
+    is_told: bool = False
+    """Whether `Executor.tell` has told it."""
 
 
 class _RunningCall(msgspec.Struct, eq=False):
@@ -68,6 +70,9 @@ class Executor:
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.notify: Callable[[], None] = lambda: None
         """Called, on any thread, when `sent` or `finished` has something new."""
+        self.tell: Callable[[str, ToolOutcome], bool] = _tell_nobody
+        """Called with the tool's name and each outcome, on its thread, before that: whoever waits
+        for it may be told at once. Returns whether that was done."""
         self._runs: dict[str, _RunningCall] = {}
         self._outcomes: queue.SimpleQueue[ToolOutcome] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -237,8 +242,15 @@ class Executor:
         self._finish(outcome)
 
     def _finish(self, outcome: ToolOutcome) -> None:
+        run = self._runs.get(outcome.call_id)
+        if run is not None and self.tell(run.tool.name, outcome):
+            outcome = msgspec.structs.replace(outcome, is_told=True)
         self._outcomes.put(outcome)
         self.notify()
+
+
+def _tell_nobody(_: str, __: ToolOutcome) -> bool:
+    return False
 
 
 def _called(run: _RunningCall) -> Any:

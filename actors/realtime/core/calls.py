@@ -124,15 +124,24 @@ class Calls:
         context = self._context
         context.activity.progress(now)
         call = next((c for c in context.saved.calls if c.call_id == message.call_id), None)
-        if call is None:
-            if context.has_conversation:
-                self._answer_orphan(message)
-            else:
-                self._early[message.call_id] = message
-        elif call.output is None:
+        if call is None and not context.has_conversation:
+            self._early[message.call_id] = message
+        elif call is None and message.call_id in self._orphans:
+            self._answer_orphan(message)
+        elif call is not None and call.output is None:
             call.output, call.respond = message.output, message.respond
             call.output_id = message.item_id
             context.outputs[call.call_id] = (message.item_id, message.output)
+        else:
+            self._keep_to_first(message, call)
+
+    def _keep_to_first(self, message: ToolAnswer, call: OpenCall | None) -> None:
+        """Tell the others which output counts, if a call is answered a second time."""
+        _, first = self._context.outputs.get(message.call_id, ("", message.output))
+        if call is not None and call.output is not None:
+            first = call.output
+        if first != message.output:
+            self._context.publish(OutputReplaced(message.call_id, first))
 
     def leave_unknown(self) -> None:
         """Give the calls without an output one that says so: they belong to an earlier session."""
