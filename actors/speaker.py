@@ -62,7 +62,9 @@ if TYPE_CHECKING:
 __all__ = ["Speaker"]
 
 _REPORT_S = 0.1
-"""Interval of position reports while something plays."""
+"""Interval at which is noted what was heard, and the position told to who follows it."""
+_TELL_NS = 250_000_000
+"""Interval at which realtime is told of it, to which it matters only that playback goes on."""
 _SOONEST_S = 0.01
 _SOON_S = 0.5
 _EARLY = 100 * SAMPLE_RATE // 1000
@@ -168,6 +170,8 @@ class Speaker(Actor):
         self._pump_timer: Timer | None = None
         self._faltering_timer: Timer | None = None
         self._reported = ("", 0)
+        self._told_ns = 0
+        """When realtime was last told a position."""
         self._trouble = ""
         self._levels = _Levels(self)
         self._to_program = ToProgram(self)
@@ -617,12 +621,21 @@ class Speaker(Actor):
             self.send(PlaybackEnded(item_id, played // _SAMPLES_PER_MS))
         position = settled.position
         if position is not None and position[1] > 0 and position != self._reported:
+            begins = position[0] != self._reported[0]
             self._reported = position
             self._mark.note_heard(*position)
-            message = PlayedPosition(*position, now_ns)
-            # Past the supervisor: the next one makes it worthless.
-            if self.is_wanted(PlayedPosition) or not self.send_past(message):
-                self.send(message)
+            self._tell_position(PlayedPosition(*position, now_ns), begins=begins)
+
+    def _tell_position(self, message: PlayedPosition, *, begins: bool) -> None:
+        """Tell realtime the position in an item: at once where it begins, then now and then."""
+        is_due = begins or message.at_ns - self._told_ns >= _TELL_NS
+        if not is_due and not self.is_wanted(PlayedPosition):  # nobody else follows it
+            return
+        self._told_ns = message.at_ns
+        # The first one of an item must not overtake the last one of the item before it. Of the
+        # others, the next one makes one that is lost worthless: they go past the supervisor.
+        if begins or self.is_wanted(PlayedPosition) or not self.send_past(message):
+            self.send(message)
 
     def _release(self) -> None:
         """Acknowledge audio that the device has taken, and the end of an item once it is heard."""

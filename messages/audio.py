@@ -84,7 +84,10 @@ class PlayedAudio(Message, frozen=True, array_like=True, tag=22):
 
 
 class PlayedPosition(Message, frozen=True, array_like=True, tag=23):
-    """Speaker to realtime: the playback position; at most ten a second, and at each item's end."""
+    """Speaker to realtime: the playback position, four times a second, and at each item's end.
+
+    If a program or a component wants it too, it comes ten times a second.
+    """
 
     item_id: str
     played_samples: int

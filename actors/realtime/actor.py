@@ -100,7 +100,7 @@ class Realtime(Actor):
         ReplayedAudio: Keep(40),
         ReplayEnded: CONTROL,
         CaptureEnded: CONTROL,
-        # An item's last position must not be lost: as many as come in 5 s, at ten per second.
+        # As many as come in 5 s, at ten per second: the last one of an item must not be lost.
         PlayedPosition: Newest(50, direct=True),
         PlaybackFlushed: DIRECT,
         PlaybackLost: CONTROL,

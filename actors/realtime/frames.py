@@ -69,11 +69,12 @@ class FrameSplitter:
         at, end = 0, len(data)
         while at < end:
             head, size = _measured(data, at, end)
-            stop = at + head + size
+            stop = at + head + size if size < _LONGEST else end
             if not head or stop > end:
                 self._missing = stop - end if head else 1
                 break
-            if self.unpacks and data[at] == _FINAL_TEXT and data[at + 1] < _MASKED:
+            is_text = data[at] == _FINAL_TEXT and data[at + 1] < _MASKED and size < _LONGEST
+            if is_text and self.unpacks:
                 yield data[at + head : stop], b""
             else:
                 yield None, data[at:stop]
@@ -91,8 +92,6 @@ def _measured(data: bytes, at: int, end: int) -> tuple[int, int]:
         if at + head > end:
             return 0, 0
         size = int.from_bytes(data[at + 2 : at + head], "big")
-        if size >= _LONGEST:
-            return head, end - at - head
     if data[at + 1] & _MASKED:
         head += _MASK_BYTES
     return head, size

@@ -16,9 +16,11 @@ from actors.microphone import Microphone
 from actors.speaker import Speaker
 from messages import (
     DIRECT,
+    AskToPass,
     AssistantAudio,
     CapturedAudio,
     FlushPlayback,
+    MayPass,
     Message,
     PausePlayback,
     PlaybackFlushed,
@@ -31,6 +33,7 @@ from messages import (
     ProgramPlayout,
     ResumePlayback,
     SendText,
+    SetVolume,
     ToolCall,
     decode,
     encode,
@@ -366,3 +369,152 @@ def test_of_a_burst_no_more_is_held_back_than_the_next_process_can_send(tmp_path
 
         kept = rig.host.keep["line"].next - 24_000
         rig.expect(CapturedAudio, lambda it: it.first_sample + 960 >= kept, timeout_s=0.1)
+
+
+# -- the program's sound --------------------------------------------------------------------------
+
+
+def piece(number: int, value: int) -> ProgramCapture:
+    """Return a block of the program's sound, 20 ms, which its value tells from others."""
+    return ProgramCapture(array("h", [value] * 480).tobytes(), number=number)
+
+
+def values(rig: Rig, count: int) -> list[int]:
+    """Return what was captured, without silence: the values of the next blocks."""
+    found: list[int] = []
+    while len(found) < count:
+        found += [block[0] for block in [array("h", rig.expect(CapturedAudio).pcm)] if block[0]]
+    return found
+
+
+def test_the_programs_sound_is_captured_once_whichever_way_it_comes(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="program", block_ms=20) as rig:
+        straight(rig, piece(1, 10))
+        straight(rig, piece(2, 20))
+        assert values(rig, 2) == [10, 20]
+
+        for number in (1, 2, 3):
+            rig.tell(piece(number, 10 * number))
+        straight(rig, piece(4, 40))
+        rig.tell(piece(4, 40))
+        rig.tell(piece(5, 50))
+
+        assert values(rig, 3) == [30, 40, 50]
+        rig.wait_handled(mail=5)
+
+
+def test_the_programs_sound_does_not_overtake_what_is_missing(tmp_path: Path) -> None:
+    with Rig(Microphone, tmp_path, input="program", block_ms=20) as rig:
+        straight(rig, piece(2, 20))
+        rig.tell(piece(1, 10))
+        rig.tell(piece(2, 20))
+
+        assert values(rig, 2) == [10, 20]
+
+
+def test_the_next_process_knows_which_sound_of_the_program_was_captured(tmp_path: Path) -> None:
+    rig = ProcessRig(Microphone, tmp_path, input="program", block_ms=20)
+    with rig:
+        straight(rig, piece(1, 10))
+        assert values(rig, 1) == [10]
+        rig.kill()
+        rig.reborn()
+
+        rig.tell(piece(1, 10))
+        rig.tell(piece(2, 20))
+
+        assert values(rig, 1) == [20]
+
+
+# -- what is for the program ----------------------------------------------------------------------
+
+FOR_PROGRAM = [ProgramPlayout.tag(), ProgramFlush.tag()]
+
+
+def pass_on(rig: Rig) -> None:
+    """Answer the speaker's last question, as a program does that reads on its loop."""
+    rig.tell(MayPass(rig.take(AskToPass)[-1].number))
+    rig.tell(SetVolume(0.5))
+    rig.wait_state(lambda state: b"\xcb?\xe0" in state)  # 0.5: what came before is handled too
+
+
+def test_the_speaker_asks_and_then_passes_the_supervisor(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        ears.append(DirectInbox(rig.page_path, FOR_PROGRAM))
+        pass_on(rig)
+
+        rig.tell(audio(2_400))
+        program: list[Message] = []
+        until(lambda: told(ears[0], program), "nothing comes straight", every_s=0.001)
+        rig.tell(FlushPlayback("now", 20))
+        until(lambda: len(told(ears[0], program)) > 1, "no flush comes", every_s=0.001)
+
+        assert [type(message) for message in program] == [ProgramPlayout, ProgramFlush]
+        assert rig.take(ProgramPlayout) == []
+        assert rig.take(ProgramFlush) == []
+
+
+def test_before_the_answer_everything_for_the_program_goes_through_the_supervisor(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        ears.append(DirectInbox(rig.page_path, FOR_PROGRAM))
+        first = rig.expect(AskToPass)
+
+        rig.tell(audio(2_400))
+        rig.expect(ProgramPlayout)
+        second = rig.expect(AskToPass)
+        rig.tell(MayPass(first.number))  # the answer to the question before the sound
+        rig.tell(FlushPlayback("now", 20))
+
+        rig.expect(ProgramFlush)
+        assert first != second
+        assert told(ears[0], []) == []
+
+
+def test_a_program_that_does_not_read_is_sent_everything_in_order_through_the_supervisor(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    """After what went straight, nothing does until the program has said that it has the rest."""
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        ears.append(DirectInbox(rig.page_path, FOR_PROGRAM))
+        pass_on(rig)
+        for first in range(0, 96_000, 2_400):
+            rig.tell(audio(2_400, first=first))
+        past = rig.expect(ProgramPlayout)
+        later = rig.expect(ProgramPlayout)
+        program = told(ears[0], [])
+
+        ends = [
+            message.first_sample + len(message.pcm) // 2
+            for message in [*program, past]
+            if isinstance(message, ProgramPlayout)
+        ]
+        assert len(ends) > 5, "the program's socket was full at once"
+        assert past.first_sample == ends[-2], "nothing is missing"
+        assert later.first_sample == ends[-1]
+        pass_on(rig)
+        until(lambda: told(ears[0], program), "it never passes again", every_s=0.001)
+
+
+def told(inbox: DirectInbox, messages: list[Message]) -> list[Message]:
+    """Add what has come straight to the list, and return it."""
+    messages += [decode(frame) for frame in iter(inbox.take, None) if frame is not None]
+    return messages
+
+
+def test_what_a_component_wants_too_goes_through_the_supervisor(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    rig = Rig(Speaker, tmp_path, output="program")
+    rig.wanted = (ProgramPlayout.tag(),)
+    with rig:
+        ears.append(DirectInbox(rig.page_path, FOR_PROGRAM))
+        pass_on(rig)
+
+        rig.tell(audio(2_400))
+
+        rig.expect(ProgramPlayout)
+        assert told(ears[0], []) == []

@@ -19,6 +19,7 @@ from messages import (
     Crashed,
     EndConversation,
     Inject,
+    Message,
     ProgramToolAnswer,
     ProgramToolCall,
     ProgramToolCancel,
@@ -34,7 +35,9 @@ from messages import (
     ToolSpan,
     ToolSpanRequest,
     ToolSpec,
+    decode,
 )
+from messages.transport.direct import DirectInbox
 from messages.transport.saved import read_state
 from tests.rig import Rig, until
 
@@ -557,6 +560,46 @@ def test_calls_go_on_over_a_raise(tmp_path: Path, agent: str) -> None:
 
         assert rig.expect(ToolAnswer).output == "waited for a"
         assert sorted(module_of(agent).runs) == ["a", "b"]
+
+
+def test_a_tools_thread_gives_realtime_the_answer_straight_and_it_comes_again(
+    tmp_path: Path, agent: str
+) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        realtime = DirectInbox(rig.page_path, [ToolAnswer.tag()])
+        rig.tell(call("add", a=1))
+
+        answer = rig.expect(ToolAnswer)
+        first = realtime.take()
+
+        assert first is not None
+        assert decode(first) == answer
+        assert realtime.take() is None, "it goes straight once"
+        realtime.close()
+
+
+def test_an_answer_that_was_given_straight_before_the_process_died_is_unknown_to_the_next(
+    tmp_path: Path, agent: str
+) -> None:
+    """Realtime keeps to the first, and says so: see the tests of its core."""
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        realtime = DirectInbox(rig.page_path, [ToolAnswer.tag()])
+        rig.tell(call("wait", gate="a"))
+        rig.wait_handled(mail=1)
+
+        with died(rig) as again:
+            module_of(agent).gates["a"].set()
+            given: list[Message] = []
+            until(lambda: _taken(realtime, given), "the thread has told nobody")
+
+            assert [it.output for it in given if isinstance(it, ToolAnswer)][-1] == "waited for a"
+            assert again.expect(ToolAnswer).output == "outcome unknown: the tool was interrupted"
+        realtime.close()
+
+
+def _taken(realtime: DirectInbox, given: list[Message]) -> bool:
+    given += [decode(frame) for frame in iter(realtime.take, None) if frame is not None]
+    return any(isinstance(it, ToolAnswer) and "waited" in it.output for it in given)
 
 
 def test_a_call_in_a_process_that_died_is_answered_as_unknown(tmp_path: Path, agent: str) -> None:

@@ -393,6 +393,20 @@ def test_a_call_that_is_answered_twice_while_another_is_open_has_one_output() ->
     assert [item["output"] for item in bench.items()] == ["1", "3"]
 
 
+@pytest.mark.parametrize("answered", ["while another call is open", "after all of them"])
+def test_of_two_answers_the_first_counts_and_the_others_are_told(answered: str) -> None:
+    """The tools process may die after it has given realtime an answer straight."""
+    bench = Bench().live().begin().call("c1").call("c2").done()
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+    if answered == "after all of them":
+        bench.tell(ToolAnswer("c2", "clock", "12:00"))
+
+    bench.tell(ToolAnswer("c1", "clock", "outcome unknown"))
+
+    assert bench.one(OutputReplaced) == OutputReplaced("c1", "12:00")
+    assert [it["output"] for it in bench.items() if it.get("call_id") == "c1"] == ["12:00"]
+
+
 def test_one_call_has_one_output_however_often_it_is_answered() -> None:
     bench = Bench().live().speak().begin().call("c1").done("r1")
 

@@ -1,0 +1,258 @@
+"""What a program and its components send each other straight."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from actors.embedding.direct_end import DirectEnd
+from actors.embedding.loop_end import LoopEnd
+from actors.embedding.outbox import Outbox
+from messages import (
+    Message,
+    ProgramCapture,
+    ProgramCaptureEnded,
+    ProgramFlush,
+    ProgramFlushed,
+    ProgramPlayed,
+    ProgramPlayout,
+    ProgramToolCall,
+    SetMuted,
+    decode,
+    encode,
+)
+from messages.transport.direct import DirectInbox, DirectSender
+from tests.actors.embedding.test_outbox import Supervisor
+
+SOUND = bytes(1920)
+"""A block of 40 ms."""
+
+
+class Ends:
+    """An outbox on a loop, and both ends of its two ways."""
+
+    def __init__(self, folder: Path) -> None:
+        self.base = folder / "page-1"
+        self.loop = asyncio.get_running_loop()
+        self.outbox = Outbox()
+        self.supervisor = Supervisor(self.outbox)
+        self.microphone = DirectInbox(self.base, [ProgramCapture.tag()])
+        self.speaker = DirectInbox(self.base, [ProgramPlayed.tag(), ProgramFlushed.tag()])
+        self.came = asyncio.Event()
+        tags = [ProgramPlayout.tag(), ProgramFlush.tag(), ProgramToolCall.tag()]
+        self.direct = DirectEnd(self.base, tags, self.loop, self.came.set)
+        self.end = LoopEnd(self.loop, self.supervisor.channel, lambda: None)
+        self.outbox.join(self.end, self.direct)
+        self.sender = DirectSender(self.base)
+
+    def replace_supervisor(self) -> None:
+        self.supervisor.die()
+        self.outbox.leave()
+        self.end.leave()
+        self.supervisor = Supervisor(self.outbox)
+        self.end = LoopEnd(self.loop, self.supervisor.channel, lambda: None)
+        self.outbox.join(self.end, self.direct)
+
+    def close(self) -> None:
+        self.end.leave()
+        self.direct.close()
+        for inbox in (self.microphone, self.speaker):
+            inbox.close()
+        self.sender.close()
+        self.supervisor.close()
+
+    def capture(self, *, rate: int = 24_000) -> None:
+        self.outbox.put_sound(ProgramCapture(b"", rate), [SOUND])
+
+    async def told(self) -> Message:
+        return await asyncio.to_thread(self.supervisor.read)
+
+
+def straight(inbox: DirectInbox) -> list[Message]:
+    """Return what has come straight."""
+    frames = iter(inbox.take, None)
+    return [decode(frame) for frame in frames if frame is not None]
+
+
+def run(folder: Path, body: Callable[[Ends], Awaitable[None]]) -> None:
+    async def main() -> None:
+        ends = Ends(folder)
+        try:
+            await body(ends)
+        finally:
+            ends.close()
+
+    asyncio.run(main())
+
+
+def numbers(messages: list[Message]) -> list[int]:
+    assert all(isinstance(message, ProgramCapture) for message in messages)
+    return [message.number for message in messages if isinstance(message, ProgramCapture)]
+
+
+# -- to the components ----------------------------------------------------------------------------
+
+
+def test_sound_goes_straight_and_through_the_supervisor_a_little_later(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        began = ends.loop.time()
+        for _ in range(3):
+            ends.capture()
+
+        assert numbers(straight(ends.microphone)) == [1, 2, 3]
+        assert numbers([await ends.told() for _ in range(3)]) == [1, 2, 3]
+        assert ends.loop.time() - began > 0.2
+
+    run(tmp_path, body)
+
+
+def test_sound_that_cannot_go_straight_goes_through_the_supervisor_after_that_before_it(
+    tmp_path: Path,
+) -> None:
+    async def body(ends: Ends) -> None:
+        ends.capture()
+        ends.microphone.close()
+        began = ends.loop.time()
+
+        ends.capture()
+
+        assert numbers([await ends.told() for _ in range(2)]) == [1, 2]
+        assert ends.loop.time() - began < 0.2
+
+    run(tmp_path, body)
+
+
+def test_a_command_does_not_overtake_sound(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        ends.capture()
+        ends.outbox.put(encode(ProgramCaptureEnded()))
+
+        assert numbers([await ends.told()]) == [1]
+        assert await ends.told() == ProgramCaptureEnded()
+
+    run(tmp_path, body)
+
+
+def test_sound_on_its_way_to_a_supervisor_that_dies_is_sent_to_the_next(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        ends.capture()
+        ends.capture()
+        ends.replace_supervisor()
+        ends.capture()
+
+        assert numbers([await ends.told() for _ in range(2)]) == [1, 2]
+
+    run(tmp_path, body)
+
+
+def test_sound_that_was_sent_in_part_when_the_supervisor_died_is_sent_again(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        ends.outbox.put(encode(SetMuted(True)))
+        for _ in itertools.takewhile(lambda _: not ends.outbox._frame, range(2_000)):
+            ends.capture()
+        assert ends.outbox._frame, "the socket was never full"
+        for _ in range(3):
+            ends.capture()
+        ends.replace_supervisor()
+
+        assert await ends.told() == SetMuted(True)
+        found = await ends.told()
+        assert isinstance(found, ProgramCapture)
+        assert numbers([await ends.told() for _ in range(3)]) == [
+            found.number + ahead for ahead in range(1, 4)
+        ]
+
+    run(tmp_path, body)
+
+
+def test_sound_that_others_wait_for_goes_through_the_supervisor_at_once(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        ends.outbox.wanted = frozenset({ProgramCapture.tag()})
+        began = ends.loop.time()
+
+        ends.capture()
+
+        assert numbers([await ends.told()]) == [1]
+        assert ends.loop.time() - began < 0.2
+
+    run(tmp_path, body)
+
+
+def test_a_burst_does_not_wait(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        began = ends.loop.time()
+        for _ in range(10):
+            ends.outbox.put_sound(ProgramCapture(b"", 8_000), [SOUND])
+
+        assert numbers([await ends.told() for _ in range(5)]) == [1, 2, 3, 4, 5]
+        assert ends.loop.time() - began < 0.2
+
+    run(tmp_path, body)
+
+
+def test_a_position_goes_straight_alone_and_the_answer_to_a_flush_both_ways(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        flushed = ProgramFlushed(1, 2, 3)
+
+        ends.outbox.put(encode(ProgramPlayed(10, 20)))
+        ends.outbox.put(encode(flushed))
+
+        assert straight(ends.speaker) == [ProgramPlayed(10, 20), flushed]
+        assert await ends.told() == flushed
+
+    run(tmp_path, body)
+
+
+def test_a_position_that_cannot_go_straight_goes_through_the_supervisor(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        ends.speaker.close()
+
+        ends.outbox.put(encode(ProgramPlayed(10, 20)))
+
+        assert await ends.told() == ProgramPlayed(10, 20)
+
+    run(tmp_path, body)
+
+
+# -- from the components --------------------------------------------------------------------------
+
+
+def test_what_has_come_before_the_end_is_read_and_later_nobody_can_send(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        sent = [ProgramPlayout(b"ab", 0), ProgramFlush(7), ProgramPlayout(b"cd", 1)]
+        for message in sent:
+            assert ends.sender.send(encode(message))
+
+        ends.direct.leave()
+
+        assert not ends.sender.send(encode(ProgramPlayout(b"ef", 2)))
+        assert list(ends.direct.drain()) == sent
+        assert list(ends.direct.drain()) == []
+
+    run(tmp_path, body)
+
+
+def test_the_loop_is_told_when_something_comes(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        ends.sender.send(encode(ProgramFlush(7)))
+
+        await asyncio.wait_for(ends.came.wait(), 10)
+
+        assert list(ends.direct.drain()) == [ProgramFlush(7)]
+
+    run(tmp_path, body)
+
+
+def test_a_call_that_comes_both_ways_comes_once(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        first, second = (encode(ProgramToolCall(name, "t", "{}")) for name in "ab")
+        assert not ends.direct.was_ahead(second)
+        ends.sender.send(first)
+        ends.sender.send(second)
+
+        assert list(ends.direct.drain()) == [ProgramToolCall("a", "t", "{}")]
+        assert ends.direct.was_ahead(first)
+
+    run(tmp_path, body)
