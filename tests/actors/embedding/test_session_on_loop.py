@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.embedding.direct_end import DirectEnd
 from actors.embedding.session import Session
 from messages import (
     Message,
+    ProgramCapture,
     SendText,
     SessionEnded,
     StopSession,
     SupervisorRestarted,
     Turn,
 )
-from tests.fake_server import FakeServer
+from tests.conversation import noise
+from tests.fake_server import Connection, FakeServer
 from tests.rig import QUIET, TIMEOUT_S
 
 _OPEN = Path("/proc/self/fd")
@@ -286,3 +290,75 @@ def test_no_descriptor_of_a_session_is_left(server: FakeServer) -> None:
     first, *_, last = asyncio.run(main())
 
     assert last <= first  # what earlier tests have left may be closed meanwhile
+
+
+class Loudspeaker:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.played = b""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def clear_buffer(self) -> None: ...
+
+    async def play_chunk(self, chunk: bytes) -> None:
+        self.played += chunk
+
+
+def test_the_programs_device_gets_everything_in_order_whoever_reads(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes straight; through the supervisor while the loop is blocked; and on a thread."""
+    speech, device, past = noise(3_000, 1), Loudspeaker(), list[Message]()
+    drain = DirectEnd.drain
+
+    def counted(end: DirectEnd) -> Iterator[Message]:
+        for message in drain(end):
+            past.append(message)
+            yield message
+
+    monkeypatch.setattr(DirectEnd, "drain", counted)
+
+    async def body(session: Session) -> None:
+        async def until_played(share: float) -> None:
+            async with asyncio.timeout(TIMEOUT_S):
+                while len(device.played) < share * len(speech):  # noqa: ASYNC110 - a device has no event
+                    await asyncio.sleep(0.005)
+
+        session.send(SendText("go on", "id"))
+        server.connection().expect("response.create")
+        server.connection().say("a story", speech, item="a")
+        await until_played(0.1)
+        time.sleep(1.3)  # noqa: ASYNC251 - more than its socket holds
+        await until_played(0.6)
+        session.status()
+        await until_played(1)
+
+    run(server, body, output_device=device)
+
+    assert device.played == speech
+    assert len(past) > 3, "nothing has come straight"
+
+
+def test_the_microphone_gets_everything_that_a_program_captures_in_order(
+    server: FakeServer,
+) -> None:
+    blocks = [noise(40, number) for number in range(40)]
+
+    async def body(session: Session) -> None:
+        connection = server.connection()
+        for number, block in enumerate(blocks):
+            session.send_sound(ProgramCapture(b""), [block[:100], block[100:]])
+            if number % 10 == 5:
+                session.status()  # meanwhile, threads write
+            await asyncio.sleep(0.02)
+        sent = b"".join(blocks)
+        server.wait_for(lambda: sent in heard_by(connection))
+
+    run(server, body, input="program")
+
+
+def heard_by(connection: Connection) -> bytes:
+    appended = connection.of("input_audio_buffer.append")
+    return b"".join(base64.b64decode(event["audio"]) for event in appended)
