@@ -227,6 +227,7 @@ async def test_hosts_outlive_the_command_and_are_found_again(
         ),
         (("status",), "the following arguments are required: --store"),
         (("status", "--store", ""), "'' is no store"),
+        (("status", "--store", "sqlite:///feet.db"), "feet.db: there is no such store; the first"),
         (("drain", *STORE), "name hosts, or give --all for each after the other"),
         (("drain", *STORE, "host-9"), "there is no host host-9; there are: host-1"),
         (("drain", *STORE, "host-1"), "host host-1 does not answer: "),

@@ -46,7 +46,7 @@ def obey(argv: Sequence[str]) -> int:
     add_options(parser)
     options = parser.parse_args(argv[1:])
     try:
-        fleet = Fleet(open_store(options.store))
+        fleet = Fleet(open_store(options.store, makes=False))
         try:
             asyncio.run(order(fleet, options))
         finally:

@@ -10,11 +10,12 @@ from rtvoice.fleet.store import Store
 __all__ = ["open_store"]
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, makes: bool = True) -> Store:
     """Open a store.
 
     Args:
         url: ``sqlite:///PATH``, or the URL of a Postgres database (``postgresql://…``).
+        makes: Whether to make an SQLite file that is not there.
 
     Raises:
         ConfigurationError: It is neither, or psycopg is missing.
@@ -22,7 +23,7 @@ def open_store(url: str) -> Store:
     """
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        return SqliteStore(rest[1:])
+        return SqliteStore(rest[1:], makes=makes)
     if scheme in ("postgresql", "postgres"):
         return PostgresStore(url)
     raise ConfigurationError(

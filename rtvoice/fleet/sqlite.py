@@ -29,15 +29,18 @@ class SqliteStore(SqlStore):
     """A store in an SQLite file. SQLite has one writer at a time, so no row has to be locked.
 
     Args:
-        path: The file; it is made if needed.
+        path: The file.
+        makes: Whether to make it if it is not there.
 
     Raises:
         StoreError: It cannot be opened.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, makes: bool = True) -> None:
         self._path = path_of(path)
         self._lock = threading.Lock()
+        if not makes and not Path(self._path).exists():
+            raise StoreError(f"{self._path}: there is no such store; the first host makes it")
         try:
             Path(self._path).parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(

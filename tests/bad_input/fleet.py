@@ -53,12 +53,19 @@ def every_address(world: World) -> Outcome:
 
 @row("`fleet drain` of a host that is not there")
 def no_host(world: World) -> Outcome:
+    open_store("sqlite:///fleet.db").close()
     return says("fleet", "drain", "--store", "sqlite:///fleet.db", "host-9")
 
 
 @row("`fleet move` of a conversation that is not there")
 def no_conversation(world: World) -> Outcome:
+    open_store("sqlite:///fleet.db").close()
     return says("fleet", "move", "--store", "sqlite:///fleet.db", "nobody")
+
+
+@row("`fleet status --store sqlite:///feet.db`, which is not there")
+def no_such_store(world: World) -> Outcome:
+    return says("fleet", "status", "--store", "sqlite:///feet.db")
 
 
 # -- the gateway ------------------------------------------------------------------------------
