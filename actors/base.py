@@ -305,6 +305,7 @@ class Actor(pykka.ThreadingActor):
                 host.send_rest(defers=True)
             elif host.direct is not None and host.direct.was_ahead(message):
                 host.accounts.pass_over(message)
+                host.send_rest(defers=True)
             else:
                 host.accounts.handle(message, self._dispatch)
         except BaseException as error:  # noqa: BLE001 - reported to the supervisor
@@ -333,7 +334,8 @@ class Actor(pykka.ThreadingActor):
         self.is_ahead = True
         self._dispatch(message)
         self.is_ahead = False
-        if not self.accepts[type(message)].held:  # else it is acknowledged when it comes again
+        rule = self.accepts[type(message)]
+        if rule.size_bytes and not rule.held:  # sound that comes again, and not to be acknowledged
             direct.handled(frame)
 
     def _dispatch(self, message: Message) -> None:

@@ -169,9 +169,10 @@ class Speaker(Actor):
         self._timer: Timer | None = None
         self._pump_timer: Timer | None = None
         self._faltering_timer: Timer | None = None
-        self._reported = ("", 0)
+        self._noted = self._told = ("", 0)
+        """The position that was noted in the mark, and told realtime, last."""
         self._told_ns = 0
-        """When realtime was last told a position."""
+        """When it was told."""
         self._trouble = ""
         self._levels = _Levels(self)
         self._to_program = ToProgram(self)
@@ -620,21 +621,26 @@ class Speaker(Actor):
             self.send(PlayedPosition(item_id, played, now_ns, True))
             self.send(PlaybackEnded(item_id, played // _SAMPLES_PER_MS))
         position = settled.position
-        if position is not None and position[1] > 0 and position != self._reported:
-            begins = position[0] != self._reported[0]
-            self._reported = position
-            self._mark.note_heard(*position)
-            self._tell_position(PlayedPosition(*position, now_ns), begins=begins)
-
-    def _tell_position(self, message: PlayedPosition, *, begins: bool) -> None:
-        """Tell realtime the position in an item: at once where it begins, then now and then."""
-        is_due = begins or message.at_ns - self._told_ns >= _TELL_NS
-        if not is_due and not self.is_wanted(PlayedPosition):  # nobody else follows it
+        if position is None or not position[1]:
             return
-        self._told_ns = message.at_ns
-        # The first one of an item must not overtake the last one of the item before it. Of the
-        # others, the next one makes one that is lost worthless: they go past the supervisor.
-        if begins or self.is_wanted(PlayedPosition) or not self.send_past(message):
+        if position != self._noted:
+            self._noted = position
+            self._mark.note_heard(*position)
+        if position != self._told:
+            self._tell_position(position, now_ns)
+
+    def _tell_position(self, position: tuple[str, int], now_ns: int) -> None:
+        """Tell realtime a new position: that of a new item, or where it rests, at once."""
+        begins, is_wanted = position[0] != self._told[0], self.is_wanted(PlayedPosition)
+        rests = self._playout.paused or self._playout.left_ns(now_ns) is None
+        is_due = begins or rests or now_ns - self._told_ns >= _TELL_NS
+        if not (is_due or is_wanted):  # nobody else follows it
+            return
+        self._told, self._told_ns = position, now_ns
+        message = PlayedPosition(*position, now_ns)
+        # The first one of an item must not overtake the last one of the item before it, and a last
+        # one must not be lost. Another one is worthless once there is a next: it goes past the hub.
+        if begins or rests or is_wanted or not self.send_past(message):
             self.send(message)
 
     def _release(self) -> None:

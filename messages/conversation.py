@@ -308,6 +308,8 @@ class ProgramToolAnswer(Message, frozen=True, array_like=True, tag=53):
     call_id: str
     output: str
     failed: bool = False
+    in_order: bool = False
+    """Whether the program has sent other messages since the call: this must not overtake them."""
 
 
 class SetSpeed(Message, frozen=True, array_like=True, tag=54):

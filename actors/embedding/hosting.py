@@ -65,9 +65,14 @@ class ToolSet(Protocol):
 class _HostedTools:
     """Runs the program's tools; a call that is delivered twice runs once."""
 
-    def __init__(self, tools: ToolSet, send: Callable[[Message], None]) -> None:
+    def __init__(
+        self, tools: ToolSet, send: Callable[[Message], None], commands: Callable[[], int]
+    ) -> None:
         self.tools = tools
         self._send = send
+        self._commands = commands
+        self._at_begin: dict[str, int] = {}
+        """What that returned when a call began, by call id."""
         self._begun: collections.OrderedDict[str, ProgramToolAnswer | None]
         self._begun = collections.OrderedDict()
         """The last calls by id, with their answers; None: not answered yet."""
@@ -86,17 +91,19 @@ class _HostedTools:
                 self._send(answer)
             return
         self._begun[call.call_id] = None
+        self._at_begin[call.call_id] = self._commands()
         while len(self._begun) > _REMEMBERED:
             self._begun.popitem(last=False)
         tool = self.tools.get(call.name)
         if tool is None:
             text = f"the program has no tool named {call.name}"
-            self._answer(ProgramToolAnswer(call.call_id, text, failed=True))
+            self._answer(call.call_id, text, failed=True)
         else:
             self._executor.start(call.call_id, tool, call.arguments, _entering(call.traceparent))
 
     def cancel(self, call_id: str) -> None:
         """Cancel a call; the model has been given another answer, such as a timeout."""
+        self._at_begin.pop(call_id, None)
         self._executor.give_up(call_id)
 
     def close(self) -> None:
@@ -110,11 +117,13 @@ class _HostedTools:
         for outcome in self._executor.finished():
             if outcome.trace:
                 _logger.warning("a tool raised\n%s", outcome.trace)
-            self._answer(ProgramToolAnswer(outcome.call_id, outcome.output, outcome.failed))
+            self._answer(outcome.call_id, outcome.output, failed=outcome.failed)
 
-    def _answer(self, answer: ProgramToolAnswer) -> None:
-        if answer.call_id in self._begun:
-            self._begun[answer.call_id] = answer
+    def _answer(self, call_id: str, output: str, *, failed: bool) -> None:
+        in_order = self._at_begin.pop(call_id, None) != self._commands()
+        answer = ProgramToolAnswer(call_id, output, failed, in_order)
+        if call_id in self._begun:
+            self._begun[call_id] = answer
         self._send(answer)
 
 
@@ -135,6 +144,7 @@ class Hosting:
         input_device: The device used as the microphone.
         output_device: The device used as the loudspeaker.
         tools: Functions that the model may call.
+        commands: Returns how many commands the program has sent so far.
 
     Raises:
         TypeError: If an object is not a device; the text says what to do.
@@ -147,6 +157,7 @@ class Hosting:
         input_device: InputDevice | None = None,
         output_device: OutputDevice | None = None,
         tools: ToolSet | None = None,
+        commands: Callable[[], int] = int,
     ) -> None:
         self._send = send
         self._input: HostedInput | None = None
@@ -161,7 +172,7 @@ class Hosting:
                 self._output = HostedOutput(output_device, self._send_and_log)
             except DeviceCallError as error:
                 raise TypeError(f"the output device: {error}") from error
-        self._tools = _HostedTools(tools, send) if tools is not None else None
+        self._tools = _HostedTools(tools, send, commands) if tools is not None else None
         self.wants: tuple[type[Message], ...] = (
             *(_FOR_OUTPUT if output_device is not None else ()),
             *(_FOR_TOOLS if tools is not None else ()),

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import select
 import threading
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -17,8 +18,12 @@ from messages import (
     Confirm,
     MayPass,
     ProgramCapture,
+    ProgramCaptureEnded,
     ProgramFlushed,
     ProgramPlayed,
+    ProgramToolAnswer,
+    SetMuted,
+    UseInput,
     decode,
     encode,
     encode_sound,
@@ -41,8 +46,13 @@ _DIRECT = frozenset(
 )
 """Tags of messages that go straight too."""
 _SOUND, _POSITION = ProgramCapture.tag(), ProgramPlayed.tag()
+_TOOL_ANSWER = ProgramToolAnswer.tag()
 _HOLD_S = 0.4
 """How long sound that has gone straight waits for its way to the supervisor."""
+_DOUBT_S = 0.5
+"""How long after a piece that did not go straight others may come before it."""
+_FOR_MICROPHONE = frozenset(kind.tag() for kind in (SetMuted, UseInput, ProgramCaptureEnded))
+"""Tags of the commands that the microphone obeys."""
 _MOST_HELD_S = 0.5
 """At most this much of it waits so, if it comes in a burst."""
 _FULL_S = 0.5
@@ -87,6 +97,13 @@ class Outbox:
         """Sends straight; None: nothing does."""
         self._number = 0
         """Number of the last piece of sound."""
+        self._goes_through = False
+        """Whether the next piece goes through the supervisor alone. Its number does not follow the
+        one before, so that the microphone takes none after it before it."""
+        self._certain_s = 0.0
+        """Until then, a piece that goes straight may be refused, since another one before it is
+        still to come: nothing waits."""
+        self._commands = 0
         self._held: list[bytes] = []
         """Sound that has gone straight, and not to the supervisor yet."""
         self._held_s = 0.0
@@ -97,18 +114,31 @@ class Outbox:
         """Tags of the messages that others wait for too (`Wanted`)."""
         self._news = threading.Condition()
 
-    def put(self, frame: bytes) -> None:
-        """Send a frame, or append it to those that wait."""
+    def commands(self) -> int:
+        """Return how many commands were put in so far, without answers of tools; on any thread."""
+        return self._commands
+
+    def put(self, frame: bytes, *, straight: bool = True) -> None:
+        """Send a frame, or append it to those that wait.
+
+        Args:
+            frame: The frame.
+            straight: Whether one of a type that can go straight does so too.
+        """
         tag = tag_of(frame)
         with self._news:
-            if self._direct is not None and tag in _DIRECT:
+            if straight and self._direct is not None and tag in _DIRECT:
                 is_there = self._direct.send(frame)
                 if is_there and tag == _POSITION:  # the next one makes it worthless
                     return
             if tag not in _PASSING:
                 self._count += 1
+                self._commands += tag != _TOOL_ANSWER
                 self._send_held()
             self._put(frame)
+            if tag in _FOR_MICROPHONE:  # sound after it must not overtake it
+                self._number += 1
+                self._goes_through = True
 
     def put_sound(self, message: ProgramCapture, pieces: Sequence[bytes]) -> None:
         """Send captured sound, or append it to what waits, where only the newest is kept.
@@ -125,18 +155,26 @@ class Outbox:
             self._number += 1
             numbered = msgspec.structs.replace(message, pcm=b"", number=self._number)
             frame = encode_sound(numbered, pieces)
-            idle = self._channel is not None and not (self._waiting or self._frame)
-            if not (idle and self._direct is not None and self._direct.send(frame)):
+            now_s = time.monotonic()
+            if not self._went_straight(frame):
                 self._send_held()
                 self._put(frame)
+                self._certain_s = now_s + _DOUBT_S
                 return
             self._held.append(frame)
-            self._held_s += sum(map(len, pieces)) / 2 / message.sample_rate
-            if self._held_s > _MOST_HELD_S or _SOUND in self.wanted:
+            self._held_s += sum(map(len, pieces)) / 2 / max(1, message.sample_rate)
+            if self._held_s > _MOST_HELD_S or now_s < self._certain_s or _SOUND in self.wanted:
                 self._send_held()
             elif not self._holds and self._watch is not None:
                 self._holds = True
                 self._watch.later(_HOLD_S, self._send_held_on_loop)
+
+    def _went_straight(self, frame: bytes) -> bool:
+        """Send a piece of sound straight, if it can; return whether it was."""
+        through, self._goes_through = self._goes_through, False
+        if through or self._direct is None or self._channel is None:
+            return False
+        return not (self._waiting or self._frame) and self._direct.send(frame)
 
     def _send_held_on_loop(self) -> None:
         with self._news:
@@ -240,6 +278,7 @@ class Outbox:
         with self._news:
             self._watch, self._called = watch, False
             self._direct, self._holds = direct, False
+            self._certain_s = time.monotonic() + _DOUBT_S
             self._news.notify_all()
             self._wake()
 
@@ -356,4 +395,4 @@ def _seconds(frame: bytes) -> float:
     """Return the length of a block of sound."""
     sound = decode(frame)
     assert isinstance(sound, ProgramCapture)
-    return len(sound.pcm) / 2 / sound.sample_rate
+    return len(sound.pcm) / 2 / max(1, sound.sample_rate)

@@ -38,6 +38,7 @@ from messages import (
     MayPass,
     Message,
     ProgramCapture,
+    ProgramToolAnswer,
     RtvoiceError,
     SessionEnded,
     SessionEnding,
@@ -121,12 +122,17 @@ class Session:
         """
         if isinstance(tools, str):
             settings["named_tools"], tools = tools, None
+        self._outbox = Outbox()
         self._hosting: Hosting | None = None
         if any(thing is not None for thing in (input_device, output_device, tools)):
             from actors.embedding.hosting import Hosting
 
             self._hosting = Hosting(
-                self.send, input_device=input_device, output_device=output_device, tools=tools
+                self.send,
+                input_device=input_device,
+                output_device=output_device,
+                tools=tools,
+                commands=self._outbox.commands,
             )
             settings |= msgspec.to_builtins(self._hosting.settings)
         self._folder = SessionFolder.of({**(defaults or {}), **settings})
@@ -139,7 +145,6 @@ class Session:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context = contextvars.Context()
         """That of whoever has started the session; log records may be marked from it."""
-        self._outbox = Outbox()
         self._supervisor = SupervisorProcess(self._order, self._outbox, api_key, restarts)
         self._is_ending = False
         self._taking = threading.RLock()
@@ -283,7 +288,8 @@ class Session:
         if isinstance(message, ProgramCapture):
             self._outbox.put_sound(message, (message.pcm,))
         else:
-            self._outbox.put(encode(message))
+            in_order = isinstance(message, ProgramToolAnswer) and message.in_order
+            self._outbox.put(encode(message), straight=not in_order)
         self._serve()
 
     def send_sound(self, message: ProgramCapture, pieces: Sequence[bytes]) -> None:
@@ -508,7 +514,7 @@ class Session:
             if not self._loop_reads or self._watch is not None or self._loop is None:
                 return  # a call that blocks has begun meanwhile
             try:
-                self._watch = self._supervisor.watch(self._loop, self._readable)
+                watch = self._supervisor.watch(self._loop, self._readable)
             except (NotImplementedError, OSError) as error:
                 if isinstance(error, NotImplementedError):
                     self._loop = None  # it cannot watch sockets: threads do it all the time
@@ -516,6 +522,7 @@ class Session:
                 return
             tags = self._hosting.direct_tags if self._hosting is not None else ()
             self._direct = self._supervisor.direct(self._loop, tags, self._readable_directly)
+            self._watch = watch
             self._outbox.join(self._watch, self._direct)
             self._let_pass()
             self._take_arrived(reads=False)  # what the thread has read and not taken

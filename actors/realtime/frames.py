@@ -17,6 +17,8 @@ _FINAL_TEXT, _MASKED = 0x81, 0x80
 _SHORT, _MEDIUM, _LONG = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
 _IN_16_BITS, _IN_64_BITS = 126, 127
 """Lengths that mean that the length follows."""
+_FINAL, _RESERVED, _CONTROL = 0x80, 0x70, 0x8
+_OPCODES = (0x0, 0x1, 0x2, 0x8, 0x9, 0xA)
 _LONGEST = 1 << 63
 """The length of a frame is less."""
 _MASK_BYTES = 4
@@ -51,13 +53,15 @@ class FrameSplitter:
         """Whether the messages of whole text frames are taken out; False: a message in fragments is
         under way."""
         self._rest = bytearray(rest)
+        self._is_wrong = False
+        """Whether a frame has come that no server may send: nothing after it can be split."""
         self._missing = 0
         """Bytes that must still come before the rest can have a whole frame."""
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes | None, bytes]]:
         """Yield, for each whole frame, its text message and nothing, or None and the frame.
 
-        A frame with a length that no frame has is yielded with all that follows.
+        One that no server may send is yielded with all that follows, as soon as its head shows it.
         """
         if self._rest:
             self._rest += data
@@ -68,18 +72,36 @@ class FrameSplitter:
             self._rest.clear()
         at, end = 0, len(data)
         while at < end:
+            self._is_wrong = self._is_wrong or _is_wrong(data, at, end)
+            if self._is_wrong:
+                yield None, data[at:]
+                return
             head, size = _measured(data, at, end)
-            stop = at + head + size if size < _LONGEST else end
+            if size >= _LONGEST:
+                self._is_wrong = True
+                yield None, data[at:]
+                return
+            stop = at + head + size
             if not head or stop > end:
                 self._missing = stop - end if head else 1
                 break
-            is_text = data[at] == _FINAL_TEXT and data[at + 1] < _MASKED and size < _LONGEST
-            if is_text and self.unpacks:
+            if data[at] == _FINAL_TEXT and self.unpacks:
                 yield data[at + head : stop], b""
             else:
                 yield None, data[at:stop]
             at = stop
         self._rest += data[at:]
+
+
+def _is_wrong(data: bytes, at: int, end: int) -> bool:
+    """Return whether a frame begins that no server may send, as far as its head is there."""
+    opcode = data[at] & 0x0F
+    if data[at] & _RESERVED or opcode not in _OPCODES:
+        return True
+    if at + 2 > end:
+        return False
+    too_long = data[at + 1] >= _IN_16_BITS or not data[at] & _FINAL
+    return bool(data[at + 1] & _MASKED) or (opcode >= _CONTROL and too_long)
 
 
 def _measured(data: bytes, at: int, end: int) -> tuple[int, int]:

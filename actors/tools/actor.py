@@ -146,9 +146,9 @@ class ToolExecutor(Actor):
         match message:
             case ToolCall():
                 self._call(message)
-            case ProgramToolAnswer(call_id, output, failed):
+            case ProgramToolAnswer(call_id, output, failed, in_order):
                 if call_id in self._state.calls:
-                    self._answer(call_id, output, failed=failed)
+                    self._answer(call_id, output, failed=failed, in_order=in_order)
             case MayRun(call_id, was_run):
                 self._run(call_id, was_run=was_run)
             case SpeedChanged(speed):
@@ -295,7 +295,7 @@ class ToolExecutor(Actor):
         """Run a call that was recorded; one that was begun elsewhere is not run again."""
         call = self._state.calls.get(call_id)
         if call is not None and was_run and not call.runs:
-            self._answer(call_id, _INTERRUPTED, failed=True)
+            self._answer(call_id, _INTERRUPTED, failed=True, in_order=True)
         elif call is not None and not call.recorded:
             call.recorded = True
             self._begin(call_id)
@@ -327,6 +327,7 @@ class ToolExecutor(Actor):
             self._answer(call_id, str(error), failed=True)
             return
         result = tool.function(**named)
+        has_effect = isinstance(result, Effect)
         if isinstance(result, Effect):
             self.send(result.message)
             if isinstance(result.message, SetSpeed):
@@ -334,7 +335,7 @@ class ToolExecutor(Actor):
             elif isinstance(result.message, SetVolume):
                 self._set_volume(result.message.volume)
             result = result.output
-        self._answer(call_id, result)
+        self._answer(call_id, result, in_order=has_effect)
 
     def _take_outcomes(self) -> None:
         for message in self._executor.sent():
@@ -345,7 +346,7 @@ class ToolExecutor(Actor):
                 continue
             self._log_failure(call.name, outcome)
             self._answer(
-                outcome.call_id, outcome.output, failed=outcome.failed, is_told=outcome.is_told
+                outcome.call_id, outcome.output, failed=outcome.failed, in_order=outcome.in_order
             )
 
     def _log_failure(self, name: str, outcome: ToolOutcome) -> None:
@@ -361,7 +362,7 @@ class ToolExecutor(Actor):
         return self.send_past(_answer_of(outcome.call_id, name, outcome.output, outcome.failed))
 
     def _answer(
-        self, call_id: str, output: str, *, failed: bool = False, is_told: bool = False
+        self, call_id: str, output: str, *, failed: bool = False, in_order: bool = False
     ) -> None:
         """Answer a call.
 
@@ -369,12 +370,13 @@ class ToolExecutor(Actor):
             call_id: The call.
             output: What the model is told.
             failed: Whether the tool has failed.
-            is_told: Whether realtime has been sent this answer straight.
+            in_order: Whether it goes through the supervisor alone: it must not overtake others,
+                among them another answer to the call, or was sent straight already.
         """
         name = self._state.calls.pop(call_id).name
         # First send, then save: two answers after a crash are better than none.
         answer = _answer_of(call_id, name, output, failed)
-        if is_told:
+        if in_order:
             self.send_through(answer)
         else:
             self.send(answer)
@@ -391,9 +393,8 @@ class ToolExecutor(Actor):
             if call_id in self._state.calls:
                 name = self._state.calls[call_id].name
                 limit = f"{self.settings.tool_timeout_s:g} s"
-                self._answer(
-                    call_id, f"{name} failed: it did not finish within {limit}", failed=True
-                )
+                text = f"{name} failed: it did not finish within {limit}"
+                self._answer(call_id, text, failed=True, in_order=True)
                 self._executor.give_up(call_id)
                 if name in self._program:
                     self.send(ProgramToolCancel(call_id))
@@ -407,7 +408,7 @@ class ToolExecutor(Actor):
         for call_id, call in list(self._state.calls.items()):
             age_s = self._executor.age_s(call_id)
             if self.session.resumed == "journal":  # who knows how long ago
-                self._answer(call_id, _INTERRUPTED, failed=True)
+                self._answer(call_id, _INTERRUPTED, failed=True, in_order=True)
             elif age_s is not None:  # only the actor raised; the call still runs
                 self._watch(call_id, self.settings.tool_timeout_s - age_s)
             elif self._is_to_be_recorded(call) or call.name in self._program:
@@ -415,7 +416,7 @@ class ToolExecutor(Actor):
             elif self._may_run_again(call):
                 self._begin(call_id)
             else:
-                self._answer(call_id, _INTERRUPTED, failed=True)
+                self._answer(call_id, _INTERRUPTED, failed=True, in_order=True)
 
     def _may_run_again(self, call: _InFlight) -> bool:
         tool = self._own.get(call.name) or self._builtin.get(call.name)

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -42,8 +43,9 @@ class ToolOutcome(msgspec.Struct, frozen=True):
     failed: bool = False
     trace: str = ""
     """Traceback for the log, if it raised."""
-    is_told: bool = False
-    """Whether `Executor.tell` has told it."""
+    in_order: bool = False
+    """Whether it must not overtake others: `Executor.tell` has told it, or the tool has sent
+    messages."""
 
 
 class _RunningCall(msgspec.Struct, eq=False):
@@ -72,10 +74,13 @@ class Executor:
         """Called, on any thread, when `sent` or `finished` has something new."""
         self.tell: Callable[[str, ToolOutcome], bool] = _tell_nobody
         """Called with the tool's name and each outcome, on its thread, before that: whoever waits
-        for it may be told at once. Returns whether that was done."""
+        for it may be told at once, unless the tool has sent messages. Returns whether that was
+        done."""
         self._runs: dict[str, _RunningCall] = {}
         self._outcomes: queue.SimpleQueue[ToolOutcome] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._senders: set[str] = set()
+        """Ids of the calls whose tools have sent messages."""
         self._idle: list[queue.SimpleQueue[_RunningCall | None]] = []
         """For each thread that waits for a call, where to put it; None ends the thread."""
         self._is_closed = False
@@ -101,7 +106,7 @@ class Executor:
             arguments: The arguments as JSON text, as the model wrote them.
             enter: Called at once in the call's context variables, to set some.
         """
-        context = ToolContext(call_id, tool.name, self._send)
+        context = ToolContext(call_id, tool.name, partial(self._send, call_id))
         run = self._runs[call_id] = _RunningCall(tool, arguments, context)
         if enter is not None:
             run.variables.run(enter)
@@ -152,7 +157,8 @@ class Executor:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def _send(self, message: Message) -> None:
+    def _send(self, call_id: str, message: Message) -> None:
+        self._senders.add(call_id)
         self._messages.put(message)
         self.notify()
 
@@ -242,9 +248,10 @@ class Executor:
         self._finish(outcome)
 
     def _finish(self, outcome: ToolOutcome) -> None:
-        run = self._runs.get(outcome.call_id)
-        if run is not None and self.tell(run.tool.name, outcome):
-            outcome = msgspec.structs.replace(outcome, is_told=True)
+        run, in_order = self._runs.get(outcome.call_id), outcome.call_id in self._senders
+        self._senders.discard(outcome.call_id)
+        if in_order or (run is not None and self.tell(run.tool.name, outcome)):
+            outcome = msgspec.structs.replace(outcome, in_order=True)
         self._outcomes.put(outcome)
         self.notify()
 

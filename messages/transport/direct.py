@@ -121,8 +121,12 @@ class DirectInbox:
                 frame = self.socket.recv(_MOST_BYTES)
             except OSError:
                 return None
-            if not frame or frame[4] not in self._twice:
-                return frame or None
+            if not frame:
+                return None
+            if frame[4] not in self._tags:  # by a link that somebody before us has left
+                continue
+            if frame[4] not in self._twice:
+                return frame
             body = _body(frame)
             if body not in self._late:
                 self._ahead.append(body)

@@ -25,24 +25,33 @@ class ToProgram:
     def __init__(self, actor: Actor) -> None:
         self._actor = actor
         self._asked = 0
-        """Number of the last `AskToPass`."""
+        """Number of the `AskToPass` that is not answered; 0: there is none."""
         self._passes = False
-        """Whether the program has answered it."""
+        """Whether nothing is under way through the supervisor."""
+        self._sent_since = False
+        """Whether something was sent through it after the question."""
 
     def send(self, message: Message) -> None:
         """Send a message with `Message.passes`."""
-        actor = self._actor
-        if self._passes and not actor.is_wanted(ProgramPlayout) and actor.send_past(message):
+        actor, is_wanted = self._actor, self._actor.is_wanted(ProgramPlayout)
+        if self._passes and not is_wanted and actor.send_past(message):
             return
+        self._passes, self._sent_since = False, True
         actor.send(message)
-        self.ask()
+        if not self._asked and not is_wanted:
+            self.ask()
 
     def ask(self) -> None:
         """Ask whether everything has arrived that was sent until now."""
-        self._passes = False
-        self._asked = time.monotonic_ns()  # no process has used this number before
+        self._asked, self._sent_since = time.monotonic_ns(), False  # a new number in any process
         self._actor.send(AskToPass(self._asked))
 
     def answered(self, answer: MayPass) -> None:
-        """Take the program's answer; that to an earlier question does not count."""
-        self._passes = answer.number == self._asked
+        """Take the program's answer."""
+        if answer.number != self._asked:
+            return
+        self._asked = 0
+        if self._sent_since:
+            self.ask()
+        else:
+            self._passes = True

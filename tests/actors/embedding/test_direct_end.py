@@ -7,9 +7,12 @@ import itertools
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from actors.embedding.direct_end import DirectEnd
 from actors.embedding.loop_end import LoopEnd
 from actors.embedding.outbox import Outbox
+from actors.embedding.session import Session
 from messages import (
     Message,
     ProgramCapture,
@@ -18,8 +21,11 @@ from messages import (
     ProgramFlushed,
     ProgramPlayed,
     ProgramPlayout,
+    ProgramToolAnswer,
     ProgramToolCall,
     SetMuted,
+    UseInput,
+    Wanted,
     decode,
     encode,
 )
@@ -28,6 +34,12 @@ from tests.actors.embedding.test_outbox import Supervisor
 
 SOUND = bytes(1920)
 """A block of 40 ms."""
+
+
+@pytest.fixture(autouse=True)
+def certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has gone through the supervisor just before."""
+    monkeypatch.setattr("actors.embedding.outbox._DOUBT_S", 0.0)
 
 
 class Ends:
@@ -120,6 +132,87 @@ def test_sound_that_cannot_go_straight_goes_through_the_supervisor_after_that_be
 
         assert numbers([await ends.told() for _ in range(2)]) == [1, 2]
         assert ends.loop.time() - began < 0.2
+
+    run(tmp_path, body)
+
+
+def test_after_sound_that_did_not_go_straight_nothing_waits_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The microphone may refuse it: what is before it is still to come."""
+    monkeypatch.setattr("actors.embedding.outbox._DOUBT_S", 60.0)
+
+    async def body(ends: Ends) -> None:
+        began = ends.loop.time()
+        for _ in range(3):
+            ends.capture()
+
+        assert numbers(straight(ends.microphone)) == [1, 2, 3]
+        assert numbers([await ends.told() for _ in range(3)]) == [1, 2, 3]
+        assert ends.loop.time() - began < 0.2
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("command", [SetMuted(True), UseInput("card"), ProgramCaptureEnded()])
+def test_sound_after_a_command_for_the_microphone_does_not_overtake_it(
+    tmp_path: Path, command: Message
+) -> None:
+    async def body(ends: Ends) -> None:
+        ends.capture()
+        ends.outbox.put(encode(command))
+        ends.capture()
+        ends.capture()
+
+        first, third = numbers(straight(ends.microphone))
+        before, told, after = [await ends.told() for _ in range(3)]
+
+        assert told == command
+        assert numbers([before, after]) == [first, third - 1]
+        assert third - 1 > first + 1, "so the microphone refuses what comes before its turn"
+
+    run(tmp_path, body)
+
+
+def test_sound_that_others_began_to_wait_for_is_known_to_a_session(tmp_path: Path) -> None:
+    session = Session(server="sandbox")
+    session._take(Wanted((ProgramCapture.tag(),)))
+
+    assert session._outbox.wanted == {ProgramCapture.tag()}
+
+
+def test_a_wrong_rate_is_left_to_the_microphone_to_report(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        ends.capture(rate=0)
+
+        assert straight(ends.microphone) == [ProgramCapture(SOUND, 0, number=1)]
+
+    run(tmp_path, body)
+
+
+def test_an_answer_that_must_not_overtake_others_goes_through_the_supervisor(
+    tmp_path: Path,
+) -> None:
+    async def body(ends: Ends) -> None:
+        tools = DirectInbox(ends.base, [ProgramToolAnswer.tag()])
+        answers = [ProgramToolAnswer("a", "1"), ProgramToolAnswer("b", "2", in_order=True)]
+
+        ends.outbox.put(encode(answers[0]))
+        ends.outbox.put(encode(answers[1]), straight=False)
+
+        assert straight(tools) == answers[:1]
+        assert ends.outbox.commands() == 0
+        tools.close()
+
+    run(tmp_path, body)
+
+
+def test_sound_is_sent_to_the_supervisor_before_threads_take_over(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        ends.capture()
+        ends.outbox.leave()
+
+        assert numbers([await ends.told()]) == [1]
 
     run(tmp_path, body)
 

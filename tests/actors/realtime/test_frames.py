@@ -59,10 +59,8 @@ def test_messages_in_pieces_of_any_size_are_whole(seed: int) -> None:
         frame(Opcode.BINARY, b"x" * 300),
         frame(Opcode.TEXT, b"half", fin=False),
         frame(Opcode.CONT, b"rest"),
-        frame(Opcode.TEXT, b"masked, which no server may", mask=True),
-        b"\xc1\x04text",  # a bit that nobody has agreed on
     ],
-    ids=["ping", "close", "binary", "fragment", "continuation", "masked", "reserved"],
+    ids=["ping", "close", "binary", "fragment", "continuation"],
 )
 def test_every_other_frame_is_left_whole_to_the_package(other: bytes) -> None:
     splitter = FrameSplitter()
@@ -71,6 +69,30 @@ def test_every_other_frame_is_left_whole_to_the_package(other: bytes) -> None:
     read = [found for piece in pieces(stream, 1) for found in splitter.feed(piece)]
 
     assert read == [(b"before", b""), (None, other), (b"after", b"")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        frame(Opcode.TEXT, b"masked, which no server may", mask=True)[:2],
+        b"\xc1",  # a bit that nobody has agreed on
+        b"\x83",  # an opcode that there is not
+        b"\x89\x7e",  # a ping that is too long
+        b"\x09\x00",  # a ping in fragments
+    ],
+    ids=["masked", "reserved", "opcode", "long ping", "fragment of a ping"],
+)
+def test_a_wrong_frame_is_passed_on_as_soon_as_its_head_shows_it_with_all_after_it(
+    wrong: bytes,
+) -> None:
+    splitter = FrameSplitter()
+
+    stream = frame(Opcode.TEXT, b"before") + wrong
+    read = [found for byte in stream for found in splitter.feed(bytes((byte,)))]
+    read += splitter.feed(b"\x81\x00")
+
+    assert read[0] == (b"before", b"")
+    assert b"".join(rest for _, rest in read) == wrong + b"\x81\x00"
 
 
 def test_nothing_is_unpacked_in_the_middle_of_a_message_in_fragments() -> None:
