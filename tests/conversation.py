@@ -46,6 +46,8 @@ class Conversation:
 
     def __init__(self, server: FakeServer, *more: type[Message], **settings: Any) -> None:
         self.server = server
+        self.held_up_s = 0.0
+        """How much longer than it should `speak` has waited at most, the last time."""
         self.messages: list[Message] = []
         defaults = {
             "server": server.url,
@@ -109,10 +111,13 @@ class Conversation:
         """Be the microphone: give it sound, in real time, and the silence after it."""
         pcm += bytes(-len(pcm) % (2 * BLOCK) + 4 * BLOCK)
         piece = 2 * 10 * BLOCK  # so that a busy machine makes no pause in the middle of a mark
+        self.held_up_s = 0.0
         for start in range(0, len(pcm), piece):
             part = pcm[start : start + piece]
             self.session.send(ProgramCapture(part, 24_000, time.monotonic_ns()))
+            due = time.monotonic() + len(part) / 48_000
             time.sleep(len(part) / 48_000)  # the pace of a device, not a wait
+            self.held_up_s = max(self.held_up_s, time.monotonic() - due)
 
     def played(self) -> bytes:
         """Return everything that the loudspeaker was given."""

@@ -6,6 +6,7 @@ must be published. Processes are forked and, for one fault or with ``--long`` fo
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -376,17 +377,20 @@ def test_a_server_that_dies_or_stops_is_talked_with_again() -> None:
 def test_what_the_user_says_has_no_gap_when_the_speaker_breaks(server: FakeServer) -> None:
     with Conversation(server) as talk:
         heard = talk.connection.audio
-        for number, fault in enumerate(["raise", "SIGKILL"]):
-            said = noise(1600, seed=number)
+        faults, seeds = ["raise", "SIGKILL"], itertools.count()
+        while faults:
+            said = noise(1600, seed=next(seeds))
             speaking = threading.Thread(target=talk.speak, args=(said,))
             speaking.start()
             server.wait_for(lambda said=said: said[:9600] in heard)
 
-            talk.break_it("speaker", fault)
+            talk.break_it("speaker", faults[0])
 
             speaking.join()
             server.wait_for(lambda said=said: said[-9600:] in heard)
-            assert said in heard
+            if talk.held_up_s < 0.25:  # else the machine itself has made a pause: once more
+                assert said in heard, f"{faults[0]}, and held up for {talk.held_up_s:.2f} s"
+                del faults[0]
 
 
 @pytest.mark.processes("microphone")
