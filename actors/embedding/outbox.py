@@ -233,7 +233,6 @@ class Outbox:
         with self._news:
             self._interrupt()
             self._channel = None
-            self._send_held()
 
     def _interrupt(self) -> None:
         """Stop sending what is in hand: the supervisor is gone. A command is kept anyway."""

@@ -32,6 +32,7 @@ from messages import (
     ProgramFlushed,
     ProgramPlayout,
     ResumePlayback,
+    Room,
     SendText,
     SetVolume,
     ToolCall,
@@ -39,6 +40,7 @@ from messages import (
     encode,
 )
 from messages.transport.direct import DirectInbox, DirectSender
+from messages.transport.page import MAIL
 from tests.actors.process import ProcessRig
 from tests.conversation import noise
 from tests.rig import Rig, until
@@ -54,6 +56,12 @@ class Told(Actor):
         self.send(SendText(message.call_id, "ahead" if self.is_ahead else ""))
         if message.name == "raise":
             raise ValueError("told to")
+
+
+class Collecting(Told):
+    """The same, but it collects what it sends."""
+
+    collects = True
 
 
 class Teller(Actor):
@@ -542,3 +550,36 @@ def test_a_paused_position_is_told(tmp_path: Path) -> None:
 
         rig.expect(PlayedPosition, lambda it: it.played_samples // 24 >= paused.heard_ms)
         assert first.played_samples // 24 < paused.heard_ms
+
+
+def test_the_first_position_of_an_item_does_not_overtake_the_last_of_the_one_before(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        ears.append(DirectInbox(rig.page_path, [PlayedPosition.tag()]))
+        rig.tell(audio(2_400))
+        rig.tell(last("a", 2_400))
+        rig.tell(audio(16_800, item="b"))
+        rig.tell(last("b", 16_800))
+        through: list[PlayedPosition] = []
+        while not through or through[-1].item_id != "b" or not through[-1].finished:
+            through.append(rig.expect(PlayedPosition))
+
+        past = [it for it in told(ears[0], []) if isinstance(it, PlayedPosition)]
+        of_b = [it for it in through if it.item_id == "b"]
+        assert {it.item_id for it in past} == {"b"}, "nothing went past the supervisor"
+        assert not of_b[0].finished
+        assert of_b[0].at_ns < min(it.at_ns for it in past)
+
+
+def test_a_copy_that_is_passed_over_makes_room_in_the_mailbox(
+    tmp_path: Path,
+) -> None:
+    with Rig(Collecting, tmp_path) as rig:
+        straight(rig, ToolCall("a", "t", "{}"))
+        rig.expect(SendText)
+        rig.slot.wake_at(MAIL, 1)
+
+        rig.tell(ToolCall("a", "t", "{}"))
+
+        until(lambda: Room in rig.received, "the supervisor is not told")

@@ -154,6 +154,25 @@ def test_after_sound_that_did_not_go_straight_nothing_waits_for_a_while(
     run(tmp_path, body)
 
 
+def test_sound_after_a_piece_that_did_not_go_straight_does_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(ends: Ends) -> None:
+        monkeypatch.setattr("actors.embedding.outbox._DOUBT_S", 60.0)
+        ends.microphone.close()
+        ends.capture()
+        ends.microphone = DirectInbox(ends.base, [ProgramCapture.tag()])
+        began = ends.loop.time()
+
+        ends.capture()
+
+        assert numbers(straight(ends.microphone)) == [2]
+        assert numbers([await ends.told() for _ in range(2)]) == [1, 2]
+        assert ends.loop.time() - began < 0.2
+
+    run(tmp_path, body)
+
+
 @pytest.mark.parametrize("command", [SetMuted(True), UseInput("card"), ProgramCaptureEnded()])
 def test_sound_after_a_command_for_the_microphone_does_not_overtake_it(
     tmp_path: Path, command: Message

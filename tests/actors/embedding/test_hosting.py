@@ -33,7 +33,8 @@ class Program:
     def __init__(self) -> None:
         self.tools = Tools()
         self.sent: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self.hosting = Hosting(self.sent.put, tools=self.tools)
+        self.commands = 0
+        self.hosting = Hosting(self.sent.put, tools=self.tools, commands=lambda: self.commands)
 
     def call(self, name: str, call_id: str = "call_1", **arguments: object) -> None:
         self.hosting.receive(ProgramToolCall(call_id, name, json.dumps(arguments)))
@@ -201,6 +202,20 @@ def test_a_tool_speaks_while_it_works(program: Program) -> None:
 
     assert program.expect(Say) == Say("look call_1")
     assert program.expect(ProgramToolAnswer).output == "found"
+
+
+def test_an_answer_must_not_overtake_what_the_program_has_sent_since_the_call(
+    program: Program,
+) -> None:
+    @program.tools.action("changes the agent")
+    def change(times: int) -> str:
+        program.commands += times
+        return "changed"
+
+    program.commands = 7
+    assert not program.answer("change", times=0).in_order
+    program.call("change", "call_3", times=1)
+    assert program.expect(ProgramToolAnswer).in_order
 
 
 def test_other_tools_take_the_place_of_the_first(program: Program) -> None:

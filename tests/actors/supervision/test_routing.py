@@ -18,6 +18,9 @@ from messages import (
     Message,
     OutputLevel,
     PlayedAudio,
+    ProgramFlush,
+    ProgramPlayout,
+    ProgramVolume,
     Rule,
     ToolCall,
     Wanted,
@@ -134,6 +137,17 @@ def test_what_is_sent_ahead_is_wanted_at_once_only_by_components_that_do_not_col
             router.add(cast("Child", FakeChild(spec, CapturedAudio, [])))
 
     assert (CapturedAudio.tag() in router.wanted) is is_wanted
+
+
+def test_what_a_component_wants_of_what_is_for_the_program_does_not_pass_the_supervisor() -> None:
+    """All of it then keeps its order."""
+    router = Router(lambda _: True)
+    passing = {ProgramPlayout.tag(), ProgramFlush.tag(), ProgramVolume.tag()}
+    assert not passing & set(router.wanted)
+
+    router.add(cast("Child", FakeChild(ChildSpec(name="mine", target=""), ProgramFlush, [])))
+
+    assert passing <= set(router.wanted)
 
 
 def test_what_is_sent_ahead_is_wanted_at_once_by_a_program_that_has_subscribed() -> None:

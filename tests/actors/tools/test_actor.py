@@ -578,6 +578,28 @@ def test_a_tools_thread_gives_realtime_the_answer_straight_and_it_comes_again(
         realtime.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "sends"),
+    [
+        ("announce", {"gate": "a"}, Say),
+        ("change_assistant_response_speed", {"instructions": "faster"}, SetSpeed),
+    ],
+)
+def test_the_answer_of_a_tool_that_has_sent_messages_does_not_overtake_them(
+    tmp_path: Path, agent: str, name: str, arguments: dict[str, str], sends: type[Message]
+) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        module_of(agent).gates["a"].set()
+        realtime = DirectInbox(rig.page_path, [ToolAnswer.tag()])
+        rig.tell(call(name, **arguments))
+
+        rig.expect(ToolAnswer)
+
+        assert realtime.take() is None
+        assert rig.received.index(sends) < rig.received.index(ToolAnswer)
+        realtime.close()
+
+
 def test_an_answer_that_was_given_straight_before_the_process_died_is_unknown_to_the_next(
     tmp_path: Path, agent: str
 ) -> None:
