@@ -13,6 +13,7 @@ from messages import SAMPLE_RATE, Message
 __all__ = ["NoPlayback", "NullPlayback", "PacedCapture", "PacedPlayback", "SilenceCapture"]
 
 _BLOCK = 20 * SAMPLE_RATE // 1000
+_LONG_BLOCK = 100 * SAMPLE_RATE // 1000
 _LATE_NS = 1_000_000_000
 """Lag after which the clock restarts at now instead of catching up: the process was stopped, or the
 machine was asleep."""
@@ -69,6 +70,8 @@ class PacedPlayback(Playback):
         """Samples taken since then."""
         self._begin_ns = 0
         """Nothing is played before this time."""
+        self._most = _BLOCK
+        """Samples that are taken at once."""
 
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
         self._playout = playout
@@ -84,7 +87,7 @@ class PacedPlayback(Playback):
             due = self._start_ns = max(now_ns, self._begin_ns)
             self._taken = 0
         while due <= now_ns:
-            pcm = self._playout.take(_BLOCK, due)
+            pcm = self._playout.take(self._most, due)
             if not pcm:
                 self._start_ns = None
                 return [], None
@@ -98,9 +101,23 @@ class PacedPlayback(Playback):
 
 
 class NullPlayback(PacedPlayback):
-    """The output ``null``: plays in real time and discards the audio."""
+    """The output ``null``: plays in real time and discards the audio.
+
+    Args:
+        exact: Whether to take no more at once than other devices, so that the death of the process
+            costs a recording no more; otherwise it is woken less often.
+    """
 
     name = "null"
+    clears = True
+
+    def __init__(self, *, exact: bool = False) -> None:
+        super().__init__()
+        self._most = _BLOCK if exact else _LONG_BLOCK
+
+    def flush(self, now_ns: int) -> list[Message]:
+        self._start_ns = None  # what it had taken is taken back
+        return []
 
     def _put(self, pcm: bytes, at_ns: int, *, contiguous: bool) -> None:
         pass

@@ -544,6 +544,8 @@ def test_a_paused_position_is_told(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output="null") as rig:
         rig.tell(audio(24_000))
         first = rig.expect(PlayedPosition)
+        rig.take(PlayedAudio)
+        rig.expect(PlayedAudio)  # a tenth of a second later
 
         rig.tell(PausePlayback(5))
         paused = rig.expect(PlaybackPaused)
