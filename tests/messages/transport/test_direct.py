@@ -167,3 +167,17 @@ def test_a_path_that_is_too_long_for_an_address_means_no_datagrams(tmp_path: Pat
     assert inbox.socket is None
     assert not sender.send(encode(FlushPlayback("now", 1)))
     sender.close()
+
+
+def test_what_comes_by_a_link_that_somebody_else_has_left_is_ignored(
+    base: Path, sender: DirectSender
+) -> None:
+    """A component took two types and has ended; another one takes its first address."""
+    DirectInbox(base, [FLUSH, ToolAnswer.tag()]).close()
+    inbox = DirectInbox(base, [FLUSH])
+
+    sender.send(encode(ToolAnswer("c", "t", "1")))
+    sender.send(encode(FlushPlayback("now", 1)))
+
+    assert taken(inbox) == [FlushPlayback("now", 1)]
+    inbox.close()
