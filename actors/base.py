@@ -172,6 +172,12 @@ class Actor(pykka.ThreadingActor):
         """
         return True
 
+    def came_again(self, frame: bytes) -> None:
+        """Take note that what was handled when it came straight has come through the supervisor.
+
+        So it has reached the others by now, too.
+        """
+
     def closed(self) -> None:
         """Release what is not in `keep`; also called after a raise."""
 
@@ -304,6 +310,7 @@ class Actor(pykka.ThreadingActor):
                 host.accounts.run(message)
                 host.send_rest(defers=True)
             elif host.direct is not None and host.direct.was_ahead(message):
+                self.came_again(message)
                 host.accounts.pass_over(message)
                 host.send_rest(defers=True)
             else:

@@ -36,8 +36,9 @@ from messages import (
     ToolSpanRequest,
     ToolSpec,
     decode,
+    encode,
 )
-from messages.transport.direct import DirectInbox
+from messages.transport.direct import DirectInbox, DirectSender
 from messages.transport.saved import read_state
 from tests.rig import Rig, until
 
@@ -877,3 +878,28 @@ def test_an_answer_that_comes_before_the_span_counts(tmp_path: Path) -> None:
         assert rig.expect(ToolAnswer).output == "of the process before"
         rig.wait_handled(mail=3)
         assert rig.take(Crashed) == rig.take(ProgramToolCall) == []
+
+
+def test_nobody_but_realtime_is_told_an_answer_before_its_call(tmp_path: Path, agent: str) -> None:
+    """The supervisor may deliver a call that came straight later than the tool has answered."""
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        realtime, sender = (
+            DirectInbox(rig.page_path, [ToolAnswer.tag()]),
+            DirectSender(rig.page_path),
+        )
+        sender.send(encode(call("add", a=1)))
+        until(lambda: not realtime_is_silent(realtime), "realtime is not told")
+        rig.tell(SetVolume(0.5))
+        rig.wait_handled(mail=1)
+        assert ToolAnswer not in rig.received
+
+        rig.tell(call("add", a=1))
+
+        assert rig.expect(ToolAnswer).output == "2"
+        assert realtime_is_silent(realtime), "it was told once"
+        realtime.close()
+        sender.close()
+
+
+def realtime_is_silent(realtime: DirectInbox) -> bool:
+    return realtime.take() is None
