@@ -79,7 +79,7 @@ class ActorHost(Protocol):
         """Write a message to the supervisor; from any thread."""
 
     holds_back: bool
-    """Whether messages that were sent ahead are still to be sent to the supervisor."""
+    """Whether the supervisor lacks messages that were sent ahead."""
 
     def send_ahead(self, message: Message, epoch: int) -> None:
         """See `Actor.send_ahead`."""
@@ -149,7 +149,7 @@ class Actor(pykka.ThreadingActor):
         self._epoch = host.epoch
         self._inbox: Inbox = host.new_inbox()
         self.is_ahead = False
-        """Whether the message in hand is a datagram; the supervisor delivers it later too."""
+        """Whether the message in hand has come straight, and not from the supervisor."""
         super().__init__()
 
     # -- for subclasses to override -----------------------------------------------------------
@@ -173,9 +173,9 @@ class Actor(pykka.ThreadingActor):
         return True
 
     def came_again(self, frame: bytes) -> None:
-        """Take note that what was handled when it came straight has come through the supervisor.
+        """Take note that the supervisor has delivered a message that was handled before.
 
-        So it has reached the others by now, too.
+        It had come straight. The supervisor has sent it to the other receivers by now, too.
         """
 
     def closed(self) -> None:
@@ -209,7 +209,7 @@ class Actor(pykka.ThreadingActor):
         Unlike the other methods, any thread may call it.
 
         Returns:
-            Whether it was sent; if not, nobody takes it so now, or there is no room.
+            Whether it was sent: somebody receives its type so, and has room for it.
         """
         return self.host.send_past(message, self._epoch)
 
@@ -342,8 +342,8 @@ class Actor(pykka.ThreadingActor):
         self._dispatch(message)
         self.is_ahead = False
         rule = self.accepts[type(message)]
-        if rule.size_bytes and not rule.held:  # sound that comes again, and not to be acknowledged
-            direct.handled(frame)
+        if rule.size_bytes and not rule.held:  # sound; what is held is acknowledged when it comes
+            direct.handled(frame)  # again
 
     def _dispatch(self, message: Message) -> None:
         if type(message) in self.accepts:

@@ -63,7 +63,7 @@ _ORPHAN_S = 0.5
 """The process ends this long after the hub has gone, whether or not its actor has closed."""
 _TRACEBACK_CHARS = 8000
 _SAVE_S = 0.02
-"""How long what was saved waits to be sent for the record, if nothing else is sent."""
+"""Saved state is sent for the record this much later, unless something is sent before."""
 _COLLECTED_BYTES = 65_536
 """A longer message is sent at once."""
 

@@ -214,7 +214,7 @@ class Microphone(Actor):
 
     def can_take_ahead(self, message: Message) -> bool:
         """Return whether no piece of the program's sound before it is still to come."""
-        return type(message) is not ProgramCapture or (message.number == self._line.mark[_FED] + 1)
+        return type(message) is not ProgramCapture or message.number == self._line.mark[_FED] + 1
 
     def closed(self) -> None:
         if "line" in self.keep:

@@ -62,9 +62,9 @@ if TYPE_CHECKING:
 __all__ = ["Speaker"]
 
 _REPORT_S = 0.1
-"""Interval at which is noted what was heard, and the position told to who follows it."""
+"""Interval at which the speaker notes what was heard."""
 _TELL_NS = 250_000_000
-"""Interval at which realtime is told of it, to which it matters only that playback goes on."""
+"""Interval at which it tells realtime the position, if nobody else wants it."""
 _SOONEST_S = 0.01
 _SOON_S = 0.5
 _EARLY = 100 * SAMPLE_RATE // 1000

@@ -45,7 +45,7 @@ class DirectEnd:
 
     @property
     def receives(self) -> bool:
-        """Whether anything can come."""
+        """Whether components can send to it."""
         return self._inbox.socket is not None
 
     def send(self, frame: bytes) -> bool:

@@ -72,7 +72,7 @@ class _HostedTools:
         self._send = send
         self._commands = commands
         self._at_begin: dict[str, int] = {}
-        """What that returned when a call began, by call id."""
+        """The number of commands when a call began, by call id."""
         self._begun: collections.OrderedDict[str, ProgramToolAnswer | None]
         self._begun = collections.OrderedDict()
         """The last calls by id, with their answers; None: not answered yet."""

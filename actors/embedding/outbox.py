@@ -48,13 +48,13 @@ _DIRECT = frozenset(
 _SOUND, _POSITION = ProgramCapture.tag(), ProgramPlayed.tag()
 _TOOL_ANSWER = ProgramToolAnswer.tag()
 _HOLD_S = 0.4
-"""How long sound that has gone straight waits for its way to the supervisor."""
+"""The supervisor is sent sound this much later than the microphone."""
 _DOUBT_S = 0.5
-"""How long after a piece that did not go straight others may come before it."""
+"""After a piece that did not go straight, none is held for this long."""
 _FOR_MICROPHONE = frozenset(kind.tag() for kind in (SetMuted, UseInput, ProgramCaptureEnded))
 """Tags of the commands that the microphone obeys."""
 _MOST_HELD_S = 0.5
-"""At most this much of it waits so, if it comes in a burst."""
+"""It is sent at once when this much is held, of a burst."""
 _FULL_S = 0.5
 """How long the thread waits for a socket that is full before it looks whether it is to end."""
 
@@ -97,19 +97,19 @@ class Outbox:
         """Sends straight; None: nothing does."""
         self._number = 0
         """Number of the last piece of sound."""
-        self._goes_through = False
-        """Whether the next piece goes through the supervisor alone. Its number does not follow the
-        one before, so that the microphone takes none after it before it."""
-        self._certain_s = 0.0
-        """Until then, a piece that goes straight may be refused, since another one before it is
-        still to come: nothing waits."""
+        self._next_is_barred = False
+        """Whether the next piece is sent through the supervisor alone, behind a command, which has
+        taken a number: so the microphone refuses the pieces after it until then."""
+        self._doubtful_until_s = 0.0
+        """Until then, the microphone may refuse pieces that go straight: none is held."""
         self._commands = 0
+        """Commands put in so far, without answers of tools."""
         self._held: list[bytes] = []
         """Sound that has gone straight, and not to the supervisor yet."""
         self._held_s = 0.0
         """Its length."""
-        self._holds = False
-        """Whether the loop is going to send it."""
+        self._timer_runs = False
+        """Whether the loop has a timer that sends it."""
         self.wanted: frozenset[int] = frozenset()
         """Tags of the messages that others wait for too (`Wanted`)."""
         self._news = threading.Condition()
@@ -138,7 +138,7 @@ class Outbox:
             self._put(frame)
             if tag in _FOR_MICROPHONE:  # sound after it must not overtake it
                 self._number += 1
-                self._goes_through = True
+                self._next_is_barred = True
 
     def put_sound(self, message: ProgramCapture, pieces: Sequence[bytes]) -> None:
         """Send captured sound, or append it to what waits, where only the newest is kept.
@@ -159,26 +159,30 @@ class Outbox:
             if not self._went_straight(frame):
                 self._send_held()
                 self._put(frame)
-                self._certain_s = now_s + _DOUBT_S
+                self._doubtful_until_s = now_s + _DOUBT_S
                 return
             self._held.append(frame)
-            self._held_s += sum(map(len, pieces)) / 2 / max(1, message.sample_rate)
-            if self._held_s > _MOST_HELD_S or now_s < self._certain_s or _SOUND in self.wanted:
+            self._held_s += _length_s(sum(map(len, pieces)), message.sample_rate)
+            if (
+                self._held_s > _MOST_HELD_S
+                or now_s < self._doubtful_until_s
+                or _SOUND in self.wanted
+            ):
                 self._send_held()
-            elif not self._holds and self._watch is not None:
-                self._holds = True
+            elif not self._timer_runs and self._watch is not None:
+                self._timer_runs = True
                 self._watch.later(_HOLD_S, self._send_held_on_loop)
 
     def _went_straight(self, frame: bytes) -> bool:
         """Send a piece of sound straight, if it can; return whether it was."""
-        through, self._goes_through = self._goes_through, False
+        through, self._next_is_barred = self._next_is_barred, False
         if through or self._direct is None or self._channel is None:
             return False
         return not (self._waiting or self._frame) and self._direct.send(frame)
 
     def _send_held_on_loop(self) -> None:
         with self._news:
-            self._holds = False
+            self._timer_runs = False
             self._send_held()
 
     def _send_held(self) -> None:
@@ -276,8 +280,8 @@ class Outbox:
         """
         with self._news:
             self._watch, self._called = watch, False
-            self._direct, self._holds = direct, False
-            self._certain_s = time.monotonic() + _DOUBT_S
+            self._direct, self._timer_runs = direct, False
+            self._doubtful_until_s = time.monotonic() + _DOUBT_S
             self._news.notify_all()
             self._wake()
 
@@ -394,4 +398,9 @@ def _seconds(frame: bytes) -> float:
     """Return the length of a block of sound."""
     sound = decode(frame)
     assert isinstance(sound, ProgramCapture)
-    return len(sound.pcm) / 2 / max(1, sound.sample_rate)
+    return _length_s(len(sound.pcm), sound.sample_rate)
+
+
+def _length_s(size: int, rate: int) -> float:
+    """Return the length of so many bytes; the microphone reports a rate that cannot be."""
+    return size / 2 / max(1, rate)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from websockets.frames import apply_mask  # type: ignore[attr-defined] # written in C
 
+from messages.transport.frame import Pieces
+
 __all__ = ["FrameSplitter", "text_frame"]
 
 _FINAL_TEXT, _MASKED = 0x81, 0x80
@@ -21,7 +23,6 @@ _FINAL, _RESERVED, _CONTROL = 0x80, 0x70, 0x8
 _OPCODES = (0x0, 0x1, 0x2, 0x8, 0x9, 0xA)
 _LONGEST = 1 << 63
 """The length of a frame is less."""
-_MASK_BYTES = 4
 
 
 def text_frame(data: bytes, mask: bytes) -> bytes:
@@ -42,55 +43,38 @@ def text_frame(data: bytes, mask: bytes) -> bytes:
 
 
 class FrameSplitter:
-    """Splits what a server sends, in pieces of any size, into frames.
+    """Splits what a server sends, in pieces of any size, into frames."""
 
-    Args:
-        rest: What has come before the first piece.
-    """
-
-    def __init__(self, rest: bytes = b"") -> None:
+    def __init__(self) -> None:
         self.unpacks = True
         """Whether the messages of whole text frames are taken out; False: a message in fragments is
         under way."""
-        self._rest = bytearray(rest)
+        self._pieces = Pieces()
         self._is_wrong = False
         """Whether a frame has come that no server may send: nothing after it can be split."""
-        self._missing = 0
-        """Bytes that must still come before the rest can have a whole frame."""
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes | None, bytes]]:
         """Yield, for each whole frame, its text message and nothing, or None and the frame.
 
         One that no server may send is yielded with all that follows, as soon as its head shows it.
         """
-        if self._rest:
-            self._rest += data
-            self._missing -= len(data)
-            if self._missing > 0:  # otherwise each piece would copy the whole of a long frame
-                return
-            data = bytes(self._rest)
-            self._rest.clear()
+        data = self._pieces.join(data)
         at, end = 0, len(data)
         while at < end:
-            self._is_wrong = self._is_wrong or _is_wrong(data, at, end)
-            if self._is_wrong:
-                yield None, data[at:]
-                return
             head, size = _measured(data, at, end)
-            if size >= _LONGEST:
+            if self._is_wrong or size >= _LONGEST or _is_wrong(data, at, end):
                 self._is_wrong = True
                 yield None, data[at:]
                 return
             stop = at + head + size
             if not head or stop > end:
-                self._missing = stop - end if head else 1
-                break
+                self._pieces.keep(data[at:], stop - end if head else 1)
+                return
             if data[at] == _FINAL_TEXT and self.unpacks:
                 yield data[at + head : stop], b""
             else:
                 yield None, data[at:stop]
             at = stop
-        self._rest += data[at:]
 
 
 def _is_wrong(data: bytes, at: int, end: int) -> bool:
@@ -105,7 +89,7 @@ def _is_wrong(data: bytes, at: int, end: int) -> bool:
 
 
 def _measured(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """Return the lengths of a frame's head and of what follows; (0, 0): they are not there yet."""
+    """Return the lengths of head and data of an unmasked frame; (0, 0): they are not there yet."""
     if at + 2 > end:
         return 0, 0
     size, head = data[at + 1] & ~_MASKED, 2
@@ -114,6 +98,4 @@ def _measured(data: bytes, at: int, end: int) -> tuple[int, int]:
         if at + head > end:
             return 0, 0
         size = int.from_bytes(data[at + 2 : at + head], "big")
-    if data[at + 1] & _MASKED:
-        head += _MASK_BYTES
     return head, size

@@ -100,6 +100,7 @@ class Socket:
         """Frames for the socket; the first may be what is left of one."""
         self._frames = FrameSplitter()
         self._came_early = rest
+        """What has come after the handshake, and was not taken yet."""
         self._parts: list[bytes] = []
         """Fragments of a message that is not complete."""
         self._ping = b""

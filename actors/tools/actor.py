@@ -137,9 +137,9 @@ class ToolExecutor(Actor):
         self._executor: Executor = self.keep["executor"]
         self._executor.notify = lambda: self.post(self._take_outcomes)
         self._executor.tell = self._answer_ahead
-        self._unknown: dict[str, tuple[str, bool] | None] = {}
-        """The calls that came straight and of which the others do not know yet, with the output and
-        failure that they are to be told after it; None: there is none yet."""
+        self._early: dict[str, tuple[str, bool] | None] = {}
+        """Calls that have not come through the supervisor yet, with their output and whether the
+        tool has failed; None: they are not answered."""
         self._spanless: set[str] = set()
         """The calls that wait for the program to say which span they run in."""
         self._spans = self._imported_spans()
@@ -249,19 +249,19 @@ class ToolExecutor(Actor):
         if tag_of(frame) == ToolCall.tag():
             message = decode(frame)
             assert isinstance(message, ToolCall)
-            self._is_known(message.call_id)
+            self._tell_early(message.call_id)
 
-    def _is_known(self, call_id: str) -> None:
-        """Tell an answer that must not reach anybody but realtime before its call."""
-        if (answer := self._unknown.pop(call_id, None)) is not None:
+    def _tell_early(self, call_id: str) -> None:
+        """Answer a call through the supervisor, by which it has come now, if it ran before that."""
+        if (answer := self._early.pop(call_id, None)) is not None:
             self._answer(call_id, answer[0], failed=answer[1], in_order=True)
 
     def _call(self, call: ToolCall) -> None:
         call_id, name = call.call_id, call.name
         if not self.is_ahead:
-            self._is_known(call_id)
+            self._tell_early(call_id)
         elif call_id not in self._state.calls:
-            self._unknown[call_id] = None
+            self._early[call_id] = None
         if call_id in self._state.calls or call_id in self._state.answered:
             self.log.debug("a tool call came twice", call_id=call_id, tool=name)
             if self.session.resumed and (last := self._state.outputs.get(call_id)):
@@ -393,14 +393,14 @@ class ToolExecutor(Actor):
             in_order: Whether it goes through the supervisor alone: it must not overtake others,
                 among them another answer to the call, or was sent straight already.
         """
-        if call_id in self._unknown:
-            if self._unknown[call_id] is None:
-                self._unknown[call_id] = (output, failed)
+        name = self._state.calls[call_id].name
+        if call_id in self._early:  # only realtime may be told before the call is known to all
+            if self._early[call_id] is None:
+                self._early[call_id] = (output, failed)
                 if not in_order:
-                    name = self._state.calls[call_id].name
                     self.send_past(_answer_of(call_id, name, output, failed))
             return
-        name = self._state.calls.pop(call_id).name
+        del self._state.calls[call_id]
         # First send, then save: two answers after a crash are better than none.
         answer = _answer_of(call_id, name, output, failed)
         if in_order:

@@ -1,11 +1,12 @@
-"""Datagrams from component to component, for messages that somebody waits for.
+"""Datagrams between components, and between them and the program.
 
-Such a message is sent twice: in a datagram to the component that takes its type directly
-(`Rule.direct`), and through the supervisor, like every message. The datagram is there first, as it
-does not wait until the supervisor has woken up.
+A message that somebody waits for is sent twice: in a datagram to the component that takes its type
+directly (`Rule.direct`), and through the supervisor, like every message. The datagram is there
+first, as it does not wait until the supervisor has woken up. A few are sent in a datagram alone, if
+that is possible (`Actor.send_past`).
 
-Nothing depends on a datagram. Where there are none, where the receiver is being restarted or its
-buffer is full, the message comes through the supervisor alone, which keeps it until it is handled.
+Where there are no datagrams, where the receiver is being restarted or its buffer is full, the
+message comes through the supervisor, which keeps it until it is handled.
 
 Of a type with `Message.direct`, the receiver handles what comes first, and drops the other. Of
 sound (`Actor.send_ahead`), each actor knows by the position of its samples whether it can handle it
@@ -134,7 +135,7 @@ class DirectInbox:
             self._late.remove(body)
 
     def handled(self, frame: bytes) -> None:
-        """Record that a frame of a type without `Message.direct` needs not be handled again."""
+        """Record that sound was handled, and is dropped when it comes through the supervisor."""
         if frame[4] not in self._twice:
             self._ahead.append(_body(frame))
 

@@ -19,6 +19,7 @@ from messages.paths import printable
 __all__ = [
     "HEAD_BYTES",
     "FrameError",
+    "Pieces",
     "Splitter",
     "decode",
     "encode",
@@ -150,8 +151,8 @@ def split(data: bytes) -> Iterator[bytes]:
         start += size
 
 
-class Splitter:
-    """Splits the bytes of a channel, in pieces of any size, into frames."""
+class Pieces:
+    """Joins the pieces of a stream until a frame can be complete; so a long one is copied once."""
 
     __slots__ = ("_missing", "_rest")
 
@@ -161,24 +162,44 @@ class Splitter:
         self._missing = 0
         """Bytes that must still come before it can be complete."""
 
+    def join(self, data: bytes) -> bytes:
+        """Return a piece behind what was kept; nothing, if no frame can be complete with it."""
+        if not self._rest:
+            return data
+        self._rest += data
+        self._missing -= len(data)
+        if self._missing > 0:
+            return b""
+        data = bytes(self._rest)
+        self._rest.clear()
+        return data
+
+    def keep(self, rest: bytes, missing: int) -> None:
+        """Keep the beginning of a frame, of which so many bytes are missing at least."""
+        self._rest += rest
+        self._missing = missing
+
+
+class Splitter:
+    """Splits the bytes of a channel, in pieces of any size, into frames."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self) -> None:
+        self._pieces = Pieces()
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the frames that are complete with ``data``.
 
         Raises:
             FrameError: If a length is not valid; then nothing after it can be trusted.
         """
-        if self._rest:
-            self._rest += data
-            self._missing -= len(data)
-            if self._missing > 0:  # otherwise each piece would copy the whole of a long frame
-                return
-            data = bytes(self._rest)
-            self._rest.clear()
+        data = self._pieces.join(data)
         used = 0
         for frame in split(data):
             used += len(frame)
             yield frame
         if used < len(data):
-            self._rest += data[used:] if used else data
-            size = _length(self._rest)[0] + 4 if len(self._rest) >= 4 else HEAD_BYTES
-            self._missing = size - len(self._rest)
+            rest = data[used:] if used else data
+            size = _length(rest)[0] + 4 if len(rest) >= 4 else HEAD_BYTES
+            self._pieces.keep(rest, size - len(rest))

@@ -223,8 +223,8 @@ class _called:  # noqa: N801 - reads as a context manager
             return
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
-            if task is not None and task.cancelling():  # our own task is cancelled, not the
-                return  # device's
+            if task is not None and task.cancelling():  # our own task, not the device's
+                return
             raise DeviceCallError(self._operation, "it was cancelled") from None
         raise DeviceCallError(self._operation, _words(error)) from error
 

@@ -1,4 +1,4 @@
-"""What the speaker sends a device in the program: past the supervisor where that keeps the order.
+"""Sends a device in the program what the speaker has for it, past the supervisor if it can.
 
 The supervisor keeps nothing of what is for the program, which does not die while the session goes
 on: so nothing is lost if it is left out.
@@ -27,9 +27,9 @@ class ToProgram:
         self._asked = 0
         """Number of the `AskToPass` that is not answered; 0: there is none."""
         self._passes = False
-        """Whether nothing is under way through the supervisor."""
+        """Whether the program has all that was sent through the supervisor."""
         self._sent_since = False
-        """Whether something was sent through it after the question."""
+        """Whether a message was sent through the supervisor after the question."""
 
     def send(self, message: Message) -> None:
         """Send a message with `Message.passes`."""

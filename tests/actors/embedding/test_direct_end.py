@@ -107,7 +107,13 @@ def numbers(messages: list[Message]) -> list[int]:
 # -- to the components ----------------------------------------------------------------------------
 
 
-def test_sound_goes_straight_and_through_the_supervisor_a_little_later(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("doubt_s", "waits"), [(0.0, True), (60.0, False)])
+def test_sound_goes_straight_and_through_the_supervisor_later_or_if_in_doubt_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doubt_s: float, waits: bool
+) -> None:
+    """It is in doubt after a piece that did not go straight: the microphone may refuse others."""
+    monkeypatch.setattr("actors.embedding.outbox._DOUBT_S", doubt_s)
+
     async def body(ends: Ends) -> None:
         began = ends.loop.time()
         for _ in range(3):
@@ -115,7 +121,7 @@ def test_sound_goes_straight_and_through_the_supervisor_a_little_later(tmp_path:
 
         assert numbers(straight(ends.microphone)) == [1, 2, 3]
         assert numbers([await ends.told() for _ in range(3)]) == [1, 2, 3]
-        assert ends.loop.time() - began > 0.2
+        assert (ends.loop.time() - began > 0.2) is waits
 
     run(tmp_path, body)
 
@@ -131,24 +137,6 @@ def test_sound_that_cannot_go_straight_goes_through_the_supervisor_after_that_be
         ends.capture()
 
         assert numbers([await ends.told() for _ in range(2)]) == [1, 2]
-        assert ends.loop.time() - began < 0.2
-
-    run(tmp_path, body)
-
-
-def test_after_sound_that_did_not_go_straight_nothing_waits_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The microphone may refuse it: what is before it is still to come."""
-    monkeypatch.setattr("actors.embedding.outbox._DOUBT_S", 60.0)
-
-    async def body(ends: Ends) -> None:
-        began = ends.loop.time()
-        for _ in range(3):
-            ends.capture()
-
-        assert numbers(straight(ends.microphone)) == [1, 2, 3]
-        assert numbers([await ends.told() for _ in range(3)]) == [1, 2, 3]
         assert ends.loop.time() - began < 0.2
 
     run(tmp_path, body)

@@ -40,6 +40,13 @@ print("there", flush=True)
 """
 RUNS = SAYS_SO + "time.sleep(1000)"
 KEEPS_THE_GIL = SAYS_SO + "import re\nre.match('(a*)*b', 'a' * 100)"
+GOES_ON_ONCE_CONTINUED = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
+print("here", flush=True)
+signal.sigwait({signal.SIGCONT})
+print("there")
+"""
 HAS_A_CHILD = (
     "import subprocess\nprint(subprocess.Popen(['sleep', '1000']).pid, flush=True)\n" + RUNS
 )
@@ -135,7 +142,8 @@ def test_a_process_forked_from_the_holder_does_not_hold_the_line() -> None:
 
 
 def test_another_signal_continues_a_stopped_process() -> None:
-    with holding("print('there')", number=signal.SIGCONT) as holder:
+    with holding(GOES_ON_ONCE_CONTINUED, number=signal.SIGCONT) as holder:
+        assert holder.line() == "here\n"
         os.kill(holder.child, signal.SIGSTOP)
         until(lambda: is_stopped(holder.child), "it is not stopped")
 
