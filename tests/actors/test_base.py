@@ -63,6 +63,8 @@ class Echo(Actor):
                 self.send(AssistantTranscript("a", "hello"))
             case SendText("later"):
                 self.after(0.01, lambda: self.send(SendText("now", "")))
+            case SendText("save"):
+                self.save(0.75)
             case SendText("save later"):
                 self.after(0.01, lambda: self.save(0.25))
             case SendText("thread"):
@@ -127,11 +129,11 @@ def test_what_is_not_for_the_record_is_not_sent_and_survives_a_death(tmp_path: P
 def test_the_state_that_follows_from_a_command_is_sent_before_that_is_done(tmp_path: Path) -> None:
     """The record keeps a command until it is done, and from then on the state."""
     with ProcessRig(Echo, tmp_path) as rig:
-        rig.tell(SetVolume(0.5))
+        rig.tell(SendText("save", ""))
         rig.wait_handled(mail=1)
         rig.kill()
 
-        assert rig.sent_state == msgspec.msgpack.encode(0.5)
+        assert rig.sent_state == msgspec.msgpack.encode(0.75)
 
 
 def test_state_that_no_command_has_changed_is_sent_for_the_record_soon_or_with_what_is_sent(

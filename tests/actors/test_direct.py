@@ -20,6 +20,7 @@ from messages import (
     AssistantAudio,
     CapturedAudio,
     FlushPlayback,
+    Keep,
     MayPass,
     Message,
     PausePlayback,
@@ -62,6 +63,20 @@ class Collecting(Told):
     """The same, but it collects what it sends."""
 
     collects = True
+
+
+class Ear(Actor):
+    """Says which blocks it was given."""
+
+    accepts: ClassVar = {CapturedAudio: Keep(30, direct=True)}
+
+    def can_take_ahead(self, message: Message) -> bool:
+        assert isinstance(message, CapturedAudio)
+        return message.first_sample > 0
+
+    def handle(self, message: Message) -> None:
+        assert isinstance(message, CapturedAudio)
+        self.send(SendText(str(message.first_sample), "ahead" if self.is_ahead else ""))
 
 
 class Teller(Actor):
@@ -112,6 +127,21 @@ def test_what_has_come_straight_is_not_handled_again(tmp_path: Path) -> None:
 
         assert rig.expect(SendText).text == "b"
         rig.wait_handled(mail=2)
+
+
+def test_sound_that_has_come_straight_is_handled_again_only_if_it_was_refused(
+    tmp_path: Path,
+) -> None:
+    with Rig(Ear, tmp_path) as rig:
+        for first in (0, 1):
+            straight(rig, CapturedAudio(b"ab", first, 0))
+        assert rig.expect(SendText) == SendText("1", "ahead")
+
+        for first in (0, 1, 2):
+            rig.tell(CapturedAudio(b"ab", first, 0))
+
+        assert [rig.expect(SendText).text for _ in range(2)] == ["0", "2"]
+        rig.wait_handled(mail=3)
 
 
 def test_what_comes_straight_after_it_has_come_is_not_handled_again(tmp_path: Path) -> None:
@@ -480,6 +510,20 @@ def test_before_the_answer_everything_for_the_program_goes_through_the_superviso
         rig.expect(ProgramFlush)
 
         assert first != second
+        assert told(ears[0], []) == []
+
+
+def test_an_answer_to_another_question_does_not_count(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    """A process that has died may have asked it."""
+    with Rig(Speaker, tmp_path, output="program") as rig:
+        ears.append(DirectInbox(rig.page_path, FOR_PROGRAM))
+        rig.tell(MayPass(rig.expect(AskToPass).number - 1))
+
+        rig.tell(audio(2_400))
+
+        rig.expect(ProgramPlayout)
         assert told(ears[0], []) == []
 
 

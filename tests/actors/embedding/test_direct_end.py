@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -217,9 +218,11 @@ def test_an_answer_that_must_not_overtake_others_goes_through_the_supervisor(
 def test_sound_is_sent_to_the_supervisor_before_threads_take_over(tmp_path: Path) -> None:
     async def body(ends: Ends) -> None:
         ends.capture()
+        began = ends.loop.time()
         ends.outbox.leave()
 
         assert numbers([await ends.told()]) == [1]
+        assert ends.loop.time() - began < 0.2
 
     run(tmp_path, body)
 
@@ -263,6 +266,23 @@ def test_sound_that_was_sent_in_part_when_the_supervisor_died_is_sent_again(tmp_
         assert numbers([await ends.told() for _ in range(3)]) == [
             found.number + ahead for ahead in range(1, 4)
         ]
+
+    run(tmp_path, body)
+
+
+def test_of_sound_that_was_on_its_way_together_no_piece_is_lost_with_the_supervisor(
+    tmp_path: Path,
+) -> None:
+    async def body(ends: Ends) -> None:
+        ends.supervisor.channel.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_608)
+        for _ in range(5):
+            ends.capture()
+        ends.outbox.put(encode(SetMuted(True)))
+        assert ends.outbox._frame, "all five were sent"
+        ends.replace_supervisor()
+
+        assert numbers([await ends.told() for _ in range(5)]) == [1, 2, 3, 4, 5]
+        assert await ends.told() == SetMuted(True)
 
     run(tmp_path, body)
 
