@@ -416,6 +416,17 @@ def test_what_was_said_before_the_end_is_not_lost_by_a_failing_write(line: Line)
     assert line.next() == WebsocketClosed(4000, "over")
 
 
+def test_what_a_server_says_after_its_goodbye_does_not_count(line: Line) -> None:
+    peer = line.open()
+    goodbye = peer.frame(b"\x03\xe8", Opcode.CLOSE)
+
+    peer.put(peer.encrypted(peer.frame(b"before") + goodbye + peer.frame(b"after")))
+
+    assert line.texts(1) == [b"before"]
+    assert isinstance(line.next(), WebsocketClosed)
+    assert not line.connection.arrived
+
+
 def test_a_server_that_breaks_the_protocol_is_left(line: Line) -> None:
     peer = line.open()
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from actors.devices.own import hosted as module
 from actors.devices.own.conversion import Conversion
 from actors.devices.own.hosted import DeviceCallError, HostedInput, HostedOutput
 from messages import (
@@ -811,6 +812,91 @@ def test_nothing_is_played_before_the_device_is_cleared() -> None:
         return device.calls
 
     assert asyncio.run(session()) == ["start", 100, "clear", "clear", 40, "stop"]
+
+
+def failures(room: Room) -> list[str]:
+    return [m.error for m in room.sent if isinstance(m, DeviceFailed)]
+
+
+def test_a_call_that_does_not_return_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_STUCK_S", 0.2)
+
+    async def session() -> list[str]:
+        async with Room(Occupied()) as room:
+            room.say(100)
+            await room.until(lambda: failures(room))
+            await asyncio.sleep(0.3)
+            return failures(room)
+
+    assert asyncio.run(session()) == ["it has not returned for 0.2 s"]
+
+
+def test_calls_that_return_are_not_reported_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_STUCK_S", 0.5)
+
+    class Steady(Ear):
+        async def play_chunk(self, chunk: bytes) -> None:
+            await super().play_chunk(chunk)
+            await asyncio.sleep(0.1)
+
+    async def session() -> list[str]:
+        device = Steady()
+        async with Room(device) as room:
+            room.say(1000)
+            await room.until(lambda: device.calls.count(100) == 10)
+            return failures(room)
+
+    assert asyncio.run(session()) == []
+
+
+def test_the_call_that_is_in_hand_is_reported_though_others_came_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_STUCK_S", 0.3)
+
+    class StuckAtLast(Occupied):
+        async def play_chunk(self, chunk: bytes) -> None:
+            await Ear.play_chunk(self, chunk)
+            if self.calls.count(100) < 3:
+                await asyncio.sleep(0.1)
+                return
+            await self.free.wait()
+
+    async def session() -> list[str]:
+        device = StuckAtLast()
+        async with Room(device) as room:
+            room.say(500)
+            await room.until(lambda: failures(room))
+            assert device.calls.count(100) == 3
+            return failures(room)
+
+    assert asyncio.run(session()) == ["it has not returned for 0.3 s"]
+
+
+@pytest.mark.parametrize("first_is_plain", [True, False])
+def test_a_method_that_is_replaced_is_called_as_what_it_is_now(first_is_plain: bool) -> None:
+    """A plain function that is called on the loop would hold it up."""
+    loops_thread = threading.get_ident()
+    where: list[tuple[str, bool]] = []
+
+    def plain(_: bytes) -> None:
+        where.append(("plain", threading.get_ident() == loops_thread))
+
+    async def coroutine(_: bytes) -> None:
+        where.append(("coroutine", threading.get_ident() == loops_thread))
+
+    async def session() -> None:
+        device: Any = Ear()
+        both = [plain, coroutine] if first_is_plain else [coroutine, plain]
+        async with Room(device) as room:
+            for count, method in enumerate(both, 1):
+                device.play_chunk = method
+                room.say(100)
+                await room.until(lambda count=count: len(where) == count)
+
+    asyncio.run(session())
+
+    assert sorted(where) == [("coroutine", True), ("plain", False)]
 
 
 def test_a_device_that_cannot_be_cleared_during_a_call_is_started_again() -> None:

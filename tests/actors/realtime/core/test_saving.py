@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from actors.realtime.core.actions import SaveState
+from actors.realtime.core.answers import TEXT_STEP
 from actors.realtime.core.state import Audible, Saved
 from messages import SendText, SetSpeed, StartTalking
 from tests.actors.realtime.core.bench import Bench
@@ -111,6 +112,45 @@ def test_more_audio_of_an_item_is_saved_with_the_next_event() -> None:
 
     bench.server("rate_limits.updated", rate_limits=[])
     assert [item.samples for item in _saved(bench).playing] == [480]
+
+
+def _transcript(bench: Bench, delta: str, item_id: str = "a1") -> None:
+    kind = "response.output_audio_transcript.delta"
+    bench.server(kind, response_id="r1", item_id=item_id, delta=delta)
+
+
+def _written(bench: Bench, delta: str) -> None:
+    bench.server("response.output_text.delta", response_id="r1", item_id="a1", delta=delta)
+
+
+@pytest.mark.parametrize("before", ["", "Hello"])
+def test_the_first_written_text_of_an_answer_is_saved_at_once(before: str) -> None:
+    bench = Bench().live().speak()
+    bench.stop_speaking().begin()
+    if before:
+        _transcript(bench, before)
+    bench.clear()
+    assert bench.core.saved.turns
+
+    _written(bench, "written")
+
+    assert isinstance(bench.actions[-1], SaveState)
+    assert _saved(bench) == bench.core.saved
+    assert _saved(bench).turns == []
+
+
+@pytest.mark.parametrize("item_id", ["a1", "a2"])
+@pytest.mark.parametrize("delta", [" there", "x" * TEXT_STEP])
+def test_no_other_text_changes_what_is_saved(item_id: str, delta: str) -> None:
+    bench = Bench().live().speak()
+    bench.stop_speaking().begin()
+    _transcript(bench, "Hello")
+    bench.clear()
+
+    _transcript(bench, delta, item_id)
+
+    assert _saves(bench) == 0
+    assert _saved(bench) == bench.core.saved
 
 
 def test_a_block_that_ends_a_turn_is_saved() -> None:
