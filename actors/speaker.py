@@ -312,6 +312,7 @@ class Speaker(Actor):
         self.save(_SpeakerState(self._volume, self._playout.paused or pauses, self._chosen))
 
     def _set_volume(self) -> None:
+        self._device.catch_up(time.monotonic_ns())
         self._playout.set_volume(1.0 if self._device.scales else self._volume)
         for message in self._device.set_volume(self._volume):
             self._to_program.send(message)
@@ -462,7 +463,9 @@ class Speaker(Actor):
     def _clear(self, clearing: _Clearing) -> None:
         """Have the device discard what it has taken, and go on once it has said how far it was."""
         self.keep["clearing"] = clearing
-        for message in self._device.clear(time.monotonic_ns()):
+        now_ns = time.monotonic_ns()
+        self._device.catch_up(now_ns)
+        for message in self._device.clear(now_ns):
             self._to_program.send(message)
         if self._device.clearing:
             self._clear_timer = self.after(_CLEAR_S, self._cleared)
@@ -597,6 +600,7 @@ class Speaker(Actor):
 
     def _settle(self) -> None:
         now_ns = time.monotonic_ns()
+        self._device.catch_up(now_ns)
         settled = self._playout.settle(self._device.heard_until(now_ns))
         self._report_audio(settled)
         self._report_positions(settled, now_ns)

@@ -174,6 +174,9 @@ class Playback(abc.ABC):
         """
         return [], None
 
+    def catch_up(self, now_ns: int) -> None:  # noqa: B027 - most devices are never behind
+        """Take the audio that was due until now, if the device takes it later than it is due."""
+
     def clear(self, now_ns: int) -> list[Message]:
         """Begin to discard audio that was taken but not played, if `clears`.
 

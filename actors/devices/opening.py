@@ -138,7 +138,7 @@ def open_playback(
     if wanted.lower() in _NOTHING:
         from actors.devices.silence import NullPlayback
 
-        return NullPlayback(exact=settings.recording_path is not None)
+        return NullPlayback()
     if wanted.lower() == "program":
         from actors.devices.own.program import ProgramOutput
 
@@ -157,13 +157,13 @@ def open_playback(
     from actors.devices.card.portaudio import PortAudioPlayback
     from actors.devices.silence import NoPlayback, NullPlayback
 
-    told, is_recorded = None, settings.recording_path is not None
+    told = None
     if settings.echo_cancelling != "off" and is_card(settings.input) and session.directory:
         told = session.file(".")
     kind = CardKind[Playback](
         "output",
         lambda name, known: PortAudioPlayback(name, known, told),
-        lambda had_one: NoPlayback() if had_one else NullPlayback(exact=is_recorded),
+        lambda had_one: NoPlayback() if had_one else NullPlayback(),
     )
     return open_card(wanted, session, kind, stuck)
 

@@ -326,6 +326,11 @@ class Playout:
         """Whether playback is paused; the queue may hold audio."""
         return self._paused
 
+    @property
+    def queued(self) -> int:
+        """How many samples the device has not taken."""
+        return self._queued
+
     def front(self) -> tuple[str, int]:
         """Return the current item and the next sample to be taken; the id is empty without one."""
         with self._lock:

@@ -7,13 +7,16 @@ from collections.abc import Callable
 
 from actors.devices.base import Capture, Captured, Playback
 from actors.devices.playout import Playout
-from actors.devices.units import to_ns
+from actors.devices.units import to_ns, to_samples
 from messages import SAMPLE_RATE, Message
 
 __all__ = ["NoPlayback", "NullPlayback", "PacedCapture", "PacedPlayback", "SilenceCapture"]
 
 _BLOCK = 20 * SAMPLE_RATE // 1000
-_LONG_BLOCK = 100 * SAMPLE_RATE // 1000
+_LATEST = 100 * SAMPLE_RATE // 1000
+"""How late a block is taken at most; reports of what was heard are as frequent."""
+_LEAST_QUEUED = 100 * SAMPLE_RATE // 1000
+"""With less in the queue, each block is taken when it is due."""
 _LATE_NS = 1_000_000_000
 """Lag after which the clock restarts at now instead of catching up: the process was stopped, or the
 machine was asleep."""
@@ -60,7 +63,13 @@ class SilenceCapture(PacedCapture):
 
 
 class PacedPlayback(Playback):
-    """An output that takes blocks in real time on the actor's thread; no wake-ups in silence."""
+    """An output that takes audio in real time on the actor's thread; no wake-ups in silence.
+
+    The first block of what begins is taken at once. After it, blocks are taken once several are
+    due, since the wake-up costs more than the blocks: whoever wants to know what was played, or
+    changes what is played from now on, calls `catch_up` first. If little is queued, each block is
+    taken when it is due, so that the supervisor sends more in time, and so is what a pause leaves.
+    """
 
     def __init__(self) -> None:
         self._playout: Playout | None = None
@@ -70,57 +79,66 @@ class PacedPlayback(Playback):
         """Samples taken since then."""
         self._begin_ns = 0
         """Nothing is played before this time."""
-        self._most = _BLOCK
-        """Samples that are taken at once."""
 
     def start(self, playout: Playout, failed: Callable[[Exception], None]) -> None:
         self._playout = playout
 
     def close(self) -> None:
+        self.catch_up(time.monotonic_ns())
         self._playout = None
 
     def pump(self, now_ns: int) -> tuple[list[Message], float | None]:
         if self._playout is None:
             return [], None
-        due = now_ns if self._start_ns is None else self._start_ns + to_ns(self._taken)
-        if self._start_ns is None or now_ns - due > _LATE_NS:
-            due = self._start_ns = max(now_ns, self._begin_ns)
-            self._taken = 0
-        while due <= now_ns:
-            pcm = self._playout.take(self._most, due)
+        if self._start_ns is None:
+            self._begin(max(now_ns, self._begin_ns))
+            self.catch_up(now_ns)
+        elif self._next(self._playout) <= now_ns:
+            self.catch_up(now_ns)
+        if self._start_ns is None:
+            return [], None
+        return [], (self._next(self._playout) - now_ns) / 1e9
+
+    def catch_up(self, now_ns: int) -> None:
+        if self._playout is None or self._start_ns is None:
+            return
+        if now_ns - self._due() > _LATE_NS:
+            self._begin(now_ns)
+        while (due := self._due()) <= now_ns:
+            blocks = to_samples(now_ns - due) // _BLOCK + 1
+            pcm = self._playout.take(blocks * _BLOCK, due)
             if not pcm:
                 self._start_ns = None
-                return [], None
+                return
             self._put(pcm, due, contiguous=self._taken > 0)
             self._taken += len(pcm) // 2
-            due = self._start_ns + to_ns(self._taken)
-        return [], (due - now_ns) / 1e9
+
+    def _begin(self, now_ns: int) -> None:
+        self._start_ns, self._taken = now_ns, 0
+
+    def _due(self) -> int:
+        """Return when the next block is due, while something is played."""
+        assert self._start_ns is not None
+        return self._start_ns + to_ns(self._taken)
+
+    def _next(self, playout: Playout) -> int:
+        """Return when to take the blocks that are due then."""
+        spare = 0 if playout.paused else max(0, playout.queued - _LEAST_QUEUED)
+        return self._due() + to_ns(min(_LATEST, spare))
 
     def _put(self, pcm: bytes, at_ns: int, *, contiguous: bool) -> None:
-        """Play a block whose first sample is due at ``at_ns``."""
+        """Play audio whose first sample is due at ``at_ns``."""
 
 
 class NullPlayback(PacedPlayback):
-    """The output ``null``: plays in real time and discards the audio.
-
-    Args:
-        exact: Whether to take no more at once than other devices, so that the death of the process
-            costs a recording no more; otherwise it is woken less often.
-    """
+    """The output ``null``: plays in real time and discards the audio."""
 
     name = "null"
     clears = True
 
-    def __init__(self, *, exact: bool = False) -> None:
-        super().__init__()
-        self._most = _BLOCK if exact else _LONG_BLOCK
-
     def flush(self, now_ns: int) -> list[Message]:
         self._start_ns = None  # what it had taken is taken back
         return []
-
-    def _put(self, pcm: bytes, at_ns: int, *, contiguous: bool) -> None:
-        pass
 
 
 class NoPlayback(Playback):

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from actors.devices.mark import ItemMark
+from actors.devices.units import to_samples
 from actors.speaker import Speaker
 from messages import (
     AssistantAudio,
@@ -128,6 +129,20 @@ def test_positions_grow_and_are_reported_ten_times_a_second_at_most(tmp_path: Pa
         assert 1 <= len(positions) <= 10 * took_s + 1
 
 
+def test_each_position_is_that_of_its_time(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(24_000, last=True))
+        finished(rig)
+
+        begin = rig.take(PlayedAudio)[0].first_sample
+        positions = [message for message in rig.take(PlayedPosition) if not message.finished]
+
+        assert len(positions) >= 3
+        for told in positions:
+            at = to_samples(told.at_ns - rig.session.epoch_ns) - begin
+            assert told.played_samples == pytest.approx(min(at, 24_000), abs=2)
+
+
 def test_an_item_behind_another_is_played_after_it(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output=str(tmp_path / "out.wav")) as rig:
         rig.tell(audio(12_000, last=True))
@@ -173,6 +188,17 @@ def test_an_output_file_has_everything_at_its_time(tmp_path: Path) -> None:
     samples = samples_of(path)
     assert samples[first : first + 2_400] == array("h", pcm(2_400)).tolist()
     assert sound(samples) == sound(live) == array("h", pcm(2_400)).tolist()
+
+
+def test_an_output_file_has_everything_until_the_end_of_the_session(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    with Rig(Speaker, tmp_path, output=str(path)) as rig:
+        rig.tell(audio(24_000))
+        begin = rig.expect(PlayedAudio).first_sample
+        time.sleep(0.065)  # between two reports
+        end = to_samples(time.monotonic_ns() - rig.session.epoch_ns)
+
+    assert len(sound(samples_of(path))) >= end - begin
 
 
 def test_an_output_file_of_an_earlier_session_is_replaced(tmp_path: Path) -> None:
@@ -268,6 +294,20 @@ def test_a_flush_is_answered_with_where_playback_stopped(tmp_path: Path) -> None
         assert 1_000 < flushed.played_samples < 24_000
         assert flushed.at_ns - before < 500_000_000
         rig.wait_handled(mail=1, held=1)
+
+
+@pytest.mark.parametrize("output", ["null", "out.wav"])
+def test_what_was_played_before_a_flush_counts(tmp_path: Path, output: str) -> None:
+    output = str(tmp_path / output) if output != "null" else output
+    with Rig(Speaker, tmp_path, output=output) as rig:
+        rig.tell(audio(48_000))
+        begin = rig.expect(PlayedAudio).first_sample
+        time.sleep(0.065)  # between two reports
+        told = to_samples(time.monotonic_ns() - rig.session.epoch_ns)
+
+        rig.tell(FlushPlayback("barge-in"))
+
+        assert rig.expect(PlaybackFlushed).played_samples >= told - begin
 
 
 def test_after_a_flush_only_a_short_fade_is_played(tmp_path: Path) -> None:
@@ -437,6 +477,21 @@ def test_the_volume_changes_what_is_played_and_recorded(tmp_path: Path) -> None:
         finished(rig)
 
         assert not any(b"".join(block.pcm for block in rig.take(PlayedAudio)))
+
+
+def test_what_was_played_before_a_change_of_the_volume_is_as_it_was(tmp_path: Path) -> None:
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(12_000, last=True))
+        first = rig.expect(PlayedAudio)
+        time.sleep(0.065)  # between two reports
+        told = to_samples(time.monotonic_ns() - rig.session.epoch_ns)
+
+        rig.tell(SetVolume(0.0))
+        finished(rig)
+
+        played = b"".join(block.pcm for block in [first, *rig.take(PlayedAudio)])
+        assert len(played) == 24_000
+        assert all(array("h", played)[: told - first.first_sample])
 
 
 @pytest.mark.parametrize(("asked", "volume"), [(0.25, 0.25), (7.0, 1.0), (-1.0, 0.0)])
