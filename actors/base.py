@@ -213,6 +213,15 @@ class Actor(pykka.ThreadingActor):
         """
         return self.host.send_past(message, self._epoch)
 
+    def take_straight(self) -> None:
+        """Handle what has come straight by now, such as the answer to what was just sent so.
+
+        For a call of a watched source that has more to do, for which nobody waits.
+        """
+        direct = self.host.direct
+        if direct is not None and direct.socket is not None:
+            self._take_direct(direct)
+
     def send_held_back(self) -> None:
         """Send the supervisor what was sent ahead."""
         self.host.send_held_back()

@@ -383,8 +383,11 @@ class Realtime(Actor):
                     self._met(arrived, now, spare=spare)
                 if ticks or connection.arrived:
                     self._perform(saves=False)
+                    self.take_straight()  # what was just performed may be answered already
             if ticks:
                 self._core.tick(now)
+                self._perform(saves=False)
+            self.take_straight()  # before the supervisor is woken and the state written
         finally:
             self._perform()
             if ticks:

@@ -18,6 +18,7 @@ from websockets.frames import Frame, Opcode
 from actors.published import PublishedChanges, published_changes
 from actors.realtime import websocket, wire
 from actors.realtime.actor import KEY_VARIABLE, Realtime
+from actors.realtime.core.core import Core
 from actors.realtime.core.state import Saved
 from messages import (
     AssistantAudio,
@@ -49,6 +50,7 @@ from messages import (
     ToolCall,
     ToolsAvailable,
     UserItem,
+    UserSpeechStarted,
     WantWireEvents,
     WireEvent,
 )
@@ -271,6 +273,35 @@ def test_changes_are_sent_and_then_written_right_before_the_state(
     assert stage.rig.expect(UserItem).text == "Hello"
 
     until(lambda: "sent changes state" in " ".join(done), f"it was {done}")
+
+
+def test_an_answer_to_what_was_sent_straight_waits_for_neither_supervisor_nor_file(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = stage.live()
+    host, done = stage.rig.host, list[str]()
+
+    def note(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: (done.append(what), call(*args))[1]
+
+    monkeypatch.setattr(Realtime, "take_straight", note("look", Realtime.take_straight))
+    monkeypatch.setattr(host.channel, "write_frame", note("sent", host.channel.write_frame))
+    monkeypatch.setattr(StateFile, "write", note("state", StateFile.write))
+    monkeypatch.setattr(Core, "tick", note("tick", Core.tick))
+    take = Core.server_event
+
+    def begin(core: Core, event: object, *args: Any, **how: Any) -> bool:
+        done.clear()
+        return take(core, event, *args, **how)
+
+    monkeypatch.setattr(Core, "server_event", begin)
+
+    peer.send("input_audio_buffer.speech_started", item_id="u1", audio_start_ms=100)
+    stage.rig.expect(UserSpeechStarted)
+    until(lambda: "state" in done, "nothing was saved")
+
+    before = done[: done.index("state")]
+    assert [each for each in before if each != "sent"] == ["look", "tick", "look"]
 
 
 def test_a_tool_is_called_and_its_answer_sent(stage: Stage) -> None:
