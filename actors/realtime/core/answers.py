@@ -130,10 +130,11 @@ class Answers:
         if item is not None:
             self._complete(item)
 
-    def text(self, event: wire.TranscriptDelta | wire.TextDelta, now: int) -> None:
+    def text(self, event: wire.TranscriptDelta | wire.TextDelta, now: int) -> bool:
         """Publish the next piece of an item's transcript or text.
 
-        Only the first written text of an answer changes the saved state: that it answers.
+        Returns:
+            As for `audio`; if not, the item has only grown.
         """
         context = self._context
         item = self._item(event.item_id, event.response_id)
@@ -144,11 +145,14 @@ class Answers:
         # A muted response is no longer heard, so its transcript ends too. Text without audio has
         # been read as it arrived: it continues until the server ends the response.
         if event.response_id in context.playback.muted and not item.written:
-            return
+            return True
+        grows = item.begun and not item.written
         self._begin(item)
         if len(item.text) >= item.reported + TEXT_STEP:
             self._report(item, "in_progress")
+            grows = False
         context.publish(AssistantTranscript(item.item_id, event.delta))
+        return not grows
 
     def text_done(self, event: wire.TranscriptDone | wire.TextDone, now: int) -> None:
         """Take the final text of a content part; it replaces the pieces if they differ from it."""

@@ -278,9 +278,8 @@ class Core:
             self._is_plain = not self._answers.audio(event, now)
             return not self._is_plain
         if type(event) is wire.TranscriptDelta:  # and most of the others its text
-            self._answers.text(event, now)
-            self._is_plain = True
-            return False
+            self._is_plain = not self._answers.text(event, now)
+            return not self._is_plain
         act = self._on_event.get(type(event))
         if act is None:  # it is in `wire.IGNORED`, or unknown
             return False

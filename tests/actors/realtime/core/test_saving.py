@@ -139,6 +139,16 @@ def test_the_first_written_text_of_an_answer_is_saved_at_once(before: str) -> No
     assert _saved(bench).turns == []
 
 
+def test_an_item_that_begins_with_text_after_it_was_flushed_is_saved_at_once() -> None:
+    bench = Bench().live().flushed("a1", 1)
+    bench.clear()
+
+    _transcript(bench, "Hello")
+
+    assert _saved(bench) == bench.core.saved
+    assert _saved(bench).playing == bench.core._context.playback.audible()
+
+
 @pytest.mark.parametrize("item_id", ["a1", "a2"])
 @pytest.mark.parametrize("delta", [" there", "x" * TEXT_STEP])
 def test_no_other_text_changes_what_is_saved(item_id: str, delta: str) -> None:
