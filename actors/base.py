@@ -348,7 +348,7 @@ class Actor(pykka.ThreadingActor):
         if not self.can_take_ahead(message):
             return
         self.is_ahead = True
-        self._dispatch(message)
+        self.handle(message)
         self.is_ahead = False
         rule = self.accepts[type(message)]
         if rule.size_bytes and not rule.held:  # sound; what is held is acknowledged when it comes
@@ -357,9 +357,7 @@ class Actor(pykka.ThreadingActor):
     def _dispatch(self, message: Message) -> None:
         if type(message) in self.accepts:
             self.handle(message)
-            # Before the message counts as handled, if it may be a command that the record has. What
-            # has come straight is none.
-            self.host.send_rest(defers=self.is_ahead)
+            self.host.send_rest()  # before it counts as handled: the record may have it, a command
         else:
             self.host.own_message(message)
 

@@ -497,10 +497,7 @@ class Speaker(Actor):
         for message in self._device.flush(now_ns):  # silence first; the reports can wait
             self._to_program.send(message)
         settled = settled or self._playout.settle(heard_ns)
-        item_id, played = flushed.item_id, flushed.played
-        if not item_id and settled.finished:  # the position that says so comes after it
-            item_id, played = settled.finished[-1]
-        self.send(PlaybackFlushed(item_id, played, flushed.at_ns, sent_ns))
+        self.send(PlaybackFlushed(*flushed, sent_ns))  # may overtake the positions before it
         self._report_positions(settled, now_ns)
         self._report_audio(settled)
         if was_paused:

@@ -68,7 +68,11 @@ class Settled(NamedTuple):
 
 
 class Flushed(NamedTuple):
-    """Where a flush stopped playback; ``item_id`` is empty if nothing was playing or queued."""
+    """Where a flush stopped playback.
+
+    If nothing was playing or queued, it is the end of the last item that was heard to its end,
+    since who is told this may not know that yet; ``item_id`` is empty if there is none.
+    """
 
     item_id: str
     played: int
@@ -157,6 +161,8 @@ class Playout:
         """The items that are not over, in the order of playback."""
         self._known = marker.taken() if marker else {}
         """Samples taken of past items, by item id."""
+        self._finished = Finished("", 0)
+        """The last item that was heard to its end."""
         self._chunks: collections.deque[_Chunk] = collections.deque()
         self._queued = 0
         """Samples in `_chunks`."""
@@ -266,7 +272,7 @@ class Playout:
                 self._queued = len(tail.pcm) // 2
                 end_ns += to_ns(self._queued)
             if current is None:
-                return Flushed("", 0, end_ns)
+                return Flushed(*self._finished, end_ns)
             played = current.taken + (self._queued if tail and tail.item is current else 0)
             self._drop_from(current)
             self._remember(current.item_id, played)
@@ -514,7 +520,8 @@ class Playout:
             if item.played < item.received:
                 break
             if item.last:
-                finished.append(Finished(item.item_id, item.played))
+                self._finished = Finished(item.item_id, item.played)
+                finished.append(self._finished)
                 self._prefill.note_end()
             elif len(self._items) == 1 or not self._items[1].begun:
                 break  # more audio of this item may come

@@ -335,6 +335,18 @@ def test_a_flush_of_silence_names_no_item(tmp_path: Path) -> None:
         assert (flushed.item_id, flushed.played_samples) == ("", 0)
 
 
+def test_a_flush_after_the_end_of_an_item_says_that_it_was_heard(tmp_path: Path) -> None:
+    """It may be there before the position that says so."""
+    with Rig(Speaker, tmp_path, output="null") as rig:
+        rig.tell(audio(1_000, last=True))
+        finished(rig)
+
+        rig.tell(FlushPlayback("barge-in"))
+
+        flushed = rig.expect(PlaybackFlushed)
+        assert (flushed.item_id, flushed.played_samples) == ("a", 1_000)
+
+
 def test_a_flushed_item_is_not_finished(tmp_path: Path) -> None:
     with Rig(Speaker, tmp_path, output="null") as rig:
         rig.tell(audio(24_000, last=True))

@@ -93,18 +93,21 @@ class Replay:
 
 def history_after(replay, turns, *typed, **settings):
     """Have a session live through a replay; the items of its history."""
-    with (
-        replay,
-        Session(
+    with replay:
+        session = Session(
             server=replay.url,
             input="silence",
             output="null",
             transcription_model="gpt-transcribe",
             inactivity_timeout_s=None,
             **settings,
-        ) as session,
-    ):
-        told = session.events(Turn, PlaybackEnded)
+        )
+        told = session.events(Turn, PlaybackEnded)  # before the server begins
+        return _history_after(session, told, replay, turns, typed)
+
+
+def _history_after(session, told, replay, turns, typed):
+    with session:
         snapshots = iter(session.events(HistorySnapshot))
         for number, text in enumerate(typed):
             session.send(SendText(text, f"text-{number}"))

@@ -452,14 +452,16 @@ def test_of_two_items_that_a_device_gives_back_the_first_is_the_interrupted_one(
     assert (flushed.item_id, flushed.played) == ("a", 1_200)
 
 
-def test_a_flush_with_nothing_to_flush_names_no_item() -> None:
+def test_a_flush_with_nothing_to_flush_names_the_last_item_that_was_heard_to_its_end() -> None:
     playout = Playout()
+    assert playout.flush(0).item_id == ""
     playout.push("a", 0, pcm(BLOCK), last=True)
     clock = Clock(playout)
     clock.pull()
     playout.settle(clock.now)
 
-    assert playout.flush(clock.now).item_id == ""
+    flushed = playout.flush(clock.now)
+    assert (flushed.item_id, flushed.played) == ("a", BLOCK)
 
 
 def test_a_flush_before_anything_was_taken_names_the_item_at_zero() -> None:
