@@ -18,7 +18,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -67,11 +66,6 @@ _SAVE_S = 0.02
 """Saved state is sent for the record this much later, unless something is sent before."""
 _COLLECTED_BYTES = 65_536
 """A longer message is sent at once."""
-_AWAITED_S = 0.002
-"""The supervisor is given this much later what is in the component's file, if somebody waits who
-was sent something straight: waking the supervisor would take a core from him."""
-_MOST_UNSENT_BYTES = 16_384
-"""More is sent, and not written to the file."""
 
 
 class _Watch:
@@ -118,18 +112,14 @@ class Host:
         self._is_unrecorded = False
         """Whether the state that was saved last is not for the record."""
         self._save_is_due = False
-        self._rest_timer: Timer | None = None
-        """Sends what waits: what was saved, and what was collected too if somebody is awaited."""
+        self._save_timer: Timer | None = None
+        """Sends what was saved."""
         self._inbox: Inbox
         self.collects = False
         self._collected: list[bytes] = []
         """Frames that leave with the next urgent one, or when the message is handled."""
         self.holds_back = False
         """Whether all collected frames were sent ahead, and can wait for `send_held_back`."""
-        self._awaits = False
-        """Whether a message among them was sent straight, and somebody waits for what follows."""
-        self._kept = 0
-        """How many of them are in the file, after the state."""
         self.direct: DirectInbox | None = None
         self._direct_sender: DirectSender | None = None
         """None: `Init` has not come yet."""
@@ -276,11 +266,10 @@ class Host:
         if threading.get_ident() != self._actor_thread:
             self._write(frame)
             return
+        if is_there:
+            let_others_run()
         self._collected.append(frame)
         self.holds_back = False
-        if is_there:
-            self._awaits = True
-            let_others_run()
         is_urgent = message.urgent and not is_there
         if not self.collects or is_urgent or len(frame) > _COLLECTED_BYTES:
             self.send_collected()
@@ -312,7 +301,6 @@ class Host:
             return
         self._collect_save()
         frames, self._collected = self._collected, []
-        self._awaits, self._kept = False, 0
         self._write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def _write(self, frames: bytes) -> None:
@@ -324,88 +312,51 @@ class Host:
     def save(self, state: bytes, epoch: int, *, recorded: bool = True) -> None:
         """Write state to the file of the session, for the next incarnation.
 
-        The next incarnation takes what was sent before for sent: it is written to that file too, or
-        leaves now. The hub, which writes the record, is sent the state by `send_rest`; what cannot
-        be written, now.
+        What was sent before has left by then: the next incarnation takes it for sent. The hub,
+        which writes the record, is sent the state by `send_rest`; what cannot be written, now.
         """
         if state == self.state and not (recorded and self._is_unrecorded):
             return
-        unsent = self._unsent() if recorded else None
-        if unsent is None:
-            self.send_held_back()
         self.state = state
-        written = self._write_state(unsent or b"")
+        written, writes = False, bool(self.session.directory) and not self.orphaned
+        self.send_held_back()
+        if writes:
+            if self._state_file is None:
+                self._state_file = StateFile(self.session.directory, self.name)
+            written = self._state_file.write(state)
         self._is_unrecorded = written and not recorded
         if not written:
             self.send(Save(state), epoch)
         elif recorded:
             self._save_is_due = True
 
-    def _unsent(self) -> bytes | None:
-        """Return what was collected, to be written to the file; None: it has to be sent."""
-        unsent = b"".join(self._collected)
-        return unsent if len(unsent) <= _MOST_UNSENT_BYTES else None
-
-    def _write_state(self, unsent: bytes) -> bool:
-        """Write the state to the file, and what was sent before and is not sent to the hub yet."""
-        if not self.session.directory or self.orphaned or self.state is None:
-            return False
-        if self._state_file is None:
-            self._state_file = StateFile(self.session.directory, self.name)
-        if not self._state_file.write(self.state, unsent):
-            return False
-        self._kept = len(self._collected) if unsent else 0
-        return True
-
     def send_rest(self, *, defers: bool = False) -> None:
         """Send what was collected, and then, for the record, what was saved.
 
         Args:
-            defers: Whether that may be done a little later: who is waited for need not wake the
-                hub. What was saved waits for what is sent next, as the record is written later
-                still; what was collected waits if it is in the file.
+            defers: Whether what was saved may be sent a little later, if nothing else is sent now:
+                the record is written later still, and who is waited for need not wake the hub.
         """
         self.collects = False
         if not defers:
             self._collect_save()
-        elif self._awaits and self._keep_collected():
-            self._send_later(_AWAITED_S)
-            return
-        elif self._save_is_due:
-            self._send_later(_SAVE_S)
+        elif self._save_is_due and self._save_timer is None:
+            self._save_timer = self._inbox.after(_SAVE_S, self._send_save)
         if self._collected and not self.holds_back:
             self.send_collected()
 
-    def _keep_collected(self) -> bool:
-        """Write what was collected to the file, so that the death of this process loses nothing."""
-        if self._kept == len(self._collected):
-            return True
-        unsent = self._unsent()
-        if unsent is None or not self._write_state(unsent):
-            return False
-        self._save_is_due = True  # it tells the hub that what is in the file was sent
-        return True
-
-    def _send_later(self, seconds: float) -> None:
-        if self._rest_timer is not None:
-            if self._rest_timer.due <= time.monotonic() + seconds:
-                return
-            self._rest_timer.cancel()
-        self._rest_timer = self._inbox.after(seconds, self._send_late)
-
-    def _send_late(self) -> None:
-        self._rest_timer = None
+    def _send_save(self) -> None:
+        self._save_timer = None
         self.send_rest()
 
     def _collect_save(self) -> None:
         if not self._save_is_due or self.state is None:
             return
         self._save_is_due = self.holds_back = False
-        number = self._state_file.number if self._state_file is not None else 0
-        self._collected.append(encode(Save(self.state, number), self.epoch))
-        if self._rest_timer is not None:
-            self._rest_timer.cancel()
-            self._rest_timer = None
+        self._collected.append(encode(Save(self.state), self.epoch))
+        if self._save_timer is not None:
+            self._save_timer.cancel()
+            self._save_timer = None
 
     def ready(self) -> None:
         """Report that the actor is open."""
@@ -441,7 +392,7 @@ class Host:
         """Return the inbox of a new incarnation; it watches nothing yet."""
         for source in list(self._watches):
             self.unwatch(source)
-        self._inbox, self._rest_timer = Inbox(self), None
+        self._inbox, self._save_timer = Inbox(self), None
         return self._inbox
 
     def watch(self, source: Source, ready: Callable[[], None], *, write: bool) -> None:

@@ -125,9 +125,6 @@ class Save(Message, frozen=True, array_like=True, tag=9):
     """Child to hub: the state to pass to the next incarnation."""
 
     state: bytes
-    number: int = 0
-    """That of the state in the component's file (`messages.transport.saved`), which came after all
-    that was sent before it; 0: it is not there."""
 
 
 class Log(Message, frozen=True, array_like=True, tag=10):

@@ -34,9 +34,8 @@ from messages import (
     decode,
 )
 from messages.transport.channel import Channel
-from messages.transport.frame import split
 from messages.transport.page import HELD, MAIL, Page
-from messages.transport.saved import Saved, read_saved, remove_state
+from messages.transport.saved import read_state, remove_state
 
 M = TypeVar("M", bound=Message)
 TIMEOUT_S = 10.0 * float(os.environ.get("RTVOICE_TEST_TIME_FACTOR", "1"))
@@ -53,8 +52,6 @@ class Rig:
 
     probes = True
     """Whether the actor takes faults."""
-    _arrived = 0
-    """The `Saved.number` up to which all that was sent before has arrived."""
 
     def __init__(self, kind: type[Actor], tmp_path: Path, **settings: object) -> None:
         ours, theirs = socket.socketpair()
@@ -109,7 +106,6 @@ class Rig:
         self.incarnation += 1
         self.slot.clear()
         encode = msgspec.msgpack.encode
-        self._arrived = self._saved().number
         self.channel.write(
             Open(
                 self.incarnation,
@@ -173,11 +169,7 @@ class Rig:
     @property
     def state(self) -> bytes | None:
         """What was saved last, as the supervisor knows it."""
-        saved = self._saved()
-        return saved.state if saved.number else self.sent_state
-
-    def _saved(self) -> Saved:
-        return read_saved(self.session.directory, self.kind.__name__.lower())
+        return read_state(self.session.directory, self.kind.__name__.lower()) or self.sent_state
 
     @state.setter
     def state(self, state: bytes | None) -> None:
@@ -219,10 +211,6 @@ class Rig:
             while True:
                 self._take(decode(self.channel.read()))
         except (EOFError, OSError):
-            saved = self._saved()
-            if saved.number != self._arrived:  # it was killed before it could write the rest
-                for frame in split(saved.unsent):
-                    self._take(decode(frame))
             with self._news:
                 self._ended = True
                 self._news.notify_all()
@@ -231,7 +219,7 @@ class Rig:
         with self._news:
             self.received.append(type(message))
             if isinstance(message, Save):
-                self.sent_state, self._arrived = message.state, message.number
+                self.sent_state = message.state
             elif isinstance(message, Log):
                 self.logs.append(message)
             elif not isinstance(message, Room):

@@ -42,10 +42,9 @@ from messages import (
     tag_of,
     with_epoch,
 )
-from messages.transport.frame import split
 from messages.transport.mailbox import Mailbox, MailboxFullError, Suspect
 from messages.transport.page import HELD, MAIL, Slot
-from messages.transport.saved import read_saved, remove_state
+from messages.transport.saved import read_state, remove_state
 from messages.transport.spawning import cpu_seconds, resident_bytes, waited_s
 
 __all__ = ["Child", "ComponentHub"]
@@ -136,8 +135,6 @@ class Child:
         self._watch = Watch(slot)
         self._drops = DropReport(spec.name, hub.publish)
         self._state = SavedState()
-        self._arrived = 0
-        """The `Saved.number` up to which all that was sent before has arrived."""
         self._restarts_before = 0
         self._process: ChildProcess | None = None
         self._lingering = False
@@ -377,9 +374,8 @@ class Child:
         match message:
             case Room():
                 self._pump()
-            case Save(state, number):
+            case Save(state):
                 self._state.keep(state)
-                self._arrived = number
                 self._hub.state_changed()
             case Log():
                 self._hub.log_record(self.name, message)
@@ -389,13 +385,6 @@ class Child:
                 self._step(steps.Opened())
             case Crashed():
                 self._raised(message)
-
-    def _read_unsent(self) -> None:
-        """Read what a process has sent according to its file, and was killed before it wrote it."""
-        saved = read_saved(self._hub.directory, self.name)
-        if saved.number != self._arrived:
-            for frame in split(saved.unsent):
-                self._read(frame)
 
     def _introduce(self, hello: Hello) -> None:
         if self.hello is None and self.phase is Phase.LOADING:
@@ -412,7 +401,6 @@ class Child:
 
     def _ended(self, process: ChildProcess) -> None:
         self._process = None
-        self._read_unsent()
         outside = process.killed_from_outside
         self._step(steps.Ended(process.cause, process.trace, outside, process.in_order))
 
@@ -516,10 +504,9 @@ class Child:
 
     def _newest_state(self) -> bytes | None:
         """Return what the component has saved last, which it may have written to its file alone."""
-        saved = read_saved(self._hub.directory, self.name)
-        self._arrived = saved.number  # what was sent before has come, or went to one before us
-        if saved.number and saved.state != self._state.latest:
-            self._state.keep(saved.state)
+        written = read_state(self._hub.directory, self.name)
+        if written is not None and written != self._state.latest:
+            self._state.keep(written)
             self._hub.state_changed()
         return self._state.latest
 

@@ -3,16 +3,12 @@
 A component saves often, and while the user waits; a store into a mapped file takes microseconds,
 where writing and renaming a file would take several hundred.
 
-With the state it writes what it has sent before and the supervisor has not been given yet: waking
-the supervisor takes longer than anything else that happens while a tool call is waited for.
-
 Layout (native byte order): two halves, each of
 
     u64 number    how often state was saved; the higher valid one counts
     u32 length    of the state
-    u32 length    of the frames that the supervisor lacks
-    u32 crc32     of all that
-    ...           the state, and the frames
+    u32 crc32     of number and state
+    ...           the state
 
 The half that does not count is overwritten, so that whenever the process dies, the other is whole.
 """
@@ -25,14 +21,13 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 from messages.paths import path_of_text
 from messages.transport.mapped import map_file
 
-__all__ = ["Saved", "StateFile", "read_saved", "read_state", "remove_state"]
+__all__ = ["StateFile", "read_state", "remove_state"]
 
-_HEAD = struct.Struct("=QIII")
+_HEAD = struct.Struct("=QII")
 _NUMBER = struct.Struct("=Q")
 _LEAST_BYTES = 8192
 """Of a half."""
@@ -40,17 +35,6 @@ _LEAST_BYTES = 8192
 
 def _path(directory: str | Path, name: str) -> Path:
     return Path(path_of_text(str(directory)), f"{name}.saved")
-
-
-class Saved(NamedTuple):
-    """What a component has saved last."""
-
-    number: int = 0
-    """How often it had saved by then; 0: it has not, or the file is damaged."""
-    state: bytes = b""
-    unsent: bytes = b""
-    """Frames that it had sent before, and written to its channel only once the supervisor has been
-    sent a `Save` with this number."""
 
 
 class StateFile:
@@ -61,87 +45,72 @@ class StateFile:
         self._map: mmap.mmap | None = None
         self._half = 0
         """Size of a half in bytes."""
-        self.number = 0
-        """That of what was saved last."""
+        self._number = 0
 
-    def write(self, state: bytes, unsent: bytes = b"") -> bool:
+    def write(self, state: bytes) -> bool:
         """Save the state of the component. Return False if it cannot be written.
 
         The file is removed then, so that no older state is read. That needs neither space nor a
         descriptor, of which there may be none left.
         """
-        length = _HEAD.size + len(state) + len(unsent)
         try:
-            if self._map is None or self._half < length:
-                self._map = self._mapped(length)
+            if self._map is None or self._half < _HEAD.size + len(state):
+                self._map = self._mapped(_HEAD.size + len(state))
         except OSError:
             self._map = None
             with contextlib.suppress(OSError):
                 self._path.unlink()
             return False
-        self.number += 1
-        at = self.number % 2 * self._half
-        _write_half(self._map, at, Saved(self.number, state, unsent))
+        self._number += 1
+        at = self._number % 2 * self._half
+        _write_half(self._map, at, self._number, state)
         return True
 
     def _mapped(self, least: int) -> mmap.mmap:
         """Make a file that is large enough, with what an earlier process has saved last."""
-        saved = _newest(self._path)
-        self.number = saved.number
+        number, state = _newest(self._path)
+        self._number = number
         self._half = _LEAST_BYTES
-        while self._half < 2 * least or self._half < _length(saved):
+        while self._half < 2 * least or self._half < _HEAD.size + len(state):
             self._half *= 2
         new = self._path.with_suffix(".new")
         made = map_file(new, 2 * self._half, os.O_CREAT | os.O_TRUNC)
-        _write_half(made, saved.number % 2 * self._half, saved)
+        _write_half(made, number % 2 * self._half, number, state)
         new.replace(self._path)
         return made
 
 
-def _length(saved: Saved) -> int:
-    return _HEAD.size + len(saved.state) + len(saved.unsent)
-
-
-def _write_half(data: mmap.mmap, at: int, saved: Saved) -> None:
-    number, state, unsent = saved
+def _write_half(data: mmap.mmap, at: int, number: int, state: bytes) -> None:
     _NUMBER.pack_into(data, at, 0)  # not valid until all of it is there
-    data[at + _HEAD.size : at + _length(saved)] = state + unsent
-    _HEAD.pack_into(data, at, number, len(state), len(unsent), _checksum(saved))
+    data[at + _HEAD.size : at + _HEAD.size + len(state)] = state
+    _HEAD.pack_into(data, at, number, len(state), _checksum(number, state))
 
 
-def _checksum(saved: Saved) -> int:
-    number, state, unsent = saved
-    head = struct.pack("=QII", number, len(state), len(unsent))
-    return zlib.crc32(unsent, zlib.crc32(state, zlib.crc32(head)))
+def _checksum(number: int, state: bytes) -> int:
+    return zlib.crc32(state, zlib.crc32(_NUMBER.pack(number)))
 
 
-def _newest(path: Path) -> Saved:
-    """Return the half that counts."""
-    found = Saved()
+def _newest(path: Path) -> tuple[int, bytes]:
+    """Return number and state of the half that counts; 0: none does."""
     try:
         data = path.read_bytes()
     except OSError:
-        return found
+        return 0, b""
     half = len(data) // 2
+    found = (0, b"")
     for at in (0, half) if half > _HEAD.size else ():
-        number, length, rest, checksum = _HEAD.unpack_from(data, at)
-        begin, end = at + _HEAD.size, at + _HEAD.size + length
-        if number > found.number and length + rest <= half - _HEAD.size:
-            saved = Saved(number, data[begin:end], data[end : end + rest])
-            if checksum == _checksum(saved):
-                found = saved
+        number, length, checksum = _HEAD.unpack_from(data, at)
+        state = data[at + _HEAD.size : at + _HEAD.size + length]
+        if number > found[0] and length <= half - _HEAD.size:
+            if checksum == _checksum(number, state):
+                found = number, state
     return found
-
-
-def read_saved(directory: str | Path, name: str) -> Saved:
-    """Return what a component has saved last."""
-    return _newest(_path(directory, name))
 
 
 def read_state(directory: str | Path, name: str) -> bytes | None:
     """Return the state that a component has saved last; None: there is none, or it is damaged."""
-    saved = read_saved(directory, name)
-    return saved.state if saved.number else None
+    number, state = _newest(_path(directory, name))
+    return state if number else None
 
 
 def remove_state(directory: str | Path, name: str) -> None:

@@ -193,8 +193,8 @@ class Doomed(Actor):
             case SetVolume(volume):
                 write = StateFile.write
 
-                def write_and_die(file: StateFile, state: bytes, unsent: bytes) -> bool:
-                    write(file, state, unsent)
+                def write_and_die(file: StateFile, state: bytes) -> bool:
+                    write(file, state)
                     os.kill(os.getpid(), signal.SIGKILL)
                     return True
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from array import array
@@ -13,7 +11,6 @@ from typing import ClassVar
 
 import pytest
 
-from actors import host
 from actors.base import Actor
 from actors.devices.playout import Playout
 from actors.microphone import Microphone
@@ -23,7 +20,6 @@ from messages import (
     AskToPass,
     AssistantAudio,
     CapturedAudio,
-    Crashed,
     FlushPlayback,
     Keep,
     MayPass,
@@ -39,7 +35,6 @@ from messages import (
     ProgramPlayout,
     ResumePlayback,
     Room,
-    Save,
     SendText,
     SetVolume,
     ToolCall,
@@ -106,7 +101,7 @@ class Both(Actor):
 
 
 class Caller(Actor):
-    """Says that it will flush, saves that, and flushes, as a call of a watched source; or dies."""
+    """Flushes, in a posted call, and takes the answer before it says the rest."""
 
     collects = True
     accepts: ClassVar = {SendText: DIRECT, SetVolume: DIRECT}
@@ -114,27 +109,16 @@ class Caller(Actor):
 
     def handle(self, message: Message) -> None:
         match message:
-            case SendText(_, item_id):
-                self.post(lambda: self._flush(item_id))
+            case SendText():
+                self.post(self._flush)
             case SetVolume():
-                self.send(SetVolume(float(self.is_ahead)))
+                self.send(SetVolume(0.5))
 
-    def _flush(self, item_id: str) -> None:
-        self.send(SendText("before", ""))
-        if item_id != "unsaved":
-            self.save("flushing")
+    def _flush(self) -> None:
         self.send(FlushPlayback("now", 1))
-        self.send(SendText("after", ""))
-        match item_id:
-            case "take":
-                assert self.answered.wait(TIMEOUT_S)
-                self.take_straight()
-                self.send(SendText("rest", ""))
-            case "die":
-                self.host.send_rest(defers=True)
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "raise":
-                raise ValueError("told to")
+        assert self.answered.wait(TIMEOUT_S)
+        self.take_straight()
+        self.send(SendText("rest", ""))
 
 
 def straight(rig: Rig, message: Message) -> None:
@@ -220,149 +204,16 @@ def test_a_message_that_somebody_waits_for_goes_both_ways(
         assert decode(frame) == FlushPlayback("now", 1)
 
 
-def write_times(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return a list to which the times are added at which the supervisor is given something."""
-    times: list[float] = []
-    write = rig.host.channel.write_frame
-
-    def note(frames: bytes) -> None:
-        times.append(time.monotonic())
-        write(frames)
-
-    monkeypatch.setattr(rig.host.channel, "write_frame", note)
-    return times
-
-
-def test_the_supervisor_is_woken_once_and_later_than_who_is_sent_something_straight(
-    tmp_path: Path, ears: list[DirectInbox], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(host, "_AWAITED_S", 0.2)
-    with Rig(Caller, tmp_path) as rig:
-        ears.append(DirectInbox(rig.page_path, [FlushPlayback.tag()]))
-        times = write_times(rig, monkeypatch)
-        rig.tell(SendText("go", ""))
-        until(lambda: ears[0].take(), "nothing came straight", every_s=0.001)
-        came_s = time.monotonic()
-
-        assert rig.expect(SendText).text == "before"
-        rig.expect(FlushPlayback)
-        assert rig.expect(SendText).text == "after"
-        until(lambda: rig.sent_state, "nothing was sent for the record")
-
-        assert len(times) == 1
-        assert times[0] - came_s > 0.1
-
-
-def test_what_waits_is_sent_with_what_does_not(
-    tmp_path: Path, ears: list[DirectInbox], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(host, "_AWAITED_S", 3_600)
-    with Rig(Caller, tmp_path) as rig:
-        ears.append(DirectInbox(rig.page_path, [FlushPlayback.tag()]))
-        rig.tell(SendText("go", ""))
-        until(lambda: ears[0].take(), "nothing came straight")
-
-        rig.tell(SetVolume(0.0))
-
-        rig.expect(SetVolume)
-        assert rig.received[-5:] == [SendText, FlushPlayback, SendText, SetVolume, Save]
-
-
-def test_what_is_in_no_file_does_not_wait(
-    tmp_path: Path, ears: list[DirectInbox], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(host, "_AWAITED_S", 3_600)
-    with Rig(Caller, tmp_path) as rig:
-        ears.append(DirectInbox(rig.page_path, [FlushPlayback.tag()]))
-
-        rig.tell(SendText("go", "unsaved"))
-
-        assert rig.expect(SendText).text == "before"
-        assert rig.expect(SendText).text == "after"
-
-
-def test_a_raise_sends_what_waits(
-    tmp_path: Path, ears: list[DirectInbox], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(host, "_AWAITED_S", 3_600)
-    with Rig(Caller, tmp_path) as rig:
-        ears.append(DirectInbox(rig.page_path, [FlushPlayback.tag()]))
-
-        rig.tell(SendText("go", "raise"))
-
-        assert rig.expect(SendText).text == "before"
-        assert rig.expect(SendText).text == "after"
-        rig.expect(Crashed)
-
-
-@pytest.mark.parametrize("how", ["go", "raise"])
-def test_the_end_of_the_session_sends_what_waits(
-    tmp_path: Path, ears: list[DirectInbox], monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    monkeypatch.setattr(host, "_AWAITED_S", 3_600)
-    with Rig(Caller, tmp_path) as rig:
-        ears.append(DirectInbox(rig.page_path, [FlushPlayback.tag()]))
-        rig.tell(SendText("go", how))
-        until(lambda: ears[0].take(), "nothing came straight")
-
-        rig.stop()
-
-        assert [message.text for message in rig.take(SendText)] == ["before", "after"]
-
-
-def test_what_waits_when_the_process_is_killed_is_not_lost(
-    tmp_path: Path, ears: list[DirectInbox]
-) -> None:
-    with ProcessRig(Caller, tmp_path) as rig:
-        ears.append(DirectInbox(rig.page_path, [FlushPlayback.tag()]))
-
-        rig.tell(SendText("go", "die"))
-
-        assert rig.expect(SendText).text == "before"
-        rig.expect(FlushPlayback)
-        assert rig.expect(SendText).text == "after"
-
-
-def test_what_waits_the_second_time_is_not_lost_either(
-    tmp_path: Path, ears: list[DirectInbox]
-) -> None:
-    with ProcessRig(Caller, tmp_path) as rig:
-        ears.append(DirectInbox(rig.page_path, [FlushPlayback.tag()]))
-        rig.tell(SendText("go", ""))
-        assert rig.expect(SendText).text == "before"
-        assert rig.expect(SendText).text == "after"
-
-        rig.tell(SendText("go", "die"))
-
-        assert rig.expect(SendText).text == "before"
-        assert rig.expect(SendText).text == "after"
-
-
-def test_what_is_too_long_for_the_file_does_not_wait(
-    tmp_path: Path, ears: list[DirectInbox], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(host, "_AWAITED_S", 3_600)
-    monkeypatch.setattr(host, "_MOST_UNSENT_BYTES", 30)
-    with Rig(Caller, tmp_path) as rig:
-        ears.append(DirectInbox(rig.page_path, [FlushPlayback.tag()]))
-
-        rig.tell(SendText("go", ""))
-
-        assert rig.expect(SendText).text == "before"
-        assert rig.expect(SendText).text == "after"
-
-
 def test_an_answer_that_is_there_is_taken_before_the_rest_is_done(tmp_path: Path) -> None:
     Caller.answered.clear()
     with Rig(Caller, tmp_path) as rig:
-        straight(rig, SendText("go", "take"))
+        straight(rig, SendText("go", ""))
         straight(rig, SetVolume(0.0))
         Caller.answered.set()
 
-        rig.expect(SendText, lambda m: m.text == "rest")
+        rig.expect(SendText)
 
-        sent = [kind for kind in rig.received if kind in (SendText, SetVolume)]
-        assert sent == [SendText, SendText, SetVolume, SendText]
+        assert rig.received[-3:] == [FlushPlayback, SetVolume, SendText]
 
 
 def test_what_was_sent_before_does_not_wait_with_what_is_sent_ahead(

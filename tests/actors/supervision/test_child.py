@@ -174,8 +174,6 @@ class FakeHub:
         self.recorded = 0
         """How often the record was to be written."""
         self.dead: list[bytes] = []
-        self.routed: list[str] = []
-        """The texts of what the component has said to others."""
         self.processes: list[FakeProcess] = []
         self.failed = ""
         self.loads = True
@@ -226,10 +224,7 @@ class FakeHub:
 
     def log(self, *_: str) -> None: ...
     def log_record(self, _: str, record: Log) -> None: ...
-    def route(self, frame: bytes, source: object = None) -> None:
-        message = decode(frame)
-        if isinstance(message, SendText):
-            self.routed.append(message.text)
+    def route(self, frame: bytes, source: object = None) -> None: ...
 
 
 ORDERS = st.lists(
@@ -334,73 +329,6 @@ def test_the_next_process_has_the_first_state_of_which_the_hub_was_sent_nothing(
     hub.loop.pass_s(1.0)
 
     assert hub.process.state == b"written"
-
-
-def unsent(*texts: str, epoch: int = 1) -> bytes:
-    return b"".join(encode(SendText(text, ""), epoch) for text in texts)
-
-
-def test_what_a_process_was_killed_before_it_could_write_is_read_from_its_file(
-    tmp_path: Path,
-) -> None:
-    hub = FakeHub(tmp_path)
-    hub.loop.pass_s(0)
-    hub.process.says(SendText("written", ""))
-    StateFile(tmp_path, "echo").write(b"state", unsent("a", "b"))
-
-    hub.process.ends()
-    assert hub.routed == ["written", "a", "b"]
-
-    hub.loop.pass_s(1.0)
-    hub.process.ends()
-    assert hub.routed == ["written", "a", "b"], "the next process has not sent it again"
-
-
-def test_what_has_arrived_with_its_state_is_not_read_again(tmp_path: Path) -> None:
-    hub = FakeHub(tmp_path)
-    hub.loop.pass_s(0)
-    file = StateFile(tmp_path, "echo")
-    file.write(b"state", unsent("a"))
-    hub.process.says(SendText("a", ""))
-    hub.process.says(Save(b"state", file.number))
-
-    hub.process.ends()
-
-    assert hub.routed == ["a"]
-
-
-def test_what_came_after_the_last_state_that_has_arrived_is_read(tmp_path: Path) -> None:
-    hub = FakeHub(tmp_path)
-    hub.loop.pass_s(0)
-    file = StateFile(tmp_path, "echo")
-    file.write(b"state", unsent("a"))
-    hub.process.says(SendText("a", ""))
-    hub.process.says(Save(b"state", file.number))
-    file.write(b"state", unsent("b"))
-
-    hub.process.ends()
-
-    assert hub.routed == ["a", "b"]
-
-
-def test_what_was_sent_to_a_supervisor_before_this_one_is_not_read(tmp_path: Path) -> None:
-    StateFile(tmp_path, "echo").write(b"state", unsent("a"))
-    hub = FakeHub(tmp_path)
-    hub.loop.pass_s(0)
-
-    hub.process.ends()
-
-    assert hub.routed == []
-
-
-def test_what_an_earlier_incarnation_had_not_sent_is_not_read(tmp_path: Path) -> None:
-    hub = FakeHub(tmp_path)
-    hub.loop.pass_s(0)
-    StateFile(tmp_path, "echo").write(b"state", unsent("a", epoch=7))
-
-    hub.process.ends()
-
-    assert hub.routed == []
 
 
 def test_it_is_stopped_once_its_mail_is_sent(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messages.transport import saved
-from messages.transport.saved import Saved, StateFile, read_saved, read_state, remove_state
+from messages.transport.saved import StateFile, read_state, remove_state
 
 
 @given(st.lists(st.binary(max_size=40_000), min_size=1, max_size=8))
@@ -27,29 +26,6 @@ def test_the_state_written_last_is_read(tmp_path_factory: Any, states: list[byte
         assert read_state(directory, "echo") == state
 
 
-@given(st.lists(st.tuples(st.binary(max_size=9_000), st.binary(max_size=9_000)), min_size=1))
-def test_what_was_not_sent_yet_is_read_with_its_state(
-    tmp_path_factory: Any, saves: list[tuple[bytes, bytes]]
-) -> None:
-    directory = tmp_path_factory.mktemp("saved")
-    file = StateFile(directory, "echo")
-
-    for number, (state, unsent) in enumerate(saves, 1):
-        file.write(state, unsent)
-
-        assert read_saved(directory, "echo") == Saved(number, state, unsent)
-        assert file.number == number
-
-
-def test_the_numbers_of_the_next_process_go_on(tmp_path: Path) -> None:
-    StateFile(tmp_path, "echo").write(b"first", b"frame")
-
-    after = StateFile(tmp_path, "echo")
-    after.write(b"second")
-
-    assert read_saved(tmp_path, "echo") == Saved(2, b"second", b"")
-
-
 def test_the_next_process_goes_on_in_the_same_file(tmp_path: Path) -> None:
     for state in (b"first", b"second", b"third"):
         StateFile(tmp_path, "echo").write(state)
@@ -57,24 +33,20 @@ def test_the_next_process_goes_on_in_the_same_file(tmp_path: Path) -> None:
         assert read_state(tmp_path, "echo") == state
 
 
-@pytest.mark.parametrize("before", [(b"whole", b""), (b"whole", b"not sent" * 9_000)])
 def test_a_process_that_only_opens_the_file_keeps_what_is_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: tuple[bytes, bytes]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    StateFile(tmp_path, "echo").write(*before)
-    write = saved._write_half
+    StateFile(tmp_path, "echo").write(b"whole")
 
-    def die(data: mmap.mmap, at: int, what: Saved) -> None:
-        if what.state == b"torn":
-            raise KeyboardInterrupt
-        write(data, at, what)
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
 
     file = StateFile(tmp_path, "echo")
     monkeypatch.setattr(saved, "_write_half", die)
     with pytest.raises(KeyboardInterrupt):
         file.write(b"torn")
 
-    assert read_saved(tmp_path, "echo") == Saved(1, *before)
+    assert read_state(tmp_path, "echo") == b"whole"
 
 
 @pytest.mark.parametrize("done", range(4))
@@ -95,10 +67,9 @@ def test_a_death_while_writing_leaves_what_was_saved_before(tmp_path: Path, done
     assert read_state(tmp_path, "echo") == b"before"
 
 
-@pytest.mark.parametrize("place", [0, 8, 12, 16, 20, -1])
+@pytest.mark.parametrize("place", [0, 8, 12, 16, -1])
 def test_damage_is_noticed(tmp_path: Path, place: int) -> None:
-    room = saved._LEAST_BYTES - saved._HEAD.size
-    StateFile(tmp_path, "echo").write(b"x" * (room - 9), b"not sent!")
+    StateFile(tmp_path, "echo").write(b"x" * (saved._LEAST_BYTES - saved._HEAD.size))
     path = tmp_path / "echo.saved"
     data = bytearray(path.read_bytes())
     half = len(data) // 2
