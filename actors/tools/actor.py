@@ -314,9 +314,11 @@ class ToolExecutor(Actor):
     def _run(self, call_id: str, *, was_run: bool) -> None:
         """Run a call that was recorded; one that was begun elsewhere is not run again."""
         call = self._state.calls.get(call_id)
-        if call is not None and was_run and not call.runs:
+        if call is None or self._early.get(call_id) is not None:  # answered, as far as it could be
+            return
+        if was_run and not call.runs:
             self._answer(call_id, _INTERRUPTED, failed=True, in_order=True)
-        elif call is not None and not call.recorded:
+        elif not call.recorded:
             call.recorded = True
             self._begin(call_id)
 

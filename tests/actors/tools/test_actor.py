@@ -16,9 +16,11 @@ import pytest
 from actors.tools.actor import ToolExecutor
 from actors.tools.loading import load_agent
 from messages import (
+    AskToRun,
     Crashed,
     EndConversation,
     Inject,
+    MayRun,
     Message,
     ProgramToolAnswer,
     ProgramToolCall,
@@ -898,6 +900,24 @@ def test_nobody_but_realtime_is_told_an_answer_before_its_call(tmp_path: Path, a
         assert rig.expect(ToolAnswer).output == "2"
         assert realtime_is_silent(realtime), "it was told once"
         realtime.close()
+        sender.close()
+
+
+def test_a_call_that_was_answered_before_it_came_through_the_supervisor_is_not_run(
+    tmp_path: Path,
+) -> None:
+    spec = ToolSpec("order", "orders", {"type": "object"})
+    with Rig(ToolExecutor, tmp_path, program_tools=(spec,), asks_to_run=True) as rig:
+        sender = DirectSender(rig.page_path)
+        sender.send(encode(call("order")))
+        rig.expect(AskToRun)
+        rig.tell(MayRun("call_1", was_run=True))
+        rig.tell(MayRun("call_1"))
+        rig.tell(call("order"))
+
+        assert "outcome unknown" in rig.expect(ToolAnswer).output
+        rig.wait_handled(mail=3)
+        assert rig.take(ProgramToolCall) == []
         sender.close()
 
 
