@@ -313,8 +313,12 @@ class Core:
         return decides or self.saved.input_end is not None
 
     def _flushed(self, message: PlaybackFlushed, now: int) -> None:
-        """Take an answer to a flush, which may have overtaken the position before it."""
-        if message.item_id and message.played_samples:
+        """Take an answer to a flush, which may have overtaken the position before it.
+
+        It may also name an item that was heard long ago, whose position is not news.
+        """
+        item = self._context.playback.items.get(message.item_id)
+        if item is not None and not item.over and message.played_samples:
             position = (message.item_id, message.played_samples, message.at_ns)
             self._answers.position(PlayedPosition(*position), now)
         self._interruption.flushed(message, now)

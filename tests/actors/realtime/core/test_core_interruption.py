@@ -403,3 +403,12 @@ def test_an_answer_whose_end_is_known_from_the_answer_to_a_flush_was_not_interru
 
     bench.none(Interrupted)
     assert bench.events("conversation.item.truncate") == []
+
+
+def test_a_flush_that_names_an_item_of_long_ago_makes_nothing_play() -> None:
+    bench = Bench().live()
+
+    bench.flushed("old", 1000)
+
+    assert bench.core._context.playback.queue() == []
+    bench.none(PlaybackStarted)
