@@ -79,7 +79,7 @@ class ActorHost(Protocol):
         """Write a message to the supervisor; from any thread."""
 
     holds_back: bool
-    """Whether the supervisor lacks messages that were sent ahead."""
+    """Whether messages that were sent ahead wait for `send_held_back`."""
 
     def send_ahead(self, message: Message, epoch: int) -> None:
         """See `Actor.send_ahead`."""
@@ -149,7 +149,7 @@ class Actor(pykka.ThreadingActor):
         self._epoch = host.epoch
         self._inbox: Inbox = host.new_inbox()
         self.is_ahead = False
-        """Whether the message in hand has come straight, and not from the supervisor."""
+        """Whether the message in hand has come straight; False: through the supervisor."""
         super().__init__()
 
     # -- for subclasses to override -----------------------------------------------------------
@@ -173,9 +173,9 @@ class Actor(pykka.ThreadingActor):
         return True
 
     def came_again(self, frame: bytes) -> None:
-        """Take note that the supervisor has delivered a message that was handled before.
+        """Note that a message that had come straight has come through the supervisor too.
 
-        It had come straight. The supervisor has sent it to the other receivers by now, too.
+        It was handled the first time. The other receivers of its type have been sent it by now.
         """
 
     def closed(self) -> None:
@@ -214,9 +214,10 @@ class Actor(pykka.ThreadingActor):
         return self.host.send_past(message, self._epoch)
 
     def take_straight(self) -> None:
-        """Handle what has come straight by now, such as the answer to what was just sent so.
+        """Handle the next message that has come straight, if there is one.
 
-        For a call of a watched source that has more to do, for which nobody waits.
+        Called between the steps of a long call: it may answer what an earlier step has sent, and
+        nobody waits for the other steps.
         """
         direct = self.host.direct
         if direct is not None and direct.socket is not None:
@@ -351,8 +352,8 @@ class Actor(pykka.ThreadingActor):
         self.handle(message)
         self.is_ahead = False
         rule = self.accepts[type(message)]
-        if rule.size_bytes and not rule.held:  # sound; what is held is acknowledged when it comes
-            direct.handled(frame)  # again
+        if rule.size_bytes and not rule.held:  # a held message is handled when it comes again
+            direct.handled(frame)
 
     def _dispatch(self, message: Message) -> None:
         if type(message) in self.accepts:

@@ -471,7 +471,10 @@ def _one_line(error: BaseException) -> str:
 
 
 def let_others_run() -> None:
-    """Let whoever was just sent something straight run first, if this core is his."""
+    """Let the receiver of what was just sent straight run now, if it shares this core.
+
+    Before CPython 3.12 the other threads of this process wait too, as the lock is kept.
+    """
     if hasattr(os, "sched_yield"):
         os.sched_yield()
 

@@ -111,8 +111,8 @@ class FlushPlayback(Message, frozen=True, array_like=True, tag=24):
 class PlaybackFlushed(Message, frozen=True, array_like=True, tag=25):
     """Speaker to realtime: where playback stopped; the answer to `FlushPlayback`.
 
-    If nothing was playing, it names the last item that was heard to its end, since this may be
-    there before the `PlayedPosition` that says so; ``item_id`` is empty if there is none.
+    If nothing was playing, it names the last item that was heard to its end, even if that is long
+    ago: this may overtake the `PlayedPosition` that said so. ``item_id`` is empty if there is none.
     """
 
     urgent = direct = True

@@ -70,8 +70,8 @@ class Settled(NamedTuple):
 class Flushed(NamedTuple):
     """Where a flush stopped playback.
 
-    If nothing was playing or queued, it is the end of the last item that was heard to its end,
-    since who is told this may not know that yet; ``item_id`` is empty if there is none.
+    If nothing was playing or queued, it is the end of the last item that was heard to its end, even
+    if that is long ago: realtime may not know it yet. ``item_id`` is empty if there is none.
     """
 
     item_id: str
@@ -334,7 +334,7 @@ class Playout:
 
     @property
     def queued(self) -> int:
-        """How many samples the device has not taken."""
+        """The samples that wait for the device."""
         return self._queued
 
     def front(self) -> tuple[str, int]:

@@ -14,7 +14,7 @@ __all__ = ["NoPlayback", "NullPlayback", "PacedCapture", "PacedPlayback", "Silen
 
 _BLOCK = 20 * SAMPLE_RATE // 1000
 _LATEST = 100 * SAMPLE_RATE // 1000
-"""How late a block is taken at most; reports of what was heard are as frequent."""
+"""A block is taken at most this much later than it is due, which is the interval of reports."""
 _LEAST_QUEUED = 100 * SAMPLE_RATE // 1000
 """With less in the queue, each block is taken when it is due."""
 _LATE_NS = 1_000_000_000
@@ -65,10 +65,10 @@ class SilenceCapture(PacedCapture):
 class PacedPlayback(Playback):
     """An output that takes audio in real time on the actor's thread; no wake-ups in silence.
 
-    The first block of what begins is taken at once. After it, blocks are taken once several are
-    due, since the wake-up costs more than the blocks: whoever wants to know what was played, or
-    changes what is played from now on, calls `catch_up` first. If little is queued, each block is
-    taken when it is due, so that the supervisor sends more in time, and so is what a pause leaves.
+    While enough is queued it takes several blocks at once, after they were due, since a wake-up
+    costs more than a block. So `catch_up` comes before each question what was played, and before a
+    pause, a flush or another volume. Each block is taken when it is due if it is the first, if
+    little is queued, so that the supervisor sends more in time, and in a pause.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,6 @@ class PacedPlayback(Playback):
         self._playout = playout
 
     def close(self) -> None:
-        self.catch_up(time.monotonic_ns())
         self._playout = None
 
     def pump(self, now_ns: int) -> tuple[list[Message], float | None]:

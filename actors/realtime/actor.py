@@ -293,7 +293,8 @@ class Realtime(Actor):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_ns = due
-        self._timer = self.after(max(0.0, (due - now) / 1e9 + _EARLY_S), self._tick)
+        left_s = (due - time.monotonic_ns()) / 1e9  # ``now`` may be when an event was read
+        self._timer = self.after(max(0.0, left_s + _EARLY_S), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -365,7 +366,7 @@ class Realtime(Actor):
         """Handle what has arrived, until nothing is left or the connection is no longer used.
 
         The actions of an event are performed before the next one is handled. What is due is done,
-        the state saved and the timer set once for all of them.
+        the state saved and the timer set at the end, or for a message that has come straight.
         """
         ticks, now = False, time.monotonic_ns()
         try:

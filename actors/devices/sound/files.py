@@ -86,10 +86,13 @@ class FilePlayback(PacedPlayback):
         self._begin_ns = session.epoch_ns + to_ns(self._target.frames)
 
     def close(self) -> None:
-        super().close()
-        with contextlib.suppress(OSError):  # only silence is missing then
-            self._target.extend(to_samples(time.monotonic_ns() - self._epoch_ns))
-        self._target.close()
+        try:
+            self.catch_up(time.monotonic_ns())
+            with contextlib.suppress(OSError):  # only silence is missing then
+                self._target.extend(to_samples(time.monotonic_ns() - self._epoch_ns))
+        finally:
+            super().close()
+            self._target.close()
 
     def last_played(self, samples: int) -> tuple[int, bytes]:
         first = max(0, self._target.frames - samples)

@@ -412,3 +412,13 @@ def test_a_flush_that_names_an_item_of_long_ago_makes_nothing_play() -> None:
 
     assert bench.core._context.playback.queue() == []
     bench.none(PlaybackStarted)
+
+
+def test_a_flush_that_names_an_answer_that_is_over_does_not_begin_it_again() -> None:
+    bench = Bench().live().begin().audio(b"\0" * 48_000).played("a1", 1000)
+    bench.done().begin("r2", "a2").audio(b"\0" * 48_000, "r2", "a2").played("a2", 10, False)
+    bench.clear()
+
+    bench.flushed("a1", 1000)
+
+    bench.none(PlaybackStarted, Interrupted)
