@@ -454,6 +454,7 @@ class Supervisor:
             bool(given.get("probes", False)),
             child.memory_mib,
             self.settings.import_path,
+            tuple(filter(None, (getattr(self.settings, key) for key in child.spec.loads))),
         )
 
     def session_info(self, *, first: bool) -> SessionInfo:

@@ -7,7 +7,7 @@ again and it goes on with the next message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -158,6 +158,21 @@ class Actor(pykka.ThreadingActor):
     def describe(cls, agent: str | None) -> Mapping[str, Any]:
         """Return settings found while importing; called once per process, before anything else."""
         return {}
+
+    @classmethod
+    def prepare(cls, names: Iterable[str]) -> None:
+        """Import what `opened` will need, while other components are imported.
+
+        It is called once per process, after `describe`. What it raises is not reported: `opened`
+        raises it again.
+
+        Args:
+            names: ``module:attr`` or ``file.py:attr`` of what the actor will load of the user's.
+        """
+        from actors.loading import prepare
+
+        for name in names:
+            prepare(name)
 
     def opened(self) -> None:
         """Open devices and connections; if that fails, release them again before raising."""

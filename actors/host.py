@@ -7,6 +7,7 @@ the hub.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import functools
 import importlib
@@ -181,6 +182,8 @@ class Host:
         except BaseException as error:  # noqa: BLE001 - reported to the supervisor
             self.crashed(error, "import")
             return None
+        with contextlib.suppress(Exception):  # `Actor.opened` raises it again
+            kind.prepare(init.loads)
         return kind
 
     def _next_open(self) -> Open | None:

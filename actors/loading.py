@@ -14,10 +14,12 @@ from typing import Any
 from messages import UserError
 from messages.paths import path_of_text, printable
 
-__all__ = ["LoadError", "load", "raised"]
+__all__ = ["LoadError", "load", "prepare", "raised"]
 
 _OURS = ("actors", "messages", "supervisor")
 _ROOT = str(Path(__file__).resolve().parents[1])
+_raised_ahead: dict[str, LoadError] = {}
+"""By name, what `prepare` could not import."""
 
 
 class LoadError(UserError):
@@ -32,6 +34,19 @@ class LoadError(UserError):
         return f"{printable(self.name)}: {self.problem}"
 
 
+def prepare(name: str) -> bool:
+    """Import the module or file of a name ahead of `load`, which raises what was raised.
+
+    Returns:
+        Whether it could be imported.
+    """
+    try:
+        _imported(name)
+    except LoadError as error:
+        _raised_ahead[name] = error
+    return name not in _raised_ahead
+
+
 def load(name: str, noun: str, fits: Callable[[object], bool]) -> Any:
     """Import a module or file and return an attribute of it.
 
@@ -44,11 +59,9 @@ def load(name: str, noun: str, fits: Callable[[object], bool]) -> Any:
     Raises:
         LoadError: If there is no such file, module or attribute, or if the import raises.
     """
-    where, colon, attribute = path_of_text(name).rpartition(":")
-    if not colon or not where or not attribute:
-        raise LoadError(name, "write it as module:attribute or path/file.py:attribute")
-    _extend_path(str(Path.cwd()))
-    module = _load_file(name, Path(where)) if where.endswith(".py") else _load_module(name, where)
+    if (error := _raised_ahead.pop(name, None)) is not None:
+        raise error
+    module, where, attribute = _imported(name)
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -56,6 +69,16 @@ def load(name: str, noun: str, fits: Callable[[object], bool]) -> Any:
             raise LoadError(name, f"{where} has no {attribute!r}; {near}")
         found = getattr(found, part)
     return found
+
+
+def _imported(name: str) -> tuple[ModuleType, str, str]:
+    """Return the module of a name, where it was found, and the name of the attribute."""
+    where, colon, attribute = path_of_text(name).rpartition(":")
+    if not colon or not where or not attribute:
+        raise LoadError(name, "write it as module:attribute or path/file.py:attribute")
+    _extend_path(str(Path.cwd()))
+    module = _load_file(name, Path(where)) if where.endswith(".py") else _load_module(name, where)
+    return module, where, attribute
 
 
 def raised(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import collections
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import msgspec
@@ -18,7 +18,7 @@ from actors.devices.echo import choice
 from actors.devices.errors import DeviceError, DeviceLostError
 from actors.devices.faltering import NOT_SERVED, Faltering
 from actors.devices.mark import Mark
-from actors.devices.opening import is_card, open_capture, why_not_instead
+from actors.devices.opening import is_card, is_name, open_capture, why_not_instead
 from actors.devices.own.program import ProgramInput
 from actors.devices.recent import keep_recent, recent_sound
 from actors.devices.units import to_ns, to_samples
@@ -166,6 +166,10 @@ class Microphone(Actor):
         ProgramCaptureEnded: CONTROL,
         UseInput: CONTROL,
     }
+
+    @classmethod
+    def prepare(cls, names: Iterable[str]) -> None:
+        super().prepare(filter(is_name, map(str.strip, names)))
 
     def opened(self) -> None:
         self._zero_blocks = 0

@@ -14,7 +14,7 @@ from actors.devices.base import Playback
 from actors.devices.errors import DeviceLostError
 from actors.devices.faltering import CAME_LATE, NOT_SERVED, Faltering
 from actors.devices.mark import ItemMark
-from actors.devices.opening import open_playback, why_not_instead
+from actors.devices.opening import is_name, open_playback, why_not_instead
 from actors.devices.own.program import ProgramOutput
 from actors.devices.own.to_program import ToProgram
 from actors.devices.playout import Playout, Settled
@@ -163,6 +163,10 @@ class Speaker(Actor):
         MayPass: CONTROL,
         UseOutput: CONTROL,
     }
+
+    @classmethod
+    def prepare(cls, names: Iterable[str]) -> None:
+        super().prepare(filter(is_name, map(str.strip, names)))
 
     def opened(self) -> None:
         self._held: collections.deque[tuple[AssistantAudio, int]] = collections.deque()

@@ -58,6 +58,8 @@ class Init(Message, frozen=True, array_like=True, tag=1):
     """Memory limit of the process; 0: no limit."""
     import_path: tuple[str, ...] = ()
     """`Settings.import_path`, which is needed before the other settings are known."""
+    loads: tuple[str, ...] = ()
+    """``module:attr`` or ``file.py:attr`` of what the component will load of the user's."""
 
 
 class Hello(Message, frozen=True, array_like=True, tag=2):

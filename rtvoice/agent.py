@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
@@ -18,6 +19,7 @@ from messages import (
     Message,
     NotRunningError,
     ProgramCapture,
+    RtvoiceError,
     SendImage,
     SendText,
     SetMuted,
@@ -73,6 +75,14 @@ class Sent(Awaitable[None]):
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from self._arrived().__await__()
+
+
+def _begin_to_import() -> None:
+    """Start the fork server, which imports what a conversation needs while this program does."""
+    from messages.transport.spawning import start_fork_server
+
+    with contextlib.suppress(RtvoiceError, OSError):  # the start of the supervisor reports it
+        start_fork_server()
 
 
 class Agent(Description):
@@ -540,6 +550,7 @@ class Agent(Description):
 
     def _new_run(self) -> tuple[Run, dict[str, Any]]:
         """Return a run that is not started yet, and the values of its `PLACED` settings."""
+        _begin_to_import()
         from actors.embedding.session import Session
         from rtvoice.in_force import InForce
         from rtvoice.running import PLACED, Run, prepare_logging, user_import_path

@@ -75,6 +75,56 @@ def test_a_session_runs_in_a_thread_and_returns_its_summary(server: FakeServer) 
     assert events.get(TIMEOUT_S) is None
 
 
+def test_modules_of_the_user_are_imported_side_by_side(server: FakeServer, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        textwrap.dedent(
+            f"""
+            import os, pathlib, time
+            from rtvoice import Tools
+            from rtvoice.audio.devices import AudioInputDevice, AudioOutputDevice
+
+            begun = pathlib.Path({str(tmp_path)!r}, "begun")
+            begun.mkdir(exist_ok=True)
+            (begun / str(os.getpid())).touch()
+            deadline = time.monotonic() + {TIMEOUT_S}
+            while len(os.listdir(begun)) < 3:  # microphone, speaker and tools
+                if time.monotonic() > deadline:
+                    raise TimeoutError("each waits for the other")
+                time.sleep(0.01)
+
+            class Mic(AudioInputDevice):
+                is_active = True
+                async def start(self): pass
+                async def stop(self): pass
+                async def stream_chunks(self):
+                    while True:
+                        yield bytes(1920)
+
+            class Out(AudioOutputDevice):
+                is_playing = False
+                async def start(self): pass
+                async def stop(self): pass
+                async def play_chunk(self, chunk): pass
+                async def clear_buffer(self): pass
+
+            tools = Tools()
+            """
+        )
+    )
+    named = {"input": f"{file}:Mic", "output": f"{file}:Out", "named_tools": f"{file}:tools"}
+    with Session(server=server.url, **QUIET | named) as session:
+        assert session.started is not None
+
+
+def test_a_module_that_cannot_be_imported_is_run_once(server: FakeServer, tmp_path: Path) -> None:
+    file, seen = tmp_path / "mine.py", tmp_path / "seen"
+    file.write_text(f"open({str(seen)!r}, 'a').write('x')\nraise OSError('the disk is on fire')")
+    with pytest.raises(SessionFailedError, match="the disk is on fire"):
+        Session(server=server.url, **QUIET, named_tools=f"{file}:tools").start()
+    assert seen.read_text() == "x"
+
+
 def test_a_session_runs_in_asyncio_without_blocking_the_loop(server: FakeServer) -> None:
     async def talk() -> tuple[list[str], float]:
         lag = 0.0

@@ -17,6 +17,8 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the session fails when the component exceeds its restart intensity."""
     needs: str | None = None
     """The setting without which it has nothing to do and is sent nothing; None: none."""
+    loads: tuple[str, ...] = ()
+    """The settings that may name something of the user's that it loads."""
     prompt: bool = False
     """Whether the user waits for what it does: messages are delivered to it before the others."""
     linger_s: float = 0.0
@@ -42,8 +44,19 @@ SPECS = (
         memory_mib=_OURS_MIB,
     ),
     ChildSpec(name="history", target="actors.history:History", memory_mib=_OURS_MIB),
-    ChildSpec(name="speaker", target="actors.speaker:Speaker", prompt=True, memory_mib=_OURS_MIB),
-    ChildSpec(name="tools", target="actors.tools.actor:ToolExecutor", prompt=True),
+    ChildSpec(
+        name="speaker",
+        target="actors.speaker:Speaker",
+        loads=("output",),
+        prompt=True,
+        memory_mib=_OURS_MIB,
+    ),
+    ChildSpec(
+        name="tools",
+        target="actors.tools.actor:ToolExecutor",
+        loads=("named_tools",),
+        prompt=True,
+    ),
     ChildSpec(
         name="realtime",
         target="actors.realtime.actor:Realtime",
@@ -54,6 +67,7 @@ SPECS = (
     ChildSpec(
         name="microphone",
         target="actors.microphone:Microphone",
+        loads=("input",),
         prompt=True,
         memory_mib=_OURS_MIB,
     ),

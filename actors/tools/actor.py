@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import ModuleType
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ import msgspec
 
 from actors.base import Actor
 from actors.lease import LeaseLostError, lease_of
+from actors.loading import prepare
 from actors.tools.builtin import Effect, builtin_tools
 from actors.tools.executor import Executor, ToolOutcome
 from actors.tools.loading import load_agent, load_tools
@@ -117,6 +118,11 @@ class ToolExecutor(Actor):
         """
         return load_agent(agent).describe() if agent is not None else {}
 
+    @classmethod
+    def prepare(cls, names: Iterable[str]) -> None:
+        for name in filter(prepare, names):
+            _import_for(load_tools(name))
+
     def opened(self) -> None:
         self._state = self.saved(_ToolsState) or _ToolsState()
         self._speed = self.settings.speed if self._state.speed is None else self._state.speed
@@ -128,9 +134,7 @@ class ToolExecutor(Actor):
             self._refuse_equal_names()
         else:  # set during the session: name clashes can only be logged now
             self._take_program_tools()
-        if any(tool.is_async for tool in self._own):
-            import asyncio  # noqa: F401 - the import would delay the first call
-
+        _import_for(self._own)
         self._lease = lease_of(self.settings.lease_path)
         if "executor" not in self.keep:
             self.keep["executor"] = Executor()
@@ -464,6 +468,12 @@ class ToolExecutor(Actor):
 
     def _save(self) -> None:
         self.save(self._state)
+
+
+def _import_for(tools: Tools) -> None:
+    """Import what the tools need to run; it would delay the first call."""
+    if any(tool.is_async for tool in tools):
+        import asyncio  # noqa: F401
 
 
 def _answer_of(call_id: str, name: str, output: str, failed: bool) -> ToolAnswer:
