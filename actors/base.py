@@ -169,9 +169,9 @@ class Actor(pykka.ThreadingActor):
         Args:
             names: ``module:attr`` or ``file.py:attr`` of what the actor will load of the user's.
         """
-        from actors.loading import prepare
-
         for name in names:
+            from actors.loading import prepare
+
             prepare(name)
 
     def opened(self) -> None:

@@ -70,6 +70,9 @@ _ECHO_NS = 5_000_000_000
 _HOLD_S = 0.4
 """Interval at which blocks that realtime has already are sent to the supervisor, several at once:
 waking it for each block costs more than everything else that happens to the block."""
+_DOUBT_S = 0.5
+"""No block waits so for this long after one that did not go straight, and after a replay: realtime
+may refuse those that have gone straight, until what is before them has come."""
 _MOST_HELD = SAMPLE_RATE // 2
 """At most this many samples wait so, also of a burst: the next process has the newest second."""
 _NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS, _LEAD, _SENT, _FED = range(10)
@@ -189,6 +192,8 @@ class Microphone(Actor):
         self.keep["line"] = self._line
         self._recent = keep_recent(self, always=True)
         self._hold_timer: Timer | None = None
+        self._doubtful_until_s = 0.0
+        """Until then, no block is held back."""
         self._muted = self._was_muted()
         state = self.saved(_MicrophoneState)
         self._chosen = state.device if state and self.session.resumed != "journal" else ""
@@ -447,11 +452,17 @@ class Microphone(Actor):
             self.send_ahead(block)
         else:
             self.send(block)
+        if not self.host.holds_back:
+            self._doubt()
         held = self._line.next - self._line.mark[_SENT]
-        if self.is_wanted(CapturedAudio) or not self.host.holds_back or held > _MOST_HELD:
+        is_late = held > _MOST_HELD or time.monotonic() < self._doubtful_until_s
+        if is_late or self.is_wanted(CapturedAudio):
             self._send_held_back()
         elif self._hold_timer is None:
             self._hold_timer = self.after(_HOLD_S, self._send_held_back)
+
+    def _doubt(self) -> None:
+        self._doubtful_until_s = time.monotonic() + _DOUBT_S
 
     def _send_held_back(self) -> None:
         if self._hold_timer is not None:
@@ -569,6 +580,7 @@ class Microphone(Actor):
                 first, pcm = from_sample, pcm[2 * missing :]  # noqa: PLW2901 - cut to it
             self.send(ReplayedAudio(pcm, first, request_id))
         self.send(ReplayEnded(self._line.next, request_id))
+        self._doubt()
 
     def _feed(self, message: ProgramCapture) -> None:
         if message.number:

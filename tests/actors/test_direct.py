@@ -33,6 +33,8 @@ from messages import (
     ProgramFlush,
     ProgramFlushed,
     ProgramPlayout,
+    ReplayCapture,
+    ReplayEnded,
     ResumePlayback,
     Room,
     SendText,
@@ -364,22 +366,75 @@ def listening(rig: Rig, ears: list[DirectInbox]) -> DirectInbox:
     return ears[0]
 
 
+class Captured:
+    """What a microphone sends, both ways."""
+
+    def __init__(self, rig: Rig, ears: list[DirectInbox]) -> None:
+        self.straight: list[CapturedAudio] = []
+        self.through: list[CapturedAudio] = []
+        self._rig, self._inbox = rig, listening(rig, ears)
+
+    def wait_until_held_back(self) -> None:
+        """Wait until five blocks have come straight, and not through the supervisor."""
+        until(lambda: self._held_back() >= 5, "none is held back", every_s=0.001)
+
+    def wait_for(self, blocks: int) -> None:
+        """Wait until so many blocks more have come straight."""
+        count = len(self.straight) + blocks
+        until(lambda: self._look() >= count, "no more comes straight", every_s=0.001)
+
+    def _held_back(self) -> int:
+        self._look()
+        known = self.through[-1].first_sample if self.through else -1
+        return sum(block.first_sample > known for block in self.straight)
+
+    def _look(self) -> int:
+        self.through += self._rig.take(CapturedAudio)
+        return len(captured(self._inbox, self.straight))
+
+
 def test_captured_sound_goes_straight_and_through_the_supervisor_later(
     tmp_path: Path, ears: list[DirectInbox]
 ) -> None:
     rig = Rig(Microphone, tmp_path, input="silence", block_ms=20)
-    inbox, blocks, first_s = listening(rig, ears), [], 0.0
+    sound = Captured(rig, ears)
     with rig:
-        until(lambda: captured(inbox, blocks), "nothing comes straight", every_s=0.001)
-        first_s = time.monotonic()
-        same = rig.expect(CapturedAudio)
-        later = rig.expect(CapturedAudio)
-        later_s = time.monotonic() - first_s
-        until(lambda: len(captured(inbox, blocks)) > 30, "no more comes", every_s=0.001)
+        sound.wait_until_held_back()
+        held = sound.straight[-5:]
+        sound.wait_for(30)
 
-    assert same.first_sample < blocks[0].first_sample, "the first one has to anchor the others"
-    assert later == blocks[0]
-    assert later_s > 0.1, "it was not held back"
+    first, second = sound.through[0].first_sample, sound.straight[0].first_sample
+    assert first < second, "the first one has to anchor the others"
+    assert [block for block in sound.through if block in held] == held
+
+
+def test_after_a_replay_no_sound_is_held_back_as_realtime_may_refuse_it(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    rig = Rig(Microphone, tmp_path, input="silence", block_ms=20)
+    sound = Captured(rig, ears)
+    with rig:
+        sound.wait_until_held_back()
+        rig.tell(ReplayCapture(0, 1))
+        rig.expect(ReplayEnded)
+        sound.wait_for(12)
+
+    assert sound.straight[-5] in sound.through
+
+
+def test_after_sound_that_did_not_go_straight_none_is_held_back(
+    tmp_path: Path, ears: list[DirectInbox]
+) -> None:
+    rig = Rig(Microphone, tmp_path, input="silence", block_ms=20)
+    sound = Captured(rig, ears)
+    with rig:
+        sound.wait_until_held_back()
+        ears.pop().close()
+        rig.expect(CapturedAudio, lambda it: it.first_sample > sound.straight[-1].first_sample)
+        sound = Captured(rig, ears)
+        sound.wait_for(12)
+
+    assert sound.straight[-5] in sound.through
 
 
 def test_captured_sound_goes_through_the_supervisor_at_once_if_others_wait_for_it(
@@ -401,23 +456,21 @@ def test_sound_that_was_held_back_when_the_process_died_is_sent_by_the_next_one(
     tmp_path: Path, ears: list[DirectInbox]
 ) -> None:
     rig = ProcessRig(Microphone, tmp_path, input="silence", block_ms=20)
-    inbox, blocks = listening(rig, ears), []
+    sound = Captured(rig, ears)
     with rig:
-        for _ in range(20):
-            rig.expect(CapturedAudio)
-        rig.take(CapturedAudio)
-        before = len(captured(inbox, blocks))
-        until(lambda: len(captured(inbox, blocks)) > before + 4, "no more", every_s=0.001)
+        sound.wait_until_held_back()
         rig.kill()
-        captured(inbox, blocks)
-        died = rig.take(CapturedAudio)
+        sound.wait_for(0)
         rig.reborn()
         again = rig.expect(CapturedAudio)
 
-    end = blocks[-1].first_sample + len(blocks[-1].pcm) // 2
-    assert again.first_sample + len(again.pcm) // 2 == end
-    known = died[-1].first_sample + len(died[-1].pcm) // 2 if died else again.first_sample
+    assert _end(again) == _end(sound.straight[-1])
+    known = _end(sound.through[-1]) if sound.through else again.first_sample
     assert again.first_sample == known, "neither a hole nor anything twice"
+
+
+def _end(block: CapturedAudio) -> int:
+    return block.first_sample + len(block.pcm) // 2
 
 
 class Reached:
