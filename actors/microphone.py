@@ -30,6 +30,7 @@ from messages import (
     AudioLost,
     CapturedAudio,
     CaptureEnded,
+    ComponentCrashed,
     DeviceInUse,
     DeviceLost,
     EchoState,
@@ -71,8 +72,9 @@ _HOLD_S = 0.4
 """Interval at which blocks that realtime has already are sent to the supervisor, several at once:
 waking it for each block costs more than everything else that happens to the block."""
 _DOUBT_S = 0.5
-"""No block waits so for this long after one that did not go straight, and after a replay: realtime
-may refuse those that have gone straight, until what is before them has come."""
+"""No block waits so for this long after one that did not go straight, after a replay, and after a
+crash of realtime, which may have lost some: it may refuse those that have gone straight, until what
+is before them has come."""
 _MOST_HELD = SAMPLE_RATE // 2
 """At most this many samples wait so, also of a burst: the next process has the newest second."""
 _NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS, _LEAD, _SENT, _FED = range(10)
@@ -168,6 +170,7 @@ class Microphone(Actor):
         ProgramCapture: Keep(seconds=5, direct=True),
         ProgramCaptureEnded: CONTROL,
         UseInput: CONTROL,
+        ComponentCrashed: CONTROL,
     }
 
     @classmethod
@@ -216,6 +219,8 @@ class Microphone(Actor):
                 self._replay(from_sample, request_id)
             case ProgramCapture():
                 self._feed(message)
+            case ComponentCrashed(component="realtime"):
+                self._doubt()
             case ProgramCaptureEnded():
                 self._end_program(message)
             case UseInput(device):
@@ -454,6 +459,7 @@ class Microphone(Actor):
             self.send(block)
         if not self.host.holds_back:
             self._doubt()
+            return
         held = self._line.next - self._line.mark[_SENT]
         is_late = held > _MOST_HELD or time.monotonic() < self._doubtful_until_s
         if is_late or self.is_wanted(CapturedAudio):
@@ -462,7 +468,9 @@ class Microphone(Actor):
             self._hold_timer = self.after(_HOLD_S, self._send_held_back)
 
     def _doubt(self) -> None:
+        """Hold nothing back for a while."""
         self._doubtful_until_s = time.monotonic() + _DOUBT_S
+        self._send_held_back()
 
     def _send_held_back(self) -> None:
         if self._hold_timer is not None:

@@ -18,6 +18,7 @@ import pytest
 from actors.tools.registry import Tools
 from messages import (
     CapturedAudio,
+    ComponentCrashed,
     ComponentRestarted,
     Message,
     ProgramToolCall,
@@ -202,6 +203,19 @@ def test_a_device_of_the_program_speaks_and_hears(server: FakeServer) -> None:
             assert loudspeaker.news.wait_for(lambda: answer in loudspeaker.heard, TIMEOUT_S)
 
     assert microphone.stopped
+
+
+def test_after_a_crash_of_the_microphone_no_sound_of_the_program_is_held_back(
+    server: FakeServer,
+) -> None:
+    """It may have lost what has gone straight to it."""
+    with Session(server=server.url, **QUIET, probes=True) as session:
+        crashes = session.events(ComponentCrashed)
+        session.inject("microphone", "SIGKILL")
+        assert crashes.get(TIMEOUT_S) is not None
+        doubtful_until_s = session._outbox._doubtful_until_s
+
+    assert doubtful_until_s > 0.0
 
 
 @pytest.mark.usefixtures("on_threads")

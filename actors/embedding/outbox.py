@@ -50,7 +50,8 @@ _TOOL_ANSWER = ProgramToolAnswer.tag()
 _HOLD_S = 0.4
 """The supervisor is sent sound this much later than the microphone."""
 _DOUBT_S = 0.5
-"""After a piece that did not go straight, none is held for this long."""
+"""After a piece that did not go straight, and after a crash of the microphone, none is held for
+this long."""
 _FOR_MICROPHONE = frozenset(kind.tag() for kind in (SetMuted, UseInput, ProgramCaptureEnded))
 """Tags of the commands that the microphone obeys."""
 _MOST_HELD_S = 0.5
@@ -157,9 +158,8 @@ class Outbox:
             frame = encode_sound(numbered, pieces)
             now_s = time.monotonic()
             if not self._went_straight(frame):
-                self._send_held()
+                self._doubt()
                 self._put(frame)
-                self._doubtful_until_s = now_s + _DOUBT_S
                 return
             self._held.append(frame)
             self._held_s += _length_s(sum(map(len, pieces)), message.sample_rate)
@@ -172,6 +172,15 @@ class Outbox:
             elif not self._timer_runs and self._watch is not None:
                 self._timer_runs = True
                 self._watch.later(_HOLD_S, self._send_held_on_loop)
+
+    def doubt(self) -> None:
+        """Hold nothing for a while: the microphone may have lost what has gone straight."""
+        with self._news:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        self._doubtful_until_s = time.monotonic() + _DOUBT_S
+        self._send_held()
 
     def _went_straight(self, frame: bytes) -> bool:
         """Send a piece of sound straight, if it can; return whether it was."""

@@ -632,6 +632,8 @@ class Session:
                     del self._passed_on[next(iter(self._passed_on))]
             case ComponentCrashed(component):
                 self._crashes[component] = message
+                if component == "microphone":
+                    self._outbox.doubt()
             case SessionFailed(reason, component):
                 self._failure = SessionFailedError(reason, component)
                 if (crash := self._crashes.get(component)) is not None:

@@ -454,7 +454,8 @@ class Child:
                 self._reclaim(cause)
             case steps.ReportCrash(cause, trace):
                 tail = tuple(self.log_tail)
-                hub.publish(ComponentCrashed(self.name, self.pid, cause, trace, tail))
+                crashed = ComponentCrashed(self.name, self.pid, cause, trace, tail)
+                hub.route(encode(crashed), self)  # to itself, it would count as progress
             case steps.ReportRestart():
                 self._report_restart(action)
             case steps.ReportParked(cause, retry_s):

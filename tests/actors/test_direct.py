@@ -20,6 +20,7 @@ from messages import (
     AskToPass,
     AssistantAudio,
     CapturedAudio,
+    ComponentCrashed,
     FlushPlayback,
     Keep,
     MayPass,
@@ -34,7 +35,6 @@ from messages import (
     ProgramFlushed,
     ProgramPlayout,
     ReplayCapture,
-    ReplayEnded,
     ResumePlayback,
     Room,
     SendText,
@@ -408,17 +408,22 @@ def test_captured_sound_goes_straight_and_through_the_supervisor_later(
     assert [block for block in sound.through if block in held] == held
 
 
-def test_after_a_replay_no_sound_is_held_back_as_realtime_may_refuse_it(
-    tmp_path: Path, ears: list[DirectInbox]
+@pytest.mark.parametrize(
+    "message", [ReplayCapture(0, 1), ComponentCrashed("realtime", 1, "killed by SIGKILL")]
+)
+def test_after_a_replay_or_a_crash_of_realtime_no_sound_is_held_back_as_it_may_be_refused(
+    tmp_path: Path, ears: list[DirectInbox], message: Message
 ) -> None:
     rig = Rig(Microphone, tmp_path, input="silence", block_ms=20)
     sound = Captured(rig, ears)
     with rig:
         sound.wait_until_held_back()
-        rig.tell(ReplayCapture(0, 1))
-        rig.expect(ReplayEnded)
+        held = sound.straight[-1]
+        rig.tell(message)
+        rig.wait_handled(mail=1)
         sound.wait_for(12)
 
+    assert held in sound.through
     assert sound.straight[-5] in sound.through
 
 

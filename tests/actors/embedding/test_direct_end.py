@@ -127,6 +127,24 @@ def test_sound_goes_straight_and_through_the_supervisor_later_or_if_in_doubt_at_
     run(tmp_path, body)
 
 
+def test_sound_that_the_microphone_may_have_lost_goes_through_the_supervisor_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.embedding.outbox._DOUBT_S", 60.0)
+
+    async def body(ends: Ends) -> None:
+        ends.capture()
+        began = ends.loop.time()
+
+        ends.outbox.doubt()
+        ends.capture()
+
+        assert numbers([await ends.told() for _ in range(2)]) == [1, 2]
+        assert ends.loop.time() - began < 0.2
+
+    run(tmp_path, body)
+
+
 def test_sound_that_cannot_go_straight_goes_through_the_supervisor_after_that_before_it(
     tmp_path: Path,
 ) -> None:

@@ -19,6 +19,7 @@ from actors.supervision.specs import ChildSpec
 from messages import (
     CONTROL,
     CapturedAudio,
+    ComponentCrashed,
     ComponentParked,
     Crashed,
     Hello,
@@ -179,6 +180,8 @@ class FakeHub:
         self.loads = True
         """Whether later processes can import the component."""
         self.parked = False
+        self.not_told_of_crash: list[object] = []
+        """Who is not to be sent each `ComponentCrashed`."""
         slot = Page(folder / "page", create=True).slot(0)
 
         def start(*arguments: Any, **calls: Any) -> FakeProcess:
@@ -224,7 +227,9 @@ class FakeHub:
 
     def log(self, *_: str) -> None: ...
     def log_record(self, _: str, record: Log) -> None: ...
-    def route(self, frame: bytes, source: object = None) -> None: ...
+    def route(self, frame: bytes, source: object = None) -> None:
+        if tag_of(frame) == ComponentCrashed.tag():
+            self.not_told_of_crash.append(source)
 
 
 ORDERS = st.lists(
@@ -287,6 +292,17 @@ def test_each_accepted_message_is_handled_reported_dead_or_still_waiting(
         assert len(told) + waiting == sent
         assert ids(handled) == sorted(ids(handled), key=int)
         assert sum(process.connected for process in hub.processes) <= 1
+
+
+def test_a_component_is_not_told_of_its_own_crash_since_that_would_count_as_progress(
+    tmp_path: Path,
+) -> None:
+    hub = FakeHub(tmp_path)
+    hub.loop.pass_s(0)
+
+    hub.process.ends()
+
+    assert hub.not_told_of_crash == [hub.child]
 
 
 def test_what_is_sent_while_it_is_down_is_handled_by_the_next_process(tmp_path: Path) -> None:
