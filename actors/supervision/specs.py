@@ -25,9 +25,8 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Audio is collected this long before it is sent, to wake the component less often."""
     linger_messages: int = 10
     """Audio is sent at once when this many messages wait."""
-    window: int = 20
-    """At most this many messages are in flight: sent and not handled. Captured sound comes in
-    batches of eleven, and a batch that does not fit costs each side another wake-up."""
+    window: int = 8
+    """At most this many messages are in flight: sent and not handled."""
     memory_mib: int | None = None
     """Memory limit of its process; None: `Settings.memory_limit_mib`, as for user code."""
 
@@ -41,6 +40,7 @@ SPECS = (
         target="actors.recorder:Recorder",
         needs="recording_path",
         linger_s=0.2,
+        window=20,
         memory_mib=_OURS_MIB,
     ),
     ChildSpec(name="history", target="actors.history:History", memory_mib=_OURS_MIB),
