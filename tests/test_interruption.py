@@ -224,7 +224,8 @@ def test_a_kill_in_a_pause_loses_nothing_and_the_pause_ends(
         talk.expect(PlaybackEnded)
 
     _, gap_ms = follow(sound_of(path), speech)
-    assert gap_ms > 200
+    # Realtime ends the pause at once if it was killed before it had saved that there is one.
+    assert gap_ms > (200 if component == "speaker" else 0)
 
 
 @pytest.mark.long
