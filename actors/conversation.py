@@ -261,7 +261,8 @@ class Conversation:
             return math.inf
         due = item.known_at + TRANSCRIPT_S if item.awaits_transcript else 0.0
         root = self._roots[item.item_id]
-        if root.previous is not None or not root.kind:  # its previous item is not known yet
+        is_known = root.previous is None or root.previous in self._items  # the latter in a circle
+        if not (is_known and root.kind):
             due = max(due, root.known_at + PREVIOUS_S)
         return due
 

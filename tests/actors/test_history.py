@@ -109,6 +109,20 @@ def test_every_item_has_one_place_whatever_is_published_about_it(
     assert sorted(ids(conversation)) == sorted({item for item, _ in links})
 
 
+def test_a_turn_in_a_circle_waits_for_nothing() -> None:
+    """An output that was lost with the supervisor is placed behind the answer to it."""
+    conversation = conversation_of(
+        typed("a", None),
+        ToolCall("call", "tool", "{}", item_id="b", previous_item_id="a"),
+        said("d", "c"),
+        ToolAnswer("call", "tool", "12:00", item_id="c"),
+        ItemPlaced("c", "d"),
+        typed("e", "c"),
+    )
+
+    assert told(conversation, 0.0) == ["a", "d", "e"]
+
+
 @given(st.permutations(CHAIN))
 def test_turns_are_published_once_and_in_order(messages: list[Message]) -> None:
     conversation = Conversation()
