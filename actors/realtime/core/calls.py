@@ -173,9 +173,11 @@ class Calls:
         for message in self._early.values():
             self._answer_orphan(message)
         self._early.clear()
-        if self._context.is_reborn:  # it may have died after saving a call, before publishing it
+        # The process before may have died after saving a call, and before everyone was sent it.
+        # Tools may have been: straight, and then its answer may be here before this session is.
+        if self._context.is_reborn:
             for call in calls:
-                if call.output is None:
+                if call.output is None or call.call_id not in plan.recorded:
                     self._publish_again(call.call_id, call.item_id, call.name, call.arguments)
         if self._context.resumes:
             self._look_after_orphans(plan)

@@ -112,6 +112,8 @@ class Plan(msgspec.Struct):
     """The outputs among `items`, by call id."""
     open: set[str] = set()
     """Ids of the calls among `items` that have no output."""
+    recorded: set[str] = set()
+    """Ids of the calls among `items` that history has."""
     hears_speech: bool = False
     """Whether the audio that is appended again is known to contain speech."""
 
@@ -223,6 +225,7 @@ def plan(
         if text.item_id not in history:
             _append(result, text_item(text.item_id, "user", text.text, text.image), text.item_id)
     _leave_out_images(result.items)
+    result.recorded = {*result.open, *result.answered}
     _add_calls(result, saved.calls)
     for call_id in sorted(result.open & set(known.outputs)):
         _answer(result, call_id, *known.outputs[call_id])

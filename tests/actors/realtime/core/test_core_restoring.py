@@ -733,11 +733,17 @@ def test_a_call_of_an_earlier_session_that_was_not_answered_has_an_unknown_outco
     again.none(ToolCall)
 
 
-def test_a_call_that_has_its_output_is_not_published_again() -> None:
-    bench = Bench().live().begin().call("c1").done()
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_call_that_has_its_output_is_published_again_only_if_history_lacks_it(
+    recorded: bool,
+) -> None:
+    bench = Bench().live().begin().call("c1")
     bench.tell(ToolAnswer("c1", "clock", "12:00"))
+    bench.history = [_call()] if recorded else []
 
-    _again(bench, "process").none(ToolCall)
+    published = [call.call_id for call in _again(bench, "process").all(ToolCall)]
+
+    assert published == ([] if recorded else ["c1"])
 
 
 def test_calls_are_not_run_again() -> None:
