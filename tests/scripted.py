@@ -192,10 +192,8 @@ class Script:
         self.asked.append(said)
         while not self._was_heard(said):
             self._model.hear(said)
-            # Else the connection was lost meanwhile. After each death of the supervisor, a turn may
-            # wait for a second for the one before it; who speaks again too soon is told twice.
-            with contextlib.suppress(AssertionError):
-                self._talk.wait_for(lambda: self._was_heard(said), 6.0)
+            with contextlib.suppress(AssertionError):  # the connection was lost meanwhile
+                self._talk.wait_for(lambda: self._was_heard(said), 2.0)
         self._expect_answer(said)
 
     def change(self) -> None:
