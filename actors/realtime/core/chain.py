@@ -29,6 +29,9 @@ class Chain:
         """Items that were sent and that the server has not confirmed."""
         self._root: str | None = None
         """The last item of history that was there before the session; new items follow it."""
+        self._root_at: str | None = None
+        """The item of the session in whose place it is: the last one sent when the session began.
+        """
         self._aliases: collections.OrderedDict[str, str | None] = collections.OrderedDict()
         """The id in history for an id at the server. For an item that history lacks: the item
         that precedes it, by its id at the server."""
@@ -49,7 +52,7 @@ class Chain:
         self._aliases.clear()
         self._left_out.clear()
         self._aliases.update(aliases)
-        self._tail = self._last = self._root = None
+        self._tail = self._last = self._root = self._root_at = None
         self._unconfirmed.clear()
 
     def join(self, last_of_history: str | None) -> None:
@@ -58,9 +61,8 @@ class Chain:
         That item itself may not have been replayed to this session.
         """
         self._root = last_of_history
-        if self._tail is not None and last_of_history is not None:
-            if self._known(self._tail) != last_of_history:
-                self._aliases[self._tail] = last_of_history
+        if last_of_history is not None:
+            self._root_at = self._tail
 
     def append(self, item_id: str) -> None:
         """Record an item that is sent. It counts as the last one until the server confirms it."""
@@ -176,6 +178,8 @@ class Chain:
 
     def _known(self, item_id: str | None) -> str | None:
         for _ in range(len(self._aliases) + 1):
+            if item_id is not None and item_id == self._root_at:
+                return self._root
             if item_id is None or item_id not in self._aliases:
                 break
             item_id = self._aliases[item_id]

@@ -119,6 +119,7 @@ def test_what_comes_after_a_replay_comes_after_the_whole_history() -> None:
     chain.note("b", "a")
 
     assert chain.previous("b") == "z"
+    assert chain.known_as("a") == "a"
 
 
 def test_without_a_replay_too() -> None:
