@@ -75,6 +75,10 @@ class _Output(msgspec.Struct, frozen=True):
     failed: bool
 
 
+_LOST = _Output("outcome unknown: the tool has run, but its output was lost", True)
+"""Stands for an output that is not kept any more."""
+
+
 class _ToolsState(msgspec.Struct):
     """The state that survives a crash."""
 
@@ -268,8 +272,9 @@ class ToolExecutor(Actor):
             self._early[call_id] = None
         if call_id in self._state.calls or call_id in self._state.answered:
             self.log.debug("a tool call came twice", call_id=call_id, tool=name)
-            if self.session.resumed and (last := self._state.outputs.get(call_id)):
+            if self.session.resumed and call_id not in self._state.calls:
                 # The supervisor may have died before it delivered the answer.
+                last = self._state.outputs.get(call_id, _LOST)
                 self.send(_answer_of(call_id, name, last.output, last.failed))
             return
         self._state.calls[call_id] = _InFlight(

@@ -474,6 +474,22 @@ def test_an_answer_that_may_be_lost_with_the_supervisor_is_given_again(
             assert again.take(ToolAnswer) == []
 
 
+def test_an_output_that_is_not_kept_any_more_is_answered_as_unknown(
+    tmp_path: Path, agent: str
+) -> None:
+    """Of a response with more calls than outputs are kept, all outputs may be lost."""
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        for number in range(4):
+            rig.tell(call("divide", f"c{number}", a=1))
+            rig.expect(ToolAnswer)
+        rig.wait_state(lambda state: len(msgspec.msgpack.decode(state)["answered"]) == 4)
+
+        with died(rig, "supervisor") as again:
+            again.tell(call("divide", "c0", a=1))
+
+            assert again.expect(ToolAnswer).output.startswith("outcome unknown")
+
+
 def test_too_many_calls_at_once_are_answered(tmp_path: Path) -> None:
     spec = ToolSpec("ask", "asks", {"type": "object"})
     with Rig(ToolExecutor, tmp_path, program_tools=(spec,)) as rig:
