@@ -185,7 +185,8 @@ class Conversation:
         item.heard = message.text_heard
 
     def _placed(self, item: _KnownItem, message: ItemPlaced) -> None:
-        item.previous = message.previous_item_id
+        if message.previous_item_id != item.item_id:
+            item.previous = message.previous_item_id
 
     def _removed(self, item: _KnownItem, message: ItemRemoved) -> None:
         item.removed = True

@@ -123,6 +123,16 @@ def test_a_turn_in_a_circle_waits_for_nothing() -> None:
     assert told(conversation, 0.0) == ["a", "d", "e"]
 
 
+def test_no_item_is_placed_behind_itself() -> None:
+    conversation = conversation_of(typed("a", None), typed("b", "a"), ItemPlaced("b", "b"))
+
+    assert told(conversation, 0.0) == ["a", "b"]
+    assert told(conversation_of(typed("a", None), ItemPlaced("a", "a"), typed("b", "a")), 0.0) == [
+        "a",
+        "b",
+    ]
+
+
 @given(st.permutations(CHAIN))
 def test_turns_are_published_once_and_in_order(messages: list[Message]) -> None:
     conversation = Conversation()
