@@ -79,7 +79,7 @@ class ActorHost(Protocol):
         """Write a message to the supervisor; from any thread."""
 
     holds_back: bool
-    """Whether messages that were sent ahead wait for `send_held_back`."""
+    """Whether what was sent ahead still waits to be sent to the supervisor."""
 
     def send_ahead(self, message: Message, epoch: int) -> None:
         """See `Actor.send_ahead`."""
@@ -149,7 +149,7 @@ class Actor(pykka.ThreadingActor):
         self._epoch = host.epoch
         self._inbox: Inbox = host.new_inbox()
         self.is_ahead = False
-        """Whether the message in hand has come straight; False: through the supervisor."""
+        """True: the message in hand came straight; False: through the supervisor."""
         super().__init__()
 
     # -- for subclasses to override -----------------------------------------------------------

@@ -367,7 +367,7 @@ def listening(rig: Rig, ears: list[DirectInbox]) -> DirectInbox:
 
 
 class Captured:
-    """What a microphone sends, both ways."""
+    """The blocks that a microphone has sent: straight, and through the supervisor."""
 
     def __init__(self, rig: Rig, ears: list[DirectInbox]) -> None:
         self.straight: list[CapturedAudio] = []
@@ -379,7 +379,7 @@ class Captured:
         until(lambda: self._held_back() >= 5, "none is held back", every_s=0.001)
 
     def wait_for(self, blocks: int) -> None:
-        """Wait until so many blocks more have come straight."""
+        """Wait until this many more blocks have come straight."""
         count = len(self.straight) + blocks
         until(lambda: self._look() >= count, "no more comes straight", every_s=0.001)
 

@@ -181,7 +181,7 @@ class FakeHub:
         """Whether later processes can import the component."""
         self.parked = False
         self.not_told_of_crash: list[object] = []
-        """Who is not to be sent each `ComponentCrashed`."""
+        """For each `ComponentCrashed`, the component that it is not sent to."""
         slot = Page(folder / "page", create=True).slot(0)
 
         def start(*arguments: Any, **calls: Any) -> FakeProcess:
