@@ -24,8 +24,6 @@ _ID_CHARS = 27
 """Length of our own ids without ``call_``. The service accepts at most 32 characters."""
 _MAX_REASON = 200
 """At most this many characters of the server's reason for a refusal are passed to the model."""
-ORPHANS_NS = 2_000_000_000
-"""How long a new session requests no response while outputs that tools still have are missing."""
 
 
 class _SentOutput(msgspec.Struct):
@@ -158,7 +156,7 @@ class Calls:
         self._context.publish(answer)
         return answer
 
-    def restored(self, plan: restore.Plan, now: int) -> None:
+    def restored(self, plan: restore.Plan) -> None:
         """Begin a new server session, which was sent the calls and outputs of the plan."""
         calls = self._context.saved.calls
         self._unfinished.clear()
@@ -183,8 +181,6 @@ class Calls:
                     self._publish_again(call.call_id, call.item_id, call.name, call.arguments)
         if self._context.resumes:
             self._look_after_orphans(plan)
-            if self._orphans:  # else the model would call the same tools again
-                self._context.responses.not_before = now + ORPHANS_NS
         self._context.is_reborn = self._context.resumes = self._context.is_abandoned = False
 
     def _look_after_orphans(self, plan: restore.Plan) -> None:
@@ -318,8 +314,6 @@ class Calls:
         if message.call_id not in self._orphans:
             return
         self._orphans.discard(message.call_id)
-        if not self._orphans:
-            self._context.responses.not_before = 0
         sent = _SentOutput(message.item_id, message.name, message.output, message.respond)
         item_id = self._send(message.call_id, sent)
         if message.respond:

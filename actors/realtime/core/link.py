@@ -204,7 +204,7 @@ class Link:
         is_configured = self.configuration.begin(prepared.configuration)
         self._recovery.send_items(prepared.items)
         context.phase = LinkPhase.CONFIGURING
-        self._calls.restored(self._recovery.plan, now)
+        self._calls.restored(self._recovery.plan)
         self._phase_by = now + HANDSHAKE_NS
         self.successor.begin_at(
             prepared.expires_ns - (prepared.expires_ns - prepared.created_ns) // AHEAD
