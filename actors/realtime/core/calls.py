@@ -101,7 +101,7 @@ class Calls:
         self._unfinished.pop(item.id, None)
         context, call_id = self._context, self._own_id(item)
         if item.status not in (None, "completed"):
-            self._abandon(call_id)
+            self._abandon(call_id, item.id)
             return False
         if call_id in context.done:  # the server has sent the same item again
             return False
@@ -117,7 +117,7 @@ class Calls:
         """Abandon the calls that the end of a response has cut off."""
         cut_off = [item for item, call in self._unfinished.items() if call[0] == response_id]
         for item_id in cut_off:
-            self._abandon(self._own_id(self._unfinished.pop(item_id)[1]))
+            self._abandon(self._own_id(self._unfinished.pop(item_id)[1]), item_id)
 
     def answered(self, message: ToolAnswer, now: int) -> None:
         """Store an output of the tools component; `settle` sends it."""
@@ -320,10 +320,14 @@ class Calls:
             ask = Ask(extra=self._extra([message.name]), tools="auto")
             self._context.responses.want(ask, [item_id])
 
-    def _abandon(self, call_id: str) -> None:
-        """Send an output for a call that never ran, so that no call is left without one."""
+    def _abandon(self, call_id: str, item_id: str) -> None:
+        """Send an output for a call that never ran, so that no call is left without one.
+
+        History gets neither of them.
+        """
         if call_id and call_id not in self._context.done and call_id not in self._outputs:
             self._context.done[call_id] = True
+            self._context.leave_out(item_id)
             self._context.chain.hide(output_item_id(call_id))
             self._send(call_id, _SentOutput("", "", CUT_OFF, respond=False))
 

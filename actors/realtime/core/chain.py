@@ -141,6 +141,10 @@ class Chain:
         self._left_out.add(item_id)
         self._set_alias(item_id, self._tail)
 
+    def is_left_out(self, item_id: str) -> bool:
+        """Return whether history lacks an item."""
+        return item_id in self._left_out
+
     def drop(self, item_id: str) -> list[str]:
         """Record that an item is deleted, or that history lacks it.
 
@@ -182,5 +186,6 @@ class Chain:
                 return self._root
             if item_id is None or item_id not in self._aliases:
                 break
-            item_id = self._aliases[item_id]
+            is_placed = item_id in self._left_out and item_id in self._before
+            item_id = (self._before if is_placed else self._aliases)[item_id]
         return item_id or self._root

@@ -445,6 +445,8 @@ class Core:
         if not known and item.type not in _REMEMBERED:
             context.leave_out(item.id)
         for item_id in [item.id] if placed else moved:
+            if context.chain.is_left_out(item_id):
+                continue
             known_as = context.chain.known_as(item_id)
             context.publish(ItemPlaced(known_as, context.chain.previous(item_id)))
         context.responses.seen(item.id)

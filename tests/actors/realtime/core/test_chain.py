@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from actors.realtime.core.chain import Chain
 
 
@@ -101,6 +103,22 @@ def test_items_that_history_does_not_know_stand_for_the_one_before() -> None:
     chain.note("answer")
 
     assert chain.previous("answer") == "call"
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_an_item_that_is_left_out_leads_to_the_one_before_it_wherever_it_comes(
+    is_known: bool,
+) -> None:
+    chain = Chain()
+    chain.note("a")
+    if is_known:
+        chain.note("call", "a")
+
+    chain.drop("call")
+    chain.note("b", "a")
+    chain.note("call", "b")
+
+    assert chain.previous("next") == "b"
 
 
 def test_items_are_published_under_the_id_that_history_knows() -> None:

@@ -9,6 +9,7 @@ from messages import (
     ConversationOver,
     CreateResponse,
     FatalError,
+    ItemPlaced,
     Message,
     Notice,
     OutputReplaced,
@@ -19,6 +20,7 @@ from messages import (
     ToolAnswer,
     ToolCall,
     ToolSpec,
+    UserItem,
 )
 from tests.actors.realtime.core.bench import NS, Bench
 
@@ -485,6 +487,25 @@ def test_a_call_that_was_cut_off_is_not_run_but_answered() -> None:
     bench.none(ToolCall)
     assert bench.items()[0]["call_id"] == "c1"
     assert "cancelled" in bench.items()[0]["output"]
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_history_has_nothing_of_a_call_that_was_cut_off(is_told: bool) -> None:
+    """What follows it would wait for it there."""
+    bench = Bench(inactivity_timeout_s=None).live().begin().audio(b"\1" * 960)
+    item = {"id": "f1", "type": "function_call", "call_id": "c1", "name": "clock"}
+    bench.server("response.output_item.added", response_id="r1", item=item)
+    if is_told:
+        bench.server("conversation.item.added", item=item, previous_item_id="a1")
+    bench.done(status="cancelled", status_details={"reason": "turn_detected"})
+    if not is_told:
+        bench.server("conversation.item.added", item=item, previous_item_id="a1")
+
+    bench.server("conversation.item.added", item=bench.items()[0], previous_item_id="f1")
+    bench.tell(SendText("Hello?", "t1"))
+
+    assert bench.one(UserItem).previous_item_id == "a1"
+    bench.none(ItemPlaced)
 
 
 def test_a_call_that_was_never_finished_is_answered_when_the_answer_is_done() -> None:
