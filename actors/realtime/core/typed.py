@@ -79,22 +79,26 @@ class Typed:
     def place(self, history: list[str]) -> None:
         """Publish the place of texts that were typed before the item order was known.
 
+        It is the one that they have at the server: those that history has stand where it has them,
+        the others follow.
+
         Args:
             history: the item ids of the history, in order.
         """
-        saved = self._context.saved
-        lacking = [text for text in saved.sent_texts if text.item_id not in history]
-        texts = [*lacking, *saved.texts]
-        ids = {text.item_id for text in texts}  # they may come after those that are placed
-        before = next((item_id for item_id in reversed(history) if item_id not in ids), None)
-        for text in texts:
-            if text.placed and text.item_id in history:
+        saved, context = self._context.saved, self._context
+        behind = dict(zip(history, [None, *history], strict=False))
+        last = history[-1] if history else None
+        for text in (*saved.sent_texts, *saved.texts):
+            item_id, is_known = text.item_id, text.item_id in behind
+            before = behind[item_id] if is_known else last
+            if not is_known:
+                last = item_id
+            if is_known and text.placed and not context.resumes:  # else what it follows may be lost
                 continue
             text.placed = True
-            if self._context.resumes and text.item_id not in history:  # lost with the supervisor
-                self._context.publish(
-                    UserItem(text.item_id, before, text.text, False, False, 0, 0, text.image)
+            if context.resumes and not is_known:  # lost with the supervisor
+                context.publish(
+                    UserItem(item_id, before, text.text, False, False, 0, 0, text.image)
                 )
             else:
-                self._context.publish(ItemPlaced(text.item_id, before))
-            before = text.item_id
+                context.publish(ItemPlaced(item_id, before))

@@ -915,6 +915,29 @@ def test_a_text_typed_before_the_history_was_known_is_put_behind_it(known: int) 
     assert before == {"t1": "u1", "t2": "t1"}
 
 
+def test_a_text_that_history_has_already_stays_where_it_is() -> None:
+    """What has come behind it meanwhile, such as the output of a tool, follows it."""
+    bench = Bench(first=False).tell(SendText("Hello?", "t1"))
+    bench.history = [_call(), _user("t1", "Hello?"), _output()]
+
+    bench.configured()
+
+    assert [place for place in bench.all(ItemPlaced) if place.item_id == "t1"] == [
+        ItemPlaced("t1", "f1")
+    ]
+
+
+def test_after_a_death_of_the_supervisor_a_text_does_not_follow_what_was_lost() -> None:
+    bench = Bench().live().answer("r1", "a1").tell(SendText("Hello?", "t1"))
+    bench.history = [_user("u1", "Hm"), _user("t1", "Hello?")]
+
+    again = bench.restarted(resumed="supervisor")
+    again.clear_but_requests()
+    again.configured()
+
+    assert again.one(ItemPlaced) == ItemPlaced("t1", "u1")
+
+
 def test_typed_texts_that_were_lost_with_the_supervisor_are_published_again() -> None:
     bench = Bench().live()
     for number in range(4):

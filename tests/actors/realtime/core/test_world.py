@@ -30,7 +30,7 @@ def _examples(count: int) -> Callable[[Any], Any]:
 
 pauses = st.sampled_from([0.0, 0.05, 0.3, 0.6, 1.0, 3.0, 6.0])
 said = ["talk", "talk", "talk", "talk", "cough", "tap", "type", "show", "ask", "interrupt"]
-others = ["notify", "change", "drop", "offline", "die", "wait"]
+others = ["notify", "change", "drop", "offline", "die", "kill", "wait"]
 steps = st.tuples(st.sampled_from([*said, *others]), pauses)
 kinds: dict[str, dict[str, Any]] = {
     "immediate": {},
@@ -58,6 +58,8 @@ def play(
                 world.process.drop(offline_s=pause)
             case "drop" | "die":
                 getattr(world.process, what)()
+            case "kill":
+                world.kill()
             case "wait":
                 world.run(1.0)
             case _:

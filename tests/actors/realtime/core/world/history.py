@@ -21,6 +21,7 @@ class History:
         self.world = world
         self.clock = world.clock
         self.turns: list[Turn] = []
+        self._journal: list[Message] = []
         self._conversation = Conversation()
 
     def items(self) -> tuple[ConversationItem, ...]:
@@ -30,7 +31,23 @@ class History:
         """The item before each item."""
         return {item.item_id: item.previous for item in self._conversation._items.values()}
 
+    def mentioned(self) -> list[str]:
+        """The items that other items or places name, and that never came."""
+        items = self._conversation._items.values()
+        return [item.item_id for item in items if not (item.kind or item.removed)]
+
+    def die(self, changes: list[Message]) -> None:
+        """Go on from the journal, and the changes on their way."""
+        self._conversation = Conversation()
+        for message in [*self._journal, *changes]:
+            self._conversation.apply(message, self.clock.now / NS)
+        self._journal += changes
+        for turn in self.turns:
+            self._conversation.mark_published(turn.item_id)
+        self.tell_turns()
+
     def remember(self, message: Message) -> None:
+        self._journal.append(message)
         self._conversation.apply(message, self.clock.now / NS)
         self.tell_turns()
 

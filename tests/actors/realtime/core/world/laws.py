@@ -49,6 +49,7 @@ def _each_call_has_one_output(world: World) -> None:
 def _history_is_a_chain(world: World) -> None:
     """Assert that each item of history follows another one of it, without cycles."""
     before = world.history.previous()
+    assert world.history.mentioned() == [], "history waits for it"
     assert not {before[item_id] for item_id in before} - {*before, None}, before
     for item_id in before:
         at, seen = item_id, {item_id}

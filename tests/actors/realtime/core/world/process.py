@@ -7,10 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from actors.conversation import ITEM_MESSAGES
 from actors.realtime import wire
 from actors.realtime.core.actions import (
     ConnectAfter,
@@ -24,7 +25,7 @@ from actors.realtime.core.actions import (
 from actors.realtime.core.core import Core
 from actors.realtime.core.state import Saved
 from actors.realtime.pictures import Pictures
-from messages import Message, SendImage, SessionInfo
+from messages import CapturedAudio, Message, SendImage, SessionInfo, ToolAnswer
 from tests.actors.realtime.core.world.clock import MS, NS
 from tests.actors.realtime.core.world.line import Line
 
@@ -40,7 +41,8 @@ atexit.register(shutil.rmtree, _PICTURES._folder, ignore_errors=True)
 class Process:
     """Does for the core what the actor does: its mailbox, its timer, its connections, its state.
 
-    It is killed and started again (`die`), and its connections break (`drop`).
+    It is killed and started again (`die`), and its connections break (`drop`). When the supervisor
+    dies, what it does until it notices reaches nobody but the server (`orphan`).
     """
 
     def __init__(self, world: World) -> None:
@@ -51,6 +53,9 @@ class Process:
         self.all_lines: list[Line] = []
         """All connections so far."""
         self.deaths = 0
+        self.changes: list[Message] = []
+        """The changes of the conversation that the next history is to know of."""
+        self._is_orphan = False
         self._offline_until = 0
         self._timer_ns: int | None = None
         self._saved = b""
@@ -66,9 +71,17 @@ class Process:
 
     # -- its mailbox --------------------------------------------------------------------------
 
-    def tell(self, message: Message) -> None:
-        """A message for the core, through its mailbox."""
-        self.clock.after_ns(MS // 2, lambda: self._deliver(message))
+    def tell(self, message: Message, *, is_kept: bool = False) -> None:
+        """A message for the core, through its mailbox.
+
+        Args:
+            message: The message.
+            is_kept: Whether it is delivered even if the supervisor dies: commands of the program.
+        """
+        if not isinstance(message, CapturedAudio):
+            self.world.burn()
+        there = self.world.while_it_lives(lambda: self._deliver(message))
+        self.clock.after_ns(MS // 2, (lambda: self._deliver(message)) if is_kept else there)
 
     def tell_core(self, what: Callable[[Core, int], None]) -> None:
         if self._dead:  # its mail waits
@@ -78,11 +91,16 @@ class Process:
         self._perform()
 
     def _deliver(self, message: Message) -> None:
+        if self._is_orphan:  # the next one gets it
+            self._mail.append(lambda core, now: self._hand_over(core, message, now))
+            return
         if not self._dead:
             self._last_mail = message
         self.tell_core(lambda core, now: self._hand_over(core, message, now))
 
     def _hand_over(self, core: Core, message: Message, now: int) -> None:
+        if isinstance(message, ToolAnswer):
+            self.changes.append(message)
         if isinstance(message, SendImage):
             core.image(message, _PICTURES.keep(message), now)
             core.tick(now)
@@ -97,7 +115,11 @@ class Process:
                 case SendEvent(event, spare):
                     if spare in self.lines:
                         self._send(event, self.lines[spare])
+                case Publish() | SaveState() if self._is_orphan:
+                    pass
                 case Publish(message):
+                    if isinstance(message, ITEM_MESSAGES):
+                        self.changes.append(message)
                     self.world.publish(message)
                 case SaveState(state):
                     self._saved = bytes(state)
@@ -160,20 +182,25 @@ class Process:
         for line in list(self.lines.values()):
             line.drop(1006)
 
-    def die(self) -> None:
+    def orphan(self) -> None:
+        """Leave it alone with the server: the supervisor has died."""
+        self._is_orphan = True
+
+    def die(self, resumed: Literal["", "supervisor"] = "") -> None:
         """Kill it, and open a new one."""
+        self._is_orphan = False
         self.deaths += 1
         self._epoch += 1
         for spare in (False, True):
             self._close(spare=spare)
         self._timer_ns = None
         saved = msgspec.msgpack.decode(self._saved, type=Saved) if self._saved else None
-        info = msgspec.structs.replace(self._info, first=False)
+        info = msgspec.structs.replace(self._info, first=False, resumed=resumed)
         self._dead = True
         self.clock.after(0.2, lambda epoch=self._epoch: self._live_again(epoch, info, saved))
 
     def _live_again(self, epoch: int, info: SessionInfo, saved: Saved | None) -> None:
-        if epoch != self._epoch:
+        if epoch != self._epoch or self._is_orphan:
             return  # it was killed again
         self._dead = False
         self.core = Core(self.world.settings, info, saved, self.clock.now)

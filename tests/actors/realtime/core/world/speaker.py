@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from messages import AssistantAudio, FlushPlayback, PlaybackFlushed, PlayedPosition
+from messages import AssistantAudio, FlushPlayback, PlaybackFlushed, PlaybackLost, PlayedPosition
 from tests.actors.realtime.core.world.clock import NS, RATE
 
 if TYPE_CHECKING:
@@ -74,6 +74,15 @@ class Loudspeaker:
         flushed = PlaybackFlushed(item_id, played, self.clock.now, message.sent_ns)
         late = self.world.is_rough and self.world.random.random() < 0.1
         self.clock.after(0.4 if late else 0.0, lambda: self._tell(flushed))
+
+    def die(self) -> None:
+        """Say where it has stopped; what it has not played is lost."""
+        self.advance()
+        self.is_paused = False
+        if self.queue:
+            item_id, _, played, _ = self.queue[0]
+            self.world.process.tell(PlaybackLost(item_id, played), is_kept=True)
+        self.queue.clear()
 
     def _tell(self, message: PlayedPosition | PlaybackFlushed) -> None:
         self.world.process.tell(message)

@@ -15,21 +15,28 @@ LOOKUP = ToolSpec("lookup", "Look a number up", {"type": "object", "properties":
 
 
 class Tools:
-    """Answers each call once, sooner or later."""
+    """Answers each call once, sooner or later; again, if the supervisor may have lost that."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self._calls: list[str] = []
+        self._answered: dict[str, ToolAnswer] = {}
 
     def work(self, call: ToolCall) -> None:
+        if (answer := self._answered.get(call.call_id)) and self.world.supervisors > 1:
+            self._tell(answer)
         if call.call_id in self._calls:
             return
         self._calls.append(call.call_id)
         answer = ToolAnswer(call.call_id, call.name, f'"{len(self._calls)}"')
-        clock = self.world.clock
 
         def done() -> None:
-            self.world.process.tell(answer)
-            clock.after(0.02, lambda: self.world.history.remember(answer))
+            self._answered[call.call_id] = answer
+            self._tell(answer)
 
-        clock.after(self.world.random.choice([0.05, 0.5, 4.0]), done)
+        self.world.clock.after(self.world.random.choice([0.05, 0.5, 4.0]), done)
+
+    def _tell(self, answer: ToolAnswer) -> None:
+        self.world.process.tell(answer)
+        world = self.world
+        world.clock.after(0.02, world.while_it_lives(lambda: world.history.remember(answer)))

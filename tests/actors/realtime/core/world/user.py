@@ -104,4 +104,4 @@ class User:
         return self.typed[-1], f"t{len(self.typed)}"
 
     def _tell(self, message: Message) -> None:
-        self.world.process.tell(message)
+        self.world.process.tell(message, is_kept=True)

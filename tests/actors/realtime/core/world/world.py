@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from actors.conversation import ITEM_MESSAGES
@@ -32,6 +33,9 @@ from tests.actors.realtime.core.world.tools import LOOKUP, Tools
 from tests.actors.realtime.core.world.user import User
 
 __all__ = ["World"]
+
+_CHANGES = 30
+"""So many of the newest changes survive the supervisor."""
 
 
 class World:
@@ -70,6 +74,10 @@ class World:
         """Of these, what a server was asked to say."""
         self.interrupted: set[str] = set()
         """Of these, what somebody has interrupted on its way."""
+        self.supervisors = 1
+        """How many supervisors there have been."""
+        self._fuse = 0
+        """The supervisor dies when so many more messages are on their way; 0: it does not."""
         self.clock = Clock()
         self.user = User(self)
         self.speaker = Loudspeaker(self)
@@ -96,11 +104,50 @@ class World:
         assert not self.speaker.queue, "something is not played"
         assert self.process.core.phase.name == "LIVE"
 
+    # -- the supervisor -----------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """Kill the supervisor, and with it everything, when a few more messages are on their way.
+
+        Another one goes on.
+        """
+        self._fuse = self.random.randrange(1, 12)
+
+    def burn(self) -> None:
+        """Record that a message is on its way."""
+        self._fuse -= 1
+        if self._fuse == 0:
+            self.clock.after_ns(self.random.choice([0, MS // 4, 3 * MS // 4, 8 * MS]), self._die)
+
+    def _die(self) -> None:
+        self.supervisors += 1
+        self.process.orphan()
+        self.clock.after(self.random.choice([0.0, 0.005, 0.02]), self._go_on)
+
+    def _go_on(self) -> None:
+        self.speaker.die()
+        self.history.die(self.process.changes[-_CHANGES:])
+        self.process.die("supervisor")
+
+    def while_it_lives(self, do: Callable[[], None]) -> Callable[[], None]:
+        """Return what is done unless the supervisor, which was to pass it on, has died by then."""
+        supervisor = self.supervisors
+
+        def unless_dead() -> None:
+            if self.supervisors == supervisor:
+                do()
+
+        return unless_dead
+
     # -- what passes between its parts --------------------------------------------------------
 
     def publish(self, message: Message) -> None:
         """Deliver a message of the core to the components that accept it."""
-        after_ns = self.clock.after_ns
+        self.burn()
+
+        def after_ns(delay: int, do: Callable[[], None]) -> None:
+            self.clock.after_ns(delay, self.while_it_lives(do))
+
         if isinstance(message, ITEM_MESSAGES):
             after_ns(MS, lambda: self.history.remember(message))
         match message:
