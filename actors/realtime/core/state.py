@@ -171,7 +171,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     - talking: talks
     - turns: repeats, safe_sample, turns
     - typed: seen_texts, sent_texts, texts
-    - user: untranscribed
+    - user: hears_again, untranscribed
     """
 
     speed: float = 1.0
@@ -200,6 +200,9 @@ class Saved(msgspec.Struct, omit_defaults=True):
     dies."""
     seen_texts: list[str] = []
     """Item ids of the newest typed turns, to recognise a turn that is delivered twice."""
+    hears_again: bool = False
+    """Whether a session was sent speech again that it has not committed. The next one hears it too,
+    and answers it first."""
     untranscribed: list[str] = []
     """Item ids of speech whose transcript has not come."""
     playing: list[Audible] = []

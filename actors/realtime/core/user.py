@@ -8,7 +8,7 @@ import msgspec
 
 from actors.realtime import wire
 from actors.realtime.core import errors, restore, session
-from actors.realtime.core.context import Context
+from actors.realtime.core.context import Context, LinkPhase
 from actors.realtime.core.doubts import COMMIT_NS, Doubt, Doubts, Verdict
 from actors.realtime.core.duplex import Duplex
 from actors.realtime.core.hearing import Hearing
@@ -127,6 +127,7 @@ class User:
             speech = _SpokenTurn(event.item_id, end, end)
         else:
             self._speech = None
+        context.saved.hears_again = False
         first = speech.first_sample
         last = max(first, speech.last_sample or end)
         context.chain.note(event.item_id, event.previous_item_id)
@@ -302,7 +303,9 @@ class User:
         talk_from = self.talking.restored(plan.again, now)
         if self.talking.is_on:
             return talk_from
-        if plan.hears_speech:
+        saved = self._context.saved
+        saved.hears_again |= plan.hears_speech
+        if saved.hears_again:
             self._speech_due_by = now + SPEECH_DUE_NS
         return plan.from_sample
 
@@ -332,7 +335,10 @@ class User:
         self.talking.tick(now)
         speech = self._speech
         if speech and speech.stopped_ns is not None and now >= speech.stopped_ns + COMMIT_NS:
-            self._speech = None
+            self._speech = speech = None
+        is_live = self._context.phase is LinkPhase.LIVE
+        if is_live and speech is None and now >= self._speech_due_by:
+            self._context.saved.hears_again = False
 
     def deadlines(self) -> list[int]:
         """Return when the state changes without an event."""

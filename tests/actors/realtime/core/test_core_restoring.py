@@ -14,6 +14,7 @@ from messages import (
     AssistantItem,
     AudioLost,
     ConversationItem,
+    CreateResponse,
     FlushPlayback,
     HistorySnapshot,
     Interrupt,
@@ -1006,3 +1007,19 @@ def test_speech_lost_with_two_sessions_is_heard_again_and_not_requested() -> Non
 
     assert bench.one(ReplayCapture).from_sample == 0
     assert bench.events("response.create") == []  # the server answers what it hears again
+
+
+@both
+def test_speech_whose_second_session_is_lost_too_is_answered_before_what_is_owed(how: str) -> None:
+    bench = Bench(transcription_model="gpt-transcribe").live().answer("r1", "a1")
+    bench.capture(0, 3 * 24_000).speak().tell(CreateResponse())
+    bench.history = [_user("u0", "Hello"), _assistant("a1", "Hello there")]
+    again = _again(bench, how)
+    assert again.one(ReplayCapture)
+
+    again = _again(again, how)
+    again.wait(1.0)
+
+    assert again.events("response.create") == [], "it would answer what was answered before"
+    again.wait(2.5)
+    assert len(again.events("response.create")) == 1, "the server hears no speech"
