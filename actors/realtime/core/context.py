@@ -69,7 +69,7 @@ class Context:
         self.playback = PlaybackAccount(saved.playing, now)
         self.capture = CaptureFeed()
         self.chain = Chain()
-        self._ids = [ItemIds(), ItemIds()]
+        self._ids = [ItemIds(are_ours=not saved.refuses_ids) for _ in range(2)]
         """Of the session, and of the standby session."""
         self.turns = Turns(saved)
         self.activity = Activity(saved)
@@ -181,6 +181,7 @@ class Context:
         again = self._ids[spare].refused(error, self.event_id(intent))
         if again is None:
             return False
+        self.saved.refuses_ids = True
         self.log("info", "the server refuses our id of an item", intent=intent.partition(" ")[0])
         self._actions.append(SendEvent(again, spare))
         if not spare:

@@ -160,6 +160,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     - calls: calls, seen_calls
     - closing: ending, input_end
     - consumption: budget_percent, dollars, used
+    - context: refuses_ids
     - core: owed, playing
     - duplex: audible, cancelled, echo, echoes, notified_duplex, notified_echo
     - interruption: paused_by
@@ -192,6 +193,8 @@ class Saved(msgspec.Struct, omit_defaults=True):
     owed: Ask | None = None
     """The response that the next process has to request."""
     calls: list[OpenCall] = []
+    refuses_ids: bool = False
+    """Whether the server refuses our ids of items, and accepts only its own."""
     seen_calls: list[str] = []
     """Ids of the last calls: some servers give the same one again."""
     texts: list[TypedTurn] = []

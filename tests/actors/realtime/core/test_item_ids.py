@@ -244,9 +244,13 @@ def test_what_was_to_be_deleted_is_not_in_the_next_session() -> None:
     assert bench.events("conversation.item.delete") == []
 
 
-def test_the_next_session_gets_all_items_without_ids_from_the_start() -> None:
+@pytest.mark.parametrize("dies", [False, True])
+def test_the_next_session_gets_all_items_without_ids_from_the_start(dies: bool) -> None:
     bench = _restored()
-    bench.lose().clear_but_requests()
+    bench.lose().wait(0.1)
+    if dies:
+        bench = bench.restarted()
+    bench.clear_but_requests()
 
     bench.configured()
 
