@@ -80,8 +80,13 @@ class Process:
         """
         if not isinstance(message, CapturedAudio):
             self.world.burn()
-        there = self.world.while_it_lives(lambda: self._deliver(message))
-        self.clock.after_ns(MS // 2, (lambda: self._deliver(message)) if is_kept else there)
+        supervisor = self.world.supervisors
+
+        def hand_over(core: Core, now: int) -> None:
+            if is_kept or self.world.supervisors == supervisor:
+                self._hand_over(core, message, now)
+
+        self.clock.after_ns(MS // 2, lambda: self._deliver(message, hand_over))
 
     def tell_core(self, what: Callable[[Core, int], None]) -> None:
         if self._dead:  # its mail waits
@@ -90,13 +95,13 @@ class Process:
         what(self.core, self.clock.now)
         self._perform()
 
-    def _deliver(self, message: Message) -> None:
+    def _deliver(self, message: Message, hand_over: Callable[[Core, int], None]) -> None:
         if self._is_orphan:  # the next one gets it
-            self._mail.append(lambda core, now: self._hand_over(core, message, now))
+            self._mail.append(hand_over)
             return
         if not self._dead:
             self._last_mail = message
-        self.tell_core(lambda core, now: self._hand_over(core, message, now))
+        self.tell_core(hand_over)
 
     def _hand_over(self, core: Core, message: Message, now: int) -> None:
         if isinstance(message, ToolAnswer):
