@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres import PROGRAMS, Postgres, needs_postgres, running
+from tests.rig import TIMEOUT_S
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +54,7 @@ class Proxy:
         self._server = server
         self._ways: dict[str, tuple[socket.socket, list[socket.socket]]] = {}
         self._is_cut: set[str] = set()
+        self._threads: list[threading.Thread] = []
 
     def url(self, name: str) -> str:
         """Return the URL of the store for a host; without a name: straight."""
@@ -65,7 +67,7 @@ class Proxy:
             listener.bind(str(place / ".s.PGSQL.5432"))
             listener.listen()
             self._ways[name] = listener, []
-            threading.Thread(target=self._accept, args=(name,), daemon=True).start()
+            self._start(self._accept, name)
         return f"postgresql://tests@/postgres?host={self._folder / name}"
 
     def cut(self, name: str) -> None:
@@ -83,7 +85,18 @@ class Proxy:
         """End it."""
         for name, (listener, _) in self._ways.items():
             self.cut(name)
-            listener.close()
+            with contextlib.suppress(OSError):  # macOS: it is not connected
+                listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(TIMEOUT_S)
+        for listener, ends in self._ways.values():
+            for end in (listener, *ends):
+                end.close()
+
+    def _start(self, run: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=run, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self, name: str) -> None:
         listener, ends = self._ways[name]
@@ -97,7 +110,7 @@ class Proxy:
                 far.connect(str(self._server.socket_path))
                 ends += [near, far]
                 for one, other in ((near, far), (far, near)):
-                    threading.Thread(target=_copy, args=(one, other), daemon=True).start()
+                    self._start(_copy, one, other)
 
 
 def _copy(one: socket.socket, other: socket.socket) -> None:
