@@ -108,6 +108,8 @@ class Conversation:
     def __init__(self) -> None:
         self._items: dict[str, _KnownItem] = {}
         self._outputs: dict[str, str] = {}
+        self._named: set[str] = set()
+        """Ids of the items that others were put behind."""
         self._ordered: list[_KnownItem] | None = []
         self._roots: dict[str, _KnownItem] = {}
         self._count = 0
@@ -185,20 +187,25 @@ class Conversation:
         item.heard = message.text_heard
 
     def _placed(self, item: _KnownItem, message: ItemPlaced) -> None:
-        if message.previous_item_id != item.item_id:
-            item.previous = message.previous_item_id
+        self._put_behind(item, message.previous_item_id)
 
     def _removed(self, item: _KnownItem, message: ItemRemoved) -> None:
         item.removed = True
 
     def _call(self, item: _KnownItem, message: ToolCall) -> None:
+        is_new = not item.kind
         self._place(item, "call", message.previous_item_id)
         item.call_id, item.name, item.arguments = message.call_id, message.name, message.arguments
+        if is_new and message.call_id in self._outputs:  # nobody has an output before its call
+            self._put_behind(self._items[self._outputs[message.call_id]], item.item_id)
 
     def _answer(self, item: _KnownItem, message: ToolAnswer) -> None:
         # The service appends it to the conversation, and `ItemPlaced` says where. Until then it
         # counts as the last item.
         last = next((other for other in reversed(self._order()) if other.kind), None)
+        if item.item_id in self._named:  # what follows it is there already, perhaps the last item
+            calls = (other for other in self._items.values() if other.kind == "call")
+            last = next((call for call in calls if call.call_id == message.call_id), None)
         self._place(item, "output", item.previous or (last.item_id if last else None))
         item.call_id, item.name, item.output = message.call_id, message.name, message.output
         self._outputs[message.call_id] = item.item_id
@@ -208,8 +215,26 @@ class Conversation:
 
     def _place(self, item: _KnownItem, kind: _Kind, previous: str | None) -> None:
         item.kind = kind
-        if previous is not None and previous != item.item_id:
-            item.previous = previous
+        if previous is not None:
+            self._put_behind(item, previous)
+
+    def _put_behind(self, item: _KnownItem, previous: str | None) -> None:
+        """Move an item.
+
+        If it goes behind an item that follows it, what has followed it directly stays where it is,
+        and follows the item before it: no items ever follow each other in a circle.
+        """
+        if previous in (item.previous, item.item_id):
+            return
+        if item.item_id in self._named:
+            at = self._items.get(previous or "")
+            while at is not None and at.previous != item.item_id:
+                at = self._items.get(at.previous or "")
+            if at is not None:
+                at.previous = item.previous
+        item.previous = previous
+        if previous is not None:
+            self._named.add(previous)
 
     # -- order --------------------------------------------------------------------------------
 
@@ -225,15 +250,13 @@ class Conversation:
             known = item.previous if item.previous in self._items else None
             after.setdefault(known, []).append(item)
         self._roots = {}
-        roots = [*after.get(None, ()), *self._items.values()]  # the latter for items in a circle
-        for root in roots:
+        for root in after.get(None, ()):
             stack = [root]
             while stack:
                 item = stack.pop()
-                if item.item_id not in self._roots:
-                    self._roots[item.item_id] = root
-                    yield item
-                    stack.extend(reversed(after.get(item.item_id, ())))
+                self._roots[item.item_id] = root
+                yield item
+                stack.extend(reversed(after.get(item.item_id, ())))
 
     # -- turns to publish ---------------------------------------------------------------------
 
@@ -262,8 +285,7 @@ class Conversation:
             return math.inf
         due = item.known_at + TRANSCRIPT_S if item.awaits_transcript else 0.0
         root = self._roots[item.item_id]
-        is_known = root.previous is None or root.previous in self._items  # the latter in a circle
-        if not (is_known and root.kind):
+        if root.previous is not None or not root.kind:  # its previous item is not known yet
             due = max(due, root.known_at + PREVIOUS_S)
         return due
 

@@ -109,28 +109,40 @@ def test_every_item_has_one_place_whatever_is_published_about_it(
     assert sorted(ids(conversation)) == sorted({item for item, _ in links})
 
 
-def test_a_turn_in_a_circle_waits_for_nothing() -> None:
-    """An output that was lost with the supervisor is placed behind the answer to it."""
+def test_an_item_that_is_moved_leaves_no_circle_behind() -> None:
+    """An output that was lost with the supervisor comes behind the answer to it at the server."""
     conversation = conversation_of(
         typed("a", None),
         ToolCall("call", "tool", "{}", item_id="b", previous_item_id="a"),
         said("d", "c"),
         ToolAnswer("call", "tool", "12:00", item_id="c"),
-        ItemPlaced("c", "d"),
-        typed("e", "c"),
+    )
+    assert ids(conversation) == ["a", "b", "c", "d"]
+
+    for message in (ItemPlaced("c", "d"), typed("e", "c"), typed("f", None)):
+        conversation.apply(message, 0.0)
+
+    assert ids(conversation) == ["a", "b", "d", "c", "e", "f"]
+    assert told(conversation, 0.0) == ["a", "d", "e", "f"]
+
+
+def test_an_output_is_never_before_its_call() -> None:
+    answer = ToolAnswer("call", "tool", "12:00", item_id="c")
+
+    conversation = conversation_of(
+        typed("a", None), answer, ToolCall("call", "tool", "{}", "b", "a"), typed("d", "c")
     )
 
-    assert told(conversation, 0.0) == ["a", "d", "e"]
+    assert ids(conversation) == ["a", "b", "c", "d"]
 
 
-def test_no_item_is_placed_behind_itself() -> None:
-    conversation = conversation_of(typed("a", None), typed("b", "a"), ItemPlaced("b", "b"))
+@pytest.mark.parametrize("item_id", ["a", "b"])
+def test_no_item_is_placed_behind_itself(item_id: str) -> None:
+    conversation = conversation_of(
+        typed("a", None), ItemPlaced(item_id, item_id), typed("b", "a"), ItemPlaced("b", "b")
+    )
 
     assert told(conversation, 0.0) == ["a", "b"]
-    assert told(conversation_of(typed("a", None), ItemPlaced("a", "a"), typed("b", "a")), 0.0) == [
-        "a",
-        "b",
-    ]
 
 
 @given(st.permutations(CHAIN))
