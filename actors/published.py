@@ -1,8 +1,8 @@
-"""The newest changes of the conversation that realtime knows of, in a file of the session.
+"""The newest changes of the conversation that realtime has published, in a file of the session.
 
-Realtime forgets what it has published, and the outputs of tools that it has sent to the server.
-Until history has them, only the supervisor has; when that dies, the next history reads this file.
-Applying a change twice does no harm, so it says nothing of what history has.
+Realtime forgets what it has published. Until history has it, only the supervisor has; when that
+dies, the next history reads this file. Applying a change twice does no harm, so it says nothing of
+what history has.
 
 Each record is the length and the CRC-32 of a message, and the message. A file that is long enough
 is renamed, in place of the one before it, and a new one begun.
@@ -38,7 +38,7 @@ class PublishedChanges:
             self._open(os.O_TRUNC if session.first else 0)
 
     def put(self, message: Message) -> None:
-        """Keep a change, once it is written."""
+        """Keep a change that is published, once it is written."""
         frame = encode(message)
         self._waiting += (_HEAD.pack(len(frame), zlib.crc32(frame)), frame)
 

@@ -52,6 +52,7 @@ from messages import (
     StopSession,
     Subscribe,
     SupervisorDiedError,
+    ToolAnswer,
     ToolCall,
     Turn,
     Wanted,
@@ -159,7 +160,7 @@ class Session:
         """Number of the last `AskToPass`; 0: none has come."""
         self._blocking = 0
         """Number of calls under way that may block the loop."""
-        self._passed_on: dict[str, None] = {}
+        self._passed_on: dict[tuple[type[Message], str], None] = {}
         """Ids of the newest turns and calls."""
         self._lock = threading.Lock()
         self._streams: list[Listener] = []
@@ -623,11 +624,11 @@ class Session:
                 return
             case SessionEnding():
                 self._is_ending = True
-            case Turn(item_id=its_id) | ToolCall(call_id=its_id):
-                # Realtime, and a history that goes on after a supervisor, publish some again.
-                if its_id in self._passed_on:
+            case Turn(item_id=its_id) | ToolCall(call_id=its_id) | ToolAnswer(call_id=its_id):
+                # After a death of the supervisor, some are published again.
+                if (known := (type(message), its_id)) in self._passed_on:
                     return
-                self._passed_on[its_id] = None
+                self._passed_on[known] = None
                 if len(self._passed_on) > _REMEMBERED:
                     del self._passed_on[next(iter(self._passed_on))]
             case ComponentCrashed(component):

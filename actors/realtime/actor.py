@@ -180,8 +180,6 @@ class Realtime(Actor):
             if type(message) is SendImage:
                 self._show(message, now)
             else:
-                if type(message) is ToolAnswer:  # it may have come straight, and to nobody else
-                    self._changes.put(message)
                 ticks = self._core.message(message, now)
             if ticks:
                 self._perform(saves=False)  # first: somebody may wait for it

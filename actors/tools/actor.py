@@ -73,9 +73,11 @@ class _Output(msgspec.Struct, frozen=True):
 
     output: str
     failed: bool
+    name: str = ""
+    """The tool."""
 
 
-_LOST = _Output("outcome unknown: the tool has run, but its output was lost", True)
+_LOST = _Output("outcome unknown: the output of the call was lost", True)
 """Stands for an output that is not kept any more."""
 
 
@@ -91,6 +93,8 @@ class _ToolsState(msgspec.Struct):
     """The program's tools as last set; None: those of the settings."""
     builtin_tools: tuple[str, ...] | None = None
     volume: float | None = None
+    resumed: bool = False
+    """Whether a supervisor has died in this session, perhaps before it had delivered an answer."""
 
 
 class ToolExecutor(Actor):
@@ -152,6 +156,12 @@ class ToolExecutor(Actor):
         """The calls that wait for the program to say which span they run in."""
         self._spans = self._imported_spans()
         self._announce()
+        if self.session.resumed:
+            self._state.resumed = True
+            self._save()
+        if self.session.resumed == "supervisor":
+            for call_id, last in self._state.outputs.items():
+                self.send_through(_answer_of(call_id, last.name, last.output, last.failed))
         self._take_outcomes()
         self._resume()
 
@@ -268,15 +278,14 @@ class ToolExecutor(Actor):
         call_id, name = call.call_id, call.name
         if not self.is_ahead:
             self._tell_early(call_id)
-        elif call_id not in self._state.calls:
-            self._early[call_id] = None
         if call_id in self._state.calls or call_id in self._state.answered:
             self.log.debug("a tool call came twice", call_id=call_id, tool=name)
-            if self.session.resumed and call_id not in self._state.calls:
-                # The supervisor may have died before it delivered the answer.
+            if self._state.resumed and call_id not in self._state.calls:
                 last = self._state.outputs.get(call_id, _LOST)
-                self.send(_answer_of(call_id, name, last.output, last.failed))
+                self.send_through(_answer_of(call_id, name, last.output, last.failed))
             return
+        if self.is_ahead:
+            self._early[call_id] = None
         self._state.calls[call_id] = _InFlight(
             name, call.arguments, item_id=call.item_id, previous_item_id=call.previous_item_id
         )
@@ -420,7 +429,7 @@ class ToolExecutor(Actor):
             self.send(answer)
         self._state.answered = [*self._state.answered, call_id][-_MAX_ANSWERED:]
         newest = self._state.answered[-_MAX_OUTPUTS:]
-        self._state.outputs[call_id] = _Output(output, failed)
+        self._state.outputs[call_id] = _Output(output, failed, name)
         self._state.outputs = {
             one: found for one, found in self._state.outputs.items() if one in newest
         }

@@ -254,21 +254,6 @@ def test_the_saved_state_and_the_published_changes_go_together(
     stage.rig.host.orphaned = False
 
 
-def test_an_output_that_has_come_is_known_to_the_next_history(stage: Stage) -> None:
-    """It may have come straight, and have been lost on its way to history with the supervisor."""
-    peer = stage.live()
-    peer.send("response.created", response={"id": "r1"})
-    item = {"id": "f1", "type": "function_call", "call_id": "c1", "name": "clock"}
-    peer.send("response.output_item.done", response_id="r1", item={**item, "arguments": "{}"})
-    stage.rig.expect(ToolCall)
-    answer = ToolAnswer("c1", "clock", "12:00", item_id="o1")
-
-    stage.rig.tell(answer)
-
-    assert peer.expect("conversation.item.create")["item"]["output"] == "12:00"
-    until(lambda: answer in published_changes(stage.rig.session), "it is not written")
-
-
 def test_changes_are_sent_and_then_written_right_before_the_state(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

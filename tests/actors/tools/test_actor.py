@@ -466,6 +466,8 @@ def test_an_answer_that_may_be_lost_with_the_supervisor_is_given_again(
         rig.wait_state(lambda state: msgspec.msgpack.decode(state)["answered"] == ["call_1"])
 
         with died(rig, resumed) as again:
+            if resumed:
+                assert again.expect(ToolAnswer) == answer
             again.tell(call("divide", a=1))
             if resumed:
                 assert again.expect(ToolAnswer) == answer
@@ -485,9 +487,27 @@ def test_an_output_that_is_not_kept_any_more_is_answered_as_unknown(
         rig.wait_state(lambda state: len(msgspec.msgpack.decode(state)["answered"]) == 4)
 
         with died(rig, "supervisor") as again:
+            kept = [again.expect(ToolAnswer).call_id for _ in range(3)]
             again.tell(call("divide", "c0", a=1))
 
+            assert kept == ["c1", "c2", "c3"]
             assert again.expect(ToolAnswer).output.startswith("outcome unknown")
+
+
+def test_a_repeated_call_is_answered_though_tools_have_died_again_meanwhile(
+    tmp_path: Path, agent: str
+) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("divide", a=1))
+        answer = rig.expect(ToolAnswer)
+        rig.wait_state(lambda state: msgspec.msgpack.decode(state)["answered"] == ["call_1"])
+
+        with died(rig, "supervisor") as again:
+            assert again.expect(ToolAnswer) == answer
+            with died(again) as third:
+                third.tell(call("divide", a=1))
+
+                assert third.expect(ToolAnswer) == answer
 
 
 def test_too_many_calls_at_once_are_answered(tmp_path: Path) -> None:

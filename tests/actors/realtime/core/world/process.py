@@ -25,7 +25,7 @@ from actors.realtime.core.actions import (
 from actors.realtime.core.core import Core
 from actors.realtime.core.state import Saved
 from actors.realtime.pictures import Pictures
-from messages import CapturedAudio, Message, SendImage, SessionInfo, ToolAnswer
+from messages import CapturedAudio, Message, SendImage, SessionInfo
 from tests.actors.realtime.core.world.clock import MS, NS
 from tests.actors.realtime.core.world.line import Line
 
@@ -104,8 +104,6 @@ class Process:
         self.tell_core(hand_over)
 
     def _hand_over(self, core: Core, message: Message, now: int) -> None:
-        if isinstance(message, ToolAnswer):
-            self.changes.append(message)
         if isinstance(message, SendImage):
             core.image(message, _PICTURES.keep(message), now)
             core.tick(now)

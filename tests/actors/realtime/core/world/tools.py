@@ -14,6 +14,10 @@ __all__ = ["LOOKUP", "Tools"]
 LOOKUP = ToolSpec("lookup", "Look a number up", {"type": "object", "properties": {}})
 
 
+_KEPT = 3
+"""So many outputs are kept."""
+
+
 class Tools:
     """Answers each call once, sooner or later; again, if the supervisor may have lost that."""
 
@@ -22,9 +26,16 @@ class Tools:
         self._calls: list[str] = []
         self._answered: dict[str, ToolAnswer] = {}
 
-    def work(self, call: ToolCall) -> None:
-        if (answer := self._answered.get(call.call_id)) and self.world.supervisors > 1:
+    def die(self) -> None:
+        """Give the newest answers again: they may be lost with the supervisor."""
+        for answer in list(self._answered.values())[-_KEPT:]:
             self._tell(answer)
+
+    def work(self, call: ToolCall) -> None:
+        if call.call_id in self._answered and self.world.supervisors > 1:
+            newest = list(self._answered)[-_KEPT:]
+            lost = ToolAnswer(call.call_id, call.name, '"lost"')
+            self._tell(self._answered[call.call_id] if call.call_id in newest else lost)
         if call.call_id in self._calls:
             return
         self._calls.append(call.call_id)
@@ -37,6 +48,6 @@ class Tools:
         self.world.clock.after(self.world.random.choice([0.05, 0.5, 4.0]), done)
 
     def _tell(self, answer: ToolAnswer) -> None:
-        self.world.process.tell(answer)
         world = self.world
+        world.process.tell(answer)
         world.clock.after(0.02, world.while_it_lives(lambda: world.history.remember(answer)))

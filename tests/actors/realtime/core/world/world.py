@@ -127,6 +127,7 @@ class World:
     def _go_on(self) -> None:
         self.speaker.die()
         self.history.die(self.process.changes[-_CHANGES:])
+        self.tools.die()
         self.process.die("supervisor")
 
     def while_it_lives(self, do: Callable[[], None]) -> Callable[[], None]:
