@@ -170,18 +170,29 @@ class Calls:
         for call in calls:
             if call.output is None:
                 call.output = plan.answered.get(call.call_id)
+            if call.output is not None:
+                self._context.outputs.setdefault(call.call_id, (call.output_id, call.output))
         for message in self._early.values():
             self._answer_orphan(message)
         self._early.clear()
-        # The process before may have died after saving a call, and before everyone was sent it.
-        # Tools may have been: straight, and then its answer may be here before this session is.
         if self._context.is_reborn:
-            for call in calls:
-                if call.output is None or call.call_id not in plan.recorded:
-                    self._publish_again(call.call_id, call.item_id, call.name, call.arguments)
+            self._publish_saved(plan)
         if self._context.resumes:
             self._look_after_orphans(plan)
-        self._context.is_reborn = self._context.resumes = self._context.is_abandoned = False
+        if plan.knows_history:
+            self._context.restored()
+
+    def _publish_saved(self, plan: restore.Plan) -> None:
+        """Publish the saved calls again that not everyone may know.
+
+        The process before may have died after it had saved a call, before it could send it to the
+        supervisor. Tools may know the call nevertheless: they are sent it straight, and may have
+        answered it by now.
+        """
+        may_be_lost = plan.knows_history and self._context.saved.resumed != "journal"
+        for call in self._context.saved.calls:
+            if call.output is None or (may_be_lost and call.call_id not in plan.recorded):
+                self._publish_again(call.call_id, call.item_id, call.name, call.arguments, plan)
 
     def _look_after_orphans(self, plan: restore.Plan) -> None:
         """Have the calls answered that the saved state lacks.
@@ -192,16 +203,23 @@ class Calls:
         calls = {item["call_id"]: item for item in plan.items if "name" in item}
         for call_id in sorted(self._orphans):
             name = calls[call_id]["name"]
-            if self._context.is_abandoned:
+            if self._context.saved.resumed == "abandoned":
                 self._answer_orphan(self._publish_unknown(call_id, name))
             else:
                 item = calls[call_id]
                 item_id = self._context.chain.known_as(item["id"])
-                self._publish_again(call_id, item_id, name, item["arguments"])
+                self._publish_again(call_id, item_id, name, item["arguments"], plan)
 
-    def _publish_again(self, call_id: str, item_id: str, name: str, arguments: str) -> None:
-        """Publish a call that the tools component may not know; it recognises one that it does."""
-        before = self._context.chain.previous(restore.wire_id(item_id or call_id, restore.CALL))
+    def _publish_again(
+        self, call_id: str, item_id: str, name: str, arguments: str, plan: restore.Plan
+    ) -> None:
+        """Publish a call that the tools component may not know; it recognises one that it does.
+
+        History, which may have it, keeps it where it is.
+        """
+        before = None
+        if plan.knows_history and call_id not in plan.recorded:
+            before = self._context.chain.previous(restore.wire_id(item_id or call_id, restore.CALL))
         self._context.publish(ToolCall(call_id, name, arguments, item_id, before))
 
     def _note_replayed(self, plan: restore.Plan) -> None:

@@ -30,8 +30,8 @@ class Chain:
         self._root: str | None = None
         """The last item of history that was there before the session; new items follow it."""
         self._root_at: str | None = None
-        """The item of the session in whose place it is: the last one sent when the session began.
-        """
+        """The last item that was sent when the session began. Whatever follows it at the server
+        follows `_root` in history."""
         self._aliases: collections.OrderedDict[str, str | None] = collections.OrderedDict()
         """The id in history for an id at the server. For an item that history lacks: the item
         that precedes it, by its id at the server."""
@@ -153,7 +153,7 @@ class Chain:
         """
         self._unconfirmed.discard(item_id)
         self._left_out.add(item_id)
-        self._set_alias(item_id, self._before.get(item_id))
+        self._set_alias(item_id, self._before.get(item_id, self._tail))
         return self._followers(item_id)
 
     def _followers(self, item_id: str) -> list[str]:
@@ -186,6 +186,8 @@ class Chain:
                 return self._root
             if item_id is None or item_id not in self._aliases:
                 break
-            is_placed = item_id in self._left_out and item_id in self._before
-            item_id = (self._before if is_placed else self._aliases)[item_id]
+            if item_id in self._left_out and item_id in self._before:
+                item_id = self._before[item_id]  # it may have been moved since it has its alias
+            else:
+                item_id = self._aliases[item_id]
         return item_id or self._root

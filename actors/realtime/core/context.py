@@ -84,11 +84,6 @@ class Context:
         """The step that the current server session has reached."""
         self.is_reborn = False
         """Whether an earlier process has died, and this process has no session yet."""
-        self.resumes = False
-        """Whether an earlier conversation goes on that was not replayed to the server yet. If there
-        is a saved state, it may lack items that history has."""
-        self.is_abandoned = False
-        """Whether the earlier conversation has no saved state: only its history is known."""
         self.finished = False
         """Whether the conversation is over, or cannot continue."""
         self.flushed_ns = 0
@@ -136,6 +131,22 @@ class Context:
     def publish(self, message: Message, *, ahead: bool = False) -> None:
         """Publish a message to the other components; see `Publish`."""
         self._actions.append(Publish(message, ahead))
+
+    @property
+    def resumes(self) -> bool:
+        """Whether an earlier conversation goes on that was not replayed to the server yet.
+
+        If there is a saved state, it may lack items that history has.
+        """
+        return bool(self.saved.resumed)
+
+    def resume(self, resumed: Literal["supervisor", "journal", "abandoned"]) -> None:
+        """Record that an earlier conversation goes on; see `Saved.resumed`."""
+        self.saved.resumed = resumed
+
+    def restored(self) -> None:
+        """Record that the server has the conversation that history has."""
+        self.is_reborn, self.saved.resumed = False, ""
 
     def leave_out(self, item_id: str) -> None:
         """Publish the new place of the items that follow an item which history lacks."""

@@ -99,7 +99,8 @@ class Core:
         setup = Setup(settings, saved)
         self._context = Context(setup, saved, server, now, info.epoch_ns)
         self._context.is_reborn = not info.first
-        self._context.resumes, self._context.is_abandoned = bool(info.resumed), is_abandoned
+        if info.resumed:
+            self._context.resume("abandoned" if is_abandoned else info.resumed)
         self._duplex = Duplex(setup, saved, self._context.playback, info.epoch_ns)
         self._interruption = Interruption(self._context, now)
         self._calls = Calls(self._context)

@@ -84,6 +84,7 @@ class Recovery:
             self._context.log("warning", "history has not answered; continuing with what is known")
             self.history = otherwise
         self.plan = self.plan_for(self.history or (), self._user.speech_from())
+        self.plan.knows_history = self.history is not None
 
     def plan_for(
         self, history: tuple[ConversationItem, ...], speech_from: int | None = None
@@ -209,7 +210,8 @@ class Recovery:
             if item["type"] == "function_call_output":  # history may have it in another place
                 known_as = context.chain.known_as(item["id"])
                 context.publish(ItemPlaced(known_as, context.chain.previous(item["id"])))
-        self._user.typed.place(kept)
+        if plan.knows_history:
+            self._user.typed.place(kept)
 
     def _hear_again(self, from_sample: int, now: int) -> None:
         """Request a replay of the microphone, to be appended before live audio."""

@@ -5,6 +5,7 @@ The ids of the items are made from those of history (`wire_id`); aliases map the
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
@@ -114,6 +115,8 @@ class Plan(msgspec.Struct):
     """Ids of the calls among `items` that have no output."""
     recorded: set[str] = set()
     """Ids of the calls among `items` that history has."""
+    knows_history: bool = False
+    """Whether history was known; otherwise `items` are only what realtime itself knows."""
     hears_speech: bool = False
     """Whether the audio that is appended again is known to contain speech."""
 
@@ -347,7 +350,7 @@ def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
 
 def _ask(saved: Saved, result: Plan, history: list[ConversationItem], known: Known) -> Ask | None:
     """Return the response to request, besides those to speech that is heard again; None: none."""
-    answer = saved.answer
+    answer, calls_run = saved.answer, _ends_with_open_call(history, result.open)
     if answer is None:
         others = [*result.again, *result.given_up]
         called = _before_open_call(history, result.open)
@@ -355,7 +358,7 @@ def _ask(saved: Saved, result: Plan, history: list[ConversationItem], known: Kno
             turn.wanted for turn in saved.turns if turn not in others and turn.item_id not in called
         )
         ids = {*(turn.item_id for turn in saved.turns), *saved.seen_texts, *called}
-        waits = known.asks and _awaits_answer(history, ids)
+        waits = known.asks and not calls_run and _awaits_answer(history, ids)
         return Ask() if waits or any(wanted) else None
     if answer.begun and result.hears_speech:
         return None  # the user continues to speak, and the server answers that
@@ -365,7 +368,7 @@ def _ask(saved: Saved, result: Plan, history: list[ConversationItem], known: Kno
             pass  # complete, but not heard to its end
         elif last.kind == "message" and not answer.announces:
             return None  # the answer was complete, only its ``response.done`` had not come
-    if answer.call:
+    if answer.call or (answer.begun and calls_run):
         return None  # a response is requested when the outputs have come
     if not answer.begun:
         return None if answer.unasked and _is_answered(history) else answer.ask
@@ -397,6 +400,17 @@ def _awaits_answer(history: list[ConversationItem], known: set[str]) -> bool:
         return True
     is_turn = last.kind == "message" and last.role == "user" and last.item_id not in known
     return is_turn and bool(last.text or last.image)
+
+
+def _ends_with_open_call(history: list[ConversationItem], open_calls: set[str]) -> bool:
+    """Return whether nothing was said after the response with the newest call without an output.
+
+    Calls that history lacks are the newest.
+    """
+    if open_calls - {item.call_id for item in history}:
+        return True
+    newest = itertools.takewhile(lambda item: item.kind != "message", reversed(history))
+    return any(item.kind == "function_call" and item.call_id in open_calls for item in newest)
 
 
 def _before_open_call(history: list[ConversationItem], open_calls: set[str]) -> set[str]:

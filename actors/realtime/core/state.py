@@ -160,7 +160,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     - calls: calls, seen_calls
     - closing: ending, input_end
     - consumption: budget_percent, dollars, used
-    - context: refuses_ids
+    - context: refuses_ids, resumed
     - core: owed, playing
     - duplex: audible, cancelled, echo, echoes, notified_duplex, notified_echo
     - interruption: paused_by
@@ -194,7 +194,10 @@ class Saved(msgspec.Struct, omit_defaults=True):
     """The response that the next process has to request."""
     calls: list[OpenCall] = []
     refuses_ids: bool = False
-    """Whether the server refuses our ids of items, and accepts only its own."""
+    """Whether the server refuses items with our ids, so that they are sent without."""
+    resumed: Literal["", "supervisor", "journal", "abandoned"] = ""
+    """What an earlier conversation is resumed from, until its history was sent to the server;
+    "abandoned": from a journal or after a supervisor, without the state that belongs to it."""
     seen_calls: list[str] = []
     """Ids of the last calls: some servers give the same one again."""
     texts: list[TypedTurn] = []
@@ -204,8 +207,8 @@ class Saved(msgspec.Struct, omit_defaults=True):
     seen_texts: list[str] = []
     """Item ids of the newest typed turns, to recognise a turn that is delivered twice."""
     hears_again: bool = False
-    """Whether a session was sent speech again that it has not committed. The next one hears it too,
-    and answers it first."""
+    """Whether the last session has not committed speech that was replayed to it. The next session
+    is replayed the same speech, and answers it before anything else."""
     untranscribed: list[str] = []
     """Item ids of speech whose transcript has not come."""
     playing: list[Audible] = []

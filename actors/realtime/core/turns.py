@@ -83,8 +83,10 @@ class Turns:
         saved.turns = [
             turn for turn in saved.turns if turn not in plan.again and turn not in plan.given_up
         ]
-        if plan.again or plan.given_up:
-            saved.repeats = saved.repeats + 1 if plan.again else 0
+        if plan.given_up and not plan.again:
+            saved.repeats = 0
+        elif plan.again or saved.hears_again:
+            saved.repeats += 1
         saved.safe_sample = max(saved.safe_sample, plan.from_sample)
 
     def _mark_safe(self, turn: UnansweredTurn) -> None:

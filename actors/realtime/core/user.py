@@ -305,7 +305,7 @@ class User:
             return talk_from
         saved = self._context.saved
         saved.hears_again |= plan.hears_speech
-        if saved.hears_again:
+        if saved.hears_again and saved.repeats <= restore.MAX_REPEATS:
             self._speech_due_by = now + SPEECH_DUE_NS
         return plan.from_sample
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from actors.conversation import Conversation
 from actors.realtime.core.actions import SaveState
 from actors.realtime.core.restore import GO_ON, wire_id
 from messages import (
@@ -21,8 +22,10 @@ from messages import (
     Interrupted,
     ItemPlaced,
     ItemRemoved,
+    Message,
     Notice,
     OutputReplaced,
+    PlaybackLost,
     PlayedPosition,
     Reconnected,
     ReplayCapture,
@@ -747,18 +750,139 @@ def test_a_call_that_has_its_output_is_published_again_only_if_history_lacks_it(
     assert published == ([] if recorded else ["c1"])
 
 
-def test_a_call_that_is_published_again_keeps_its_place() -> None:
-    """An answer that nobody has heard is behind it in history, and is not sent to the session."""
-    bench = Bench().live().begin().call("c1").done()
-    silent = _assistant("a2", "", complete=False, interrupted=True)
-    bench.history = [_user("u1", "What time is it?"), _call(), silent]
+def _told(bench: Bench, *before: Message) -> list[str]:
+    """Return the order of history after these messages, and what the bench has published."""
+    history = Conversation()
+    for message in (*before, *bench.published):
+        history.apply(message, 0.0)
+    return [item.item_id for item in history.items()]
 
-    again = bench.restarted(resumed="supervisor")
+
+@pytest.mark.parametrize("resumed", ["", "supervisor"])
+@pytest.mark.parametrize("knows_history", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_call_that_is_published_again_keeps_its_place(
+    resumed: str, knows_history: bool, first: bool
+) -> None:
+    """Also if history is silent, and where the new session is sent nothing before the call."""
+    bench = Bench(transcription_model=None).live().begin().call("c1").done()
+    bench.tell(SendText("Hello?", "t1"))
+    known = [] if first else [UserItem("u1", None, "What time is it?", False, False, 0, 0)]
+    known += [ToolCall("c1", "clock", "{}", "f1", None if first else "u1")]
+    known += [UserItem("t1", "f1", "Hello?", False, False, 0, 0)]
+    again = bench.restarted(resumed=resumed)
+    again.history = [_user("u1", "What time is it?")] * (not first)
+    again.history += [_call(), _user("t1", "Hello?")]
+    again.clear_but_requests()
+
+    if knows_history:
+        again.configured()
+    else:
+        again.connect().wait(3)
+
+    call = again.one(ToolCall)
+    assert (call.call_id, call.previous_item_id) == ("c1", None)
+    assert _told(again, *known) == [*(["u1"] * (not first)), "f1", "t1"]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("resumed", ["supervisor", "journal"])
+def test_a_call_that_only_history_has_is_published_again_until_a_session_knows_of_it(
+    resumed: str, dies: bool
+) -> None:
+    bench = Bench().live()
+    bench.history = [_user("u1", "What time is it?"), _call("c9", "f9")]
+    again = bench.restarted(resumed=resumed)
+    if dies:
+        again.wait(0.1)
+        again = again.restarted()
+    again.tell(ToolsAvailable(())).clear_but_requests()
+
+    again.configured()
+
+    assert [call.call_id for call in again.all(ToolCall)] == ["c9"]
+
+
+def test_a_call_without_state_is_answered_as_unknown_though_realtime_dies_first() -> None:
+    bench = Bench(resumed="journal").wait(0.1)
+    bench.history = [_user("u1", "What time is it?"), _call()]
+
+    again = bench.restarted()
     again.clear_but_requests()
     again.configured()
 
-    call = again.one(ToolCall)
-    assert (call.call_id, call.item_id, call.previous_item_id) == ("c1", "f1", "u1")
+    assert "unknown" in again.one(ToolAnswer).output
+    assert [item["type"] for item in again.items()][-1] == "function_call_output"
+
+
+def test_a_call_of_another_day_is_not_run_though_realtime_dies_first() -> None:
+    bench = Bench().live().begin().call("c1").done()
+    again = bench.restarted(resumed="journal")
+    assert "unknown" in again.one(ToolAnswer).output
+
+    again = again.restarted()
+    again.clear_but_requests()
+    again.configured()
+
+    again.none(ToolCall)
+
+
+@pytest.mark.parametrize("how", ["silent", "dies"])
+def test_a_typed_text_that_was_lost_is_published_though_the_first_session_cannot(how: str) -> None:
+    bench = Bench().live().tell(SendText("Hello?", "t1")).added("msg_t1")
+    bench.history = [_user("u1", "Hm")]
+    again = bench.restarted(resumed="supervisor").wait(0.1)
+    if how == "dies":
+        again = again.restarted()
+    else:
+        again.connect().wait(3)
+        again.none(UserItem)
+        again.lose().wait(0.1)
+    again.clear_but_requests()
+
+    again.configured()
+
+    assert [(item.item_id, item.previous_item_id) for item in again.all(UserItem)] == [("t1", "u1")]
+
+
+def test_no_answer_is_requested_while_another_call_still_runs() -> None:
+    bench = Bench().live().begin().call("c1").call("c2", item_id="f2").done()
+    bench.tell(ToolAnswer("c1", "clock", "12:00", item_id="oc1"))
+    bench.history = [_user("u1", "?"), _call(), _call("c2", "f2"), _output()]
+    again = _again(bench, "process").restarted(resumed="supervisor")
+    again.clear_but_requests()
+
+    again.configured()
+
+    assert again.events("response.create") == []
+    again.tell(ToolAnswer("c2", "clock", "13:00", item_id="oc2"))
+    again.added("fco_oc2")
+    assert len(again.events("response.create")) == 1
+
+
+def test_an_answer_that_was_cut_off_is_not_gone_on_with_while_a_call_runs() -> None:
+    bench = Bench().live().begin("r0", "a0").audio(b"\1" * 48_000, "r0", "a0").done("r0")
+    bench.begin("r1", "a1").call("c1", "r1").done("r1")
+    bench.history = [_assistant("a0", ""), _user("u1", "What time is it?"), _call()]
+    again = bench.restarted(resumed="supervisor").tell(PlaybackLost("a0", 0))
+    again.clear_but_requests()
+
+    again.configured()
+
+    assert again.events("response.create") == []
+    again.tell(ToolAnswer("c1", "clock", "12:00", item_id="oc1"))
+    again.added("fco_oc1")
+    assert len(again.events("response.create")) == 1
+
+
+def test_the_output_that_the_server_was_sent_counts_after_a_death_too() -> None:
+    bench = Bench().live().begin().call("c1")
+    bench.tell(ToolAnswer("c1", "clock", "12:00"))
+    again = _again(bench, "process")
+
+    again.tell(ToolAnswer("c1", "clock", "outcome unknown", failed=True))
+
+    assert again.one(OutputReplaced) == OutputReplaced("c1", "12:00")
 
 
 def test_calls_are_not_run_again() -> None:
@@ -1023,3 +1147,16 @@ def test_speech_whose_second_session_is_lost_too_is_answered_before_what_is_owed
     assert again.events("response.create") == [], "it would answer what was answered before"
     again.wait(2.5)
     assert len(again.events("response.create")) == 1, "the server hears no speech"
+
+
+def test_what_is_owed_is_asked_for_at_last_though_no_session_lives_long() -> None:
+    bench = Bench(transcription_model="gpt-transcribe").live().answer("r1", "a1")
+    bench.capture(0, 3 * 24_000).speak().tell(CreateResponse())
+    bench.history = [_user("u0", "Hello"), _assistant("a1", "Hello there")]
+    asked = []
+
+    for _ in range(5):
+        bench = _again(bench, "connection").wait(2.9)
+        asked.append(len(bench.events("response.create")))
+
+    assert asked == [0, 0, 0, 1, 1]
