@@ -476,7 +476,8 @@ def _one_line(error: BaseException) -> str:
 def let_others_run() -> None:
     """Let the receiver of what was just sent straight run now, if it shares this core.
 
-    Before CPython 3.12 the other threads of this process wait too, as the lock is kept.
+    Before CPython 3.12 it keeps the interpreter lock, so that the other threads of this process
+    wait too.
     """
     if hasattr(os, "sched_yield"):
         os.sched_yield()

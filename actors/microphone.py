@@ -72,9 +72,9 @@ _HOLD_S = 0.4
 """Interval at which blocks that realtime has already are sent to the supervisor, several at once:
 waking it for each block costs more than everything else that happens to the block."""
 _DOUBT_S = 0.5
-"""No block waits so for this long after one that did not go straight, after a replay, and after a
-crash of realtime, which may have lost some: it may refuse those that have gone straight, until what
-is before them has come."""
+"""For this long no block waits: after one that did not go straight, after a replay, and after a
+crash of realtime. A block may be missing at realtime then. Until that block comes through the
+supervisor, realtime refuses the blocks that come straight."""
 _MOST_HELD = SAMPLE_RATE // 2
 """At most this many samples wait so, also of a burst: the next process has the newest second."""
 _NEXT, _POSITION, _ENDED, _MUTED, _ENDING, _HEARD, _ZEROS, _LEAD, _SENT, _FED = range(10)

@@ -340,7 +340,7 @@ PARTS = (
     *("supervisor", "realtime", "connection") * 2,
     *("tools", "history", "speaker", "microphone", "recorder"),
 )
-"""What is killed if all is: twice as often what the conversation depends on most."""
+"""What `break_it` chooses from. The first three are chosen twice as often as the others."""
 LONG = [pytest.param("kept", seed, 20, marks=pytest.mark.long) for seed in range(1, 11)]
 
 

@@ -455,7 +455,7 @@ class Child:
             case steps.ReportCrash(cause, trace):
                 tail = tuple(self.log_tail)
                 crashed = ComponentCrashed(self.name, self.pid, cause, trace, tail)
-                hub.route(encode(crashed), self)  # to itself, it would count as progress
+                hub.route(encode(crashed), self)  # not to this one: handling it counts as progress
             case steps.ReportRestart():
                 self._report_restart(action)
             case steps.ReportParked(cause, retry_s):

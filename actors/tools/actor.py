@@ -332,7 +332,7 @@ class ToolExecutor(Actor):
     def _run(self, call_id: str, *, was_run: bool) -> None:
         """Run a call that was recorded; one that was begun elsewhere is not run again."""
         call = self._state.calls.get(call_id)
-        if call is None or self._early.get(call_id) is not None:  # answered, as far as it could be
+        if call is None or self._early.get(call_id) is not None:  # it is answered, or will be
             return
         if was_run and not call.runs:
             self._answer(call_id, _INTERRUPTED, failed=True, in_order=True)

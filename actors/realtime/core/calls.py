@@ -341,7 +341,7 @@ class Calls:
     def _abandon(self, call_id: str, item_id: str) -> None:
         """Send an output for a call that never ran, so that no call is left without one.
 
-        History gets neither of them.
+        Neither the call nor the output is published.
         """
         if call_id and call_id not in self._context.done and call_id not in self._outputs:
             self._context.done[call_id] = True

@@ -194,7 +194,7 @@ class Saved(msgspec.Struct, omit_defaults=True):
     """The response that the next process has to request."""
     calls: list[OpenCall] = []
     refuses_ids: bool = False
-    """Whether the server refuses items with our ids, so that they are sent without."""
+    """Whether the server refuses the ids that we give items. Items are then sent without an id."""
     resumed: Literal["", "supervisor", "journal", "abandoned"] = ""
     """What an earlier conversation is resumed from, until its history was sent to the server;
     "abandoned": from a journal or after a supervisor, without the state that belongs to it."""

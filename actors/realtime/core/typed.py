@@ -79,8 +79,8 @@ class Typed:
     def place(self, history: list[str]) -> None:
         """Publish the place of texts that were typed before the item order was known.
 
-        It is the one that they have at the server: those that history has stand where it has them,
-        the others follow.
+        A text that history has stays where it is there. The server is sent the other texts after
+        the whole history, so that is their place in history too.
 
         Args:
             history: the item ids of the history, in order.
@@ -93,7 +93,8 @@ class Typed:
             before = behind[item_id] if is_known else last
             if not is_known:
                 last = item_id
-            if is_known and text.placed and not context.resumes:  # else what it follows may be lost
+            may_follow_lost = context.resumes  # the item before it may be lost with the supervisor
+            if is_known and text.placed and not may_follow_lost:
                 continue
             text.placed = True
             if context.resumes and not is_known:  # lost with the supervisor

@@ -491,7 +491,7 @@ def test_a_call_that_was_cut_off_is_not_run_but_answered() -> None:
 
 @pytest.mark.parametrize("is_told", [True, False])
 def test_history_has_nothing_of_a_call_that_was_cut_off(is_told: bool) -> None:
-    """What follows it would wait for it there."""
+    """Otherwise history would wait for the call before it tells the next turn."""
     bench = Bench(inactivity_timeout_s=None).live().begin().audio(b"\1" * 960)
     item = {"id": "f1", "type": "function_call", "call_id": "c1", "name": "clock"}
     bench.server("response.output_item.added", response_id="r1", item=item)

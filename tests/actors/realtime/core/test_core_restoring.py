@@ -1041,7 +1041,7 @@ def test_a_text_typed_before_the_history_was_known_is_put_behind_it(known: int) 
 
 
 def test_a_text_that_history_has_already_stays_where_it_is() -> None:
-    """What has come behind it meanwhile, such as the output of a tool, follows it."""
+    """An item that history has behind the text, such as an output, stays behind it."""
     bench = Bench(first=False).tell(SendText("Hello?", "t1"))
     bench.history = [_call(), _user("t1", "Hello?"), _output()]
 

@@ -15,7 +15,7 @@ LOOKUP = ToolSpec("lookup", "Look a number up", {"type": "object", "properties":
 
 
 _KEPT = 3
-"""So many outputs are kept."""
+"""Number of outputs that tools keep."""
 
 
 class Tools:

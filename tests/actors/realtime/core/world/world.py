@@ -35,7 +35,7 @@ from tests.actors.realtime.core.world.user import User
 __all__ = ["World"]
 
 _CHANGES = 30
-"""So many of the newest changes survive the supervisor."""
+"""Number of the newest changes that the next history reads after a death of the supervisor."""
 
 
 class World:
@@ -75,9 +75,9 @@ class World:
         self.interrupted: set[str] = set()
         """Of these, what somebody has interrupted on its way."""
         self.supervisors = 1
-        """How many supervisors there have been."""
+        """Number of supervisors so far."""
         self._fuse = 0
-        """The supervisor dies when so many more messages are on their way; 0: it does not."""
+        """Number of messages until the supervisor dies; 0: it does not die."""
         self.clock = Clock()
         self.user = User(self)
         self.speaker = Loudspeaker(self)
