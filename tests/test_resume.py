@@ -37,6 +37,7 @@ from messages import (
     SupervisorDiedError,
     SupervisorRestarted,
     ToolAnswer,
+    ToolCall,
     Turn,
     UpdateSettings,
 )
@@ -196,6 +197,28 @@ def test_an_answer_of_a_tool_that_nobody_has_taken_is_not_lost(server: FakeServe
         again = server.connection(1)
         again.expect("response.create")
         assert ("function_call_output", "seen") in told(again)
+
+
+def test_what_is_sent_again_after_a_supervisor_has_died_is_told_once(server: FakeServer) -> None:
+    tools = Tools()
+
+    @tools.action("Looks.")
+    def look() -> str:
+        return "seen"
+
+    with Conversation(server, tools=tools) as talk:
+        talk.connection.hear("question", "Look")
+        talk.connection.call("look", "{}", call_id="call_1")
+        talk.expect(ToolAnswer)
+        for number in range(2):
+            kill_supervisor(talk)
+            again = server.connection(number + 1)
+            again.hear(f"question_{number}", f"Question {number}")
+            talk.expect(Turn, lambda turn, text=f"Question {number}": turn.text == text)
+
+    assert [answer.call_id for answer in talk.of(ToolAnswer)] == ["call_1"]
+    assert [call.call_id for call in talk.of(ToolCall)] == ["call_1"]
+    assert len({turn.item_id for turn in talk.of(Turn)}) == len(talk.of(Turn)) == 3
 
 
 def test_commands_that_were_not_confirmed_are_sent_again(server: FakeServer) -> None:
