@@ -228,14 +228,19 @@ class Actor(pykka.ThreadingActor):
         """
         return self.host.send_past(message, self._epoch)
 
-    def take_straight(self) -> None:
+    def take_straight(self, wait_s: float = 0.0) -> None:
         """Handle the next message that has come straight, if there is one.
 
         Called between the steps of a long call: it may answer what an earlier step has sent, and
         nobody waits for the other steps.
+
+        Args:
+            wait_s: For how long to wait for one.
         """
         direct = self.host.direct
         if direct is not None and direct.socket is not None:
+            if wait_s:
+                direct.has_news(wait_s)
             self._take_direct(direct)
 
     def send_held_back(self) -> None:

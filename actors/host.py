@@ -269,7 +269,7 @@ class Host:
         if threading.get_ident() != self._actor_thread:
             self._write(frame)
             return
-        if is_there:
+        if is_there and not (self.direct is not None and self.direct.has_news()):
             let_others_run()
         self._collected.append(frame)
         self.holds_back = False

@@ -95,6 +95,7 @@ from messages.conversation import (
     WantWireEvents,
     WireEvent,
     output_item_id,
+    tool_answer,
 )
 from messages.errors import (
     ComponentCrashedError,
@@ -365,6 +366,7 @@ __all__ = [
     "output_item_id",
     "split",
     "tag_of",
+    "tool_answer",
     "type_of_tag",
     "with_epoch",
 ]

@@ -57,6 +57,7 @@ __all__ = [
     "WantWireEvents",
     "WireEvent",
     "output_item_id",
+    "tool_answer",
 ]
 
 MAX_IMAGE_BYTES = 4 * 1024 * 1024
@@ -217,6 +218,11 @@ class ToolAnswer(Event, frozen=True, array_like=True, tag=50):
     item_id: str = ""
 
 
+def tool_answer(call_id: str, name: str, output: str, failed: bool) -> ToolAnswer:
+    """Return the answer to a call, the same whoever sends it."""
+    return ToolAnswer(call_id, name, output, failed=failed, item_id=output_item_id(call_id))
+
+
 def output_item_id(call_id: str) -> str:
     """Return the id of the item with the output of a call, which the server is told too."""
     return f"fco_{call_id[-28:]}"
@@ -309,7 +315,8 @@ class ProgramToolAnswer(Message, frozen=True, array_like=True, tag=53):
     output: str
     failed: bool = False
     in_order: bool = False
-    """Whether the program has sent other messages since the call: this must not overtake them."""
+    """Whether the answer to realtime goes through the supervisor alone: it was sent straight
+    already, or must not overtake what the program has sent since the call."""
 
 
 class SetSpeed(Message, frozen=True, array_like=True, tag=54):

@@ -37,6 +37,7 @@ from messages import (
     ProgramToolCancel,
     ProgramVolume,
     ToolSpec,
+    tool_answer,
 )
 
 __all__ = ["Hosting", "InputDevice", "OutputDevice", "ToolSet"]
@@ -66,13 +67,18 @@ class _HostedTools:
     """Runs the program's tools; a call that is delivered twice runs once."""
 
     def __init__(
-        self, tools: ToolSet, send: Callable[[Message], None], commands: Callable[[], int]
+        self,
+        tools: ToolSet,
+        send: Callable[[Message], None],
+        send_past: Callable[[Message], bool],
+        commands: Callable[[], int],
     ) -> None:
         self.tools = tools
         self._send = send
+        self._send_past = send_past
         self._commands = commands
-        self._at_begin: dict[str, int] = {}
-        """The number of commands when a call began, by call id."""
+        self._at_begin: dict[str, tuple[str, int]] = {}
+        """The name of a call's tool, and the number of commands when it began, by call id."""
         self._begun: collections.OrderedDict[str, ProgramToolAnswer | None]
         self._begun = collections.OrderedDict()
         """The last calls by id, with their answers; None: not answered yet."""
@@ -91,7 +97,7 @@ class _HostedTools:
                 self._send(answer)
             return
         self._begun[call.call_id] = None
-        self._at_begin[call.call_id] = self._commands()
+        self._at_begin[call.call_id] = call.name, self._commands()
         while len(self._begun) > _REMEMBERED:
             self._begun.popitem(last=False)
         tool = self.tools.get(call.name)
@@ -120,7 +126,11 @@ class _HostedTools:
             self._answer(outcome.call_id, outcome.output, failed=outcome.failed)
 
     def _answer(self, call_id: str, output: str, *, failed: bool) -> None:
-        in_order = self._at_begin.pop(call_id, None) != self._commands()
+        """Give realtime an answer straight, if it may overtake all else, and then tools."""
+        name, commands = self._at_begin.pop(call_id, ("", -1))
+        in_order = commands != self._commands() or self._send_past(
+            tool_answer(call_id, name, output, failed)
+        )
         answer = ProgramToolAnswer(call_id, output, failed, in_order)
         if call_id in self._begun:
             self._begun[call_id] = answer
@@ -136,6 +146,10 @@ def _entering(traceparent: str) -> Callable[[], None] | None:
     return partial(attach, traceparent)
 
 
+def _send_nothing(_: Message) -> bool:
+    return False
+
+
 class Hosting:
     """Runs the devices and tools of a program during a session.
 
@@ -145,6 +159,8 @@ class Hosting:
         output_device: The device used as the loudspeaker.
         tools: Functions that the model may call.
         commands: Returns how many commands the program has sent so far.
+        send_past: Sends a message straight to the component that takes it so, and not through the
+            supervisor, and returns whether it was; called on any thread.
 
     Raises:
         TypeError: If an object is not a device; the text says what to do.
@@ -158,6 +174,7 @@ class Hosting:
         output_device: OutputDevice | None = None,
         tools: ToolSet | None = None,
         commands: Callable[[], int] = int,
+        send_past: Callable[[Message], bool] = _send_nothing,
     ) -> None:
         self._send = send
         self._input: HostedInput | None = None
@@ -172,7 +189,7 @@ class Hosting:
                 self._output = HostedOutput(output_device, self._send_and_log)
             except DeviceCallError as error:
                 raise TypeError(f"the output device: {error}") from error
-        self._tools = _HostedTools(tools, send, commands) if tools is not None else None
+        self._tools = None if tools is None else _HostedTools(tools, send, send_past, commands)
         self.wants: tuple[type[Message], ...] = (
             *(_FOR_OUTPUT if output_device is not None else ()),
             *(_FOR_TOOLS if tools is not None else ()),

@@ -141,6 +141,11 @@ class Outbox:
                 self._number += 1
                 self._next_is_barred = True
 
+    def send_past(self, frame: bytes) -> bool:
+        """Send a frame straight, and not to the supervisor; return whether that was possible."""
+        with self._news:
+            return self._direct is not None and self._direct.send(frame)
+
     def put_sound(self, message: ProgramCapture, pieces: Sequence[bytes]) -> None:
         """Send captured sound, or append it to what waits, where only the newest is kept.
 

@@ -134,6 +134,7 @@ class Session:
                 output_device=output_device,
                 tools=tools,
                 commands=self._outbox.commands,
+                send_past=lambda message: self._outbox.send_past(encode(message)),
             )
             settings |= msgspec.to_builtins(self._hosting.settings)
         self._folder = SessionFolder.of({**(defaults or {}), **settings})

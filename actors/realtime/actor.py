@@ -47,6 +47,7 @@ from messages import (
     EchoState,
     EndConversation,
     FatalError,
+    FlushPlayback,
     HistorySnapshot,
     Interrupt,
     Keep,
@@ -66,6 +67,7 @@ from messages import (
     StartTalking,
     StopTalking,
     ToolAnswer,
+    ToolCall,
     ToolsAvailable,
     UpdateSettings,
     WantWireEvents,
@@ -82,6 +84,9 @@ _KEPT_CONNECTIONS = ("connection", "spare")
 """Keys in `Actor.keep`: the current connection and that of the standby session (``spare``)."""
 _HOLD_S = 0.1
 """Interval at which sound that the speaker has already is sent to the supervisor."""
+_QUESTIONS, _ANSWERS = (FlushPlayback, ToolCall), (PlaybackFlushed, ToolAnswer)
+_PATIENCE_S = 0.001
+"""For how long their answer is waited for before anything else is done."""
 _EARLY_S = 0.0005
 """Added to each timer, which may run this much too early."""
 
@@ -127,6 +132,8 @@ class Realtime(Actor):
         self._timer: Timer | None = None
         self._hold_timer: Timer | None = None
         self._timer_ns = 0
+        self._asks = False
+        """Whether what was just performed asks somebody for an answer."""
         self._connecting: dict[bool, Timer] = {}
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
         self._address = address_of(self.settings, self._key, self.session.server_url)
@@ -176,6 +183,8 @@ class Realtime(Actor):
     def handle(self, message: Message) -> None:
         """Pass a message to the core, and perform the actions that follow."""
         now, ticks = time.monotonic_ns(), True
+        if type(message) in _ANSWERS:
+            self._asks = False
         try:
             if type(message) is SendImage:
                 self._show(message, now)
@@ -231,6 +240,7 @@ class Realtime(Actor):
                     if isinstance(message, ITEM_MESSAGES):
                         self._changes.put(message)
                     self.send(message)
+                    self._asks |= type(message) in _QUESTIONS
                 case SaveState(state, recorded):
                     self._write_changes()
                     self.save(state, recorded=recorded)
@@ -369,6 +379,7 @@ class Realtime(Actor):
         the state saved and the timer set at the end, or for a message that has come straight.
         """
         ticks, now = False, time.monotonic_ns()
+        self._asks = False
         try:
             while connection.arrived:
                 spare = connection is self._connection(spare=True)
@@ -388,7 +399,8 @@ class Realtime(Actor):
             if ticks:
                 self._core.tick(now)
                 self._perform(saves=False)
-            self.take_straight()  # before the supervisor is woken and the state written
+            # Before the supervisor is woken and the state written.
+            self.take_straight(_PATIENCE_S if self._asks else 0.0)
         finally:
             self._perform()
             if ticks:

@@ -30,15 +30,14 @@ from messages import (
     SetTools,
     SetVolume,
     SpeedChanged,
-    ToolAnswer,
     ToolCall,
     ToolsAvailable,
     ToolSpan,
     ToolSpanRequest,
     ToolSpec,
     decode,
-    output_item_id,
     tag_of,
+    tool_answer,
 )
 
 __all__ = ["ToolExecutor"]
@@ -161,7 +160,7 @@ class ToolExecutor(Actor):
             self._save()
         if self.session.resumed == "supervisor":
             for call_id, last in self._state.outputs.items():
-                self.send_through(_answer_of(call_id, last.name, last.output, last.failed))
+                self.send_through(tool_answer(call_id, last.name, last.output, last.failed))
         self._take_outcomes()
         self._resume()
 
@@ -282,7 +281,7 @@ class ToolExecutor(Actor):
             self.log.debug("a tool call came twice", call_id=call_id, tool=name)
             if self._state.resumed and call_id not in self._state.calls:
                 last = self._state.outputs.get(call_id, _LOST)
-                self.send_through(_answer_of(call_id, name, last.output, last.failed))
+                self.send_through(tool_answer(call_id, name, last.output, last.failed))
             return
         if self.is_ahead:
             self._early[call_id] = None
@@ -350,6 +349,7 @@ class ToolExecutor(Actor):
         self._save()
         if self.host.orphaned:  # perhaps that was not saved any more: then the next process runs it
             return
+        self._watch(call_id, self.settings.tool_timeout_s)
         if own := self._own.get(call.name):
             enter = None
             if traceparent and self._spans is not None:
@@ -357,7 +357,6 @@ class ToolExecutor(Actor):
             self._executor.start(call_id, own, call.arguments, enter)
         else:  # the program runs a call only once even if it is sent twice
             self.send(ProgramToolCall(call_id, call.name, call.arguments, traceparent))
-        self._watch(call_id, self.settings.tool_timeout_s)
 
     def _run_builtin(self, call_id: str, tool: Tool, arguments: str) -> None:
         """Run a built-in tool on the actor's thread: it does not block, and may have an effect."""
@@ -399,7 +398,7 @@ class ToolExecutor(Actor):
         If this process dies, or gives the call up, before the answer is sent through the
         supervisor, another one is: realtime keeps to the first, and tells the others.
         """
-        return self.send_past(_answer_of(outcome.call_id, name, outcome.output, outcome.failed))
+        return self.send_past(tool_answer(outcome.call_id, name, outcome.output, outcome.failed))
 
     def _answer(
         self, call_id: str, output: str, *, failed: bool = False, in_order: bool = False
@@ -418,11 +417,11 @@ class ToolExecutor(Actor):
             if self._early[call_id] is None:
                 self._early[call_id] = (output, failed)
                 if not in_order:
-                    self.send_past(_answer_of(call_id, name, output, failed))
+                    self.send_past(tool_answer(call_id, name, output, failed))
             return
         del self._state.calls[call_id]
         # First send, then save: two answers after a crash are better than none.
-        answer = _answer_of(call_id, name, output, failed)
+        answer = tool_answer(call_id, name, output, failed)
         if in_order:
             self.send_through(answer)
         else:
@@ -488,10 +487,6 @@ def _import_for(tools: Tools) -> None:
     """Import what the tools need to run; it would delay the first call."""
     if any(tool.is_async for tool in tools):
         import asyncio  # noqa: F401
-
-
-def _answer_of(call_id: str, name: str, output: str, failed: bool) -> ToolAnswer:
-    return ToolAnswer(call_id, name, output, failed=failed, item_id=output_item_id(call_id))
 
 
 def _by_name(specs: tuple[ToolSpec, ...]) -> dict[str, ToolSpec]:

@@ -16,6 +16,7 @@ now (`Actor.can_take_ahead`), and what it has had.
 from __future__ import annotations
 
 import collections
+import select
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -133,6 +134,10 @@ class DirectInbox:
                 self._ahead.append(body)
                 return frame
             self._late.remove(body)
+
+    def has_news(self, wait_s: float = 0.0) -> bool:
+        """Return whether a frame has come, or comes within ``wait_s`` seconds."""
+        return self.socket is not None and bool(select.select([self.socket], (), (), wait_s)[0])
 
     def handled(self, frame: bytes) -> None:
         """Record that sound was handled, and is dropped when it comes through the supervisor."""

@@ -218,6 +218,38 @@ def test_an_answer_that_is_there_is_taken_before_the_rest_is_done(tmp_path: Path
         assert rig.received[-3:] == [FlushPlayback, SetVolume, SendText]
 
 
+@pytest.mark.parametrize("answered", [False, True])
+def test_the_receiver_is_let_run_unless_it_has_answered(
+    tmp_path: Path, ears: list[DirectInbox], monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    runs = list[str]()
+    monkeypatch.setattr("actors.host.let_others_run", lambda: runs.append("let run"))
+    with Rig(Teller, tmp_path) as rig:
+        ears.append(DirectInbox(rig.page_path, [FlushPlayback.tag()]))
+        if answered:
+            monkeypatch.setattr(DirectInbox, "has_news", lambda *_: True)
+
+        rig.tell(SendText("go", ""))
+        rig.expect(FlushPlayback)
+
+        assert runs == ([] if answered else ["let run"])
+
+
+def test_what_comes_straight_can_be_waited_for_a_moment(tmp_path: Path) -> None:
+    sender, base = DirectSender(tmp_path / "page-1"), tmp_path / "page-1"
+    inbox = DirectInbox(base, [SetVolume.tag()])
+    assert not inbox.has_news(0.001)
+    later = threading.Timer(0.01, sender.send, [encode(SetVolume(0.5))])
+    later.start()
+
+    assert inbox.has_news(TIMEOUT_S)
+    assert inbox.take() is not None
+    later.join()
+    inbox.close()
+    assert not inbox.has_news(TIMEOUT_S)
+    sender.close()
+
+
 def test_what_was_sent_before_does_not_wait_with_what_is_sent_ahead(
     tmp_path: Path, ears: list[DirectInbox]
 ) -> None:

@@ -464,7 +464,7 @@ class Core:
             PlaybackLost: self._interruption.lost,
             DeviceInUse: self._device_in_use,
             EchoState: self._echo_state,
-            ToolAnswer: self._calls.answered,
+            ToolAnswer: self._tool_answered,
             ToolsAvailable: self._tools,
             SetSpeed: self._set_speed,
             SendText: self._user.typed.types,
@@ -500,6 +500,11 @@ class Core:
     def _set_speed(self, message: SetSpeed, now: int) -> None:
         speed = self._context.setup.set_speed(message.speed)
         self._context.publish(SpeedChanged(speed))
+
+    def _tool_answered(self, message: ToolAnswer, now: int) -> None:
+        self._calls.answered(message, now)
+        if self.phase is LinkPhase.LIVE:
+            self._calls.settle(now)  # before all else that is due
 
     def _say(self, message: Say, now: int) -> None:
         # Added to the session's instructions, so that it can be joined with other owed responses.

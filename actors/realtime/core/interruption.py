@@ -112,19 +112,20 @@ class Interruption:
             self._publish(cut)
 
     def cut(self, cuts: Iterable[Cut]) -> None:
-        """Publish what was heard of each item, and correct the item at the server."""
+        """Correct each item at the server, and publish what was heard of it.
+
+        A new session will be sent the text that was heard.
+        """
         context = self._context
         for cut in cuts:
-            self._publish(cut)
             item = cut.item
-            if not context.has_conversation:
-                pass  # the new session will be sent the text that was heard
-            elif item.session != context.session:
+            is_of_now = context.has_conversation and item.session == context.session
+            for truncation in cut.truncations if is_of_now else ():
+                event_id = context.event_id(f"truncate {item.item_id}")
+                context.send(wire.Truncate(item.item_id, *truncation, event_id))
+            self._publish(cut)
+            if context.has_conversation and not is_of_now:
                 self._replace_text(item)
-            else:
-                for truncation in cut.truncations:
-                    event_id = context.event_id(f"truncate {item.item_id}")
-                    context.send(wire.Truncate(item.item_id, *truncation, event_id))
 
     def _publish(self, cut: Cut) -> None:
         item = cut.item

@@ -25,10 +25,12 @@ from messages import (
     ProgramToolAnswer,
     ProgramToolCall,
     SetMuted,
+    ToolAnswer,
     UseInput,
     Wanted,
     decode,
     encode,
+    tool_answer,
 )
 from messages.transport.direct import DirectInbox, DirectSender
 from tests.actors.embedding.test_outbox import Supervisor
@@ -229,6 +231,24 @@ def test_an_answer_that_must_not_overtake_others_goes_through_the_supervisor(
         assert straight(tools) == answers[:1]
         assert ends.outbox.commands() == 0
         tools.close()
+
+    run(tmp_path, body)
+
+
+def test_what_goes_straight_alone_is_not_sent_to_the_supervisor(tmp_path: Path) -> None:
+    async def body(ends: Ends) -> None:
+        answer = tool_answer("a", "t", "1", failed=False)
+        assert not ends.outbox.send_past(encode(answer))  # nobody takes it so
+        realtime = DirectInbox(ends.base, [ToolAnswer.tag()])
+
+        assert ends.outbox.send_past(encode(answer))
+
+        assert straight(realtime) == [answer]
+        ends.outbox.put(encode(SetMuted(True)))
+        assert isinstance(ends.supervisor.read(), SetMuted)
+        ends.outbox.leave()
+        assert not ends.outbox.send_past(encode(answer))
+        realtime.close()
 
     run(tmp_path, body)
 

@@ -21,6 +21,7 @@ from messages import (
     ProgramToolCall,
     ProgramToolCancel,
     Say,
+    tool_answer,
 )
 from tests.rig import TIMEOUT_S
 
@@ -34,7 +35,19 @@ class Program:
         self.tools = Tools()
         self.sent: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.commands = 0
-        self.hosting = Hosting(self.sent.put, tools=self.tools, commands=lambda: self.commands)
+        self.hosting = Hosting(
+            self.sent.put,
+            tools=self.tools,
+            commands=lambda: self.commands,
+            send_past=self.send_past,
+        )
+        self.told: list[Message] | None = None
+        """What was sent straight; None: that is not possible."""
+
+    def send_past(self, message: Message) -> bool:
+        if self.told is not None:
+            self.told.append(message)
+        return self.told is not None
 
     def call(self, name: str, call_id: str = "call_1", **arguments: object) -> None:
         self.hosting.receive(ProgramToolCall(call_id, name, json.dumps(arguments)))
@@ -216,6 +229,27 @@ def test_an_answer_must_not_overtake_what_the_program_has_sent_since_the_call(
     assert not program.answer("change", times=0).in_order
     program.call("change", "call_3", times=1)
     assert program.expect(ProgramToolAnswer).in_order
+
+
+def test_an_answer_goes_straight_to_who_waits_for_it_and_through_the_supervisor(
+    program: Program,
+) -> None:
+    @program.tools.action("changes the agent")
+    def change(times: int) -> str:
+        program.commands += times
+        return "changed"
+
+    program.told = []
+    program.call("change", "call_3", times=0)
+    assert program.expect(ProgramToolAnswer) == ProgramToolAnswer(
+        "call_3", "changed", in_order=True
+    )
+    program.call("change", "call_4", times=1)  # its answer must not overtake what it has sent
+    assert program.expect(ProgramToolAnswer).in_order
+    program.call("change", "call_3", times=0)  # it comes again
+    assert program.expect(ProgramToolAnswer).call_id == "call_3"
+
+    assert program.told == [tool_answer("call_3", "change", "changed", failed=False)]
 
 
 def test_other_tools_take_the_place_of_the_first(program: Program) -> None:

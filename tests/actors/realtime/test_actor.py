@@ -44,6 +44,7 @@ from messages import (
     ReplayedAudio,
     ReplayEnded,
     ResponseEnded,
+    ResponseStarted,
     SendText,
     ServerError,
     ToolAnswer,
@@ -284,7 +285,13 @@ def test_an_answer_to_what_was_sent_straight_waits_for_neither_supervisor_nor_fi
     def note(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args: (done.append(what), call(*args))[1]
 
-    monkeypatch.setattr(Realtime, "take_straight", note("look", Realtime.take_straight))
+    look = Realtime.take_straight
+
+    def look_or_wait(realtime: Realtime, wait_s: float = 0.0) -> None:
+        done.append("wait" if wait_s else "look")
+        look(realtime, wait_s)
+
+    monkeypatch.setattr(Realtime, "take_straight", look_or_wait)
     monkeypatch.setattr(host.channel, "write_frame", note("sent", host.channel.write_frame))
     monkeypatch.setattr(StateFile, "write", note("state", StateFile.write))
     monkeypatch.setattr(Core, "tick", note("tick", Core.tick))
@@ -296,12 +303,21 @@ def test_an_answer_to_what_was_sent_straight_waits_for_neither_supervisor_nor_fi
 
     monkeypatch.setattr(Core, "server_event", begin)
 
+    def before_the_state() -> list[str]:
+        until(lambda: "state" in done, "nothing was saved")
+        before = done[: done.index("state")]
+        return [each for each in before if each != "sent"]
+
     peer.send("input_audio_buffer.speech_started", item_id="u1", audio_start_ms=100)
     stage.rig.expect(UserSpeechStarted)
-    until(lambda: "state" in done, "nothing was saved")
+    assert before_the_state() == ["look", "tick", "look"]
 
-    before = done[: done.index("state")]
-    assert [each for each in before if each != "sent"] == ["look", "tick", "look"]
+    peer.send("input_audio_buffer.speech_stopped", item_id="u1", audio_end_ms=500)
+    peer.send("response.created", response={"id": "r1"})
+    stage.rig.expect(ResponseStarted)
+    peer.send("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=900)
+    stage.rig.expect(FlushPlayback)
+    assert before_the_state() == ["look", "tick", "wait"]  # for where the speaker has stopped
 
 
 def test_a_tool_is_called_and_its_answer_sent(stage: Stage) -> None:

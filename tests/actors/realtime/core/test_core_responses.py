@@ -374,6 +374,16 @@ def test_an_output_is_sent_at_once_and_a_response_requested_after_the_first() ->
     assert _creates(bench) == 1
 
 
+def test_an_output_is_sent_before_all_else_that_is_due() -> None:
+    """Somebody waits for it."""
+    bench = Bench().live().speak().begin().call("c1")
+
+    bench.core.message(_answer("c1"), bench.now)  # `tick` is still to be called
+    bench.collect()
+
+    assert [i["call_id"] for i in bench.items()] == ["c1"]
+
+
 def test_several_calls_have_one_answer() -> None:
     bench = Bench().live().speak().begin()
     bench.call("c1", item_id="f1").call("c2", item_id="f2").done("r1")
