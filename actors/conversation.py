@@ -108,6 +108,8 @@ class Conversation:
     def __init__(self) -> None:
         self._items: dict[str, _KnownItem] = {}
         self._outputs: dict[str, str] = {}
+        self._replacements: dict[str, str] = {}
+        """Of outputs that have not come yet, what they were replaced with, by call id."""
         self._named: set[str] = set()
         """Ids of the items that others were put behind."""
         self._ordered: list[_KnownItem] | None = []
@@ -139,8 +141,10 @@ class Conversation:
                     return False
                 item_id = message.item_id or output_item_id(call_id)
                 return self._change(item_id, now, self._answer, message)
-            case OutputReplaced(call_id=call_id) if call_id in self._outputs:
-                return self._change(self._outputs[call_id], now, self._replaced, message)
+            case OutputReplaced(call_id=call_id):
+                if call_id in self._outputs:
+                    return self._change(self._outputs[call_id], now, self._replaced, message)
+                self._replacements[call_id] = message.output
         return False
 
     def mark_published(self, item_id: str) -> None:
@@ -207,7 +211,8 @@ class Conversation:
             calls = (other for other in self._items.values() if other.kind == "call")
             last = next((call for call in calls if call.call_id == message.call_id), None)
         self._place(item, "output", item.previous or (last.item_id if last else None))
-        item.call_id, item.name, item.output = message.call_id, message.name, message.output
+        item.call_id, item.name = message.call_id, message.name
+        item.output = self._replacements.pop(message.call_id, message.output)
         self._outputs[message.call_id] = item.item_id
 
     def _replaced(self, item: _KnownItem, message: OutputReplaced) -> None:

@@ -44,9 +44,10 @@ __all__ = ["ToolExecutor"]
 
 _MAX_RUNNING = 64
 """Most calls at the same time; a further call is answered with an error."""
-_MAX_OUTPUTS = 3
 _MAX_ANSWERED = 64
 """Number of answered calls whose ids are kept, to recognize a call that is delivered twice."""
+_LEAST_OUTPUTS, _OUTPUT_CHARS = 3, 262_144
+"""The outputs of these calls are kept up to this length together, but no fewer than this number."""
 _MAX_RUNS = 2
 """How often a call of an idempotent tool is started if its process dies each time."""
 _SPAN_S = 0.25
@@ -427,12 +428,19 @@ class ToolExecutor(Actor):
         else:
             self.send(answer)
         self._state.answered = [*self._state.answered, call_id][-_MAX_ANSWERED:]
-        newest = self._state.answered[-_MAX_OUTPUTS:]
         self._state.outputs[call_id] = _Output(output, failed, name)
-        self._state.outputs = {
-            one: found for one, found in self._state.outputs.items() if one in newest
-        }
+        self._forget_outputs()
         self._save()
+
+    def _forget_outputs(self) -> None:
+        """Forget the oldest outputs, of which more are kept than may be."""
+        outputs, answered = self._state.outputs, self._state.answered
+        chars = sum(len(each.output) for each in outputs.values())
+        for call_id in list(outputs):
+            is_known = call_id in answered
+            if is_known and (chars <= _OUTPUT_CHARS or len(outputs) <= _LEAST_OUTPUTS):
+                return
+            chars -= len(outputs.pop(call_id).output)
 
     def _watch(self, call_id: str, seconds: float) -> None:
         def give_up() -> None:

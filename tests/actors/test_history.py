@@ -231,6 +231,17 @@ def test_a_replaced_output_is_what_the_model_has_received() -> None:
     assert [item.output for item in conversation.items()] == ["", "too long"]
 
 
+def test_an_output_that_is_known_after_it_was_replaced_is_the_one_that_counts() -> None:
+    """After a death of the supervisor tools give theirs again."""
+    conversation = conversation_of(
+        ToolCall("c1", "x", "{}", item_id="a"),
+        OutputReplaced("c1", "too long"),
+        ToolAnswer("c1", "x", "far too long", item_id="out"),
+    )
+
+    assert [item.output for item in conversation.items()] == ["", "too long"]
+
+
 def test_an_answer_to_a_removed_call_is_gone_with_it() -> None:
     conversation = conversation_of(
         ToolCall("c1", "x", "{}", item_id="b"), ToolAnswer("c1", "x", "1"), ItemRemoved("b", "")

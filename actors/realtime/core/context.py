@@ -52,6 +52,10 @@ class LinkPhase(IntEnum):
     LIVE = 4
 
 
+_BY_CAUTION = ("", "supervisor", "journal", "abandoned")
+"""What a conversation is resumed from: by the first, all is known of its calls."""
+
+
 class Context:
     """The state that the parts of the core share, and the actions that they collect.
 
@@ -141,8 +145,11 @@ class Context:
         return bool(self.saved.resumed)
 
     def resume(self, resumed: Literal["supervisor", "journal", "abandoned"]) -> None:
-        """Record that an earlier conversation goes on; see `Saved.resumed`."""
-        self.saved.resumed = resumed
+        """Record that an earlier conversation goes on; see `Saved.resumed`.
+
+        What it was resumed from before, and not restored, counts if less is known by it.
+        """
+        self.saved.resumed = max(self.saved.resumed, resumed, key=_BY_CAUTION.index)
 
     def restored(self) -> None:
         """Record that the server has the conversation that history has."""

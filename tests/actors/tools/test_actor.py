@@ -477,9 +477,10 @@ def test_an_answer_that_may_be_lost_with_the_supervisor_is_given_again(
 
 
 def test_an_output_that_is_not_kept_any_more_is_answered_as_unknown(
-    tmp_path: Path, agent: str
+    tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a response with more calls than outputs are kept, all outputs may be lost."""
+    """If they are too long, the newest outputs are kept."""
+    monkeypatch.setattr("actors.tools.actor._OUTPUT_CHARS", 10)
     with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
         for number in range(4):
             rig.tell(call("divide", f"c{number}", a=1))
@@ -492,6 +493,20 @@ def test_an_output_that_is_not_kept_any_more_is_answered_as_unknown(
 
             assert kept == ["c1", "c2", "c3"]
             assert again.expect(ToolAnswer).output.startswith("outcome unknown")
+
+
+def test_all_outputs_are_given_again_of_as_many_calls_as_may_run_at_once(
+    tmp_path: Path, agent: str
+) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        answers = []
+        for number in range(66):
+            rig.tell(call("divide", f"c{number}", a=1))
+            answers.append(rig.expect(ToolAnswer))
+        rig.wait_state(lambda state: "c65" in msgspec.msgpack.decode(state)["answered"])
+
+        with died(rig, "supervisor") as again:
+            assert [again.expect(ToolAnswer) for _ in range(64)] == answers[2:]
 
 
 def test_a_repeated_call_is_answered_though_tools_have_died_again_meanwhile(

@@ -803,11 +803,13 @@ def test_a_call_that_only_history_has_is_published_again_until_a_session_knows_o
     assert [call.call_id for call in again.all(ToolCall)] == ["c9"]
 
 
-def test_a_call_without_state_is_answered_as_unknown_though_realtime_dies_first() -> None:
+@pytest.mark.parametrize("dies", ["", "supervisor"])
+def test_a_call_without_state_is_answered_as_unknown_though_somebody_dies_first(dies: str) -> None:
+    """First: before the first session was told the conversation."""
     bench = Bench(resumed="journal").wait(0.1)
     bench.history = [_user("u1", "What time is it?"), _call()]
 
-    again = bench.restarted()
+    again = bench.restarted(resumed=dies)
     again.clear_but_requests()
     again.configured()
 
@@ -815,12 +817,14 @@ def test_a_call_without_state_is_answered_as_unknown_though_realtime_dies_first(
     assert [item["type"] for item in again.items()][-1] == "function_call_output"
 
 
-def test_a_call_of_another_day_is_not_run_though_realtime_dies_first() -> None:
+@pytest.mark.parametrize("dies", ["", "supervisor"])
+def test_a_call_of_another_day_is_not_run_though_somebody_dies_first(dies: str) -> None:
     bench = Bench().live().begin().call("c1").done()
     again = bench.restarted(resumed="journal")
     assert "unknown" in again.one(ToolAnswer).output
 
-    again = again.restarted()
+    again = again.restarted(resumed=dies)
+    again.history = [_user("u1", "What time is it?")]  # the call is lost
     again.clear_but_requests()
     again.configured()
 

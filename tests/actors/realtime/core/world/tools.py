@@ -14,10 +14,6 @@ __all__ = ["LOOKUP", "Tools"]
 LOOKUP = ToolSpec("lookup", "Look a number up", {"type": "object", "properties": {}})
 
 
-_KEPT = 3
-"""Number of outputs that tools keep."""
-
-
 class Tools:
     """Answers each call once, sooner or later; again, if the supervisor may have lost that."""
 
@@ -27,15 +23,13 @@ class Tools:
         self._answered: dict[str, ToolAnswer] = {}
 
     def die(self) -> None:
-        """Give the newest answers again: they may be lost with the supervisor."""
-        for answer in list(self._answered.values())[-_KEPT:]:
+        """Give the answers again: they may be lost with the supervisor."""
+        for answer in list(self._answered.values()):
             self._tell(answer)
 
     def work(self, call: ToolCall) -> None:
         if call.call_id in self._answered and self.world.supervisors > 1:
-            newest = list(self._answered)[-_KEPT:]
-            lost = ToolAnswer(call.call_id, call.name, '"lost"')
-            self._tell(self._answered[call.call_id] if call.call_id in newest else lost)
+            self._tell(self._answered[call.call_id])
         if call.call_id in self._calls:
             return
         self._calls.append(call.call_id)
