@@ -260,6 +260,38 @@ def encoded(pcm: bytes) -> bytes:
     return encode(ProgramCapture(pcm, 24_000, time.monotonic_ns()))
 
 
+def test_an_output_that_only_the_server_was_sent_is_not_lost(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    """It went straight: through the supervisor, which stood still, had not even come the call."""
+    runs, tools = tmp_path / "runs", tmp_path / "mytools.py"
+    tools.write_text(
+        "from rtvoice import Tools\n"
+        "tools = Tools()\n"
+        '@tools.action("Looks.")\n'
+        "def look() -> str:\n"
+        f"    with open({str(runs)!r}, 'a') as file: file.write('x')\n"
+        "    return 'seen'\n"
+    )
+    with Conversation(server, named_tools=f"{tools}:tools") as talk:
+        talk.connection.hear("question", "Look")
+        talk.expect(Turn)
+
+        def answer() -> None:
+            talk.connection.call("look", "{}", call_id="call_1")
+            is_output = "function_call_output"
+            talk.connection.expect(
+                "conversation.item.create", lambda event: event["item"]["type"] == is_output
+            )
+
+        kill_supervisor(talk, answer)
+
+        again = server.connection(1)
+        again.expect("response.create")
+        assert ("function_call_output", "seen") in told(again)
+        assert runs.read_text() == "x"
+
+
 def test_outputs_that_history_had_not_read_yet_are_not_lost(server: FakeServer) -> None:
     tools, runs = Tools(), list[int]()
 

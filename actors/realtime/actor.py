@@ -13,7 +13,7 @@ from actors.base import Actor
 from actors.conversation import ITEM_MESSAGES
 from actors.files import path_of
 from actors.lease import LeaseLostError, lease_of
-from actors.published import PublishedChanges
+from actors.published import PublishedChanges, sent_outputs
 from actors.realtime import wire
 from actors.realtime.address import KEY_VARIABLE, address_of
 from actors.realtime.connection import (
@@ -27,6 +27,7 @@ from actors.realtime.connection import (
 from actors.realtime.core.actions import (
     ConnectAfter,
     Disconnect,
+    KeepOutput,
     Publish,
     SaveState,
     SendEvent,
@@ -156,8 +157,9 @@ class Realtime(Actor):
                 self._core.lost(1006, "", now, spare=True)
             self._core.resumed(now)
         else:
+            outputs = () if self.session.first else tuple(sent_outputs(self.session))
             self._core = self.keep[_KEPT_CORE] = Core(
-                self.settings, self.session, self.saved(Saved), now
+                self.settings, self.session, self.saved(Saved), now, outputs
             )
             self._core.opened(now)
         self._perform()
@@ -241,6 +243,8 @@ class Realtime(Actor):
                         self._changes.put(message)
                     self.send(message)
                     self._asks |= type(message) in _QUESTIONS
+                case KeepOutput(answer):
+                    self._changes.put(answer)
                 case SaveState(state, recorded):
                     self._write_changes()
                     self.save(state, recorded=recorded)

@@ -55,8 +55,17 @@ _SPAN_S = 0.25
 _INTERRUPTED = "outcome unknown: the tool was interrupted"
 
 
+class _Output(msgspec.Struct, frozen=True):
+    """What a call was answered with."""
+
+    output: str
+    failed: bool
+    name: str = ""
+    """The tool."""
+
+
 class _InFlight(msgspec.Struct):
-    """A call that is not answered yet."""
+    """A call that is not answered yet, or of which only realtime knows the answer."""
 
     name: str
     arguments: str
@@ -66,15 +75,8 @@ class _InFlight(msgspec.Struct):
     previous_item_id: str | None = None
     recorded: bool = False
     """Whether the program has recorded it (`Settings.asks_to_run`)."""
-
-
-class _Output(msgspec.Struct, frozen=True):
-    """What a call was answered with."""
-
-    output: str
-    failed: bool
-    name: str = ""
-    """The tool."""
+    early: _Output | None = None
+    """Its answer, if it ran before it had come through the supervisor."""
 
 
 _LOST = _Output("outcome unknown: the output of the call was lost", True)
@@ -419,6 +421,8 @@ class ToolExecutor(Actor):
                 self._early[call_id] = (output, failed)
                 if not in_order:
                     self.send_past(tool_answer(call_id, name, output, failed))
+                self._state.calls[call_id].early = _Output(output, failed, name)
+                self._save()
             return
         del self._state.calls[call_id]
         # First send, then save: two answers after a crash are better than none.
@@ -461,7 +465,9 @@ class ToolExecutor(Actor):
         """Continue the calls that an earlier incarnation had started."""
         for call_id, call in list(self._state.calls.items()):
             age_s = self._executor.age_s(call_id)
-            if self.session.resumed == "journal":  # who knows how long ago
+            if (early := call.early) is not None:
+                self._answer(call_id, early.output, failed=early.failed)
+            elif self.session.resumed == "journal":  # who knows how long ago
                 self._answer(call_id, _INTERRUPTED, failed=True, in_order=True)
             elif age_s is not None:  # only the actor raised; the call still runs
                 self._watch(call_id, self.settings.tool_timeout_s - age_s)

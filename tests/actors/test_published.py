@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from actors.history import History
-from actors.published import PublishedChanges, published_changes
-from messages import SessionInfo, Turn, UserItem, UserTranscript
+from actors.published import PublishedChanges, published_changes, sent_outputs
+from messages import OutputReplaced, SessionInfo, ToolAnswer, Turn, UserItem, UserTranscript
 from tests.rig import Rig
 
 
@@ -32,6 +32,18 @@ def test_the_newest_changes_are_kept_in_order(session: SessionInfo) -> None:
 
     assert found == transcripts(1_000 - len(found), 1_000)
     assert 100 <= len(found) <= 500
+
+
+def test_outputs_push_out_nothing_else(session: SessionInfo) -> None:
+    kept = PublishedChanges(session)
+    answers = [ToolAnswer(f"c{number}", "look", "x" * 40_000) for number in range(5)]
+    replaced = OutputReplaced("c0", "too long")
+    for change in (*transcripts(0, 1), *answers, replaced, *transcripts(1, 2)):
+        kept.put(change)
+        kept.write()
+
+    assert list(sent_outputs(session)) == [*answers, replaced]
+    assert list(published_changes(session)) == [*transcripts(0, 2), *answers, replaced]
 
 
 def test_the_next_process_goes_on_and_a_new_session_begins(session: SessionInfo) -> None:

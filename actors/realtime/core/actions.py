@@ -7,12 +7,13 @@ from typing import Any, Literal
 import msgspec
 
 from actors.realtime.wire import ClientEvent
-from messages import Message
+from messages import Message, ToolAnswer
 
 __all__ = [
     "Action",
     "ConnectAfter",
     "Disconnect",
+    "KeepOutput",
     "Publish",
     "SaveState",
     "SendEvent",
@@ -36,6 +37,15 @@ class Publish(msgspec.Struct):
     ahead: bool = False
     """Whether to send it as a datagram too, because its receiver waits for it; see
     `Actor.send_ahead`."""
+
+
+class KeepOutput(msgspec.Struct):
+    """Keep the answer to a call, as the one that counts, for the next process and history.
+
+    It may have come straight, and to nobody else.
+    """
+
+    answer: ToolAnswer
 
 
 class ConnectAfter(msgspec.Struct):
@@ -77,4 +87,4 @@ class WriteLog(msgspec.Struct):
     fields: dict[str, Any] = {}
 
 
-Action = SendEvent | Publish | ConnectAfter | Disconnect | SaveState | Swap | WriteLog
+Action = SendEvent | Publish | KeepOutput | ConnectAfter | Disconnect | SaveState | Swap | WriteLog

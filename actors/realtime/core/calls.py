@@ -9,6 +9,7 @@ import msgspec
 
 from actors.realtime import wire
 from actors.realtime.core import restore
+from actors.realtime.core.actions import KeepOutput
 from actors.realtime.core.context import Context, Recent
 from actors.realtime.core.state import Ask, OpenCall
 from messages import Notice, OutputReplaced, ToolAnswer, ToolCall, output_item_id
@@ -131,9 +132,14 @@ class Calls:
         elif call is not None and call.output is None:
             call.output, call.respond = message.output, message.respond
             call.output_id = message.item_id
-            context.outputs[call.call_id] = (message.item_id, message.output)
+            self._keep(message)
         else:
             self._keep_to_first(message, call)
+
+    def _keep(self, message: ToolAnswer) -> None:
+        """Keep an answer as the one that counts."""
+        self._context.outputs[message.call_id] = (message.item_id, message.output)
+        self._context.do(KeepOutput(message))
 
     def _keep_to_first(self, message: ToolAnswer, call: OpenCall | None) -> None:
         """Tell the others which output counts, if a call is answered a second time."""
@@ -173,7 +179,10 @@ class Calls:
             if call.output is not None:
                 self._context.outputs.setdefault(call.call_id, (call.output_id, call.output))
         for message in self._early.values():
-            self._answer_orphan(message)
+            if message.call_id in self._orphans:
+                self._answer_orphan(message)
+            else:
+                self._keep_to_first(message, None)
         self._early.clear()
         if self._context.is_reborn:
             self._publish_saved(plan)
@@ -332,6 +341,7 @@ class Calls:
         if message.call_id not in self._orphans:
             return
         self._orphans.discard(message.call_id)
+        self._keep(message)
         sent = _SentOutput(message.item_id, message.name, message.output, message.respond)
         item_id = self._send(message.call_id, sent)
         if message.respond:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -18,12 +19,12 @@ from actors.realtime.core.responses import Responses
 from actors.realtime.core.setup import Setup
 from actors.realtime.core.state import Saved
 from actors.realtime.core.turns import Turns
-from messages import ItemPlaced, Message, Settings
+from messages import ItemPlaced, Message, OutputReplaced, Settings, ToolAnswer
 
 __all__ = ["Context", "LinkPhase", "Recent"]
 
 _REMEMBERED = 1000
-_OUTPUTS = 20
+_OUTPUTS = 64
 """How many outputs of tool calls are remembered until history has them."""
 
 
@@ -150,6 +151,14 @@ class Context:
         What it was resumed from before, and not restored, counts if less is known by it.
         """
         self.saved.resumed = max(self.saved.resumed, resumed, key=_BY_CAUTION.index)
+
+    def know_outputs(self, outputs: Iterable[ToolAnswer | OutputReplaced]) -> None:
+        """Take over the outputs that an earlier process has sent."""
+        for message in outputs:
+            item_id, _ = self.outputs.get(message.call_id, ("", ""))
+            if isinstance(message, ToolAnswer):
+                item_id = message.item_id
+            self.outputs[message.call_id] = (item_id, message.output)
 
     def restored(self) -> None:
         """Record that the server has the conversation that history has."""

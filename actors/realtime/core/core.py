@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -35,6 +35,7 @@ from messages import (
     ItemPlaced,
     Message,
     Notice,
+    OutputReplaced,
     PlaybackFlushed,
     PlaybackLost,
     PlayedPosition,
@@ -84,8 +85,22 @@ class Core:
     """
 
     def __init__(
-        self, settings: Settings, info: SessionInfo, saved: Saved | None = None, now: int = 0
+        self,
+        settings: Settings,
+        info: SessionInfo,
+        saved: Saved | None = None,
+        now: int = 0,
+        outputs: Iterable[ToolAnswer | OutputReplaced] = (),
     ) -> None:
+        """Begin, or go on where an earlier process has stopped.
+
+        Args:
+            settings: The settings of the session.
+            info: What else is known of it.
+            saved: The state that was saved last; None: there is none.
+            now: The time.
+            outputs: What `KeepOutput` and `OutputReplaced` have said to earlier processes.
+        """
         self._reborn = not info.first
         self._resumed = info.resumed
         is_abandoned = bool(info.resumed) and saved is None
@@ -99,6 +114,7 @@ class Core:
         setup = Setup(settings, saved)
         self._context = Context(setup, saved, server, now, info.epoch_ns)
         self._context.is_reborn = not info.first
+        self._context.know_outputs(outputs)
         if info.resumed:
             self._context.resume("abandoned" if is_abandoned else info.resumed)
         self._duplex = Duplex(setup, saved, self._context.playback, info.epoch_ns)

@@ -202,14 +202,20 @@ class Recovery:
         context.chain.restart(plan.aliases)
         left_out = {turn.item_id for turn in plan.again}
         kept = [item.item_id for item in self.history or () if item.item_id not in left_out]
-        for item in plan.items[: plan.remembered]:
+        is_pushed = False
+        """Whether an output was put before this item."""
+        for number, item in enumerate(plan.items):
+            if number == plan.remembered:
+                context.chain.join(kept[-1] if kept else None)
             context.chain.note(item["id"])
-        context.chain.join(kept[-1] if kept else None)
-        for item in plan.items[plan.remembered :]:
-            context.chain.note(item["id"])
-            if item["type"] == "function_call_output":  # history may have it in another place
+            is_new = number >= plan.remembered or item["id"] in plan.moved
+            if is_pushed or (is_new and item["type"] == "function_call_output"):
+                # History may have it in another place.
                 known_as = context.chain.known_as(item["id"])
                 context.publish(ItemPlaced(known_as, context.chain.previous(item["id"])))
+            is_pushed = item["id"] in plan.moved
+        if len(plan.items) == plan.remembered:
+            context.chain.join(kept[-1] if kept else None)
         if plan.knows_history:
             self._user.typed.place(kept)
 

@@ -93,7 +93,9 @@ class Plan(msgspec.Struct):
     left_out: int = 0
     """How many of the oldest items of the history are left out."""
     remembered: int = 0
-    """How many of `items` are from history. The others come after all items of history."""
+    """How many of `items` are from history, or between those. The others come after all of it."""
+    moved: set[str] = set()
+    """The ids of outputs among these that history lacks."""
     aliases: dict[str, str] = {}
     """History's id of an item, by the server's, where the two differ."""
     from_sample: int = 0
@@ -232,6 +234,7 @@ def plan(
     _add_calls(result, saved.calls)
     for call_id in sorted(result.open & set(known.outputs)):
         _answer(result, call_id, *known.outputs[call_id])
+        _move_behind_call(result, call_id)
     result.hears_speech = bool(result.again) or speech_from is not None
     result.ask = _ask(saved, result, list(history.values()), known)
     return result
@@ -346,6 +349,18 @@ def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
     _append(result, output_item(at_server, call_id, output), item_id)
     result.open.discard(call_id)
     result.answered[call_id] = output
+
+
+def _move_behind_call(result: Plan, call_id: str) -> None:
+    """Put the output that was added last behind its call, and those that belong to that."""
+    output = result.items.pop()
+    at = next(at for at, item in enumerate(result.items) if item.get("call_id") == call_id) + 1
+    while at < len(result.items) and result.items[at]["type"] != "message":
+        at += 1
+    result.items.insert(at, output)
+    if at < result.remembered:
+        result.remembered += 1
+        result.moved.add(output["id"])
 
 
 def _ask(saved: Saved, result: Plan, history: list[ConversationItem], known: Known) -> Ask | None:

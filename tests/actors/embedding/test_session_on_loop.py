@@ -25,6 +25,7 @@ from messages import (
     SupervisorRestarted,
     Turn,
 )
+from rtvoice import Tools
 from tests.conversation import noise
 from tests.fake_server import Connection, FakeServer
 from tests.rig import QUIET, TIMEOUT_S
@@ -149,6 +150,64 @@ def test_a_supervisor_that_dies_is_replaced_and_the_loop_serves_the_next_one(
         await until_on_loop()
 
     run(server, body)
+
+
+def items(connection: Connection) -> list[str]:
+    """Return the types of the items that a session of the server was sent, or their output."""
+    made = [event["item"] for event in connection.of("conversation.item.create")]
+    return [item.get("output") or item["type"] for item in made]
+
+
+@pytest.mark.parametrize("dies", ["connection", "realtime", "supervisor"])
+def test_an_answer_of_the_program_that_only_the_server_has_counts(
+    server: FakeServer, dies: str
+) -> None:
+    """It went straight, past tools and the supervisor, which stand still."""
+    tools, runs, goes_on = Tools(), threading.Event(), threading.Event()
+
+    @tools.action("Looks.")
+    def look() -> str:
+        runs.set()
+        goes_on.wait(TIMEOUT_S)
+        return "seen"
+
+    async def body(session: Session) -> None:
+        assert session.started is not None
+        pids = {**session.started.pids}
+        pids |= {name: each["pid"] for name, each in session.status().items()}
+        first = await asyncio.to_thread(server.connection)
+        await until_on_loop()
+        turns = aiter(session.events(Turn))
+        await asyncio.to_thread(first.hear, "question", "Look")
+        await heard(turns, 1)
+        await asyncio.to_thread(first.call, "look", "{}", call_id="call_1")
+        assert await asyncio.to_thread(runs.wait, TIMEOUT_S)
+        still = "supervisor" if dies == "supervisor" else "tools"
+        os.kill(pids[still], signal.SIGSTOP)
+        goes_on.set()
+        await asyncio.to_thread(server.wait_for, lambda: items(first) == ["seen"])
+        if dies == "supervisor":
+            os.kill(pids["supervisor"], signal.SIGKILL)
+        else:
+            await asyncio.to_thread(first.say, "I see", noise(100, 1), item="answer")
+            await heard(turns, 1)
+            if dies == "realtime":
+                os.kill(pids["realtime"], signal.SIGKILL)
+            else:
+                first.drop()
+
+        again = await asyncio.to_thread(server.connection, 1)
+
+        told = ["message", "function_call", "seen", *(["message"] if dies != "supervisor" else [])]
+        await asyncio.to_thread(server.wait_for, lambda: len(items(again)) >= len(told))
+        if dies != "supervisor":
+            os.kill(pids["tools"], signal.SIGCONT)
+        session.send(SendText("And?", "and"))
+        await asyncio.to_thread(again.expect, "response.create")
+        assert items(again)[: len(told)] == told
+        assert items(again).count("seen") == 1
+
+    run(server, body, tools=tools)
 
 
 def test_a_session_outlives_its_loop(server: FakeServer) -> None:

@@ -476,6 +476,27 @@ def test_an_answer_that_may_be_lost_with_the_supervisor_is_given_again(
             assert again.take(ToolAnswer) == []
 
 
+@pytest.mark.parametrize("resumed", ["", "supervisor", "journal"])
+def test_an_answer_that_only_realtime_has_is_given_by_the_next_process(
+    tmp_path: Path, agent: str, resumed: Literal["", "supervisor", "journal"]
+) -> None:
+    """The call came straight, and not through the supervisor yet, which stands still."""
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        realtime = DirectInbox(rig.page_path, [ToolAnswer.tag()])
+        sender = DirectSender(rig.page_path)
+        assert sender.send(encode(call("divide", a=1)))
+        assert realtime.has_news(5)
+        frame = realtime.take()
+        assert frame is not None
+        rig.wait_state(lambda state: b"early" in state and b"failed" in state)
+        assert rig.take(ToolAnswer) == []
+        sender.close()
+        realtime.close()
+
+        with died(rig, resumed) as again:
+            assert again.expect(ToolAnswer) == decode(frame)
+
+
 def test_an_output_that_is_not_kept_any_more_is_answered_as_unknown(
     tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -12,6 +13,7 @@ from actors.realtime import wire
 from actors.realtime.core.actions import (
     ConnectAfter,
     Disconnect,
+    KeepOutput,
     Publish,
     SaveState,
     SendEvent,
@@ -27,12 +29,14 @@ from messages import (
     HistoryRequest,
     HistorySnapshot,
     Message,
+    OutputReplaced,
     PlaybackFlushed,
     PlayedPosition,
     ReplayCapture,
     ReplayEnded,
     SessionInfo,
     Settings,
+    ToolAnswer,
     ToolsAvailable,
     ToolSpec,
 )
@@ -64,6 +68,7 @@ class Bench:
         first: bool = True,
         resumed: Literal["", "supervisor", "journal"] = "",
         tools: tuple[ToolSpec, ...] | None = (),
+        outputs: Iterable[ToolAnswer | OutputReplaced] = (),
         **settings: Any,
     ) -> None:
         self.settings = Settings(**settings)
@@ -72,7 +77,7 @@ class Bench:
             epoch_ns=0, directory="", server_url="ws://test/v1", first=first, resumed=resumed
         )
         self.info = info
-        self.core = Core(self.settings, info, saved, self.now)
+        self.core = Core(self.settings, info, saved, self.now, outputs)
         self.published: list[Message] = []
         self.sent: list[dict[str, Any]] = []
         self.actions: list[Any] = []
@@ -208,6 +213,11 @@ class Bench:
         return other
 
     # -- looking at it ------------------------------------------------------------------------
+
+    def outputs(self) -> list[ToolAnswer | OutputReplaced]:
+        """Return what the next process is to know of."""
+        kept = [action.answer for action in self.actions if isinstance(action, KeepOutput)]
+        return [*kept, *self.all(OutputReplaced)]
 
     def clear(self) -> None:
         for seen in (self.published, self.sent, self.actions, self.connects, self.disconnects):

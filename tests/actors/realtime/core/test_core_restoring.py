@@ -785,6 +785,30 @@ def test_a_call_that_is_published_again_keeps_its_place(
     assert _told(again, *known) == [*(["u1"] * (not first)), "f1", "t1"]
 
 
+@pytest.mark.parametrize("resumed", ["", "supervisor"])
+def test_an_output_that_only_the_server_was_sent_is_known_to_the_next_process(
+    resumed: str,
+) -> None:
+    """It had come straight; history and the others get another one, or the same, or none."""
+    bench = Bench().live().speak().begin().call("c1").done("r1")
+    bench.tell(ToolAnswer("c1", "clock", "12:00", item_id="o1"))
+    known = bench.outputs()
+    bench.answer("r2", "a1")
+    again = bench.restarted(resumed=resumed, outputs=known)
+    again.history = [_user("u1", "What time is it?"), _call(), _assistant("a1", "Noon")]
+    again.tell(ToolAnswer("c1", "clock", "it did not finish", failed=True, item_id="o1"))
+    again.clear_but_requests()
+
+    again.configured()
+
+    assert [item.get("output") for item in again.items()] == [None, None, "12:00", None]
+    assert again.one(OutputReplaced) == OutputReplaced("c1", "12:00")
+    places = [(m.item_id, m.previous_item_id) for m in again.all(ItemPlaced)]
+    assert places == [("o1", "f1"), ("a1", "o1")]
+    again.none(ToolCall)
+    assert not [each for each in again.sent if each["type"] == "response.create"]
+
+
 @pytest.mark.parametrize("dies", [False, True])
 @pytest.mark.parametrize("resumed", ["supervisor", "journal"])
 def test_a_call_that_only_history_has_is_published_again_until_a_session_knows_of_it(

@@ -106,6 +106,18 @@ def test_a_known_output_follows_its_call() -> None:
     assert result.answered == {"c1": "12:00"}
 
 
+def test_an_output_that_only_this_process_knows_follows_its_call() -> None:
+    """What follows it may be the answer to it."""
+    history = [_call("c1", "f1"), _call("c2", "f2"), _message("a1", "Noon", "assistant")]
+    known = Known({"c1": ("o1", "12:00"), "c2": ("", "13:00")})
+
+    result = plan(history, Saved(), None, known)
+
+    ids = ["fc_f1", "fc_f2", "fco_o1", output_item_id("c2"), "msg_a1"]
+    assert [item["id"] for item in result.items] == ids
+    assert (result.remembered, result.moved) == (5, {"fco_o1", output_item_id("c2")})
+
+
 def test_texts_that_history_does_not_have_come_last() -> None:
     saved = Saved(texts=[TypedTurn("t1", "One"), TypedTurn("t2", "Two")])
 

@@ -16,6 +16,7 @@ from actors.realtime import wire
 from actors.realtime.core.actions import (
     ConnectAfter,
     Disconnect,
+    KeepOutput,
     Publish,
     SaveState,
     SendEvent,
@@ -25,7 +26,7 @@ from actors.realtime.core.actions import (
 from actors.realtime.core.core import Core
 from actors.realtime.core.state import Saved
 from actors.realtime.pictures import Pictures
-from messages import CapturedAudio, Message, SendImage, SessionInfo
+from messages import CapturedAudio, Message, OutputReplaced, SendImage, SessionInfo, ToolAnswer
 from tests.actors.realtime.core.world.clock import MS, NS
 from tests.actors.realtime.core.world.line import Line
 
@@ -55,6 +56,8 @@ class Process:
         self.deaths = 0
         self.changes: list[Message] = []
         """The changes of the conversation that the next history is to know of."""
+        self.outputs: list[ToolAnswer | OutputReplaced] = []
+        """The outputs among them, which the next process is to know of too."""
         self._is_orphan = False
         self._offline_until = 0
         self._timer_ns: int | None = None
@@ -118,12 +121,16 @@ class Process:
                 case SendEvent(event, spare):
                     if spare in self.lines:
                         self._send(event, self.lines[spare])
-                case Publish() | SaveState() if self._is_orphan:
+                case Publish() | SaveState() | KeepOutput() if self._is_orphan:
                     pass
                 case Publish(message):
-                    if isinstance(message, ITEM_MESSAGES):
+                    if isinstance(message, ToolAnswer | OutputReplaced):
+                        self.outputs.append(message)
+                    elif isinstance(message, ITEM_MESSAGES):
                         self.changes.append(message)
                     self.world.publish(message)
+                case KeepOutput(answer):
+                    self.outputs.append(answer)
                 case SaveState(state):
                     self._saved = bytes(state)
                 case ConnectAfter(seconds, _, spare):
@@ -206,7 +213,7 @@ class Process:
         if epoch != self._epoch or self._is_orphan:
             return  # it was killed again
         self._dead = False
-        self.core = Core(self.world.settings, info, saved, self.clock.now)
+        self.core = Core(self.world.settings, info, saved, self.clock.now, self.outputs)
         self.begin()
         mail, self._mail = self._mail, []
         last = self._last_mail

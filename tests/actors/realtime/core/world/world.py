@@ -126,7 +126,7 @@ class World:
 
     def _go_on(self) -> None:
         self.speaker.die()
-        self.history.die(self.process.changes[-_CHANGES:])
+        self.history.die([*self.process.changes[-_CHANGES:], *self.process.outputs])
         self.tools.die()
         self.process.die("supervisor")
 
