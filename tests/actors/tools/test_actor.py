@@ -432,6 +432,23 @@ def test_a_call_that_comes_twice_is_run_once(tmp_path: Path, agent: str) -> None
         assert module_of(agent).runs == ["a"]
 
 
+def test_a_call_that_comes_again_straight_is_answered_through_the_supervisor(
+    tmp_path: Path, agent: str
+) -> None:
+    with Rig(ToolExecutor, tmp_path, agent=agent) as rig:
+        rig.tell(call("wait", gate="a"))
+        rig.wait_handled(mail=1)
+        sender = DirectSender(rig.page_path)
+        again = msgspec.structs.replace(call("wait", gate="a"), previous_item_id="moved")
+        assert sender.send(encode(again))
+        sender.close()
+        rig.tell(again)
+        rig.wait_handled(mail=2)
+        module_of(agent).gates["a"].set()
+
+        assert rig.expect(ToolAnswer).call_id == "call_1"
+
+
 @pytest.mark.parametrize("dies", ["before the call", "just before it is saved"])
 def test_a_call_that_cannot_be_saved_does_not_run_since_the_next_process_runs_it(
     tmp_path: Path, agent: str, dies: str

@@ -25,6 +25,15 @@ def test_an_item_that_is_not_noted_is_the_next_one() -> None:
     assert chain.previous("new") == "a"
 
 
+def test_an_item_that_history_lacks_and_nobody_has_placed_is_the_last() -> None:
+    chain = Chain()
+    chain.note("a")
+    chain.drop("cut off")
+    chain.note("b", "cut off")
+
+    assert chain.previous("b") == "a"
+
+
 def test_noting_an_item_again_changes_nothing() -> None:
     chain = Chain()
     chain.note("a")

@@ -873,6 +873,19 @@ def test_a_typed_text_that_was_lost_is_published_though_the_first_session_cannot
     assert [(item.item_id, item.previous_item_id) for item in again.all(UserItem)] == [("t1", "u1")]
 
 
+def test_a_call_that_is_answered_is_not_published_again_to_a_history_that_is_silent() -> None:
+    """It may well have it."""
+    bench = Bench().live().begin().call("c1")
+    bench.tell(ToolAnswer("c1", "clock", "12:00", item_id="oc1"))
+    again = bench.restarted(outputs=bench.outputs())
+    again.tell(ToolsAvailable(())).clear_but_requests()
+
+    again.connect().wait(3)
+
+    assert [item["type"] for item in again.items()] == ["function_call", "function_call_output"]
+    again.none(ToolCall)
+
+
 def test_no_answer_is_requested_while_another_call_still_runs() -> None:
     bench = Bench().live().begin().call("c1").call("c2", item_id="f2").done()
     bench.tell(ToolAnswer("c1", "clock", "12:00", item_id="oc1"))
@@ -888,10 +901,14 @@ def test_no_answer_is_requested_while_another_call_still_runs() -> None:
     assert len(again.events("response.create")) == 1
 
 
-def test_an_answer_that_was_cut_off_is_not_gone_on_with_while_a_call_runs() -> None:
+@pytest.mark.parametrize("history_knows", [True, False])
+def test_an_answer_that_was_cut_off_is_not_gone_on_with_while_a_call_runs(
+    history_knows: bool,
+) -> None:
     bench = Bench().live().begin("r0", "a0").audio(b"\1" * 48_000, "r0", "a0").done("r0")
     bench.begin("r1", "a1").call("c1", "r1").done("r1")
-    bench.history = [_assistant("a0", ""), _user("u1", "What time is it?"), _call()]
+    bench.history = [_assistant("a0", ""), _user("u1", "What time is it?")]
+    bench.history += [_call()] * history_knows
     again = bench.restarted(resumed="supervisor").tell(PlaybackLost("a0", 0))
     again.clear_but_requests()
 

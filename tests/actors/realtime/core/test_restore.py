@@ -19,6 +19,7 @@ from actors.realtime.core.restore import (
     wire_id,
 )
 from actors.realtime.core.state import Answer, Ask, OpenCall, Saved, TypedTurn, UnansweredTurn
+from actors.realtime.core.turns import Turns
 from messages import ConversationItem, output_item_id
 
 
@@ -216,6 +217,8 @@ def test_speech_that_was_repeated_too_often_is_given_up() -> None:
 
     assert (result.again, result.from_sample) == ([], 300)
     assert [turn.item_id for turn in result.given_up] == ["u1"]
+    Turns(saved).restored(result)
+    assert (saved.turns, saved.repeats) == ([], 0)  # the next speech is repeated as often
 
 
 # -- what is asked for -----------------------------------------------------------------------------
