@@ -849,9 +849,10 @@ def test_a_call_of_another_day_is_not_run_though_somebody_dies_first(dies: str) 
 
     again = again.restarted(resumed=dies)
     again.history = [_user("u1", "What time is it?")]  # the call is lost
-    again.clear_but_requests()
+    again.tell(ToolsAvailable(())).clear_but_requests()
     again.configured()
 
+    assert [item["type"] for item in again.items()][1:] == ["function_call", "function_call_output"]
     again.none(ToolCall)
 
 
