@@ -315,8 +315,8 @@ class ProgramToolAnswer(Message, frozen=True, array_like=True, tag=53):
     output: str
     failed: bool = False
     in_order: bool = False
-    """Whether the answer to realtime goes through the supervisor alone: it was sent straight
-    already, or must not overtake what the program has sent since the call."""
+    """Whether tools are to send realtime the answer through the supervisor only. The program has
+    sent it straight already, or has sent something since the call that it must not overtake."""
 
 
 class SetSpeed(Message, frozen=True, array_like=True, tag=54):

@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.devices.base import INPUT_METHODS, OUTPUT_METHODS
 from actors.devices.own.hosted import (
@@ -39,6 +39,9 @@ from messages import (
     ToolSpec,
     tool_answer,
 )
+
+if TYPE_CHECKING:
+    from actors.tools.executor import ToolOutcome
 
 __all__ = ["Hosting", "InputDevice", "OutputDevice", "ToolSet"]
 
@@ -77,8 +80,8 @@ class _HostedTools:
         self._send = send
         self._send_past = send_past
         self._commands = commands
-        self._at_begin: dict[str, tuple[str, int]] = {}
-        """The name of a call's tool, and the number of commands when it began, by call id."""
+        self._at_begin: dict[str, int] = {}
+        """The number of commands when a call began, by call id."""
         self._begun: collections.OrderedDict[str, ProgramToolAnswer | None]
         self._begun = collections.OrderedDict()
         """The last calls by id, with their answers; None: not answered yet."""
@@ -89,6 +92,7 @@ class _HostedTools:
 
         self._executor = Executor(loop)
         self._executor.notify = self._send_results
+        self._executor.tell = self._tell
 
     def call(self, call: ProgramToolCall) -> None:
         """Start a call, on any thread; if it was answered before, send the answer again."""
@@ -97,13 +101,15 @@ class _HostedTools:
                 self._send(answer)
             return
         self._begun[call.call_id] = None
-        self._at_begin[call.call_id] = call.name, self._commands()
+        self._at_begin[call.call_id] = self._commands()
         while len(self._begun) > _REMEMBERED:
             self._begun.popitem(last=False)
         tool = self.tools.get(call.name)
         if tool is None:
+            from actors.tools.executor import ToolOutcome
+
             text = f"the program has no tool named {call.name}"
-            self._answer(call.call_id, text, failed=True)
+            self._answer(ToolOutcome(call.call_id, text, failed=True))
         else:
             self._executor.start(call.call_id, tool, call.arguments, _entering(call.traceparent))
 
@@ -123,15 +129,19 @@ class _HostedTools:
         for outcome in self._executor.finished():
             if outcome.trace:
                 _logger.warning("a tool raised\n%s", outcome.trace)
-            self._answer(outcome.call_id, outcome.output, failed=outcome.failed)
+            self._answer(outcome)
 
-    def _answer(self, call_id: str, output: str, *, failed: bool) -> None:
-        """Give realtime an answer straight, if it may overtake all else, and then tools."""
-        name, commands = self._at_begin.pop(call_id, ("", -1))
-        in_order = commands != self._commands() or self._send_past(
-            tool_answer(call_id, name, output, failed)
+    def _tell(self, name: str, outcome: ToolOutcome) -> bool:
+        """Give realtime an answer straight, if that overtakes nothing; on the tool's thread."""
+        call_id = outcome.call_id
+        return self._at_begin.get(call_id) == self._commands() and self._send_past(
+            tool_answer(call_id, name, outcome.output, outcome.failed)
         )
-        answer = ProgramToolAnswer(call_id, output, failed, in_order)
+
+    def _answer(self, outcome: ToolOutcome) -> None:
+        call_id = outcome.call_id
+        in_order = self._at_begin.pop(call_id, None) != self._commands() or outcome.in_order
+        answer = ProgramToolAnswer(call_id, outcome.output, outcome.failed, in_order)
         if call_id in self._begun:
             self._begun[call_id] = answer
         self._send(answer)

@@ -134,7 +134,7 @@ class Realtime(Actor):
         self._hold_timer: Timer | None = None
         self._timer_ns = 0
         self._asks = False
-        """Whether what was just performed asks somebody for an answer."""
+        """Whether a flush or a call was just sent, and its answer has not come."""
         self._connecting: dict[bool, Timer] = {}
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
         self._address = address_of(self.settings, self._key, self.session.server_url)

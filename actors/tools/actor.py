@@ -56,7 +56,7 @@ _INTERRUPTED = "outcome unknown: the tool was interrupted"
 
 
 class _Output(msgspec.Struct, frozen=True):
-    """What a call was answered with."""
+    """The answer to a call."""
 
     output: str
     failed: bool
@@ -65,7 +65,7 @@ class _Output(msgspec.Struct, frozen=True):
 
 
 class _InFlight(msgspec.Struct):
-    """A call that is not answered yet, or of which only realtime knows the answer."""
+    """A call that is not answered yet, or whose answer only realtime has been told."""
 
     name: str
     arguments: str
@@ -75,8 +75,8 @@ class _InFlight(msgspec.Struct):
     previous_item_id: str | None = None
     recorded: bool = False
     """Whether the program has recorded it (`Settings.asks_to_run`)."""
-    early: _Output | None = None
-    """Its answer, if it ran before it had come through the supervisor."""
+    answer: _Output | None = None
+    """Its answer, kept until the call has come through the supervisor; None: there is none yet."""
 
 
 _LOST = _Output("outcome unknown: the output of the call was lost", True)
@@ -151,9 +151,8 @@ class ToolExecutor(Actor):
         self._executor: Executor = self.keep["executor"]
         self._executor.notify = lambda: self.post(self._take_outcomes)
         self._executor.tell = self._answer_ahead
-        self._early: dict[str, tuple[str, bool] | None] = {}
-        """Calls that have not come through the supervisor yet, with their output and whether the
-        tool has failed; None: they are not answered."""
+        self._early: set[str] = set()
+        """Calls that have come straight, and not through the supervisor yet."""
         self._spanless: set[str] = set()
         """The calls that wait for the program to say which span they run in."""
         self._spans = self._imported_spans()
@@ -273,8 +272,10 @@ class ToolExecutor(Actor):
 
     def _tell_early(self, call_id: str) -> None:
         """Answer a call through the supervisor, by which it has come now, if it ran before that."""
-        if (answer := self._early.pop(call_id, None)) is not None:
-            self._answer(call_id, answer[0], failed=answer[1], in_order=True)
+        self._early.discard(call_id)
+        call = self._state.calls.get(call_id)
+        if call is not None and (answer := call.answer) is not None:
+            self._answer(call_id, answer.output, failed=answer.failed, in_order=True)
 
     def _call(self, call: ToolCall) -> None:
         call_id, name = call.call_id, call.name
@@ -287,7 +288,7 @@ class ToolExecutor(Actor):
                 self.send_through(tool_answer(call_id, name, last.output, last.failed))
             return
         if self.is_ahead:
-            self._early[call_id] = None
+            self._early.add(call_id)
         self._state.calls[call_id] = _InFlight(
             name, call.arguments, item_id=call.item_id, previous_item_id=call.previous_item_id
         )
@@ -334,7 +335,7 @@ class ToolExecutor(Actor):
     def _run(self, call_id: str, *, was_run: bool) -> None:
         """Run a call that was recorded; one that was begun elsewhere is not run again."""
         call = self._state.calls.get(call_id)
-        if call is None or self._early.get(call_id) is not None:  # it is answered, or will be
+        if call is None or call.answer is not None:  # it is answered, or will be
             return
         if was_run and not call.runs:
             self._answer(call_id, _INTERRUPTED, failed=True, in_order=True)
@@ -415,29 +416,28 @@ class ToolExecutor(Actor):
             in_order: Whether it goes through the supervisor alone: it must not overtake others,
                 among them another answer to the call, or was sent straight already.
         """
-        name = self._state.calls[call_id].name
+        call = self._state.calls[call_id]
+        answer = tool_answer(call_id, call.name, output, failed)
         if call_id in self._early:  # only realtime may be told before the call is known to all
-            if self._early[call_id] is None:
-                self._early[call_id] = (output, failed)
+            if call.answer is None:
                 if not in_order:
-                    self.send_past(tool_answer(call_id, name, output, failed))
-                self._state.calls[call_id].early = _Output(output, failed, name)
+                    self.send_past(answer)
+                call.answer = _Output(output, failed, call.name)
                 self._save()
             return
         del self._state.calls[call_id]
         # First send, then save: two answers after a crash are better than none.
-        answer = tool_answer(call_id, name, output, failed)
         if in_order:
             self.send_through(answer)
         else:
             self.send(answer)
         self._state.answered = [*self._state.answered, call_id][-_MAX_ANSWERED:]
-        self._state.outputs[call_id] = _Output(output, failed, name)
+        self._state.outputs[call_id] = _Output(output, failed, call.name)
         self._forget_outputs()
         self._save()
 
     def _forget_outputs(self) -> None:
-        """Forget the oldest outputs, of which more are kept than may be."""
+        """Forget outputs, oldest first: of calls whose ids are forgotten, and what is too long."""
         outputs, answered = self._state.outputs, self._state.answered
         chars = sum(len(each.output) for each in outputs.values())
         for call_id in list(outputs):
@@ -465,8 +465,8 @@ class ToolExecutor(Actor):
         """Continue the calls that an earlier incarnation had started."""
         for call_id, call in list(self._state.calls.items()):
             age_s = self._executor.age_s(call_id)
-            if (early := call.early) is not None:
-                self._answer(call_id, early.output, failed=early.failed)
+            if (answer := call.answer) is not None:
+                self._answer(call_id, answer.output, failed=answer.failed)
             elif self.session.resumed == "journal":  # who knows how long ago
                 self._answer(call_id, _INTERRUPTED, failed=True, in_order=True)
             elif age_s is not None:  # only the actor raised; the call still runs

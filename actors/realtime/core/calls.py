@@ -12,7 +12,7 @@ from actors.realtime.core import restore
 from actors.realtime.core.actions import KeepOutput
 from actors.realtime.core.context import Context, Recent
 from actors.realtime.core.state import Ask, OpenCall
-from messages import Notice, OutputReplaced, ToolAnswer, ToolCall, output_item_id
+from messages import Notice, OutputReplaced, ToolAnswer, ToolCall, output_item_id, tool_answer
 
 __all__ = ["Calls"]
 
@@ -157,8 +157,7 @@ class Calls:
                 self._publish_unknown(call.call_id, call.name)
 
     def _publish_unknown(self, call_id: str, name: str) -> ToolAnswer:
-        item_id = output_item_id(call_id)
-        answer = ToolAnswer(call_id, name, UNKNOWN, failed=True, item_id=item_id)
+        answer = tool_answer(call_id, name, UNKNOWN, failed=True)
         self._context.publish(answer)
         return answer
 
@@ -338,9 +337,7 @@ class Calls:
         self._context.responses.want(ask, about)
 
     def _answer_orphan(self, message: ToolAnswer) -> None:
-        if message.call_id not in self._orphans:
-            return
-        self._orphans.discard(message.call_id)
+        self._orphans.remove(message.call_id)
         self._keep(message)
         sent = _SentOutput(message.item_id, message.name, message.output, message.respond)
         item_id = self._send(message.call_id, sent)

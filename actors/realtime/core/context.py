@@ -54,7 +54,7 @@ class LinkPhase(IntEnum):
 
 
 _BY_CAUTION = ("", "supervisor", "journal", "abandoned")
-"""What a conversation is resumed from: by the first, all is known of its calls."""
+"""What a conversation can be resumed from, the least cautious first."""
 
 
 class Context:
@@ -148,7 +148,8 @@ class Context:
     def resume(self, resumed: Literal["supervisor", "journal", "abandoned"]) -> None:
         """Record that an earlier conversation goes on; see `Saved.resumed`.
 
-        What it was resumed from before, and not restored, counts if less is known by it.
+        If no session was told the conversation since it was resumed before, the more cautious of
+        both counts.
         """
         self.saved.resumed = max(self.saved.resumed, resumed, key=_BY_CAUTION.index)
 

@@ -99,7 +99,7 @@ class Core:
             info: What else is known of it.
             saved: The state that was saved last; None: there is none.
             now: The time.
-            outputs: What `KeepOutput` and `OutputReplaced` have said to earlier processes.
+            outputs: The outputs that earlier processes have kept (`KeepOutput`) or replaced.
         """
         self._reborn = not info.first
         self._resumed = info.resumed

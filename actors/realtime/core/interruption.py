@@ -119,12 +119,13 @@ class Interruption:
         context = self._context
         for cut in cuts:
             item = cut.item
-            is_of_now = context.has_conversation and item.session == context.session
-            for truncation in cut.truncations if is_of_now else ():
-                event_id = context.event_id(f"truncate {item.item_id}")
-                context.send(wire.Truncate(item.item_id, *truncation, event_id))
+            is_older = item.session != context.session
+            if context.has_conversation and not is_older:
+                for truncation in cut.truncations:  # first: somebody may wait for it
+                    event_id = context.event_id(f"truncate {item.item_id}")
+                    context.send(wire.Truncate(item.item_id, *truncation, event_id))
             self._publish(cut)
-            if context.has_conversation and not is_of_now:
+            if context.has_conversation and is_older:
                 self._replace_text(item)
 
     def _publish(self, cut: Cut) -> None:

@@ -202,20 +202,17 @@ class Recovery:
         context.chain.restart(plan.aliases)
         left_out = {turn.item_id for turn in plan.again}
         kept = [item.item_id for item in self.history or () if item.item_id not in left_out]
-        is_pushed = False
-        """Whether an output was put before this item."""
-        for number, item in enumerate(plan.items):
-            if number == plan.remembered:
-                context.chain.join(kept[-1] if kept else None)
+        for item in plan.items[: plan.remembered]:
             context.chain.note(item["id"])
-            is_new = number >= plan.remembered or item["id"] in plan.moved
-            if is_pushed or (is_new and item["type"] == "function_call_output"):
-                # History may have it in another place.
+        context.chain.join(kept[-1] if kept else None)
+        for number, item in enumerate(plan.items):
+            follows = number >= plan.remembered
+            if follows:
+                context.chain.note(item["id"])
+            is_new_output = follows and item["type"] == "function_call_output"
+            if is_new_output or item["id"] in plan.misplaced:  # history may have it elsewhere
                 known_as = context.chain.known_as(item["id"])
                 context.publish(ItemPlaced(known_as, context.chain.previous(item["id"])))
-            is_pushed = item["id"] in plan.moved
-        if len(plan.items) == plan.remembered:
-            context.chain.join(kept[-1] if kept else None)
         if plan.knows_history:
             self._user.typed.place(kept)
 

@@ -93,9 +93,10 @@ class Plan(msgspec.Struct):
     left_out: int = 0
     """How many of the oldest items of the history are left out."""
     remembered: int = 0
-    """How many of `items` are from history, or between those. The others come after all of it."""
-    moved: set[str] = set()
-    """The ids of outputs among these that history lacks."""
+    """How many of `items` come before the end of the history; the others follow it."""
+    misplaced: set[str] = set()
+    """The ids of outputs that stand among the items of the history, which lacks them, and of the
+    item behind each."""
     aliases: dict[str, str] = {}
     """History's id of an item, by the server's, where the two differ."""
     from_sample: int = 0
@@ -352,7 +353,7 @@ def _answer(result: Plan, call_id: str, item_id: str, output: str) -> None:
 
 
 def _move_behind_call(result: Plan, call_id: str) -> None:
-    """Put the output that was added last behind its call, and those that belong to that."""
+    """Move the output that was added last behind its call and the calls and outputs after that."""
     output = result.items.pop()
     at = next(at for at, item in enumerate(result.items) if item.get("call_id") == call_id) + 1
     while at < len(result.items) and result.items[at]["type"] != "message":
@@ -360,7 +361,7 @@ def _move_behind_call(result: Plan, call_id: str) -> None:
     result.items.insert(at, output)
     if at < result.remembered:
         result.remembered += 1
-        result.moved.add(output["id"])
+        result.misplaced |= {output["id"], result.items[at + 1]["id"]}
 
 
 def _ask(saved: Saved, result: Plan, history: list[ConversationItem], known: Known) -> Ask | None:

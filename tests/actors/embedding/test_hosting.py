@@ -42,7 +42,7 @@ class Program:
             send_past=self.send_past,
         )
         self.told: list[Message] | None = None
-        """What was sent straight; None: that is not possible."""
+        """What the program has sent straight; None: it cannot send anything straight."""
 
     def send_past(self, message: Message) -> bool:
         if self.told is not None:
@@ -217,14 +217,19 @@ def test_a_tool_speaks_while_it_works(program: Program) -> None:
     assert program.expect(ProgramToolAnswer).output == "found"
 
 
-def test_an_answer_must_not_overtake_what_the_program_has_sent_since_the_call(
-    program: Program,
-) -> None:
+def add_changing_tool(program: Program) -> None:
+    """Add a tool that sends commands."""
+
     @program.tools.action("changes the agent")
     def change(times: int) -> str:
         program.commands += times
         return "changed"
 
+
+def test_an_answer_must_not_overtake_what_the_program_has_sent_since_the_call(
+    program: Program,
+) -> None:
+    add_changing_tool(program)
     program.commands = 7
     assert not program.answer("change", times=0).in_order
     program.call("change", "call_3", times=1)
@@ -234,11 +239,7 @@ def test_an_answer_must_not_overtake_what_the_program_has_sent_since_the_call(
 def test_an_answer_goes_straight_to_who_waits_for_it_and_through_the_supervisor(
     program: Program,
 ) -> None:
-    @program.tools.action("changes the agent")
-    def change(times: int) -> str:
-        program.commands += times
-        return "changed"
-
+    add_changing_tool(program)
     program.told = []
     program.call("change", "call_3", times=0)
     assert program.expect(ProgramToolAnswer) == ProgramToolAnswer(
