@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from actors.realtime import wire
+from actors.realtime.core.actions import Publish, SendEvent
 from messages import (
     AssistantAudio,
     AssistantItem,
@@ -54,6 +56,17 @@ def test_speech_interrupts_whatever_position_and_id_the_server_gives(
     (turn,) = bench.all(UserItem)
     assert turn.item_id == "u2"
     assert 0 <= turn.first_sample <= turn.last_sample
+
+
+def test_the_server_is_told_of_an_interruption_before_anybody_else() -> None:
+    bench = _barge_in(Bench().live().answer(ms=4000))
+    bench.clear()
+
+    bench.flushed(ms=500)
+
+    sent = {type(a.event): at for at, a in enumerate(bench.actions) if isinstance(a, SendEvent)}
+    told = {type(a.message): at for at, a in enumerate(bench.actions) if isinstance(a, Publish)}
+    assert sent[wire.Truncate] < told[Interrupted]
 
 
 def test_speech_without_a_place_begins_where_the_server_has_heard_everything() -> None:
